@@ -1,0 +1,1 @@
+//! What is known about one orphan: rows put together, nothing decided.

@@ -1,0 +1,1 @@
+//! One trip of all due orphans through the pipeline.

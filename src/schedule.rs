@@ -1,0 +1,1 @@
+//! When, one at a time.
