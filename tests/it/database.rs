@@ -1,0 +1,130 @@
+//! A fresh, empty database for each test that asks, on either of the two kinds.
+//!
+//! No two tests share one, so they run side by side and in any order. A database is dropped with its
+//! [`TestDatabase`]; where that fails, it goes with the server or stays behind as `makegood_test_…`.
+
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use sqlx::{ConnectOptions as _, Connection as _, Executor as _, PgConnection};
+use tempfile::TempDir;
+use url::Url;
+
+use crate::postgres;
+
+/// An empty database that lives as long as this value.
+#[derive(Debug)]
+pub struct TestDatabase {
+    /// Its address, as makegood's `[database] url` takes it.
+    pub url: String,
+    keeper: Keeper,
+}
+
+#[derive(Debug)]
+enum Keeper {
+    Postgres { name: String },
+    Sqlite { _directory: TempDir },
+}
+
+/// A fresh database on the tests' PostgreSQL.
+pub async fn database() -> TestDatabase {
+    let name = fresh_name();
+    administer(&format!("CREATE DATABASE {name} TEMPLATE template0"))
+        .await
+        .unwrap_or_else(|why| panic!("could not create the database {name}: {why}"));
+
+    let mut url = Url::parse(&postgres::server().url).expect("the server was reached by this address");
+    url.set_path(&name);
+    TestDatabase { url: url.into(), keeper: Keeper::Postgres { name } }
+}
+
+/// A fresh SQLite file, not yet created, in a directory of its own.
+pub fn sqlite() -> TestDatabase {
+    let directory = tempfile::tempdir().expect("a temporary directory can be made");
+    let file = directory.path().join("makegood.db");
+    TestDatabase {
+        url: format!("sqlite://{}", file.display()),
+        keeper: Keeper::Sqlite { _directory: directory },
+    }
+}
+
+/// Unlike any other of this process, of one beside it, or left behind by an earlier one.
+fn fresh_name() -> String {
+    static MADE: AtomicU32 = AtomicU32::new(0);
+    let number = MADE.fetch_add(1, Ordering::Relaxed);
+    let random = RandomState::new().build_hasher().finish();
+    format!("makegood_test_{}_{number}_{random:016x}", std::process::id())
+}
+
+/// Runs one statement beside all test databases.
+async fn administer(statement: &str) -> Result<(), sqlx::Error> {
+    let options: sqlx::postgres::PgConnectOptions = postgres::server().url.parse()?;
+    let mut connection: PgConnection = options.connect().await?;
+    connection.execute(sqlx::raw_sql(sqlx::AssertSqlSafe(statement))).await?;
+    connection.close().await
+}
+
+impl Drop for TestDatabase {
+    fn drop(&mut self) {
+        let Keeper::Postgres { name } = &self.keeper else { return };
+        let statement = format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)");
+        // The test's own runtime cannot wait here, so a thread with one of its own does.
+        let dropped = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            runtime.map_err(sqlx::Error::from).and_then(|runtime| runtime.block_on(administer(&statement)))
+        })
+        .join();
+        if !matches!(dropped, Ok(Ok(()))) {
+            eprintln!("the database {name} stays behind: {dropped:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_postgres_database_is_fresh_and_answers() {
+    let (one, other) = tokio::join!(database(), database());
+    assert_ne!(one.url, other.url);
+
+    for url in [&one.url, &other.url] {
+        let mut connection = PgConnection::connect(url).await.unwrap();
+        let answer: i32 = sqlx::query_scalar("SELECT 1").fetch_one(&mut connection).await.unwrap();
+        assert_eq!(answer, 1);
+        let tables: i64 =
+            sqlx::query_scalar("SELECT count(*) FROM pg_catalog.pg_tables WHERE schemaname = 'public'")
+                .fetch_one(&mut connection)
+                .await
+                .unwrap();
+        assert_eq!(tables, 0);
+        // Seen by the next round if both were one database.
+        connection.execute("CREATE TABLE only_here (id int)").await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_postgres_database_is_gone_after_its_test_even_when_someone_is_connected() {
+    let database = database().await;
+    let url = database.url.clone();
+    let _forgotten = PgConnection::connect(&url).await.unwrap();
+
+    drop(database);
+
+    let gone = PgConnection::connect(&url).await.unwrap_err();
+    let code = gone.as_database_error().and_then(sqlx::error::DatabaseError::code);
+    assert_eq!(code.as_deref(), Some("3D000"), "{gone}");
+}
+
+#[tokio::test]
+async fn an_sqlite_database_is_fresh_and_gone_after_its_test() {
+    let (one, other) = (sqlite(), sqlite());
+    assert_ne!(one.url, other.url);
+
+    let options: sqlx::sqlite::SqliteConnectOptions = one.url.parse().unwrap();
+    let mut connection = options.clone().create_if_missing(true).connect().await.unwrap();
+    let answer: i64 = sqlx::query_scalar("SELECT 1").fetch_one(&mut connection).await.unwrap();
+    assert_eq!(answer, 1);
+    connection.close().await.unwrap();
+    assert!(options.get_filename().exists());
+
+    drop(one);
+    assert!(!options.get_filename().exists());
+}

@@ -1,0 +1,6 @@
+//! makegood from the outside: the library and the built binary against a real PostgreSQL, real SQLite
+//! files and real HTTP on loopback. One binary, because every further one is linked again.
+
+mod binary;
+mod database;
+mod postgres;

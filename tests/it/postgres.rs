@@ -1,0 +1,143 @@
+//! A PostgreSQL of our own for the tests, started by the first test that wants one.
+//!
+//! Promise: one server a test process, found nowhere but in a directory under `/tmp` that only its user
+//! may enter, and gone with the process however that ends: `postgres.sh` waits on a pipe that the kernel
+//! closes for us. With `MAKEGOOD_TEST_POSTGRES=postgres://…` set, that server is used instead, and only
+//! databases are made and dropped there. Where there is no PostgreSQL the test fails and says what to do;
+//! none is ever skipped.
+
+use std::io::{BufRead as _, BufReader};
+use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::OnceLock;
+
+/// Names a server to use instead of one of our own.
+const SERVER_VARIABLE: &str = "MAKEGOOD_TEST_POSTGRES";
+
+const SCRIPT: &str = include_str!("postgres.sh");
+
+/// A running server.
+#[derive(Debug)]
+pub struct Server {
+    /// The address of its database `postgres`, for a user who may create databases.
+    pub url: String,
+    /// Holds our own server alive until the process ends.
+    _lifeline: Option<ChildStdin>,
+}
+
+/// The server of this test process, started at the first call.
+///
+/// # Panics
+/// There is no PostgreSQL here, or it does not start.
+pub fn server() -> &'static Server {
+    static SERVER: OnceLock<Result<Server, String>> = OnceLock::new();
+    let server = SERVER.get_or_init(|| match std::env::var(SERVER_VARIABLE) {
+        Ok(url) => Ok(Server { url, _lifeline: None }),
+        Err(std::env::VarError::NotPresent) => start(),
+        Err(unreadable @ std::env::VarError::NotUnicode(_)) => {
+            Err(format!("{SERVER_VARIABLE}: {unreadable}"))
+        }
+    });
+    match server {
+        Ok(server) => server,
+        Err(why) => panic!("no PostgreSQL for the tests: {why}"),
+    }
+}
+
+/// Starts a server and leaves it to its lifeline.
+fn start() -> Result<Server, String> {
+    let (mut watchdog, directory) = launch()?;
+    let lifeline = watchdog.stdin.take();
+    Ok(Server { url: address(&directory), _lifeline: lifeline })
+}
+
+/// The address of the database `postgres` behind the socket in `directory`.
+fn address(directory: &Path) -> String {
+    format!("postgres://postgres@localhost:5432/postgres?host={}", directory.display())
+}
+
+/// Starts the script and waits for its word: the process that watches, and the server's directory.
+fn launch() -> Result<(Child, PathBuf), String> {
+    let binaries = binaries().ok_or_else(|| {
+        format!(
+            "neither /usr/lib/postgresql/*/bin nor PATH has initdb. Install it (Debian: apt-get install \
+             postgresql), run scripts/test.sh, which does, or set {SERVER_VARIABLE} to the address of a \
+             server on which databases may be created"
+        )
+    })?;
+    let mut watchdog = shell()
+        .arg("-c")
+        .arg(SCRIPT)
+        .arg("postgres.sh")
+        .arg(&binaries)
+        // The tests' own directory may be closed to the server's user.
+        .current_dir("/")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        // Ctrl-C goes to a whole process group; the server must outlive it by a moment to clean up.
+        .process_group(0)
+        .spawn()
+        .map_err(|why| format!("could not start a shell for {}: {why}", binaries.display()))?;
+
+    let words = watchdog.stdout.take().expect("standard output was asked for as a pipe");
+    let mut said = String::new();
+    for line in BufReader::new(words).lines() {
+        let line = line.map_err(|why| format!("could not read what the server's start says: {why}"))?;
+        if let Some(directory) = line.strip_prefix("ready ") {
+            return Ok((watchdog, PathBuf::from(directory)));
+        }
+        said.push_str("\n  ");
+        said.push_str(&line);
+    }
+    Err(format!("the server in {} did not start:{said}", binaries.display()))
+}
+
+/// A shell as a user for whom PostgreSQL runs: it refuses root.
+fn shell() -> Command {
+    let root = std::fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0);
+    if !root {
+        return Command::new("sh");
+    }
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid=postgres", "--regid=postgres", "--init-groups", "sh"]);
+    command
+}
+
+/// Where `initdb` and `pg_ctl` are: the newest of Debian's, otherwise where PATH finds them.
+fn binaries() -> Option<PathBuf> {
+    let newest = std::fs::read_dir("/usr/lib/postgresql")
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| {
+            let entry = entry.ok()?;
+            let version: u32 = entry.file_name().to_str()?.parse().ok()?;
+            Some((version, entry.path().join("bin")))
+        })
+        .filter(|(_, directory)| has_server(directory))
+        .max();
+    newest.map(|(_, directory)| directory).or_else(|| {
+        let path = std::env::var_os("PATH")?;
+        std::env::split_paths(&path).find(|directory| has_server(directory))
+    })
+}
+
+fn has_server(directory: &Path) -> bool {
+    directory.join("initdb").is_file() && directory.join("pg_ctl").is_file()
+}
+
+#[test]
+fn a_server_goes_away_with_its_lifeline() {
+    if std::env::var_os(SERVER_VARIABLE).is_some() && binaries().is_none() {
+        eprintln!("nothing to start here: the tests use the server that {SERVER_VARIABLE} names");
+        return;
+    }
+    let (mut watchdog, directory) = launch().unwrap();
+    assert!(directory.join(".s.PGSQL.5432").exists(), "{} has no socket", directory.display());
+
+    drop(watchdog.stdin.take());
+
+    assert!(watchdog.wait().unwrap().success());
+    assert!(!directory.exists(), "{} is still there", directory.display());
+}
