@@ -8,7 +8,8 @@
 # and removes the directory. Nothing listens on TCP, and only this user may enter the directory.
 set -eu
 exec 2>&1
-trap '' INT HUP TERM
+# PIPE too: the test process may be gone before there is anything to say to it.
+trap '' INT HUP TERM PIPE
 
 bin=$1
 # Not TMPDIR: a socket's path may have 107 characters, and under root the server's user must get there.
