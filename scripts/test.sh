@@ -54,6 +54,7 @@ find_promtool() {
     command -v apt-get >/dev/null && command -v dpkg-deb >/dev/null || return 1
     local room
     room=$(mktemp -d)
+    chmod a+rx "$room" # apt downloads as a user of its own
     (
       cd "$room"
       apt-get -q -q download prometheus || { refresh_lists_once && apt-get -q -q download prometheus; }
