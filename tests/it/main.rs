@@ -3,4 +3,5 @@
 
 mod binary;
 mod database;
+mod deploy;
 mod postgres;
