@@ -54,10 +54,11 @@ find_promtool() {
     command -v apt-get >/dev/null && command -v dpkg-deb >/dev/null || return 1
     local room
     room=$(mktemp -d)
-    chmod a+rx "$room" # apt downloads as a user of its own
     (
       cd "$room"
-      apt-get -q -q download prometheus || { refresh_lists_once && apt-get -q -q download prometheus; }
+      # Root's own directory is closed to the user that apt would otherwise download as.
+      download=(apt-get -q -q -o APT::Sandbox::User=root download prometheus)
+      "${download[@]}" || { refresh_lists_once && "${download[@]}"; }
       dpkg-deb --extract prometheus_*.deb .
     ) >&2 && mkdir -p target/tools && mv "$room/usr/bin/promtool" "$kept"
     rm -rf "$room"
