@@ -27,7 +27,7 @@ install_packages() {
     exit 1
   fi
   refresh_lists_once
-  as_root env DEBIAN_FRONTEND=noninteractive apt-get -q -q install --yes --no-install-recommends "$@"
+  as_root env DEBIAN_FRONTEND=noninteractive apt-get -q -q install --yes --no-install-recommends "$@" >/dev/null
 }
 
 has_postgresql() {
