@@ -140,7 +140,7 @@ fn refuse_v6(address: Ipv6Addr) -> Option<AddressRefusal> {
         | [0x64, 0xff9b, ..]
         | [0x2001, 0, ..]
         | [0x2002, ..] => Some(No::Translated),
-        [0xfc00..=0xfdff, ..] | [0xfec0..=0xfeff, ..] => Some(No::Private),
+        [0xfc00..=0xfdff | 0xfec0..=0xfeff, ..] => Some(No::Private),
         [0xfe80..=0xfebf, ..] => Some(No::LinkLocal),
         [0xff00..=0xffff, ..] => Some(No::Multicast),
         [0x2001, 0xdb8, ..] | [0x3fff, 0..=0xfff, ..] => Some(No::Documentation),
@@ -180,7 +180,7 @@ impl Resolve for Guard {
     fn resolve(&self, name: Name) -> Resolving {
         let looked_up = self.lookup.lookup(name.as_str().to_owned());
         let loopback = self.loopback;
-        Box::pin(async move { Ok(allowed(looked_up.await?, loopback)?) })
+        Box::pin(async move { allowed(looked_up.await?, loopback) })
     }
 }
 
