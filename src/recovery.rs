@@ -1,1 +1,0 @@
-//! Bring the output home.

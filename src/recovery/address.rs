@@ -1,0 +1,331 @@
+//! Which addresses may be dialled for a file: public ones, and nothing else.
+//!
+//! A URL from a provider's answer is somebody else's word. Whatever name it carries, the address
+//! behind it must not be one of ours: no private network, no cloud metadata service, no other
+//! spelling of either. [`Guard`] is the resolver of the download client, so the address that was
+//! checked is the address that is dialled; a name that answers differently the second time is
+//! checked the second time too. Addresses that stand in the URL itself never reach a resolver:
+//! `link` checks them by the same [`refuse`].
+//!
+//! IPv6 is refused unless it is known to be public; IPv4 is allowed unless it is known not to be
+//! (the IANA special-purpose registries of both, read in 2026).
+
+use std::error::Error;
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+
+/// Why an address is not dialled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum AddressRefusal {
+    /// This machine: `127.0.0.0/8`, `::1`.
+    Loopback,
+    /// A private network: `10/8`, `172.16/12`, `192.168/16`, `fc00::/7`, `fec0::/10`.
+    Private,
+    /// This link only: `169.254/16`, `fe80::/10`.
+    LinkLocal,
+    /// A cloud's metadata or host service, wherever it hides.
+    Metadata,
+    /// A carrier's shared space: `100.64/10`.
+    SharedNat,
+    /// A group of hosts, or all of them: `224/4`, `ff00::/8`, `255.255.255.255`.
+    Multicast,
+    /// No address: `0/8`, `::`.
+    Unspecified,
+    /// For examples only: `192.0.2/24`, `198.51.100/24`, `203.0.113/24`, `2001:db8::/32`, `3fff::/20`.
+    Documentation,
+    /// An IPv4 address in IPv6 clothes: mapped, compatible, NAT64, 6to4, Teredo.
+    Translated,
+    /// Set aside for something else: `240/4`, `192.0.0/24`, `198.18/15` and all IPv6 outside `2000::/3`.
+    Reserved,
+}
+
+impl AddressRefusal {
+    /// As events and logs spell it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Loopback => "loopback_address",
+            Self::Private => "private_address",
+            Self::LinkLocal => "link_local_address",
+            Self::Metadata => "metadata_address",
+            Self::SharedNat => "shared_nat_address",
+            Self::Multicast => "multicast_address",
+            Self::Unspecified => "unspecified_address",
+            Self::Documentation => "documentation_address",
+            Self::Translated => "translated_address",
+            Self::Reserved => "reserved_address",
+        }
+    }
+}
+
+impl fmt::Display for AddressRefusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Whether this machine's own addresses may be dialled: for the demo and for tests.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Loopback {
+    /// They may not.
+    #[default]
+    Refused,
+    /// They may (`[recovery] allow_loopback = true`).
+    Allowed,
+}
+
+/// Why `address` must not be dialled; none if it may be.
+pub fn refuse(address: IpAddr, loopback: Loopback) -> Option<AddressRefusal> {
+    let refusal = match address {
+        IpAddr::V4(address) => refuse_v4(address),
+        IpAddr::V6(address) => refuse_v6(address),
+    }?;
+    match (refusal, loopback) {
+        (AddressRefusal::Loopback, Loopback::Allowed) => None,
+        (refusal, Loopback::Refused | Loopback::Allowed) => Some(refusal),
+    }
+}
+
+/// Metadata and host services outside, or inside, the ranges below: AWS, Google and most others; AWS
+/// ECS and EKS; Alibaba; Oracle; Azure's host service, on an address that looks public.
+const METADATA_V4: [Ipv4Addr; 6] = [
+    Ipv4Addr::new(169, 254, 169, 254),
+    Ipv4Addr::new(169, 254, 170, 2),
+    Ipv4Addr::new(169, 254, 170, 23),
+    Ipv4Addr::new(100, 100, 100, 200),
+    Ipv4Addr::new(192, 0, 0, 192),
+    Ipv4Addr::new(168, 63, 129, 16),
+];
+
+/// AWS's metadata service, EKS's pod identity service, Google's metadata service.
+const METADATA_V6: [Ipv6Addr; 3] = [
+    Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254),
+    Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x23),
+    Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254),
+];
+
+fn refuse_v4(address: Ipv4Addr) -> Option<AddressRefusal> {
+    use AddressRefusal as No;
+    if METADATA_V4.contains(&address) {
+        return Some(No::Metadata);
+    }
+    match address.octets() {
+        [0, ..] => Some(No::Unspecified),
+        [127, ..] => Some(No::Loopback),
+        [10, ..] | [172, 16..=31, ..] | [192, 168, ..] => Some(No::Private),
+        [169, 254, ..] => Some(No::LinkLocal),
+        [100, 64..=127, ..] => Some(No::SharedNat),
+        [192, 0, 2, _] | [198, 51, 100, _] | [203, 0, 113, _] => Some(No::Documentation),
+        [224..=239, ..] | [255, 255, 255, 255] => Some(No::Multicast),
+        // Protocol assignments, the old 6to4 relay, benchmarks, and the rest of class E.
+        [192, 0, 0, _] | [192, 88, 99, _] | [198, 18..=19, ..] | [240..=255, ..] => Some(No::Reserved),
+        _ => None,
+    }
+}
+
+fn refuse_v6(address: Ipv6Addr) -> Option<AddressRefusal> {
+    use AddressRefusal as No;
+    if METADATA_V6.contains(&address) {
+        return Some(No::Metadata);
+    }
+    match address.segments() {
+        [0, 0, 0, 0, 0, 0, 0, 0] => Some(No::Unspecified),
+        [0, 0, 0, 0, 0, 0, 0, 1] => Some(No::Loopback),
+        // Compatible, mapped, translated (SIIT); NAT64, well known and local; Teredo; 6to4.
+        [0, 0, 0, 0, 0, 0 | 0xffff, ..]
+        | [0, 0, 0, 0, 0xffff, 0, ..]
+        | [0x64, 0xff9b, ..]
+        | [0x2001, 0, ..]
+        | [0x2002, ..] => Some(No::Translated),
+        [0xfc00..=0xfdff | 0xfec0..=0xfeff, ..] => Some(No::Private),
+        [0xfe80..=0xfebf, ..] => Some(No::LinkLocal),
+        [0xff00..=0xffff, ..] => Some(No::Multicast),
+        [0x2001, 0xdb8, ..] | [0x3fff, 0..=0xfff, ..] => Some(No::Documentation),
+        // The rest of the IETF's protocol assignments, then what is public, then everything else.
+        [0x2001, 0..=0x1ff, ..] => Some(No::Reserved),
+        [0x2000..=0x3fff, ..] => None,
+        _ => Some(No::Reserved),
+    }
+}
+
+/// Asks for the addresses of a name. The system's resolver, except in tests.
+pub(super) trait Lookup: Send + Sync + 'static {
+    /// All addresses of `host`, in order of preference.
+    fn lookup(&self, host: String) -> BoxFuture<'static, std::io::Result<Vec<IpAddr>>>;
+}
+
+/// The system's resolver: `/etc/hosts`, search domains and all.
+#[derive(Debug)]
+pub(super) struct System;
+
+impl Lookup for System {
+    fn lookup(&self, host: String) -> BoxFuture<'static, std::io::Result<Vec<IpAddr>>> {
+        Box::pin(async move {
+            let found = tokio::net::lookup_host((host.as_str(), 0)).await?;
+            Ok(found.map(|address| address.ip()).collect())
+        })
+    }
+}
+
+/// A resolver that lets through only addresses that may be dialled.
+pub(super) struct Guard {
+    pub(super) lookup: Arc<dyn Lookup>,
+    pub(super) loopback: Loopback,
+}
+
+impl Resolve for Guard {
+    fn resolve(&self, name: Name) -> Resolving {
+        let looked_up = self.lookup.lookup(name.as_str().to_owned());
+        let loopback = self.loopback;
+        Box::pin(async move { allowed(looked_up.await?, loopback) })
+    }
+}
+
+/// A name that has no address that may be dialled.
+#[derive(Debug)]
+pub(super) struct Refused(pub(super) AddressRefusal);
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the name leads to an address that is not dialled ({})", self.0)
+    }
+}
+
+impl Error for Refused {}
+
+/// Those of `found` that may be dialled. An answer that mixes public and other addresses is used
+/// for its public ones: networks with DNS64 add a translated address to every public one.
+fn allowed(found: Vec<IpAddr>, loopback: Loopback) -> Result<Addrs, Box<dyn Error + Send + Sync>> {
+    let mut refusal = None;
+    let mut allowed = Vec::with_capacity(found.len());
+    for address in found {
+        match refuse(address, loopback) {
+            None => allowed.push(SocketAddr::new(address, 0)),
+            Some(why) => refusal = refusal.or(Some(why)),
+        }
+    }
+    match (allowed.is_empty(), refusal) {
+        (true, Some(why)) => Err(Box::new(Refused(why))),
+        (true, None) => Err("the name has no address".into()),
+        (false, _) => Ok(Box::new(allowed.into_iter())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_of_address_that_is_not_public_is_refused_for_its_reason() {
+        use AddressRefusal as No;
+        let table = [
+            ("0.0.0.0", No::Unspecified),
+            ("0.1.2.3", No::Unspecified),
+            ("10.0.0.1", No::Private),
+            ("100.64.0.1", No::SharedNat),
+            ("100.127.255.255", No::SharedNat),
+            ("100.100.100.200", No::Metadata),
+            ("127.0.0.1", No::Loopback),
+            ("127.255.255.254", No::Loopback),
+            ("168.63.129.16", No::Metadata),
+            ("169.254.0.1", No::LinkLocal),
+            ("169.254.169.254", No::Metadata),
+            ("169.254.170.2", No::Metadata),
+            ("172.16.0.1", No::Private),
+            ("172.31.255.255", No::Private),
+            ("192.0.0.1", No::Reserved),
+            ("192.0.0.192", No::Metadata),
+            ("192.0.2.1", No::Documentation),
+            ("192.88.99.1", No::Reserved),
+            ("192.168.1.1", No::Private),
+            ("198.18.0.1", No::Reserved),
+            ("198.51.100.7", No::Documentation),
+            ("203.0.113.7", No::Documentation),
+            ("224.0.0.1", No::Multicast),
+            ("239.255.255.255", No::Multicast),
+            ("240.0.0.1", No::Reserved),
+            ("255.255.255.255", No::Multicast),
+            ("::", No::Unspecified),
+            ("::1", No::Loopback),
+            ("::2", No::Translated),
+            ("::127.0.0.1", No::Translated),
+            ("::ffff:127.0.0.1", No::Translated),
+            ("::ffff:8.8.8.8", No::Translated),
+            ("::ffff:0:127.0.0.1", No::Translated),
+            ("64:ff9b::a00:1", No::Translated),
+            ("64:ff9b:1::a00:1", No::Translated),
+            ("100::1", No::Reserved),
+            ("2001::1", No::Translated),
+            ("2001:2::1", No::Reserved),
+            ("2001:20::1", No::Reserved),
+            ("2001:db8::1", No::Documentation),
+            ("2002:7f00:1::", No::Translated),
+            ("3fff:fff::1", No::Documentation),
+            ("4000::1", No::Reserved),
+            ("5f00::1", No::Reserved),
+            ("fc00::1", No::Private),
+            ("fd00:ec2::254", No::Metadata),
+            ("fd12:3456::1", No::Private),
+            ("fe80::1", No::LinkLocal),
+            ("fec0::1", No::Private),
+            ("ff02::1", No::Multicast),
+        ];
+        for (address, reason) in table {
+            let parsed: IpAddr = address.parse().unwrap();
+            assert_eq!(refuse(parsed, Loopback::Refused), Some(reason), "{address}");
+        }
+    }
+
+    #[test]
+    fn public_addresses_pass_also_those_next_to_the_borders() {
+        for address in [
+            "1.1.1.1",
+            "9.255.255.255",
+            "11.0.0.0",
+            "100.63.255.255",
+            "100.128.0.0",
+            "126.255.255.255",
+            "128.0.0.0",
+            "169.253.255.255",
+            "172.15.255.255",
+            "172.32.0.0",
+            "192.0.1.0",
+            "192.167.255.255",
+            "198.17.255.255",
+            "198.20.0.0",
+            "223.255.255.255",
+            "2001:200::1",
+            "2606:4700::1111",
+            "2a00:1450:4001::1",
+            "3ffe::1",
+        ] {
+            let parsed: IpAddr = address.parse().unwrap();
+            assert_eq!(refuse(parsed, Loopback::Refused), None, "{address}");
+        }
+    }
+
+    #[test]
+    fn allowing_loopback_allows_nothing_else() {
+        for address in ["127.0.0.1", "127.8.8.8", "::1"] {
+            assert_eq!(refuse(address.parse().unwrap(), Loopback::Allowed), None, "{address}");
+        }
+        for address in ["::ffff:127.0.0.1", "0.0.0.0", "10.0.0.1", "169.254.169.254", "::"] {
+            assert!(refuse(address.parse().unwrap(), Loopback::Allowed).is_some(), "{address}");
+        }
+    }
+
+    #[test]
+    fn a_mixed_answer_is_used_for_its_public_addresses_only() {
+        let answer = |addresses: &[&str]| addresses.iter().map(|a| a.parse().unwrap()).collect::<Vec<_>>();
+        let dialled: Vec<_> =
+            allowed(answer(&["64:ff9b::101:101", "1.1.1.1"]), Loopback::Refused).unwrap().collect();
+        assert_eq!(dialled, [SocketAddr::from(([1, 1, 1, 1], 0))]);
+
+        let error = allowed(answer(&["10.0.0.1", "::1"]), Loopback::Refused).err().unwrap();
+        assert_eq!(error.downcast_ref::<Refused>().unwrap().0, AddressRefusal::Private);
+        assert!(allowed(Vec::new(), Loopback::Refused).is_err());
+    }
+}

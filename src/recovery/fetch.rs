@@ -1,0 +1,222 @@
+//! Fetch one file over HTTP and hand it to storage, piece by piece.
+//!
+//! The client follows no redirect, uses no proxy and no cookies and sends no `Referer`: every hop is
+//! checked here before it is dialled, and the provider's key goes to the host it was meant for or
+//! nowhere. It asks for the file as it is; a server that compresses all the same (`gzip`) is read
+//! under the same cap, any other encoding is refused.
+
+use std::error::Error;
+use std::sync::Arc;
+use std::time::Duration;
+
+use reqwest::header::{
+    ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION,
+};
+use reqwest::{Client, Response, StatusCode, redirect};
+use tokio::time::{Instant, timeout, timeout_at};
+use url::Url;
+
+use super::address::{Guard, Lookup, Loopback, Refused, System};
+use super::link::{self, UrlRefusal};
+use super::write::Writer;
+use super::{Copied, CopyError, INLINE, Key, Limits, NotOutput, Storage, TimeLimit};
+use crate::evidence::Source;
+
+/// For a connection to stand, TLS included.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The download client could not be made.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "could not make the download client; does this machine have CA certificates (package ca-certificates)?"
+)]
+pub struct FetcherError(#[source] reqwest::Error);
+
+/// Copies files from providers into storage. Cheap to share; make one per process.
+#[derive(Clone, Debug)]
+pub struct Fetcher {
+    client: Client,
+    limits: Limits,
+    loopback: Loopback,
+}
+
+impl Fetcher {
+    /// A fetcher that keeps to `limits`. rustls's process-wide provider must be installed.
+    pub fn new(limits: Limits) -> Result<Self, FetcherError> {
+        Self::with_lookup(limits, Arc::new(System))
+    }
+
+    pub(super) fn with_lookup(limits: Limits, lookup: Arc<dyn Lookup>) -> Result<Self, FetcherError> {
+        let loopback = if limits.allow_loopback { Loopback::Allowed } else { Loopback::Refused };
+        let client = Client::builder()
+            .user_agent(concat!("makegood/", env!("CARGO_PKG_VERSION")))
+            .redirect(redirect::Policy::none())
+            .referer(false)
+            .no_proxy()
+            .dns_resolver(Arc::new(Guard { lookup, loopback }))
+            .connect_timeout(CONNECT_TIMEOUT)
+            .build()
+            .map_err(FetcherError)?;
+        Ok(Self { client, limits, loopback })
+    }
+
+    /// Copies the file of `source` to `key` in `storage`.
+    ///
+    /// `allowed_hosts` is the provider's `output_hosts`. `auth` is the provider's key: sent only if the
+    /// source asks for it, to the first host, and on redirects only as long as scheme, host and port stay the same.
+    pub async fn copy(
+        &self,
+        source: &Source,
+        allowed_hosts: &[String],
+        auth: Option<HeaderMap>,
+        storage: &Storage,
+        key: &Key,
+    ) -> Result<Copied, CopyError> {
+        let mut writer = Writer::new(storage, key, self.limits.max_bytes);
+        let deadline = Instant::now() + self.limits.time_budget;
+        let copied = timeout_at(deadline, async {
+            let host = match source {
+                Source::Url { url, auth: wanted } => {
+                    let auth = auth.filter(|_| *wanted);
+                    self.download(url, allowed_hosts, auth, &mut writer).await?
+                }
+                Source::Inline { bytes, content_type } => {
+                    writer.declare(content_type.clone());
+                    writer.write(bytes).await?;
+                    INLINE.to_owned()
+                }
+                Source::Failed { .. } => return Err(NotOutput::NoFile.into()),
+            };
+            writer.finish(&host).await
+        })
+        .await
+        .unwrap_or(Err(CopyError::TimedOut { what: TimeLimit::Budget }));
+        if copied.is_err() {
+            // Outside the budget: cleaning up is not part of the copy.
+            writer.abort().await;
+        }
+        copied
+    }
+
+    /// Streams what is behind `url` into `writer`; returns the host that served it.
+    async fn download(
+        &self,
+        url: &str,
+        allowed_hosts: &[String],
+        auth: Option<HeaderMap>,
+        writer: &mut Writer<'_>,
+    ) -> Result<String, CopyError> {
+        let (mut response, host) = self.open(link::parse(url)?, allowed_hosts, auth).await?;
+        // Whatever the client could decode is decoded and its header gone by now.
+        let encoding = response.headers().get(CONTENT_ENCODING);
+        if encoding.is_some_and(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity")) {
+            return Err(NotOutput::Encoded.into());
+        }
+        let promised = response.content_length();
+        if promised.is_some_and(|promised| promised > self.limits.max_bytes) {
+            return Err(CopyError::TooLarge { max_bytes: self.limits.max_bytes });
+        }
+        let content_type = response.headers().get(CONTENT_TYPE);
+        writer.declare(content_type.and_then(|value| value.to_str().ok()).map(str::to_owned));
+        loop {
+            let next = timeout(self.limits.stall, response.chunk()).await;
+            let next = next.map_err(|_| CopyError::TimedOut { what: TimeLimit::Stall })?;
+            match next.map_err(|error| classify(error, &host))? {
+                Some(bytes) => writer.write(&bytes).await?,
+                None => break,
+            }
+        }
+        // HTTP/1 says so itself by breaking off; this is for every other way to come up short.
+        if promised.is_some_and(|promised| promised != writer.size()) {
+            return Err(NotOutput::Truncated.into());
+        }
+        Ok(host)
+    }
+
+    /// Follows redirects to an answer that has a file.
+    async fn open(
+        &self,
+        first: Url,
+        allowed_hosts: &[String],
+        auth: Option<HeaderMap>,
+    ) -> Result<(Response, String), CopyError> {
+        let mut url = first.clone();
+        // Once it has been left, the first host gets no key again.
+        let mut auth = auth;
+        for _ in 0..=self.limits.max_redirects {
+            link::check(&url, allowed_hosts, self.loopback)?;
+            let host = url.host_str().unwrap_or_default().to_owned();
+            auth = auth.filter(|_| link::same_origin(&first, &url));
+            let mut headers = HeaderMap::new();
+            if let Some(auth) = &auth {
+                if !link::may_carry_key(&url, self.loopback) {
+                    return Err(UrlRefusal::KeyInClear.into());
+                }
+                headers.clone_from(auth);
+            }
+            headers.insert(ACCEPT, HeaderValue::from_static("*/*"));
+            headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+            let sent = self.client.get(url.clone()).headers(headers).send();
+            let response = timeout(self.limits.stall, sent)
+                .await
+                .map_err(|_| CopyError::TimedOut { what: TimeLimit::Stall })?
+                .map_err(|error| classify(error, &host))?;
+            match response.status() {
+                StatusCode::OK => return Ok((response, host)),
+                StatusCode::NO_CONTENT => return Err(NotOutput::Empty.into()),
+                StatusCode::MOVED_PERMANENTLY
+                | StatusCode::FOUND
+                | StatusCode::SEE_OTHER
+                | StatusCode::TEMPORARY_REDIRECT
+                | StatusCode::PERMANENT_REDIRECT => url = next_hop(&url, &response)?,
+                status => return Err(refusal(status, host)),
+            }
+        }
+        Err(UrlRefusal::TooManyRedirects.into())
+    }
+}
+
+fn next_hop(from: &Url, response: &Response) -> Result<Url, UrlRefusal> {
+    let location = response.headers().get(LOCATION).ok_or(UrlRefusal::NotAUrl)?;
+    link::redirect(from, std::str::from_utf8(location.as_bytes()).map_err(|_| UrlRefusal::NotAUrl)?)
+}
+
+/// What an answer without a file means.
+fn refusal(status: StatusCode, host: String) -> CopyError {
+    let code = status.as_u16();
+    match status {
+        StatusCode::NOT_FOUND | StatusCode::GONE => CopyError::Gone { host, status: code },
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => CopyError::Unauthorized { host, status: code },
+        _ => CopyError::Http { host, status: code },
+    }
+}
+
+/// What the client's error means. The URL goes, since it may be signed.
+fn classify(error: reqwest::Error, host: &str) -> CopyError {
+    // Before the body, a connection that ends early is a failed question, not a short file.
+    let in_body = error.is_body() || error.is_decode();
+    let mut cause: Option<&(dyn Error + 'static)> = Some(&error);
+    while let Some(inner) = cause {
+        if let Some(Refused(address)) = inner.downcast_ref() {
+            return UrlRefusal::Address(*address).into();
+        }
+        if in_body && ends_early(inner) {
+            return NotOutput::Truncated.into();
+        }
+        cause = inner.source();
+    }
+    if error.is_timeout() {
+        return CopyError::TimedOut { what: TimeLimit::Stall };
+    }
+    if error.is_decode() {
+        return NotOutput::Encoded.into();
+    }
+    CopyError::Network { host: host.to_owned(), source: Box::new(error.without_url()) }
+}
+
+/// Whether this says that more was to come.
+fn ends_early(error: &(dyn Error + 'static)) -> bool {
+    let http = error.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_incomplete_message);
+    let io = error.downcast_ref::<std::io::Error>();
+    http || io.is_some_and(|error| error.kind() == std::io::ErrorKind::UnexpectedEof)
+}

@@ -1,0 +1,267 @@
+//! What a file is, by its first bytes and by its header; and what is no output at all.
+//!
+//! An error page with status 200 is not an output: HTML, and XML such as a bucket's "access
+//! denied". The bytes have the last word over the header, which is often wrong. Both are recorded.
+//! Whether the kind fits the model is not asked here.
+
+use super::NotOutput;
+
+/// How much of a file is looked at.
+pub(super) const HEAD_BYTES: usize = 8 * 1024;
+
+/// What a file is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Kind {
+    /// The type to record and to store.
+    pub(super) content_type: String,
+    /// The type by the first bytes, where they tell.
+    pub(super) sniffed: Option<String>,
+    /// The type by the header, where it is one.
+    pub(super) declared: Option<String>,
+    /// For the object's name.
+    pub(super) extension: &'static str,
+}
+
+/// Judges a file by its beginning (at least [`HEAD_BYTES`] of it, or all) and its declared type.
+pub(super) fn judge(file: &[u8], declared: Option<&str>) -> Result<Kind, NotOutput> {
+    let head = &file[..file.len().min(HEAD_BYTES)];
+    if head.is_empty() {
+        return Err(NotOutput::Empty);
+    }
+    let declared = declared.and_then(essence);
+    let sniffed = match binary(head) {
+        Some(binary) => Some(binary.to_owned()),
+        None => markup(head, declared.as_deref())?.map(str::to_owned),
+    };
+    let content_type = choose(head, sniffed.as_deref(), declared.as_deref()).to_owned();
+    let extension = extension(&content_type);
+    Ok(Kind { content_type, sniffed, declared, extension })
+}
+
+/// A `Content-Type` without its parameters, in lower case; none if it is not one.
+fn essence(header: &str) -> Option<String> {
+    let essence = header.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    let token =
+        |t: &str| !t.is_empty() && t.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$&-^_.+".contains(&b));
+    let (kind, subtype) = essence.split_once('/')?;
+    (essence.len() <= 100 && token(kind) && token(subtype)).then_some(essence)
+}
+
+/// Types that are known by their first bytes and are not text.
+fn binary(head: &[u8]) -> Option<&'static str> {
+    if head.starts_with(b"glTF") {
+        return Some("model/gltf-binary");
+    }
+    let found = infer::get(head)?;
+    (found.matcher_type() != infer::MatcherType::Text).then(|| found.mime_type())
+}
+
+/// Whether text is markup: an SVG image is an output, a page or an error document is not.
+fn markup(head: &[u8], declared: Option<&str>) -> Result<Option<&'static str>, NotOutput> {
+    let (prolog, root) = root_element(head);
+    let declared = declared.unwrap_or_default();
+    match root.as_deref() {
+        Some("svg") => return Ok(Some("image/svg+xml")),
+        Some("html" | "head" | "body" | "script" | "title" | "style" | "iframe" | "meta") => {
+            return Err(NotOutput::Html);
+        }
+        // A bucket's refusal; some leave the prolog out.
+        Some("error" | "accessdenied" | "exception") => return Err(NotOutput::Xml),
+        Some(_) | None => {}
+    }
+    if matches!(declared, "text/html" | "application/xhtml+xml") {
+        return Err(NotOutput::Html);
+    }
+    // A document of a type of its own (a 3D scene, a caption file) may be XML and an output.
+    let own_type = declared.ends_with("+xml") && !declared.starts_with("image/");
+    if matches!(declared, "text/xml" | "application/xml") || (prolog && !own_type) {
+        return Err(NotOutput::Xml);
+    }
+    Ok(prolog.then_some("text/xml"))
+}
+
+/// Whether text begins like XML (`<?xml`), and the name of its root element in lower case without its
+/// namespace. Comments and a document type may stand before; `<!doctype html>` counts as `html`.
+fn root_element(head: &[u8]) -> (bool, Option<String>) {
+    let text = String::from_utf8_lossy(head);
+    let mut rest = text.trim_start_matches('\u{feff}');
+    let mut prolog = false;
+    // Each round takes something off the front, so it ends.
+    loop {
+        rest = rest.trim_start();
+        let Some(inner) = rest.strip_prefix('<') else { return (prolog, None) };
+        let end = if inner.starts_with('?') {
+            prolog |= inner.get(1..4).is_some_and(|name| name.eq_ignore_ascii_case("xml"));
+            "?>"
+        } else if inner.starts_with("!--") {
+            "-->"
+        } else if let Some(declaration) = inner.strip_prefix('!') {
+            let mut words = declaration.split(|c: char| c.is_whitespace() || c == '>');
+            let doctype = words.next().is_some_and(|word| word.eq_ignore_ascii_case("doctype"));
+            if doctype && let Some(root) = words.find(|word| !word.is_empty()) {
+                return (prolog, Some(root.to_ascii_lowercase()));
+            }
+            ">"
+        } else {
+            let name: String =
+                inner.chars().take_while(|c| c.is_alphanumeric() || matches!(c, ':' | '-' | '_')).collect();
+            let local = name.rsplit(':').next().unwrap_or_default().to_ascii_lowercase();
+            return (prolog, (!local.is_empty()).then_some(local));
+        };
+        match rest.find(end) {
+            Some(at) => rest = &rest[at + end.len()..],
+            None => return (prolog, None),
+        }
+    }
+}
+
+/// The type to record: the bytes' word, except where the header can know more.
+fn choose<'a>(head: &[u8], sniffed: Option<&'a str>, declared: Option<&'a str>) -> &'a str {
+    let declared = declared.filter(|d| !matches!(*d, "application/octet-stream" | "binary/octet-stream"));
+    match (sniffed, declared) {
+        (Some(sniffed), Some(declared)) => {
+            let subtype = |t: &'a str| t.split_once('/').map_or(t, |(_, subtype)| subtype);
+            let container = matches!(sniffed, "application/zip" | "application/gzip" | "text/xml");
+            // Sound in a film's container; a model in an archive; words that begin like a known file.
+            let same_container = subtype(sniffed) == subtype(declared);
+            let words = declared.starts_with("text/") && is_text(head);
+            if container || same_container || words { declared } else { sniffed }
+        }
+        (Some(sniffed), None) => sniffed,
+        // Said to be an image, a film or sound, and yet words: the header is wrong.
+        (None, Some(declared)) if media(declared) && is_text(head) => "text/plain",
+        (None, Some(declared)) => declared,
+        (None, None) if is_text(head) => "text/plain",
+        (None, None) => "application/octet-stream",
+    }
+}
+
+fn media(content_type: &str) -> bool {
+    ["image/", "video/", "audio/"].iter().any(|kind| content_type.starts_with(kind))
+}
+
+/// Whether this can be read: UTF-8 (perhaps cut within a character), no control characters but white space.
+fn is_text(head: &[u8]) -> bool {
+    let valid = match std::str::from_utf8(head) {
+        Ok(_) => true,
+        Err(error) => error.error_len().is_none(),
+    };
+    valid && !head.iter().any(|&b| b < 0x20 && !matches!(b, b'\t' | b'\n' | b'\r' | 0x0c))
+}
+
+/// A file name's ending for a type; `bin` for one that is not known.
+fn extension(content_type: &str) -> &'static str {
+    match content_type {
+        "image/png" => "png",
+        "image/jpeg" => "jpg",
+        "image/webp" => "webp",
+        "image/gif" => "gif",
+        "image/avif" => "avif",
+        "image/heif" | "image/heic" => "heif",
+        "image/bmp" => "bmp",
+        "image/tiff" => "tif",
+        "image/svg+xml" => "svg",
+        "video/mp4" => "mp4",
+        "video/webm" => "webm",
+        "video/quicktime" => "mov",
+        "video/x-matroska" => "mkv",
+        "audio/mpeg" => "mp3",
+        "audio/wav" | "audio/x-wav" | "audio/wave" => "wav",
+        "audio/m4a" | "audio/mp4" | "audio/x-m4a" => "m4a",
+        "audio/ogg" => "ogg",
+        "audio/x-flac" | "audio/flac" => "flac",
+        "audio/aac" => "aac",
+        "model/gltf-binary" => "glb",
+        "application/zip" => "zip",
+        "application/gzip" => "gz",
+        "application/pdf" => "pdf",
+        "application/json" => "json",
+        "text/plain" => "txt",
+        _ => "bin",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const PNG: &[u8] = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR";
+    const MP4: &[u8] = b"\0\0\0\x20ftypisom\0\0\x02\0isomiso2avc1mp41";
+
+    #[test]
+    fn the_recorded_type_follows_the_bytes_then_the_header() {
+        let table: [(&[u8], Option<&str>, &str, &str); 17] = [
+            (PNG, Some("image/png"), "image/png", "png"),
+            (PNG, Some("application/octet-stream"), "image/png", "png"),
+            (PNG, None, "image/png", "png"),
+            (PNG, Some("image/jpeg"), "image/png", "png"),
+            (PNG, Some("text/html"), "image/png", "png"),
+            (MP4, Some("video/mp4; codecs=avc1"), "video/mp4", "mp4"),
+            (MP4, Some("audio/mp4"), "audio/mp4", "m4a"),
+            (b"glTF\x02\0\0\0", None, "model/gltf-binary", "glb"),
+            (b"PK\x03\x04\x14\0\0\0", Some("model/vnd.usdz+zip"), "model/vnd.usdz+zip", "bin"),
+            (b"<svg xmlns='x'/>", Some("image/svg+xml"), "image/svg+xml", "svg"),
+            (b"<?xml version='1.0'?><!-- a --><svg:svg/>", None, "image/svg+xml", "svg"),
+            (b"A plain answer", Some("text/plain"), "text/plain", "txt"),
+            (b"A plain answer", None, "text/plain", "txt"),
+            (b"BM stands for something", Some("text/plain"), "text/plain", "txt"),
+            (b"no picture", Some("image/png"), "text/plain", "txt"),
+            (b"{\"a\":1}", Some("Application/JSON;charset=utf-8"), "application/json", "json"),
+            (b"\0\x01\x02", Some("not a type"), "application/octet-stream", "bin"),
+        ];
+        for (bytes, declared, content_type, extension) in table {
+            let kind = judge(bytes, declared).unwrap();
+            assert_eq!(
+                (kind.content_type.as_str(), kind.extension),
+                (content_type, extension),
+                "{declared:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn error_pages_and_nothing_are_no_outputs() {
+        let table: [(&[u8], Option<&str>, NotOutput); 14] = [
+            (b"", Some("image/png"), NotOutput::Empty),
+            (b"<!DOCTYPE html><html>", Some("image/png"), NotOutput::Html),
+            (b"\xef\xbb\xbf\n  <!doctype HTML>", None, NotOutput::Html),
+            (b"<HTML><body>502", None, NotOutput::Html),
+            (b"<!-- busy --><html>", None, NotOutput::Html),
+            (b"<?xml version='1.0'?><html xmlns='x'>", None, NotOutput::Html),
+            (b"Sorry", Some("text/html; charset=utf-8"), NotOutput::Html),
+            (b"Sorry", Some("application/xhtml+xml"), NotOutput::Html),
+            (b"<?xml version=\"1.0\"?>\n<Error><Code>AccessDenied</Code>", None, NotOutput::Xml),
+            (b"<Error><Code>NoSuchKey</Code></Error>", Some("video/mp4"), NotOutput::Xml),
+            (b"<?xml version='1.0'?><Error/>", Some("model/vnd.collada+xml"), NotOutput::Xml),
+            (b"<?xml version='1.0'?><anything/>", Some("image/png"), NotOutput::Xml),
+            (b"<?xml version='1.0'?><!-- no end", None, NotOutput::Xml),
+            (b"<ListBucketResult/>", Some("application/xml"), NotOutput::Xml),
+        ];
+        for (bytes, declared, why) in table {
+            assert_eq!(judge(bytes, declared), Err(why), "{:?}", String::from_utf8_lossy(bytes));
+        }
+    }
+
+    #[test]
+    fn xml_of_a_type_of_its_own_is_an_output() {
+        let kind = judge(b"<?xml version='1.0'?><COLLADA/>", Some("model/vnd.collada+xml")).unwrap();
+        assert_eq!(kind.content_type, "model/vnd.collada+xml");
+        assert_eq!(kind.sniffed.as_deref(), Some("text/xml"));
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_and_no_header_make_it_panic(
+            start in prop_oneof![Just(""), Just("<?xml"), Just("<!"), Just("\0\0\0\x18ftyp"), Just("RIFF"), Just("PK\x03\x04")],
+            bytes: Vec<u8>,
+            declared in proptest::option::of("\\PC{0,30}"),
+        ) {
+            let file = [start.as_bytes(), &bytes].concat();
+            if let Ok(kind) = judge(&file, declared.as_deref()) {
+                prop_assert!(kind.content_type.contains('/'));
+            }
+        }
+    }
+}

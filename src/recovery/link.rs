@@ -1,0 +1,316 @@
+//! Which URLs are followed: hostile until each rule here has passed, on the first hop and on every redirect.
+//!
+//! One parser reads the URL, and what it read is what is dialled; so there is no second reading to
+//! disagree with the first. That parser (WHATWG's, as in browsers) also brings every spelling of an
+//! IPv4 address (`0x7f.1`, `2130706433`, `0177.0.0.1`) to the address it means. Names are checked
+//! against the provider's list here and, once resolved, by `address`.
+
+use std::fmt;
+
+use url::{Host, Url};
+
+use super::address::{AddressRefusal, Loopback, refuse};
+
+/// The longest URL that is looked at. Signed URLs run to some 2,000 characters.
+const LENGTH_MAX: usize = 16 * 1024;
+
+/// Why a URL is not followed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum UrlRefusal {
+    /// It is no URL: unreadable, too long, without a host, with control characters or backslashes.
+    NotAUrl,
+    /// Neither `http` nor `https`.
+    Scheme,
+    /// It carries a user name or password.
+    UserInfo,
+    /// Its host is not on the provider's list (`output_hosts`).
+    Host,
+    /// Its address is not a public one.
+    Address(AddressRefusal),
+    /// The file needs the provider's key, and the URL would send it unencrypted.
+    KeyInClear,
+    /// A redirect from `https` to `http`.
+    Downgrade,
+    /// One redirect more than allowed.
+    TooManyRedirects,
+}
+
+impl UrlRefusal {
+    /// As events and logs spell it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::NotAUrl => "not_a_url",
+            Self::Scheme => "scheme_not_allowed",
+            Self::UserInfo => "user_info_in_url",
+            Self::Host => "host_not_listed",
+            Self::Address(address) => address.as_str(),
+            Self::KeyInClear => "key_in_clear",
+            Self::Downgrade => "downgraded_to_http",
+            Self::TooManyRedirects => "too_many_redirects",
+        }
+    }
+}
+
+impl fmt::Display for UrlRefusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Reads the URL of an offer.
+pub(super) fn parse(text: &str) -> Result<Url, UrlRefusal> {
+    readable(text)?;
+    Url::parse(text).map_err(|_| UrlRefusal::NotAUrl)
+}
+
+/// Reads a redirect's `Location`, which may be relative to where it came from.
+pub(super) fn redirect(from: &Url, location: &str) -> Result<Url, UrlRefusal> {
+    readable(location)?;
+    let to = from.join(location).map_err(|_| UrlRefusal::NotAUrl)?;
+    if from.scheme() == "https" && to.scheme() == "http" {
+        return Err(UrlRefusal::Downgrade);
+    }
+    Ok(to)
+}
+
+/// The parser drops tabs and line ends and takes `\` for `/`: no honest URL needs that.
+fn readable(text: &str) -> Result<(), UrlRefusal> {
+    if text.len() > LENGTH_MAX || text.contains(|c: char| c.is_control() || c == '\\') {
+        return Err(UrlRefusal::NotAUrl);
+    }
+    Ok(())
+}
+
+/// Everything that can be told before a name is resolved.
+pub(super) fn check(url: &Url, listed: &[String], loopback: Loopback) -> Result<(), UrlRefusal> {
+    if !matches!(url.scheme(), "http" | "https") {
+        return Err(UrlRefusal::Scheme);
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(UrlRefusal::UserInfo);
+    }
+    let host = url.host().ok_or(UrlRefusal::NotAUrl)?;
+    let address = match &host {
+        Host::Ipv4(address) => Some((*address).into()),
+        Host::Ipv6(address) => Some((*address).into()),
+        Host::Domain(_) => None,
+    };
+    if let Some(refusal) = address.and_then(|address| refuse(address, loopback)) {
+        return Err(UrlRefusal::Address(refusal));
+    }
+    if !listed.iter().any(|pattern| matches_host(pattern, &host)) {
+        return Err(UrlRefusal::Host);
+    }
+    Ok(())
+}
+
+/// `pattern` is a host, an address, or `*.` and a domain, which stands for every name below it but
+/// not for the domain itself.
+fn matches_host(pattern: &str, host: &Host<&str>) -> bool {
+    match host {
+        Host::Domain(name) => {
+            let pattern = pattern.to_ascii_lowercase();
+            match pattern.strip_prefix("*.") {
+                // What is left of the name: at least one label and the dot.
+                Some(domain) if !domain.is_empty() => {
+                    name.strip_suffix(domain).is_some_and(|left| left.len() > 1 && left.ends_with('.'))
+                }
+                Some(_) => false,
+                None => *name == pattern,
+            }
+        }
+        Host::Ipv4(address) => pattern.parse() == Ok(*address),
+        Host::Ipv6(address) => pattern.trim_start_matches('[').trim_end_matches(']').parse() == Ok(*address),
+    }
+}
+
+/// The credentials belong to where they were meant to go: same scheme, host and port.
+pub(super) fn same_origin(a: &Url, b: &Url) -> bool {
+    a.scheme() == b.scheme() && a.host() == b.host() && a.port_or_known_default() == b.port_or_known_default()
+}
+
+/// Whether a secret may be sent to `url`: encrypted, or to this machine where that is allowed.
+pub(super) fn may_carry_key(url: &Url, loopback: Loopback) -> bool {
+    let local = match url.host() {
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.is_loopback(),
+        Some(Host::Domain(name)) => name == "localhost",
+        None => false,
+    };
+    url.scheme() == "https" || (local && loopback == Loopback::Allowed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LISTED: [&str; 4] = ["files.example.com", "*.cdn.example.com", "1.1.1.1", "[2606:4700::1111]"];
+
+    fn judge(text: &str) -> Result<(), UrlRefusal> {
+        let listed = LISTED.map(str::to_owned);
+        parse(text).and_then(|url| check(&url, &listed, Loopback::Refused))
+    }
+
+    #[test]
+    #[expect(clippy::too_many_lines, reason = "one table, one row an attack")]
+    fn every_hostile_url_is_refused_for_its_reason() {
+        use AddressRefusal as No;
+        use UrlRefusal::{Address, Host, NotAUrl, Scheme, UserInfo};
+        let table = [
+            // No URL at all.
+            ("", NotAUrl),
+            ("files.example.com/a.png", NotAUrl),
+            ("//files.example.com/a.png", NotAUrl),
+            ("/etc/passwd", NotAUrl),
+            ("http://", NotAUrl),
+            ("https://:443/", NotAUrl),
+            ("http://files.example.com:99999/", NotAUrl),
+            ("http://files.exa mple.com/", NotAUrl),
+            ("http://[fe80::1%25eth0]/", NotAUrl),
+            ("http://[::1", NotAUrl),
+            ("http://1.2.3.4.5/", NotAUrl),
+            ("http://256.256.256.256/", NotAUrl),
+            ("https://files.example.com/\r\nHost: evil.example", NotAUrl),
+            ("https://files.example.com/a\0.png", NotAUrl),
+            ("ht\ntps://files.example.com/", NotAUrl),
+            ("https://files.example.com\\@evil.example/", NotAUrl),
+            ("https:\\\\files.example.com\\a.png", NotAUrl),
+            // Other schemes.
+            ("file:///etc/passwd", Scheme),
+            ("ftp://files.example.com/a.png", Scheme),
+            ("gopher://files.example.com/_GET", Scheme),
+            ("data:image/png;base64,AAAA", Scheme),
+            ("javascript:alert(1)", Scheme),
+            ("gs://bucket/object", Scheme),
+            ("s3://bucket/object", Scheme),
+            ("unix:/run/docker.sock", Scheme),
+            ("blob:https://files.example.com/1", Scheme),
+            ("ws://files.example.com/", Scheme),
+            // User names.
+            ("https://user@files.example.com/", UserInfo),
+            ("https://user:password@files.example.com/", UserInfo),
+            ("https://:password@files.example.com/", UserInfo),
+            ("https://files.example.com@evil.example/", UserInfo),
+            ("https://files.example.com%40@evil.example/", UserInfo),
+            ("https://files.example.com:80@127.0.0.1/", UserInfo),
+            // Hosts of others.
+            ("https://evil.example/", Host),
+            ("https://files.example.com.evil.example/", Host),
+            ("https://evilfiles.example.com/", Host),
+            ("https://sub.files.example.com/", Host),
+            ("https://cdn.example.com/", Host),
+            ("https://evilcdn.example.com/", Host),
+            ("https://.cdn.example.com/", Host),
+            ("https://files.example.com./", Host),
+            ("https://evil.example/?https://files.example.com/", Host),
+            ("https://evil.example#files.example.com", Host),
+            ("https://localhost/", Host),
+            ("https://metadata.google.internal/computeMetadata/v1/", Host),
+            ("https://127.0.0.1.nip.io/", Host),
+            ("https://kubernetes.default.svc/", Host),
+            ("https://fıles.example.com/", Host),
+            ("https://8.8.8.8/", Host),
+            ("https://[2606:4700::1112]/", Host),
+            // This machine, in many spellings.
+            ("http://127.0.0.1/", Address(No::Loopback)),
+            ("http://127.0.0.1:6379/", Address(No::Loopback)),
+            ("http://2130706433/", Address(No::Loopback)),
+            ("http://0x7f000001/", Address(No::Loopback)),
+            ("http://0x7f.1/", Address(No::Loopback)),
+            ("http://0177.0.0.1/", Address(No::Loopback)),
+            ("http://017700000001/", Address(No::Loopback)),
+            ("http://127.1/", Address(No::Loopback)),
+            ("http://127.0.0.1./", Address(No::Loopback)),
+            ("http://%31%32%37.0.0.1/", Address(No::Loopback)),
+            ("http://１２７.０.０.１/", Address(No::Loopback)),
+            ("http://127。0。0。1/", Address(No::Loopback)),
+            ("http://[::1]/", Address(No::Loopback)),
+            ("http://[0:0:0:0:0:0:0:1]/", Address(No::Loopback)),
+            // Everything else that is not public.
+            ("http://[::ffff:127.0.0.1]/", Address(No::Translated)),
+            ("http://[::ffff:7f00:1]/", Address(No::Translated)),
+            ("http://[::ffff:a9fe:a9fe]/", Address(No::Translated)),
+            ("http://[64:ff9b::7f00:1]/", Address(No::Translated)),
+            ("http://[2002:7f00:1::]/", Address(No::Translated)),
+            ("http://0.0.0.0/", Address(No::Unspecified)),
+            ("http://0/", Address(No::Unspecified)),
+            ("http://[::]/", Address(No::Unspecified)),
+            ("http://169.254.169.254/latest/meta-data/", Address(No::Metadata)),
+            ("http://2852039166/", Address(No::Metadata)),
+            ("http://0xa9fea9fe/", Address(No::Metadata)),
+            ("http://[fd00:ec2::254]/", Address(No::Metadata)),
+            ("http://168.63.129.16/", Address(No::Metadata)),
+            ("http://169.254.1.1/", Address(No::LinkLocal)),
+            ("http://[fe80::1]/", Address(No::LinkLocal)),
+            ("http://10.0.0.1/", Address(No::Private)),
+            ("http://0xa.1/", Address(No::Private)),
+            ("http://172.16.0.1/", Address(No::Private)),
+            ("http://192.168.0.1/", Address(No::Private)),
+            ("http://[fd12:3456::1]/", Address(No::Private)),
+            ("http://100.64.0.1/", Address(No::SharedNat)),
+            ("http://224.0.0.1/", Address(No::Multicast)),
+            ("http://[ff02::1]/", Address(No::Multicast)),
+            ("http://255.255.255.255/", Address(No::Multicast)),
+            ("http://192.0.2.1/", Address(No::Documentation)),
+            ("http://[2001:db8::1]/", Address(No::Documentation)),
+            ("http://240.0.0.1/", Address(No::Reserved)),
+            ("http://198.18.0.1/", Address(No::Reserved)),
+        ];
+        assert!(table.len() >= 40);
+        for (url, reason) in table {
+            assert_eq!(judge(url), Err(reason), "{url:?}");
+        }
+        assert_eq!(judge(&format!("https://files.example.com/{}", "a".repeat(20_000))), Err(NotAUrl));
+    }
+
+    #[test]
+    fn the_providers_own_urls_pass() {
+        for url in [
+            "https://files.example.com/a.png?X-Amz-Signature=00&b=%2F..#t=1",
+            "http://files.example.com/",
+            "HTTPS://FILES.EXAMPLE.COM:443/",
+            "https://files.example.com:8443/a b.png",
+            "https://eu.cdn.example.com/",
+            "https://a.b.CDN.example.com/",
+            "https://1.1.1.1/",
+            "https://[2606:4700::1111]/",
+        ] {
+            assert_eq!(judge(url), Ok(()), "{url}");
+        }
+    }
+
+    #[test]
+    fn an_empty_list_or_a_careless_pattern_opens_nothing() {
+        let url = parse("https://files.example.com/").unwrap();
+        for listed in [vec![], vec!["*"], vec!["*."], vec![""], vec!["com"], vec!["*.files.example.com"]] {
+            let listed: Vec<String> = listed.into_iter().map(str::to_owned).collect();
+            assert_eq!(check(&url, &listed, Loopback::Refused), Err(UrlRefusal::Host), "{listed:?}");
+        }
+    }
+
+    #[test]
+    fn redirects_are_read_like_first_urls_and_never_lose_encryption() {
+        let from = parse("https://files.example.com/a/b").unwrap();
+        assert_eq!(redirect(&from, "../c?d").unwrap().as_str(), "https://files.example.com/c?d");
+        assert_eq!(redirect(&from, "//evil.example/").unwrap().host_str(), Some("evil.example"));
+        assert_eq!(redirect(&from, "http://files.example.com/"), Err(UrlRefusal::Downgrade));
+        assert_eq!(redirect(&from, "/a\\b"), Err(UrlRefusal::NotAUrl));
+        assert_eq!(redirect(&from, "https://["), Err(UrlRefusal::NotAUrl));
+    }
+
+    #[test]
+    fn the_key_stays_with_its_origin_and_never_travels_in_clear() {
+        let url = |text: &str| parse(text).unwrap();
+        let home = url("https://files.example.com/a");
+        assert!(same_origin(&home, &url("https://files.example.com:443/b")));
+        for other in
+            ["https://x.cdn.example.com/", "http://files.example.com/", "https://files.example.com:8443/"]
+        {
+            assert!(!same_origin(&home, &url(other)), "{other}");
+        }
+        assert!(may_carry_key(&home, Loopback::Refused));
+        assert!(!may_carry_key(&url("http://files.example.com/"), Loopback::Allowed));
+        assert!(!may_carry_key(&url("http://127.0.0.1/"), Loopback::Refused));
+        assert!(may_carry_key(&url("http://127.0.0.1:9/"), Loopback::Allowed));
+    }
+}

@@ -1,0 +1,261 @@
+//! Bring the output home: copy one file from the provider into the platform's storage.
+//!
+//! Promise: what [`Fetcher::copy`] returns was stored whole, and its length and hash are those of the
+//! stored bytes; what it refuses or fails at leaves no object behind. Memory stays the same whatever
+//! the file's size. The URL is taken for hostile (`link`, `address`), and so is what it leads to
+//! (`kind`, the caps of [`Limits`]).
+//!
+//! It never decides whether to recover and records nothing: `policy` does the one, settle the other.
+//! No transaction is open meanwhile.
+//!
+//! A crash halfway leaves at most an object, a temporary file (`name#1`) or unfinished parts under a
+//! key that no row names and no later lease uses; the next pass copies again under a key of its own.
+//! The same holds for a copy that was done and whose settle lost its lease.
+
+mod address;
+mod fetch;
+mod key;
+mod kind;
+mod link;
+mod storage;
+#[cfg(test)]
+mod tests;
+mod write;
+
+use std::fmt;
+use std::time::Duration;
+
+pub use address::AddressRefusal;
+pub use fetch::{Fetcher, FetcherError};
+pub use key::Key;
+pub use link::UrlRefusal;
+pub use storage::{Storage, StorageError};
+
+/// How far a copy may go.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// The largest file, in bytes, counted after decompression.
+    pub max_bytes: u64,
+    /// For the whole copy, from the first look-up of a name to the last byte stored.
+    pub time_budget: Duration,
+    /// For an answer to begin, and between one piece of the file and the next.
+    pub stall: Duration,
+    /// How many redirects are followed.
+    pub max_redirects: usize,
+    /// Whether files may come from this machine: for the demo and for tests.
+    pub allow_loopback: bool,
+}
+
+impl Default for Limits {
+    /// 4 GiB in 15 minutes, 30 seconds without a byte, 5 redirects, nothing from this machine.
+    fn default() -> Self {
+        Self {
+            max_bytes: 4 << 30,
+            time_budget: Duration::from_mins(15),
+            stall: Duration::from_secs(30),
+            max_redirects: 5,
+            allow_loopback: false,
+        }
+    }
+}
+
+/// A file that is home.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Copied {
+    /// The object's key with its extension: to delete it, should settle not want it.
+    pub key: Key,
+    /// Where it is: `file:///…`, `s3://bucket/…`.
+    pub uri: String,
+    /// Its length in bytes.
+    pub size_bytes: i64,
+    /// Its SHA-256 in lower-case hexadecimal.
+    pub sha256: String,
+    /// The type to record.
+    pub content_type: String,
+    /// The type by its first bytes, where they tell.
+    pub sniffed: Option<String>,
+    /// The type by the provider's header, where there was one.
+    pub declared: Option<String>,
+    /// The host that served it; [`INLINE`] for a file that stood in the answer itself.
+    pub source_host: String,
+}
+
+/// [`Copied::source_host`] of a file that stood in the provider's answer.
+pub const INLINE: &str = "inline";
+
+/// Why a file is not home. No object is left behind. Messages hold no URL beyond its host.
+#[derive(Debug, thiserror::Error)]
+pub enum CopyError {
+    /// The provider no longer has it: 410, or 404 (which a fresh URL might cure).
+    #[error("the file is gone: {host} answered {status}")]
+    Gone {
+        /// The host that said so.
+        host: String,
+        /// 404 or 410.
+        status: u16,
+    },
+    /// The URL is not one that is followed.
+    #[error("the URL of the file is refused: {reason}")]
+    Refused {
+        /// Why.
+        reason: UrlRefusal,
+    },
+    /// What came is not a whole output.
+    #[error("what came is not an output: {why}")]
+    NotAnOutput {
+        /// Why not.
+        why: NotOutput,
+    },
+    /// It is larger than allowed.
+    #[error("the file is larger than {max_bytes} bytes")]
+    TooLarge {
+        /// The cap.
+        max_bytes: u64,
+    },
+    /// It took longer than allowed.
+    #[error("the copy took too long: {what}")]
+    TimedOut {
+        /// Which limit ended it.
+        what: TimeLimit,
+    },
+    /// The host wants credentials, or others: 401 or 403. A signed URL that ran out looks like this too.
+    #[error("{host} refused access to the file with {status}")]
+    Unauthorized {
+        /// The host that said so.
+        host: String,
+        /// 401 or 403.
+        status: u16,
+    },
+    /// Any other answer without a file.
+    #[error("{host} answered {status} instead of the file")]
+    Http {
+        /// The host that said so.
+        host: String,
+        /// Its status.
+        status: u16,
+    },
+    /// No answer, or one that broke off.
+    #[error("could not read the file from {host}")]
+    Network {
+        /// The host that was asked.
+        host: String,
+        /// The client's reason, without the URL.
+        #[source]
+        source: Box<reqwest::Error>,
+    },
+    /// The platform's own storage.
+    #[error("could not store the file")]
+    Storage(#[source] StorageError),
+}
+
+impl CopyError {
+    /// As events and logs spell it.
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Gone { .. } => "gone",
+            Self::Refused { .. } => "refused",
+            Self::NotAnOutput { .. } => "not_an_output",
+            Self::TooLarge { .. } => "too_large",
+            Self::TimedOut { .. } => "timed_out",
+            Self::Unauthorized { .. } => "unauthorized",
+            Self::Http { .. } => "http",
+            Self::Network { .. } => "network",
+            Self::Storage(_) => "storage",
+        }
+    }
+
+    /// The finer reason, where there is one: why a URL was refused, why a file is no output.
+    pub const fn reason(&self) -> Option<&'static str> {
+        match self {
+            Self::Refused { reason } => Some(reason.as_str()),
+            Self::NotAnOutput { why } => Some(why.as_str()),
+            Self::TimedOut { what } => Some(what.as_str()),
+            Self::Gone { .. }
+            | Self::TooLarge { .. }
+            | Self::Unauthorized { .. }
+            | Self::Http { .. }
+            | Self::Network { .. }
+            | Self::Storage(_) => None,
+        }
+    }
+}
+
+impl From<StorageError> for CopyError {
+    fn from(error: StorageError) -> Self {
+        Self::Storage(error)
+    }
+}
+
+impl From<NotOutput> for CopyError {
+    fn from(why: NotOutput) -> Self {
+        Self::NotAnOutput { why }
+    }
+}
+
+impl From<UrlRefusal> for CopyError {
+    fn from(reason: UrlRefusal) -> Self {
+        Self::Refused { reason }
+    }
+}
+
+/// Why what came is not a whole output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum NotOutput {
+    /// The offer names no file.
+    NoFile,
+    /// Not one byte.
+    Empty,
+    /// A page for people, most likely an error.
+    Html,
+    /// An XML document, most likely a bucket's error.
+    Xml,
+    /// Less than its length promised.
+    Truncated,
+    /// Compressed in a way that was not asked for and is not understood.
+    Encoded,
+}
+
+impl NotOutput {
+    /// As events and logs spell it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::NoFile => "no_file",
+            Self::Empty => "empty",
+            Self::Html => "html",
+            Self::Xml => "xml",
+            Self::Truncated => "truncated",
+            Self::Encoded => "encoded",
+        }
+    }
+}
+
+impl fmt::Display for NotOutput {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Which limit ended a copy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum TimeLimit {
+    /// Nothing came for [`Limits::stall`].
+    Stall,
+    /// [`Limits::time_budget`] was used up.
+    Budget,
+}
+
+impl TimeLimit {
+    /// As events and logs spell it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Stall => "stalled",
+            Self::Budget => "budget_used_up",
+        }
+    }
+}
+
+impl fmt::Display for TimeLimit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}

@@ -1,0 +1,390 @@
+//! The platform's storage: one place, one prefix, by the URL of the settings.
+//!
+//! Local disk, S3, Google Cloud Storage or Azure Blob Storage, all through `object_store`. A local
+//! write is a temporary file, flushed to disk and renamed. Credentials come from the environment
+//! variables that each cloud's own tools read (`AWS_…`, `GOOGLE_…`, `AZURE_…`), never from the URL.
+
+use std::fmt;
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::path::{Component, Path as FilePath, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use object_store::aws::AmazonS3Builder;
+use object_store::azure::MicrosoftAzureBuilder;
+use object_store::gcp::GoogleCloudStorageBuilder;
+use object_store::local::LocalFileSystem;
+use object_store::path::Path;
+use object_store::{
+    Attribute, Attributes, MultipartUpload, ObjectStore, ObjectStoreExt, PutMultipartOptions, PutOptions,
+};
+use percent_encoding::percent_decode_str;
+use url::Url;
+
+use super::key::Key;
+
+/// Where recovered outputs go.
+#[derive(Clone)]
+pub struct Storage {
+    store: Arc<dyn ObjectStore>,
+    prefix: Path,
+    place: Place,
+}
+
+/// What kind of place it is, where that makes a difference.
+#[derive(Clone)]
+enum Place {
+    /// A directory of this machine. Keeps no content types.
+    Local,
+    /// A bucket; `root` is its URL without the prefix: `s3://bucket`.
+    Bucket { root: String },
+}
+
+/// What went wrong with the storage. Messages never hold credentials.
+#[derive(Debug, thiserror::Error)]
+pub enum StorageError {
+    /// The URL of the settings is none that is understood.
+    #[error(
+        "the storage URL cannot be used: {why}; write file:./directory, file:///directory, s3://bucket/prefix, gs://bucket/prefix or az://container/prefix"
+    )]
+    Url {
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// The client could not be made, usually for lack of credentials.
+    #[error("could not open the storage {root}; check the environment variables that its client reads")]
+    Open {
+        /// The storage's URL without the prefix.
+        root: String,
+        /// The client's reason.
+        #[source]
+        source: Box<object_store::Error>,
+    },
+    /// An object could not be written, read or deleted.
+    #[error("could not {action} {uri}")]
+    Object {
+        /// `write`, `read` or `delete`.
+        action: &'static str,
+        /// Which object.
+        uri: String,
+        /// The store's reason.
+        #[source]
+        source: Box<object_store::Error>,
+    },
+    /// What was read back is not what was written.
+    #[error("what was read back from {uri} is not what was written to it; is it one storage?")]
+    Differs {
+        /// Which object.
+        uri: String,
+    },
+}
+
+impl Storage {
+    /// Opens the storage behind `url`; relative directories are below `working_dir`. Touches
+    /// nothing yet: directories are made by the first write.
+    ///
+    /// In `file:` URLs `%20` is a space; bucket prefixes are taken as they are written.
+    pub fn open(url: &str, working_dir: &FilePath) -> Result<Self, StorageError> {
+        let (scheme, rest) = url.split_once(':').ok_or(StorageError::Url { why: "it has no scheme" })?;
+        match scheme {
+            "file" => Self::local(&directory(rest, working_dir)?),
+            "s3" => Self::bucket(scheme, rest, |bucket| {
+                Ok(Arc::new(AmazonS3Builder::from_env().with_bucket_name(bucket).build()?))
+            }),
+            "gs" => Self::bucket(scheme, rest, |bucket| {
+                Ok(Arc::new(GoogleCloudStorageBuilder::from_env().with_bucket_name(bucket).build()?))
+            }),
+            "az" => Self::bucket(scheme, rest, |container| {
+                Ok(Arc::new(MicrosoftAzureBuilder::from_env().with_container_name(container).build()?))
+            }),
+            _ => Err(StorageError::Url { why: "its scheme is not one of file, s3, gs, az" }),
+        }
+    }
+
+    /// A storage over a store that exists already: for tests against a server of their own.
+    /// `root` is what URIs begin with, for instance `s3://bucket`.
+    pub fn over(store: Arc<dyn ObjectStore>, root: &str, prefix: &str) -> Result<Self, StorageError> {
+        Ok(Self { store, prefix: bucket_prefix(prefix)?, place: Place::Bucket { root: root.to_owned() } })
+    }
+
+    fn local(directory: &FilePath) -> Result<Self, StorageError> {
+        let prefix = Path::from_absolute_path(directory)
+            .map_err(|_| StorageError::Url { why: "its directory has a part that no path can have" })?;
+        if prefix.is_root() {
+            return Err(StorageError::Url { why: "it is the root of the file system" });
+        }
+        // The store's own root stays `/`: it would insist that a deeper one exists already.
+        Ok(Self { store: Arc::new(LocalFileSystem::new().with_fsync(true)), prefix, place: Place::Local })
+    }
+
+    fn bucket(
+        scheme: &str,
+        rest: &str,
+        open: impl FnOnce(&str) -> object_store::Result<Arc<dyn ObjectStore>>,
+    ) -> Result<Self, StorageError> {
+        let rest =
+            rest.strip_prefix("//").ok_or(StorageError::Url { why: "two slashes must follow its scheme" })?;
+        let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
+        let plain = |b: u8| b.is_ascii_alphanumeric() || b"-._".contains(&b);
+        if bucket.is_empty() || !bucket.bytes().all(plain) {
+            return Err(StorageError::Url {
+                why: "its bucket is missing or has characters that no bucket has",
+            });
+        }
+        let prefix = bucket_prefix(prefix)?;
+        let root = format!("{scheme}://{bucket}");
+        let store = open(bucket)
+            .map_err(|source| StorageError::Open { root: root.clone(), source: Box::new(source) })?;
+        Ok(Self { store, prefix, place: Place::Bucket { root } })
+    }
+
+    /// Where the object of `key` is, as recorded in the stored output: `file:///…` or `s3://…`.
+    pub fn uri(&self, key: &Key) -> String {
+        self.uri_of(&self.path(key))
+    }
+
+    /// Deletes the object of `key`; one that is not there is as good as deleted.
+    pub async fn delete(&self, key: &Key) -> Result<(), StorageError> {
+        self.delete_path(&self.path(key)).await
+    }
+
+    /// Writes, reads back and deletes a small object, to prove that recovery will be able to.
+    /// Returns the object's URI.
+    pub async fn check(&self) -> Result<String, StorageError> {
+        // No charge has this key: see `Key`. Random, so that several checks do not meet.
+        let path = self.below(&format!("%2Dcheck/{:016x}", RandomState::new().build_hasher().finish()));
+        let uri = self.uri_of(&path);
+        let probe = Bytes::from_static(b"makegood was here to see whether it can write");
+        self.put(&path, probe.clone(), "text/plain").await?;
+        let failed = |source| self.failed("read", &path, source);
+        let read = async { self.store.get(&path).await?.bytes().await }.await.map_err(failed);
+        // The probe goes in any case; a failure to read is the first thing to tell.
+        let deleted = self.delete_path(&path).await;
+        if read? != probe {
+            return Err(StorageError::Differs { uri });
+        }
+        deleted.map(|()| uri)
+    }
+
+    /// Writes an object in one go: there is all of it, or nothing.
+    pub(super) async fn put(
+        &self,
+        path: &Path,
+        bytes: Bytes,
+        content_type: &str,
+    ) -> Result<(), StorageError> {
+        let options = PutOptions { attributes: self.attributes(content_type), ..PutOptions::default() };
+        let put = self.store.put_opts(path, bytes.into(), options).await;
+        put.map(drop).map_err(|source| self.failed("write", path, source))
+    }
+
+    /// Begins to write an object in parts; it is there when the upload is completed, and not before.
+    pub(super) async fn put_parts(
+        &self,
+        path: &Path,
+        content_type: &str,
+    ) -> Result<Box<dyn MultipartUpload>, StorageError> {
+        let options = PutMultipartOptions {
+            attributes: self.attributes(content_type),
+            ..PutMultipartOptions::default()
+        };
+        let upload = self.store.put_multipart_opts(path, options).await;
+        upload.map_err(|source| self.failed("write", path, source))
+    }
+
+    /// The object of `key`, as the store names it.
+    pub(super) fn path(&self, key: &Key) -> Path {
+        self.below(&key.to_string())
+    }
+
+    pub(super) fn failed(
+        &self,
+        action: &'static str,
+        path: &Path,
+        source: object_store::Error,
+    ) -> StorageError {
+        StorageError::Object { action, uri: self.uri_of(path), source: Box::new(source) }
+    }
+
+    pub(super) async fn delete_path(&self, path: &Path) -> Result<(), StorageError> {
+        match self.store.delete(path).await {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Err(source) => Err(self.failed("delete", path, source)),
+        }
+    }
+
+    /// `relative` is encoded already: parts joined as they are, since the store's `join` would encode again.
+    fn below(&self, relative: &str) -> Path {
+        relative.split('/').fold(self.prefix.clone(), |path, part| {
+            match object_store::path::PathPart::parse(part) {
+                Ok(part) => path.join(part),
+                // A part with a slash, a control character, or one of dots: a `Key` has none.
+                Err(_) => path.join(part),
+            }
+        })
+    }
+
+    fn attributes(&self, content_type: &str) -> Attributes {
+        match self.place {
+            // The local store refuses attributes.
+            Place::Local => Attributes::new(),
+            Place::Bucket { .. } => {
+                Attributes::from_iter([(Attribute::ContentType, content_type.to_owned())])
+            }
+        }
+    }
+
+    fn uri_of(&self, path: &Path) -> String {
+        match &self.place {
+            Place::Bucket { root } => format!("{root}/{path}"),
+            // The file's name holds `%2F`, say: in a URL the `%` is encoded once more.
+            Place::Local => Url::from_file_path(format!("/{path}"))
+                .map_or_else(|()| format!("file:///{path}"), String::from),
+        }
+    }
+}
+
+impl fmt::Debug for Storage {
+    // The clients' own output is long and knows credentials.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Storage({})", self.uri_of(&self.prefix))
+    }
+}
+
+/// The directory that a `file:` URL means, from what follows the colon.
+fn directory(rest: &str, working_dir: &FilePath) -> Result<PathBuf, StorageError> {
+    let path = match rest.strip_prefix("//") {
+        None => rest,
+        Some(rest) => {
+            let path = rest.strip_prefix("localhost").unwrap_or(rest);
+            if !path.starts_with('/') {
+                return Err(StorageError::Url {
+                    why: "it names a host; a file URL with two slashes needs a third",
+                });
+            }
+            path
+        }
+    };
+    if path.is_empty() {
+        return Err(StorageError::Url { why: "it names no directory" });
+    }
+    let path = percent_decode_str(path)
+        .decode_utf8()
+        .map_err(|_| StorageError::Url { why: "its directory is not UTF-8" })?;
+    let absolute = std::path::absolute(working_dir.join(path.as_ref()))
+        .map_err(|_| StorageError::Url { why: "the working directory is not known" })?;
+    // `..` goes up by name, before any link is followed: the store's paths have no `..`.
+    let mut directory = PathBuf::new();
+    for component in absolute.components() {
+        match component {
+            Component::ParentDir => {
+                directory.pop();
+            }
+            Component::CurDir => {}
+            Component::Prefix(_) | Component::RootDir | Component::Normal(_) => directory.push(component),
+        }
+    }
+    Ok(directory)
+}
+
+/// A prefix inside a bucket, as written in the URL.
+fn bucket_prefix(prefix: &str) -> Result<Path, StorageError> {
+    Path::parse(prefix).map_err(|_| StorageError::Url {
+        why: "its prefix has an empty part, `.`, `..` or a control character",
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn directory_of(url: &str) -> Result<PathBuf, StorageError> {
+        directory(url.strip_prefix("file:").unwrap(), FilePath::new("/work dir"))
+    }
+
+    #[test]
+    fn file_urls_mean_the_directory_they_seem_to_mean() {
+        for (url, path) in [
+            ("file:./out", "/work dir/out"),
+            ("file:out/deep/", "/work dir/out/deep"),
+            ("file:../out", "/out"),
+            ("file:/abs", "/abs"),
+            ("file:///abs", "/abs"),
+            ("file:///a%20b/%C3%A9", "/a b/é"),
+            ("file://localhost/abs", "/abs"),
+            ("file:///a/./b/../c", "/a/c"),
+        ] {
+            assert_eq!(directory_of(url).unwrap(), FilePath::new(path), "{url}");
+        }
+        for url in ["file:", "file://host/abs", "file://out", "file:%FF"] {
+            assert!(matches!(directory_of(url), Err(StorageError::Url { .. })), "{url}");
+        }
+    }
+
+    #[test]
+    fn urls_that_are_none_are_refused_without_repeating_what_they_hold() {
+        for url in [
+            "",
+            "outputs",
+            "http://bucket/prefix",
+            "s3:bucket",
+            "s3://",
+            "s3:///prefix",
+            "s3://KEY:SECRET@bucket/prefix",
+            "s3://bucket?SECRET/prefix",
+            "s3://bucket/a//b",
+            "s3://bucket/../b",
+            "gs://buck et/",
+            "file:///",
+        ] {
+            let error = Storage::open(url, FilePath::new("/work")).unwrap_err();
+            assert!(matches!(error, StorageError::Url { .. }), "{url}");
+            assert!(!error.to_string().contains("SECRET"), "{error}");
+        }
+    }
+
+    #[test]
+    fn uris_name_the_object_once_encoded() {
+        let key = Key::new("a/b", 0, 7).with_extension("png");
+        let local = Storage::open("file:./out put", FilePath::new("/work")).unwrap();
+        assert_eq!(local.uri(&key), "file:///work/out%20put/a%252Fb/0/7.png");
+        let file = Url::parse(&local.uri(&key)).unwrap().to_file_path().unwrap();
+        assert_eq!(file, FilePath::new("/work/out put/a%2Fb/0/7.png"));
+
+        let memory = Arc::new(object_store::memory::InMemory::new());
+        let bucket = Storage::over(memory.clone(), "s3://bucket", "some/prefix").unwrap();
+        assert_eq!(bucket.uri(&key), "s3://bucket/some/prefix/a%2Fb/0/7.png");
+        assert_eq!(Storage::over(memory, "s3://bucket", "").unwrap().uri(&key), "s3://bucket/a%2Fb/0/7.png");
+    }
+
+    #[tokio::test]
+    async fn a_check_leaves_nothing_behind_and_fails_where_nothing_can_be_written() {
+        let scratch = tempfile::tempdir().unwrap();
+        let storage = Storage::open("file:./out", scratch.path()).unwrap();
+        storage.check().await.unwrap();
+        let left: Vec<_> = files_below(scratch.path());
+        assert!(left.is_empty(), "{left:?}");
+
+        std::fs::write(scratch.path().join("file"), b"").unwrap();
+        let blocked = Storage::open("file:./file/below", scratch.path()).unwrap();
+        let error = blocked.check().await.unwrap_err();
+        assert!(matches!(error, StorageError::Object { action: "write", .. }), "{error:?}");
+    }
+
+    #[tokio::test]
+    async fn what_is_not_there_is_as_good_as_deleted() {
+        let scratch = tempfile::tempdir().unwrap();
+        let storage = Storage::open("file:.", scratch.path()).unwrap();
+        let key = Key::new("ch", 0, 1);
+        storage.delete(&key).await.unwrap();
+        storage.put(&storage.path(&key), Bytes::from_static(b"x"), "text/plain").await.unwrap();
+        assert_eq!(files_below(scratch.path()).len(), 1);
+        storage.delete(&key).await.unwrap();
+        assert!(files_below(scratch.path()).is_empty());
+    }
+
+    /// Every file below `directory`, also those that a store would hide.
+    fn files_below(directory: &FilePath) -> Vec<PathBuf> {
+        super::super::tests::files_below(directory)
+    }
+}
