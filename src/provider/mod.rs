@@ -1,1 +1,221 @@
-//! Questions and answers.
+//! Questions to providers, and what their answers mean.
+//!
+//! A provider is a file (`config/providers/<name>.toml`) and no Rust: TOML says how to ask, a jq filter how
+//! to read. Shipped files are inside the binary; files in `[providers] dir` replace those of the same name.
+//! Promise: [`Providers::ask`] always comes back with a value. What could not be told, for whatever
+//! reason (also a missing key, also a name without a file), is [`Verdict::CouldNotTell`] and says why.
+//! Left to others: `policy` decides what follows; `recovery` fetches files. Nothing here writes anything,
+//! so that a crash halfway means nothing.
+//!
+//! `file` a file, checked · `request` its template, filled · `ask` over HTTP · `manners` when ·
+//! `filter` and `reading` what it means · `secret`, `redact` keys · `stats` counters.
+
+mod ask;
+mod file;
+mod filter;
+mod manners;
+mod reading;
+mod redact;
+mod request;
+mod secret;
+mod stats;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+pub use self::file::{Model, Provider};
+pub use self::manners::Limits;
+pub use self::reading::{Reading, Received};
+pub use self::request::Request;
+pub use self::secret::{Secret, SecretError, SecretSource};
+pub use self::stats::{BUCKETS_SECS, Outcome, RequestStats};
+use crate::clock::Clock;
+use crate::evidence::{Doubt, Evidence, Verdict};
+
+/// The files that the binary carries.
+pub const SHIPPED: [(&str, &str); 3] = [
+    ("fal", include_str!("../../config/providers/fal.toml")),
+    ("replicate", include_str!("../../config/providers/replicate.toml")),
+    ("veo-gemini", include_str!("../../config/providers/veo-gemini.toml")),
+];
+
+/// One provider job to be asked for, however many items hang on it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Question {
+    /// Which provider, as charges name it.
+    pub provider: String,
+    /// The provider's id of the job: the platform's text, may hold anything.
+    pub job_id: String,
+    /// What was asked of the provider, as charges name it.
+    pub model: String,
+    /// How many outputs are expected of the job.
+    pub items: usize,
+    /// Past its `refund_by`: an open circuit does not keep it from being asked.
+    pub urgent: bool,
+}
+
+/// What came of a question.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Asked {
+    /// The provider was asked (or cannot be: then the evidence says why).
+    Answered(Evidence),
+    /// The provider has been unreachable and is left alone for now: this costs the orphan no attempt.
+    NotAsked {
+        /// When to come again.
+        retry_in: Duration,
+    },
+}
+
+/// All providers that there is a file for.
+#[derive(Debug)]
+pub struct Providers {
+    by_name: BTreeMap<String, Provider>,
+    clock: Clock,
+}
+
+/// A provider file that cannot be used, or a name without one.
+#[derive(Debug, thiserror::Error)]
+pub enum ProviderError {
+    /// The folder or a file in it cannot be read.
+    #[error("could not read provider files from {}: check `providers.dir` and that makegood may read it", path.display())]
+    Read {
+        /// What was to be read.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A file says something wrong.
+    #[error("provider file {file}: `{key}`: {problem}")]
+    File {
+        /// Which file.
+        file: String,
+        /// Which key in it.
+        key: String,
+        /// What would be right, or what the parser said.
+        problem: String,
+    },
+    /// There is no file of that name.
+    #[error("there is no provider `{name}`; known are {known}")]
+    Unknown {
+        /// What was asked for.
+        name: String,
+        /// The names that there are.
+        known: String,
+    },
+}
+
+impl Providers {
+    /// The shipped files, and those in `dir` over them.
+    pub fn load(dir: Option<&Path>, clock: Clock) -> Result<Self, ProviderError> {
+        let mut by_name = BTreeMap::new();
+        for (name, text) in SHIPPED {
+            by_name.insert(name.to_owned(), load_text(&format!("{name}.toml (shipped)"), name, text)?);
+        }
+        if let Some(dir) = dir {
+            let read = |path: &Path| {
+                let path = path.to_owned();
+                move |source| ProviderError::Read { path, source }
+            };
+            let mut paths = Vec::new();
+            for entry in std::fs::read_dir(dir).map_err(read(dir))? {
+                let path = entry.map_err(read(dir))?.path();
+                if path.extension().is_some_and(|extension| extension == "toml") {
+                    paths.push(path);
+                }
+            }
+            paths.sort();
+            for path in paths {
+                let text = std::fs::read_to_string(&path).map_err(read(&path))?;
+                let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+                by_name.insert(stem.to_string(), load_text(&path.display().to_string(), &stem, &text)?);
+            }
+        }
+        Ok(Self { by_name, clock })
+    }
+
+    /// The provider of that name.
+    pub fn get(&self, name: &str) -> Option<&Provider> {
+        self.by_name.get(name)
+    }
+
+    /// All providers, by name.
+    pub fn iter(&self) -> impl Iterator<Item = &Provider> {
+        self.by_name.values()
+    }
+
+    /// All names, in order.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.by_name.keys().map(String::as_str)
+    }
+
+    /// Asks for one job. Dropped halfway, it leaves nothing behind.
+    pub async fn ask(&self, question: &Question) -> Asked {
+        let Some(provider) = self.get(&question.provider) else {
+            let message = redact::message(&self.unknown(&question.provider).to_string(), &[]);
+            return Asked::Answered(Evidence::could_not_tell(
+                Doubt::UnknownProvider,
+                message,
+                self.clock.now(),
+            ));
+        };
+        let admission = match provider.manners.admit(question.urgent) {
+            Ok(admission) => admission,
+            Err(retry_in) => {
+                provider.stats.count(Outcome::NotAsked, None);
+                return Asked::NotAsked { retry_in };
+            }
+        };
+        let evidence = provider.question(question, &self.clock).await;
+        let asked = evidence.answer.request.is_some();
+        let reached = evidence.verdict != Verdict::CouldNotTell(Doubt::Unreachable);
+        admission.settle(asked.then_some(reached));
+        Asked::Answered(evidence)
+    }
+
+    /// What an answer would mean, without asking anybody. `step` counts from 1.
+    pub fn read(
+        &self,
+        question: &Question,
+        step: usize,
+        received: &Received,
+    ) -> Result<Reading, ProviderError> {
+        let provider = self.get(&question.provider).ok_or_else(|| self.unknown(&question.provider))?;
+        Ok(provider.read(question, step, received, self.clock.now(), &[]))
+    }
+
+    /// Whether questions to this provider are turned away now.
+    pub fn circuit_open(&self, name: &str) -> bool {
+        self.get(name).is_some_and(|provider| provider.manners.circuit_open())
+    }
+
+    /// What was asked of each provider since the process began.
+    pub fn request_stats(&self) -> Vec<RequestStats> {
+        self.iter().map(|provider| provider.stats.snapshot(&provider.name)).collect()
+    }
+
+    fn unknown(&self, name: &str) -> ProviderError {
+        ProviderError::Unknown { name: name.to_owned(), known: self.names().collect::<Vec<_>>().join(", ") }
+    }
+}
+
+fn load_text(file: &str, name: &str, text: &str) -> Result<Provider, ProviderError> {
+    let error = |flaw: file::Flaw| ProviderError::File {
+        file: file.to_owned(),
+        key: flaw.key,
+        problem: flaw.problem,
+    };
+    let provider = file::read(text).map_err(error)?;
+    if provider.name == name {
+        Ok(provider)
+    } else {
+        Err(error(file::Flaw {
+            key: "provider.name".into(),
+            problem: format!("must be `{name}`, as the file is called"),
+        }))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,447 @@
+//! A provider file: TOML as written, checked into a [`Provider`].
+//!
+//! Unknown keys, wrong units and impossible combinations are refused with the file, the key and what would
+//! be right. Keys are not looked for here: a secret that is missing is the concern of the questions that
+//! need it. What each key means stands in `config/providers/replicate.toml`.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
+use serde::{Deserialize, Deserializer, de};
+
+use super::filter::Filter;
+use super::manners::{Limits, Manners};
+use super::request::Template;
+use super::secret::{Auth, SecretError, SecretSource};
+use super::stats::Stats;
+
+/// How much of an answer is read at most, unless the file says otherwise: 16 MiB.
+const MAX_BODY_BYTES: usize = 16 << 20;
+
+/// A provider, as its file describes it.
+pub struct Provider {
+    /// As charges name it.
+    pub name: String,
+    /// How long outputs are kept; none if the provider does not say.
+    pub retention: Option<Duration>,
+    /// How old a charge is before its job is asked for; none: the general setting.
+    pub grace: Option<Duration>,
+    /// What differs by model.
+    pub models: BTreeMap<String, Model>,
+    /// Hosts that outputs may be fetched from; `*.example.com` stands for all below it.
+    pub output_hosts: Vec<String>,
+    /// How it is treated: concurrency, rate, retries, circuit.
+    pub limits: Limits,
+    /// Time for a connection to be made.
+    pub connect_timeout: Duration,
+    /// Time for a whole answer.
+    pub timeout: Duration,
+    /// How much of an answer is read.
+    pub max_body_bytes: usize,
+    pub(super) auth: Option<Auth>,
+    pub(super) ask: Ask,
+    pub(super) manners: Manners,
+    pub(super) stats: Stats,
+    pub(super) client: std::sync::OnceLock<reqwest::Client>,
+}
+
+/// What differs by model.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Model {
+    /// How old a charge for it is before its job is asked for.
+    pub grace: Duration,
+}
+
+/// How a provider is asked and its answers read.
+#[derive(Debug)]
+pub(super) struct Ask {
+    pub(super) request: Template,
+    pub(super) headers: HeaderMap,
+    /// Values made from job and model before the first question.
+    pub(super) lets: Vec<(String, Filter)>,
+    pub(super) read: Filter,
+    /// Whether the filter sees 429, 401, 403, redirects and 5xx too.
+    pub(super) read_all: bool,
+}
+
+impl fmt::Debug for Provider {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Provider").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+impl Provider {
+    /// How old a charge for `model` is before its job is asked for; none: the general setting.
+    pub fn grace_for(&self, model: &str) -> Option<Duration> {
+        self.models.get(model).map(|model| model.grace).or(self.grace)
+    }
+
+    /// Whether its key can be read now. True for a provider that needs none.
+    pub fn secret_present(&self) -> Result<(), SecretError> {
+        self.authorize(&mut HeaderMap::new())
+    }
+
+    /// Where its key is looked for; none if it needs none.
+    pub fn secret_source(&self) -> Option<&SecretSource> {
+        self.auth.as_ref().map(|auth| &auth.secret)
+    }
+
+    /// Puts the provider's key into the headers of a download. The caller has made sure that the
+    /// request goes to a host of the provider.
+    pub fn authorize(&self, headers: &mut HeaderMap) -> Result<(), SecretError> {
+        match &self.auth {
+            Some(auth) => auth.apply(&self.name, headers).map(drop),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether outputs may be fetched from `host`.
+    pub fn allows_output_host(&self, host: &str) -> bool {
+        let host = host.to_ascii_lowercase();
+        self.output_hosts.iter().any(|allowed| match allowed.strip_prefix("*.") {
+            Some(parent) => {
+                host.strip_suffix(parent).is_some_and(|below| below.len() > 1 && below.ends_with('.'))
+            }
+            None => host == *allowed,
+        })
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Written {
+    provider: WrittenProvider,
+    #[serde(default)]
+    models: BTreeMap<String, WrittenModel>,
+    auth: Option<WrittenAuth>,
+    ask: WrittenAsk,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenProvider {
+    name: String,
+    retention: Option<Span>,
+    grace: Option<Span>,
+    max_concurrency: Option<usize>,
+    requests_per_second: Option<f64>,
+    retries: Option<u32>,
+    connect_timeout: Option<Span>,
+    timeout: Option<Span>,
+    max_body_bytes: Option<usize>,
+    circuit_opens_after: Option<u32>,
+    circuit_pause: Option<Span>,
+    output_hosts: Vec<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenModel {
+    grace: Span,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenAuth {
+    header: String,
+    value: String,
+    secret: SecretSource,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenAsk {
+    request: String,
+    #[serde(default)]
+    headers: BTreeMap<String, String>,
+    #[serde(default, rename = "let")]
+    lets: BTreeMap<String, String>,
+    #[serde(default)]
+    read_all: bool,
+    read: String,
+}
+
+/// What is wrong with a provider file: which key, and what would be right.
+#[derive(Debug)]
+pub(super) struct Flaw {
+    pub(super) key: String,
+    pub(super) problem: String,
+}
+
+fn flaw<T>(key: impl Into<String>, problem: impl Into<String>) -> Result<T, Flaw> {
+    Err(Flaw { key: key.into(), problem: format!("must be {}", problem.into()) })
+}
+
+/// Reads and checks the text of a provider file.
+pub(super) fn read(text: &str) -> Result<Provider, Flaw> {
+    let written: Written = toml::Deserializer::parse(text)
+        .map_err(|error| Flaw { key: "(the file)".into(), problem: error.to_string().trim().to_owned() })
+        .and_then(|toml| {
+            serde_path_to_error::deserialize(toml).map_err(|error| Flaw {
+                key: error.path().to_string(),
+                problem: error.inner().message().to_owned(),
+            })
+        })?;
+    check(written)
+}
+
+fn check(written: Written) -> Result<Provider, Flaw> {
+    let Written { provider: p, models, auth, ask } = written;
+
+    let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    if p.name.is_empty() || p.name.len() > 64 || !p.name.chars().all(plain) {
+        return flaw("provider.name", "1 to 64 of the characters a-z, 0-9 and `-`");
+    }
+    let grace = p.grace.map(|span| span.0);
+    let retention = p.retention.map(|span| span.0);
+    let models: BTreeMap<String, Model> =
+        models.into_iter().map(|(name, model)| (name, Model { grace: model.grace.0 })).collect();
+    if let Some(retention) = retention {
+        let graces = models.iter().map(|(name, model)| (format!("models.{name:?}.grace"), model.grace));
+        let graces = graces.chain(grace.map(|grace| ("provider.grace".to_owned(), grace)));
+        for (key, grace) in graces {
+            if grace > retention / 3 {
+                return flaw(
+                    key,
+                    "at most a third of `provider.retention`, so that outputs are asked for in time",
+                );
+            }
+        }
+    }
+    for (key, span) in [("provider.connect_timeout", &p.connect_timeout), ("provider.timeout", &p.timeout)] {
+        if span.as_ref().is_some_and(|span| span.0.is_zero()) {
+            return flaw(key, "longer than nothing, for instance `20s`");
+        }
+    }
+    let limits = Limits::default();
+    let limits = Limits {
+        max_concurrency: p.max_concurrency.unwrap_or(limits.max_concurrency),
+        requests_per_second: p.requests_per_second.or(limits.requests_per_second),
+        retries: p.retries.unwrap_or(limits.retries),
+        circuit_opens_after: p.circuit_opens_after.unwrap_or(limits.circuit_opens_after),
+        circuit_pause: p.circuit_pause.map_or(limits.circuit_pause, |span| span.0),
+    };
+    if !(1..=1000).contains(&limits.max_concurrency) {
+        return flaw("provider.max_concurrency", "1 to 1000");
+    }
+    if limits.requests_per_second.is_some_and(|rate| !(0.001..=10_000.0).contains(&rate)) {
+        return flaw("provider.requests_per_second", "0.001 to 10000");
+    }
+    if limits.retries > 10 {
+        return flaw("provider.retries", "0 to 10");
+    }
+    if limits.circuit_opens_after == 0 {
+        return flaw("provider.circuit_opens_after", "1 or more");
+    }
+    let max_body_bytes = p.max_body_bytes.unwrap_or(MAX_BODY_BYTES);
+    if !(1024..=256 << 20).contains(&max_body_bytes) {
+        return flaw("provider.max_body_bytes", "1024 to 268435456 (256 MiB)");
+    }
+    let output_hosts = p.output_hosts.iter().map(|host| output_host(host)).collect::<Result<_, _>>()?;
+
+    let ask = check_ask(&ask)?;
+    let auth = auth.map(check_auth).transpose()?;
+    if auth.is_some() && ask.request.is_plain_http() && !ask.request.is_loopback() {
+        return flaw("ask.request", "https, because a key is sent along");
+    }
+    Ok(Provider {
+        name: p.name,
+        retention,
+        grace,
+        models,
+        output_hosts,
+        connect_timeout: p.connect_timeout.map_or(Duration::from_secs(5), |span| span.0),
+        timeout: p.timeout.map_or(Duration::from_secs(20), |span| span.0),
+        max_body_bytes,
+        auth,
+        ask,
+        manners: Manners::new(&limits),
+        limits,
+        stats: Stats::default(),
+        client: std::sync::OnceLock::new(),
+    })
+}
+
+fn check_ask(ask: &WrittenAsk) -> Result<Ask, Flaw> {
+    let mut headers = HeaderMap::new();
+    for (name, value) in &ask.headers {
+        let key = || format!("ask.headers.{name}");
+        let Ok(header) = HeaderName::try_from(name) else {
+            return flaw(key(), "a header's name");
+        };
+        let Ok(value) = HeaderValue::try_from(value) else {
+            return flaw(key(), "a header's value: printable characters on one line");
+        };
+        headers.insert(header, value);
+    }
+    let mut lets = Vec::new();
+    for (name, code) in &ask.lets {
+        let key = || format!("ask.let.{name}");
+        if ["job", "model"].contains(&name.as_str()) {
+            return flaw(key(), "another name: `job` and `model` are given");
+        }
+        let filter = Filter::compile(code)
+            .map_err(|problem| Flaw { key: key(), problem: format!("must be a jq filter: {problem}") })?;
+        lets.push((name.clone(), filter));
+    }
+    let names: Vec<&str> = ["job", "model"].into_iter().chain(ask.lets.keys().map(String::as_str)).collect();
+    let request = Template::parse(&ask.request, &names).map_err(|problem| Flaw {
+        key: "ask.request".into(),
+        problem: format!("must be a request: {problem}"),
+    })?;
+    let read = Filter::compile(&ask.read).map_err(|problem| Flaw {
+        key: "ask.read".into(),
+        problem: format!("must be a jq filter: {problem}"),
+    })?;
+    Ok(Ask { request, headers, lets, read, read_all: ask.read_all })
+}
+
+fn check_auth(auth: WrittenAuth) -> Result<Auth, Flaw> {
+    let Ok(header) = HeaderName::try_from(&auth.header) else {
+        return flaw("auth.header", "a header's name, for instance `Authorization`");
+    };
+    if auth.value.matches("{secret}").count() != 1 || HeaderValue::try_from(&auth.value).is_err() {
+        return flaw(
+            "auth.value",
+            "printable text with `{secret}` in it once, for instance `Bearer {secret}`",
+        );
+    }
+    Ok(Auth { header, value: auth.value, secret: auth.secret })
+}
+
+fn output_host(host: &str) -> Result<String, Flaw> {
+    let bare = host.strip_prefix("*.").unwrap_or(host);
+    let fine = !bare.is_empty()
+        && bare.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || "-.:[]".contains(c))
+        && !bare.starts_with('.');
+    if fine && (bare == host || bare.contains('.')) {
+        return Ok(host.to_owned());
+    }
+    flaw(
+        "provider.output_hosts",
+        format!("host names like `cdn.example.com` or `*.example.com`, not `{host}`"),
+    )
+}
+
+/// A span of time as people write it: `250ms`, `20s`, `10m`, `1h`, `2d`, also `1h 30m`.
+struct Span(Duration);
+
+impl<'de> Deserialize<'de> for Span {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        span(&text).map(Self).ok_or_else(|| {
+            de::Error::custom(format!("`{text}` is not a span of time, for instance `20s`, `10m` or `1h`"))
+        })
+    }
+}
+
+fn span(text: &str) -> Option<Duration> {
+    let mut rest = text.trim();
+    let mut sum = Duration::ZERO;
+    if rest.is_empty() {
+        return None;
+    }
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit())?;
+        let (number, tail) = rest.split_at(digits);
+        let number: u64 = number.parse().ok()?;
+        let letters = tail.find(|c: char| !c.is_ascii_lowercase()).unwrap_or(tail.len());
+        let (unit, tail) = tail.split_at(letters);
+        let millis = match unit {
+            "ms" => 1,
+            "s" => 1000,
+            "m" => 60 * 1000,
+            "h" => 3600 * 1000,
+            "d" => 24 * 3600 * 1000,
+            _ => return None,
+        };
+        sum = sum.checked_add(Duration::from_millis(number.checked_mul(millis)?))?;
+        rest = tail.trim_start();
+    }
+    Some(sum)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = r#"
+[provider]
+name = "acme"
+retention = "1h"
+grace = "10m"
+output_hosts = ["cdn.acme.example", "*.acme.example"]
+[models."acme/video"]
+grace = "20m"
+[auth]
+header = "Authorization"
+value = "Bearer {secret}"
+secret = { env = "ACME_KEY" }
+[ask]
+request = "GET https://api.acme.example/v1/{job}"
+headers = { X-Version = "2024-11-06" }
+read = '{verdict: "running"}'
+"#;
+
+    #[test]
+    fn a_good_file_is_read() {
+        let provider = read(GOOD).unwrap();
+        assert_eq!(provider.grace_for("acme/video"), Some(Duration::from_mins(20)));
+        assert_eq!(provider.grace_for("acme/other"), Some(Duration::from_mins(10)));
+        assert_eq!(provider.limits, Limits::default());
+        for (host, allowed) in [
+            ("cdn.acme.example", true),
+            ("x.y.acme.example", true),
+            ("acme.example", false),
+            ("evilacme.example", false),
+            ("X.ACME.EXAMPLE", true),
+            ("acme.example.evil.example", false),
+            (".acme.example", false),
+        ] {
+            assert_eq!(provider.allows_output_host(host), allowed, "{host}");
+        }
+    }
+
+    #[test]
+    fn a_bad_file_is_refused_with_the_key_and_what_would_be_right() {
+        for (from, to, key, problem) in [
+            ("retention = \"1h\"", "retention = \"1 hour\"", "provider.retention", "span of time"),
+            ("retention = \"1h\"", "retention = 3600", "provider.retention", "string"),
+            ("retention = \"1h\"", "retenton = \"1h\"", "provider.retenton", "unknown field"),
+            ("name = \"acme\"", "name = \"Acme/1\"", "provider.name", "a-z"),
+            ("grace = \"10m\"", "grace = \"30m\"", "provider.grace", "third"),
+            ("grace = \"20m\"", "grace = \"21m\"", "models.\"acme/video\".grace", "third"),
+            ("grace = \"10m\"", "max_concurrency = 0", "provider.max_concurrency", "1 to 1000"),
+            ("grace = \"10m\"", "max_concurrency = 1.5", "provider.max_concurrency", "invalid type"),
+            ("grace = \"10m\"", "requests_per_second = 0", "provider.requests_per_second", "0.001"),
+            ("grace = \"10m\"", "requests_per_second = nan", "provider.requests_per_second", "0.001"),
+            ("grace = \"10m\"", "timeout = \"0s\"", "provider.timeout", "longer"),
+            ("Bearer {secret}", "Bearer", "auth.value", "{secret}"),
+            ("{ env =", "{ enw =", "auth.secret", "unknown variant"),
+            ("https://api", "http://api", "ask.request", "https"),
+            ("{job}", "{jub}", "ask.request", "`{jub}` is unknown"),
+            ("running\"}'", "running\"'", "ask.read", "line 1"),
+            ("[ask]", "[ask]\nread_al = true", "ask.read_al", "unknown field"),
+            ("[ask]", "[ask]\nlet = { job = \".\" }", "ask.let.job", "another name"),
+            ("\"*.acme", "\"*acme", "provider.output_hosts", "*acme"),
+            ("[provider]", "[provider", "(the file)", "]"),
+            ("output_hosts = ", "# ", "provider", "output_hosts"),
+        ] {
+            let text = GOOD.replacen(from, to, 1);
+            assert_ne!(text, GOOD, "{from} is not in the file");
+            let flaw = read(&text).unwrap_err();
+            assert!(flaw.key == key && flaw.problem.contains(problem), "{to}: {flaw:?}");
+        }
+    }
+
+    #[test]
+    fn spans_are_read_with_their_units_only() {
+        assert_eq!(span("1h30m"), Some(Duration::from_mins(90)));
+        assert_eq!(span(" 2d "), Some(Duration::from_hours(48)));
+        for text in ["", "5", "1M", "-1s", "1.5h", "h", "99999999999999999999d"] {
+            assert_eq!(span(text), None, "{text:?}");
+        }
+    }
+}

@@ -1,0 +1,248 @@
+//! Filters: jq programs that say what an answer means, compiled once and run without I/O.
+//!
+//! A filter is trusted like configuration (it cannot be interrupted), what it reads is not. So it gets no
+//! way out: no environment, no exit, no clock, no log, no further input, and `fromjson` is the bounded
+//! parser of `serde_json`. Promise: one answer in, one value or a message out; an error, no output and even
+//! a panic inside the library are messages.
+//! Left to others: `reading` says what the value means.
+
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use jaq_core::data::JustLut;
+use jaq_core::load::{self, Arena, File, Loader};
+use jaq_core::native::{Fun, bome, run, v};
+use jaq_core::{Compiler, Ctx, Exn, Vars};
+use jaq_json::{Num, Val};
+
+type Data = JustLut<Val>;
+
+/// Native filters that are left out: they would reach beyond the answer.
+const WITHOUT_FUNS: [&str; 8] = [
+    "env",
+    "halt",
+    "debug_empty",
+    "stderr_empty",
+    "now",
+    "localtime",
+    "strflocaltime",
+    // Its parser overflows the stack on deep nesting; ours stands in for it.
+    "fromjson",
+];
+/// Definitions that are left out because they call them.
+const WITHOUT_DEFS: [&str; 4] = ["debug", "stderr", "halt", "halt_error"];
+
+/// What jaq lacks of jq and filters want, and one helper of ours: `text` makes words of anything.
+const PRELUDE: &str = r#"
+def IN(s): any(s == .; .);
+def IN(src; s): any(src == s; .);
+def INDEX(stream; f): reduce stream as $row ({}; . + {($row | f | tostring): $row});
+def INDEX(f): INDEX(.[]; f);
+def text: if . == null then null elif type == "string" then . else tojson end;
+"#;
+
+/// A compiled filter.
+pub(super) struct Filter(jaq_core::Filter<Data>);
+
+impl fmt::Debug for Filter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Filter")
+    }
+}
+
+impl Filter {
+    /// Compiles `code`, or says what is wrong with it.
+    pub(super) fn compile(code: &str) -> Result<Self, String> {
+        let prelude = load::parse(PRELUDE, |parser| parser.defs()).ok_or("the prelude does not parse")?;
+        let defs = jaq_core::defs()
+            .chain(jaq_std::defs())
+            .chain(jaq_json::defs())
+            .filter(|def| !WITHOUT_DEFS.contains(&def.name))
+            .chain(prelude);
+        let funs = jaq_core::funs::<Data>()
+            .chain(jaq_std::funs())
+            .chain(jaq_json::funs())
+            .filter(|(name, _, _)| !WITHOUT_FUNS.contains(name))
+            .chain([fromjson()]);
+
+        let arena = Arena::default();
+        let modules = Loader::new(defs)
+            .load(&arena, File { code, path: () })
+            .map_err(|errors| describe(code, errors.into_iter().flat_map(|(_, error)| load_errors(error))))?;
+        Compiler::default().with_funs(funs).compile(modules).map(Self).map_err(|errors| {
+            let undefined = errors.into_iter().flat_map(|(_, errors)| errors);
+            describe(
+                code,
+                undefined.map(|(name, kind)| (format!("the {} `{name}` is unknown", kind.as_str()), name)),
+            )
+        })
+    }
+
+    /// Runs the filter and gives its first output; later ones do not count.
+    pub(super) fn first(&self, input: Val) -> Result<Val, String> {
+        let outcome = catch_unwind(AssertUnwindSafe(|| {
+            let ctx = Ctx::<Data>::new(&self.0.lut, Vars::new([]));
+            // Not one more: after an error the iterator may go on for ever.
+            self.0.id.run((ctx, input)).next().map(|output| output.map_err(Exn::get_err))
+        }));
+        match outcome {
+            Ok(Some(Ok(value))) => Ok(value),
+            Ok(Some(Err(Ok(error)))) => Err(format!("the filter failed: {error}")),
+            Ok(Some(Err(Err(_)))) => Err("the filter stopped without an output".into()),
+            Ok(None) => Err("the filter gave no output".into()),
+            Err(_) => Err("the filter broke down on this answer".into()),
+        }
+    }
+}
+
+/// `fromjson` with a limit on depth.
+fn fromjson() -> Fun<Data> {
+    run(("fromjson", v(0), |cv| {
+        bome(match &cv.1 {
+            Val::TStr(text) => {
+                parse(text).map_err(|error| jaq_core::Error::str(format!("cannot parse: {error}")))
+            }
+            other => Err(jaq_core::Error::typ(other.clone(), "string")),
+        })
+    }))
+}
+
+/// Parses JSON of at most 128 levels.
+pub(super) fn parse(text: &[u8]) -> Result<Val, serde_json::Error> {
+    serde_json::from_slice(text)
+}
+
+/// The same value for serde; refuses what JSON does not have.
+pub(super) fn to_json(value: &Val) -> Result<serde_json::Value, String> {
+    use serde_json::Value;
+    Ok(match value {
+        Val::Null => Value::Null,
+        Val::Bool(b) => Value::Bool(*b),
+        Val::Num(Num::Int(i)) => Value::from(*i),
+        Val::Num(Num::Float(f)) => number(*f)?,
+        Val::Num(Num::BigInt(i)) => number(i.to_string().parse().unwrap_or(f64::NAN))?,
+        Val::Num(Num::Dec(d)) => number(d.parse().unwrap_or(f64::NAN))?,
+        Val::TStr(text) | Val::BStr(text) => Value::String(string(text)?),
+        Val::Arr(list) => Value::Array(list.iter().map(to_json).collect::<Result<_, _>>()?),
+        Val::Obj(map) => Value::Object(
+            map.iter()
+                .map(|(key, value)| match key {
+                    Val::TStr(key) => Ok((string(key)?, to_json(value)?)),
+                    Val::Null | Val::Bool(_) | Val::Num(_) | Val::BStr(_) | Val::Arr(_) | Val::Obj(_) => {
+                        Err("a key is not a string".to_owned())
+                    }
+                })
+                .collect::<Result<_, _>>()?,
+        ),
+    })
+}
+
+fn number(f: f64) -> Result<serde_json::Value, String> {
+    serde_json::Number::from_f64(f).map(serde_json::Value::Number).ok_or_else(|| format!("{f} is no number"))
+}
+
+fn string(bytes: &[u8]) -> Result<String, String> {
+    String::from_utf8(bytes.to_vec()).map_err(|_| "a string is not UTF-8".to_owned())
+}
+
+/// What a load error says, with the place in the code that it points at.
+fn load_errors(error: load::Error<&str>) -> Vec<(String, &str)> {
+    match error {
+        load::Error::Io(errors) => {
+            errors.into_iter().map(|(at, _)| ("filters cannot import".to_owned(), at)).collect()
+        }
+        load::Error::Lex(errors) => {
+            errors.into_iter().map(|(expected, at)| (format!("expected {}", expected.as_str()), at)).collect()
+        }
+        load::Error::Parse(errors) => {
+            errors.into_iter().map(|(expected, at)| (format!("expected {}", expected.as_str()), at)).collect()
+        }
+    }
+}
+
+/// The first error, with its line.
+fn describe<'a>(code: &str, errors: impl Iterator<Item = (String, &'a str)>) -> String {
+    let Some((message, at)) = errors.into_iter().next() else { return "it does not compile".into() };
+    let start = load::span(code, at).start;
+    let line = code.get(..start).map_or(1, |before| before.matches('\n').count() + 1);
+    let near: String = code.get(start..).unwrap_or_default().chars().take(30).collect();
+    format!("line {line}: {message}, near `{}`", near.trim())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(code: &str, input: &str) -> Result<serde_json::Value, String> {
+        Filter::compile(code)?.first(parse(input.as_bytes()).unwrap()).and_then(|value| to_json(&value))
+    }
+
+    #[test]
+    fn only_the_first_output_counts() {
+        assert_eq!(run("1, 2, error(\"x\")", "null"), Ok(1.into()));
+        assert!(run("empty", "null").unwrap_err().contains("no output"));
+        assert!(run("error(\"no way\")", "null").unwrap_err().contains("no way"));
+        assert!(run(".[]", "3").unwrap_err().contains("filter failed"));
+    }
+
+    #[test]
+    fn what_would_reach_beyond_the_answer_is_unknown() {
+        for code in [
+            "env",
+            "$ENV",
+            "halt",
+            "halt(3)",
+            "halt_error",
+            "debug",
+            "stderr",
+            "now",
+            "input",
+            "inputs",
+            "localtime",
+            "input_filename",
+            "include \"x\"; .",
+            "import \"x\" as y; .",
+        ] {
+            assert!(Filter::compile(code).is_err(), "{code} compiles");
+        }
+    }
+
+    #[test]
+    fn what_jaq_lacks_is_there() {
+        assert_eq!(run("IN(1, 2)", "2"), Ok(true.into()));
+        assert_eq!(run("INDEX(.id) | keys", r#"[{"id":1},{"id":2}]"#), Ok(serde_json::json!(["1", "2"])));
+        assert_eq!(
+            run("map(text)", r#"[null,"a",{"b":1}]"#),
+            Ok(serde_json::json!([null, "a", "{\"b\":1}"]))
+        );
+    }
+
+    #[test]
+    fn fromjson_refuses_deep_nesting_instead_of_overflowing() {
+        assert_eq!(run("fromjson", r#""[1]""#), Ok(serde_json::json!([1])));
+        assert_eq!(run("tonumber", r#""42""#), Ok(42.into()));
+        let deep = format!("\"{}\"", "[".repeat(100_000));
+        assert!(run("fromjson", &deep).is_err());
+        assert_eq!(run("try fromjson catch \"bad\"", &deep), Ok("bad".into()));
+    }
+
+    #[test]
+    fn a_filter_that_does_not_compile_says_where() {
+        let error = Filter::compile(".a\n| foo(1)").unwrap_err();
+        assert!(error.contains("line 2") && error.contains("foo"), "{error}");
+        let error = Filter::compile("if .a then").unwrap_err();
+        assert!(error.contains("line 1"), "{error}");
+    }
+
+    #[test]
+    fn filters_can_be_shared_between_threads() {
+        const fn shared<T: Send + Sync>() {}
+        shared::<Filter>();
+    }
+
+    #[test]
+    fn infinities_and_broken_strings_are_no_json() {
+        assert!(run("infinite", "null").is_err());
+        assert!(run("\"//8=\" | @base64d", "null").is_err());
+    }
+}

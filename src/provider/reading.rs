@@ -1,0 +1,541 @@
+//! Answers as evidence: what the HTTP status says by itself, then what the filter says, checked.
+//!
+//! Promise: whatever arrives, a value comes out. What no rule can read is [`Doubt::Unreadable`] and never
+//! a failure of the job; a status word that no filter knows likewise. Pure: no network, no clock.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+use base64::Engine;
+use base64::alphabet::STANDARD;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use bytes::Bytes;
+use jaq_json::Val;
+use reqwest::header::HeaderMap;
+use serde::Deserialize;
+use sha2::{Digest, Sha256};
+
+use super::Question;
+use super::file::Provider;
+use super::filter;
+use super::redact;
+use super::request::Request;
+use crate::clock::Timestamp;
+use crate::evidence::{Answer, Doubt, Evidence, FailureClass, Offer, Source, Verdict};
+
+/// The most outputs that one answer may name.
+const OUTPUTS: usize = 1000;
+/// The longest URL of an output, in bytes.
+const URL_BYTES: usize = 16 * 1024;
+/// Base64 as providers write it: with or without padding.
+const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &STANDARD,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
+
+/// An HTTP answer.
+#[derive(Clone, Debug)]
+pub struct Received {
+    /// Its status code.
+    pub status: u16,
+    /// Its headers.
+    pub headers: HeaderMap,
+    /// Its body, decompressed.
+    pub body: Bytes,
+}
+
+/// What an answer means.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Reading {
+    /// It says how the job stands, or that this cannot be told.
+    Judged(Evidence),
+    /// Another request decides.
+    AskNext(Request),
+}
+
+impl Provider {
+    /// What the gaps of the request are filled with.
+    pub(super) fn values(&self, question: &Question) -> Result<BTreeMap<String, String>, String> {
+        let mut values = BTreeMap::from([
+            ("job".to_owned(), question.job_id.clone()),
+            ("model".to_owned(), question.model.clone()),
+        ]);
+        for (name, filter) in &self.ask.lets {
+            let input = object([
+                ("job", string(&question.job_id)),
+                ("model", string(&question.model)),
+                ("items", Val::from(question.items)),
+            ]);
+            match filter.first(input).map_err(|problem| format!("`ask.let.{name}`: {problem}"))? {
+                Val::TStr(text) => {
+                    let text = String::from_utf8(text.to_vec())
+                        .map_err(|_| format!("`ask.let.{name}` gave text that is not UTF-8"))?;
+                    values.insert(name.clone(), text);
+                }
+                Val::Null | Val::Bool(_) | Val::Num(_) | Val::BStr(_) | Val::Arr(_) | Val::Obj(_) => {
+                    return Err(format!("`ask.let.{name}` gave no text"));
+                }
+            }
+        }
+        Ok(values)
+    }
+
+    /// The first request of a question; an error says what about the job id or model forbids it.
+    pub(super) fn first_request(&self, question: &Question) -> Result<Request, String> {
+        let values = self.values(question)?;
+        let values = values.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        self.ask.request.fill(&values)
+    }
+
+    /// Reads one answer. `step` counts from 1.
+    pub(super) fn read(
+        &self,
+        question: &Question,
+        step: usize,
+        received: &Received,
+        asked_at: Timestamp,
+        secrets: &[&str],
+    ) -> Reading {
+        let doubt = |doubt, message: &str| {
+            let mut evidence = Evidence::could_not_tell(doubt, redact::message(message, secrets), asked_at);
+            evidence.answer = kept(received, secrets);
+            Reading::Judged(evidence)
+        };
+        if !self.ask.read_all
+            && let Some((why, message)) = judge_status(received.status)
+        {
+            return doubt(why, &message);
+        }
+        let (body, no_json) = match filter::parse(&received.body) {
+            Ok(body) => (body, None),
+            Err(error) => (blob(&received.body), Some(error)),
+        };
+        let said = self
+            .filter_input(question, step, received, body)
+            .and_then(|input| self.ask.read.first(input))
+            .and_then(|output| filter::to_json(&output))
+            .and_then(|said| {
+                Said::deserialize(said)
+                    .map_err(|error| format!("the filter's output is not understood: {error}"))
+            })
+            .and_then(|said| self.judge(said, asked_at, secrets));
+        match said {
+            Ok(Reading::Judged(mut evidence)) => {
+                evidence.answer = kept(received, secrets);
+                if evidence.verdict == Verdict::CouldNotTell(Doubt::Unreadable)
+                    && let Some(error) = no_json
+                {
+                    let message = evidence.message.unwrap_or_default();
+                    let message = format!("{message} (the body is no JSON: {error})");
+                    evidence.message = Some(redact::message(message.trim(), secrets));
+                }
+                Reading::Judged(evidence)
+            }
+            Ok(next @ Reading::AskNext(_)) => next,
+            Err(problem) => match no_json {
+                Some(error) => doubt(Doubt::Unreadable, &format!("{problem} (the body is no JSON: {error})")),
+                None => doubt(Doubt::Unreadable, &problem),
+            },
+        }
+    }
+
+    fn filter_input(
+        &self,
+        question: &Question,
+        step: usize,
+        received: &Received,
+        body: Val,
+    ) -> Result<Val, String> {
+        let mut headers: BTreeMap<&str, String> = BTreeMap::new();
+        for (name, value) in &received.headers {
+            let value = String::from_utf8_lossy(value.as_bytes());
+            headers
+                .entry(name.as_str())
+                .and_modify(|joined| {
+                    joined.push_str(", ");
+                    joined.push_str(&value);
+                })
+                .or_insert_with(|| value.clone().into_owned());
+        }
+        let headers = Val::obj(headers.iter().map(|(name, value)| (string(name), string(value))).collect());
+        let lets = self.values(question)?;
+        let lets = self.ask.lets.iter().filter_map(|(name, _)| Some((string(name), string(lets.get(name)?))));
+        Ok(object([
+            ("status", Val::from(usize::from(received.status))),
+            ("headers", headers),
+            ("body", body),
+            ("job", string(&question.job_id)),
+            ("model", string(&question.model)),
+            ("items", Val::from(question.items)),
+            ("step", Val::from(step)),
+            ("let", Val::obj(lets.collect())),
+        ]))
+    }
+
+    fn judge(&self, said: Said, asked_at: Timestamp, secrets: &[&str]) -> Result<Reading, String> {
+        let verdict = match said.verdict.as_str() {
+            "queued" => Verdict::Queued,
+            "running" => Verdict::Running,
+            "succeeded" => Verdict::Succeeded,
+            "failed" => Verdict::Failed,
+            "cancelled" => Verdict::Cancelled,
+            "unknown_job" => Verdict::UnknownJob,
+            "rate_limited" => Verdict::CouldNotTell(Doubt::RateLimited),
+            "unauthorized" => Verdict::CouldNotTell(Doubt::Unauthorized),
+            "unreachable" => Verdict::CouldNotTell(Doubt::Unreachable),
+            "unreadable" => Verdict::CouldNotTell(Doubt::Unreadable),
+            "ask" => {
+                let request = said.request.ok_or("the filter asks for a further step without a `request`")?;
+                return self
+                    .ask
+                    .request
+                    .next_step(&request)
+                    .map(Reading::AskNext)
+                    .map_err(|problem| format!("the further step cannot be asked for: {problem}"));
+            }
+            other => return Err(format!("the filter gave a verdict that does not exist: `{other}`")),
+        };
+        if said.request.is_some() {
+            return Err("the filter gave a `request` beside a verdict".into());
+        }
+        if said.outputs_gone && verdict != Verdict::Succeeded {
+            return Err("the filter says `outputs_gone` of a job that did not succeed".into());
+        }
+        let outputs = said.outputs.unwrap_or_default();
+        if outputs.len() > OUTPUTS {
+            return Err(format!("the answer names more than {OUTPUTS} outputs"));
+        }
+        let outputs =
+            outputs.into_iter().map(|output| output.offer(secrets)).collect::<Result<Vec<_>, _>>()?;
+        let mut indices: Vec<i64> = outputs.iter().filter_map(|offer| offer.index).collect();
+        indices.sort_unstable();
+        if let Some([twice, _]) = indices.array_windows().find(|[one, next]| one == next) {
+            return Err(format!("the answer names output {twice} twice"));
+        }
+        Ok(Reading::Judged(Evidence {
+            verdict,
+            class: said.class,
+            code: said.code.map(|code| redact::message(&code.text(), secrets)),
+            message: said.message.map(|message| redact::message(&message, secrets)),
+            outputs,
+            outputs_gone: said.outputs_gone,
+            asked_at,
+            answer: Answer::default(),
+        }))
+    }
+}
+
+/// What of an answer is kept for support. The caller adds the request.
+fn kept(received: &Received, secrets: &[&str]) -> Answer {
+    Answer {
+        request: None,
+        status: Some(received.status),
+        excerpt: Some(redact::excerpt(&received.body, secrets)),
+    }
+}
+
+/// What a status says about us and the way there, rather than about the job.
+fn judge_status(status: u16) -> Option<(Doubt, String)> {
+    match status {
+        401 | 403 => Some((Doubt::Unauthorized, format!("HTTP {status}: the provider refused the key"))),
+        429 => Some((Doubt::RateLimited, "HTTP 429: asked too often".into())),
+        300..=399 => {
+            Some((Doubt::Unreadable, format!("HTTP {status}: a redirect, which is not followed when asking")))
+        }
+        500..=599 => Some((Doubt::Unreachable, format!("HTTP {status}: the provider is in trouble"))),
+        _ => None,
+    }
+}
+
+/// What stands for a body that is no JSON.
+fn blob(body: &[u8]) -> Val {
+    let hash = Sha256::digest(body).iter().fold(String::new(), |mut hash, byte| {
+        // Writing into a string cannot fail.
+        let _ = write!(hash, "{byte:02x}");
+        hash
+    });
+    object([("bytes", Val::from(body.len())), ("sha256", string(&hash))])
+}
+
+fn string(text: &str) -> Val {
+    Val::from(text.to_owned())
+}
+
+fn object<const N: usize>(entries: [(&str, Val); N]) -> Val {
+    Val::obj(entries.into_iter().map(|(key, value)| (string(key), value)).collect())
+}
+
+/// A filter's output, in its fixed shape.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Said {
+    verdict: String,
+    class: Option<FailureClass>,
+    code: Option<Code>,
+    message: Option<String>,
+    outputs: Option<Vec<SaidOutput>>,
+    #[serde(default)]
+    outputs_gone: bool,
+    request: Option<String>,
+}
+
+/// Codes are words at some providers and numbers at others.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Code {
+    Number(i64),
+    Text(String),
+}
+
+impl Code {
+    fn text(self) -> String {
+        match self {
+            Self::Number(number) => number.to_string(),
+            Self::Text(text) => text,
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SaidOutput {
+    index: Option<i64>,
+    url: Option<String>,
+    #[serde(default)]
+    auth: bool,
+    base64: Option<String>,
+    content_type: Option<String>,
+    error: Option<String>,
+    class: Option<FailureClass>,
+    expires_at: Option<Expiry>,
+}
+
+/// RFC 3339, or seconds since 1970.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Expiry {
+    Secs(f64),
+    Text(String),
+}
+
+impl Expiry {
+    /// A time that cannot be read is no reason to leave the file: then it expires at an unknown time.
+    fn at(&self) -> Option<Timestamp> {
+        match self {
+            #[expect(
+                clippy::cast_possible_truncation,
+                reason = "saturates, and is checked against the range"
+            )]
+            Self::Secs(secs) => {
+                (0.0..1e11).contains(secs).then(|| Timestamp::from_micros((secs * 1e6) as i64))
+            }
+            Self::Text(text) => Timestamp::parse(text).ok(),
+        }
+    }
+}
+
+impl SaidOutput {
+    fn offer(self, secrets: &[&str]) -> Result<Offer, String> {
+        if self.index.is_some_and(|index| index < 0) {
+            return Err("the answer names an output with a negative index".into());
+        }
+        let source = match (self.url, self.base64, self.error) {
+            (Some(url), None, None) => {
+                if url.len() > URL_BYTES {
+                    return Err(format!("the URL of an output is longer than {URL_BYTES} bytes"));
+                }
+                Source::Url { url, auth: self.auth }
+            }
+            (None, Some(text), None) => Source::Inline {
+                bytes: BASE64
+                    .decode(text.trim_ascii())
+                    .map_err(|error| format!("an output is not base64: {error}"))?
+                    .into(),
+                content_type: self.content_type,
+            },
+            (None, None, Some(error)) => Source::Failed {
+                class: self.class.unwrap_or(FailureClass::ProviderError),
+                message: Some(redact::message(&error, secrets)),
+            },
+            _ => return Err("an output needs exactly one of `url`, `base64` and `error`".into()),
+        };
+        Ok(Offer { index: self.index, source, expires_at: self.expires_at.and_then(|expiry| expiry.at()) })
+    }
+}
+
+/// A provider with this filter.
+#[cfg(test)]
+pub(super) fn provider_reading(filter: &str, read_all: bool) -> Provider {
+    let text = format!(
+        "[provider]\nname = \"acme\"\noutput_hosts = []\n[ask]\nrequest = \"GET https://acme.example/{{job}}\"\n\
+         read_all = {read_all}\nread = '''{filter}'''"
+    );
+    super::file::read(&text).unwrap()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Timestamp = Timestamp::from_micros(1_764_000_000_000_000);
+
+    fn question() -> Question {
+        Question { provider: "acme".into(), job_id: "j1".into(), model: "m".into(), items: 2, urgent: false }
+    }
+
+    fn read(filter: &str, status: u16, body: &[u8]) -> Reading {
+        let received = Received { status, headers: HeaderMap::new(), body: Bytes::copy_from_slice(body) };
+        provider_reading(filter, false).read(&question(), 1, &received, NOW, &["s3cret-key"])
+    }
+
+    fn judged(filter: &str, status: u16, body: &[u8]) -> Evidence {
+        match read(filter, status, body) {
+            Reading::Judged(evidence) => evidence,
+            Reading::AskNext(request) => panic!("asks for {request}"),
+        }
+    }
+
+    fn unreadable(filter: &str, body: &[u8]) -> String {
+        let evidence = judged(filter, 200, body);
+        assert_eq!(evidence.verdict, Verdict::CouldNotTell(Doubt::Unreadable), "{filter}: {evidence:?}");
+        assert_eq!(evidence.answer.status, Some(200));
+        assert!(evidence.outputs.is_empty());
+        evidence.message.unwrap()
+    }
+
+    #[test]
+    fn the_status_alone_says_when_it_is_about_us_and_not_about_the_job() {
+        let failed = "{verdict: \"failed\"}";
+        for (status, verdict) in [
+            (200, Verdict::Failed),
+            (404, Verdict::Failed),
+            (302, Verdict::CouldNotTell(Doubt::Unreadable)),
+            (401, Verdict::CouldNotTell(Doubt::Unauthorized)),
+            (403, Verdict::CouldNotTell(Doubt::Unauthorized)),
+            (429, Verdict::CouldNotTell(Doubt::RateLimited)),
+            (500, Verdict::CouldNotTell(Doubt::Unreachable)),
+            (599, Verdict::CouldNotTell(Doubt::Unreachable)),
+        ] {
+            assert_eq!(judged(failed, status, b"{}").verdict, verdict, "{status}");
+        }
+        let received = Received { status: 503, headers: HeaderMap::new(), body: Bytes::new() };
+        match provider_reading(failed, true).read(&question(), 1, &received, NOW, &[]) {
+            Reading::Judged(evidence) => assert_eq!(evidence.verdict, Verdict::Failed),
+            Reading::AskNext(request) => panic!("asks for {request}"),
+        }
+    }
+
+    #[test]
+    fn a_filter_that_fails_or_talks_nonsense_reads_as_unreadable() {
+        for (filter, complaint) in [
+            ("error(\"boom\")", "boom"),
+            ("empty", "no output"),
+            ("1", "not understood"),
+            ("{}", "verdict"),
+            ("{verdict: \"exploded\"}", "`exploded`"),
+            ("{verdict: .body.status}", "not understood"),
+            ("{verdict: \"failed\", class: \"bad_luck\"}", "bad_luck"),
+            ("{verdict: \"failed\", clas: \"server_error\"}", "clas"),
+            ("{verdict: \"succeeded\", outputs: {}}", "not understood"),
+            ("{verdict: \"succeeded\", outputs: [{}]}", "exactly one"),
+            ("{verdict: \"succeeded\", outputs: [{url: \"u\", base64: \"\"}]}", "exactly one"),
+            ("{verdict: \"succeeded\", outputs: [{base64: \"%\"}]}", "not base64"),
+            ("{verdict: \"succeeded\", outputs: [{index: -1, url: \"u\"}]}", "negative"),
+            ("{verdict: \"succeeded\", outputs: [{index: 0, url: \"u\"}, {index: 0, url: \"v\"}]}", "twice"),
+            ("{verdict: \"succeeded\", outputs: [range(2000) | {url: \"u\"}]}", "more than 1000"),
+            ("{verdict: \"failed\", outputs_gone: true}", "outputs_gone"),
+            ("{verdict: \"ask\"}", "without a `request`"),
+            ("{verdict: \"ask\", request: \"GET https://evil.example/\"}", "https://evil.example"),
+            ("{verdict: \"running\", request: \"GET https://acme.example/\"}", "beside a verdict"),
+        ] {
+            let message = unreadable(filter, br#"{"status": 3}"#);
+            assert!(message.contains(complaint), "{filter}: {message}");
+        }
+    }
+
+    #[test]
+    fn a_body_that_is_no_json_arrives_as_its_size_and_hash() {
+        let filter = "if .body.bytes == 3 and (.body.sha256 | startswith(\"ba7816bf\")) \
+                      then {verdict: \"running\"} else {verdict: \"unreadable\"} end";
+        assert_eq!(judged(filter, 200, b"abc").verdict, Verdict::Running);
+        for body in [b"\xff\xfe\x00".as_slice(), b"", b"{\"a\":", b"<html>502</html>"] {
+            assert!(unreadable(filter, body).contains("no JSON"));
+        }
+    }
+
+    #[test]
+    fn json_nested_a_hundred_thousand_deep_is_unreadable() {
+        for (open, close) in [("[", "]"), ("{\"a\":", "}")] {
+            let body = format!("{}1{}", open.repeat(100_000), close.repeat(100_000));
+            let message = unreadable("{verdict: .body.status}", body.as_bytes());
+            assert!(message.contains("recursion limit"), "{message}");
+        }
+    }
+
+    #[test]
+    fn outputs_are_taken_over_with_all_that_is_said_of_them() {
+        let filter = r#"{verdict: "succeeded", code: 13, outputs: [
+            {index: 1, url: "https://cdn/x?sig=1", auth: true, expires_at: 1764000000},
+            {base64: "aGk", content_type: "text/plain", expires_at: "2026-05-04T09:12:00Z"},
+            {index: 0, error: "flagged", class: "content_safety"},
+            {url: "https://cdn/y", expires_at: "tomorrow"}]}"#;
+        let evidence = judged(filter, 200, b"{}");
+        assert_eq!(evidence.code.as_deref(), Some("13"));
+        assert_eq!(
+            evidence.outputs,
+            [
+                Offer {
+                    index: Some(1),
+                    source: Source::Url { url: "https://cdn/x?sig=1".into(), auth: true },
+                    expires_at: Some(NOW),
+                },
+                Offer {
+                    index: None,
+                    source: Source::Inline {
+                        bytes: Bytes::from_static(b"hi"),
+                        content_type: Some("text/plain".into()),
+                    },
+                    expires_at: Some(Timestamp::parse("2026-05-04T09:12:00Z").unwrap()),
+                },
+                Offer {
+                    index: Some(0),
+                    source: Source::Failed {
+                        class: FailureClass::ContentSafety,
+                        message: Some("flagged".into()),
+                    },
+                    expires_at: None,
+                },
+                Offer {
+                    index: None,
+                    source: Source::Url { url: "https://cdn/y".into(), auth: false },
+                    expires_at: None,
+                },
+            ]
+        );
+    }
+
+    #[test]
+    fn what_is_kept_of_an_answer_holds_no_secret_and_no_signature() {
+        let body = br#"{"m":"key s3cret-key is bad","url":"https://cdn/x?sig=abc"}"#;
+        let evidence = judged("{verdict: \"failed\", code: .body.m, message: .body.m}", 200, body);
+        let kept = format!("{evidence:?}");
+        assert!(!kept.contains("s3cret") && !kept.contains("sig=abc"), "{kept}");
+        assert!(evidence.answer.excerpt.unwrap().contains("https://cdn/x?…"));
+        let failing = unreadable("error(.body.m)", body);
+        assert!(!failing.contains("s3cret"), "{failing}");
+    }
+
+    #[test]
+    fn the_filter_sees_headers_job_model_items_and_step() {
+        let filter =
+            r#"{verdict: "running", message: "\(.headers["x-a"]) \(.job) \(.model) \(.items) \(.step)"}"#;
+        let mut headers = HeaderMap::new();
+        headers.append("X-A", "1".parse().unwrap());
+        headers.append("X-A", "2".parse().unwrap());
+        let received = Received { status: 200, headers, body: Bytes::from_static(b"{}") };
+        match provider_reading(filter, false).read(&question(), 2, &received, NOW, &[]) {
+            Reading::Judged(evidence) => assert_eq!(evidence.message.as_deref(), Some("1, 2 j1 m 2 2")),
+            Reading::AskNext(request) => panic!("asks for {request}"),
+        }
+    }
+}

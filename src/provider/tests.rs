@@ -1,0 +1,388 @@
+//! The shipped files against example answers, and everything that can go wrong on the way to them.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use bytes::Bytes;
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::*;
+use crate::evidence::{FailureClass, Source};
+
+#[derive(Deserialize)]
+struct Index {
+    examples: Vec<Expected>,
+}
+
+#[derive(Deserialize)]
+struct Expected {
+    file: String,
+    verdict: String,
+    reason: Option<String>,
+    output_pointers: Vec<String>,
+}
+
+#[derive(Deserialize)]
+struct Example {
+    request: ExampleRequest,
+    status: u16,
+    headers: BTreeMap<String, String>,
+    body: Value,
+}
+
+#[derive(Deserialize)]
+struct ExampleRequest {
+    path: String,
+}
+
+fn example(file: &str) -> Example {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/data/provider-examples").join(file);
+    serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
+}
+
+fn received(status: u16, headers: &BTreeMap<String, String>, body: &Value) -> Received {
+    let headers = headers
+        .iter()
+        .map(|(name, value)| (HeaderName::try_from(name).unwrap(), HeaderValue::try_from(value).unwrap()))
+        .collect();
+    Received { status, headers, body: serde_json::to_vec(body).unwrap().into() }
+}
+
+fn providers() -> Providers {
+    Providers::load(None, Clock::default()).unwrap()
+}
+
+fn question(provider: &str, job: &str, model: &str, items: usize) -> Question {
+    Question { provider: provider.into(), job_id: job.into(), model: model.into(), items, urgent: false }
+}
+
+/// Reads an example as the answer to the request that it says it answers.
+fn read_example(file: &str, items: usize) -> (Example, Reading) {
+    let example = example(file);
+    let provider = file.split('/').next().unwrap();
+    let path = &example.request.path;
+    let (job, model, step) = match provider {
+        "replicate" => (path.rsplit('/').next().unwrap(), "acme/still-life", 1),
+        "fal" => {
+            let job = path.split("/requests/").nth(1).unwrap();
+            match job.strip_suffix("/status") {
+                Some(job) => (job, "fal-ai/flux/dev", 1),
+                None => (job, "fal-ai/flux/dev", 2),
+            }
+        }
+        "veo-gemini" => (path.strip_prefix("/v1beta/").unwrap(), "veo-3.1-generate-preview", 1),
+        other => panic!("no rule for {other}"),
+    };
+    let received = received(example.status, &example.headers, &example.body);
+    let reading = providers().read(&question(provider, job, model, items), step, &received).unwrap();
+    (example, reading)
+}
+
+fn judged(file: &str, items: usize) -> Evidence {
+    match read_example(file, items).1 {
+        Reading::Judged(evidence) => evidence,
+        Reading::AskNext(request) => panic!("{file} asks for {request}"),
+    }
+}
+
+fn urls(evidence: &Evidence) -> Vec<&str> {
+    evidence
+        .outputs
+        .iter()
+        .filter_map(|offer| match &offer.source {
+            Source::Url { url, .. } => Some(url.as_str()),
+            Source::Inline { .. } | Source::Failed { .. } => None,
+        })
+        .collect()
+}
+
+fn indices(evidence: &Evidence) -> Vec<Option<i64>> {
+    evidence.outputs.iter().map(|offer| offer.index).collect()
+}
+
+#[test]
+fn every_example_reads_as_its_index_expects() {
+    let index: Index =
+        serde_json::from_str(include_str!("../../tests/data/provider-examples/index.json")).unwrap();
+    let files = ["replicate", "fal", "veo-gemini"].map(|provider| {
+        let dir =
+            PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/data/provider-examples").join(provider);
+        std::fs::read_dir(dir).unwrap().count()
+    });
+    assert_eq!(
+        index.examples.len(),
+        files.iter().sum::<usize>(),
+        "an example without an expectation, or the reverse"
+    );
+
+    for expected in &index.examples {
+        let file = &expected.file;
+        let (example, reading) = read_example(file, expected.output_pointers.len().max(1));
+        let (verdict, evidence) = match &reading {
+            Reading::AskNext(_) => ("ask_result", None),
+            Reading::Judged(evidence) => (
+                match evidence.verdict {
+                    Verdict::UnknownJob => "unknown",
+                    Verdict::CouldNotTell(Doubt::RateLimited) => "retry_later",
+                    Verdict::Queued
+                    | Verdict::Running
+                    | Verdict::Succeeded
+                    | Verdict::Failed
+                    | Verdict::Cancelled
+                    | Verdict::CouldNotTell(_) => evidence.verdict.as_str(),
+                },
+                Some(evidence),
+            ),
+        };
+        assert_eq!(verdict, expected.verdict, "{file}: {reading:?}");
+        let Some(evidence) = evidence else { continue };
+        let expected_urls: Vec<&str> = expected
+            .output_pointers
+            .iter()
+            .map(|pointer| example.body.pointer(pointer).and_then(Value::as_str).expect(pointer))
+            .collect();
+        let mut offered = urls(evidence);
+        let mut wanted = expected_urls;
+        offered.sort_unstable();
+        wanted.sort_unstable();
+        assert_eq!(offered, wanted, "{file}");
+        assert_eq!(
+            evidence.class == Some(FailureClass::ContentSafety),
+            expected.reason.as_deref() == Some("content_safety"),
+            "{file}: {evidence:?}"
+        );
+    }
+}
+
+#[test]
+fn p05_p06_outputs_carry_an_index_only_when_it_is_certain() {
+    let three = judged("replicate/succeeded-multi.json", 3);
+    assert_eq!(indices(&three), [Some(0), Some(1), Some(2)]);
+    let of_four = judged("replicate/succeeded-multi.json", 4);
+    assert_eq!(indices(&of_four), [None; 3]);
+    let partial = judged("replicate/running-partial-output.json", 3);
+    assert_eq!(indices(&partial), [Some(0)], "filled in order while it runs");
+    let fal = judged("fal/succeeded-multi-result.json", 3);
+    assert_eq!(indices(&fal), [None, None]);
+    let veo = judged("veo-gemini/succeeded-multi.json", 2);
+    assert_eq!(indices(&veo), [Some(0), Some(1)]);
+}
+
+#[test]
+fn p02_what_veo_holds_back_is_content_safety_and_the_rest_is_offered() {
+    let evidence = judged("veo-gemini/succeeded-multi-one-filtered.json", 2);
+    assert_eq!(evidence.verdict, Verdict::Succeeded);
+    assert_eq!(indices(&evidence), [None, None]);
+    assert!(matches!(&evidence.outputs[0].source, Source::Url { auth: true, .. }));
+    match &evidence.outputs[1].source {
+        Source::Failed { class, message } => {
+            assert_eq!(*class, FailureClass::ContentSafety);
+            assert_eq!(message.as_deref(), Some("one video held back"));
+        }
+        Source::Url { .. } | Source::Inline { .. } => panic!("{evidence:?}"),
+    }
+}
+
+#[test]
+fn p02_failures_carry_their_class() {
+    for (file, class, code) in [
+        ("replicate/failed.json", FailureClass::ProviderError, None),
+        ("fal/completed-status-with-error.json", FailureClass::ServerError, Some("runner_disconnected")),
+        ("fal/failed-request-error-result.json", FailureClass::QueueTimeout, Some("request_timeout")),
+        ("fal/failed-result.json", FailureClass::ServerError, None),
+        (
+            "fal/failed-content-safety-result.json",
+            FailureClass::ContentSafety,
+            Some("content_policy_violation"),
+        ),
+        ("veo-gemini/failed.json", FailureClass::ServerError, Some("13")),
+    ] {
+        let evidence = judged(file, 1);
+        assert_eq!((evidence.class, evidence.code.as_deref()), (Some(class), code), "{file}");
+        assert!(evidence.message.is_some(), "{file}");
+    }
+}
+
+#[test]
+fn p18_files_that_replicate_has_removed_are_gone_and_not_missing() {
+    let evidence = judged("replicate/succeeded-output-expired.json", 1);
+    assert!(evidence.outputs_gone && evidence.outputs.is_empty());
+    assert_eq!(evidence.verdict, Verdict::Succeeded);
+}
+
+#[test]
+fn the_words_of_a_text_model_are_its_output() {
+    let evidence = judged("replicate/succeeded-text-output.json", 1);
+    assert_eq!(evidence.outputs.len(), 1);
+    assert_eq!(evidence.outputs[0].index, Some(0));
+    assert_eq!(
+        evidence.outputs[0].source,
+        Source::Inline {
+            bytes: Bytes::from_static(b"The kettle sings."),
+            content_type: Some("text/plain".into())
+        }
+    );
+}
+
+#[test]
+fn fal_is_asked_at_the_first_two_parts_of_the_endpoint_and_three_in_two_namespaces() {
+    let providers = providers();
+    let fal = providers.get("fal").unwrap();
+    for (model, path) in [
+        ("fal-ai/flux/dev", "fal-ai/flux"),
+        ("fal-ai/flux", "fal-ai/flux"),
+        ("workflows/acme/shot/v2", "workflows/acme/shot"),
+        ("comfy/acme/shot", "comfy/acme/shot"),
+    ] {
+        let request = fal.first_request(&question("fal", "id-1", model, 1)).unwrap();
+        assert_eq!(request.to_string(), format!("GET https://queue.fal.run/{path}/requests/id-1/status"));
+    }
+    for model in ["", "../x", "a//b", "a/b?c"] {
+        assert!(fal.first_request(&question("fal", "id-1", model, 1)).is_err(), "{model:?} was asked");
+    }
+    let body = serde_json::json!({"status": "COMPLETED"});
+    let reading = providers.read(
+        &question("fal", "a b", "fal-ai/flux/dev", 1),
+        1,
+        &received(200, &BTreeMap::new(), &body),
+    );
+    match reading.unwrap() {
+        Reading::AskNext(request) => {
+            assert_eq!(request.to_string(), "GET https://queue.fal.run/fal-ai/flux/requests/a%20b");
+        }
+        Reading::Judged(evidence) => panic!("{evidence:?}"),
+    }
+}
+
+#[test]
+fn fals_gateway_and_fals_result_are_told_apart() {
+    let providers = providers();
+    let question = question("fal", "id-1", "fal-ai/flux", 1);
+    let from_fal = BTreeMap::from([("x-fal-request-id".to_owned(), "id-1".to_owned())]);
+    let detail = serde_json::json!({"detail": "oops"});
+    for (status, headers, verdict) in [
+        (500, &from_fal, Verdict::Failed),
+        (500, &BTreeMap::new(), Verdict::CouldNotTell(Doubt::Unreachable)),
+        (502, &BTreeMap::new(), Verdict::CouldNotTell(Doubt::Unreachable)),
+        (401, &from_fal, Verdict::CouldNotTell(Doubt::Unauthorized)),
+        (429, &from_fal, Verdict::CouldNotTell(Doubt::RateLimited)),
+        (404, &from_fal, Verdict::CouldNotTell(Doubt::Unreadable)),
+        (418, &from_fal, Verdict::CouldNotTell(Doubt::Unreadable)),
+    ] {
+        match providers.read(&question, 2, &received(status, headers, &detail)).unwrap() {
+            Reading::Judged(evidence) => assert_eq!(evidence.verdict, verdict, "{status} {headers:?}"),
+            Reading::AskNext(request) => panic!("{request}"),
+        }
+    }
+}
+
+#[test]
+fn what_no_file_foresees_is_unreadable_and_never_a_failure() {
+    let providers = providers();
+    let replicate = |change: Value| {
+        let mut body = example("replicate/succeeded-single.json").body;
+        for (key, value) in change.as_object().unwrap() {
+            body[key] = value.clone();
+        }
+        ("replicate", 1, 200, body)
+    };
+    let without_output = {
+        let mut body = example("replicate/succeeded-single.json").body;
+        body.as_object_mut().unwrap().remove("output");
+        ("replicate", 1, 200, body)
+    };
+    let veo = |response: Value| {
+        ("veo-gemini", 1, 200, serde_json::json!({"name": "n", "done": true, "response": response}))
+    };
+    for (provider, step, status, body) in [
+        replicate(serde_json::json!({"status": "exploded"})),
+        replicate(serde_json::json!({"status": null})),
+        replicate(serde_json::json!({"status": 3})),
+        replicate(serde_json::json!({"status": "succeeded", "output": null, "data_removed": null})),
+        without_output,
+        ("replicate", 1, 404, serde_json::json!({"title": "no"})),
+        ("replicate", 1, 404, serde_json::json!("gone")),
+        ("replicate", 1, 200, serde_json::json!([])),
+        ("replicate", 1, 200, Value::Null),
+        ("replicate", 1, 418, serde_json::json!({"status": "failed", "output": null})),
+        ("fal", 1, 200, serde_json::json!({"status": "FAILED"})),
+        ("fal", 1, 200, serde_json::json!({"status": null})),
+        ("fal", 1, 200, serde_json::json!({"status": "COMPLETED", "error_type": "brand_new"})),
+        ("fal", 1, 404, serde_json::json!({"detail": "Application 'flux' not found"})),
+        ("fal", 1, 404, serde_json::json!({"detail": [1]})),
+        ("fal", 2, 200, serde_json::json!({"images": null})),
+        ("fal", 2, 200, serde_json::json!({})),
+        ("fal", 2, 200, serde_json::json!([])),
+        ("fal", 2, 500, serde_json::json!({"detail": "x", "error_type": "brand_new"})),
+        ("veo-gemini", 1, 200, serde_json::json!({"done": false})),
+        ("veo-gemini", 1, 200, serde_json::json!({"name": "n", "done": "yes"})),
+        ("veo-gemini", 1, 200, serde_json::json!({"name": "n", "done": true})),
+        ("veo-gemini", 1, 404, serde_json::json!({"error": "no"})),
+        veo(Value::Null),
+        veo(serde_json::json!({})),
+        veo(serde_json::json!({"generateVideoResponse": {"generatedSamples": null}})),
+        veo(serde_json::json!({"generateVideoResponse": {"generatedSamples": {"a": 1}}})),
+        veo(serde_json::json!({"generateVideoResponse": {"generatedSamples": [{"video": null}]}})),
+        veo(serde_json::json!({"generateVideoResponse": {"raiMediaFilteredCount": []}})),
+    ] {
+        let question = question(provider, "j", "fal-ai/flux", 1);
+        match providers.read(&question, step, &received(status, &BTreeMap::new(), &body)).unwrap() {
+            Reading::Judged(evidence) => {
+                assert_eq!(
+                    evidence.verdict,
+                    Verdict::CouldNotTell(Doubt::Unreadable),
+                    "{provider} {status} {body}: {evidence:?}"
+                );
+                assert!(evidence.answer.excerpt.is_some());
+            }
+            Reading::AskNext(request) => panic!("{provider} {body}: {request}"),
+        }
+    }
+}
+
+#[test]
+fn bytes_that_are_no_json_are_unreadable_for_every_provider() {
+    let providers = providers();
+    let deep = "[".repeat(100_000);
+    for provider in providers.names() {
+        for step in [1, 2] {
+            for body in [b"\xff\xfe\xfd".as_slice(), b"", b"<html>", b"{", b"nul", deep.as_bytes()] {
+                let received =
+                    Received { status: 200, headers: HeaderMap::new(), body: Bytes::copy_from_slice(body) };
+                match providers.read(&question(provider, "j", "a/b", 1), step, &received).unwrap() {
+                    Reading::Judged(evidence) => assert_eq!(
+                        evidence.verdict,
+                        Verdict::CouldNotTell(Doubt::Unreadable),
+                        "{provider} {step}: {evidence:?}"
+                    ),
+                    Reading::AskNext(request) => panic!("{provider}: {request}"),
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn files_in_the_folder_replace_shipped_ones_by_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = |name: &str| {
+        format!(
+            "[provider]\nname = \"{name}\"\noutput_hosts = []\n[ask]\nrequest = \"GET https://h/{{job}}\"\n\
+             read = \"{{verdict: \\\"running\\\"}}\"\n"
+        )
+    };
+    std::fs::write(dir.path().join("fal.toml"), text("fal")).unwrap();
+    std::fs::write(dir.path().join("acme.toml"), text("acme")).unwrap();
+    std::fs::write(dir.path().join("notes.txt"), "not a provider").unwrap();
+    let providers = Providers::load(Some(dir.path()), Clock::default()).unwrap();
+    assert_eq!(providers.names().collect::<Vec<_>>(), ["acme", "fal", "replicate", "veo-gemini"]);
+    assert_eq!(providers.get("fal").unwrap().retention, None);
+
+    std::fs::write(dir.path().join("other.toml"), text("acme")).unwrap();
+    let error = Providers::load(Some(dir.path()), Clock::default()).unwrap_err().to_string();
+    assert!(error.contains("other.toml") && error.contains("provider.name"), "{error}");
+    let error = Providers::load(Some(&dir.path().join("nowhere")), Clock::default()).unwrap_err();
+    assert!(error.to_string().contains("providers.dir"), "{error}");
+}
