@@ -35,25 +35,42 @@ pub enum TelemetryError {
     Init(#[source] TryInitError),
 }
 
+/// How logs are written, once that is settled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Style {
+    /// For people.
+    Text,
+    /// One object per line.
+    Json,
+}
+
 /// Sets up logs for the whole process. `filter` is the value of [`FILTER_VARIABLE`], if it is set.
 ///
 /// # Errors
 /// See [`TelemetryError`].
-pub fn init(log: &Log, filter: Option<&str>) -> Result<(), TelemetryError> {
+pub fn init(log: &Log, filter: Option<&str>) -> Result<Style, TelemetryError> {
     let targets = targets(log.level, filter)?;
     let is_terminal = std::io::stderr().is_terminal();
-    let layer = match (log.format, is_terminal) {
-        (LogFormat::Text, _) | (LogFormat::Auto, true) => {
+    let style = match (log.format, is_terminal) {
+        (LogFormat::Text, _) | (LogFormat::Auto, true) => Style::Text,
+        (LogFormat::Json, _) | (LogFormat::Auto, false) => Style::Json,
+    };
+    let layer = match style {
+        Style::Text => {
             fmt::layer().with_writer(std::io::stderr).with_ansi(is_terminal).with_target(false).boxed()
         }
-        (LogFormat::Json, _) | (LogFormat::Auto, false) => fmt::layer()
+        Style::Json => fmt::layer()
             .json()
             .flatten_event(true)
             .with_current_span(true)
             .with_writer(std::io::stderr)
             .boxed(),
     };
-    tracing_subscriber::registry().with(layer.with_filter(targets)).try_init().map_err(TelemetryError::Init)
+    tracing_subscriber::registry()
+        .with(layer.with_filter(targets))
+        .try_init()
+        .map_err(TelemetryError::Init)?;
+    Ok(style)
 }
 
 /// What is logged. Other crates only speak up from `warn` on, unless they are named.
