@@ -1,12 +1,8 @@
-//! The command line.
+//! The `makegood` command. Everything it does is in the library; see `makegood::cli`.
 
-use clap::Parser;
+use std::process::ExitCode;
 
-/// Every charge ends in an output or a refund, exactly once, within 24 hours.
-#[derive(Debug, Parser)]
-#[command(name = "makegood", version)]
-struct CommandLine {}
-
-fn main() {
-    CommandLine::parse();
+#[tokio::main]
+async fn main() -> ExitCode {
+    makegood::cli::main().await
 }

@@ -1,1 +1,5 @@
 //! When, one at a time.
+
+mod timetable;
+
+pub use timetable::{Timetable, TimetableError};

@@ -1,1 +1,306 @@
-//! Commands, one file each.
+//! Commands, one file each: what a person or a scheduler calls.
+//!
+//! The frame reads the arguments, loads and checks the settings, sets up logs, calls the command, and turns
+//! how it went into an exit code: 0 done; 1 the pass failed; 2 wrong usage or configuration; 3 done, but
+//! orphans are past their window or held by the brake. An error is told once, with its causes, on stderr;
+//! stdout has only what was asked for.
+
+mod brake;
+mod check;
+mod demo;
+mod explain;
+mod migrate;
+mod output;
+mod provider;
+mod report;
+mod run;
+mod schedule;
+mod simulate_provider;
+mod values;
+
+use std::error::Error;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{ArgAction, Parser, Subcommand};
+
+use crate::config::{ConfigError, Flag, LoadArgs, Settings};
+use crate::ops::telemetry::{self, Style};
+
+pub use output::{OutputFormat, print};
+pub use values::Since;
+
+/// What the process ends with. Fixed: schedulers and alerts build on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// Done.
+    Done,
+    /// The pass, or the command, failed. Trying again may help.
+    Failed,
+    /// Wrong usage or configuration. Trying again will not help.
+    Usage,
+    /// Done, but a person should look: orphans are past their window or held by the brake.
+    Attention,
+}
+
+impl Exit {
+    /// The number that the process ends with.
+    pub const fn code(self) -> u8 {
+        match self {
+            Self::Done => 0,
+            Self::Failed => 1,
+            Self::Usage => 2,
+            Self::Attention => 3,
+        }
+    }
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        exit.code().into()
+    }
+}
+
+/// How a command went.
+pub type Outcome = Result<Exit, Failure>;
+
+/// An error that ends the process, and with which code. Any error becomes one through `?`, with [`Exit::Failed`].
+#[derive(Debug)]
+pub struct Failure {
+    exit: Exit,
+    error: Box<dyn Error + Send + Sync>,
+}
+
+impl Failure {
+    /// What was asked for cannot be meant: [`Exit::Usage`].
+    pub fn usage(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self { exit: Exit::Usage, error: error.into() }
+    }
+
+    /// What the process ends with.
+    pub const fn exit(&self) -> Exit {
+        self.exit
+    }
+}
+
+// `Failure` is no `Error` itself, so this cannot overlap with `From<Failure>`.
+impl<E: Into<Box<dyn Error + Send + Sync>>> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self { exit: Exit::Failed, error: error.into() }
+    }
+}
+
+#[expect(clippy::doc_markdown, reason = "clap prints these comments as they are")]
+/// Every charge ends in an output or a refund, exactly once, within 24 hours.
+///
+/// makegood finds charges without a stored output, asks the provider what became of the job, and then brings
+/// the output home or gives the credits back. To see it at work, with nothing to install: makegood demo
+#[derive(Debug, Parser)]
+#[command(name = "makegood", version, arg_required_else_help = true, after_help = EXIT_CODES)]
+pub struct Cli {
+    /// Settings as TOML; what it leaves out keeps its default.
+    ///
+    /// Weakest to strongest: built-in defaults, this file, the environment (MAKEGOOD__SECTION__KEY),
+    /// DATABASE_URL, flags.
+    #[arg(long, value_name = "FILE", global = true, help_heading = "For all commands")]
+    config: Option<PathBuf>,
+    /// Where the charges are: sqlite://FILE or postgres://user@host/name.
+    ///
+    /// Other users of the machine can read process arguments. Give a URL with a password in the environment
+    /// variable DATABASE_URL instead.
+    #[arg(long, value_name = "URL", global = true, help_heading = "For all commands")]
+    database_url: Option<String>,
+    /// Log more; twice: everything.
+    #[arg(short, long, action = ArgAction::Count, global = true, help_heading = "For all commands")]
+    verbose: u8,
+    /// Log only what a person should look at.
+    #[arg(short, long, global = true, help_heading = "For all commands", conflicts_with = "verbose")]
+    quiet: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXIT_CODES: &str = "Exit codes: 0 done; 1 failed; 2 wrong usage or configuration; \
+                          3 done, but orphans are past their window or held by the brake.";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Run(run::Args),
+    Schedule(schedule::Args),
+    Migrate(migrate::Args),
+    Check(check::Args),
+    Explain(explain::Args),
+    Report(report::Args),
+    Brake(brake::Args),
+    Provider(provider::Args),
+    SimulateProvider(simulate_provider::Args),
+    Demo(demo::Args),
+}
+
+impl Command {
+    /// Trying out must work anywhere, and must never reach a database that the environment names.
+    const fn is_for_trying_out(&self) -> bool {
+        match self {
+            Self::Demo(_) | Self::SimulateProvider(_) => true,
+            Self::Run(_)
+            | Self::Schedule(_)
+            | Self::Migrate(_)
+            | Self::Check(_)
+            | Self::Explain(_)
+            | Self::Report(_)
+            | Self::Brake(_)
+            | Self::Provider(_) => false,
+        }
+    }
+}
+
+/// The whole process: arguments to exit code.
+pub async fn main() -> ExitCode {
+    // Before anything can make a TLS client. An error means that somebody was first, which is as good.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    // Wrong usage ends here, with code 2; --help and --version with 0.
+    let cli = Cli::parse();
+    let settings = match cli.settings() {
+        Ok(settings) => settings,
+        Err(error) => return tell(&Failure::usage(error), Style::Text),
+    };
+    let filter = std::env::var(telemetry::FILTER_VARIABLE).ok();
+    let style = match telemetry::init(&settings.log, filter.as_deref()) {
+        Ok(style) => style,
+        Err(error) => return tell(&Failure::usage(error), Style::Text),
+    };
+    match cli.command.run(settings).await {
+        Ok(exit) => exit.into(),
+        Err(failure) => tell(&failure, style),
+    }
+}
+
+impl Cli {
+    fn settings(&self) -> Result<Settings, ConfigError> {
+        let mut flags = Vec::new();
+        if let Some(url) = &self.database_url {
+            flags.push(Flag { name: "--database-url", key: "database.url", value: url.clone() });
+        }
+        let level = match (self.quiet, self.verbose) {
+            (true, _) => Some(("--quiet", "warn")),
+            (false, 0) => None,
+            (false, 1) => Some(("--verbose", "debug")),
+            (false, _) => Some(("--verbose", "trace")),
+        };
+        if let Some((name, level)) = level {
+            flags.push(Flag { name, key: "log.level", value: level.to_owned() });
+        }
+        let trying_out = self.command.is_for_trying_out();
+        Settings::load(&LoadArgs {
+            file: self.config.clone(),
+            env: if trying_out { Vec::new() } else { std::env::vars_os().collect() },
+            flags,
+            // Without a working directory only absolute storage paths mean anything, and those still work.
+            working_dir: std::env::current_dir().unwrap_or_default(),
+        })
+    }
+}
+
+impl Command {
+    async fn run(self, settings: Settings) -> Outcome {
+        match self {
+            Self::Run(args) => run::run(args, settings).await,
+            Self::Schedule(args) => schedule::run(args, settings).await,
+            Self::Migrate(args) => migrate::run(args, settings).await,
+            Self::Check(args) => check::run(args, settings).await,
+            Self::Explain(args) => explain::run(args, settings).await,
+            Self::Report(args) => report::run(args, settings).await,
+            Self::Brake(args) => brake::run(args, settings).await,
+            Self::Provider(args) => provider::run(args, settings).await,
+            Self::SimulateProvider(args) => simulate_provider::run(args, settings).await,
+            Self::Demo(args) => demo::run(args, settings).await,
+        }
+    }
+}
+
+/// Tells an error, once: to people as text, to collectors of logs as one line.
+fn tell(failure: &Failure, style: Style) -> ExitCode {
+    let chain = chain(failure.error.as_ref());
+    match style {
+        Style::Text => eprintln!("makegood: {}", chain.join("\n  because ")),
+        Style::Json => tracing::error!(exit = failure.exit.code(), "{}", chain.join(": ")),
+    }
+    failure.exit.into()
+}
+
+/// An error and its causes, outermost first. Some libraries repeat the cause in the message; that is left out.
+pub fn chain(error: &(dyn Error + 'static)) -> Vec<String> {
+    let mut told = vec![error.to_string()];
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let text = error.to_string();
+        if !told.iter().any(|earlier| earlier.contains(&text)) {
+            told.push(text);
+        }
+        cause = error.source();
+    }
+    told
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("{text}")]
+    struct Layered {
+        text: &'static str,
+        source: Option<Box<Self>>,
+    }
+
+    fn layered(texts: &[&'static str]) -> Layered {
+        let (text, rest) = texts.split_first().unwrap();
+        Layered { text, source: (!rest.is_empty()).then(|| Box::new(layered(rest))) }
+    }
+
+    #[test]
+    fn the_arguments_hold_together() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn no_cause_is_told_twice() {
+        let error = layered(&[
+            "could not ask",
+            "send failed: connection refused",
+            "connection refused",
+            "os error 1",
+        ]);
+        assert_eq!(chain(&error), ["could not ask", "send failed: connection refused", "os error 1"]);
+    }
+
+    #[test]
+    fn exit_codes_are_those_that_alerts_build_on() {
+        let codes = [Exit::Done, Exit::Failed, Exit::Usage, Exit::Attention].map(Exit::code);
+        assert_eq!(codes, [0, 1, 2, 3]);
+        assert_eq!(Failure::from("x").exit(), Exit::Failed);
+        assert_eq!(Failure::usage("x").exit(), Exit::Usage);
+    }
+
+    #[test]
+    fn trying_out_takes_nothing_from_the_environment() {
+        let demo = Cli::try_parse_from(["makegood", "demo"]).unwrap();
+        assert!(demo.command.is_for_trying_out());
+        let run = Cli::try_parse_from(["makegood", "run"]).unwrap();
+        assert!(!run.command.is_for_trying_out());
+    }
+
+    #[test]
+    fn flags_win_and_are_checked_like_settings() {
+        let cli =
+            |args: &[&str]| Cli::try_parse_from([&["makegood", "demo"], args].concat()).unwrap().settings();
+        let settings = cli(&["--database-url", "sqlite://x.db", "-v"]).unwrap();
+        assert_eq!(settings.database.url.expose(), "sqlite://x.db");
+        assert_eq!(settings.log.level, crate::config::LogLevel::Debug);
+        let error = cli(&["--database-url", "mysql://x"]).unwrap_err().to_string();
+        assert!(error.contains("(flag --database-url)"), "{error}");
+        assert!(Cli::try_parse_from(["makegood", "demo", "-v", "-q"]).is_err());
+    }
+}

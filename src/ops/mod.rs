@@ -1,1 +1,4 @@
-//! Telemetry, metrics, status.
+//! What operators see: logs, metrics, status pages; and how they stop what runs.
+
+pub mod stop;
+pub mod telemetry;

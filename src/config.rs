@@ -1,1 +1,0 @@
-//! Settings as written, checked.

@@ -1,0 +1,217 @@
+//! The kinds of value that settings are made of, each read strictly.
+//!
+//! Time spans and sizes have types of their own: humantime reads `1M` as a month, bytesize reads `4G`
+//! as 4×10⁹. Here a value is a whole number and one unit, spelled one way, or it is refused with the
+//! right spelling. Numbers are whole and in range, never rounded; text is never taken for a number.
+
+use std::time::Duration;
+
+use serde::de::{Error as _, Visitor};
+use serde::{Deserialize, Deserializer};
+
+use crate::clock::Timestamp;
+
+/// No span in the settings makes sense beyond ten years; the limit keeps all sums in range.
+const MAX_SPAN: Duration = Duration::from_hours(24 * 3650);
+
+/// What is told to somebody who wrote a time span wrongly.
+pub const SPAN_HELP: &str = "a time span is wanted: a whole number and one of ms, s, m, h, d, for instance \"90s\", \"15m\" or \"24h\"";
+
+/// What is told to somebody who wrote a size wrongly.
+pub const SIZE_HELP: &str =
+    "a size is wanted: a whole number and one of B, KiB, MiB, GiB, TiB, for instance \"512MiB\" or \"4GiB\"";
+
+/// Splits `15m` into 15 and `m`; digits only, no sign, no point, no space.
+fn number_and_unit(text: &str) -> Option<(u64, &str)> {
+    let end = text.find(|c: char| !c.is_ascii_digit())?;
+    let (digits, unit) = text.split_at(end);
+    Some((digits.parse().ok()?, unit))
+}
+
+/// Reads a time span such as `90s`.
+///
+/// # Errors
+/// What would be right.
+pub fn parse_span(text: &str) -> Result<Duration, String> {
+    let wrong = || SPAN_HELP.to_owned();
+    let (number, unit) = number_and_unit(text).ok_or_else(wrong)?;
+    let unit_ms: u64 = match unit {
+        "ms" => 1,
+        "s" => 1000,
+        "m" => 60 * 1000,
+        "h" => 60 * 60 * 1000,
+        "d" => 24 * 60 * 60 * 1000,
+        _ => return Err(wrong()),
+    };
+    number
+        .checked_mul(unit_ms)
+        .map(Duration::from_millis)
+        .filter(|span| *span <= MAX_SPAN)
+        .ok_or_else(|| "at most \"3650d\" (ten years) is wanted".to_owned())
+}
+
+/// Reads a size in bytes such as `4GiB`.
+///
+/// # Errors
+/// What would be right.
+pub fn parse_size(text: &str) -> Result<u64, String> {
+    let wrong = || SIZE_HELP.to_owned();
+    let (number, unit) = number_and_unit(text).ok_or_else(wrong)?;
+    let shift = match unit {
+        "B" => 0,
+        "KiB" => 10,
+        "MiB" => 20,
+        "GiB" => 30,
+        "TiB" => 40,
+        _ => return Err(wrong()),
+    };
+    number
+        .checked_mul(1_u64 << shift)
+        .filter(|bytes| i64::try_from(*bytes).is_ok())
+        .ok_or_else(|| "at most \"8388607TiB\" is wanted".to_owned())
+}
+
+/// A span for people and error messages, in the largest unit that says it whole.
+pub fn show_span(span: Duration) -> String {
+    let ms = span.as_millis();
+    for (unit_ms, unit) in [(86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1000, "s")] {
+        if ms >= unit_ms && ms.is_multiple_of(unit_ms) {
+            return format!("{}{unit}", ms / unit_ms);
+        }
+    }
+    format!("{ms}ms")
+}
+
+/// Text, and nothing that could be taken for text.
+struct Text(&'static str);
+
+impl Visitor<'_> for Text {
+    type Value = String;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.0)
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<String, E> {
+        Ok(text.to_owned())
+    }
+}
+
+/// A time span of at least `MIN_MS` milliseconds.
+pub(super) fn span<'de, D: Deserializer<'de>, const MIN_MS: u64>(d: D) -> Result<Duration, D::Error> {
+    let text = d.deserialize_str(Text(SPAN_HELP))?;
+    let span = parse_span(&text).map_err(D::Error::custom)?;
+    let least = Duration::from_millis(MIN_MS);
+    if span < least {
+        return Err(D::Error::custom(format!("at least \"{}\" is wanted", show_span(least))));
+    }
+    Ok(span)
+}
+
+/// A time span, or none if the text is empty.
+pub(super) fn span_or_none<'de, D: Deserializer<'de>>(d: D) -> Result<Option<Duration>, D::Error> {
+    let text = d.deserialize_str(Text(SPAN_HELP))?;
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let span = parse_span(&text).map_err(D::Error::custom)?;
+    if span.is_zero() {
+        return Err(D::Error::custom("a time span above zero is wanted, or \"\" for no limit"));
+    }
+    Ok(Some(span))
+}
+
+/// A size in bytes, above zero.
+pub(super) fn size<'de, D: Deserializer<'de>>(d: D) -> Result<u64, D::Error> {
+    let text = d.deserialize_str(Text(SIZE_HELP))?;
+    match parse_size(&text).map_err(D::Error::custom)? {
+        0 => Err(D::Error::custom("a size above zero is wanted")),
+        bytes => Ok(bytes),
+    }
+}
+
+/// An instant as RFC 3339, or none if the text is empty.
+pub(super) fn instant_or_none<'de, D: Deserializer<'de>>(d: D) -> Result<Option<Timestamp>, D::Error> {
+    const HELP: &str = "an instant as RFC 3339 is wanted, for instance \"2026-01-01T00:00:00Z\", or \"\"";
+    let text = d.deserialize_str(Text(HELP))?;
+    if text.is_empty() {
+        return Ok(None);
+    }
+    Timestamp::parse(&text).map(Some).map_err(|_| D::Error::custom(HELP))
+}
+
+/// A path, or none if the text is empty.
+pub(super) fn path_or_none<'de, D: Deserializer<'de>>(d: D) -> Result<Option<std::path::PathBuf>, D::Error> {
+    let text = d.deserialize_str(Text("a path as text is wanted, or \"\""))?;
+    Ok((!text.is_empty()).then(|| text.into()))
+}
+
+/// A whole number from `MIN` to `MAX`, never one that was rounded or made from something else.
+pub(super) fn whole<'de, D, T, const MIN: u64, const MAX: u64>(d: D) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: TryFrom<u64>,
+{
+    let wrong = || D::Error::custom(format!("a whole number from {MIN} to {MAX} is wanted"));
+    let number = u64::deserialize(d).map_err(|_| wrong())?;
+    if !(MIN..=MAX).contains(&number) {
+        return Err(wrong());
+    }
+    T::try_from(number).map_err(|_| wrong())
+}
+
+/// A share: above 0, at most 1.
+pub(super) fn share<'de, D: Deserializer<'de>>(d: D) -> Result<f64, D::Error> {
+    let wrong = || D::Error::custom("a share above 0 and at most 1.0 is wanted, for instance 0.5");
+    let share = f64::deserialize(d).map_err(|_| wrong())?;
+    if share > 0.0 && share <= 1.0 { Ok(share) } else { Err(wrong()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_span_is_a_whole_number_and_one_unit() {
+        for (text, ms) in [
+            ("250ms", 250),
+            ("0s", 0),
+            ("90s", 90_000),
+            ("15m", 900_000),
+            ("24h", 86_400_000),
+            ("7d", 604_800_000),
+        ] {
+            assert_eq!(parse_span(text), Ok(Duration::from_millis(ms)), "{text}");
+        }
+        for text in [
+            "", "15", "m", "1M", "1.5h", "-1h", "+1h", " 1h", "1h ", "1 h", "1h30m", "1hour", "1w", "1d!",
+            "１h",
+        ] {
+            assert_eq!(parse_span(text), Err(SPAN_HELP.to_owned()), "{text:?}");
+        }
+        for text in ["3651d", "18446744073709551615d"] {
+            assert!(parse_span(text).unwrap_err().contains("at most"), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_size_counts_in_steps_of_1024_and_says_so() {
+        for (text, bytes) in
+            [("7B", 7), ("1KiB", 1024), ("4GiB", 4 << 30), ("512MiB", 512 << 20), ("2TiB", 2 << 40)]
+        {
+            assert_eq!(parse_size(text), Ok(bytes), "{text}");
+        }
+        for text in ["", "4", "4G", "4GB", "4Gib", "1M", "1k", "4.5GiB", "-1B", "4 GiB"] {
+            assert_eq!(parse_size(text), Err(SIZE_HELP.to_owned()), "{text:?}");
+        }
+        assert!(parse_size("99999999TiB").unwrap_err().contains("at most"));
+    }
+
+    #[test]
+    fn a_span_shows_as_it_would_be_written() {
+        for text in ["250ms", "90s", "15m", "23h", "7d"] {
+            assert_eq!(show_span(parse_span(text).unwrap()), text);
+        }
+        assert_eq!(show_span(Duration::ZERO), "0ms");
+    }
+}
