@@ -1,1 +1,227 @@
-//! What has no output.
+//! What has no output: which stretches of time a pass looks at.
+//!
+//! Three cursors over `charged_at` see every charge three times: once its grace is over, at 6 hours and at 20 hours.
+//! Each stays `overlap` behind what could still change for it, so that what was committed late, or linked wrongly
+//! later, is found inside the window (P14, P15). Items with `failed_at` have a scan of their own without grace (P19).
+//! The stretches are planned by pure functions; `store::scan` looks. A crash means looking at a stretch again.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use crate::clock::Timestamp;
+use crate::provider::Providers;
+use crate::report::{Finding, Report};
+use crate::store::{DbError, Found, Grace, Scan, Store};
+
+/// When every charge is looked at again.
+const LATER_LOOKS: [(&str, Duration); 2] =
+    [("six_hours", Duration::from_secs(6 * 3600)), ("twenty_hours", Duration::from_secs(20 * 3600))];
+/// Charges further ahead than this are a finding; clocks may differ by less.
+const CLOCK_SKEW: Duration = Duration::from_secs(5 * 60);
+/// What an orphan gets that is opened late, from its opening to the end of doubt.
+const LATE: Duration = Duration::from_secs(2 * 3600);
+
+/// How detection is set.
+#[derive(Clone, Debug)]
+pub struct Rules {
+    /// How long a charge is left alone, where its provider's file names no grace.
+    pub grace: Duration,
+    /// How far a cursor stays behind what could still change.
+    pub overlap: Duration,
+    /// Charges before this are never looked at.
+    pub start_at: Option<Timestamp>,
+    /// Charges older than this are only counted, unless asked for; the first pass begins there.
+    pub backlog_age: Duration,
+    /// Charges in one statement.
+    pub chunk: u32,
+    /// From the charge to the end of the window (P15: 24 h).
+    pub window: Duration,
+    /// How long before the window's end the benefit of the doubt ends.
+    pub margin: Duration,
+}
+
+/// Graces by provider and model, the smallest and the largest of all.
+#[derive(Clone, Debug)]
+pub struct Graces {
+    default: Duration,
+    special: Vec<(String, Option<String>, Duration)>,
+}
+
+impl Graces {
+    /// The graces that are in force: a provider's own or the default, never above a third of its retention.
+    pub fn new(default: Duration, providers: &Providers) -> Self {
+        let mut special = Vec::new();
+        for provider in providers.iter() {
+            let cap =
+                |grace: Duration| provider.retention.map_or(grace, |retention| grace.min(retention / 3));
+            let own = cap(provider.grace.unwrap_or(default));
+            if own != default {
+                special.push((provider.name.clone(), None, own));
+            }
+            for (model, limits) in &provider.models {
+                special.push((provider.name.clone(), Some(model.clone()), cap(limits.grace)));
+            }
+        }
+        Self { default, special }
+    }
+
+    fn all(&self) -> impl Iterator<Item = Duration> {
+        self.special.iter().map(|(_, _, grace)| *grace).chain([self.default])
+    }
+
+    fn smallest(&self) -> Duration {
+        self.all().min().unwrap_or(self.default)
+    }
+
+    fn largest(&self) -> Duration {
+        self.all().max().unwrap_or(self.default)
+    }
+
+    fn before(&self, now: Timestamp) -> Vec<Grace> {
+        let special = self.special.iter();
+        special
+            .map(|(provider, model, grace)| Grace {
+                provider: provider.clone(),
+                model: model.clone(),
+                before: now - *grace,
+            })
+            .collect()
+    }
+
+    fn scan(&self, name: &'static str, after: Timestamp, until: Timestamp, now: Timestamp) -> Scan {
+        Scan { name, after, until, grace_before: now - self.default, graces: self.before(now) }
+    }
+}
+
+/// One stretch to look at, and where its cursor stands afterwards.
+#[derive(Clone, Debug)]
+pub struct Look {
+    /// The stretch.
+    pub scan: Scan,
+    /// Where the cursor moves to; none: this look has no cursor.
+    pub cursor: Option<Timestamp>,
+}
+
+/// The name of the scan over `failed_at`.
+pub const FAILED: &str = "failed";
+
+/// What `--since` asks for.
+#[derive(Clone, Copy, Debug)]
+pub struct Since {
+    /// Look again from here.
+    pub from: Timestamp,
+    /// Also open what is older than the backlog's age.
+    pub backlog: bool,
+}
+
+/// The looks of every pass, given where each cursor stands.
+pub fn plan(
+    rules: &Rules,
+    graces: &Graces,
+    cursor: impl Fn(&str) -> Option<Timestamp>,
+    now: Timestamp,
+) -> Vec<Look> {
+    let first = now - rules.backlog_age;
+    let begin = |name| {
+        let at = cursor(name).unwrap_or(first);
+        rules.start_at.map_or(at, |start_at| at.max(start_at))
+    };
+    let mut looks = vec![
+        Look { scan: graces.scan(FAILED, begin(FAILED), now, now), cursor: Some(now - rules.overlap) },
+        Look {
+            scan: graces.scan("grace", begin("grace"), now - graces.smallest(), now),
+            cursor: Some(now - graces.largest() - rules.overlap),
+        },
+    ];
+    for (name, age) in LATER_LOOKS {
+        let until = now - age;
+        looks.push(Look {
+            scan: graces.scan(name, begin(name), until, now),
+            cursor: Some(until - rules.overlap),
+        });
+    }
+    looks
+}
+
+/// What `--since` adds: the stretch to open, and the one before it that is only counted.
+pub fn plan_since(rules: &Rules, graces: &Graces, since: Since, now: Timestamp) -> (Look, Option<Scan>) {
+    let oldest = now - rules.backlog_age;
+    let until = now - graces.smallest();
+    let from = if since.backlog { since.from } else { since.from.max(oldest) };
+    let counted =
+        (!since.backlog && since.from < oldest).then(|| graces.scan("since", since.from, oldest, now));
+    (Look { scan: graces.scan("since", from, until, now), cursor: None }, counted)
+}
+
+/// How orphans are dated.
+pub fn dating(rules: &Rules, providers: &Providers) -> crate::store::Dating {
+    crate::store::Dating {
+        doubt: rules.window.saturating_sub(rules.margin),
+        window: rules.window,
+        late: LATE,
+        retentions: providers.iter().filter_map(|each| Some((each.name.clone(), each.retention?))).collect(),
+    }
+}
+
+/// The stretches that a pass at `now` looks at; tells the report what is too old to be opened, and what is odd.
+pub async fn looks(
+    store: &Store,
+    providers: &Providers,
+    rules: &Rules,
+    since: Option<Since>,
+    now: Timestamp,
+    report: &mut Report,
+) -> Result<Vec<Look>, DbError> {
+    let graces = Graces::new(rules.grace, providers);
+    let mut cursors = HashMap::new();
+    for name in [FAILED, "grace"].into_iter().chain(LATER_LOOKS.map(|(name, _)| name)) {
+        cursors.insert(name, store.cursor(name).await?);
+    }
+    let mut looks = plan(rules, &graces, |name| cursors.get(name).copied().flatten(), now);
+    if let Some(since) = since {
+        let (look, counted) = plan_since(rules, &graces, since, now);
+        looks.push(look);
+        if let Some(scan) = counted {
+            report.backlog = store.count_undelivered(&scan, rules.chunk).await?;
+        }
+    }
+    looks.retain(|look| look.scan.after < look.scan.until);
+    find_future_charges(store, now, report).await?;
+    Ok(looks)
+}
+
+/// Looks at all stretches and opens orphans.
+pub async fn detect(
+    store: &Store,
+    providers: &Providers,
+    rules: &Rules,
+    since: Option<Since>,
+    now: Timestamp,
+    report: &mut Report,
+) -> Result<(), DbError> {
+    let dating = dating(rules, providers);
+    for look in looks(store, providers, rules, since, now, report).await? {
+        let Found { opened, reopened } = store.scan(&look.scan, rules.chunk, &dating).await?;
+        report.opened += opened;
+        report.reopened += reopened;
+        if let Some(cursor) = look.cursor {
+            store.advance_cursor(look.scan.name, cursor, now).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn find_future_charges(store: &Store, now: Timestamp, report: &mut Report) -> Result<(), DbError> {
+    let ahead = store.charges_in_the_future(now + CLOCK_SKEW).await?;
+    if let Some(first) = ahead.first() {
+        let many = if ahead.len() > 100 { "more than 100".to_owned() } else { ahead.len().to_string() };
+        report.find(Finding {
+            kind: "charged_in_the_future",
+            about: format!("charge {first}"),
+            detail: format!(
+                "{many} charges have a charged_at that is still to come; they are looked at when it has come"
+            ),
+        });
+    }
+    Ok(())
+}

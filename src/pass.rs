@@ -1,1 +1,234 @@
-//! One trip of all due orphans through the pipeline.
+//! Joins the stages: one trip of all due orphans through the pipeline. The only room that knows them all.
+//!
+//! detect, then for every provider a lane of its own (`lane`), so that a slow or broken provider never starves the
+//! others: claim, and for each job a task (`job`) that asks, decides and carries out; what comes back is settled in
+//! batches. A dry run (`preview`) takes the same way, leaves no trace, and stops before carrying out.
+//!
+//! Promise: a pass ends when nothing is due that was due when it began; every claimed orphan is in exactly one bucket
+//! of its report. It takes no hint about what changed: it looks, decides, acts; the next pass is the retry.
+//! A crash leaves leases that run out and at most objects that no row names.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::Semaphore;
+
+use crate::brake;
+use crate::clock::Timestamp;
+use crate::config::{Prefer, Settings};
+use crate::detect::{self, Since};
+use crate::ops::stop::Stop;
+use crate::policy;
+use crate::provider::Providers;
+use crate::recovery::{self, Fetcher, Storage};
+use crate::report::{Report, Standing};
+use crate::store::{DbError, SettleRules, Store};
+
+mod job;
+mod lane;
+mod preview;
+
+/// How long what the brake holds is left alone before it is looked at again: a late output still closes it.
+const HELD_FOR: Duration = Duration::from_secs(60 * 60);
+
+/// What a pass works with; lives as long as the process.
+#[derive(Clone, Debug)]
+pub struct Parts {
+    /// The tables.
+    pub store: Store,
+    /// Whom to ask.
+    pub providers: Arc<Providers>,
+    /// Where files go.
+    pub storage: Arc<Storage>,
+    /// What fetches them.
+    pub fetcher: Arc<Fetcher>,
+    /// How it is set.
+    pub rules: Rules,
+}
+
+/// How passes are set.
+#[derive(Clone, Debug)]
+pub struct Rules {
+    /// What to look for.
+    pub detect: detect::Rules,
+    /// What the platform has chosen.
+    pub policy: policy::Limits,
+    /// When to stop.
+    pub brake: brake::Limits,
+    /// Orphans claimed at once.
+    pub batch: u32,
+    /// How long a claim lasts.
+    pub lease: Duration,
+    /// Files fetched at the same time.
+    pub copies: usize,
+    /// Nothing new is begun after this.
+    pub max_duration: Option<Duration>,
+}
+
+impl Rules {
+    /// As the settings say.
+    pub fn new(settings: &Settings) -> Self {
+        Self {
+            detect: detect::Rules {
+                grace: settings.detect.grace,
+                overlap: settings.detect.overlap,
+                start_at: settings.detect.start_at,
+                backlog_age: settings.detect.backlog_age,
+                chunk: settings.detect.chunk,
+                window: settings.window.length,
+                margin: settings.window.margin,
+            },
+            policy: policy::Limits {
+                unknown_job_grace: settings.detect.unknown_job_grace,
+                prefer_refund: settings.recovery.prefer == Prefer::Refund,
+            },
+            brake: brake::Limits {
+                refunds_per_hour: settings.brake.max_refunds_per_hour,
+                refunds_per_day: settings.brake.max_refunds_per_day,
+                credits_per_hour: settings.brake.max_credits_per_hour,
+                credits_per_day: settings.brake.max_credits_per_day,
+                refunds_per_hour_per_provider: settings.brake.max_refunds_per_hour_per_provider,
+            },
+            batch: settings.pass.batch,
+            lease: settings.pass.lease,
+            copies: settings.recovery.concurrency,
+            max_duration: settings.pass.max_duration,
+        }
+    }
+}
+
+/// The limits of one copy, as the settings say.
+pub fn copy_limits(settings: &Settings) -> recovery::Limits {
+    recovery::Limits {
+        max_bytes: settings.recovery.max_bytes,
+        time_budget: settings.recovery.time_budget,
+        allow_loopback: settings.recovery.allow_loopback,
+        ..recovery::Limits::default()
+    }
+}
+
+/// What one pass is asked to do.
+#[derive(Clone, Debug)]
+pub struct Orders {
+    /// `run` or `schedule`.
+    pub mode: &'static str,
+    /// Stop before carrying out, and leave no trace.
+    pub dry_run: bool,
+    /// Look again at charges from here on.
+    pub since: Option<Since>,
+    /// The wish to stop.
+    pub stop: Stop,
+}
+
+/// What the tasks of one pass share.
+#[derive(Debug)]
+struct Pass {
+    parts: Parts,
+    settle: SettleRules,
+    copies: Arc<Semaphore>,
+    due_by: Timestamp,
+    deadline: Option<Instant>,
+    stop: Stop,
+}
+
+impl Pass {
+    /// Whether to begin nothing new.
+    fn is_ending(&self) -> bool {
+        self.stop.requested() || self.deadline.is_some_and(|deadline| Instant::now() >= deadline)
+    }
+}
+
+/// Runs one pass. `progress` is told how many orphans have been looked at, as they are.
+///
+/// # Errors
+/// The database cannot be worked with. What was committed stays; the pass's row says that it failed.
+pub async fn run(
+    parts: &Parts,
+    orders: Orders,
+    progress: impl Fn(u64) + Send + Sync + 'static,
+) -> Result<Report, DbError> {
+    if orders.dry_run {
+        return preview::run(parts, &orders).await;
+    }
+    let (pass_id, started_at) = parts.store.begin_pass(orders.mode).await?;
+    let mut report = Report { pass_id: Some(pass_id), started_at: Some(started_at), ..Report::default() };
+    let result = work(parts, orders, pass_id, started_at, &mut report, Arc::new(progress)).await;
+    let finished_at = parts.store.now().await?;
+    report.finished_at = Some(finished_at);
+    let outcome = match (&result, report.stopped_early) {
+        (Err(_), _) => "failed",
+        (Ok(()), true) => "stopped",
+        (Ok(()), false) => "done",
+    };
+    if result.is_ok() {
+        report.unresolved =
+            Standing::new(&parts.store.unresolved(finished_at).await?, &parts.store.brake().await?);
+    }
+    // A report is plain data: it always has a JSON form.
+    let json = serde_json::to_string(&report).unwrap_or_default();
+    let noted = parts.store.finish_pass(pass_id, finished_at, outcome, &json).await;
+    result.and(noted).map(|()| report)
+}
+
+type Progress = Arc<dyn Fn(u64) + Send + Sync>;
+
+async fn work(
+    parts: &Parts,
+    orders: Orders,
+    pass_id: i64,
+    started_at: Timestamp,
+    report: &mut Report,
+    progress: Progress,
+) -> Result<(), DbError> {
+    let store = &parts.store;
+    detect::detect(store, &parts.providers, &parts.rules.detect, orders.since, started_at, report).await?;
+    let deadline = parts.rules.max_duration.and_then(|duration| Instant::now().checked_add(duration));
+    let mut due_by = store.now().await?.max(started_at);
+    loop {
+        let pass = Arc::new(Pass {
+            parts: parts.clone(),
+            settle: SettleRules {
+                brake: parts.rules.brake,
+                dating: detect::dating(&parts.rules.detect, &parts.providers),
+                held_for: HELD_FOR,
+                pass_id: Some(pass_id),
+                decided_by: "makegood".to_owned(),
+            },
+            copies: Arc::new(Semaphore::new(parts.rules.copies)),
+            due_by,
+            deadline,
+            stop: orders.stop.clone(),
+        });
+        let relinked = report.total("relink");
+        lanes(&pass, report, &progress).await?;
+        if pass.is_ending() {
+            report.stopped_early = !store.due_providers(due_by).await?.is_empty();
+            return Ok(());
+        }
+        // An output that was put back may have bared the item it was taken from: that one is due now.
+        if report.total("relink") == relinked {
+            return Ok(());
+        }
+        due_by = store.now().await?;
+    }
+}
+
+/// Runs a lane for every provider that has something due, side by side.
+async fn lanes(pass: &Arc<Pass>, report: &mut Report, progress: &Progress) -> Result<(), DbError> {
+    let mut lanes = tokio::task::JoinSet::new();
+    for (provider, _) in pass.parts.store.due_providers(pass.due_by).await? {
+        lanes.spawn(lane::run(Arc::clone(pass), provider, Arc::clone(progress)));
+    }
+    let mut failed = None;
+    while let Some(lane) = lanes.join_next().await {
+        match lane {
+            Ok((lane_report, result)) => {
+                report.merge(lane_report);
+                failed = failed.or(result.err());
+            }
+            // A lane never panics by design; should one, let the process say so rather than go on half.
+            Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+        }
+    }
+    failed.map_or(Ok(()), Err)
+}

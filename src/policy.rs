@@ -1,1 +1,429 @@
-//! What is owed.
+#![doc = include_str!("policy.md")]
+//!
+//! [`decide`] is the table above as a plain function: no clock, no pool, no await. Every choice that moves
+//! money is made here or in [`after_recovery`]; what carries a decision out has none left. What is refunded
+//! where is `refund`'s, whether the brake is on is `brake`'s.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::charge::{Bucket, Item, WHOLE_CHARGE};
+use crate::clock::Timestamp;
+use crate::evidence::{Doubt, Evidence, FailureClass, Source, Verdict};
+use crate::facts::{Delivery, Facts, Record};
+
+mod waits;
+
+#[cfg(test)]
+mod table;
+#[cfg(test)]
+mod tests;
+
+pub use waits::{Patience, next_look};
+
+/// Questions that must have been asked before a refund without proof.
+pub const QUESTIONS_MIN: i64 = 3;
+/// The time that those questions must span.
+pub const QUESTIONS_SPAN: Duration = Duration::from_secs(30 * 60);
+
+/// What the platform has chosen.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Younger than this, a job that nobody knows may still appear (rules 4 and 11).
+    pub unknown_job_grace: Duration,
+    /// Refund also where the file could be had (rule 5, `[recovery] prefer`).
+    pub prefer_refund: bool,
+}
+
+/// What is to be done about an orphan, why, and by which rule of the table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Decision {
+    /// What is to be done.
+    pub action: Action,
+    /// Why.
+    pub reason: Reason,
+    /// The rule that matched, 1 to 16.
+    pub rule: u8,
+}
+
+/// What is to be done about an orphan.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Give the credits back.
+    Refund,
+    /// Bring the output home.
+    Recover(Pick),
+    /// Put a stored output back where it belongs.
+    Relink {
+        /// The output's id at the platform.
+        output_id: String,
+    },
+    /// Look again later.
+    Wait,
+    /// Nothing is owed.
+    Close,
+    /// A person has to look.
+    Hold,
+}
+
+/// Which of the offered files is the item's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pick {
+    /// This one of [`Evidence::outputs`].
+    Offer(usize),
+    /// The nth of those offered that is not stored for the job yet: the provider does not say which is which.
+    Unclaimed(usize),
+}
+
+impl Action {
+    /// As the database, the logs and the metrics spell it.
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Refund => "refund",
+            Self::Recover(_) => "recover",
+            Self::Relink { .. } => "relink",
+            Self::Wait => "wait",
+            Self::Close => "close",
+            Self::Hold => "hold",
+        }
+    }
+}
+
+/// Spells an enum once, for code, database, logs and metrics.
+macro_rules! reasons {
+    ($($(#[$doc:meta])* $name:ident = $word:literal,)*) => {
+        /// Why a decision was taken. Spelled alike in code, database, logs and metrics.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        pub enum Reason { $($(#[$doc])* #[serde(rename = $word)] $name,)* }
+
+        impl Reason {
+            /// All of them.
+            pub const ALL: &[Self] = &[$(Self::$name,)*];
+
+            /// As the database, the logs and the metrics spell it.
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$name => $word,)* }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// The output is where it belongs.
+    Delivered = "delivered",
+    /// The platform has refunded it.
+    AlreadyRefunded = "already_refunded",
+    /// The output hung on another item, or on none.
+    Misattributed = "misattributed",
+    /// Two items claim one output of one job.
+    DuplicateJob = "duplicate_job",
+    /// It was never submitted (P02).
+    NoProviderJob = "no_provider_job",
+    /// It may be about to be submitted.
+    MaybeNotSubmittedYet = "maybe_not_submitted_yet",
+    /// The provider offers the file.
+    OutputAvailable = "output_available",
+    /// The model's server broke.
+    ServerError = "server_error",
+    /// It waited too long at the provider.
+    QueueTimeout = "queue_timeout",
+    /// It was refused for its content after the charge.
+    ContentSafety = "content_safety",
+    /// The provider answered its own protocol wrongly.
+    MalformedResponse = "malformed_response",
+    /// It failed, and the provider does not say why.
+    ProviderError = "provider_error",
+    /// The user cancelled, the provider completed it all the same, the files are gone (P11).
+    CompletedAfterCancel = "completed_after_cancel",
+    /// The provider has dropped the file (P18).
+    OutputExpired = "output_expired",
+    /// The job succeeded without this output.
+    MissingOutput = "missing_output",
+    /// It was cancelled at the provider.
+    ProviderCancelled = "provider_cancelled",
+    /// The platform recorded a failure (P19).
+    ReportedFailed = "reported_failed",
+    /// The provider may not show the job yet.
+    MaybeNotVisibleYet = "maybe_not_visible_yet",
+    /// The provider knows no such job (P17).
+    NeverReturned = "never_returned",
+    /// It is queued or running.
+    StillRunning = "still_running",
+    /// It was still queued or running at the end.
+    TimedOut = "timed_out",
+    /// No answer.
+    Unreachable = "unreachable",
+    /// Asked too often.
+    RateLimited = "rate_limited",
+    /// Our key was refused.
+    Unauthorized = "unauthorized",
+    /// No rule can read the answer.
+    Unreadable = "unreadable",
+    /// There is no file for the provider.
+    UnknownProvider = "unknown_provider",
+    /// Nothing could be told until the end.
+    Unconfirmed = "unconfirmed",
+    /// The copy failed and is tried again.
+    RecoveryRetry = "recovery_retry",
+    /// The copy failed until the end.
+    RecoveryFailed = "recovery_failed",
+    /// The brake is on.
+    Brake = "brake",
+    /// The balance row is missing or there are several.
+    NoBalance = "no_balance",
+    /// The charge has no items, or they do not add up to what was drawn.
+    ItemsMismatch = "items_mismatch",
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl From<FailureClass> for Reason {
+    fn from(class: FailureClass) -> Self {
+        match class {
+            FailureClass::ServerError => Self::ServerError,
+            FailureClass::QueueTimeout => Self::QueueTimeout,
+            FailureClass::ContentSafety => Self::ContentSafety,
+            FailureClass::MalformedResponse => Self::MalformedResponse,
+            FailureClass::ProviderError => Self::ProviderError,
+        }
+    }
+}
+
+impl From<Doubt> for Reason {
+    fn from(doubt: Doubt) -> Self {
+        match doubt {
+            Doubt::Unreachable => Self::Unreachable,
+            Doubt::RateLimited => Self::RateLimited,
+            Doubt::Unauthorized => Self::Unauthorized,
+            Doubt::Unreadable => Self::Unreadable,
+            Doubt::UnknownProvider => Self::UnknownProvider,
+        }
+    }
+}
+
+const fn rule(rule: u8, action: Action, reason: Reason) -> Decision {
+    Decision { action, reason, rule }
+}
+
+/// Whether the provider's word would change anything: the rules that come before it may settle the case alone.
+pub fn needs_evidence(facts: &Facts, limits: &Limits, now: Timestamp) -> bool {
+    decide_from_record(facts, limits, now).is_none()
+}
+
+/// The table: what is owed for one item, given what is known at `now`.
+///
+/// `evidence` is none where there was nobody to ask; rules 1 to 4 need none.
+pub fn decide(facts: &Facts, evidence: Option<&Evidence>, limits: &Limits, now: Timestamp) -> Decision {
+    let decision = decide_from_record(facts, limits, now).unwrap_or_else(|| match evidence {
+        Some(evidence) => decide_from_evidence(facts, evidence, limits, now),
+        // Nobody was asked although somebody should have been: that is "could not tell" and counts as no question.
+        None => rule(13, Action::Wait, Reason::Unreachable),
+    });
+    match decision.action {
+        Action::Refund if !balances_are_clear(&facts.record) => rule(16, Action::Hold, Reason::NoBalance),
+        Action::Refund
+        | Action::Recover(_)
+        | Action::Relink { .. }
+        | Action::Wait
+        | Action::Close
+        | Action::Hold => decision,
+    }
+}
+
+/// Rules 14 and 15: what is owed when the copy failed. `gone`: the provider says that the file is no more.
+pub fn after_recovery(facts: &Facts, gone: bool, now: Timestamp) -> Decision {
+    let decision = if gone {
+        rule(14, Action::Refund, Reason::OutputExpired)
+    } else if doubt_is_over(facts, now) {
+        rule(15, Action::Refund, Reason::RecoveryFailed)
+    } else {
+        rule(15, Action::Wait, Reason::RecoveryRetry)
+    };
+    if decision.action == Action::Refund && !balances_are_clear(&facts.record) {
+        return rule(16, Action::Hold, Reason::NoBalance);
+    }
+    decision
+}
+
+/// Rules 1 to 4, and the charges that cannot be judged at all.
+fn decide_from_record(facts: &Facts, limits: &Limits, now: Timestamp) -> Option<Decision> {
+    let record = &facts.record;
+    match &record.delivery {
+        Delivery::Delivered { .. } => return Some(rule(1, Action::Close, Reason::Delivered)),
+        Delivery::Misplaced { .. } | Delivery::Missing => {}
+    }
+    if record.refunded_elsewhere.item {
+        return Some(rule(2, Action::Close, Reason::AlreadyRefunded));
+    }
+    if record.refunded_elsewhere.whole_charge {
+        return Some(rule(2, Action::Hold, Reason::AlreadyRefunded));
+    }
+    match &record.delivery {
+        Delivery::Misplaced { claimed: true, .. } => {
+            return Some(rule(3, Action::Hold, Reason::DuplicateJob));
+        }
+        Delivery::Misplaced { output_id, claimed: false, .. } if !record.rival => {
+            return Some(rule(3, Action::Relink { output_id: output_id.clone() }, Reason::Misattributed));
+        }
+        Delivery::Misplaced { .. } | Delivery::Delivered { .. } | Delivery::Missing => {}
+    }
+    // Two claims to one output, stored or not: nothing is fetched or refunded for either.
+    if record.rival {
+        return Some(rule(3, Action::Hold, Reason::DuplicateJob));
+    }
+    let Some(item) = judgeable(record) else {
+        let its_items_came = facts.orphan.item.output_index == WHOLE_CHARGE && adds_up(record);
+        let action = if its_items_came { Action::Close } else { Action::Hold };
+        return Some(rule(16, action, Reason::ItemsMismatch));
+    };
+    if item.job.is_none() {
+        let waited = now.since(record.charge.charged_at) >= limits.unknown_job_grace;
+        return Some(if item.failed_at.is_some() || waited {
+            rule(4, Action::Refund, Reason::NoProviderJob)
+        } else {
+            rule(4, Action::Wait, Reason::MaybeNotSubmittedYet)
+        });
+    }
+    None
+}
+
+/// Rules 5 to 13.
+fn decide_from_evidence(facts: &Facts, evidence: &Evidence, limits: &Limits, now: Timestamp) -> Decision {
+    let reported_failed = facts.record.item.as_ref().is_some_and(|item| item.failed_at.is_some());
+    let offered = offered(facts, evidence);
+    let ended = match evidence.verdict {
+        Verdict::Succeeded | Verdict::Failed | Verdict::Cancelled => true,
+        Verdict::Queued | Verdict::Running | Verdict::UnknownJob | Verdict::CouldNotTell(_) => false,
+    };
+    if let Offered::File(pick) = offered
+        && (ended || now >= facts.orphan.refund_by)
+    {
+        let action = if limits.prefer_refund { Action::Refund } else { Action::Recover(pick) };
+        return rule(5, action, Reason::OutputAvailable);
+    }
+    if let Offered::Failed(class) = offered {
+        return rule(6, Action::Refund, class.into());
+    }
+    match evidence.verdict {
+        Verdict::Failed => rule(6, Action::Refund, evidence.class.map_or(Reason::ProviderError, Into::into)),
+        Verdict::Succeeded if evidence.outputs_gone => {
+            if facts.record.charge.cancelled_at.is_some() {
+                rule(7, Action::Close, Reason::CompletedAfterCancel)
+            } else {
+                rule(7, Action::Refund, Reason::OutputExpired)
+            }
+        }
+        Verdict::Succeeded => rule(8, Action::Refund, Reason::MissingOutput),
+        Verdict::Cancelled => rule(9, Action::Refund, Reason::ProviderCancelled),
+        Verdict::UnknownJob | Verdict::Queued | Verdict::Running | Verdict::CouldNotTell(_)
+            if reported_failed =>
+        {
+            rule(10, Action::Refund, Reason::ReportedFailed)
+        }
+        Verdict::UnknownJob => {
+            if now.since(facts.record.charge.charged_at) < limits.unknown_job_grace {
+                rule(11, Action::Wait, Reason::MaybeNotVisibleYet)
+            } else {
+                rule(11, Action::Refund, Reason::NeverReturned)
+            }
+        }
+        Verdict::Queued | Verdict::Running => {
+            if doubt_is_over(facts, now) {
+                rule(12, Action::Refund, Reason::TimedOut)
+            } else {
+                rule(12, Action::Wait, Reason::StillRunning)
+            }
+        }
+        Verdict::CouldNotTell(doubt) => {
+            if doubt_is_over(facts, now) {
+                rule(13, Action::Refund, Reason::Unconfirmed)
+            } else {
+                rule(13, Action::Wait, doubt.into())
+            }
+        }
+    }
+}
+
+/// Past refund_by, and asked often and long enough: a first look after an outage of ours refunds nothing unasked.
+/// The question that was just answered counts.
+fn doubt_is_over(facts: &Facts, now: Timestamp) -> bool {
+    let orphan = &facts.orphan;
+    let asked_long_enough = orphan.first_asked_at.is_some_and(|first| now.since(first) >= QUESTIONS_SPAN);
+    now >= orphan.refund_by && orphan.questions + 1 >= QUESTIONS_MIN && asked_long_enough
+}
+
+/// What the answer says about this item's file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Offered {
+    File(Pick),
+    Failed(FailureClass),
+    Nothing,
+}
+
+fn offered(facts: &Facts, evidence: &Evidence) -> Offered {
+    let Some(job) = facts.record.item.as_ref().and_then(|item| item.job.as_ref()) else {
+        return Offered::Nothing;
+    };
+    let as_offered = |nth: usize| match &evidence.outputs[nth].source {
+        Source::Url { .. } | Source::Inline { .. } => Offered::File(Pick::Offer(nth)),
+        Source::Failed { class, .. } => Offered::Failed(*class),
+    };
+    // Named: the provider says which is which.
+    if let Some(nth) = evidence.outputs.iter().position(|offer| offer.index == Some(job.output_index)) {
+        return as_offered(nth);
+    }
+    let unnamed = || evidence.outputs.iter().enumerate().filter(|(_, offer)| offer.index.is_none());
+    let files: Vec<usize> = unnamed()
+        .filter(|(_, offer)| !matches!(offer.source, Source::Failed { .. }))
+        .map(|(nth, _)| nth)
+        .collect();
+    // Unnamed and complete: in order.
+    let share = &facts.share;
+    if files.len() >= share.items {
+        return files.get(share.rank).map_or(Offered::Nothing, |nth| Offered::File(Pick::Offer(*nth)));
+    }
+    // A job at work may still add to its list.
+    if matches!(evidence.verdict, Verdict::Queued | Verdict::Running) {
+        return Offered::Nothing;
+    }
+    // Fewer than the items: what is stored already is nobody's, the rest goes to open items in order.
+    if share.open_rank < files.len().saturating_sub(share.stored.len()) {
+        return Offered::File(Pick::Unclaimed(share.open_rank));
+    }
+    unnamed()
+        .find_map(|(_, offer)| match &offer.source {
+            Source::Failed { class, .. } => Some(Offered::Failed(*class)),
+            Source::Url { .. } | Source::Inline { .. } => None,
+        })
+        .unwrap_or(Offered::Nothing)
+}
+
+/// The item, if the charge can be judged: it has items, none below zero, and they add up to what was drawn.
+fn judgeable(record: &Record) -> Option<&Item> {
+    record.item.as_ref().filter(|_| adds_up(record))
+}
+
+fn adds_up(record: &Record) -> bool {
+    let drawn = record.charge.drawn;
+    let items = record.items;
+    items.count > 0
+        && !items.negative
+        && drawn.subscription >= 0
+        && drawn.wallet >= 0
+        && items.credits == drawn.total()
+}
+
+/// Rule 16: every bucket that the charge drew from has exactly one balance row.
+fn balances_are_clear(record: &Record) -> bool {
+    let rows = |bucket| match bucket {
+        Bucket::Subscription => record.balance_rows.subscription,
+        Bucket::Wallet => record.balance_rows.wallet,
+    };
+    Bucket::ALL.into_iter().all(|bucket| record.charge.drawn.of(bucket) <= 0 || rows(bucket) == 1)
+}

@@ -1,1 +1,229 @@
-//! What this pass did.
+//! What a pass did: every claimed orphan lands in exactly one bucket.
+//!
+//! Log line, terminal table, status page and exit code are views of a [`Report`]. It counts what was settled, as it
+//! was settled; what metrics and alerts rest on is read from the database instead (`ops::metrics`).
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use serde::Serialize;
+
+use crate::clock::Timestamp;
+use crate::store::{BrakeState, Unresolved};
+
+/// The report of one pass.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Report {
+    /// The pass's row; none for a dry run, which leaves no row.
+    pub pass_id: Option<i64>,
+    /// Nothing was carried out.
+    pub dry_run: bool,
+    /// When it began.
+    pub started_at: Option<Timestamp>,
+    /// When it ended.
+    pub finished_at: Option<Timestamp>,
+    /// It ended before everything due was looked at: asked to stop, or out of time.
+    pub stopped_early: bool,
+    /// Orphans that were found.
+    pub opened: u64,
+    /// Orphans that look undelivered again.
+    pub reopened: u64,
+    /// Undelivered items older than the backlog's age, only counted (`--backlog` opens them).
+    pub backlog: u64,
+    /// Orphans that were claimed: the sum of all buckets below.
+    pub claimed: u64,
+    /// What became of them: action, then reason, then how many.
+    pub outcomes: BTreeMap<&'static str, BTreeMap<String, u64>>,
+    /// Credits given back, in the platform's smallest unit.
+    pub refunded_credits: i64,
+    /// Bytes brought home.
+    pub recovered_bytes: u64,
+    /// Questions asked, by provider and by what the answer said.
+    pub questions: BTreeMap<String, BTreeMap<&'static str, u64>>,
+    /// What a person should look at.
+    pub findings: Vec<Finding>,
+    /// Findings beyond the first hundred.
+    pub findings_left_out: u64,
+    /// What is open and held after the pass.
+    pub unresolved: Standing,
+}
+
+/// What is open and held after a pass.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Standing {
+    /// Waiting for an answer or a file.
+    pub open: u64,
+    /// Waiting for a person.
+    pub held: u64,
+    /// Held by the brake.
+    pub held_by_brake: u64,
+    /// Not made good within 24 hours (P24).
+    pub past_window: u64,
+    /// When the oldest of them was charged.
+    pub oldest_charged_at: Option<Timestamp>,
+    /// Why the brake is on, if it is.
+    pub brake: Option<String>,
+}
+
+/// Something a person should look at.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// Its kind: a reason's word, or `unreadable_row`, `refused_row`, `charged_in_the_future`, `key_refused`.
+    pub kind: &'static str,
+    /// What it is about.
+    pub about: String,
+    /// What is wrong and what to do.
+    pub detail: String,
+}
+
+const FINDINGS_MAX: usize = 100;
+
+impl Report {
+    /// Puts one claimed orphan into its bucket.
+    pub fn add(&mut self, action: &'static str, reason: &str) {
+        self.claimed += 1;
+        *self.outcomes.entry(action).or_default().entry(reason.to_owned()).or_default() += 1;
+    }
+
+    /// Counts one question.
+    pub fn asked(&mut self, provider: &str, verdict: &'static str) {
+        *self.questions.entry(provider.to_owned()).or_default().entry(verdict).or_default() += 1;
+    }
+
+    /// Notes something a person should look at.
+    pub fn find(&mut self, finding: Finding) {
+        if self.findings.contains(&finding) {
+            return;
+        }
+        if self.findings.len() < FINDINGS_MAX {
+            self.findings.push(finding);
+        } else {
+            self.findings_left_out += 1;
+        }
+    }
+
+    /// How many orphans ended in one kind of action.
+    pub fn total(&self, action: &str) -> u64 {
+        self.outcomes.get(action).map_or(0, |reasons| reasons.values().sum())
+    }
+
+    /// Adds what another lane of the same pass did.
+    pub fn merge(&mut self, other: Self) {
+        self.claimed += other.claimed;
+        for (action, reasons) in other.outcomes {
+            for (reason, count) in reasons {
+                *self.outcomes.entry(action).or_default().entry(reason).or_default() += count;
+            }
+        }
+        for (provider, verdicts) in other.questions {
+            for (verdict, count) in verdicts {
+                *self.questions.entry(provider.clone()).or_default().entry(verdict).or_default() += count;
+            }
+        }
+        self.refunded_credits = self.refunded_credits.saturating_add(other.refunded_credits);
+        self.recovered_bytes += other.recovered_bytes;
+        self.stopped_early |= other.stopped_early;
+        self.findings_left_out += other.findings_left_out;
+        for finding in other.findings {
+            self.find(finding);
+        }
+    }
+
+    /// Done, but not all is well: orphans are past their window or held by the brake (exit code 3).
+    pub const fn needs_a_person(&self) -> bool {
+        self.unresolved.past_window > 0 || self.unresolved.held_by_brake > 0
+    }
+
+    /// For a person: a few lines, the important first.
+    pub fn to_text(&self) -> String {
+        let mut text = String::new();
+        let title = if self.dry_run { "Dry run: nothing was carried out." } else { "Pass done." };
+        let title =
+            if self.stopped_early { "Pass stopped early; the rest is for the next one." } else { title };
+        let _ = writeln!(text, "{title}");
+        let _ = writeln!(
+            text,
+            "  found      {} new orphans, {} that look undelivered again",
+            self.opened, self.reopened
+        );
+        if self.backlog > 0 {
+            let _ = writeln!(
+                text,
+                "  backlog    {} undelivered items are too old to be touched without --backlog",
+                self.backlog
+            );
+        }
+        let _ = writeln!(text, "  looked at  {} orphans", self.claimed);
+        for (action, reasons) in &self.outcomes {
+            let each: Vec<String> =
+                reasons.iter().map(|(reason, count)| format!("{reason} {count}")).collect();
+            let _ = writeln!(text, "  {action:<10} {} ({})", self.total(action), each.join(", "));
+        }
+        if self.refunded_credits > 0 {
+            let _ = writeln!(text, "  credits    {} given back", self.refunded_credits);
+        }
+        if self.recovered_bytes > 0 {
+            let _ = writeln!(text, "  files      {} bytes brought home", self.recovered_bytes);
+        }
+        for (provider, verdicts) in &self.questions {
+            let each: Vec<String> =
+                verdicts.iter().map(|(verdict, count)| format!("{verdict} {count}")).collect();
+            let _ = writeln!(text, "  asked      {provider}: {}", each.join(", "));
+        }
+        let standing = &self.unresolved;
+        let _ = writeln!(text, "  left       {} open, {} held", standing.open, standing.held);
+        if standing.past_window > 0 {
+            let _ = writeln!(
+                text,
+                "  LATE       {} orphans are past their 24 hours: `makegood report` lists them",
+                standing.past_window
+            );
+        }
+        if let Some(why) = &standing.brake {
+            let _ = writeln!(
+                text,
+                "  BRAKE ON   {why}; {} refunds are held until `makegood brake release --by WHO --reason WHY`",
+                standing.held_by_brake
+            );
+        }
+        for finding in &self.findings {
+            let _ = writeln!(text, "  look at    {} {}: {}", finding.kind, finding.about, finding.detail);
+        }
+        if self.findings_left_out > 0 {
+            let _ = writeln!(text, "             and {} more", self.findings_left_out);
+        }
+        text
+    }
+}
+
+impl Standing {
+    /// Adds up what the database says.
+    pub fn new(unresolved: &[Unresolved], brake: &BrakeState) -> Self {
+        let sum = |of: &dyn Fn(&Unresolved) -> bool| -> u64 {
+            unresolved.iter().filter(|each| of(each)).map(|each| each.orphans).sum()
+        };
+        Self {
+            open: sum(&|each| each.state == "open"),
+            held: sum(&|each| each.state == "held"),
+            held_by_brake: sum(&|each| each.state == "held" && each.reason == "brake"),
+            past_window: unresolved.iter().map(|each| each.past_window).sum(),
+            oldest_charged_at: unresolved.iter().map(|each| each.oldest_charged_at).min(),
+            brake: brake.engaged_at.map(|_| brake.reason.clone().unwrap_or_default()),
+        }
+    }
+}
+
+/// An error with its causes, each said once.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let words = error.to_string();
+        if !text.contains(&words) {
+            text.push_str(": ");
+            text.push_str(&words);
+        }
+        cause = error.source();
+    }
+    text
+}

@@ -11,6 +11,7 @@ mod demo;
 mod explain;
 mod migrate;
 mod output;
+mod parts;
 mod provider;
 mod report;
 mod run;

@@ -4,6 +4,7 @@
 //! error.
 
 use std::io::{self, IsTerminal, Write};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use clap::ValueEnum;
 
@@ -20,6 +21,38 @@ impl OutputFormat {
     /// What was asked for; otherwise text on a terminal and JSON elsewhere.
     pub fn or_by_terminal(asked: Option<Self>) -> Self {
         asked.unwrap_or_else(|| if io::stdout().is_terminal() { Self::Text } else { Self::Json })
+    }
+}
+
+/// A line on a terminal that counts while a pass is at work; nothing anywhere else.
+#[derive(Debug)]
+pub struct Progress {
+    shown: bool,
+    settled: AtomicU64,
+}
+
+impl Progress {
+    /// Shown only where a person reads along.
+    pub fn on_terminal(format: OutputFormat) -> Self {
+        let shown = format == OutputFormat::Text && io::stdout().is_terminal() && io::stderr().is_terminal();
+        Self { shown, settled: AtomicU64::new(0) }
+    }
+
+    /// So many more are settled.
+    pub fn add(&self, settled: u64) {
+        let total = self.settled.fetch_add(settled, Ordering::Relaxed) + settled;
+        if self.shown {
+            // Nobody needs to know that a progress line could not be written.
+            let _ = write!(io::stderr().lock(), "\r  {total} orphans looked at ");
+        }
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        if self.shown && self.settled.load(Ordering::Relaxed) > 0 {
+            let _ = write!(io::stderr().lock(), "\r{:40}\r", "");
+        }
     }
 }
 

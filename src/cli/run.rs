@@ -2,10 +2,14 @@
 
 use std::time::Duration;
 
-use super::output::OutputFormat;
+use super::output::{OutputFormat, Progress, print};
+use super::parts::{open_parts, pass_failed};
 use super::values::{Since, positive_span};
-use super::{Failure, Outcome};
+use super::{Exit, Outcome};
 use crate::config::Settings;
+use crate::detect;
+use crate::ops::stop::Stop;
+use crate::pass::{self, Orders};
 
 #[expect(clippy::doc_markdown, reason = "clap prints these comments as they are")]
 /// One pass: make good every orphan that is due, then exit.
@@ -34,7 +38,26 @@ pub struct Args {
 ///
 /// # Errors
 /// What ends the process.
-#[expect(clippy::unused_async, reason = "the body is to be filled")]
-pub async fn run(_args: Args, _settings: Settings) -> Outcome {
-    Err(Failure::from("TO FILL: run"))
+pub async fn run(args: Args, settings: Settings) -> Outcome {
+    let format = OutputFormat::or_by_terminal(args.output);
+    let mut parts = open_parts(&settings).await?;
+    if let Some(duration) = args.max_duration {
+        parts.rules.max_duration = Some(duration);
+    }
+    let now = parts.store.now().await?;
+    let orders = Orders {
+        mode: "run",
+        dry_run: args.dry_run,
+        since: args.since.map(|since| detect::Since { from: since.at(now), backlog: args.backlog }),
+        stop: Stop::on_signals()?,
+    };
+    let progress = Progress::on_terminal(format);
+    let result = pass::run(&parts, orders, move |settled| progress.add(settled)).await;
+    let report = result.map_err(|error| pass_failed(&error))?;
+    print(&match format {
+        OutputFormat::Text => report.to_text(),
+        OutputFormat::Json => serde_json::to_string(&report)?,
+    })?;
+    parts.store.close().await;
+    Ok(if report.needs_a_person() { Exit::Attention } else { Exit::Done })
 }

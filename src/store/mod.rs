@@ -1,1 +1,105 @@
-//! The only room that knows sqlx.
+//! The only room that knows sqlx: what is read, what is written, and in which transaction.
+//!
+//! `db` runs one statement on either database, `statements` lists them all, `migrations` makes the tables.
+//! The rest follows a charge: `scan` finds and opens orphans, `claim` leases them and reads the facts, `settle` is
+//! the one transaction that moves money, `brakes` keeps the brake, `totals` counts for people and metrics.
+//! A crash anywhere leaves what was committed; the next pass does the rest.
+
+use std::time::Duration;
+
+use crate::clock::{Clock, Timestamp};
+
+mod brakes;
+mod claim;
+pub mod db;
+mod migrations;
+mod scan;
+mod settle;
+mod statements;
+mod totals;
+
+pub use brakes::BrakeState;
+pub use claim::{Case, Claimed};
+pub use db::DbError;
+pub use migrations::MigrateError;
+pub use scan::{Dating, Found, Grace, Preview, Scan};
+pub use settle::{Outcome, SettleRules, Settlement};
+pub use totals::{Counter, LastPass, Unresolved};
+
+use db::{Db, Row, Statement, Value};
+
+/// The tables of one platform.
+#[derive(Clone, Debug)]
+pub struct Store {
+    db: Db,
+    clock: Option<Clock>,
+}
+
+impl Store {
+    /// Opens the database. Time is the database's on PostgreSQL and the process's on SQLite.
+    ///
+    /// # Errors
+    /// The address is unreadable or nobody answers there.
+    pub async fn open(url: &str, max_connections: u32, statement_timeout: Duration) -> Result<Self, DbError> {
+        let db = Db::open(url, max_connections, statement_timeout).await?;
+        let clock = (!db.is_postgres()).then_some(Clock::System);
+        Ok(Self { db, clock })
+    }
+
+    /// The same tables with a clock of our own: for simulations, tests and the demo.
+    #[must_use]
+    pub fn with_clock(self, clock: Clock) -> Self {
+        Self { clock: Some(clock), ..self }
+    }
+
+    /// What time it is for all workers, to the microsecond.
+    pub async fn now(&self) -> Result<Timestamp, DbError> {
+        if let Some(clock) = &self.clock {
+            return Ok(clock.now());
+        }
+        let rows = self.rows(statements::CLOCK, &[]).await?;
+        first(statements::CLOCK, &rows)?.time("now")
+    }
+
+    /// Whether this is the production store.
+    pub const fn is_postgres(&self) -> bool {
+        self.db.is_postgres()
+    }
+
+    /// Closes all connections; open transactions are rolled back.
+    pub async fn close(&self) {
+        self.db.close().await;
+    }
+
+    async fn rows(&self, statement: &'static Statement, values: &[Value]) -> Result<Vec<Row>, DbError> {
+        self.db.rows(statement, values).await
+    }
+}
+
+/// The row of a statement that always returns one.
+fn first<'a>(statement: &'static Statement, rows: &'a [Row]) -> Result<&'a Row, DbError> {
+    rows.first().ok_or(DbError::Statement { statement: statement.name, source: sqlx::Error::RowNotFound })
+}
+
+/// Runs a transaction again when it lost a race that a second try can win (deadlock, serialization failure, busy file).
+/// Each try begins afresh; nothing of a failed one stays.
+macro_rules! with_retries {
+    ($attempt:expr) => {{
+        let mut tries = 0_u32;
+        loop {
+            match $attempt {
+                Err(error) if error.is_worth_repeating() && tries < 5 => {
+                    tries += 1;
+                    tracing::debug!(
+                        error = &error as &dyn std::error::Error,
+                        tries,
+                        "the transaction is run again"
+                    );
+                    tokio::time::sleep(std::time::Duration::from_millis(10 << tries)).await;
+                }
+                result => break result,
+            }
+        }
+    }};
+}
+use with_retries;

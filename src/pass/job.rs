@@ -1,0 +1,302 @@
+//! One provider job: one question, one decision for each item that hangs on it, and its files brought home.
+//!
+//! No transaction is open here. What comes out is settled by the lane; dropped halfway, nothing was done but
+//! perhaps an object written that no row names.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use reqwest::header::HeaderMap;
+
+use super::Pass;
+use crate::clock::Timestamp;
+use crate::evidence::{Evidence, Source, Verdict};
+use crate::policy::{self, Action, Decision, Patience, Pick, Reason};
+use crate::provider::{Asked, Question};
+use crate::recovery::{Copied, CopyError, Key};
+use crate::report::Finding;
+use crate::store::{Case, DbError, Settlement};
+
+/// How long a copy at work may go on once the process was asked to stop.
+const LAST_CALL: Duration = Duration::from_secs(20);
+
+/// The claimed items of one provider job, or one item that needs no question.
+#[derive(Debug)]
+pub(super) struct Job {
+    pub(super) question: Option<Question>,
+    pub(super) cases: Vec<Case>,
+}
+
+/// What came of a job.
+#[derive(Debug)]
+pub(super) enum Done {
+    /// Decided and, as far as it needs no transaction, carried out.
+    Decided {
+        settlements: Vec<Settlement>,
+        /// What each question was answered with.
+        verdicts: Vec<Verdict>,
+    },
+    /// The provider is left alone for now.
+    NotAsked { cases: Vec<Case>, retry_in: Duration },
+    /// The pass is ending.
+    Stopped { cases: Vec<Case> },
+}
+
+impl Job {
+    /// Sorts cases into jobs: one question a job, however many items hang on it.
+    pub(super) fn group(cases: Vec<Case>, limits: &policy::Limits, now: Timestamp) -> Vec<Self> {
+        let mut jobs = Vec::new();
+        let mut by_key: BTreeMap<(String, String), usize> = BTreeMap::new();
+        for case in cases {
+            let job = case.facts.record.item.as_ref().and_then(|item| item.job.clone());
+            let Some(job) = job.filter(|_| policy::needs_evidence(&case.facts, limits, now)) else {
+                jobs.push(Self { question: None, cases: vec![case] });
+                continue;
+            };
+            let urgent = now >= case.facts.orphan.refund_by;
+            let question = Question {
+                provider: job.provider.clone(),
+                job_id: job.job_id.clone(),
+                model: case.facts.record.charge.model.clone(),
+                items: case.facts.share.items,
+                urgent,
+            };
+            let nth = *by_key.entry((job.provider, job.job_id)).or_insert_with(|| {
+                jobs.push(Self { question: Some(question), cases: Vec::new() });
+                jobs.len() - 1
+            });
+            if let Some(question) = &mut jobs[nth].question {
+                question.urgent |= urgent;
+            }
+            jobs[nth].cases.push(case);
+        }
+        jobs
+    }
+
+    /// Asks, decides and carries out.
+    pub(super) async fn run(self, pass: &Pass) -> Done {
+        let Self { question, cases } = self;
+        if pass.is_ending() {
+            return Done::Stopped { cases };
+        }
+        let mut verdicts = Vec::new();
+        let evidence = match &question {
+            None => None,
+            Some(question) => {
+                let asked = tokio::select! {
+                    asked = pass.parts.providers.ask(question) => asked,
+                    () = pass.stop.wait() => return Done::Stopped { cases },
+                };
+                match asked {
+                    Asked::Answered(evidence) => {
+                        verdicts.push(evidence.verdict);
+                        Some(Arc::new(evidence))
+                    }
+                    Asked::NotAsked { retry_in } => return Done::NotAsked { cases, retry_in },
+                }
+            }
+        };
+        let Ok(now) = pass.parts.store.now().await else {
+            return Done::Stopped { cases };
+        };
+        let mut settlements = Vec::with_capacity(cases.len());
+        for case in cases {
+            let decision = policy::decide(&case.facts, evidence.as_deref(), &pass.parts.rules.policy, now);
+            let settlement = match decision.action {
+                Action::Recover(pick) => {
+                    let work = Recovery { pass, question: question.as_ref(), verdicts: &mut verdicts };
+                    tokio::select! {
+                        recovered = work.bring_home(&case, evidence.clone(), decision, pick) => match recovered {
+                            Ok(settlement) => settlement,
+                            Err(_) => return Done::Stopped { cases: with_rest(case, settlements) },
+                        },
+                        () = last_call(pass) => return Done::Stopped { cases: with_rest(case, settlements) },
+                    }
+                }
+                Action::Refund | Action::Relink { .. } | Action::Wait | Action::Close | Action::Hold => {
+                    pass.settlement(case, decision, evidence.clone(), now)
+                }
+            };
+            settlements.push(settlement);
+        }
+        Done::Decided { settlements, verdicts }
+    }
+}
+
+/// A job is given back whole: its items share its outputs.
+fn with_rest(case: Case, settlements: Vec<Settlement>) -> Vec<Case> {
+    settlements.into_iter().map(|settlement| settlement.case).chain([case]).collect()
+}
+
+async fn last_call(pass: &Pass) {
+    pass.stop.wait().await;
+    tokio::time::sleep(LAST_CALL).await;
+}
+
+impl Pass {
+    /// A decision with the time to look again, where it leaves the case open.
+    fn settlement(
+        &self,
+        case: Case,
+        decision: Decision,
+        evidence: Option<Arc<Evidence>>,
+        now: Timestamp,
+    ) -> Settlement {
+        let expires_at = evidence
+            .iter()
+            .flat_map(|evidence| &evidence.outputs)
+            .filter_map(|offer| offer.expires_at)
+            .filter(|at| *at > now)
+            .min();
+        let retention = self
+            .parts
+            .providers
+            .get(&case.facts.record.charge.provider)
+            .and_then(|provider| provider.retention);
+        let look_again = policy::next_look(&case.facts, &decision, Patience { retention, expires_at }, now);
+        Settlement { case, decision, evidence, copied: None, look_again, detail: None }
+    }
+}
+
+/// Brings the file of one item home.
+struct Recovery<'a> {
+    pass: &'a Pass,
+    question: Option<&'a Question>,
+    verdicts: &'a mut Vec<Verdict>,
+}
+
+impl Recovery<'_> {
+    async fn bring_home(
+        self,
+        case: &Case,
+        mut evidence: Option<Arc<Evidence>>,
+        mut decision: Decision,
+        mut pick: Pick,
+    ) -> Result<Settlement, DbError> {
+        let mut result = self.copy(case, evidence.as_deref(), pick).await;
+        // A link that ran out looks like a missing file, or like a refused key: ask for a fresh one first (rules 14, 15).
+        let stale =
+            matches!(&result, Err(CopyError::Gone { status: 404, .. } | CopyError::Unauthorized { .. }));
+        if let (true, Some(question)) = (stale, self.question)
+            && let Asked::Answered(fresh) = self.pass.parts.providers.ask(question).await
+        {
+            self.verdicts.push(fresh.verdict);
+            let now = self.pass.parts.store.now().await?;
+            let again = policy::decide(&case.facts, Some(&fresh), &self.pass.parts.rules.policy, now);
+            let fresh = Arc::new(fresh);
+            match again.action {
+                Action::Recover(fresh_pick) => {
+                    result = self.copy(case, Some(&fresh), fresh_pick).await;
+                    (evidence, decision, pick) = (Some(fresh), again, fresh_pick);
+                }
+                Action::Refund | Action::Close => {
+                    return Ok(self.pass.settlement(case.clone(), again, Some(fresh), now));
+                }
+                // No fresh link, and no verdict either: what the copy said stands.
+                Action::Relink { .. } | Action::Wait | Action::Hold => {}
+            }
+        }
+        let now = self.pass.parts.store.now().await?;
+        Ok(match result {
+            Ok(copied) => Settlement {
+                copied: Some(copied),
+                ..self.pass.settlement(case.clone(), decision, evidence, now)
+            },
+            Err(error) => {
+                let gone = matches!(error, CopyError::Gone { .. });
+                let decision = policy::after_recovery(&case.facts, gone, now);
+                let why = error.reason().map_or_else(String::new, |reason| format!(" ({reason})"));
+                let detail = format!("{}{why}: {}", error.kind(), crate::report::chain(&error));
+                tracing::warn!(item = %case.facts.orphan.item, ?pick, kind = error.kind(), "the copy failed: {detail}");
+                Settlement {
+                    detail: Some(detail),
+                    ..self.pass.settlement(case.clone(), decision, evidence, now)
+                }
+            }
+        })
+    }
+
+    async fn copy(&self, case: &Case, evidence: Option<&Evidence>, pick: Pick) -> Result<Copied, CopyError> {
+        let offers = evidence.map_or(&[][..], |evidence| &evidence.outputs);
+        match pick {
+            Pick::Offer(nth) => self.copy_one(case, &offers[nth].source).await,
+            Pick::Unclaimed(nth) => {
+                // Copied in order until the nth that is new by its hash; what is nobody's is thrown away again.
+                let mut left = nth;
+                let files = offers.iter().filter(|offer| offer.index.is_none());
+                let mut last = Err(crate::recovery::NotOutput::NoFile.into());
+                for offer in files.filter(|offer| !matches!(offer.source, Source::Failed { .. })) {
+                    let copied = self.copy_one(case, &offer.source).await?;
+                    if !case.facts.share.stored.contains(&copied.sha256) {
+                        if left == 0 {
+                            return Ok(copied);
+                        }
+                        left -= 1;
+                    }
+                    // A key is written again by the next try: throwing it away only saves space.
+                    let _kept = self.pass.parts.storage.delete(&copied.key).await;
+                    last = Err(crate::recovery::NotOutput::NoFile.into());
+                }
+                last
+            }
+        }
+    }
+
+    async fn copy_one(&self, case: &Case, source: &Source) -> Result<Copied, CopyError> {
+        // The semaphore lives as long as the pass and is never closed.
+        let _permit = self.pass.copies.acquire().await;
+        let provider = self.pass.parts.providers.get(&case.facts.record.charge.provider);
+        let hosts = provider.map_or(&[][..], |provider| &provider.output_hosts);
+        let auth = match (source, provider) {
+            (Source::Url { auth: true, .. }, Some(provider)) => {
+                let mut headers = HeaderMap::new();
+                // Without its key the download is refused by the provider, which says so better than we could.
+                let _missing = provider.authorize(&mut headers);
+                Some(headers)
+            }
+            (Source::Url { .. } | Source::Inline { .. } | Source::Failed { .. }, _) => None,
+        };
+        let item = &case.facts.orphan.item;
+        let key = Key::new(&item.charge_id, item.output_index, case.token);
+        self.pass.parts.fetcher.copy(source, hosts, auth, &self.pass.parts.storage, &key).await
+    }
+}
+
+/// What a person should look at about a case that is held, or that waits for something of ours to be mended.
+pub(super) fn finding(settlement: &Settlement, decision: &Decision) -> Option<Finding> {
+    let facts = &settlement.case.facts;
+    let charge = &facts.record.charge;
+    let said =
+        || settlement.evidence.as_ref().and_then(|evidence| evidence.message.clone()).unwrap_or_default();
+    let about_item = || format!("item {}", facts.orphan.item);
+    let about_provider = || format!("provider {}", charge.provider);
+    let (kind, about, detail) = match decision.reason {
+        // One finding for the brake stands in the report already.
+        Reason::Brake => return None,
+        Reason::ItemsMismatch => ("items_mismatch", format!("charge {}", charge.id), format!(
+            "it drew {} and has {} items for {}; held until they add up",
+            charge.drawn.total(), facts.record.items.count, facts.record.items.credits
+        )),
+        Reason::DuplicateJob => ("duplicate_job", about_item(),
+            "another item claims the same output of the same job; held until one of them is corrected".to_owned()),
+        Reason::NoBalance => ("no_balance", about_item(), format!(
+            "account {} has not exactly one balance row for each bucket that the charge drew from; held until it has",
+            charge.account_id
+        )),
+        Reason::AlreadyRefunded => ("already_refunded", about_item(),
+            "the platform has refunded the charge without naming items, or more than this item leaves room for; \
+             held for a person to settle".to_owned()),
+        Reason::Unauthorized => ("key_refused", about_provider(), said()),
+        Reason::UnknownProvider => ("unknown_provider", about_provider(), said()),
+        Reason::Unreadable => ("unreadable", about_provider(), said()),
+        Reason::RecoveryRetry => ("recovery_retry", about_item(), settlement.detail.clone().unwrap_or_default()),
+        Reason::Delivered | Reason::Misattributed | Reason::NoProviderJob | Reason::MaybeNotSubmittedYet
+        | Reason::OutputAvailable | Reason::ServerError | Reason::QueueTimeout | Reason::ContentSafety
+        | Reason::MalformedResponse | Reason::ProviderError | Reason::CompletedAfterCancel | Reason::OutputExpired
+        | Reason::MissingOutput | Reason::ProviderCancelled | Reason::ReportedFailed | Reason::MaybeNotVisibleYet
+        | Reason::NeverReturned | Reason::StillRunning | Reason::TimedOut | Reason::Unreachable
+        | Reason::RateLimited | Reason::Unconfirmed | Reason::RecoveryFailed => return None,
+    };
+    Some(Finding { kind, about, detail })
+}

@@ -1,0 +1,276 @@
+//! One provider's lane: claims its due orphans, hands each job to a task, and settles what comes back.
+//!
+//! Tasks run side by side as far as the provider's manners and the number of copies allow; while a batch is settled the
+//! next answers gather, so batches grow with the load and nobody waits for a slow file. Leases of what is in flight
+//! are kept alive. When the pass is ending, what was not begun is given back.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use super::job::{Done, Job};
+use super::{Pass, Progress};
+use crate::policy::Action;
+use crate::report::{Finding, Report};
+use crate::store::{Case, Claimed, DbError, Outcome, Settlement};
+
+/// When an orphan whose rows cannot be read is looked at again.
+const AFTER_BAD_ROWS: Duration = Duration::from_secs(60 * 60);
+/// When a case is decided again that keeps changing while it is looked at.
+const AFTER_CHANGE: Duration = Duration::from_secs(60);
+
+struct Lane {
+    pass: Arc<Pass>,
+    provider: String,
+    progress: Progress,
+    report: Report,
+    /// Claimed and not settled yet: orphan and token.
+    in_flight: HashMap<i64, i64>,
+    /// Changed once while they were looked at.
+    changed: HashSet<i64>,
+    tasks: JoinSet<()>,
+    sender: mpsc::UnboundedSender<Done>,
+}
+
+/// Runs a provider's lane to its end. The report counts what was done, also where it failed in the middle.
+pub(super) async fn run(
+    pass: Arc<Pass>,
+    provider: String,
+    progress: Progress,
+) -> (Report, Result<(), DbError>) {
+    let (sender, receiver) = mpsc::unbounded_channel();
+    let mut lane = Lane {
+        pass,
+        provider,
+        progress,
+        report: Report::default(),
+        in_flight: HashMap::new(),
+        changed: HashSet::new(),
+        tasks: JoinSet::new(),
+        sender,
+    };
+    let result = lane.drive(receiver).await;
+    if result.is_err() {
+        lane.tasks.shutdown().await;
+        // The database may be gone altogether: then the leases run out by themselves.
+        let _given_back = lane.give_back_all().await;
+    }
+    (lane.report, result)
+}
+
+impl Lane {
+    async fn drive(&mut self, mut receiver: mpsc::UnboundedReceiver<Done>) -> Result<(), DbError> {
+        let batch = self.pass.parts.rules.batch as usize;
+        let mut more = true;
+        let mut heartbeat = tokio::time::interval(self.pass.parts.rules.lease / 3);
+        heartbeat.reset();
+        loop {
+            // Claim ahead of what is in flight, so that the provider is never kept waiting for a settle.
+            while more && self.in_flight.len() < batch && !self.pass.is_ending() {
+                more = self.claim().await?;
+            }
+            if self.in_flight.is_empty() {
+                return Ok(());
+            }
+            let mut done = Vec::new();
+            tokio::select! {
+                _ = heartbeat.tick() => {
+                    let leases: Vec<(i64, i64)> = self.in_flight.iter().map(|(id, token)| (*id, *token)).collect();
+                    self.pass.parts.store.extend_leases(&leases, self.pass.parts.rules.lease).await?;
+                    continue;
+                }
+                // The lane holds a sender itself: this ends only with something in `done`.
+                _ = receiver.recv_many(&mut done, batch) => {}
+                Some(Err(panic)) = self.tasks.join_next() => {
+                    if panic.is_panic() {
+                        std::panic::resume_unwind(panic.into_panic());
+                    }
+                    continue;
+                }
+            }
+            self.take(done).await?;
+        }
+    }
+
+    /// Claims a batch and begins its jobs. False: nothing is due any more.
+    async fn claim(&mut self) -> Result<bool, DbError> {
+        let Pass { parts, due_by, .. } = &*self.pass;
+        let claimed =
+            parts.store.claim(&self.provider, *due_by, parts.rules.lease, parts.rules.batch).await?;
+        let Claimed { cases, unreadable } = claimed;
+        let any = !cases.is_empty() || !unreadable.is_empty();
+        let now = parts.store.now().await?;
+        let bad: Vec<(i64, i64)> = unreadable.iter().map(|each| (each.orphan_id, each.token)).collect();
+        for each in unreadable {
+            self.report.add("wait", "unreadable_row");
+            self.report.find(Finding {
+                kind: "unreadable_row",
+                about: format!("item {}", each.item),
+                detail: format!("{}; mend the row, it is looked at again within the hour", each.why),
+            });
+        }
+        self.pass.parts.store.release(&bad, Some(now + AFTER_BAD_ROWS)).await?;
+        self.in_flight.extend(cases.iter().map(|case| (case.facts.orphan.id, case.token)));
+        for job in Job::group(cases, &self.pass.parts.rules.policy, now) {
+            let (pass, sender) = (Arc::clone(&self.pass), self.sender.clone());
+            self.tasks.spawn(async move {
+                let done = job.run(&pass).await;
+                // The lane is gone only when it failed: then nobody settles this.
+                let _gone = sender.send(done);
+            });
+        }
+        Ok(any)
+    }
+
+    async fn take(&mut self, done: Vec<Done>) -> Result<(), DbError> {
+        let mut settlements = Vec::new();
+        for done in done {
+            match done {
+                Done::Decided { settlements: decided, verdicts } => {
+                    for verdict in verdicts {
+                        self.report.asked(&self.provider, verdict.as_str());
+                    }
+                    settlements.extend(decided);
+                }
+                Done::NotAsked { cases, retry_in } => {
+                    let now = self.pass.parts.store.now().await?;
+                    for case in &cases {
+                        self.report.add("wait", "circuit_open");
+                        // Not past the end of doubt: then it is asked whatever the circuit says.
+                        let at = (now + retry_in)
+                            .min(case.facts.orphan.refund_by.max(now + Duration::from_secs(30)));
+                        self.give_back(std::slice::from_ref(case), Some(at)).await?;
+                    }
+                }
+                Done::Stopped { cases } => {
+                    for _ in &cases {
+                        self.report.add("given_back", "stopped");
+                    }
+                    self.give_back(&cases, None).await?;
+                }
+            }
+        }
+        // A batch may be larger than one transaction should be: a job's settlements stay together.
+        while !settlements.is_empty() {
+            let size = chunk_end(&settlements, self.pass.parts.rules.batch as usize);
+            let rest = settlements.split_off(size);
+            self.settle(std::mem::replace(&mut settlements, rest)).await?;
+        }
+        Ok(())
+    }
+
+    async fn settle(&mut self, settlements: Vec<Settlement>) -> Result<(), DbError> {
+        let outcomes = self.pass.parts.store.settle(&settlements, &self.pass.settle).await?;
+        for (settlement, outcome) in settlements.iter().zip(outcomes) {
+            self.in_flight.remove(&settlement.case.facts.orphan.id);
+            let kept = self.told(settlement, outcome).await?;
+            if !kept && let Some(copied) = &settlement.copied {
+                // Nobody's file now. Failing to remove it costs space, not credits.
+                if let Err(error) = self.pass.parts.storage.delete(&copied.key).await {
+                    tracing::warn!(
+                        error = &error as &dyn std::error::Error,
+                        "a file that is not wanted stays behind"
+                    );
+                }
+            }
+        }
+        (self.progress)(settlements.len() as u64);
+        Ok(())
+    }
+
+    /// Counts one outcome. True: what was carried out is recorded.
+    async fn told(&mut self, settlement: &Settlement, outcome: Outcome) -> Result<bool, DbError> {
+        let orphan = &settlement.case.facts.orphan;
+        match outcome {
+            Outcome::Settled(decision) => {
+                self.report.add(decision.action.as_str(), decision.reason.as_str());
+                match decision.action {
+                    Action::Refund => {
+                        let credits =
+                            settlement.case.facts.record.item.as_ref().map_or(0, |item| item.credits);
+                        self.report.refunded_credits = self.report.refunded_credits.saturating_add(credits);
+                    }
+                    Action::Recover(_) => {
+                        let bytes = settlement.copied.as_ref().map_or(0, |copied| copied.size_bytes);
+                        self.report.recovered_bytes += u64::try_from(bytes).unwrap_or(0);
+                    }
+                    Action::Hold | Action::Wait => self.find(settlement, &decision),
+                    Action::Relink { .. } | Action::Close => {}
+                }
+                tracing::info!(
+                    item = %orphan.item,
+                    provider = self.provider,
+                    action = decision.action.as_str(),
+                    reason = decision.reason.as_str(),
+                    rule = decision.rule,
+                    "settled"
+                );
+                Ok(matches!(decision.action, Action::Recover(_)))
+            }
+            Outcome::Changed => {
+                // Once more in this pass with fresh facts; what keeps changing waits for the next.
+                let again = self.changed.insert(orphan.id);
+                self.report.add("decide_again", "changed_meanwhile");
+                let due_at =
+                    if again { None } else { Some(self.pass.parts.store.now().await? + AFTER_CHANGE) };
+                self.give_back(std::slice::from_ref(&settlement.case), due_at).await?;
+                Ok(false)
+            }
+            Outcome::Lost => {
+                self.report.add("lost", "lease_ran_out");
+                Ok(false)
+            }
+            Outcome::Refused(why) => {
+                self.report.add("wait", "refused_row");
+                self.report.find(Finding {
+                    kind: "refused_row",
+                    about: format!("item {}", orphan.item),
+                    detail: format!("the database refused to settle it, nothing was written: {why}"),
+                });
+                let now = self.pass.parts.store.now().await?;
+                self.give_back(std::slice::from_ref(&settlement.case), Some(now + AFTER_BAD_ROWS)).await?;
+                Ok(false)
+            }
+        }
+    }
+
+    /// What a person should look at: everything held, and what is ours to mend.
+    fn find(&mut self, settlement: &Settlement, decision: &crate::policy::Decision) {
+        if let Some(finding) = super::job::finding(settlement, decision) {
+            self.report.find(finding);
+        }
+    }
+
+    async fn give_back(
+        &mut self,
+        cases: &[Case],
+        due_at: Option<crate::clock::Timestamp>,
+    ) -> Result<(), DbError> {
+        let leases: Vec<(i64, i64)> = cases.iter().map(|case| (case.facts.orphan.id, case.token)).collect();
+        for (id, _) in &leases {
+            self.in_flight.remove(id);
+        }
+        self.pass.parts.store.release(&leases, due_at).await
+    }
+
+    async fn give_back_all(&mut self) -> Result<(), DbError> {
+        let leases: Vec<(i64, i64)> = self.in_flight.drain().collect();
+        self.pass.parts.store.release(&leases, None).await
+    }
+}
+
+/// Where to cut a batch: near `size`, but not inside a job, whose items share its outputs.
+fn chunk_end(settlements: &[Settlement], size: usize) -> usize {
+    let job = |nth: usize| {
+        let item = settlements[nth].case.facts.record.item.as_ref();
+        item.and_then(|item| item.job.as_ref()).map(|job| job.job_id.as_str())
+    };
+    let mut end = size.min(settlements.len());
+    while end < settlements.len() && job(end).is_some() && job(end) == job(end - 1) {
+        end += 1;
+    }
+    end
+}

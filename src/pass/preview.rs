@@ -1,0 +1,108 @@
+//! The dry run: detects, asks and decides like a pass, and leaves no trace.
+//!
+//! Detection runs in a transaction that is rolled back once the facts are read, so that even orphans that do not exist
+//! yet are judged. Nothing is leased: workers go on as if nobody looked. It stops before carrying out.
+
+use std::sync::Arc;
+
+use futures_util::StreamExt as _;
+
+use super::job::{self, Job};
+use super::{Orders, Parts};
+use crate::detect;
+use crate::policy;
+use crate::provider::Asked;
+use crate::report::{Finding, Report, Standing};
+use crate::store::{Claimed, DbError, Settlement};
+
+/// More orphans than this are not judged in one dry run, so that memory stays flat.
+const CASES_MAX: u32 = 10_000;
+/// Questions under way at once, over all providers; each has limits of its own besides.
+const QUESTIONS_AT_ONCE: usize = 64;
+
+pub(super) async fn run(parts: &Parts, orders: &Orders) -> Result<Report, DbError> {
+    let store = &parts.store;
+    let now = store.now().await?;
+    let mut report = Report { dry_run: true, started_at: Some(now), ..Report::default() };
+    let looks =
+        detect::looks(store, &parts.providers, &parts.rules.detect, orders.since, now, &mut report).await?;
+    let dating = detect::dating(&parts.rules.detect, &parts.providers);
+    let preview = store.preview(&looks, parts.rules.detect.chunk, &dating, now, CASES_MAX).await?;
+    report.opened = preview.found.opened;
+    report.reopened = preview.found.reopened;
+    let Claimed { cases, unreadable } = preview.claimed;
+    if cases.len() >= CASES_MAX as usize {
+        report.find(Finding {
+            kind: "dry_run_cut",
+            about: format!("{CASES_MAX} orphans"),
+            detail: "only the most urgent ones were judged; a real run looks at all of them".to_owned(),
+        });
+    }
+    for each in unreadable {
+        report.add("wait", "unreadable_row");
+        report.find(Finding {
+            kind: "unreadable_row",
+            about: format!("item {}", each.item),
+            detail: each.why,
+        });
+    }
+    let jobs = Job::group(cases, &parts.rules.policy, now);
+    let mut asked = futures_util::stream::iter(jobs)
+        .map(|job| async move {
+            let answer = match &job.question {
+                Some(question) => Some(parts.providers.ask(question).await),
+                None => None,
+            };
+            (job, answer)
+        })
+        .buffer_unordered(QUESTIONS_AT_ONCE);
+    while let Some((job, answer)) = asked.next().await {
+        let evidence = match answer {
+            Some(Asked::NotAsked { .. }) => {
+                for _ in &job.cases {
+                    report.add("wait", "circuit_open");
+                }
+                continue;
+            }
+            Some(Asked::Answered(evidence)) => {
+                if let Some(question) = &job.question {
+                    report.asked(&question.provider, evidence.verdict.as_str());
+                }
+                Some(Arc::new(evidence))
+            }
+            None => None,
+        };
+        let now = store.now().await?;
+        for case in job.cases {
+            let decision = policy::decide(&case.facts, evidence.as_deref(), &parts.rules.policy, now);
+            report.add(decision.action.as_str(), decision.reason.as_str());
+            tracing::info!(
+                item = %case.facts.orphan.item,
+                action = decision.action.as_str(),
+                reason = decision.reason.as_str(),
+                rule = decision.rule,
+                "would settle"
+            );
+            let settlement = Settlement {
+                case,
+                decision: decision.clone(),
+                evidence: evidence.clone(),
+                copied: None,
+                look_again: now,
+                detail: None,
+            };
+            if let Some(finding) = job::finding(&settlement, &decision) {
+                report.find(finding);
+            }
+        }
+        if orders.stop.requested() {
+            report.stopped_early = true;
+            break;
+        }
+    }
+    drop(asked);
+    let now = store.now().await?;
+    report.finished_at = Some(now);
+    report.unresolved = Standing::new(&store.unresolved(now).await?, &store.brake().await?);
+    Ok(report)
+}

@@ -1,0 +1,2 @@
+-- brake_free_orphans: what the brake held is due now. $1: now. Runs after brake_release in the same transaction.
+UPDATE makegood_orphans SET state = 'open', due_at = $1, waits = 0 WHERE state = 'held' AND reason = 'brake' RETURNING id

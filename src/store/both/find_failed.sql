@@ -1,0 +1,10 @@
+-- find_failed: items that the platform itself recorded as failed, not delivered, without an orphan (P19).
+-- $1: recorded after this. $2: recorded at or before this. No grace. Costs follow the failures recorded in between.
+SELECT i.charge_id, i.output_index
+FROM charge_items i
+WHERE i.failed_at > $1 AND i.failed_at <= $2
+  AND i.credits <> 0
+  AND NOT EXISTS (SELECT 1 FROM makegood_deliveries v
+                  WHERE v.charge_id = i.charge_id AND v.output_index = i.output_index)
+  AND NOT EXISTS (SELECT 1 FROM makegood_orphans o
+                  WHERE o.charge_id = i.charge_id AND o.output_index = i.output_index)

@@ -1,0 +1,320 @@
+//! Leases due orphans and reads what is known about them.
+//!
+//! A claim raises each orphan's token; only who names the current one may settle it. A dead worker's lease runs
+//! out and the next claim takes over. Facts are read set-based, a handful of statements a batch, and put together
+//! by the pure `facts`. A row that cannot be read costs its own orphan an hour and nobody else anything.
+
+use std::collections::{BTreeSet, HashMap};
+use std::time::Duration;
+
+use serde_json::{Value as Json, json};
+
+use super::db::{DbError, Row, Run};
+use super::{Store, statements, with_retries};
+use crate::charge::{Bucket, Charge, Item, ItemId, JobKey, Split, StoredOutput};
+use crate::clock::Timestamp;
+use crate::facts::{Around, Delivery, Facts, JobItem, LedgerRefund, Orphan, Rows};
+
+/// A claimed orphan with what is known about it.
+#[derive(Clone, Debug)]
+pub struct Case {
+    /// What is known.
+    pub facts: Facts,
+    /// The lease's token.
+    pub token: i64,
+}
+
+/// A batch of claimed orphans.
+#[derive(Debug, Default)]
+pub struct Claimed {
+    /// Those that can be judged, earliest deadline first.
+    pub cases: Vec<Case>,
+    /// Those whose rows cannot be read: id, token, item, and why.
+    pub unreadable: Vec<Unreadable>,
+}
+
+/// An orphan whose rows cannot be read.
+#[derive(Debug)]
+pub struct Unreadable {
+    /// Its row.
+    pub orphan_id: i64,
+    /// The lease's token.
+    pub token: i64,
+    /// The item it is about.
+    pub item: ItemId,
+    /// What is wrong with which row.
+    pub why: String,
+}
+
+impl Store {
+    /// Which providers have something due, and how much.
+    pub async fn due_providers(&self, due_by: Timestamp) -> Result<Vec<(String, i64)>, DbError> {
+        let rows = self.rows(statements::DUE_PROVIDERS, &[due_by.into()]).await?;
+        rows.iter().map(|row| Ok((row.text("provider")?, row.int("orphans")?))).collect()
+    }
+
+    /// Leases up to `batch` due orphans of one provider, and all others of the same jobs.
+    pub async fn claim(
+        &self,
+        provider: &str,
+        due_by: Timestamp,
+        lease: Duration,
+        batch: u32,
+    ) -> Result<Claimed, DbError> {
+        let now = self.now().await?;
+        let values =
+            [provider.into(), due_by.into(), now.into(), (now + lease).into(), i64::from(batch).into()];
+        let rows = with_retries!(self.rows(statements::CLAIM, &values).await)?;
+        let ids: Vec<i64> = rows.iter().map(|row| row.int("id")).collect::<Result<_, _>>()?;
+        if ids.is_empty() {
+            return Ok(Claimed::default());
+        }
+        self.cases(&mut &self.db, &ids).await
+    }
+
+    /// What is known about the listed orphans, as of now.
+    pub(super) async fn cases(&self, run: &mut impl Run, ids: &[i64]) -> Result<Claimed, DbError> {
+        let rows = run.rows(statements::ORPHAN_ROWS, &[(&json!(ids)).into()]).await?;
+        let mut claimed = Claimed::default();
+        let mut found = Vec::with_capacity(rows.len());
+        for row in &rows {
+            let (orphan_id, token) = (row.int("orphan_id")?, row.int("lease_token")?);
+            let item = ItemId { charge_id: row.text("charge_id")?, output_index: row.int("output_index")? };
+            match read_orphan(row, item.clone()) {
+                Ok((charge, orphan)) => found.push((charge, orphan, token)),
+                Err(error) => {
+                    let why = crate::report::chain(&error);
+                    claimed.unreadable.push(Unreadable { orphan_id, token, item, why });
+                }
+            }
+        }
+        let (rows, unreadable) = self.rows_around(run, &found).await?;
+        let around = Around::new(&rows);
+        for (charge, orphan, token) in found {
+            match unreadable.get(&charge.id) {
+                None => claimed.cases.push(Case { facts: Facts::gather(charge, orphan, &around), token }),
+                Some(why) => claimed.unreadable.push(Unreadable {
+                    orphan_id: orphan.id,
+                    token,
+                    item: orphan.item,
+                    why: why.clone(),
+                }),
+            }
+        }
+        Ok(claimed)
+    }
+
+    /// Gives claimed orphans back undecided; `due_at`: not before then.
+    pub async fn release(&self, orphans: &[(i64, i64)], due_at: Option<Timestamp>) -> Result<(), DbError> {
+        if orphans.is_empty() {
+            return Ok(());
+        }
+        let due_at = self.db.maybe_time(due_at);
+        let list = orphans
+            .iter()
+            .map(|(id, token)| json!({"orphan_id": id, "lease_token": token, "due_at": due_at}));
+        let list = Json::Array(list.collect());
+        with_retries!(self.rows(statements::RELEASE_LEASES, &[(&list).into()]).await)?;
+        Ok(())
+    }
+
+    /// Keeps leases that are still ours until `until`: a long copy is at work.
+    pub async fn extend_leases(&self, orphans: &[(i64, i64)], lease: Duration) -> Result<(), DbError> {
+        let until = self.now().await? + lease;
+        let list = orphans.iter().map(|(id, token)| json!({"orphan_id": id, "lease_token": token}));
+        let list = Json::Array(list.collect());
+        with_retries!(self.rows(statements::EXTEND_LEASES, &[(&list).into(), until.into()]).await)?;
+        Ok(())
+    }
+
+    /// The rows around the orphans, and the charges of which a row cannot be read, with the reason.
+    async fn rows_around(
+        &self,
+        run: &mut impl Run,
+        found: &[(Charge, Orphan, i64)],
+    ) -> Result<(Rows, HashMap<String, String>), DbError> {
+        let charges: BTreeSet<&str> = found.iter().map(|(charge, ..)| charge.id.as_str()).collect();
+        let accounts: BTreeSet<&str> = found.iter().map(|(charge, ..)| charge.account_id.as_str()).collect();
+        let (charges, accounts) = (json!(charges), json!(accounts));
+        let mut rows = Rows::default();
+        let mut bad = HashMap::new();
+        keep_items(&mut rows, &mut bad, &run.rows(statements::ITEMS_OF_CHARGES, &[(&charges).into()]).await?);
+
+        let orphaned: BTreeSet<&ItemId> = found.iter().map(|(_, orphan, _)| &orphan.item).collect();
+        let jobs: BTreeSet<(String, String)> = rows
+            .items
+            .values()
+            .filter(|each| orphaned.contains(&each.item.id))
+            .filter_map(|each| each.item.job.as_ref())
+            .map(|job| (job.provider.clone(), job.job_id.clone()))
+            .collect();
+        let jobs = jobs.iter().map(|(provider, job_id)| json!({"provider": provider, "job_id": job_id}));
+        let jobs = Json::Array(jobs.collect());
+        keep_items(&mut rows, &mut bad, &run.rows(statements::ITEMS_OF_JOBS, &[(&jobs).into()]).await?);
+
+        let mut outputs: HashMap<String, StoredOutput> = HashMap::new();
+        for (statement, list) in
+            [(statements::OUTPUTS_OF_CHARGES, &charges), (statements::OUTPUTS_OF_JOBS, &jobs)]
+        {
+            for row in run.rows(statement, &[list.into()]).await? {
+                match read_output(&row) {
+                    Ok(output) => {
+                        outputs.insert(output.id.clone(), output);
+                    }
+                    // Whose it might be: the item's that it hangs on and those of its job.
+                    Err(error) => {
+                        let why = crate::report::chain(&error);
+                        let job_id = row.maybe_text("provider_job_id").ok().flatten();
+                        let of_job = rows.items.values().filter(|each| {
+                            job_id.is_some()
+                                && each.item.job.as_ref().map(|job| &job.job_id) == job_id.as_ref()
+                        });
+                        let charges = of_job.map(|each| each.item.id.charge_id.clone());
+                        bad.extend(
+                            charges
+                                .chain(row.maybe_text("charge_id").ok().flatten())
+                                .map(|id| (id, why.clone())),
+                        );
+                    }
+                }
+            }
+        }
+        rows.outputs = outputs.into_values().collect();
+
+        // The items that misplaced outputs hang on: have they a claim?
+        let holders: BTreeSet<&str> = rows
+            .outputs
+            .iter()
+            .filter_map(|output| output.item.as_ref())
+            .filter(|item| !rows.items.contains_key(item))
+            .map(|item| item.charge_id.as_str())
+            .collect();
+        if !holders.is_empty() {
+            let holders = json!(holders);
+            keep_items(
+                &mut rows,
+                &mut bad,
+                &run.rows(statements::ITEMS_OF_CHARGES, &[(&holders).into()]).await?,
+            );
+        }
+        for row in run.rows(statements::REFUNDS_OF_CHARGES, &[(&charges).into()]).await? {
+            let charge_id = row.text("charge_id")?;
+            match read_refund(&row, &charge_id) {
+                Ok(refund) => rows.refunds.push(refund),
+                Err(why) => {
+                    bad.insert(charge_id, why);
+                }
+            }
+        }
+        for row in run.rows(statements::BALANCE_ROWS, &[(&accounts).into()]).await? {
+            // A bucket of the platform's that makegood knows nothing of is none of its business.
+            if let Some(bucket) = bucket(&row.text("bucket")?) {
+                rows.balance_rows.insert((row.text("account_id")?, bucket), row.int("rows")?);
+            }
+        }
+        Ok((rows, bad))
+    }
+}
+
+fn bucket(word: &str) -> Option<Bucket> {
+    Bucket::ALL.into_iter().find(|bucket| bucket.as_str() == word)
+}
+
+/// Keeps the items that can be read; of the others, notes whose charge they belong to.
+fn keep_items(rows: &mut Rows, bad: &mut HashMap<String, String>, read: &[Row]) {
+    for row in read {
+        match read_item(row) {
+            Ok((id, item)) => {
+                rows.items.insert(id, item);
+            }
+            Err(error) => {
+                bad.extend(row.text("charge_id").ok().map(|id| (id, crate::report::chain(&error))));
+            }
+        }
+    }
+}
+
+fn read_item(row: &Row) -> Result<(ItemId, JobItem), DbError> {
+    let id = ItemId { charge_id: row.text("charge_id")?, output_index: row.int("output_index")? };
+    let job = match row.maybe_text("job_id")?.filter(|job_id| !job_id.is_empty()) {
+        Some(job_id) => {
+            let output_index = row.int("job_output_index")?;
+            Some(JobKey { provider: row.text("provider")?, job_id, output_index })
+        }
+        None => None,
+    };
+    let item =
+        Item { id: id.clone(), credits: row.int("credits")?, job, failed_at: row.maybe_time("failed_at")? };
+    Ok((id, JobItem { item, resolved: row.int("resolved")? == 1 }))
+}
+
+fn read_refund(row: &Row, charge_id: &str) -> Result<LedgerRefund, String> {
+    let read = || -> Result<_, DbError> {
+        Ok((row.maybe_int("output_index")?, row.text("bucket")?, row.int("credits")?))
+    };
+    let (output_index, word, credits) = read().map_err(|error| crate::report::chain(&error))?;
+    let bucket = bucket(&word).ok_or_else(|| {
+        format!("a refund of charge `{charge_id}` in ledger_entries names the unknown bucket `{word}`")
+    })?;
+    Ok(LedgerRefund { charge_id: charge_id.to_owned(), output_index, bucket, credits })
+}
+
+fn read_orphan(row: &Row, item: ItemId) -> Result<(Charge, Orphan), DbError> {
+    let charge = Charge {
+        id: row.text("found_charge")?,
+        account_id: row.text("account_id")?,
+        project_id: row.text("project_id")?,
+        node_id: row.text("node_id")?,
+        provider: row.text("provider")?,
+        model: row.text("model")?,
+        charged_at: row.time("charged_at")?,
+        drawn: Split { subscription: row.int("subscription_credits")?, wallet: row.int("wallet_credits")? },
+        cancelled_at: row.maybe_time("cancelled_at")?,
+    };
+    let held = (row.text("state")? == "held").then(|| row.maybe_text("reason")).transpose()?.flatten();
+    let orphan = Orphan {
+        id: row.int("orphan_id")?,
+        item,
+        opened_at: row.time("opened_at")?,
+        refund_by: row.time("refund_by")?,
+        questions: row.int("questions")?,
+        first_asked_at: row.maybe_time("first_asked_at")?,
+        waits: row.int("waits")?,
+        held,
+    };
+    Ok((charge, orphan))
+}
+
+fn read_output(row: &Row) -> Result<StoredOutput, DbError> {
+    let item = match (row.maybe_text("charge_id")?, row.maybe_int("output_index")?) {
+        (Some(charge_id), Some(output_index)) => Some(ItemId { charge_id, output_index }),
+        (Some(_) | None, None) | (None, Some(_)) => None,
+    };
+    Ok(StoredOutput {
+        id: row.text("id")?,
+        item,
+        job: JobKey {
+            provider: row.text("provider")?,
+            job_id: row.text("provider_job_id")?,
+            output_index: row.int("provider_output_index")?,
+        },
+        project_id: row.text("project_id")?,
+        node_id: row.text("node_id")?,
+        sha256: row.maybe_text("sha256")?.unwrap_or_default(),
+        stored_at: row.time("stored_at")?,
+        moved_at: row.maybe_time("moved_at")?,
+        deleted_at: row.maybe_time("deleted_at")?,
+    })
+}
+
+impl Case {
+    /// The output that rule 3 would put back, with the link it has now.
+    pub fn misplaced(&self) -> Option<(&str, Option<&ItemId>, bool)> {
+        match &self.facts.record.delivery {
+            Delivery::Misplaced { output_id, linked_to, moved, claimed: _ } => {
+                Some((output_id, linked_to.as_ref(), *moved))
+            }
+            Delivery::Delivered { .. } | Delivery::Missing => None,
+        }
+    }
+}

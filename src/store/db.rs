@@ -1,0 +1,448 @@
+//! One way to run a statement on either database.
+//!
+//! A [`Statement`] carries its text in both dialects; a [`Value`] is bound as each wants it; a [`Row`] is read
+//! by column name and says which statement and column it stumbled on. All else in `store` is written once.
+//! Batches travel as one JSON parameter, so that a statement is set-based in both dialects.
+
+use std::time::Duration;
+
+use serde_json::{Value as Json, json};
+use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions, PgRow};
+use sqlx::sqlite::{
+    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow, SqliteSynchronous,
+};
+use sqlx::{Executor as _, Postgres, Row as _, Sqlite, Transaction};
+
+use crate::clock::Timestamp;
+
+/// One SQL statement in both dialects.
+#[derive(Debug)]
+pub struct Statement {
+    /// The name of its file.
+    pub name: &'static str,
+    /// For PostgreSQL.
+    pub postgres: &'static str,
+    /// For SQLite.
+    pub sqlite: &'static str,
+}
+
+/// A parameter.
+#[derive(Clone, Debug)]
+pub enum Value {
+    /// Text, or a batch as JSON.
+    Text(String),
+    /// Text that may be missing.
+    MaybeText(Option<String>),
+    /// A whole number.
+    Int(i64),
+    /// An instant: `timestamptz`, or microseconds.
+    Time(Timestamp),
+    /// An instant that may be missing.
+    MaybeTime(Option<Timestamp>),
+}
+
+impl From<&str> for Value {
+    fn from(text: &str) -> Self {
+        Self::Text(text.to_owned())
+    }
+}
+impl From<&String> for Value {
+    fn from(text: &String) -> Self {
+        Self::Text(text.clone())
+    }
+}
+impl From<i64> for Value {
+    fn from(number: i64) -> Self {
+        Self::Int(number)
+    }
+}
+impl From<Timestamp> for Value {
+    fn from(at: Timestamp) -> Self {
+        Self::Time(at)
+    }
+}
+impl From<Duration> for Value {
+    fn from(span: Duration) -> Self {
+        Self::Int(crate::clock::micros(span))
+    }
+}
+impl From<&Json> for Value {
+    fn from(batch: &Json) -> Self {
+        Self::Text(batch.to_string())
+    }
+}
+
+/// Why the database did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum DbError {
+    /// The statement failed.
+    #[error("the statement `{statement}` failed")]
+    Statement {
+        /// Its file's name.
+        statement: &'static str,
+        /// What the database said.
+        #[source]
+        source: sqlx::Error,
+    },
+    /// A value could not be read.
+    #[error("`{statement}` returned a row whose column `{column}` cannot be read{about}")]
+    Column {
+        /// The statement's file's name.
+        statement: &'static str,
+        /// The column.
+        column: &'static str,
+        /// Which row, if that could be read.
+        about: String,
+        /// Why.
+        #[source]
+        source: sqlx::Error,
+    },
+    /// A transaction could not begin or end.
+    #[error("could not {what} a transaction")]
+    Transaction {
+        /// Begin, commit.
+        what: &'static str,
+        /// What the database said.
+        #[source]
+        source: sqlx::Error,
+    },
+    /// The database could not be reached or opened.
+    #[error("could not open the database {url}")]
+    Open {
+        /// Its address without the password.
+        url: String,
+        /// What the database said.
+        #[source]
+        source: sqlx::Error,
+    },
+}
+
+impl DbError {
+    fn sqlx(&self) -> &sqlx::Error {
+        match self {
+            Self::Statement { source, .. }
+            | Self::Column { source, .. }
+            | Self::Transaction { source, .. }
+            | Self::Open { source, .. } => source,
+        }
+    }
+
+    /// The same transaction may well succeed if it is run once more: a deadlock, a serialization failure, a busy file.
+    pub fn is_worth_repeating(&self) -> bool {
+        let Some(code) =
+            self.sqlx().as_database_error().and_then(|error| error.code().map(|code| code.into_owned()))
+        else {
+            return false;
+        };
+        matches!(code.as_str(), "40001" | "40P01" | "55P03" | "5" | "6" | "261" | "517")
+    }
+
+    /// A relation is not there: the tables were never made, or lie elsewhere.
+    pub fn is_about_missing_tables(&self) -> bool {
+        self.sqlx().as_database_error().is_some_and(|error| {
+            error.code().is_some_and(|code| code == "42P01") || error.message().contains("no such table")
+        })
+    }
+
+    /// A row broke a rule of the database: repeating does not help, leaving the row out does.
+    pub fn is_about_a_row(&self) -> bool {
+        match self {
+            Self::Column { .. } => true,
+            Self::Statement { source, .. } => source.as_database_error().is_some_and(|error| {
+                let code = error.code().unwrap_or_default();
+                // SQLSTATE classes 22 (data) and 23 (constraints); SQLITE_CONSTRAINT and its kin, SQLITE_TOOBIG, SQLITE_MISMATCH.
+                code.starts_with("22") && code.len() == 5
+                    || code.starts_with("23") && code.len() == 5
+                    || code.parse::<i32>().is_ok_and(|code| matches!(code & 0xff, 18..=20))
+            }),
+            Self::Transaction { .. } | Self::Open { .. } => false,
+        }
+    }
+}
+
+/// A pool of connections to one of the two databases.
+#[derive(Clone, Debug)]
+pub enum Db {
+    /// The production store.
+    Postgres(PgPool),
+    /// The embedded default.
+    Sqlite(SqlitePool),
+}
+
+/// An open transaction; dropped without commit it is rolled back.
+#[derive(Debug)]
+pub enum Tx {
+    /// On PostgreSQL, read committed: every statement sees what is committed by then.
+    Postgres(Transaction<'static, Postgres>),
+    /// On SQLite, the one writer there is (`BEGIN IMMEDIATE`).
+    Sqlite(Transaction<'static, Sqlite>),
+}
+
+/// One row of an answer.
+#[derive(Debug)]
+pub struct Row {
+    statement: &'static str,
+    inner: Inner,
+}
+
+#[derive(Debug)]
+enum Inner {
+    Postgres(PgRow),
+    Sqlite(SqliteRow),
+}
+
+/// Binds the values in order.
+macro_rules! bound {
+    ($db:ty, $text:expr, $values:expr, $time:expr) => {{
+        let mut query = sqlx::query::<$db>($text);
+        for value in $values {
+            query = match value {
+                Value::Text(text) => query.bind(text.clone()),
+                Value::MaybeText(text) => query.bind(text.clone()),
+                Value::Int(number) => query.bind(*number),
+                Value::Time(at) => query.bind($time(*at)),
+                Value::MaybeTime(at) => query.bind(at.map($time)),
+            };
+        }
+        query
+    }};
+}
+
+impl Db {
+    /// Opens a pool on `postgres://…` or `sqlite://…`; a SQLite file is made if it is not there.
+    pub async fn open(url: &str, max_connections: u32, statement_timeout: Duration) -> Result<Self, DbError> {
+        let failed = |source| DbError::Open { url: redacted(url), source };
+        if url.starts_with("sqlite:") {
+            let options: SqliteConnectOptions = url.parse().map_err(failed)?;
+            let in_memory = url.contains(":memory:") || url.contains("mode=memory");
+            let options = options
+                .create_if_missing(true)
+                .foreign_keys(true)
+                .journal_mode(if in_memory { SqliteJournalMode::Memory } else { SqliteJournalMode::Wal })
+                // Money: a commit that was reported survives a power cut.
+                .synchronous(SqliteSynchronous::Full)
+                .busy_timeout(Duration::from_secs(30));
+            // A database in memory lives as long as its one connection.
+            let connections = if in_memory { 1 } else { max_connections };
+            let pool = SqlitePoolOptions::new()
+                .max_connections(connections)
+                .idle_timeout(None)
+                .max_lifetime(None)
+                .connect_with(options)
+                .await
+                .map_err(failed)?;
+            return Ok(Self::Sqlite(pool));
+        }
+        let options: PgConnectOptions = url.parse().map_err(failed)?;
+        let options = options.application_name("makegood").options([
+            ("statement_timeout", statement_timeout.as_millis().to_string()),
+            ("idle_in_transaction_session_timeout", "60000".to_owned()),
+            ("timezone", "UTC".to_owned()),
+            // Batches are small and their plans are always the same: compiling them costs more than it saves.
+            ("jit", "off".to_owned()),
+        ]);
+        let pool = PgPoolOptions::new()
+            .max_connections(max_connections)
+            .acquire_timeout(Duration::from_secs(30))
+            .connect_with(options)
+            .await
+            .map_err(failed)?;
+        Ok(Self::Postgres(pool))
+    }
+
+    /// Whether this is PostgreSQL.
+    pub const fn is_postgres(&self) -> bool {
+        matches!(self, Self::Postgres(_))
+    }
+
+    /// An instant inside a JSON batch.
+    pub fn time(&self, at: Timestamp) -> Json {
+        match self {
+            Self::Postgres(_) => json!(at.to_string()),
+            Self::Sqlite(_) => json!(at.micros()),
+        }
+    }
+
+    /// An instant that may be missing inside a JSON batch.
+    pub fn maybe_time(&self, at: Option<Timestamp>) -> Json {
+        at.map_or(Json::Null, |at| self.time(at))
+    }
+
+    /// Runs a statement outside of a transaction and returns its rows.
+    pub async fn rows(&self, statement: &'static Statement, values: &[Value]) -> Result<Vec<Row>, DbError> {
+        let failed = |source| DbError::Statement { statement: statement.name, source };
+        match self {
+            Self::Postgres(pool) => {
+                let query = bound!(Postgres, statement.postgres, values, Timestamp::to_chrono);
+                let rows = pool.fetch_all(query).await.map_err(failed)?;
+                Ok(rows
+                    .into_iter()
+                    .map(|row| Row { statement: statement.name, inner: Inner::Postgres(row) })
+                    .collect())
+            }
+            Self::Sqlite(pool) => {
+                let query = bound!(Sqlite, statement.sqlite, values, Timestamp::micros);
+                let rows = pool.fetch_all(query).await.map_err(failed)?;
+                Ok(rows
+                    .into_iter()
+                    .map(|row| Row { statement: statement.name, inner: Inner::Sqlite(row) })
+                    .collect())
+            }
+        }
+    }
+
+    /// Begins a transaction that may write.
+    pub async fn begin(&self) -> Result<Tx, DbError> {
+        let failed = |source| DbError::Transaction { what: "begin", source };
+        match self {
+            Self::Postgres(pool) => Ok(Tx::Postgres(pool.begin().await.map_err(failed)?)),
+            Self::Sqlite(pool) => Ok(Tx::Sqlite(pool.begin_with("BEGIN IMMEDIATE").await.map_err(failed)?)),
+        }
+    }
+
+    /// Closes all connections.
+    pub async fn close(&self) {
+        match self {
+            Self::Postgres(pool) => pool.close().await,
+            Self::Sqlite(pool) => pool.close().await,
+        }
+    }
+}
+
+impl Tx {
+    /// Runs a statement and returns its rows.
+    pub async fn rows(
+        &mut self,
+        statement: &'static Statement,
+        values: &[Value],
+    ) -> Result<Vec<Row>, DbError> {
+        let failed = |source| DbError::Statement { statement: statement.name, source };
+        match self {
+            Self::Postgres(tx) => {
+                let query = bound!(Postgres, statement.postgres, values, Timestamp::to_chrono);
+                let rows = tx.fetch_all(query).await.map_err(failed)?;
+                Ok(rows
+                    .into_iter()
+                    .map(|row| Row { statement: statement.name, inner: Inner::Postgres(row) })
+                    .collect())
+            }
+            Self::Sqlite(tx) => {
+                let query = bound!(Sqlite, statement.sqlite, values, Timestamp::micros);
+                let rows = tx.fetch_all(query).await.map_err(failed)?;
+                Ok(rows
+                    .into_iter()
+                    .map(|row| Row { statement: statement.name, inner: Inner::Sqlite(row) })
+                    .collect())
+            }
+        }
+    }
+
+    /// Makes it so.
+    pub async fn commit(self) -> Result<(), DbError> {
+        let failed = |source| DbError::Transaction { what: "commit", source };
+        match self {
+            Self::Postgres(tx) => tx.commit().await.map_err(failed),
+            Self::Sqlite(tx) => tx.commit().await.map_err(failed),
+        }
+    }
+}
+
+/// What a statement can be run on: a pool or a transaction.
+#[expect(async_fn_in_trait, reason = "used inside the crate only, never as a trait object")]
+pub trait Run {
+    /// Runs a statement and returns its rows.
+    async fn rows(&mut self, statement: &'static Statement, values: &[Value]) -> Result<Vec<Row>, DbError>;
+}
+
+impl Run for &Db {
+    async fn rows(&mut self, statement: &'static Statement, values: &[Value]) -> Result<Vec<Row>, DbError> {
+        Db::rows(self, statement, values).await
+    }
+}
+
+impl Run for Tx {
+    async fn rows(&mut self, statement: &'static Statement, values: &[Value]) -> Result<Vec<Row>, DbError> {
+        Tx::rows(self, statement, values).await
+    }
+}
+
+/// Reads a column in either database.
+macro_rules! read {
+    ($row:expr, $column:expr, $kind:ty) => {
+        match &$row.inner {
+            Inner::Postgres(row) => row.try_get::<$kind, _>($column),
+            Inner::Sqlite(row) => row.try_get::<$kind, _>($column),
+        }
+        .map_err(|source| $row.unreadable($column, source))
+    };
+}
+
+impl Row {
+    /// Text that must be there.
+    pub fn text(&self, column: &'static str) -> Result<String, DbError> {
+        read!(self, column, String)
+    }
+
+    /// Text that may be missing.
+    pub fn maybe_text(&self, column: &'static str) -> Result<Option<String>, DbError> {
+        read!(self, column, Option<String>)
+    }
+
+    /// A whole number that must be there.
+    pub fn int(&self, column: &'static str) -> Result<i64, DbError> {
+        read!(self, column, i64)
+    }
+
+    /// A whole number that may be missing.
+    pub fn maybe_int(&self, column: &'static str) -> Result<Option<i64>, DbError> {
+        read!(self, column, Option<i64>)
+    }
+
+    /// An instant that must be there.
+    pub fn time(&self, column: &'static str) -> Result<Timestamp, DbError> {
+        match &self.inner {
+            Inner::Postgres(row) => {
+                row.try_get::<chrono::DateTime<chrono::Utc>, _>(column).map(Timestamp::from)
+            }
+            Inner::Sqlite(row) => row.try_get::<i64, _>(column).map(Timestamp::from_micros),
+        }
+        .map_err(|source| self.unreadable(column, source))
+    }
+
+    /// An instant that may be missing.
+    pub fn maybe_time(&self, column: &'static str) -> Result<Option<Timestamp>, DbError> {
+        match &self.inner {
+            Inner::Postgres(row) => row
+                .try_get::<Option<chrono::DateTime<chrono::Utc>>, _>(column)
+                .map(|at| at.map(Timestamp::from)),
+            Inner::Sqlite(row) => {
+                row.try_get::<Option<i64>, _>(column).map(|at| at.map(Timestamp::from_micros))
+            }
+        }
+        .map_err(|source| self.unreadable(column, source))
+    }
+
+    fn unreadable(&self, column: &'static str, source: sqlx::Error) -> DbError {
+        let id = |name: &str| match &self.inner {
+            Inner::Postgres(row) => row.try_get::<String, _>(name).ok(),
+            Inner::Sqlite(row) => row.try_get::<String, _>(name).ok(),
+        };
+        let about =
+            id("charge_id").or_else(|| id("id")).map_or_else(String::new, |id| format!(" (of `{id}`)"));
+        DbError::Column { statement: self.statement, column, about, source }
+    }
+}
+
+/// A database address without its password.
+pub fn redacted(url: &str) -> String {
+    url::Url::parse(url).map_or_else(
+        |_| url.split('@').next_back().unwrap_or_default().to_owned(),
+        |mut url| {
+            if url.password().is_some() && url.set_password(Some("***")).is_err() {
+                return "(address not shown: its password cannot be taken out)".to_owned();
+            }
+            url.set_query(None);
+            url.to_string()
+        },
+    )
+}

@@ -1,0 +1,98 @@
+//! Makes and upgrades the tables: makegood's own, and the reference schema for platforms that want it.
+//!
+//! The two sets have a history table each, so that neither collides with the platform's own migrations.
+//! They run on a connection of their own that is closed afterwards: after a failure the lock would stay held.
+
+use sqlx::migrate::{MigrateError as SqlxMigrateError, Migration, MigrationType, Migrator};
+use sqlx::{Connection as _, SqlSafeStr as _};
+
+use super::{Store, db::Db};
+
+/// The tables could not be made or upgraded.
+#[derive(Debug, thiserror::Error)]
+pub enum MigrateError {
+    /// No connection.
+    #[error("could not connect to the database to migrate it")]
+    Connect(#[source] sqlx::Error),
+    /// A migration failed; it was rolled back.
+    #[error("could not migrate {what}{advice}")]
+    Migrate {
+        /// Which set.
+        what: &'static str,
+        /// What to do.
+        advice: &'static str,
+        /// What the database said.
+        #[source]
+        source: SqlxMigrateError,
+    },
+}
+
+struct Set {
+    what: &'static str,
+    history: &'static str,
+    advice: &'static str,
+    postgres: &'static [(i64, &'static str, &'static str)],
+    sqlite: &'static [(i64, &'static str, &'static str)],
+}
+
+const REFERENCE: Set = Set {
+    what: "the reference schema",
+    history: "makegood_reference_migrations",
+    advice: ": if the platform has relations of these names already, leave out --reference-schema",
+    postgres: &[(1, "contract", include_str!("../../migrations/reference/postgres/0001_contract.sql"))],
+    sqlite: &[(1, "contract", include_str!("../../migrations/reference/sqlite/0001_contract.sql"))],
+};
+
+const OWN: Set = Set {
+    what: "makegood's own tables",
+    history: "makegood_migrations",
+    advice: ": the contract relations (charges, charge_items, stored_outputs, balances, ledger_entries) must exist first, \
+             as tables or views of the platform; `makegood migrate --reference-schema` makes them where there are none",
+    postgres: &[(1, "makegood", include_str!("../../migrations/postgres/0001_makegood.sql"))],
+    sqlite: &[(1, "makegood", include_str!("../../migrations/sqlite/0001_makegood.sql"))],
+};
+
+impl Set {
+    fn migrator(&self, postgres: bool) -> Migrator {
+        let migrations = if postgres { self.postgres } else { self.sqlite };
+        let migrations = migrations.iter().map(|(version, name, sql)| {
+            Migration::new(*version, (*name).into(), MigrationType::Simple, (*sql).into_sql_str(), false)
+        });
+        let mut migrator = Migrator::with_migrations(migrations.collect());
+        migrator.dangerous_set_table_name(self.history);
+        migrator
+    }
+
+    async fn run(&self, db: &Db) -> Result<(), MigrateError> {
+        let failed = |source| MigrateError::Migrate { what: self.what, advice: self.advice, source };
+        match db {
+            Db::Postgres(pool) => {
+                let options = pool.connect_options();
+                let mut connection =
+                    sqlx::PgConnection::connect_with(&options).await.map_err(MigrateError::Connect)?;
+                let result = self.migrator(true).run_direct(None, &mut connection, false).await;
+                // Closing gives the migration lock back; that it fails says nothing about the tables.
+                let _closed = connection.close().await;
+                result.map_err(failed)
+            }
+            Db::Sqlite(pool) => {
+                // A database in memory has only the pool's connection; SQLite's lock ends with the transaction.
+                let mut connection = pool.acquire().await.map_err(MigrateError::Connect)?;
+                self.migrator(false).run_direct(None, &mut *connection, false).await.map_err(failed)
+            }
+        }
+    }
+}
+
+impl Store {
+    /// Makes or upgrades makegood's tables, with the reference schema before them if asked. Safe to repeat.
+    ///
+    /// # Errors
+    /// A statement fails; that migration is rolled back and the ones before it stay.
+    pub async fn migrate(&self, reference_schema: bool) -> Result<(), MigrateError> {
+        if reference_schema {
+            REFERENCE.run(&self.db).await?;
+        }
+        OWN.run(&self.db).await
+    }
+}

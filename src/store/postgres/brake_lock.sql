@@ -1,0 +1,2 @@
+-- brake_lock: the one brake, locked until the transaction ends, so that limits hold across all processes.
+SELECT engaged_at, reason, released_at FROM makegood_brake WHERE id = 1 FOR UPDATE

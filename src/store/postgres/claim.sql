@@ -1,0 +1,35 @@
+-- claim: leases due orphans of one provider, earliest deadline first, all of one job together.
+-- $1: provider. $2: due by this (the pass's start, so that a pass ends). $3: now. $4: leased until. $5: at most so many due ones.
+-- Every claim raises the token. SKIP LOCKED: many workers claim side by side and none waits for another.
+-- The lowest id of a job is its lead; only who locks the lead leases the job's orphans, so a job is never split.
+WITH due AS (
+    SELECT id, provider_job_id
+    FROM makegood_orphans
+    WHERE provider = $1 AND state IN ('open', 'held') AND due_at <= $2 AND (leased_until IS NULL OR leased_until <= $3)
+    ORDER BY urgent_at, id
+    LIMIT $5
+    FOR UPDATE SKIP LOCKED
+), leads AS (
+    SELECT DISTINCT coalesce((SELECT min(l.id) FROM makegood_orphans l
+                              WHERE l.provider_job_id = due.provider_job_id AND l.provider = $1
+                                AND l.state IN ('open', 'held')), due.id) AS id
+    FROM due
+), locked AS (
+    SELECT o.id, o.provider_job_id
+    FROM makegood_orphans o
+    WHERE o.id IN (SELECT id FROM leads) AND o.state IN ('open', 'held') AND (o.leased_until IS NULL OR o.leased_until <= $3)
+    ORDER BY o.id
+    FOR UPDATE SKIP LOCKED
+), members AS (
+    SELECT id FROM locked
+    UNION
+    SELECT o.id
+    FROM locked
+    JOIN makegood_orphans o ON o.provider_job_id = locked.provider_job_id AND o.provider = $1
+                           AND o.state IN ('open', 'held') AND (o.leased_until IS NULL OR o.leased_until <= $3)
+)
+UPDATE makegood_orphans o
+SET lease_token = o.lease_token + 1, leased_until = $4
+FROM members
+WHERE o.id = members.id AND o.state IN ('open', 'held')
+RETURNING o.id

@@ -1,0 +1,2 @@
+-- clock: what time it is for all workers.
+SELECT clock_timestamp() AS now

@@ -1,0 +1,8 @@
+-- count_up: raises running totals; in the order of their keys, last in the transaction, so that no two wait for each other in a ring.
+-- $1: JSON list of {metric, label_a, label_b, value}.
+INSERT INTO makegood_counters (metric, label_a, label_b, value)
+SELECT d.metric, d.label_a, d.label_b, d.value
+FROM jsonb_to_recordset($1::jsonb) AS d(metric text, label_a text, label_b text, value bigint)
+WHERE true
+ORDER BY d.metric, d.label_a, d.label_b
+ON CONFLICT (metric, label_a, label_b) DO UPDATE SET value = makegood_counters.value + excluded.value

@@ -1,0 +1,6 @@
+-- outputs_of_jobs: every output that came from one of the listed jobs, wherever it hangs.
+-- $1: JSON list of {provider, job_id}.
+SELECT s.id, s.charge_id, s.output_index, s.provider, s.provider_job_id, s.provider_output_index, s.project_id, s.node_id,
+       s.sha256, s.stored_at, s.moved_at, s.deleted_at
+FROM jsonb_to_recordset($1::jsonb) AS d(provider text, job_id text)
+JOIN stored_outputs s ON s.provider_job_id = d.job_id AND s.provider = d.provider

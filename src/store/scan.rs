@@ -1,0 +1,287 @@
+//! Finds items without an output and opens orphans for them: chunk by chunk, one set-based statement each.
+//!
+//! Which stretch of time to look at is `detect`'s to say. A chunk is found, opened and told (an event each) in one
+//! transaction; the cursor moves afterwards, so a crash in between only means looking again, which opens nothing twice.
+
+use std::time::Duration;
+
+use serde_json::{Value as Json, json};
+
+use super::db::{DbError, Run, Tx, Value};
+use super::{Store, statements, with_retries};
+use crate::charge::ItemId;
+use crate::clock::{Timestamp, micros};
+
+/// One look at a stretch of `charged_at` (or of `failed_at`).
+#[derive(Clone, Debug)]
+pub struct Scan {
+    /// Its name: kept with each orphan that it opens.
+    pub name: &'static str,
+    /// Later than this.
+    pub after: Timestamp,
+    /// Up to and with this.
+    pub until: Timestamp,
+    /// Charged before this is older than the grace, where no provider or model has one of its own.
+    pub grace_before: Timestamp,
+    /// Graces of providers and models.
+    pub graces: Vec<Grace>,
+}
+
+/// What fits a provider, or one model of it.
+#[derive(Clone, Debug)]
+pub struct Grace {
+    /// Its name.
+    pub provider: String,
+    /// One model of it; none: all the others.
+    pub model: Option<String>,
+    /// Charged before this is older than the grace.
+    pub before: Timestamp,
+}
+
+/// How the orphans that a scan opens are dated.
+#[derive(Clone, Debug)]
+pub struct Dating {
+    /// From the charge to the end of doubt (`refund_by`).
+    pub doubt: Duration,
+    /// From the charge to the end of the window.
+    pub window: Duration,
+    /// What an orphan gets that is opened late.
+    pub late: Duration,
+    /// Providers that drop outputs, and after how long.
+    pub retentions: Vec<(String, Duration)>,
+}
+
+/// What a scan came upon.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Found {
+    /// New orphans.
+    pub opened: u64,
+    /// Old ones that look undelivered again.
+    pub reopened: u64,
+}
+
+impl Found {
+    fn add(&mut self, other: Self) {
+        self.opened += other.opened;
+        self.reopened += other.reopened;
+    }
+}
+
+/// What a dry run goes by.
+#[derive(Debug)]
+pub struct Preview {
+    /// What would be found.
+    pub found: Found,
+    /// What is known about everything due, found before or now. No lease was taken.
+    pub claimed: super::Claimed,
+}
+
+/// A place in the order of charges: by time, then by id. No id: after all charges of that time.
+#[derive(Clone, Debug)]
+struct Place {
+    at: Timestamp,
+    id: Option<String>,
+}
+
+impl Place {
+    fn begin(scan: &Scan) -> Self {
+        Self { at: scan.after, id: Some(String::new()) }
+    }
+}
+
+impl Store {
+    /// How far a scan has looked.
+    pub async fn cursor(&self, name: &str) -> Result<Option<Timestamp>, DbError> {
+        let rows = self.rows(statements::CURSOR_POSITION, &[name.into()]).await?;
+        rows.first().map(|row| row.time("position")).transpose()
+    }
+
+    /// Notes how far a scan has looked; it never moves back.
+    pub async fn advance_cursor(&self, name: &str, to: Timestamp, now: Timestamp) -> Result<(), DbError> {
+        self.rows(statements::CURSOR_ADVANCE, &[name.into(), to.into(), now.into()]).await?;
+        Ok(())
+    }
+
+    /// Charges whose time is still to come: at most 101 ids.
+    pub async fn charges_in_the_future(&self, after: Timestamp) -> Result<Vec<String>, DbError> {
+        let rows = self.rows(statements::CHARGES_IN_THE_FUTURE, &[after.into()]).await?;
+        rows.iter().map(|row| row.text("id")).collect()
+    }
+
+    /// Looks at one stretch in chunks of `chunk` charges and opens orphans, a transaction each.
+    pub async fn scan(&self, scan: &Scan, chunk: u32, dating: &Dating) -> Result<Found, DbError> {
+        let mut found = Found::default();
+        let mut from = Place::begin(scan);
+        while let Some(last) = self.chunk_end(&from, scan, chunk).await? {
+            // Most chunks hold nothing new: look first, and open a transaction only for what was found.
+            let items = self.undelivered(&mut &self.db, scan, &from, &last).await?;
+            if !items.is_empty() {
+                let now = self.now().await?;
+                let opened = with_retries!(
+                    async {
+                        let mut tx = self.db.begin().await?;
+                        let found = self.open_orphans(&mut tx, scan.name, &items, now, dating).await?;
+                        tx.commit().await?;
+                        Ok::<_, DbError>(found)
+                    }
+                    .await
+                )?;
+                found.add(opened);
+            }
+            from = last;
+        }
+        Ok(found)
+    }
+
+    /// How many items a stretch holds that would become orphans; opens none.
+    pub async fn count_undelivered(&self, scan: &Scan, chunk: u32) -> Result<u64, DbError> {
+        let mut count = 0;
+        let mut from = Place::begin(scan);
+        while let Some(last) = self.chunk_end(&from, scan, chunk).await? {
+            count += self.undelivered(&mut &self.db, scan, &from, &last).await?.len() as u64;
+            from = last;
+        }
+        Ok(count)
+    }
+
+    /// What a pass would find and what is known about everything that is due by then, most urgent first and at most `limit`.
+    /// Everything happens in one transaction that is rolled back.
+    pub async fn preview(
+        &self,
+        looks: &[crate::detect::Look],
+        chunk: u32,
+        dating: &Dating,
+        due_by: Timestamp,
+        limit: u32,
+    ) -> Result<Preview, DbError> {
+        let mut tx = self.db.begin().await?;
+        let mut found = Found::default();
+        for look in looks {
+            let mut from = Place::begin(&look.scan);
+            while let Some(last) = self.chunk_end(&from, &look.scan, chunk).await? {
+                let items = self.undelivered(&mut tx, &look.scan, &from, &last).await?;
+                found.add(self.open_orphans(&mut tx, look.scan.name, &items, due_by, dating).await?);
+                from = last;
+            }
+        }
+        let rows = tx.rows(statements::DUE_ORPHANS, &[due_by.into(), i64::from(limit).into()]).await?;
+        let ids: Vec<i64> = rows.iter().map(|row| row.int("id")).collect::<Result<_, _>>()?;
+        let claimed = self.cases(&mut tx, &ids).await?;
+        Ok(Preview { found, claimed })
+    }
+
+    /// Where the chunk after `from` ends; none: there is nothing after it.
+    async fn chunk_end(&self, from: &Place, scan: &Scan, chunk: u32) -> Result<Option<Place>, DbError> {
+        let Some(from_id) = &from.id else {
+            return Ok(None);
+        };
+        // The whole rest. Recorded failures are few: one chunk.
+        let rest = Place { at: scan.until, id: None };
+        if scan.name == crate::detect::FAILED {
+            return Ok(Some(rest));
+        }
+        let offset = i64::from(chunk.max(1)) - 1;
+        let values = [from.at.into(), from_id.into(), scan.until.into(), offset.into()];
+        let rows = self.rows(statements::CHUNK_END, &values).await?;
+        Ok(Some(match rows.first() {
+            Some(row) => Place { at: row.time("charged_at")?, id: Some(row.text("id")?) },
+            None => rest,
+        }))
+    }
+
+    async fn undelivered(
+        &self,
+        run: &mut impl Run,
+        scan: &Scan,
+        from: &Place,
+        last: &Place,
+    ) -> Result<Vec<ItemId>, DbError> {
+        if scan.name == crate::detect::FAILED {
+            return item_ids(&run.rows(statements::FIND_FAILED, &[from.at.into(), last.at.into()]).await?);
+        }
+        let graces: Vec<Json> = scan
+            .graces
+            .iter()
+            .map(|grace| json!({"provider": grace.provider, "model": grace.model, "before": self.db.time(grace.before)}))
+            .collect();
+        let values = [
+            from.at.into(),
+            Value::MaybeText(from.id.clone()),
+            last.at.into(),
+            Value::MaybeText(last.id.clone()),
+            scan.grace_before.into(),
+            (&Json::Array(graces)).into(),
+        ];
+        item_ids(&run.rows(statements::FIND_UNDELIVERED, &values).await?)
+    }
+
+    /// Opens an orphan for each item, or reopens the one it has, and tells so.
+    pub(super) async fn open_orphans(
+        &self,
+        tx: &mut Tx,
+        by: &str,
+        items: &[ItemId],
+        now: Timestamp,
+        dating: &Dating,
+    ) -> Result<Found, DbError> {
+        if items.is_empty() {
+            return Ok(Found::default());
+        }
+        let list = Json::Array(
+            items
+                .iter()
+                .map(|id| json!({"charge_id": id.charge_id, "output_index": id.output_index}))
+                .collect(),
+        );
+        let retentions = dating.retentions.iter();
+        let retentions = Json::Array(
+            retentions.map(|(name, span)| json!({"provider": name, "retention_us": micros(*span)})).collect(),
+        );
+        let late: Value = dating.late.into();
+        let opened = tx
+            .rows(
+                statements::OPEN_ORPHANS,
+                &[
+                    (&list).into(),
+                    now.into(),
+                    by.into(),
+                    dating.doubt.into(),
+                    dating.window.into(),
+                    late.clone(),
+                    (&retentions).into(),
+                ],
+            )
+            .await?;
+        let reopened = if opened.len() < items.len() {
+            tx.rows(statements::REOPEN_ORPHANS, &[(&list).into(), now.into(), late]).await?
+        } else {
+            Vec::new()
+        };
+        if !reopened.is_empty() {
+            let items = item_ids(&reopened)?;
+            let list =
+                items.iter().map(|id| json!({"charge_id": id.charge_id, "output_index": id.output_index}));
+            let list = Json::Array(list.collect());
+            tx.rows(statements::SUPERSEDE_RESOLUTIONS, &[(&list).into(), now.into()]).await?;
+        }
+        let mut events = Vec::new();
+        for (rows, kind) in [(&opened, "opened"), (&reopened, "reopened")] {
+            for row in rows {
+                events.push(json!({
+                    "orphan_id": row.int("id")?, "charge_id": row.text("charge_id")?,
+                    "output_index": row.int("output_index")?, "at": self.db.time(now), "kind": kind, "detail": by,
+                }));
+            }
+        }
+        if !events.is_empty() {
+            tx.rows(statements::INSERT_EVENTS, &[(&Json::Array(events)).into()]).await?;
+        }
+        Ok(Found { opened: opened.len() as u64, reopened: reopened.len() as u64 })
+    }
+}
+
+fn item_ids(rows: &[super::Row]) -> Result<Vec<ItemId>, DbError> {
+    rows.iter()
+        .map(|row| Ok(ItemId { charge_id: row.text("charge_id")?, output_index: row.int("output_index")? }))
+        .collect()
+}

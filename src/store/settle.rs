@@ -1,0 +1,647 @@
+//! The one transaction that moves money.
+//!
+//! For a batch of decisions, in this order: lock the brake (if anything is to be refunded), lock makegood's rows of
+//! the charges, lock the orphans; prove that each lease is still ours and that what the platform has on record is
+//! still what was decided upon; then write refunds, ledger entries, balances, relinked and recovered outputs, events
+//! and the orphans' new state. All of it or nothing. The locks are always taken in this order and by key, so that
+//! two processes never wait for each other in a ring.
+//!
+//! It never decides whether something is owed: see `policy`. It may only make less of a decision: hold a refund for
+//! the brake, or give a case back because the world changed. Exactly once rests on unique keys: one current
+//! resolution an item, one refund an item, ledger ids made of item and bucket.
+//! Crash before commit: nothing happened. Crash after: the next claim finds the orphans resolved.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Value as Json, json};
+
+use super::claim::Case;
+use super::db::{DbError, Tx};
+use super::scan::Dating;
+use super::{Store, statements, with_retries};
+use crate::brake::{self, Brake};
+use crate::charge::{Bucket, ItemId, Split};
+use crate::clock::Timestamp;
+use crate::evidence::{Evidence, Source};
+use crate::policy::{Action, Decision, Pick, Reason};
+use crate::recovery::Copied;
+use crate::refund;
+
+/// A decision about one claimed orphan, carried out as far as it needs no transaction.
+#[derive(Clone, Debug)]
+pub struct Settlement {
+    /// The orphan and what was known when it was decided.
+    pub case: Case,
+    /// What is to be done.
+    pub decision: Decision,
+    /// The provider's word, where it was asked.
+    pub evidence: Option<Arc<Evidence>>,
+    /// The file that was brought home, for a recovery.
+    pub copied: Option<Copied>,
+    /// When to look again, where the case stays open or held.
+    pub look_again: Timestamp,
+    /// What else a person should know: why a copy failed, for instance.
+    pub detail: Option<String>,
+}
+
+/// What became of a settlement.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Done; the decision as it was carried out (a refund may have become a hold).
+    Settled(Decision),
+    /// The world changed since it was decided upon: decide again.
+    Changed,
+    /// The lease is somebody else's by now.
+    Lost,
+    /// The database refused its rows: nothing was written for it, a person has to look.
+    Refused(String),
+}
+
+/// What settles besides the decisions.
+#[derive(Clone, Debug)]
+pub struct SettleRules {
+    /// The brake's limits.
+    pub brake: brake::Limits,
+    /// How orphans are dated that are opened for items an output was taken from.
+    pub dating: Dating,
+    /// When a case that was held for the brake is looked at again.
+    pub held_for: Duration,
+    /// The pass.
+    pub pass_id: Option<i64>,
+    /// Who decided: `makegood`, or a person's name.
+    pub decided_by: String,
+}
+
+/// Why a transaction was given up.
+#[derive(Debug)]
+enum Failure {
+    Db(DbError),
+    /// A balance row is missing or there are several.
+    Balance {
+        account_id: String,
+        bucket: Bucket,
+        rows: usize,
+    },
+    /// An output that was to be relinked is not where it was.
+    Relink,
+}
+
+impl From<DbError> for Failure {
+    fn from(error: DbError) -> Self {
+        Self::Db(error)
+    }
+}
+
+impl Failure {
+    fn is_worth_repeating(&self) -> bool {
+        match self {
+            Self::Db(error) => error.is_worth_repeating(),
+            Self::Balance { .. } | Self::Relink => false,
+        }
+    }
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Db(error) => error.fmt(f),
+            Self::Balance { account_id, bucket, rows } => {
+                write!(f, "{rows} balance rows instead of one for account `{account_id}`, bucket {bucket}")
+            }
+            Self::Relink => f.write_str("an output to be put back was moved meanwhile"),
+        }
+    }
+}
+
+impl std::error::Error for Failure {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Db(error) => error.source(),
+            Self::Balance { .. } | Self::Relink => None,
+        }
+    }
+}
+
+impl Store {
+    /// Settles a batch; one outcome for each, in order.
+    ///
+    /// A row that the database refuses is settled apart from the others, so that it spoils nothing but itself.
+    ///
+    /// # Errors
+    /// The database cannot be worked with at all; nothing of the failing transaction stays.
+    pub async fn settle(&self, batch: &[Settlement], rules: &SettleRules) -> Result<Vec<Outcome>, DbError> {
+        match with_retries!(self.settle_at_once(batch, rules).await) {
+            Ok(outcomes) => return Ok(outcomes),
+            Err(Failure::Db(error)) if !error.is_about_a_row() => return Err(error),
+            Err(failure) => {
+                tracing::debug!(error = &failure as &dyn std::error::Error, "settling charge by charge")
+            }
+        }
+        let mut charges: Vec<(&str, Vec<usize>)> = Vec::new();
+        for (nth, settlement) in batch.iter().enumerate() {
+            let id = settlement.case.facts.record.charge.id.as_str();
+            match charges.iter_mut().find(|(charge, _)| *charge == id) {
+                Some((_, of_charge)) => of_charge.push(nth),
+                None => charges.push((id, vec![nth])),
+            }
+        }
+        let mut outcomes = vec![Outcome::Changed; batch.len()];
+        for (_, of_charge) in charges {
+            let part: Vec<Settlement> = of_charge.iter().map(|nth| batch[*nth].clone()).collect();
+            let settled = match with_retries!(self.settle_at_once(&part, rules).await) {
+                Ok(settled) => settled,
+                Err(Failure::Db(error)) if !error.is_about_a_row() => return Err(error),
+                Err(Failure::Relink) => vec![Outcome::Changed; part.len()],
+                Err(failure @ Failure::Balance { .. }) => {
+                    self.hold_for_balance(part, &failure, rules).await?
+                }
+                Err(failure @ Failure::Db(_)) => {
+                    vec![Outcome::Refused(crate::report::chain(&failure)); part.len()]
+                }
+            };
+            for (nth, outcome) in of_charge.into_iter().zip(settled) {
+                outcomes[nth] = outcome;
+            }
+        }
+        Ok(outcomes)
+    }
+
+    /// Rule 16 at the last moment: the balance row vanished or doubled between the decision and the posting.
+    async fn hold_for_balance(
+        &self,
+        part: Vec<Settlement>,
+        failure: &Failure,
+        rules: &SettleRules,
+    ) -> Result<Vec<Outcome>, DbError> {
+        let held: Vec<Settlement> = part
+            .into_iter()
+            .map(|settlement| match settlement.decision.action {
+                Action::Refund => Settlement {
+                    decision: Decision { action: Action::Hold, reason: Reason::NoBalance, rule: 16 },
+                    detail: Some(failure.to_string()),
+                    ..settlement
+                },
+                Action::Recover(_) | Action::Relink { .. } | Action::Wait | Action::Close | Action::Hold => {
+                    settlement
+                }
+            })
+            .collect();
+        match with_retries!(self.settle_at_once(&held, rules).await) {
+            Ok(outcomes) => Ok(outcomes),
+            Err(Failure::Db(error)) if !error.is_about_a_row() => Err(error),
+            Err(failure) => Ok(vec![Outcome::Refused(crate::report::chain(&failure)); held.len()]),
+        }
+    }
+
+    async fn settle_at_once(
+        &self,
+        batch: &[Settlement],
+        rules: &SettleRules,
+    ) -> Result<Vec<Outcome>, Failure> {
+        let now = self.now().await?;
+        let mut tx = self.db.begin().await?;
+        let mut brake = if batch.iter().any(|each| each.decision.action == Action::Refund) {
+            Some(self.lock_brake(&mut tx, rules.brake, now).await?)
+        } else {
+            None
+        };
+        let mut refunded = lock_charges(&mut tx, batch).await?;
+        let ours = self.still_ours(&mut tx, batch).await?;
+
+        let mut written = Written::new(self, now, rules);
+        written.answers(&mut tx, batch, &ours).await?;
+        let mut outcomes = Vec::with_capacity(batch.len());
+        for (settlement, standing) in batch.iter().zip(ours) {
+            let outcome = match standing {
+                Standing::Ours => Outcome::Settled(written.add(settlement, brake.as_mut(), &mut refunded)),
+                Standing::Changed => Outcome::Changed,
+                Standing::Lost => Outcome::Lost,
+            };
+            outcomes.push(outcome);
+        }
+        let engaged = brake.and_then(|brake| brake.engaged);
+        written.write(&mut tx, engaged.as_deref()).await?;
+        tx.commit().await?;
+        Ok(outcomes)
+    }
+
+    /// Proves for each settlement that its lease is ours and its facts are as they were.
+    async fn still_ours(&self, tx: &mut Tx, batch: &[Settlement]) -> Result<Vec<Standing>, DbError> {
+        let mut ids: Vec<i64> = batch.iter().map(|each| each.case.facts.orphan.id).collect();
+        ids.sort_unstable();
+        let mut tokens = HashMap::new();
+        for row in tx.rows(statements::LOCK_ORPHANS, &[(&json!(ids)).into()]).await? {
+            if row.maybe_time("leased_until")?.is_some() {
+                tokens.insert(row.int("id")?, row.int("lease_token")?);
+            }
+        }
+        let again = self.cases(tx, &ids).await?;
+        let again: HashMap<i64, &Case> =
+            again.cases.iter().map(|case| (case.facts.orphan.id, case)).collect();
+        let standing = |settlement: &Settlement| {
+            let id = settlement.case.facts.orphan.id;
+            if tokens.get(&id) != Some(&settlement.case.token) {
+                return Standing::Lost;
+            }
+            let before = &settlement.case.facts;
+            let by_share = matches!(settlement.decision.action, Action::Recover(Pick::Unclaimed(_)));
+            let same = again.get(&id).is_some_and(|now| {
+                now.facts.record == before.record && (!by_share || now.facts.share == before.share)
+            });
+            if same { Standing::Ours } else { Standing::Changed }
+        };
+        Ok(batch.iter().map(standing).collect())
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    Ours,
+    Changed,
+    Lost,
+}
+
+/// Locks makegood's rows of the charges and returns what makegood has refunded of each.
+async fn lock_charges(tx: &mut Tx, batch: &[Settlement]) -> Result<HashMap<String, Split>, DbError> {
+    let mut rows: BTreeMap<&str, Json> = BTreeMap::new();
+    for settlement in batch {
+        let charge = &settlement.case.facts.record.charge;
+        // A wait or a hold gives nothing and closes nothing: it need not wait for others either.
+        let moves = match settlement.decision.action {
+            Action::Refund | Action::Recover(_) | Action::Relink { .. } | Action::Close => true,
+            Action::Wait | Action::Hold => false,
+        };
+        if moves {
+            rows.insert(&charge.id, json!({
+                "charge_id": charge.id, "account_id": charge.account_id,
+                "subscription_drawn": charge.drawn.subscription.max(0), "wallet_drawn": charge.drawn.wallet.max(0),
+            }));
+        }
+    }
+    let mut refunded = HashMap::new();
+    if rows.is_empty() {
+        return Ok(refunded);
+    }
+    let list = Json::Array(rows.into_values().collect());
+    for row in tx.rows(statements::LOCK_CHARGES, &[(&list).into()]).await? {
+        let split =
+            Split { subscription: row.int("subscription_refunded")?, wallet: row.int("wallet_refunded")? };
+        refunded.insert(row.text("charge_id")?, split);
+    }
+    Ok(refunded)
+}
+
+/// Everything that one transaction writes, gathered first and written set by set.
+struct Written<'a> {
+    store: &'a Store,
+    now: Timestamp,
+    rules: &'a SettleRules,
+    answer_ids: HashMap<(String, String), i64>,
+    resolutions: Vec<Json>,
+    refunds: Vec<(ItemId, Json)>,
+    entries: Vec<Json>,
+    balances: BTreeMap<(String, Bucket), i64>,
+    raised: BTreeMap<String, Split>,
+    outputs: Vec<Json>,
+    relinks: Vec<Json>,
+    taken_from: Vec<ItemId>,
+    recoveries: Vec<(ItemId, Json)>,
+    orphans: Vec<Json>,
+    events: Vec<Json>,
+    counts: BTreeMap<(&'static str, String, String), i64>,
+}
+
+/// Upper bounds of `makegood_resolution_seconds`: minutes, then hours up to the window.
+pub const RESOLUTION_BUCKETS: [u64; 8] = [300, 900, 3600, 7200, 14_400, 28_800, 57_600, 86_400];
+
+impl<'a> Written<'a> {
+    fn new(store: &'a Store, now: Timestamp, rules: &'a SettleRules) -> Self {
+        Self {
+            store,
+            now,
+            rules,
+            answer_ids: HashMap::new(),
+            resolutions: Vec::new(),
+            refunds: Vec::new(),
+            entries: Vec::new(),
+            balances: BTreeMap::new(),
+            raised: BTreeMap::new(),
+            outputs: Vec::new(),
+            relinks: Vec::new(),
+            taken_from: Vec::new(),
+            recoveries: Vec::new(),
+            orphans: Vec::new(),
+            events: Vec::new(),
+            counts: BTreeMap::new(),
+        }
+    }
+
+    /// Keeps the answers, one row a job, before anything refers to them.
+    async fn answers(&mut self, tx: &mut Tx, batch: &[Settlement], ours: &[Standing]) -> Result<(), DbError> {
+        let mut seen = HashSet::new();
+        let mut rows = Vec::new();
+        for (settlement, standing) in batch.iter().zip(ours) {
+            let job = settlement.case.facts.record.item.as_ref().and_then(|item| item.job.as_ref());
+            if let (Some(evidence), Some(job), Standing::Ours) = (&settlement.evidence, job, standing)
+                && seen.insert((&job.provider, &job.job_id))
+            {
+                rows.push(json!({
+                    "provider": job.provider, "provider_job_id": job.job_id,
+                    "asked_at": self.store.db.time(evidence.asked_at), "verdict": evidence.verdict.as_str(),
+                    "class": evidence.class.map(crate::evidence::FailureClass::as_str), "code": evidence.code,
+                    "message": evidence.message, "offered": evidence.outputs.len(),
+                    "request": evidence.answer.request, "http_status": evidence.answer.status,
+                    "excerpt": evidence.answer.excerpt.as_ref().map(|text| text.replace('\0', "\u{fffd}")),
+                }));
+            }
+        }
+        if !rows.is_empty() {
+            for row in tx.rows(statements::INSERT_ANSWERS, &[(&Json::Array(rows)).into()]).await? {
+                self.answer_ids.insert((row.text("provider")?, row.text("provider_job_id")?), row.int("id")?);
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes one settlement in and returns the decision as it will be carried out.
+    fn add(
+        &mut self,
+        settlement: &Settlement,
+        brake: Option<&mut Brake>,
+        refunded: &mut HashMap<String, Split>,
+    ) -> Decision {
+        let record = &settlement.case.facts.record;
+        let mut decision = settlement.decision.clone();
+        let mut given = None;
+        if decision.action == Action::Refund {
+            let credits = record.item.as_ref().map_or(0, |item| item.credits);
+            let ours = refunded.entry(record.charge.id.clone()).or_default();
+            let already = ours.plus(record.refunded_elsewhere.credits);
+            if let Some(split) = refund::allocate(credits, record.charge.drawn, already) {
+                if brake.is_some_and(|brake| brake.admit(&record.charge.provider, credits)) {
+                    *ours = ours.plus(split);
+                    given = Some(split);
+                } else {
+                    decision = Decision { action: Action::Hold, reason: Reason::Brake, rule: 16 };
+                }
+            } else {
+                // The platform has given so much back that there is no room for this item: a person has to look.
+                decision = Decision { action: Action::Hold, reason: Reason::AlreadyRefunded, rule: 2 };
+            }
+        }
+        match &decision.action {
+            Action::Refund => self.refund(settlement, &decision, given.unwrap_or_default()),
+            Action::Recover(_) => self.recover(settlement),
+            Action::Relink { output_id } => self.relink(settlement, output_id),
+            Action::Wait | Action::Close | Action::Hold => {}
+        }
+        self.orphan(settlement, &decision, given);
+        decision
+    }
+
+    fn answer_id(&self, settlement: &Settlement) -> Option<i64> {
+        let job = settlement.case.facts.record.item.as_ref()?.job.as_ref()?;
+        settlement.evidence.as_ref()?;
+        self.answer_ids.get(&(job.provider.clone(), job.job_id.clone())).copied()
+    }
+
+    fn count(&mut self, metric: &'static str, label_a: &str, label_b: &str, by: i64) {
+        *self.counts.entry((metric, label_a.to_owned(), label_b.to_owned())).or_default() += by;
+    }
+
+    fn refund(&mut self, settlement: &Settlement, decision: &Decision, split: Split) {
+        let item = &settlement.case.facts.orphan.item;
+        let charge = &settlement.case.facts.record.charge;
+        let id = refund::refund_id(&item.charge_id, item.output_index);
+        self.refunds.push((
+            item.clone(),
+            json!({
+                "id": id, "charge_id": item.charge_id, "output_index": item.output_index,
+                "account_id": charge.account_id, "provider": charge.provider, "model": charge.model,
+                "subscription_credits": split.subscription, "wallet_credits": split.wallet,
+                "reason": decision.reason.as_str(), "refunded_at": self.store.db.time(self.now),
+            }),
+        ));
+        for bucket in Bucket::ALL {
+            let credits = split.of(bucket);
+            if credits > 0 {
+                self.entries.push(json!({
+                    "id": format!("{id}:{bucket}"), "account_id": charge.account_id, "bucket": bucket.as_str(),
+                    "credits": credits, "kind": "refund", "charge_id": item.charge_id,
+                    "output_index": item.output_index, "refund_id": id, "posted_at": self.store.db.time(self.now),
+                }));
+                *self.balances.entry((charge.account_id.clone(), bucket)).or_default() += credits;
+                self.count("refunded_credits", bucket.as_str(), "", credits);
+            }
+        }
+        let raised = self.raised.entry(item.charge_id.clone()).or_default();
+        *raised = raised.plus(split);
+        self.count("refunds", &charge.provider, decision.reason.as_str(), 1);
+    }
+
+    fn recover(&mut self, settlement: &Settlement) {
+        let item = &settlement.case.facts.orphan.item;
+        let charge = &settlement.case.facts.record.charge;
+        let job = settlement.case.facts.record.item.as_ref().and_then(|item| item.job.as_ref());
+        let (Some(copied), Some(job)) = (&settlement.copied, job) else {
+            return;
+        };
+        let output_id = format!("makegood:{item}:{}", settlement.case.token);
+        self.outputs.push(json!({
+            "id": output_id, "charge_id": item.charge_id, "output_index": item.output_index,
+            "provider": job.provider, "provider_job_id": job.job_id, "provider_output_index": job.output_index,
+            "project_id": charge.project_id, "node_id": charge.node_id, "uri": copied.uri,
+            "content_type": copied.content_type, "size_bytes": copied.size_bytes, "sha256": copied.sha256,
+            "stored_at": self.store.db.time(self.now),
+        }));
+        self.recoveries.push((
+            item.clone(),
+            json!({
+                "charge_id": item.charge_id, "output_index": item.output_index, "kind": "recover",
+                "provider": charge.provider, "stored_output_id": output_id, "uri": copied.uri,
+                "size_bytes": copied.size_bytes, "sha256": copied.sha256, "content_type": copied.content_type,
+                "declared_type": copied.declared, "source_host": copied.source_host,
+                "recovered_at": self.store.db.time(self.now),
+            }),
+        ));
+        self.count("recoveries", &charge.provider, "recover", 1);
+    }
+
+    fn relink(&mut self, settlement: &Settlement, output_id: &str) {
+        let item = &settlement.case.facts.orphan.item;
+        let charge = &settlement.case.facts.record.charge;
+        let (from, moved) =
+            settlement.case.misplaced().map_or((None, false), |(_, from, moved)| (from, moved));
+        let (from_charge, from_index) =
+            (from.map(|from| &from.charge_id), from.map(|from| from.output_index));
+        self.relinks.push(json!({
+            "id": output_id, "from_charge_id": from_charge, "from_output_index": from_index,
+            "charge_id": item.charge_id, "output_index": item.output_index, "project_id": charge.project_id,
+            "node_id": charge.node_id, "keep_place": i64::from(moved),
+        }));
+        self.taken_from.extend(from.filter(|from| *from != item).cloned());
+        self.recoveries.push((
+            item.clone(),
+            json!({
+                "charge_id": item.charge_id, "output_index": item.output_index, "kind": "relink",
+                "provider": charge.provider, "stored_output_id": output_id, "from_charge_id": from_charge,
+                "from_output_index": from_index, "recovered_at": self.store.db.time(self.now),
+            }),
+        ));
+        self.count("recoveries", &charge.provider, "relink", 1);
+    }
+
+    /// The orphan's new state, its resolution and the event that tells of it.
+    fn orphan(&mut self, settlement: &Settlement, decision: &Decision, given: Option<Split>) {
+        let facts = &settlement.case.facts;
+        let item = &facts.orphan.item;
+        let charge = &facts.record.charge;
+        let answer_id = self.answer_id(settlement);
+        let db = &self.store.db;
+        let (state, resolution) = match &decision.action {
+            Action::Refund => ("refunded", Some("refund")),
+            Action::Recover(_) => ("recovered", Some("recover")),
+            Action::Relink { .. } => ("relinked", Some("relink")),
+            Action::Close => ("closed", Some("close")),
+            Action::Wait => ("open", None),
+            Action::Hold => ("held", None),
+        };
+        let look_again = if decision.reason == Reason::Brake {
+            self.now + self.rules.held_for
+        } else {
+            settlement.look_again
+        };
+        let expires_at = settlement.evidence.as_ref().and_then(|evidence| earliest_expiry(evidence));
+        let job = facts.record.item.as_ref().and_then(|item| item.job.as_ref());
+        self.orphans.push(json!({
+            "orphan_id": facts.orphan.id, "state": state, "reason": decision.reason.as_str(),
+            "due_at": if resolution.is_none() { db.time(look_again) } else { Json::Null },
+            "expires_at": db.maybe_time(expires_at),
+            "asked": i64::from(settlement.evidence.is_some()),
+            "asked_at": db.maybe_time(settlement.evidence.as_ref().map(|evidence| evidence.asked_at)),
+            "waited": i64::from(resolution.is_none()),
+            "provider": charge.provider, "provider_job_id": job.map(|job| &job.job_id),
+            "resolved_at": if resolution.is_some() { db.time(self.now) } else { Json::Null },
+        }));
+        if let Some(kind) = resolution {
+            self.resolutions.push(json!({
+                "charge_id": item.charge_id, "output_index": item.output_index, "kind": kind,
+                "reason": decision.reason.as_str(), "rule": decision.rule, "resolved_at": db.time(self.now),
+                "decided_by": self.rules.decided_by, "answer_id": answer_id, "pass_id": self.rules.pass_id,
+            }));
+        }
+        // Held for the same reason as before is no news.
+        let no_news =
+            decision.action == Action::Hold && facts.orphan.held.as_deref() == Some(decision.reason.as_str());
+        if !no_news {
+            let detail = given.map_or_else(
+                || settlement.detail.clone(),
+                |given| {
+                    Some(format!(
+                        "{} to the subscription, {} to the wallet",
+                        given.subscription, given.wallet
+                    ))
+                },
+            );
+            self.events.push(json!({
+                "orphan_id": facts.orphan.id, "charge_id": item.charge_id, "output_index": item.output_index,
+                "at": db.time(self.now), "kind": decision.action.as_str(), "reason": decision.reason.as_str(),
+                "rule": decision.rule, "detail": detail, "answer_id": answer_id, "pass_id": self.rules.pass_id,
+                "lease_token": settlement.case.token,
+            }));
+        }
+        match decision.action {
+            Action::Refund | Action::Recover(_) | Action::Relink { .. } => {
+                let took = self.now.since(charge.charged_at);
+                let bucket = RESOLUTION_BUCKETS.iter().find(|bound| took.as_secs_f64() <= **bound as f64);
+                let bucket = bucket.map_or_else(|| "+Inf".to_owned(), u64::to_string);
+                self.count("resolution_seconds", &bucket, "", 1);
+                self.count("resolution_microseconds", "", "", crate::clock::micros(took));
+            }
+            Action::Close | Action::Wait | Action::Hold => {}
+        }
+    }
+
+    /// Writes it all, set by set.
+    async fn write(mut self, tx: &mut Tx, engaged: Option<&str>) -> Result<(), Failure> {
+        let mut resolution_ids: HashMap<ItemId, i64> = HashMap::new();
+        for row in rows_of(tx, statements::INSERT_RESOLUTIONS, &self.resolutions).await? {
+            let item = ItemId { charge_id: row.text("charge_id")?, output_index: row.int("output_index")? };
+            resolution_ids.insert(item, row.int("id")?);
+        }
+        let with_resolution = |rows: Vec<(ItemId, Json)>| -> Vec<Json> {
+            rows.into_iter()
+                .map(|(item, mut row)| {
+                    row["resolution_id"] = json!(resolution_ids.get(&item));
+                    row
+                })
+                .collect()
+        };
+        let refunds = with_resolution(std::mem::take(&mut self.refunds));
+        let recoveries = with_resolution(std::mem::take(&mut self.recoveries));
+        rows_of(tx, statements::INSERT_REFUNDS, &refunds).await?;
+        let raised = self.raised.iter().map(|(charge_id, split)| {
+            json!({"charge_id": charge_id, "subscription": split.subscription, "wallet": split.wallet})
+        });
+        rows_of(tx, statements::RAISE_REFUNDED, &raised.collect::<Vec<_>>()).await?;
+        rows_of(tx, statements::INSERT_LEDGER_ENTRIES, &self.entries).await?;
+        for ((account_id, bucket), credits) in &self.balances {
+            let values = [account_id.into(), bucket.as_str().into(), (*credits).into()];
+            let hit = tx.rows(statements::ADD_TO_BALANCE, &values).await?.len();
+            if hit != 1 {
+                return Err(Failure::Balance { account_id: account_id.clone(), bucket: *bucket, rows: hit });
+            }
+        }
+        rows_of(tx, statements::INSERT_STORED_OUTPUTS, &self.outputs).await?;
+        if rows_of(tx, statements::RELINK_OUTPUTS, &self.relinks).await?.len() != self.relinks.len() {
+            return Err(Failure::Relink);
+        }
+        rows_of(tx, statements::INSERT_RECOVERIES, &recoveries).await?;
+        rows_of(tx, statements::SETTLE_ORPHANS, &self.orphans).await?;
+        rows_of(tx, statements::INSERT_EVENTS, &self.events).await?;
+        self.look_at_holders(tx).await?;
+        if let Some(why) = engaged {
+            self.store.pull_brake(tx, why, self.now).await?;
+        }
+        let counts = self.counts.iter().map(
+            |((metric, a, b), value)| json!({"metric": metric, "label_a": a, "label_b": b, "value": value}),
+        );
+        rows_of(tx, statements::COUNT_UP, &counts.collect::<Vec<_>>()).await?;
+        Ok(())
+    }
+
+    /// Items that an output was taken from are looked at again, unless they have their own by now (P13).
+    async fn look_at_holders(&self, tx: &mut Tx) -> Result<(), DbError> {
+        let list: Vec<Json> = self
+            .taken_from
+            .iter()
+            .map(|item| json!({"charge_id": item.charge_id, "output_index": item.output_index}))
+            .collect();
+        let mut bare = Vec::new();
+        for row in rows_of(tx, statements::FIND_LISTED, &list).await? {
+            bare.push(ItemId { charge_id: row.text("charge_id")?, output_index: row.int("output_index")? });
+        }
+        self.store.open_orphans(tx, "taken_from", &bare, self.now, &self.rules.dating).await?;
+        Ok(())
+    }
+}
+
+/// Runs a statement on a batch; an empty batch needs no statement.
+async fn rows_of(
+    tx: &mut Tx,
+    statement: &'static super::db::Statement,
+    batch: &[Json],
+) -> Result<Vec<super::db::Row>, DbError> {
+    if batch.is_empty() {
+        return Ok(Vec::new());
+    }
+    tx.rows(statement, &[(&json!(batch)).into()]).await
+}
+
+/// When the first of the offered files goes.
+fn earliest_expiry(evidence: &Evidence) -> Option<Timestamp> {
+    let files = evidence.outputs.iter().filter(|offer| !matches!(offer.source, Source::Failed { .. }));
+    files.filter_map(|offer| offer.expires_at).min()
+}

@@ -1,0 +1,2 @@
+-- brake_lock: the one brake; the transaction is the only writer there is.
+SELECT engaged_at, reason, released_at FROM makegood_brake WHERE id = 1
