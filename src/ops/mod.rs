@@ -1,4 +1,5 @@
 //! What operators see: logs, metrics, status pages; and how they stop what runs.
 
+pub mod metrics;
 pub mod stop;
 pub mod telemetry;
