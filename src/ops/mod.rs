@@ -1,5 +1,6 @@
 //! What operators see: logs, metrics, status pages; and how they stop what runs.
 
+pub mod daemon;
 pub mod metrics;
 pub mod status;
 pub mod stop;

@@ -147,7 +147,7 @@ impl Pages {
         line("passes", format!("{} since the start, {} firings skipped", vitals.passes, vitals.skipped));
         page.push('\n');
         match (self.report)() {
-            None => page.push_str("No pass has ended yet."),
+            None => page.push_str("No pass has left a report yet."),
             Some(report) => {
                 page.push_str("The last pass's report\n\n");
                 outline(&report, 1, &mut page);
