@@ -384,7 +384,7 @@ fn listen<'de, D: Deserializer<'de>>(d: D) -> Result<Option<SocketAddr>, D::Erro
 
 fn job<'de, D: Deserializer<'de>>(d: D) -> Result<String, D::Error> {
     let job = text(d)?;
-    if job.trim().is_empty() {
+    if ["", ".", ".."].contains(&job.trim()) {
         Err(D::Error::custom("a name is wanted, for instance \"makegood\""))
     } else {
         Ok(job)

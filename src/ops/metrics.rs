@@ -1,0 +1,309 @@
+//! What is told to Prometheus, and how it gets there.
+//!
+//! A one-shot process forgets its counters, so what alerts rest on is [`Totals`], read from the database at
+//! the end of a pass and right in every mode. [`Process`] adds what only this process knows: how long passes
+//! and questions take. Names and labels are fixed (design), alerts build on them. A series without labels
+//! is there from the start, at zero.
+//!
+//! The daemon is scraped; a one-shot run pushes or writes a file. Neither is worth a failed pass: the caller
+//! logs the error as a warning and goes on.
+
+mod deliver;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use prometheus::proto::{
+    Bucket as ProtoBucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType,
+};
+use prometheus::{CounterVec, GaugeVec, HistogramOpts, HistogramVec, Opts, Registry, TextEncoder};
+
+use crate::charge::{Bucket, Split};
+use crate::clock::Timestamp;
+pub use deliver::{DeliveryError, push, write_textfile};
+
+/// The media type of [`render`]'s text.
+pub const TEXT_FORMAT: &str = prometheus::TEXT_FORMAT;
+
+/// Upper ends of the buckets of `makegood_resolution_seconds`: what is promised within an hour (P01), within a few
+/// hours and within 24 hours (P15) has an end of its own.
+pub const RESOLUTION_BUCKETS_SECONDS: [u32; 12] =
+    [120, 600, 1800, 3600, 7200, 14_400, 21_600, 43_200, 72_000, 79_200, 86_400, 172_800];
+
+/// What the database knows, at one moment.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Totals {
+    /// Orphans by (state, provider).
+    pub orphans: BTreeMap<(String, String), u64>,
+    /// Age of the oldest open orphan, from its charge; zero if none is open.
+    pub oldest_orphan_age: Duration,
+    /// Open orphans past their window (P24).
+    pub orphans_past_window: u64,
+    /// Refunds ever made by (provider, reason).
+    pub refunds: BTreeMap<(String, String), u64>,
+    /// Credits ever given back, per bucket, in the smallest unit.
+    pub refunded_credits: Split,
+    /// Recoveries ever made by (provider, kind).
+    pub recoveries: BTreeMap<(String, String), u64>,
+    /// From charge to make-good.
+    pub resolution: Resolution,
+    /// When a pass last succeeded, if ever.
+    pub last_success: Option<Timestamp>,
+    /// Whether the brake is on.
+    pub brake_engaged: bool,
+}
+
+/// How long it took from charge to make-good, over all that was ever made good.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Resolution {
+    /// How many took at most so many seconds; ends that are missing are filled from the next smaller one.
+    pub up_to_seconds: BTreeMap<u32, u64>,
+    /// All of them together, in seconds.
+    pub sum_seconds: f64,
+    /// How many.
+    pub count: u64,
+}
+
+/// What only this process knows. Clones share it.
+#[derive(Clone, Debug)]
+pub struct Process {
+    registry: Registry,
+    passes: prometheus::Histogram,
+    requests: CounterVec,
+    durations: HistogramVec,
+    circuits: GaugeVec,
+}
+
+impl Process {
+    /// A process that has done nothing yet.
+    ///
+    /// # Errors
+    /// A metric's name or label is not one; a test holds that they are.
+    pub fn new() -> prometheus::Result<Self> {
+        let registry = Registry::new();
+        let passes = prometheus::Histogram::with_opts(
+            HistogramOpts::new("makegood_pass_duration_seconds", "How long passes of this process took.")
+                .buckets(vec![0.1, 0.5, 1.0, 5.0, 15.0, 30.0, 60.0, 300.0, 900.0, 3600.0]),
+        )?;
+        let requests = CounterVec::new(
+            Opts::new("makegood_provider_requests_total", "Questions that this process asked providers."),
+            &["provider", "outcome"],
+        )?;
+        let durations = HistogramVec::new(
+            HistogramOpts::new(
+                "makegood_provider_request_duration_seconds",
+                "How long providers took to answer this process.",
+            )
+            .buckets(vec![0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0]),
+            &["provider"],
+        )?;
+        let circuits = GaugeVec::new(
+            Opts::new(
+                "makegood_provider_circuit_open",
+                "1 while this process leaves a failing provider alone.",
+            ),
+            &["provider"],
+        )?;
+        registry.register(Box::new(passes.clone()))?;
+        registry.register(Box::new(requests.clone()))?;
+        registry.register(Box::new(durations.clone()))?;
+        registry.register(Box::new(circuits.clone()))?;
+        Ok(Self { registry, passes, requests, durations, circuits })
+    }
+
+    /// A pass has ended.
+    pub fn pass_took(&self, span: Duration) {
+        self.passes.observe(span.as_secs_f64());
+    }
+
+    /// A provider was asked; `outcome` is the verdict as the database spells it.
+    pub fn provider_asked(&self, provider: &str, outcome: &str, took: Duration) {
+        self.requests.with_label_values(&[provider, outcome]).inc();
+        self.durations.with_label_values(&[provider]).observe(took.as_secs_f64());
+    }
+
+    /// Whether a failing provider is left alone.
+    pub fn provider_circuit(&self, provider: &str, circuit: Circuit) {
+        let open = match circuit {
+            Circuit::Open => 1.0,
+            Circuit::Closed => 0.0,
+        };
+        self.circuits.with_label_values(&[provider]).set(open);
+    }
+}
+
+/// Whether questions go to a provider.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Circuit {
+    /// It fails and is left alone for a while.
+    Open,
+    /// Questions go to it.
+    Closed,
+}
+
+/// Everything as Prometheus's text, in the order of names. Without `totals`, only what the process knows: before
+/// the first pass the database was not asked, and a zero would be a lie.
+///
+/// # Errors
+/// Prometheus's encoder refuses a family; a test holds that it takes ours.
+pub fn render(totals: Option<&Totals>, process: &Process) -> prometheus::Result<String> {
+    let mut families = totals.map(Totals::families).unwrap_or_default();
+    families.extend(process.registry.gather());
+    // The encoder refuses a family without series.
+    families.retain(|family| !family.get_metric().is_empty());
+    families.sort_by(|a, b| a.name().cmp(b.name()));
+    TextEncoder::new().encode_to_string(&families)
+}
+
+impl Totals {
+    fn families(&self) -> Vec<MetricFamily> {
+        let last_success = self.last_success.map_or(0.0, |at| seconds(at.micros()));
+        let buckets = Bucket::ALL.map(|bucket| (bucket, self.refunded_credits.of(bucket)));
+        vec![
+            family(
+                "makegood_orphans",
+                "Charged items without a stored output, by state.",
+                MetricType::GAUGE,
+                by_two(["state", "provider"], &self.orphans, gauge),
+            ),
+            family(
+                "makegood_oldest_orphan_age_seconds",
+                "Time since the charge of the oldest open orphan; 0 if none is open.",
+                MetricType::GAUGE,
+                vec![gauge(&[], self.oldest_orphan_age.as_secs_f64())],
+            ),
+            family(
+                "makegood_orphans_past_window",
+                "Open orphans past the time within which they were promised to be made good.",
+                MetricType::GAUGE,
+                vec![gauge(&[], count(self.orphans_past_window))],
+            ),
+            family(
+                "makegood_refunds_total",
+                "Refunds made, by reason.",
+                MetricType::COUNTER,
+                by_two(["provider", "reason"], &self.refunds, counter),
+            ),
+            family(
+                "makegood_refunded_credits_total",
+                "Credits given back, in the smallest unit.",
+                MetricType::COUNTER,
+                buckets
+                    .iter()
+                    .map(|(b, credits)| counter(&[("bucket", b.as_str())], whole(*credits)))
+                    .collect(),
+            ),
+            family(
+                "makegood_recoveries_total",
+                "Outputs brought home or put back in their place.",
+                MetricType::COUNTER,
+                by_two(["provider", "kind"], &self.recoveries, counter),
+            ),
+            family(
+                "makegood_resolution_seconds",
+                "Time from the charge to its refund or recovery.",
+                MetricType::HISTOGRAM,
+                vec![self.resolution.metric()],
+            ),
+            family(
+                "makegood_last_success_timestamp_seconds",
+                "When a pass last succeeded, in seconds since 1970; 0 if never.",
+                MetricType::GAUGE,
+                vec![gauge(&[], last_success)],
+            ),
+            family(
+                "makegood_brake_engaged",
+                "1 while the brake holds refunds for a person to look at.",
+                MetricType::GAUGE,
+                vec![gauge(&[], if self.brake_engaged { 1.0 } else { 0.0 })],
+            ),
+        ]
+    }
+}
+
+impl Resolution {
+    fn metric(&self) -> Metric {
+        let buckets = RESOLUTION_BUCKETS_SECONDS
+            .iter()
+            .map(|end| {
+                // Cumulative: what is not given is at least what the next smaller end has.
+                let up_to = self.up_to_seconds.range(..=end).next_back().map_or(0, |(_, count)| *count);
+                let mut bucket = ProtoBucket::default();
+                bucket.set_upper_bound(f64::from(*end));
+                bucket.set_cumulative_count(up_to);
+                bucket
+            })
+            .collect();
+        let mut histogram = Histogram::default();
+        histogram.set_bucket(buckets);
+        histogram.set_sample_sum(self.sum_seconds);
+        histogram.set_sample_count(self.count);
+        let mut metric = Metric::default();
+        metric.set_histogram(histogram);
+        metric
+    }
+}
+
+fn family(name: &str, help: &str, kind: MetricType, metrics: Vec<Metric>) -> MetricFamily {
+    let mut family = MetricFamily::default();
+    family.set_name(name.to_owned());
+    family.set_help(help.to_owned());
+    family.set_field_type(kind);
+    family.set_metric(metrics);
+    family
+}
+
+fn by_two(
+    labels: [&str; 2],
+    counts: &BTreeMap<(String, String), u64>,
+    metric: fn(&[(&str, &str)], f64) -> Metric,
+) -> Vec<Metric> {
+    counts.iter().map(|((a, b), n)| metric(&[(labels[0], a), (labels[1], b)], count(*n))).collect()
+}
+
+fn gauge(labels: &[(&str, &str)], value: f64) -> Metric {
+    let mut gauge = Gauge::default();
+    gauge.set_value(value);
+    let mut metric = labelled(labels);
+    metric.set_gauge(gauge);
+    metric
+}
+
+fn counter(labels: &[(&str, &str)], value: f64) -> Metric {
+    let mut counter = Counter::default();
+    counter.set_value(value);
+    let mut metric = labelled(labels);
+    metric.set_counter(counter);
+    metric
+}
+
+fn labelled(labels: &[(&str, &str)]) -> Metric {
+    let pairs = labels.iter().map(|(name, value)| {
+        let mut pair = LabelPair::default();
+        pair.set_name((*name).to_owned());
+        pair.set_value((*value).to_owned());
+        pair
+    });
+    Metric::from_label(pairs.collect())
+}
+
+#[expect(clippy::cast_precision_loss, reason = "Prometheus knows no other number; exact up to 2^53")]
+const fn count(value: u64) -> f64 {
+    value as f64
+}
+
+#[expect(clippy::cast_precision_loss, reason = "Prometheus knows no other number; exact up to 2^53")]
+const fn whole(value: i64) -> f64 {
+    value as f64
+}
+
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "microseconds since 1970 are exact in f64 until the year 2255"
+)]
+fn seconds(micros: i64) -> f64 {
+    micros as f64 / 1e6
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,127 @@
+//! The text is compared with one written by hand, and read by a parser that takes nothing else.
+
+use super::*;
+
+fn pair(a: &str, b: &str) -> (String, String) {
+    (a.to_owned(), b.to_owned())
+}
+
+fn totals() -> Totals {
+    Totals {
+        orphans: BTreeMap::from([(pair("open", "fal"), 2), (pair("held", "repl\"ic\\ate\n"), 1)]),
+        oldest_orphan_age: Duration::from_millis(90_500),
+        orphans_past_window: 1,
+        refunds: BTreeMap::from([(pair("fal", "server_error"), 3)]),
+        refunded_credits: Split { subscription: 120, wallet: 0 },
+        recoveries: BTreeMap::from([(pair("veo", "recovered"), 4)]),
+        resolution: Resolution {
+            up_to_seconds: BTreeMap::from([(600, 1), (3600, 3), (86_400, 4)]),
+            sum_seconds: 12_345.5,
+            count: 5,
+        },
+        last_success: Some(Timestamp::parse("2026-01-01T00:00:00.5Z").unwrap()),
+        brake_engaged: true,
+    }
+}
+
+#[test]
+fn the_text_is_the_one_that_alerts_expect() {
+    let process = Process::new().unwrap();
+    process.pass_took(Duration::from_millis(300));
+    process.provider_asked("fal", "succeeded", Duration::from_millis(200));
+    process.provider_asked("fal", "rate_limited", Duration::from_secs(70));
+    process.provider_circuit("fal", Circuit::Open);
+    process.provider_circuit("veo", Circuit::Closed);
+    let text = render(Some(&totals()), &process).unwrap();
+    assert_eq!(text, include_str!("expected.prom"));
+}
+
+#[test]
+fn where_nothing_happened_series_without_labels_stand_at_zero() {
+    let process = Process::new().unwrap();
+    let samples = parse(&render(Some(&Totals::default()), &process).unwrap());
+    for name in [
+        "makegood_oldest_orphan_age_seconds",
+        "makegood_orphans_past_window",
+        "makegood_refunded_credits_total{bucket=\"subscription\"}",
+        "makegood_refunded_credits_total{bucket=\"wallet\"}",
+        "makegood_resolution_seconds_count",
+        "makegood_resolution_seconds_bucket{le=\"86400\"}",
+        "makegood_resolution_seconds_bucket{le=\"+Inf\"}",
+        "makegood_last_success_timestamp_seconds",
+        "makegood_brake_engaged",
+        "makegood_pass_duration_seconds_count",
+    ] {
+        assert_eq!(samples.get(name), Some(&0.0), "{name}");
+    }
+    // Before the first pass nobody has asked the database.
+    let samples = parse(&render(None, &process).unwrap());
+    assert!(samples.keys().all(|name| name.starts_with("makegood_pass_duration_seconds")), "{samples:?}");
+}
+
+#[test]
+fn buckets_only_rise_and_end_with_all() {
+    let samples = parse(&render(Some(&totals()), &Process::new().unwrap()).unwrap());
+    let at = |le: &str| samples[&format!("makegood_resolution_seconds_bucket{{le=\"{le}\"}}")];
+    let counts =
+        [at("120"), at("600"), at("1800"), at("3600"), at("79200"), at("86400"), at("172800"), at("+Inf")];
+    assert_eq!(counts.map(|count| format!("{count}")), ["0", "1", "1", "3", "3", "4", "4", "5"]);
+}
+
+/// Reads the text format strictly: every sample belongs to the family whose TYPE stands above it, every family and
+/// every series comes once, labels are quoted and escaped, values are numbers.
+fn parse(text: &str) -> BTreeMap<String, f64> {
+    let mut samples = BTreeMap::new();
+    let mut families: Vec<(String, String)> = Vec::new();
+    let mut help = None;
+    assert!(text.ends_with('\n'), "the last line has no end");
+    for line in text.lines() {
+        if let Some(rest) = line.strip_prefix("# HELP ") {
+            let (name, words) = rest.split_once(' ').unwrap();
+            assert!(!words.is_empty(), "{line}");
+            help = Some(name.to_owned());
+        } else if let Some(rest) = line.strip_prefix("# TYPE ") {
+            let (name, kind) = rest.split_once(' ').unwrap();
+            assert_eq!(help.take().as_deref(), Some(name), "TYPE without HELP: {line}");
+            assert!(["counter", "gauge", "histogram"].contains(&kind), "{line}");
+            assert!(kind != "counter" || name.ends_with("_total"), "{line}");
+            assert!(families.iter().all(|(known, _)| known != name), "twice: {line}");
+            families.push((name.to_owned(), kind.to_owned()));
+        } else {
+            let (series, value) = line.rsplit_once(' ').unwrap();
+            let name = series.split('{').next().unwrap();
+            let (family, kind) = families.last().unwrap();
+            let suffixes: &[&str] = if kind == "histogram" { &["_bucket", "_sum", "_count"] } else { &[""] };
+            assert!(suffixes.iter().any(|s| name == format!("{family}{s}")), "{line} under {family}");
+            assert!(name.chars().all(|c| c.is_ascii_lowercase() || c == '_'), "{line}");
+            if let Some(labels) = series.strip_prefix(name).filter(|labels| !labels.is_empty()) {
+                check_labels(labels.strip_prefix('{').unwrap().strip_suffix('}').unwrap());
+            }
+            let value: f64 = value.parse().unwrap();
+            assert!(value.is_finite(), "{line}");
+            assert_eq!(samples.insert(series.to_owned(), value), None, "twice: {line}");
+        }
+    }
+    samples
+}
+
+/// `name="value",…` with `\\`, `\"` and `\n` escaped.
+fn check_labels(labels: &str) {
+    let mut rest = labels;
+    loop {
+        let (name, after) = rest.split_once("=\"").unwrap();
+        assert!(!name.is_empty() && name.chars().all(|c| c.is_ascii_lowercase() || c == '_'), "{labels}");
+        let mut chars = after.char_indices();
+        let end = loop {
+            match chars.next().expect("the label's value has no end") {
+                (at, '"') => break at,
+                (_, '\\') => assert!(matches!(chars.next(), Some((_, '\\' | '"' | 'n'))), "{labels}"),
+                (_, other) => assert!(other != '\n', "{labels}"),
+            }
+        };
+        match after[end + 1..].strip_prefix(',') {
+            Some(more) => rest = more,
+            None => return assert_eq!(&after[end + 1..], "", "{labels}"),
+        }
+    }
+}

@@ -1,0 +1,276 @@
+//! The daemon's pages: `/metrics` for Prometheus, `/healthz` and `/readyz` for Kubernetes, `/status` for people.
+//!
+//! `/healthz` fails when the loop is stuck, and only then: a restart would help. `/readyz` fails when the
+//! database does not answer or the last pass failed: a restart would not help, a person may. Everything is
+//! read only, and nothing of it is secret or personal; still, bind it where only operators and Prometheus
+//! reach it.
+
+use std::convert::Infallible;
+use std::fmt::Write as _;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use serde_json::Value;
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+
+use super::metrics::TEXT_FORMAT;
+use super::stop::Stop;
+use crate::clock::{Clock, Timestamp};
+use crate::config::show_span;
+use crate::schedule::{PassEnd, Phase, Pulse, Vitals};
+
+/// What is asked of the database by `/readyz`.
+pub type Ready = dyn Fn() -> Pin<Box<dyn Future<Output = Result<(), String>> + Send>> + Send + Sync;
+
+/// Who is slower to ask is hung up on.
+const HEADER_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Connections at the same time; more wait.
+const MOST_CONNECTIONS: usize = 64;
+
+/// Where the pages take what they show from.
+pub struct Pages {
+    /// How the loop is doing.
+    pub pulse: Pulse,
+    /// What time it is.
+    pub clock: Clock,
+    /// The loop is stuck when nothing moved for this long: longer than a batch may take.
+    pub patience: Duration,
+    /// The metrics as text, or why there are none.
+    pub metrics: Box<dyn Fn() -> Result<String, String> + Send + Sync>,
+    /// Whether the database answers; otherwise why not, without secrets.
+    pub ready: Box<Ready>,
+    /// A database that takes longer to answer is not ready.
+    pub ready_patience: Duration,
+    /// The report of the last pass.
+    pub report: Box<dyn Fn() -> Option<Value> + Send + Sync>,
+}
+
+impl std::fmt::Debug for Pages {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pages").field("pulse", &self.pulse).finish_non_exhaustive()
+    }
+}
+
+/// One page as it is sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Page {
+    /// HTTP status.
+    pub status: StatusCode,
+    /// Media type.
+    pub content_type: &'static str,
+    /// The page.
+    pub body: String,
+}
+
+impl Page {
+    fn text(status: StatusCode, body: impl Into<String>) -> Self {
+        let mut body = body.into();
+        body.push('\n');
+        Self { status, content_type: "text/plain; charset=utf-8", body }
+    }
+}
+
+impl Pages {
+    /// The page at a path.
+    pub async fn answer(&self, method: &Method, path: &str) -> Page {
+        if !matches!(*method, Method::GET | Method::HEAD) {
+            return Page::text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD are answered");
+        }
+        match path {
+            "/metrics" => self.metrics(),
+            "/healthz" => self.health(),
+            "/readyz" => self.ready().await,
+            "/" | "/status" => Page::text(StatusCode::OK, self.status()),
+            _ => Page::text(StatusCode::NOT_FOUND, "there are /metrics, /healthz, /readyz and /status"),
+        }
+    }
+
+    fn metrics(&self) -> Page {
+        match (self.metrics)() {
+            Ok(body) => Page { status: StatusCode::OK, content_type: TEXT_FORMAT, body },
+            Err(why) => Page::text(StatusCode::INTERNAL_SERVER_ERROR, format!("no metrics: {why}")),
+        }
+    }
+
+    fn health(&self) -> Page {
+        let now = self.clock.now();
+        match self.pulse.vitals().stuck_since(now, self.patience) {
+            None => Page::text(StatusCode::OK, "alive"),
+            Some(since) => {
+                Page::text(StatusCode::SERVICE_UNAVAILABLE, format!("stuck: nothing has moved since {since}"))
+            }
+        }
+    }
+
+    async fn ready(&self) -> Page {
+        let unready = |why: String| Page::text(StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {why}"));
+        match tokio::time::timeout(self.ready_patience, (self.ready)()).await {
+            Err(_) => {
+                return unready(format!(
+                    "the database did not answer within {}",
+                    show_span(self.ready_patience)
+                ));
+            }
+            Ok(Err(why)) => return unready(why),
+            Ok(Ok(())) => {}
+        }
+        match self.pulse.vitals().failed_in_a_row {
+            0 => Page::text(StatusCode::OK, "ready"),
+            1 => unready("the last pass failed".to_owned()),
+            more => unready(format!("the last {more} passes failed")),
+        }
+    }
+
+    /// For people.
+    fn status(&self) -> String {
+        let now = self.clock.now();
+        let vitals = self.pulse.vitals();
+        let mut page = format!("makegood {}\n\n", env!("CARGO_PKG_VERSION"));
+        let mut line = |name: &str, value: String| {
+            // Writing to a string does not fail.
+            let _ = writeln!(page, "{name:<14} {value}");
+        };
+        line("now", whole_seconds(now));
+        line("at work on", phase(&vitals, now));
+        line("last pass", last_pass(&vitals));
+        line("passes", format!("{} since the start, {} firings skipped", vitals.passes, vitals.skipped));
+        page.push('\n');
+        match (self.report)() {
+            None => page.push_str("No pass has left a report yet."),
+            Some(report) => {
+                page.push_str("The last pass's report\n\n");
+                outline(&report, 1, &mut page);
+                page.truncate(page.trim_end().len());
+            }
+        }
+        page
+    }
+}
+
+fn phase(vitals: &Vitals, now: Timestamp) -> String {
+    match vitals.phase {
+        Phase::Starting => "starting".to_owned(),
+        Phase::Waiting { until } => {
+            format!("waiting for the next pass at {} (in {})", whole_seconds(until), rough(until.since(now)))
+        }
+        Phase::Running { since, .. } => {
+            format!("a pass since {} (for {})", whole_seconds(since), rough(now.since(since)))
+        }
+        Phase::Stopped => "nothing: stopped".to_owned(),
+    }
+}
+
+fn last_pass(vitals: &Vitals) -> String {
+    let Some(last) = vitals.last else { return "none yet".to_owned() };
+    let end = match last.end {
+        PassEnd::Done => "done".to_owned(),
+        PassEnd::Failed => format!("FAILED ({} in a row)", vitals.failed_in_a_row),
+    };
+    format!("{end}, ended at {} after {}", whole_seconds(last.ended_at), rough(last.took))
+}
+
+/// A span as people say it: whole seconds from ten on.
+fn rough(span: Duration) -> String {
+    if span < Duration::from_secs(10) {
+        format!("{:.1}s", span.as_secs_f64())
+    } else if span < Duration::from_mins(2) {
+        format!("{}s", span.as_secs())
+    } else {
+        format!("{}m {}s", span.as_secs() / 60, span.as_secs() % 60)
+    }
+}
+
+fn whole_seconds(at: Timestamp) -> String {
+    at.to_chrono().to_rfc3339_opts(chrono::SecondsFormat::Secs, true)
+}
+
+/// JSON as an indented list: readable, whatever is in it.
+fn outline(value: &Value, depth: usize, page: &mut String) {
+    let indent = "  ".repeat(depth);
+    let mut entry = |name: &str, value: &Value| match value {
+        Value::Object(inner) if inner.is_empty() => {}
+        Value::Array(inner) if inner.is_empty() => {}
+        Value::Object(_) | Value::Array(_) => {
+            let _ = writeln!(page, "{indent}{name}");
+            outline(value, depth + 1, page);
+        }
+        Value::String(text) => {
+            let _ = writeln!(page, "{indent}{name:<28} {}", text.escape_debug());
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) => {
+            let _ = writeln!(page, "{indent}{name:<28} {value}");
+        }
+    };
+    match value {
+        Value::Object(entries) => entries.iter().for_each(|(name, value)| entry(name, value)),
+        Value::Array(entries) => entries.iter().for_each(|value| entry("-", value)),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => entry("", value),
+    }
+}
+
+/// Answers on `listener` until `end` is requested; then hangs up.
+pub async fn serve(listener: TcpListener, pages: Arc<Pages>, end: Stop) {
+    let room = Arc::new(Semaphore::new(MOST_CONNECTIONS));
+    loop {
+        let accepted = tokio::select! {
+            () = end.wait() => break,
+            accepted = async {
+                // The semaphore is never closed, so this only waits.
+                let permit = Arc::clone(&room).acquire_owned().await;
+                listener.accept().await.map(|(stream, _)| (stream, permit))
+            } => accepted,
+        };
+        let (stream, permit) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                // Out of file descriptors, most likely: give others time to close theirs.
+                tracing::warn!(%error, "could not accept a connection");
+                tokio::time::sleep(Duration::from_millis(200)).await;
+                continue;
+            }
+        };
+        let (pages, end) = (Arc::clone(&pages), end.clone());
+        tokio::spawn(async move {
+            let _permit = permit;
+            let service = service_fn(|request| respond(Arc::clone(&pages), request));
+            let connection = hyper::server::conn::http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(HEADER_PATIENCE)
+                .serve_connection(TokioIo::new(stream), service);
+            tokio::select! {
+                () = end.wait() => {}
+                // Whoever asked has gone away, or does not speak HTTP: nothing to be done.
+                result = connection => if let Err(error) = result {
+                    tracing::debug!(%error, "a connection to the status pages broke");
+                }
+            }
+        });
+    }
+}
+
+async fn respond(pages: Arc<Pages>, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+    let page = pages.answer(request.method(), request.uri().path()).await;
+    let mut response = Response::new(Full::new(page.body.into()));
+    *response.status_mut() = page.status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(page.content_type));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    if page.status == StatusCode::METHOD_NOT_ALLOWED {
+        headers.insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+    }
+    Ok(response)
+}
+
+#[cfg(test)]
+mod tests;

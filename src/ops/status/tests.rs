@@ -1,0 +1,183 @@
+//! What each page says, and that it says so over real HTTP.
+
+use std::sync::Mutex;
+
+use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use super::*;
+use crate::schedule::{self, Alarm, AlarmError, Timetable};
+
+struct Moves(Clock);
+
+impl Alarm for Moves {
+    async fn wait_until(&mut self, at: Timestamp) -> Result<(), AlarmError> {
+        self.0.set(at);
+        Ok(())
+    }
+}
+
+/// Runs one pass through the real loop.
+async fn one_pass(pages: &Pages, end: PassEnd) {
+    let timetable = Timetable::parse("0 * * * * *", chrono_tz::UTC).unwrap();
+    let stop = Stop::new();
+    let mut alarm = Moves(pages.clock.clone());
+    schedule::run(&timetable, &pages.clock, &mut alarm, &stop, &pages.pulse, |stop| async move {
+        stop.request();
+        end
+    })
+    .await
+    .unwrap();
+}
+
+type Database = Arc<Mutex<Result<(), String>>>;
+
+fn pages() -> (Pages, Database) {
+    let database: Database = Arc::new(Mutex::new(Ok(())));
+    let answer = Arc::clone(&database);
+    let pages = Pages {
+        pulse: Pulse::new(),
+        clock: Clock::simulated(Timestamp::parse("2026-01-01T00:00:30Z").unwrap()),
+        patience: Duration::from_mins(15),
+        metrics: Box::new(|| Ok("makegood_brake_engaged 0\n".to_owned())),
+        ready: Box::new(move || {
+            let answer = answer.lock().unwrap().clone();
+            Box::pin(async move { answer })
+        }),
+        ready_patience: Duration::from_mins(1),
+        report: Box::new(|| {
+            Some(
+                json!({"claimed": 3, "refunded": {"server_error": 2}, "late": [], "note": "a\nb", "list": [1, {"x": null}]}),
+            )
+        }),
+    };
+    (pages, database)
+}
+
+async fn get(pages: &Pages, path: &str) -> (u16, String) {
+    let page = pages.answer(&Method::GET, path).await;
+    (page.status.as_u16(), page.body)
+}
+
+fn page(status: u16, body: &str) -> (u16, String) {
+    (status, body.to_owned())
+}
+
+#[tokio::test]
+async fn ready_is_who_reaches_the_database_and_whose_last_pass_did_not_fail() {
+    let (pages, database) = pages();
+    assert_eq!(get(&pages, "/readyz").await, page(200, "ready\n"));
+    *database.lock().unwrap() = Err("the database refuses connections".to_owned());
+    assert_eq!(get(&pages, "/readyz").await, page(503, "not ready: the database refuses connections\n"));
+    *database.lock().unwrap() = Ok(());
+    one_pass(&pages, PassEnd::Failed).await;
+    assert_eq!(get(&pages, "/readyz").await, page(503, "not ready: the last pass failed\n"));
+    one_pass(&pages, PassEnd::Failed).await;
+    assert_eq!(get(&pages, "/readyz").await, page(503, "not ready: the last 2 passes failed\n"));
+    // A failed pass is no reason to be restarted.
+    assert_eq!(get(&pages, "/healthz").await, page(200, "alive\n"));
+    one_pass(&pages, PassEnd::Done).await;
+    assert_eq!(get(&pages, "/readyz").await, page(200, "ready\n"));
+}
+
+#[tokio::test]
+async fn a_database_that_hangs_is_not_ready() {
+    let (mut pages, _) = pages();
+    pages.ready_patience = Duration::from_millis(10);
+    pages.ready = Box::new(|| Box::pin(std::future::pending()));
+    assert_eq!(
+        get(&pages, "/readyz").await,
+        page(503, "not ready: the database did not answer within 10ms\n")
+    );
+}
+
+#[tokio::test]
+async fn a_pass_that_does_not_get_on_is_unhealthy() {
+    let (pages, _) = pages();
+    let timetable = Timetable::parse("0 * * * * *", chrono_tz::UTC).unwrap();
+    let stop = Stop::new();
+    let mut alarm = Moves(pages.clock.clone());
+    schedule::run(&timetable, &pages.clock, &mut alarm, &stop, &pages.pulse, |stop| {
+        let pages = &pages;
+        async move {
+            let at = |text| pages.clock.set(Timestamp::parse(text).unwrap());
+            at("2026-01-01T00:16:00Z");
+            assert_eq!(get(pages, "/healthz").await.0, 200);
+            at("2026-01-01T00:16:01Z");
+            assert_eq!(
+                get(pages, "/healthz").await,
+                page(503, "stuck: nothing has moved since 2026-01-01T00:01:00.000000Z\n")
+            );
+            pages.pulse.beat(pages.clock.now());
+            assert_eq!(get(pages, "/healthz").await.0, 200);
+            assert!(get(pages, "/status").await.1.contains("a pass since 2026-01-01T00:01:00Z (for 15m 1s)"));
+            stop.request();
+            PassEnd::Done
+        }
+    })
+    .await
+    .unwrap();
+    assert_eq!(pages.pulse.vitals().failed_in_a_row, 0, "an assertion within the pass failed");
+}
+
+#[tokio::test]
+async fn the_status_page_reads_like_a_note() {
+    let (pages, _) = pages();
+    one_pass(&pages, PassEnd::Done).await;
+    let (status, body) = get(&pages, "/status").await;
+    assert_eq!(status, 200);
+    let body = body.replace(env!("CARGO_PKG_VERSION"), "VERSION");
+    assert_eq!(
+        body,
+        "makegood VERSION\n\n\
+         now            2026-01-01T00:01:00Z\n\
+         at work on     nothing: stopped\n\
+         last pass      done, ended at 2026-01-01T00:01:00Z after 0.0s\n\
+         passes         1 since the start, 0 firings skipped\n\n\
+         The last pass's report\n\n\
+         \x20 claimed                      3\n\
+         \x20 list\n\
+         \x20   -                            1\n\
+         \x20   -\n\
+         \x20     x                            null\n\
+         \x20 note                         a\\nb\n\
+         \x20 refunded\n\
+         \x20   server_error                 2\n"
+    );
+}
+
+async fn ask(address: std::net::SocketAddr, request: &str) -> String {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream
+        .write_all(format!("{request} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").as_bytes())
+        .await
+        .unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    answer
+}
+
+#[tokio::test]
+async fn the_pages_are_served_until_the_end() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (pages, _) = pages();
+    let end = Stop::new();
+    let served = tokio::spawn(serve(listener, Arc::new(pages), end.clone()));
+
+    let metrics = ask(address, "GET /metrics?x=1").await;
+    assert!(metrics.starts_with("HTTP/1.1 200 OK\r\n"), "{metrics}");
+    assert!(metrics.contains("content-type: text/plain; version=0.0.4\r\n"), "{metrics}");
+    assert!(metrics.ends_with("\r\n\r\nmakegood_brake_engaged 0\n"), "{metrics}");
+    let head = ask(address, "HEAD /healthz").await;
+    assert!(head.starts_with("HTTP/1.1 200 OK\r\n") && head.ends_with("\r\n\r\n"), "{head}");
+    assert!(ask(address, "POST /metrics").await.starts_with("HTTP/1.1 405 "));
+    assert!(ask(address, "GET /../etc/passwd").await.starts_with("HTTP/1.1 404 "));
+
+    // One who never finishes asking does not keep the process alive.
+    let _idle = TcpStream::connect(address).await.unwrap();
+    end.request();
+    served.await.unwrap();
+    assert!(TcpStream::connect(address).await.is_err());
+}
