@@ -1,1 +1,2 @@
 //! Telemetry, metrics, status.
+pub mod http;
