@@ -1,1 +1,2 @@
 //! The example platform.
+pub mod simulator;

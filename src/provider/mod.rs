@@ -8,7 +8,7 @@
 //! so that a crash halfway means nothing.
 //!
 //! `file` a file, checked · `request` its template, filled · `ask` over HTTP · `manners` when ·
-//! `filter` and `reading` what it means · `secret`, `redact` keys · `stats` counters.
+//! `filter`, `said` and `reading` what it means · `secret`, `redact` keys · `stats` counters.
 
 mod ask;
 mod file;
@@ -17,6 +17,7 @@ mod manners;
 mod reading;
 mod redact;
 mod request;
+mod said;
 mod secret;
 mod stats;
 

@@ -1,0 +1,317 @@
+//! The simulated provider, asked by the real provider room over real HTTP.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use super::*;
+use crate::clock::Clock;
+use crate::evidence::{Doubt, Evidence, FailureClass, Source, Verdict};
+use crate::provider::{Asked, Outcome, Providers, Question};
+
+struct World {
+    simulator: Simulator,
+    providers: Providers,
+    _dir: tempfile::TempDir,
+}
+
+async fn world() -> World {
+    world_with(|text| text).await
+}
+
+async fn world_with(change: impl Fn(String) -> String) -> World {
+    // Already there if another test was first.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let simulator = Simulator::start("127.0.0.1:0".parse().unwrap()).await.unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    for (name, text) in provider_files(&simulator.base_url()) {
+        std::fs::write(dir.path().join(format!("{name}.toml")), change(text)).unwrap();
+    }
+    let providers = Providers::load(Some(dir.path()), Clock::default()).unwrap();
+    World { simulator, providers, _dir: dir }
+}
+
+fn question(provider: &str, fate: &str, items: usize) -> Question {
+    Question {
+        provider: provider.into(),
+        job_id: job_id(provider, fate, "1"),
+        model: "acme/still-life/dev".into(),
+        items,
+        urgent: false,
+    }
+}
+
+impl World {
+    async fn ask(&self, question: &Question) -> Evidence {
+        match self.providers.ask(question).await {
+            Asked::Answered(evidence) => evidence,
+            Asked::NotAsked { retry_in } => panic!("not asked, again in {retry_in:?}"),
+        }
+    }
+
+    async fn verdict(&self, provider: &str, fate: &str) -> Verdict {
+        self.ask(&question(provider, fate, 1)).await.verdict
+    }
+}
+
+const PROVIDERS: [&str; 3] = ["replicate", "fal", "veo-gemini"];
+
+#[tokio::test]
+async fn every_fate_reads_as_it_is_named_at_every_provider() {
+    let world = world().await;
+    let unreadable = Verdict::CouldNotTell(Doubt::Unreadable);
+    for (fate, expected) in [
+        ("ok", [Verdict::Succeeded; 3]),
+        ("ok3", [Verdict::Succeeded; 3]),
+        ("two-of-three", [Verdict::Succeeded; 3]),
+        ("one-failed", [Verdict::Succeeded; 3]),
+        ("inline", [Verdict::Succeeded; 3]),
+        ("empty", [Verdict::Succeeded; 3]),
+        ("failed", [Verdict::Failed; 3]),
+        ("safety", [Verdict::Failed; 3]),
+        ("queue-timeout", [Verdict::Cancelled, Verdict::Failed, Verdict::Failed]),
+        ("cancelled", [Verdict::Cancelled; 3]),
+        ("queued", [Verdict::Queued, Verdict::Queued, Verdict::Running]),
+        ("running", [Verdict::Running; 3]),
+        ("partial", [Verdict::Running; 3]),
+        ("unknown", [Verdict::UnknownJob; 3]),
+        ("no-such-fate", [Verdict::UnknownJob; 3]),
+        ("expired", [Verdict::Succeeded, unreadable, Verdict::Succeeded]),
+        ("gone", [Verdict::Succeeded; 3]),
+        ("lost", [Verdict::Succeeded; 3]),
+        ("forbidden", [Verdict::Succeeded; 3]),
+        ("file-down", [Verdict::Succeeded; 3]),
+        ("file-broken", [Verdict::Succeeded; 3]),
+        ("down", [Verdict::CouldNotTell(Doubt::Unreachable); 3]),
+        ("unauthorized", [Verdict::CouldNotTell(Doubt::Unauthorized); 3]),
+        ("ratelimited", [Verdict::CouldNotTell(Doubt::RateLimited); 3]),
+        ("redirect", [unreadable; 3]),
+        ("garbage", [unreadable; 3]),
+        ("novel", [unreadable; 3]),
+        ("deep", [unreadable; 3]),
+        ("huge", [unreadable; 3]),
+    ] {
+        for (provider, expected) in PROVIDERS.into_iter().zip(expected) {
+            assert_eq!(world.verdict(provider, fate).await, expected, "{provider} {fate}");
+        }
+    }
+    assert_eq!(world.simulator.asks("ok-1"), 1 + 2 + 1, "fal is asked for status and result");
+    world.simulator.stop().await;
+}
+
+#[tokio::test]
+async fn p05_p06_what_is_missing_of_a_batch_is_not_offered() {
+    let world = world().await;
+    for provider in PROVIDERS {
+        let evidence = world.ask(&question(provider, "two-of-three", 3)).await;
+        let files =
+            evidence.outputs.iter().filter(|offer| matches!(offer.source, Source::Url { .. })).count();
+        assert_eq!(files, 2, "{provider}");
+        assert!(evidence.outputs.iter().all(|offer| offer.index.is_none()), "{provider}");
+        let all = world.ask(&question(provider, "ok3", 3)).await;
+        assert!(all.outputs.iter().map(|offer| offer.index).eq([Some(0), Some(1), Some(2)]), "{provider}");
+    }
+    let safety = world.ask(&question("fal", "safety", 1)).await;
+    assert_eq!(safety.class, Some(FailureClass::ContentSafety));
+}
+
+#[tokio::test]
+async fn offered_files_can_be_fetched_and_are_what_they_say() {
+    let world = world().await;
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    for (provider, fate, kind) in [
+        ("replicate", "ok2", "image/png"),
+        ("replicate", "ok-video", "video/mp4"),
+        ("fal", "ok-size=300000", "image/png"),
+        ("veo-gemini", "ok", "video/mp4"),
+    ] {
+        for offer in world.ask(&question(provider, fate, 1)).await.outputs {
+            let Source::Url { url, .. } = offer.source else { panic!("{provider} {fate}") };
+            let host = url::Url::parse(&url).unwrap().host_str().unwrap().to_owned();
+            assert!(world.providers.get(provider).unwrap().allows_output_host(&host), "{host}");
+            let answer = client.get(&url).send().await.unwrap();
+            assert_eq!(answer.headers()["content-type"], kind);
+            let announced = answer.content_length();
+            let content = answer.bytes().await.unwrap();
+            assert_eq!(announced, Some(content.len() as u64));
+            assert_eq!(infer::get(&content).unwrap().mime_type(), kind, "{provider} {fate}");
+            assert!(!fate.contains("size") || content.len() == 300_000);
+        }
+    }
+    for (fate, status) in [("gone", 410), ("lost", 404), ("forbidden", 403), ("file-down", 503)] {
+        let evidence = world.ask(&question("replicate", fate, 1)).await;
+        let Source::Url { url, .. } = &evidence.outputs[0].source else { panic!("{fate}") };
+        assert_eq!(client.get(url).send().await.unwrap().status(), status);
+    }
+    let evidence = world.ask(&question("fal", "file-broken", 1)).await;
+    let Source::Url { url, .. } = &evidence.outputs[0].source else { panic!() };
+    assert!(client.get(url).send().await.unwrap().bytes().await.is_err());
+}
+
+#[tokio::test]
+async fn an_answer_is_read_up_to_its_limit_and_no_further() {
+    let world = world_with(|text| {
+        text.replace("name = \"replicate\"", "name = \"replicate\"\nmax_body_bytes = 100000")
+    })
+    .await;
+    let evidence = world.ask(&question("replicate", "huge", 1)).await;
+    assert_eq!(evidence.verdict, Verdict::CouldNotTell(Doubt::Unreadable));
+    assert_eq!(evidence.message.as_deref(), Some("body over 100000 bytes"));
+    assert_eq!(evidence.answer.status, Some(200));
+}
+
+#[tokio::test]
+async fn a_job_id_full_of_dots_and_spaces_is_asked_for_as_it_stands() {
+    let world = world().await;
+    for job in ["../../files/ok-1", "a b/../c", "x?y#z", "ключ", "x/../ok-1", "%2e%2e"] {
+        let question = Question { job_id: job.into(), ..question("replicate", "", 1) };
+        let before = world.simulator.total_hits();
+        let evidence = world.ask(&question).await;
+        let path = format!("/replicate/v1/predictions/{}", utf8_percent_encode(job, NON_ALPHANUMERIC));
+        let decoded = |path: &str| percent_decode_str(path).decode_utf8_lossy().into_owned();
+        assert_eq!(world.simulator.total_hits(), before + 1);
+        let asked = evidence.answer.request.unwrap();
+        assert_eq!(
+            decoded(asked.strip_prefix(&format!("GET {}", world.simulator.base_url())).unwrap()),
+            decoded(&path)
+        );
+        assert_eq!(evidence.verdict, Verdict::UnknownJob, "{job}");
+    }
+    let before = world.simulator.total_hits();
+    for job in ["", "..", "models/../x", "models//x", "a?b"] {
+        let question = Question { job_id: job.into(), ..question("veo-gemini", "", 1) };
+        let evidence = world.ask(&question).await;
+        assert_eq!(evidence.verdict, Verdict::CouldNotTell(Doubt::Unreadable), "{job}");
+        assert!(evidence.message.unwrap().contains("cannot be asked for"));
+    }
+    assert_eq!(world.simulator.total_hits(), before, "nothing was sent");
+}
+
+#[tokio::test]
+async fn a_provider_without_a_file_and_one_without_a_key_are_told_apart() {
+    let world = world_with(|text| {
+        text.replace("[ask]", "[auth]\nheader = \"x-key\"\nvalue = \"{secret}\"\nsecret = { env = \"MAKEGOOD_TEST_NO_KEY\" }\n[ask]")
+    })
+    .await;
+    assert_eq!(world.verdict("acme", "ok").await, Verdict::CouldNotTell(Doubt::UnknownProvider));
+    let evidence = world.ask(&question("replicate", "ok", 1)).await;
+    assert_eq!(evidence.verdict, Verdict::CouldNotTell(Doubt::Unauthorized));
+    assert!(evidence.message.unwrap().contains("MAKEGOOD_TEST_NO_KEY"));
+    assert_eq!(world.simulator.total_hits(), 0);
+}
+
+#[tokio::test]
+async fn a_key_is_sent_and_never_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let key = dir.path().join("key");
+    std::fs::write(&key, "sk-very-secret\n").unwrap();
+    let path = key.display().to_string();
+    let world = world_with(move |text| {
+        text.replace(
+            "[ask]",
+            &format!("[auth]\nheader = \"x-key\"\nvalue = \"Key {{secret}}\"\nsecret = {{ file = \"{path}\" }}\n[ask]"),
+        )
+    })
+    .await;
+    // The provider echoes the key: in its answer, and so in what the filter says.
+    let body =
+        serde_json::json!({"id": "j", "status": "failed", "output": null, "error": "bad key sk-very-secret"});
+    world.simulator.set_answer("ok-1", Canned::json(200, &body));
+    let evidence = world.ask(&question("replicate", "ok", 1)).await;
+    assert_eq!(evidence.verdict, Verdict::Failed);
+    assert!(!format!("{evidence:?}").contains("very-secret"), "{evidence:?}");
+    assert!(evidence.message.unwrap().contains("[secret]"));
+    let mut headers = reqwest::header::HeaderMap::new();
+    world.providers.get("replicate").unwrap().authorize(&mut headers).unwrap();
+    assert_eq!(headers["x-key"], "Key sk-very-secret");
+}
+
+#[tokio::test]
+async fn a_provider_that_is_down_is_left_alone_and_urgent_questions_go_through() {
+    let world = world().await;
+    for _ in 0..5 {
+        assert_eq!(world.verdict("fal", "down").await, Verdict::CouldNotTell(Doubt::Unreachable));
+    }
+    assert!(world.providers.circuit_open("fal") && !world.providers.circuit_open("replicate"));
+    let before = world.simulator.total_hits();
+    assert!(matches!(world.providers.ask(&question("fal", "ok", 1)).await, Asked::NotAsked { .. }));
+    assert_eq!(world.simulator.total_hits(), before);
+    assert_eq!(world.verdict("replicate", "ok").await, Verdict::Succeeded, "others are not concerned");
+
+    let urgent = Question { urgent: true, ..question("fal", "ok", 1) };
+    assert_eq!(world.ask(&urgent).await.verdict, Verdict::Succeeded);
+    assert!(!world.providers.circuit_open("fal"), "an answer closes it");
+
+    let stats = world.providers.request_stats();
+    let fal = stats.iter().find(|stats| stats.provider == "fal").unwrap();
+    let count = |wanted| fal.outcomes.iter().find(|(outcome, _)| *outcome == wanted).unwrap().1;
+    assert_eq!((count(Outcome::Unreachable), count(Outcome::NotAsked), count(Outcome::Answered)), (5, 1, 2));
+    assert_eq!(fal.duration_count, 7);
+}
+
+#[tokio::test]
+async fn what_may_be_tried_again_is_tried_again_and_nothing_else() {
+    let world = world().await;
+    for (status, retry_after, asks) in
+        [(503, None, 3), (502, Some("0"), 3), (429, Some("60"), 1), (500, None, 1), (401, None, 1)]
+    {
+        let job = format!("x{status}-1");
+        let headers =
+            retry_after.map(|value| ("retry-after".to_owned(), value.to_owned())).into_iter().collect();
+        world.simulator.set_answer(&job, Canned { status, headers, body: "{}".into() });
+        world.ask(&Question { job_id: job.clone(), ..question("replicate", "", 1) }).await;
+        assert_eq!(world.simulator.asks(&job), asks, "{status}");
+    }
+}
+
+#[tokio::test]
+async fn nobody_listening_is_unreachable_and_says_so() {
+    let World { simulator, providers, _dir } =
+        world_with(|text| text.replace("[provider]", "[provider]\nretries = 0")).await;
+    simulator.stop().await;
+    match providers.ask(&question("replicate", "ok", 1)).await {
+        Asked::Answered(evidence) => {
+            assert_eq!(evidence.verdict, Verdict::CouldNotTell(Doubt::Unreachable));
+            let message = evidence.message.unwrap();
+            assert!(message.starts_with("could not connect: "), "{message}");
+        }
+        Asked::NotAsked { .. } => panic!("not asked"),
+    }
+}
+
+#[tokio::test]
+async fn a_provider_that_hangs_costs_its_timeout_and_delays_no_other() {
+    let world =
+        world_with(|text| text.replace("[provider]", "[provider]\nretries = 0\ntimeout = \"300ms\"")).await;
+    let (hanging, other) = (question("replicate", "hang", 1), question("fal", "ok", 1));
+    let other_first = async {
+        let evidence = world.ask(&other).await;
+        (evidence.verdict, world.simulator.asks("ok-1"))
+    };
+    let (hung, (verdict, asks)) = tokio::join!(world.ask(&hanging), other_first);
+    assert_eq!(hung.verdict, Verdict::CouldNotTell(Doubt::Unreachable));
+    assert_eq!(hung.message.as_deref(), Some("no whole answer within 300ms"));
+    assert_eq!((verdict, asks), (Verdict::Succeeded, 2));
+    world.simulator.stop().await;
+}
+
+#[tokio::test]
+async fn no_more_requests_are_under_way_than_allowed() {
+    let world = world_with(|text| text.replace("max_concurrency = ", "max_concurrency = 3 # ")).await;
+    let (now, most) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+    let hook: Hook = {
+        let (now, most) = (Arc::clone(&now), Arc::clone(&most));
+        Arc::new(move |_| {
+            let (now, most) = (Arc::clone(&now), Arc::clone(&most));
+            Box::pin(async move {
+                most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                now.fetch_sub(1, Ordering::SeqCst);
+            })
+        })
+    };
+    world.simulator.on_ask(hook);
+    let question = question("replicate", "ok", 1);
+    let all = futures_util::future::join_all((0..12).map(|_| world.ask(&question))).await;
+    assert!(all.iter().all(|evidence| evidence.verdict == Verdict::Succeeded));
+    assert_eq!(most.load(Ordering::SeqCst), 3);
+}

@@ -1,0 +1,120 @@
+//! What a filter may say: its output in a fixed shape, and each output of the job made an [`Offer`].
+//!
+//! A key that is not known or a value of another kind is refused, so that a slip in a filter never reads
+//! as something it did not mean.
+
+use base64::Engine;
+use base64::alphabet::STANDARD;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use serde::Deserialize;
+
+use super::redact;
+use crate::clock::Timestamp;
+use crate::evidence::{FailureClass, Offer, Source};
+
+/// The longest URL of an output, in bytes.
+const URL_BYTES: usize = 16 * 1024;
+/// Base64 as providers write it: with or without padding.
+const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &STANDARD,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
+
+/// A filter's output, in its fixed shape.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Said {
+    pub(super) verdict: String,
+    pub(super) class: Option<FailureClass>,
+    pub(super) code: Option<Code>,
+    pub(super) message: Option<String>,
+    pub(super) outputs: Option<Vec<SaidOutput>>,
+    #[serde(default)]
+    pub(super) outputs_gone: bool,
+    pub(super) request: Option<String>,
+}
+
+/// Codes are words at some providers and numbers at others.
+#[derive(Deserialize)]
+#[serde(untagged)]
+pub(super) enum Code {
+    Number(i64),
+    Text(String),
+}
+
+impl Code {
+    pub(super) fn text(self) -> String {
+        match self {
+            Self::Number(number) => number.to_string(),
+            Self::Text(text) => text,
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SaidOutput {
+    index: Option<i64>,
+    url: Option<String>,
+    #[serde(default)]
+    auth: bool,
+    base64: Option<String>,
+    content_type: Option<String>,
+    error: Option<String>,
+    class: Option<FailureClass>,
+    expires_at: Option<Expiry>,
+}
+
+/// RFC 3339, or seconds since 1970.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Expiry {
+    Secs(f64),
+    Text(String),
+}
+
+impl Expiry {
+    /// A time that cannot be read is no reason to leave the file: then it expires at an unknown time.
+    fn at(&self) -> Option<Timestamp> {
+        match self {
+            #[expect(
+                clippy::cast_possible_truncation,
+                reason = "saturates, and is checked against the range"
+            )]
+            Self::Secs(secs) => {
+                (0.0..1e11).contains(secs).then(|| Timestamp::from_micros((secs * 1e6) as i64))
+            }
+            Self::Text(text) => Timestamp::parse(text).ok(),
+        }
+    }
+}
+
+impl SaidOutput {
+    /// The output as evidence, or what is wrong with it.
+    pub(super) fn offer(self, secrets: &[&str]) -> Result<Offer, String> {
+        if self.index.is_some_and(|index| index < 0) {
+            return Err("the answer names an output with a negative index".into());
+        }
+        let source = match (self.url, self.base64, self.error) {
+            (Some(url), None, None) => {
+                if url.len() > URL_BYTES {
+                    return Err(format!("the URL of an output is longer than {URL_BYTES} bytes"));
+                }
+                Source::Url { url, auth: self.auth }
+            }
+            (None, Some(text), None) => Source::Inline {
+                bytes: BASE64
+                    .decode(text.trim_ascii())
+                    .map_err(|error| format!("an output is not base64: {error}"))?
+                    .into(),
+                content_type: self.content_type,
+            },
+            (None, None, Some(error)) => Source::Failed {
+                class: self.class.unwrap_or(FailureClass::ProviderError),
+                message: Some(redact::message(&error, secrets)),
+            },
+            _ => return Err("an output needs exactly one of `url`, `base64` and `error`".into()),
+        };
+        Ok(Offer { index: self.index, source, expires_at: self.expires_at.and_then(|expiry| expiry.at()) })
+    }
+}
