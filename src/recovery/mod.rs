@@ -1,8 +1,8 @@
 //! Bring the output home: copy one file from the provider into the platform's storage.
 //!
 //! Promise: what [`Fetcher::copy`] returns was stored whole, and its length and hash are those of the
-//! stored bytes; what it refuses or fails at leaves no object behind. Memory stays the same whatever
-//! the file's size. The URL is taken for hostile (`link`, `address`), and so is what it leads to
+//! stored bytes; what it refuses or fails at leaves no object behind, as far as storage still answers
+//! then. Memory stays the same whatever the file's size. The URL is taken for hostile (`link`, `address`), and so is what it leads to
 //! (`kind`, the caps of [`Limits`]).
 //!
 //! It never decides whether to recover and records nothing: `policy` does the one, settle the other.

@@ -88,9 +88,7 @@ impl Storage {
         let (scheme, rest) = url.split_once(':').ok_or(StorageError::Url { why: "it has no scheme" })?;
         match scheme {
             "file" => Self::local(&directory(rest, working_dir)?),
-            "s3" => Self::bucket(scheme, rest, |bucket| {
-                Ok(Arc::new(AmazonS3Builder::from_env().with_bucket_name(bucket).build()?))
-            }),
+            "s3" => Self::s3(AmazonS3Builder::from_env(), rest),
             "gs" => Self::bucket(scheme, rest, |bucket| {
                 Ok(Arc::new(GoogleCloudStorageBuilder::from_env().with_bucket_name(bucket).build()?))
             }),
@@ -101,10 +99,13 @@ impl Storage {
         }
     }
 
-    /// A storage over a store that exists already: for tests against a server of their own.
-    /// `root` is what URIs begin with, for instance `s3://bucket`.
-    pub fn over(store: Arc<dyn ObjectStore>, root: &str, prefix: &str) -> Result<Self, StorageError> {
-        Ok(Self { store, prefix: bucket_prefix(prefix)?, place: Place::Bucket { root: root.to_owned() } })
+    /// Opens `//bucket/prefix` on S3 with the credentials and the endpoint of `client`; [`Storage::open`]
+    /// takes those from the environment.
+    pub fn s3(client: AmazonS3Builder, bucket_and_prefix: &str) -> Result<Self, StorageError> {
+        Self::bucket("s3", bucket_and_prefix, |bucket| {
+            // One object at a time is deleted here, and not every S3 knows how to delete many.
+            Ok(Arc::new(client.with_disable_bulk_delete(true).with_bucket_name(bucket).build()?))
+        })
     }
 
     fn local(directory: &FilePath) -> Result<Self, StorageError> {
@@ -351,10 +352,11 @@ mod tests {
         let file = Url::parse(&local.uri(&key)).unwrap().to_file_path().unwrap();
         assert_eq!(file, FilePath::new("/work/out put/a%2Fb/0/7.png"));
 
-        let memory = Arc::new(object_store::memory::InMemory::new());
-        let bucket = Storage::over(memory.clone(), "s3://bucket", "some/prefix").unwrap();
-        assert_eq!(bucket.uri(&key), "s3://bucket/some/prefix/a%2Fb/0/7.png");
-        assert_eq!(Storage::over(memory, "s3://bucket", "").unwrap().uri(&key), "s3://bucket/a%2Fb/0/7.png");
+        let bucket = |url| {
+            Storage::bucket("s3", url, |_| Ok(Arc::new(object_store::memory::InMemory::new()))).unwrap()
+        };
+        assert_eq!(bucket("//bucket/some/prefix/").uri(&key), "s3://bucket/some/prefix/a%2Fb/0/7.png");
+        assert_eq!(bucket("//bucket").uri(&key), "s3://bucket/a%2Fb/0/7.png");
     }
 
     #[tokio::test]

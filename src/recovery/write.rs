@@ -20,8 +20,10 @@ use super::{Copied, CopyError};
 
 /// Size of a part, and of what is kept before the first. Stores want 5 MiB at least.
 const PART_BYTES: u64 = 8 << 20;
-/// S3 takes 10,000 parts: files that could need more get larger parts.
+/// S3 takes 10,000 parts: files that could need more get larger parts, as far as memory allows.
 const PARTS_MAX: u64 = 10_000;
+/// Ends files at 640 GB on S3, whatever the cap says.
+const PART_BYTES_MAX: u64 = 64 << 20;
 /// Parts under way at once; one more is being filled.
 const PARTS_UNDER_WAY_MAX: usize = 2;
 
@@ -51,7 +53,7 @@ struct Begun {
 
 impl<'a> Writer<'a> {
     pub(super) fn new(storage: &'a Storage, key: &'a Key, max_bytes: u64) -> Self {
-        let part_bytes = PART_BYTES.max(max_bytes.div_ceil(PARTS_MAX));
+        let part_bytes = max_bytes.div_ceil(PARTS_MAX).clamp(PART_BYTES, PART_BYTES_MAX);
         Self {
             storage,
             key,
@@ -150,6 +152,8 @@ impl<'a> Writer<'a> {
             storage.written(&begun.path, sent)?;
         }
         begun.under_way.spawn(upload.put_part(part.into()));
+        // Otherwise it grows by doubling, and copies itself each time.
+        self.part.reserve(self.part_bytes);
         Ok(())
     }
 }

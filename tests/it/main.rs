@@ -5,3 +5,4 @@ mod binary;
 mod database;
 mod deploy;
 mod postgres;
+mod s3;
