@@ -1,13 +1,19 @@
-//! What stands in `deploy/` and `docs/` is true: each alert leads to a runbook that is there, and the
-//! manifests keep what they promise. Whether the rules fire is promtool's to test (`alerts_test.yaml`).
+//! What stands in `deploy/` and `docs/` is true: each alert leads to a runbook that is there, the commands
+//! that it tells a tired person to type are understood, and the manifests keep what they promise. Whether the
+//! rules fire is promtool's to test (`alerts_test.yaml`).
 
 use std::collections::BTreeSet;
+use std::path::Path;
+
+use clap::Parser as _;
+use makegood::cli::Cli;
+use makegood::config::{LoadArgs, Settings};
 
 const ALERTS: &str = include_str!("../../deploy/prometheus/alerts.yaml");
 const ALERT_TESTS: &str = include_str!("../../deploy/prometheus/alerts_test.yaml");
 const OPERATING: &str = include_str!("../../docs/operating.md");
 const CRONJOB: &str = include_str!("../../deploy/kubernetes/cronjob.yaml");
-const SETTINGS: &str = include_str!("../../deploy/kubernetes/makegood.toml");
+const MIGRATE: &str = include_str!("../../deploy/kubernetes/migrate.yaml");
 
 /// What follows `key: ` on each line that has it, list dashes and indents aside.
 fn values<'a>(yaml: &'a str, key: &str) -> Vec<&'a str> {
@@ -77,8 +83,68 @@ fn the_cronjob_never_runs_two_passes_and_gives_no_more_rights_than_needed() {
     }
 }
 
+/// Whether makegood takes these arguments; only reads them, runs nothing.
+#[track_caller]
+fn assert_understood(arguments: &[&str]) {
+    let line = std::iter::once("makegood").chain(arguments.iter().copied());
+    if let Err(refused) = Cli::try_parse_from(line) {
+        assert_eq!(refused.exit_code(), 0, "makegood does not understand {arguments:?}: {refused}");
+    }
+}
+
 #[test]
-fn the_sample_settings_are_toml() {
-    let settings: toml::Table = SETTINGS.parse().unwrap();
-    assert_eq!(settings.keys().collect::<Vec<_>>(), ["metrics", "storage"]);
+fn the_manifests_call_makegood_as_it_wants_to_be_called() {
+    for manifest in [CRONJOB, MIGRATE] {
+        let [arguments] = values(manifest, "args")[..] else { panic!("one list of arguments is expected") };
+        let arguments: Vec<String> = serde_json::from_str(arguments).unwrap();
+        assert_understood(&arguments.iter().map(String::as_str).collect::<Vec<_>>());
+    }
+}
+
+/// The commands on a page: each line between backquotes, one or three, that begins with `makegood` or `mg`.
+fn commands(markdown: &str) -> Vec<Vec<&str>> {
+    markdown
+        .split('`')
+        .skip(1)
+        .step_by(2)
+        .flat_map(str::lines)
+        .filter_map(|line| line.strip_prefix("makegood ").or_else(|| line.strip_prefix("mg ")))
+        .map(|command| words(command.split('#').next().unwrap_or_default()))
+        .collect()
+}
+
+/// Splits as a shell does, as far as the page needs it: blanks, and double quotes.
+fn words(code: &str) -> Vec<&str> {
+    code.split('"')
+        .enumerate()
+        .flat_map(|(part, text)| match part % 2 {
+            0 => text.split_whitespace().collect(),
+            _ => vec![text],
+        })
+        .map(|word| if word == "T" { "36h" } else { word })
+        .collect()
+}
+
+#[test]
+fn the_operating_page_names_commands_that_there_are() {
+    let commands = commands(OPERATING);
+    let names: BTreeSet<&str> = commands.iter().map(|words| words[0]).collect();
+    for expected in ["brake", "check", "explain", "migrate", "report", "run", "schedule"] {
+        assert!(names.contains(expected), "{expected} is missing among {names:?}");
+    }
+    for command in commands {
+        assert_understood(&command);
+    }
+}
+
+#[test]
+fn the_sample_settings_are_accepted() {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/kubernetes/makegood.toml");
+    let loaded = Settings::load(&LoadArgs {
+        file: Some(file),
+        env: vec![("DATABASE_URL".into(), "postgres://makegood:secret@postgres.example.com/platform".into())],
+        flags: Vec::new(),
+        working_dir: "/".into(),
+    });
+    assert!(loaded.is_ok(), "{}", loaded.unwrap_err());
 }
