@@ -5,4 +5,6 @@ mod binary;
 mod database;
 mod deploy;
 mod postgres;
+mod promises;
 mod s3;
+mod world;
