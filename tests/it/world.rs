@@ -55,7 +55,8 @@ impl World {
     async fn on(database: TestDatabase) -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let clock = Clock::simulated(start());
-        let store = Store::open(&database.url, 4, Duration::from_secs(30)).await.unwrap().with_clock(clock.clone());
+        let store =
+            Store::open(&database.url, 4, Duration::from_secs(30)).await.unwrap().with_clock(clock.clone());
         store.migrate(true).await.unwrap();
         let sql = if database.url.starts_with("sqlite") {
             Sql::Sqlite(SqlitePool::connect(&database.url).await.unwrap())
@@ -121,7 +122,9 @@ impl World {
 
     /// The first column of every row, as text; NULL is `-`.
     pub async fn texts(&self, sql: &str) -> Vec<String> {
-        let sql = AssertSqlSafe(format!("SELECT CAST(x.v AS text) FROM ({sql}) AS x(v)").replace("AS x(v)", "AS x"));
+        let sql = AssertSqlSafe(
+            format!("SELECT CAST(x.v AS text) FROM ({sql}) AS x(v)").replace("AS x(v)", "AS x"),
+        );
         let dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
         match &self.sql {
             Sql::Postgres(pool) => {
@@ -174,13 +177,25 @@ impl World {
     }
 
     pub async fn balance_of(&self, account: &str) -> (i64, i64) {
-        let of = |bucket: &str| format!("SELECT credits AS v FROM balances WHERE account_id = '{account}' AND bucket = '{bucket}'");
+        let of = |bucket: &str| {
+            format!(
+                "SELECT credits AS v FROM balances WHERE account_id = '{account}' AND bucket = '{bucket}'"
+            )
+        };
         (self.number(&of("subscription")).await, self.number(&of("wallet")).await)
     }
 
     /// Stores an output as a platform would: linked to an item, in its place.
-    pub async fn store_output(&self, id: &str, link: Option<(&str, i64)>, job: (&str, &str, i64), place: (&str, &str)) {
-        let (charge, index) = link.map_or(("NULL".to_owned(), "NULL".to_owned()), |(charge, index)| (format!("'{charge}'"), index.to_string()));
+    pub async fn store_output(
+        &self,
+        id: &str,
+        link: Option<(&str, i64)>,
+        job: (&str, &str, i64),
+        place: (&str, &str),
+    ) {
+        let (charge, index) = link.map_or(("NULL".to_owned(), "NULL".to_owned()), |(charge, index)| {
+            (format!("'{charge}'"), index.to_string())
+        });
         let at = self.at(self.now());
         let (provider, job_id, output) = job;
         let (project, node) = place;
@@ -205,27 +220,58 @@ impl World {
 
     /// `(subscription, wallet)` that makegood gave back for a charge, by its own refunds.
     pub async fn refunded(&self, charge: &str) -> (i64, i64) {
-        let of = |column: &str| format!("SELECT sum({column}_credits) AS v FROM makegood_refunds WHERE charge_id = '{charge}'");
+        let of = |column: &str| {
+            format!("SELECT sum({column}_credits) AS v FROM makegood_refunds WHERE charge_id = '{charge}'")
+        };
         (self.number(&of("subscription")).await, self.number(&of("wallet")).await)
     }
 
     /// What must be true of any world at any time, asked in SQL of the tests' own.
     pub async fn books_balance(&self) {
         let none = [
-            ("more refunded than drawn", "SELECT charge_id AS v FROM makegood_charges WHERE subscription_refunded > subscription_drawn OR wallet_refunded > wallet_drawn"),
-            ("two current resolutions", "SELECT charge_id AS v FROM makegood_resolutions WHERE superseded_at IS NULL GROUP BY charge_id, output_index HAVING count(*) > 1"),
-            ("two refunds of an item", "SELECT charge_id AS v FROM makegood_refunds GROUP BY charge_id, output_index HAVING count(*) > 1"),
-            ("a refund without its ledger entries", "SELECT r.id AS v FROM makegood_refunds r WHERE r.subscription_credits + r.wallet_credits <> (SELECT coalesce(sum(l.credits), 0) FROM ledger_entries l WHERE l.refund_id = r.id)"),
-            ("a charge's row that is not the sum of its refunds", "SELECT c.charge_id AS v FROM makegood_charges c WHERE c.subscription_refunded + c.wallet_refunded <> (SELECT coalesce(sum(r.subscription_credits + r.wallet_credits), 0) FROM makegood_refunds r WHERE r.charge_id = c.charge_id)"),
-            ("a resolved orphan without a resolution", "SELECT o.charge_id AS v FROM makegood_orphans o WHERE o.resolved_at IS NOT NULL AND NOT EXISTS (SELECT 1 FROM makegood_resolutions r WHERE r.charge_id = o.charge_id AND r.output_index = o.output_index AND r.superseded_at IS NULL)"),
-            ("a resolution without its event", "SELECT r.charge_id AS v FROM makegood_resolutions r WHERE NOT EXISTS (SELECT 1 FROM makegood_orphan_events e WHERE e.charge_id = r.charge_id AND e.output_index = r.output_index AND e.kind = r.kind)"),
-            ("a recovery whose output is not there", "SELECT v.charge_id AS v FROM makegood_recoveries v WHERE v.kind = 'recover' AND NOT EXISTS (SELECT 1 FROM stored_outputs s WHERE s.id = v.stored_output_id AND s.sha256 = v.sha256)"),
-            ("a refunded item that is billable", "SELECT u.charge_id AS v FROM usage_history u JOIN makegood_refunds r ON r.charge_id = u.charge_id AND r.output_index = u.output_index WHERE u.billable"),
+            (
+                "more refunded than drawn",
+                "SELECT charge_id AS v FROM makegood_charges WHERE subscription_refunded > subscription_drawn OR wallet_refunded > wallet_drawn",
+            ),
+            (
+                "two current resolutions",
+                "SELECT charge_id AS v FROM makegood_resolutions WHERE superseded_at IS NULL GROUP BY charge_id, output_index HAVING count(*) > 1",
+            ),
+            (
+                "two refunds of an item",
+                "SELECT charge_id AS v FROM makegood_refunds GROUP BY charge_id, output_index HAVING count(*) > 1",
+            ),
+            (
+                "a refund without its ledger entries",
+                "SELECT r.id AS v FROM makegood_refunds r WHERE r.subscription_credits + r.wallet_credits <> (SELECT coalesce(sum(l.credits), 0) FROM ledger_entries l WHERE l.refund_id = r.id)",
+            ),
+            (
+                "a charge's row that is not the sum of its refunds",
+                "SELECT c.charge_id AS v FROM makegood_charges c WHERE c.subscription_refunded + c.wallet_refunded <> (SELECT coalesce(sum(r.subscription_credits + r.wallet_credits), 0) FROM makegood_refunds r WHERE r.charge_id = c.charge_id)",
+            ),
+            (
+                "a resolved orphan without a resolution",
+                "SELECT o.charge_id AS v FROM makegood_orphans o WHERE o.resolved_at IS NOT NULL AND NOT EXISTS (SELECT 1 FROM makegood_resolutions r WHERE r.charge_id = o.charge_id AND r.output_index = o.output_index AND r.superseded_at IS NULL)",
+            ),
+            (
+                "a resolution without its event",
+                "SELECT r.charge_id AS v FROM makegood_resolutions r WHERE NOT EXISTS (SELECT 1 FROM makegood_orphan_events e WHERE e.charge_id = r.charge_id AND e.output_index = r.output_index AND e.kind = r.kind)",
+            ),
+            (
+                "a recovery whose output is not there",
+                "SELECT v.charge_id AS v FROM makegood_recoveries v WHERE v.kind = 'recover' AND NOT EXISTS (SELECT 1 FROM stored_outputs s WHERE s.id = v.stored_output_id AND s.sha256 = v.sha256)",
+            ),
+            (
+                "a refunded item that is billable",
+                "SELECT u.charge_id AS v FROM usage_history u JOIN makegood_refunds r ON r.charge_id = u.charge_id AND r.output_index = u.output_index WHERE u.billable",
+            ),
         ];
         for (what, sql) in none {
             assert_eq!(self.texts(sql).await, Vec::<String>::new(), "{what}");
         }
-        let counted = self.number("SELECT sum(value) AS v FROM makegood_counters WHERE metric = 'refunded_credits'").await;
+        let counted = self
+            .number("SELECT sum(value) AS v FROM makegood_counters WHERE metric = 'refunded_credits'")
+            .await;
         let ledger = self.number("SELECT sum(l.credits) AS v FROM ledger_entries l JOIN makegood_refunds r ON r.id = l.refund_id").await;
         assert_eq!(counted, ledger, "the counters and the ledger");
     }
@@ -280,7 +326,10 @@ impl<'a> ChargeBuilder<'a> {
     }
     /// Items at these prices, on the charge's job.
     pub fn items(mut self, credits: &[i64]) -> Self {
-        self.items = credits.iter().map(|credits| ItemRow { credits: *credits, job: None, index: None, failed: None }).collect();
+        self.items = credits
+            .iter()
+            .map(|credits| ItemRow { credits: *credits, job: None, index: None, failed: None })
+            .collect();
         self
     }
     /// Items with jobs of their own.
@@ -298,8 +347,11 @@ impl<'a> ChargeBuilder<'a> {
     }
 
     pub async fn insert(self) {
-        let Self { world, id, account, provider, model, job, age, subscription, wallet, cancelled, items } = self;
-        let text = |text: &Option<String>| text.as_ref().map_or("NULL".to_owned(), |text| format!("'{}'", text.replace('\'', "''")));
+        let Self { world, id, account, provider, model, job, age, subscription, wallet, cancelled, items } =
+            self;
+        let text = |text: &Option<String>| {
+            text.as_ref().map_or("NULL".to_owned(), |text| format!("'{}'", text.replace('\'', "''")))
+        };
         let time = |at: Option<Timestamp>| at.map_or("NULL".to_owned(), |at| world.at(at));
         let mut sql = format!(
             "INSERT INTO charges VALUES ('{id}', '{account}', 'p-{id}', 'n-{id}', '{provider}', '{model}', {}, {}, {subscription}, {wallet}, {});",
