@@ -12,6 +12,7 @@ use super::*;
 use crate::evidence::{FailureClass, Source};
 
 mod hostile;
+mod shapes;
 
 #[derive(Deserialize)]
 struct Index {
