@@ -23,7 +23,7 @@ pub use brakes::BrakeState;
 pub use claim::{Case, Claimed};
 pub use db::DbError;
 pub use migrations::MigrateError;
-pub use scan::{Dating, Found, Grace, Preview, Scan};
+pub use scan::{Dating, Found, Grace, Over, Preview, Scan};
 pub use settle::{Outcome, SettleRules, Settlement};
 pub use totals::{Counter, LastPass, Unresolved};
 
