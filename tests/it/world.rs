@@ -20,6 +20,7 @@ use tempfile::TempDir;
 use crate::database::{self, TestDatabase};
 
 /// The database as the platform sees it.
+#[derive(Clone)]
 pub enum Sql {
     Postgres(PgPool),
     Sqlite(SqlitePool),
@@ -40,28 +41,64 @@ pub fn start() -> Timestamp {
     Timestamp::parse("2026-03-01T12:00:00Z").unwrap()
 }
 
+const TABLES: [&str; 18] = [
+    "accounts",
+    "charges",
+    "charge_items",
+    "stored_outputs",
+    "balances",
+    "ledger_entries",
+    "makegood_answers",
+    "makegood_brake",
+    "makegood_brake_events",
+    "makegood_charges",
+    "makegood_counters",
+    "makegood_cursors",
+    "makegood_orphan_events",
+    "makegood_orphans",
+    "makegood_passes",
+    "makegood_recoveries",
+    "makegood_refunds",
+    "makegood_resolutions",
+];
+
 pub const MINUTE: Duration = Duration::from_secs(60);
 pub const HOUR: Duration = Duration::from_secs(3600);
 
+impl Sql {
+    async fn run(&self, sql: &str) -> Result<(), sqlx::Error> {
+        let sql = AssertSqlSafe(sql.to_owned());
+        match self {
+            Self::Postgres(pool) => sqlx::raw_sql(sql).execute(pool).await.map(drop),
+            Self::Sqlite(pool) => sqlx::raw_sql(sql).execute(pool).await.map(drop),
+        }
+    }
+}
+
 impl World {
     pub async fn postgres() -> Self {
-        Self::on(database::database().await).await
+        Self::on(database::database().await, None).await
     }
 
     pub async fn sqlite() -> Self {
-        Self::on(database::sqlite()).await
+        Self::on(database::sqlite(), None).await
     }
 
-    async fn on(database: TestDatabase) -> Self {
+    /// Over relations that the platform made itself by `schema`; `None`: the reference schema.
+    pub async fn on(database: TestDatabase, schema: Option<&str>) -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let clock = Clock::simulated(start());
-        let store = Store::open(&database.url, 4, Duration::from_secs(30)).await.unwrap().with_clock(clock.clone());
-        store.migrate(true).await.unwrap();
+        let store =
+            Store::open(&database.url, 4, Duration::from_secs(30)).await.unwrap().with_clock(clock.clone());
         let sql = if database.url.starts_with("sqlite") {
             Sql::Sqlite(SqlitePool::connect(&database.url).await.unwrap())
         } else {
             Sql::Postgres(PgPool::connect(&database.url).await.unwrap())
         };
+        if let Some(schema) = schema {
+            sql.run(schema).await.unwrap();
+        }
+        store.migrate(schema.is_none()).await.unwrap();
         let folder = tempfile::tempdir().unwrap();
         let simulator = Simulator::start("127.0.0.1:0".parse().unwrap()).await.unwrap();
         let files = folder.path().join("providers");
@@ -112,16 +149,29 @@ impl World {
     }
 
     pub async fn try_run(&self, sql: &str) -> Result<(), sqlx::Error> {
-        let sql = AssertSqlSafe(sql.to_owned());
-        match &self.sql {
-            Sql::Postgres(pool) => sqlx::raw_sql(sql).execute(pool).await.map(drop),
-            Sql::Sqlite(pool) => sqlx::raw_sql(sql).execute(pool).await.map(drop),
-        }
+        self.sql.run(sql).await
+    }
+
+    /// Runs `sql` while the first question about `job` is under way, before it is answered.
+    pub fn while_asked(&self, job: &str, sql: String) {
+        let (database, job) = (self.sql.clone(), job.to_owned());
+        let once = Arc::new(std::sync::atomic::AtomicBool::new(false));
+        self.simulator.on_ask(Arc::new(move |asked| {
+            let (database, sql, once) = (database.clone(), sql.clone(), Arc::clone(&once));
+            let meant = asked == job;
+            Box::pin(async move {
+                if meant && !once.swap(true, std::sync::atomic::Ordering::SeqCst) {
+                    database.run(&sql).await.unwrap();
+                }
+            })
+        }));
     }
 
     /// The first column of every row, as text; NULL is `-`.
     pub async fn texts(&self, sql: &str) -> Vec<String> {
-        let sql = AssertSqlSafe(format!("SELECT CAST(x.v AS text) FROM ({sql}) AS x(v)").replace("AS x(v)", "AS x"));
+        let sql = AssertSqlSafe(
+            format!("SELECT CAST(x.v AS text) FROM ({sql}) AS x(v)").replace("AS x(v)", "AS x"),
+        );
         let dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
         match &self.sql {
             Sql::Postgres(pool) => {
@@ -174,23 +224,76 @@ impl World {
     }
 
     pub async fn balance_of(&self, account: &str) -> (i64, i64) {
-        let of = |bucket: &str| format!("SELECT credits AS v FROM balances WHERE account_id = '{account}' AND bucket = '{bucket}'");
+        let of = |bucket: &str| {
+            format!(
+                "SELECT credits AS v FROM balances WHERE account_id = '{account}' AND bucket = '{bucket}'"
+            )
+        };
         (self.number(&of("subscription")).await, self.number(&of("wallet")).await)
     }
 
     /// Stores an output as a platform would: linked to an item, in its place.
-    pub async fn store_output(&self, id: &str, link: Option<(&str, i64)>, job: (&str, &str, i64), place: (&str, &str)) {
-        let (charge, index) = link.map_or(("NULL".to_owned(), "NULL".to_owned()), |(charge, index)| (format!("'{charge}'"), index.to_string()));
+    pub async fn store_output(
+        &self,
+        id: &str,
+        link: Option<(&str, i64)>,
+        job: (&str, &str, i64),
+        place: (&str, &str),
+    ) {
+        self.run(&self.output_row(id, link, job, place)).await;
+    }
+
+    /// The SQL of [`World::store_output`].
+    pub fn output_row(
+        &self,
+        id: &str,
+        link: Option<(&str, i64)>,
+        job: (&str, &str, i64),
+        place: (&str, &str),
+    ) -> String {
+        let (charge, index) = link.map_or(("NULL".to_owned(), "NULL".to_owned()), |(charge, index)| {
+            (format!("'{charge}'"), index.to_string())
+        });
         let at = self.at(self.now());
         let (provider, job_id, output) = job;
         let (project, node) = place;
-        self.run(&format!(
+        format!(
             "INSERT INTO stored_outputs (id, charge_id, output_index, provider, provider_job_id, provider_output_index,
                                          project_id, node_id, uri, content_type, size_bytes, sha256, stored_at)
              VALUES ('{id}', {charge}, {index}, '{provider}', '{job_id}', {output}, '{project}', '{node}',
                      'file:///x/{id}', 'image/png', 3, 'hash-of-{id}', {at})"
-        ))
-        .await;
+        )
+    }
+
+    /// The SQL of a refund by the platform itself; no index: for the whole charge.
+    pub fn refund_row(&self, charge: &str, index: Option<i64>, bucket: &str, credits: i64) -> String {
+        let named = index.map_or("NULL".to_owned(), |index| index.to_string());
+        let at = self.at(self.now());
+        format!(
+            "INSERT INTO ledger_entries (id, account_id, bucket, credits, kind, charge_id, output_index, refund_id, posted_at)
+             VALUES ('own-{charge}-{named}-{bucket}', 'ada', '{bucket}', {credits}, 'refund', '{charge}', {named}, NULL, {at});
+             UPDATE balances SET credits = credits + {credits} WHERE account_id = 'ada' AND bucket = '{bucket}';"
+        )
+    }
+
+    /// Every row of every table, as text: to compare before and after.
+    pub async fn all_rows(&self) -> Vec<(&'static str, Vec<String>)> {
+        let mut all = Vec::new();
+        for table in TABLES {
+            let mut rows = match &self.sql {
+                Sql::Postgres(_) => self.texts(&format!("SELECT row_to_json(t) AS v FROM {table} t")).await,
+                Sql::Sqlite(_) => {
+                    let columns = self
+                        .texts(&format!("SELECT group_concat(name) AS v FROM pragma_table_info('{table}')"))
+                        .await
+                        .remove(0);
+                    self.texts(&format!("SELECT json_array({columns}) AS v FROM {table}")).await
+                }
+            };
+            rows.sort();
+            all.push((table, rows));
+        }
+        all
     }
 
     /// `state reason` of an item's orphan; `-` if it has none.
@@ -205,27 +308,58 @@ impl World {
 
     /// `(subscription, wallet)` that makegood gave back for a charge, by its own refunds.
     pub async fn refunded(&self, charge: &str) -> (i64, i64) {
-        let of = |column: &str| format!("SELECT sum({column}_credits) AS v FROM makegood_refunds WHERE charge_id = '{charge}'");
+        let of = |column: &str| {
+            format!("SELECT sum({column}_credits) AS v FROM makegood_refunds WHERE charge_id = '{charge}'")
+        };
         (self.number(&of("subscription")).await, self.number(&of("wallet")).await)
     }
 
     /// What must be true of any world at any time, asked in SQL of the tests' own.
     pub async fn books_balance(&self) {
         let none = [
-            ("more refunded than drawn", "SELECT charge_id AS v FROM makegood_charges WHERE subscription_refunded > subscription_drawn OR wallet_refunded > wallet_drawn"),
-            ("two current resolutions", "SELECT charge_id AS v FROM makegood_resolutions WHERE superseded_at IS NULL GROUP BY charge_id, output_index HAVING count(*) > 1"),
-            ("two refunds of an item", "SELECT charge_id AS v FROM makegood_refunds GROUP BY charge_id, output_index HAVING count(*) > 1"),
-            ("a refund without its ledger entries", "SELECT r.id AS v FROM makegood_refunds r WHERE r.subscription_credits + r.wallet_credits <> (SELECT coalesce(sum(l.credits), 0) FROM ledger_entries l WHERE l.refund_id = r.id)"),
-            ("a charge's row that is not the sum of its refunds", "SELECT c.charge_id AS v FROM makegood_charges c WHERE c.subscription_refunded + c.wallet_refunded <> (SELECT coalesce(sum(r.subscription_credits + r.wallet_credits), 0) FROM makegood_refunds r WHERE r.charge_id = c.charge_id)"),
-            ("a resolved orphan without a resolution", "SELECT o.charge_id AS v FROM makegood_orphans o WHERE o.resolved_at IS NOT NULL AND NOT EXISTS (SELECT 1 FROM makegood_resolutions r WHERE r.charge_id = o.charge_id AND r.output_index = o.output_index AND r.superseded_at IS NULL)"),
-            ("a resolution without its event", "SELECT r.charge_id AS v FROM makegood_resolutions r WHERE NOT EXISTS (SELECT 1 FROM makegood_orphan_events e WHERE e.charge_id = r.charge_id AND e.output_index = r.output_index AND e.kind = r.kind)"),
-            ("a recovery whose output is not there", "SELECT v.charge_id AS v FROM makegood_recoveries v WHERE v.kind = 'recover' AND NOT EXISTS (SELECT 1 FROM stored_outputs s WHERE s.id = v.stored_output_id AND s.sha256 = v.sha256)"),
-            ("a refunded item that is billable", "SELECT u.charge_id AS v FROM usage_history u JOIN makegood_refunds r ON r.charge_id = u.charge_id AND r.output_index = u.output_index WHERE u.billable"),
+            (
+                "more refunded than drawn",
+                "SELECT charge_id AS v FROM makegood_charges WHERE subscription_refunded > subscription_drawn OR wallet_refunded > wallet_drawn",
+            ),
+            (
+                "two current resolutions",
+                "SELECT charge_id AS v FROM makegood_resolutions WHERE superseded_at IS NULL GROUP BY charge_id, output_index HAVING count(*) > 1",
+            ),
+            (
+                "two refunds of an item",
+                "SELECT charge_id AS v FROM makegood_refunds GROUP BY charge_id, output_index HAVING count(*) > 1",
+            ),
+            (
+                "a refund without its ledger entries",
+                "SELECT r.id AS v FROM makegood_refunds r WHERE r.subscription_credits + r.wallet_credits <> (SELECT coalesce(sum(l.credits), 0) FROM ledger_entries l WHERE l.refund_id = r.id)",
+            ),
+            (
+                "a charge's row that is not the sum of its refunds",
+                "SELECT c.charge_id AS v FROM makegood_charges c WHERE c.subscription_refunded + c.wallet_refunded <> (SELECT coalesce(sum(r.subscription_credits + r.wallet_credits), 0) FROM makegood_refunds r WHERE r.charge_id = c.charge_id)",
+            ),
+            (
+                "a resolved orphan without a resolution",
+                "SELECT o.charge_id AS v FROM makegood_orphans o WHERE o.resolved_at IS NOT NULL AND NOT EXISTS (SELECT 1 FROM makegood_resolutions r WHERE r.charge_id = o.charge_id AND r.output_index = o.output_index AND r.superseded_at IS NULL)",
+            ),
+            (
+                "a resolution without its event",
+                "SELECT r.charge_id AS v FROM makegood_resolutions r WHERE NOT EXISTS (SELECT 1 FROM makegood_orphan_events e WHERE e.charge_id = r.charge_id AND e.output_index = r.output_index AND e.kind = r.kind)",
+            ),
+            (
+                "a recovery whose output is not there",
+                "SELECT v.charge_id AS v FROM makegood_recoveries v WHERE v.kind = 'recover' AND NOT EXISTS (SELECT 1 FROM stored_outputs s WHERE s.id = v.stored_output_id AND s.sha256 = v.sha256)",
+            ),
+            (
+                "a refunded item that is billable",
+                "SELECT u.charge_id AS v FROM usage_history u JOIN makegood_refunds r ON r.charge_id = u.charge_id AND r.output_index = u.output_index WHERE u.billable",
+            ),
         ];
         for (what, sql) in none {
             assert_eq!(self.texts(sql).await, Vec::<String>::new(), "{what}");
         }
-        let counted = self.number("SELECT sum(value) AS v FROM makegood_counters WHERE metric = 'refunded_credits'").await;
+        let counted = self
+            .number("SELECT sum(value) AS v FROM makegood_counters WHERE metric = 'refunded_credits'")
+            .await;
         let ledger = self.number("SELECT sum(l.credits) AS v FROM ledger_entries l JOIN makegood_refunds r ON r.id = l.refund_id").await;
         assert_eq!(counted, ledger, "the counters and the ledger");
     }
@@ -280,7 +414,10 @@ impl<'a> ChargeBuilder<'a> {
     }
     /// Items at these prices, on the charge's job.
     pub fn items(mut self, credits: &[i64]) -> Self {
-        self.items = credits.iter().map(|credits| ItemRow { credits: *credits, job: None, index: None, failed: None }).collect();
+        self.items = credits
+            .iter()
+            .map(|credits| ItemRow { credits: *credits, job: None, index: None, failed: None })
+            .collect();
         self
     }
     /// Items with jobs of their own.
@@ -298,8 +435,11 @@ impl<'a> ChargeBuilder<'a> {
     }
 
     pub async fn insert(self) {
-        let Self { world, id, account, provider, model, job, age, subscription, wallet, cancelled, items } = self;
-        let text = |text: &Option<String>| text.as_ref().map_or("NULL".to_owned(), |text| format!("'{}'", text.replace('\'', "''")));
+        let Self { world, id, account, provider, model, job, age, subscription, wallet, cancelled, items } =
+            self;
+        let text = |text: &Option<String>| {
+            text.as_ref().map_or("NULL".to_owned(), |text| format!("'{}'", text.replace('\'', "''")))
+        };
         let time = |at: Option<Timestamp>| at.map_or("NULL".to_owned(), |at| world.at(at));
         let mut sql = format!(
             "INSERT INTO charges VALUES ('{id}', '{account}', 'p-{id}', 'n-{id}', '{provider}', '{model}', {}, {}, {subscription}, {wallet}, {});",
