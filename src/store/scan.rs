@@ -122,6 +122,11 @@ impl Store {
     /// Looks at one stretch in chunks of `chunk` charges and opens orphans, a transaction each.
     pub async fn scan(&self, scan: &Scan, chunk: u32, dating: &Dating) -> Result<Found, DbError> {
         let mut found = Found::default();
+        if scan.over == Over::FailedAt {
+            // What was told to wait before its failure was recorded waits no longer.
+            let values = [scan.after.into(), scan.until.into(), scan.until.into()];
+            with_retries!(self.rows(statements::HASTEN_FAILED, &values).await)?;
+        }
         let mut from = Place::begin(scan);
         while let Some(last) = self.chunk_end(&from, scan, chunk).await? {
             // Most chunks hold nothing new: look first, and open a transaction only for what was found.
