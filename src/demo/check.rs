@@ -74,19 +74,23 @@ pub fn mismatches(
     for standing in findings.standings.values() {
         one_item(&mut wrong, standing);
     }
-    sums(&mut wrong, accounts, findings, reports);
+    sums(&mut wrong, findings, reports);
+    usage(&mut wrong, stories, findings);
+    balances(&mut wrong, accounts, findings);
     if findings.rules_used != (1..=16).collect::<Vec<_>>() {
         wrong.push(format!("not all 16 rules were needed: only {:?}", findings.rules_used));
     }
     for item in &findings.untold {
-        wrong.push(format!("P21 {item}: its billing activity does not show all three steps with their times"));
+        wrong
+            .push(format!("P21 {item}: its billing activity does not show all three steps with their times"));
     }
     wrong
 }
 
 fn endings(wrong: &mut Vec<String>, stories: &[Story], ordinary: &[Charge], findings: &Findings) {
     let mut expected: BTreeMap<ItemId, (&str, Ending)> = BTreeMap::new();
-    let of_stories = stories.iter().flat_map(|story| story.charges.iter().map(|charge| (story.promise, charge)));
+    let of_stories =
+        stories.iter().flat_map(|story| story.charges.iter().map(|charge| (story.promise, charge)));
     for (promise, charge) in of_stories.chain(ordinary.iter().map(|charge| ("ordinary", charge))) {
         for nth in 0..charge.items.len() {
             expected.insert(item_id(&charge.id, nth), (promise, Ending::LeftAlone));
@@ -166,7 +170,8 @@ fn on_disk(recovery: &Recovery) -> Result<(), String> {
     let uri = recovery.uri.as_deref().unwrap_or_default();
     let path = Url::parse(uri).ok().and_then(|url| url.to_file_path().ok());
     let path = path.ok_or_else(|| format!("the recorded address {uri:?} is not that of a file"))?;
-    let bytes = std::fs::read(&path).map_err(|error| format!("{} cannot be read: {error}", path.display()))?;
+    let bytes =
+        std::fs::read(&path).map_err(|error| format!("{} cannot be read: {error}", path.display()))?;
     if recovery.sha256.as_deref() == Some(hex(&Sha256::digest(&bytes)).as_str())
         && recovery.size_bytes == i64::try_from(bytes.len()).ok()
     {
@@ -176,7 +181,7 @@ fn on_disk(recovery: &Recovery) -> Result<(), String> {
     }
 }
 
-fn sums(wrong: &mut Vec<String>, accounts: &[Account], findings: &Findings, reports: &[Report]) {
+fn sums(wrong: &mut Vec<String>, findings: &Findings, reports: &[Report]) {
     let totals = &findings.totals;
     let on_balances: i64 = findings.balances.iter().map(|balance| balance.given_back).sum();
     let in_reports: i64 = reports.iter().map(|report| report.refunded_credits).sum();
@@ -194,6 +199,25 @@ fn sums(wrong: &mut Vec<String>, accounts: &[Account], findings: &Findings, repo
             wrong.push(format!("{} credits were refunded, and {place} say {sum}", totals.refunded));
         }
     }
+}
+
+/// What counts as billable usage: everything ordered but what was refunded, by whomever (P04).
+fn usage(wrong: &mut Vec<String>, stories: &[Story], findings: &Findings) {
+    let by_platform = |charge: &Charge| -> i64 {
+        let named =
+            |nth: usize| charge.refunds.iter().any(|refund| refund.item.is_none_or(|item| item == nth));
+        charge.items.iter().enumerate().filter(|(nth, _)| named(*nth)).map(|(_, item)| item.credits).sum()
+    };
+    let by_platform: i64 = stories.iter().flat_map(|story| &story.charges).map(by_platform).sum();
+    let totals = &findings.totals;
+    let should_be = totals.ordered - totals.refunded - by_platform;
+    if totals.billable != should_be {
+        wrong.push(format!("P04: {} credits of usage are billable instead of {should_be}", totals.billable));
+    }
+}
+
+/// Every balance is what it began with and what the ledger says since.
+fn balances(wrong: &mut Vec<String>, accounts: &[Account], findings: &Findings) {
     let opening: BTreeMap<(&str, &str), i64> = accounts
         .iter()
         .flat_map(|account| {
@@ -215,5 +239,100 @@ fn sums(wrong: &mut Vec<String>, accounts: &[Account], findings: &Findings, repo
     }
     if findings.balances.len() != opening.len() {
         wrong.push(format!("there were {} balances and are {}", opening.len(), findings.balances.len()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::charge::Split;
+    use crate::clock::Timestamp;
+
+    const CHARGED: Timestamp = Timestamp::from_micros(1_750_000_000_000_000);
+
+    /// Refunded an hour after the charge, and as it has to be.
+    fn refunded() -> Standing {
+        Standing {
+            item: item_id("ch", 0),
+            credits: 20,
+            account: "ada".to_owned(),
+            charged_at: CHARGED,
+            failed_at: None,
+            orphan: Some(("refunded".to_owned(), "server_error".to_owned())),
+            resolved_at: Some(CHARGED + Duration::from_secs(3600)),
+            refund: Some(Split { subscription: 15, wallet: 5 }),
+            status: "refunded".to_owned(),
+            billable: false,
+            recovery: None,
+            message: None,
+        }
+    }
+
+    fn recovered(uri: &str) -> Standing {
+        Standing {
+            orphan: Some(("recovered".to_owned(), "output_available".to_owned())),
+            refund: None,
+            status: "delivered".to_owned(),
+            billable: true,
+            recovery: Some(Recovery {
+                kind: "recover".to_owned(),
+                uri: Some(uri.to_owned()),
+                sha256: Some(hex(&Sha256::digest("a file"))),
+                content_type: None,
+                size_bytes: Some(6),
+                from_charge: None,
+            }),
+            ..refunded()
+        }
+    }
+
+    fn wrong(standing: &Standing) -> Vec<String> {
+        let mut wrong = Vec::new();
+        one_item(&mut wrong, standing);
+        wrong
+    }
+
+    #[test]
+    fn an_ending_is_read_as_the_stories_spell_it_or_not_at_all() {
+        let split = Split { subscription: 15, wallet: 5 };
+        assert_eq!(ending(&refunded()), Some(Ending::Refunded(Reason::ServerError, split)));
+        assert_eq!(ending(&recovered("")), Some(Ending::Recovered));
+        assert_eq!(ending(&Standing { orphan: None, ..refunded() }), Some(Ending::LeftAlone));
+        let odd = |state: &str, reason: &str| Some((state.to_owned(), reason.to_owned()));
+        assert_eq!(ending(&Standing { refund: None, ..refunded() }), None, "refunded without a refund");
+        assert_eq!(
+            ending(&Standing { orphan: odd("closed", "delivered"), ..refunded() }),
+            None,
+            "a refund too many"
+        );
+        assert_eq!(ending(&Standing { orphan: odd("refunded", "moonphase"), ..refunded() }), None);
+    }
+
+    #[test]
+    fn each_broken_promise_of_an_item_is_told() {
+        assert_eq!(wrong(&refunded()), [""; 0]);
+        let late = Some(CHARGED + Duration::from_secs(86_401));
+        for (standing, promise) in [
+            (Standing { billable: true, ..refunded() }, "P04"),
+            (Standing { credits: 21, ..refunded() }, "P03"),
+            (Standing { resolved_at: late, ..refunded() }, "P15"),
+            (Standing { failed_at: Some(CHARGED), ..refunded() }, "P19"),
+        ] {
+            let wrong = wrong(&standing);
+            assert!(wrong.len() == 1 && wrong[0].starts_with(promise), "{promise}: {wrong:?}");
+        }
+    }
+
+    #[test]
+    fn a_recovered_file_is_looked_at_on_disk() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("0");
+        let uri = Url::from_file_path(&path).unwrap().to_string();
+        assert!(wrong(&recovered(&uri))[0].contains("cannot be read"));
+        std::fs::write(&path, "a fool").unwrap();
+        assert!(wrong(&recovered(&uri))[0].contains("not what was recorded"));
+        std::fs::write(&path, "a file").unwrap();
+        assert_eq!(wrong(&recovered(&uri)), [""; 0]);
+        assert!(wrong(&recovered("s3://elsewhere/0"))[0].contains("not that of a file"));
     }
 }

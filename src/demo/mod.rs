@@ -147,8 +147,7 @@ async fn live_and_tell(
     let (stories, ordinary) = (stories::all(), world::ordinary());
     let people = stories::accounts();
     let accounts: Vec<_> = people.iter().cloned().chain(world::crowd()).collect();
-    let charges: Vec<_> =
-        stories.iter().flat_map(|story| &story.charges).chain(&ordinary).cloned().collect();
+    let charges: Vec<_> = stories.iter().flat_map(|story| &story.charges).chain(&ordinary).cloned().collect();
     platform.add_accounts(&accounts).await.map_err(DemoError::Platform)?;
 
     let parts = night::parts(settings, store.clone(), clock)?;
@@ -167,7 +166,9 @@ async fn live_and_tell(
         let newcomers = stories::newcomers();
         platform.live(&newcomers, 0, SECOND_EVENING).await.map_err(DemoError::Platform)?;
         place.leave_behind()?;
-        text += &tell::next(look, &orders.program, &orders.before, &place.named.display().to_string());
+        let program = tell::quoted(&orders.program);
+        let dir = tell::quoted(&place.named.display().to_string());
+        text += &tell::next(look, &program, &orders.before, &dir);
     }
     Ok(Told { text, mismatches })
 }

@@ -63,7 +63,8 @@ impl Place {
             if entries.next().is_some() {
                 return Err(DemoError::NotOurs { dir: dir.to_owned() });
             }
-            let text = "`makegood demo` made this directory, and replaces what it made when it is run again.\n";
+            let text =
+                "`makegood demo` made this directory, and replaces what it made when it is run again.\n";
             std::fs::write(&marker, text).map_err(failed(&marker))?;
         }
         for name in FILES {
@@ -80,11 +81,6 @@ impl Place {
     /// The settings' file.
     pub fn config(&self) -> PathBuf {
         self.root.join("makegood.toml")
-    }
-
-    /// Where recovered outputs go.
-    pub fn outputs(&self) -> PathBuf {
-        self.root.join("outputs")
     }
 
     /// The database's address.
@@ -176,7 +172,8 @@ mod tests {
 
         Place::prepare(&dir).unwrap();
 
-        let mut left: Vec<_> = std::fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        let mut left: Vec<_> =
+            std::fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         left.sort();
         assert_eq!(left, [MARKER, "notes.txt"]);
     }

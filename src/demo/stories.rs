@@ -233,91 +233,157 @@ fn failed() -> Vec<Story> {
 fn late() -> Vec<Story> {
     let of = |promise, told, charge| Story::of(promise, Chapter::Late, told, charge);
     vec![
-        of("P15", "Chloe's video was still \"processing\" at breakfast, at lunch and at dinner.",
-            Charge::new("p15-timed-out", "chloe", "replicate", "running-video", -60).items(1, 120))
-            .ends("p15-timed-out", 0, refunded(Reason::TimedOut, 120, 0)),
-        of("P15", "Cirrus, the provider, was down all day: nobody could say what became of Ben's picture.",
-            Charge::new("p15-provider-down", "ben", "cirrus", "any", -40).items(1, 35))
-            .ends("p15-provider-down", 0, refunded(Reason::Unconfirmed, 35, 0)),
-        of("P15", "The file is there, but every download of it breaks off halfway.",
-            Charge::new("p15-broken-file", "dario", "veo-gemini", "file-broken", -60).items(1, 90).drawn(0, 90))
-            .ends("p15-broken-file", 0, refunded(Reason::RecoveryFailed, 0, 90)),
+        of(
+            "P15",
+            "Chloe's video was still \"processing\" at breakfast, at lunch and at dinner.",
+            Charge::new("p15-timed-out", "chloe", "replicate", "running-video", -60).items(1, 120),
+        )
+        .ends("p15-timed-out", 0, refunded(Reason::TimedOut, 120, 0)),
+        of(
+            "P15",
+            "Cirrus, the provider, was down all day: nobody could say what became of Ben's picture.",
+            Charge::new("p15-provider-down", "ben", "cirrus", "any", -40).items(1, 35),
+        )
+        .ends("p15-provider-down", 0, refunded(Reason::Unconfirmed, 35, 0)),
+        of(
+            "P15",
+            "The file is there, but every download of it breaks off halfway.",
+            Charge::new("p15-broken-file", "dario", "veo-gemini", "file-broken", -60)
+                .items(1, 90)
+                .drawn(0, 90),
+        )
+        .ends("p15-broken-file", 0, refunded(Reason::RecoveryFailed, 0, 90)),
     ]
 }
 
 fn found() -> Vec<Story> {
     let of = |promise, told, charge| Story::of(promise, Chapter::Found, told, charge);
-    let on = |charge: &'static str| move |output: &mut super::world::Output| {
-        output.link = (charge.to_owned(), 0);
-        output.node = format!("{charge}-node");
+    let on = |charge: &'static str| {
+        move |output: &mut super::world::Output| {
+            output.link = (charge.to_owned(), 0);
+            output.node = format!("{charge}-node");
+        }
     };
     vec![
-        of("P06", "Chloe's film of three shots, one job. Nothing arrived; the provider has two of them.",
-            Charge::new("p06-two-of-three", "chloe", "replicate", "two-of-three-video", -52).items(3, 60))
-            .ends("p06-two-of-three", 0, Ending::Recovered)
-            .ends("p06-two-of-three", 1, Ending::Recovered)
-            .ends("p06-two-of-three", 2, refunded(Reason::MissingOutput, 60, 0)),
-        of("P11", "Ben cancelled too late: it was made. It stays paid, so it belongs in his history.",
-            Charge::new("p11-cancelled-done", "ben", "replicate", "ok", -38).cancelled(-37))
-            .ends("p11-cancelled-done", 0, Ending::Recovered),
-        of("P13", "Ada's portrait was stored, but hung on another run of hers.",
-            Charge::new("p13-hers", "ada", "replicate", "ok", -61).stored_as(on("p13-other")))
-            .and(Charge::new("p13-other", "ada", "fal", "ok", -60).stored(&[0]))
-            .ends("p13-hers", 0, Ending::PutBack),
-        of("P13", "Three runs got each other's pictures: a's hangs on b, b's on c, c's on a.",
-            Charge::new("p13-mixup-a", "atelier", "replicate", "ok", -44).stored_as(on("p13-mixup-b")))
-            .and(Charge::new("p13-mixup-b", "atelier", "replicate", "ok", -43).stored_as(on("p13-mixup-c")))
-            .and(Charge::new("p13-mixup-c", "atelier", "replicate", "ok", -42).stored_as(on("p13-mixup-a")))
-            .ends("p13-mixup-a", 0, Ending::PutBack)
-            .ends("p13-mixup-b", 0, Ending::PutBack)
-            .ends("p13-mixup-c", 0, Ending::PutBack),
-        of("P13", "Emi's picture was stored for her run, but in a project of somebody else's.",
+        of(
+            "P06",
+            "Chloe's film of three shots, one job. Nothing arrived; the provider has two of them.",
+            Charge::new("p06-two-of-three", "chloe", "replicate", "two-of-three-video", -52).items(3, 60),
+        )
+        .ends("p06-two-of-three", 0, Ending::Recovered)
+        .ends("p06-two-of-three", 1, Ending::Recovered)
+        .ends("p06-two-of-three", 2, refunded(Reason::MissingOutput, 60, 0)),
+        of(
+            "P11",
+            "Ben cancelled too late: it was made. It stays paid, so it belongs in his history.",
+            Charge::new("p11-cancelled-done", "ben", "replicate", "ok", -38).cancelled(-37),
+        )
+        .ends("p11-cancelled-done", 0, Ending::Recovered),
+        of(
+            "P13",
+            "Ada's portrait was stored, but hung on another run of hers.",
+            Charge::new("p13-hers", "ada", "replicate", "ok", -61).stored_as(on("p13-other")),
+        )
+        .and(Charge::new("p13-other", "ada", "fal", "ok", -60).stored(&[0]))
+        .ends("p13-hers", 0, Ending::PutBack),
+        of(
+            "P13",
+            "Three runs got each other's pictures: a's hangs on b, b's on c, c's on a.",
+            Charge::new("p13-mixup-a", "atelier", "replicate", "ok", -44).stored_as(on("p13-mixup-b")),
+        )
+        .and(Charge::new("p13-mixup-b", "atelier", "replicate", "ok", -43).stored_as(on("p13-mixup-c")))
+        .and(Charge::new("p13-mixup-c", "atelier", "replicate", "ok", -42).stored_as(on("p13-mixup-a")))
+        .ends("p13-mixup-a", 0, Ending::PutBack)
+        .ends("p13-mixup-b", 0, Ending::PutBack)
+        .ends("p13-mixup-c", 0, Ending::PutBack),
+        of(
+            "P13",
+            "Emi's picture was stored for her run, but in a project of somebody else's.",
             Charge::new("p13-wrong-project", "emi", "fal", "ok", -34)
                 .items(1, 5)
-                .stored_as(|output| output.project = "ben-project".to_owned()))
-            .ends("p13-wrong-project", 0, Ending::PutBack),
-        of("P14", "Finished at the provider, never stored. Nobody complained: makegood came upon it.",
-            Charge::new("p14-unnoticed", "atelier", "fal", "ok2", -150).items(2, 40))
-            .ends("p14-unnoticed", 0, Ending::Recovered)
-            .ends("p14-unnoticed", 1, Ending::Recovered),
-        of("P16", "Ada's picture was finished, and our server crashed before it was stored.",
-            Charge::new("p16-not-stored", "ada", "replicate", "ok", -28))
-            .ends("p16-not-stored", 0, Ending::Recovered),
-        of("P16", "Ben had asked for a caption: an output of words, inside the answer.",
-            Charge::new("p16-words", "ben", "replicate", "inline", -22).items(1, 2))
-            .ends("p16-words", 0, Ending::Recovered),
-        of("P16", "Atelier's clip: the provider was down half the night, and then offered it.",
-            Charge::new("p16-back-again", "atelier", "veo-gemini", "ok", -48).items(1, 90))
-            .ends("p16-back-again", 0, Ending::Recovered),
-        of("P20", "Dario's picture was stored at last, in the very second in which makegood asked for it.",
-            Charge::new(LATE_CHARGE, "dario", "replicate", "ok", -24).drawn(0, 20))
-            .ends(LATE_CHARGE, 0, Ending::Closed(Reason::Delivered)),
+                .stored_as(|output| output.project = "ben-project".to_owned()),
+        )
+        .ends("p13-wrong-project", 0, Ending::PutBack),
+        of(
+            "P14",
+            "Finished at the provider, never stored. Nobody complained: makegood came upon it.",
+            Charge::new("p14-unnoticed", "atelier", "fal", "ok2", -150).items(2, 40),
+        )
+        .ends("p14-unnoticed", 0, Ending::Recovered)
+        .ends("p14-unnoticed", 1, Ending::Recovered),
+        of(
+            "P16",
+            "Ada's picture was finished, and our server crashed before it was stored.",
+            Charge::new("p16-not-stored", "ada", "replicate", "ok", -28),
+        )
+        .ends("p16-not-stored", 0, Ending::Recovered),
+        of(
+            "P16",
+            "Ben had asked for a caption: an output of words, inside the answer.",
+            Charge::new("p16-words", "ben", "replicate", "inline", -22).items(1, 2),
+        )
+        .ends("p16-words", 0, Ending::Recovered),
+        of(
+            "P16",
+            "Atelier's clip: the provider was down half the night, and then offered it.",
+            Charge::new("p16-back-again", "atelier", "veo-gemini", "ok", -48).items(1, 90),
+        )
+        .ends("p16-back-again", 0, Ending::Recovered),
+        of(
+            "P20",
+            "Dario's picture was stored at last, in the very second in which makegood asked for it.",
+            Charge::new(LATE_CHARGE, "dario", "replicate", "ok", -24).drawn(0, 20),
+        )
+        .ends(LATE_CHARGE, 0, Ending::Closed(Reason::Delivered)),
     ]
 }
 
 fn kept() -> Vec<Story> {
     let of = |promise, told, charge| Story::of(promise, Chapter::Kept, told, charge);
     vec![
-        of("P01", "Failed, and support had given Chloe her credits back already.",
-            Charge::new("p01-given-back", "chloe", "fal", "failed", -120)
-                .items(1, 60)
-                .refunded(Some(0), Bucket::Subscription, 60, -100))
-            .ends("p01-given-back", 0, Ending::Closed(Reason::AlreadyRefunded)),
-        of("P09", "Six fingers and a watermark: Ada does not like it. It is an output all the same.",
-            Charge::new("p09-six-fingers", "ada", "fal", "ok", -58).stored(&[0])),
-        of("P10", "Ben deleted the picture after he had seen it.",
+        of(
+            "P01",
+            "Failed, and support had given Chloe her credits back already.",
+            Charge::new("p01-given-back", "chloe", "fal", "failed", -120).items(1, 60).refunded(
+                Some(0),
+                Bucket::Subscription,
+                60,
+                -100,
+            ),
+        )
+        .ends("p01-given-back", 0, Ending::Closed(Reason::AlreadyRefunded)),
+        of(
+            "P09",
+            "Six fingers and a watermark: Ada does not like it. It is an output all the same.",
+            Charge::new("p09-six-fingers", "ada", "fal", "ok", -58).stored(&[0]),
+        ),
+        of(
+            "P10",
+            "Ben deleted the picture after he had seen it.",
             Charge::new("p10-deleted", "ben", "replicate", "ok", -110)
-                .stored_as(|output| output.deleted_at = Some(-90))),
-        of("P11", "Dario cancelled, the provider completed it all the same, and the file has gone since.",
-            Charge::new("p11-cancelled-gone", "dario", "replicate", "expired", -160).drawn(0, 20).cancelled(-159))
-            .ends("p11-cancelled-gone", 0, Ending::Closed(Reason::CompletedAfterCancel)),
-        of("P12", "Emi's prompt was refused before any model was called: she was charged nothing.",
-            Charge::new("p12-nothing", "emi", "replicate", "unknown", -85).items(1, 0)),
-        of("P13", "Chloe moved her picture to another project. It stays where she put it.",
+                .stored_as(|output| output.deleted_at = Some(-90)),
+        ),
+        of(
+            "P11",
+            "Dario cancelled, the provider completed it all the same, and the file has gone since.",
+            Charge::new("p11-cancelled-gone", "dario", "replicate", "expired", -160)
+                .drawn(0, 20)
+                .cancelled(-159),
+        )
+        .ends("p11-cancelled-gone", 0, Ending::Closed(Reason::CompletedAfterCancel)),
+        of(
+            "P12",
+            "Emi's prompt was refused before any model was called: she was charged nothing.",
+            Charge::new("p12-nothing", "emi", "replicate", "unknown", -85).items(1, 0),
+        ),
+        of(
+            "P13",
+            "Chloe moved her picture to another project. It stays where she put it.",
             Charge::new("p13-moved", "chloe", "fal", "ok", -105).stored_as(|output| {
                 output.project = "chloe-portfolio".to_owned();
                 output.moved_at = Some(-80);
-            })),
+            }),
+        ),
     ]
 }
 
@@ -325,35 +391,61 @@ fn open() -> Vec<Story> {
     let of = |promise, told, charge| Story::of(promise, Chapter::Open, told, charge);
     let late = SECOND_EVENING;
     vec![
-        of("P15", "Chloe's video of the second evening: the provider is at work on it.",
-            Charge::new("p15-still-running", "chloe", "replicate", "running-video", late - 90).items(1, 120))
-            .ends("p15-still-running", 0, Ending::Waiting(Reason::StillRunning)),
-        of("P15", "Nobody has written a provider file for Nimbus yet, so nobody can be asked.",
-            Charge::new("p15-no-such-file", "ben", "nimbus", "ok", late - 120))
-            .ends("p15-no-such-file", 0, Ending::Waiting(Reason::UnknownProvider)),
-        of("P01", "Support gave Ada 20 of 40 back, without saying for which of the two pictures.",
-            Charge::new("p01-which-one", "ada", "fal", "failed", late - 100)
-                .items(2, 20)
-                .refunded(None, Bucket::Subscription, 20, late - 90))
-            .ends("p01-which-one", 0, Ending::Held(Reason::AlreadyRefunded))
-            .ends("p01-which-one", 1, Ending::Held(Reason::AlreadyRefunded)),
-        of("P03", "Finn paid from a wallet that has no row in the balances any more.",
-            Charge::new("p03-no-wallet", "finn", "replicate", "failed", late - 110).drawn(0, 20))
-            .ends("p03-no-wallet", 0, Ending::Held(Reason::NoBalance)),
-        of("P03", "60 were drawn, but its two pictures cost 50 together.",
-            Charge::new("p03-sum-is-off", "atelier", "fal", "failed", late - 95).items(2, 25).drawn(60, 0))
-            .ends("p03-sum-is-off", 0, Ending::Held(Reason::ItemsMismatch))
-            .ends("p03-sum-is-off", 1, Ending::Held(Reason::ItemsMismatch)),
-        of("P05", "Credits were taken, and there is no item that says for what.",
-            Charge::new("p05-no-items", "atelier", "fal", "failed", late - 97).items(0, 0).drawn(40, 0))
-            .ends("p05-no-items", -1, Ending::Held(Reason::ItemsMismatch)),
-        of("P13", "Two charges of Dario's name one and the same job and output.",
-            Charge::new("p13-twin-a", "dario", "replicate", "ok", late - 105).drawn(0, 20))
-            .and(Charge::new("p13-twin-b", "dario", "replicate", "ok", late - 104)
+        of(
+            "P15",
+            "Chloe's video of the second evening: the provider is at work on it.",
+            Charge::new("p15-still-running", "chloe", "replicate", "running-video", late - 90).items(1, 120),
+        )
+        .ends("p15-still-running", 0, Ending::Waiting(Reason::StillRunning)),
+        of(
+            "P15",
+            "Nobody has written a provider file for Nimbus yet, so nobody can be asked.",
+            Charge::new("p15-no-such-file", "ben", "nimbus", "ok", late - 120),
+        )
+        .ends("p15-no-such-file", 0, Ending::Waiting(Reason::UnknownProvider)),
+        of(
+            "P01",
+            "Support gave Ada 20 of 40 back, without saying for which of the two pictures.",
+            Charge::new("p01-which-one", "ada", "fal", "failed", late - 100).items(2, 20).refunded(
+                None,
+                Bucket::Subscription,
+                20,
+                late - 90,
+            ),
+        )
+        .ends("p01-which-one", 0, Ending::Held(Reason::AlreadyRefunded))
+        .ends("p01-which-one", 1, Ending::Held(Reason::AlreadyRefunded)),
+        of(
+            "P03",
+            "Finn paid from a wallet that has no row in the balances any more.",
+            Charge::new("p03-no-wallet", "finn", "replicate", "failed", late - 110).drawn(0, 20),
+        )
+        .ends("p03-no-wallet", 0, Ending::Held(Reason::NoBalance)),
+        of(
+            "P03",
+            "60 were drawn, but its two pictures cost 50 together.",
+            Charge::new("p03-sum-is-off", "atelier", "fal", "failed", late - 95).items(2, 25).drawn(60, 0),
+        )
+        .ends("p03-sum-is-off", 0, Ending::Held(Reason::ItemsMismatch))
+        .ends("p03-sum-is-off", 1, Ending::Held(Reason::ItemsMismatch)),
+        of(
+            "P05",
+            "Credits were taken, and there is no item that says for what.",
+            Charge::new("p05-no-items", "atelier", "fal", "failed", late - 97).items(0, 0).drawn(40, 0),
+        )
+        .ends("p05-no-items", -1, Ending::Held(Reason::ItemsMismatch)),
+        of(
+            "P13",
+            "Two charges of Dario's name one and the same job and output.",
+            Charge::new("p13-twin-a", "dario", "replicate", "ok", late - 105).drawn(0, 20),
+        )
+        .and(
+            Charge::new("p13-twin-b", "dario", "replicate", "ok", late - 104)
                 .drawn(0, 20)
-                .job(Some("ok-p13-twin-a")))
-            .ends("p13-twin-a", 0, Ending::Held(Reason::DuplicateJob))
-            .ends("p13-twin-b", 0, Ending::Held(Reason::DuplicateJob)),
+                .job(Some("ok-p13-twin-a")),
+        )
+        .ends("p13-twin-a", 0, Ending::Held(Reason::DuplicateJob))
+        .ends("p13-twin-b", 0, Ending::Held(Reason::DuplicateJob)),
     ]
 }
 

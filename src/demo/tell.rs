@@ -30,7 +30,7 @@ pub enum Look {
 /// The widest line.
 const COLUMNS: u16 = 110;
 /// Promise, what happened, what was found, what was done, who got what: with two columns of padding each.
-const STORY_WIDTHS: [u16; 5] = [6, 34, 27, 23, 20];
+const STORY_WIDTHS: [u16; 5] = [5, 37, 26, 23, 19];
 
 impl Look {
     fn heading(self, text: &str) -> String {
@@ -93,7 +93,10 @@ pub fn stories(look: Look, stories: &[Story], findings: &Findings) -> String {
 fn rows(story: &Story, findings: &Findings) -> Vec<[String; 3]> {
     let mut groups: Vec<([String; 3], Vec<String>)> = Vec::new();
     let items = story.charges.iter().flat_map(|charge| {
-        let whole = charge.items.is_empty().then(|| ItemId { charge_id: charge.id.clone(), output_index: WHOLE_CHARGE });
+        let whole = charge
+            .items
+            .is_empty()
+            .then(|| ItemId { charge_id: charge.id.clone(), output_index: WHOLE_CHARGE });
         (0..charge.items.len()).map(|nth| item_id(&charge.id, nth)).chain(whole)
     });
     let mut count = 0;
@@ -102,8 +105,8 @@ fn rows(story: &Story, findings: &Findings) -> Vec<[String; 3]> {
         count += 1;
         let row = row(standing);
         let label = if story.charges.len() > 1 {
-            // Charges of one story differ in their last word.
-            item.charge_id.rsplit('-').next().unwrap_or_default().to_owned()
+            // All charges of a story begin with its promise.
+            item.charge_id.split_once('-').map_or("", |(_, name)| name).to_owned()
         } else {
             (item.output_index + 1).to_string()
         };
@@ -120,7 +123,7 @@ fn rows(story: &Story, findings: &Findings) -> Vec<[String; 3]> {
             labels.dedup();
             row[0] = format!("{}: {}", labels.join(", "), row[0]);
         } else if count > 1 && row[2] != NOTHING_MOVED {
-            row[2] = format!("{count} x {}", row[2]);
+            row[2] = format!("{} each", row[2]);
         }
         row
     };
@@ -135,22 +138,23 @@ fn row(standing: &Standing) -> [String; 3] {
         return [format!("{:?}", standing.orphan), String::new(), String::new()];
     };
     let after = standing.resolved_at.map(|at| span(at.since(standing.charged_at))).unwrap_or_default();
+    let after = format!("after {after}");
     let (found, did) = match ending {
         Ending::LeftAlone if standing.credits == 0 => ("nothing was paid".to_owned(), LEFT_ALONE.to_owned()),
         Ending::LeftAlone => ("delivered".to_owned(), LEFT_ALONE.to_owned()),
-        Ending::Refunded(why, split) => {
-            (found(why, standing), format!("gave {} back {after} after the charge", split.total()))
+        Ending::Refunded(why, _) => (found(why, standing), format!("refunded {after}")),
+        Ending::Recovered => {
+            (found(Reason::OutputAvailable, standing), format!("brought home {after} ({})", file(standing)))
         }
-        Ending::Recovered => (found(Reason::OutputAvailable, standing), format!("brought home {}", file(standing))),
         Ending::PutBack => {
             let from = standing.recovery.as_ref().and_then(|recovery| recovery.from_charge.as_deref());
             let found = match from {
                 Some(from) if from != standing.item.charge_id => format!("stored, but hung on {from}"),
                 Some(_) | None => "stored, but in the wrong place".to_owned(),
             };
-            (found, "put it back where it belongs".to_owned())
+            (found, format!("put it back {after}"))
         }
-        Ending::Closed(why) => (found(why, standing), "closed the case, no refund".to_owned()),
+        Ending::Closed(why) => (found(why, standing), "closed the case".to_owned()),
         Ending::Held(why) => (found(why, standing), "holds it for a person".to_owned()),
         Ending::Waiting(why) => (found(why, standing), "asks again later".to_owned()),
     };
@@ -161,13 +165,14 @@ fn row(standing: &Standing) -> [String; 3] {
 fn who(account: &str, split: Split) -> String {
     let parts = Bucket::ALL.into_iter().filter(|bucket| split.of(*bucket) > 0);
     let parts: Vec<String> = parts.map(|bucket| format!("+{} {bucket}", split.of(bucket))).collect();
-    format!("{account}: {}", parts.join(", "))
+    format!("{account}\n{}", parts.join("\n"))
 }
 
 fn file(standing: &Standing) -> String {
     let recovery = standing.recovery.as_ref();
     let kind = recovery.and_then(|recovery| recovery.content_type.as_deref()).unwrap_or("a file");
     let size = recovery.and_then(|recovery| recovery.size_bytes).unwrap_or(0);
+    let kind = kind.split('/').next().unwrap_or_default();
     format!("{kind}, {size} bytes")
 }
 
@@ -249,16 +254,23 @@ fn found(why: Reason, standing: &Standing) -> String {
 fn span(span: Duration) -> String {
     let minutes = span.as_secs() / 60;
     match (minutes / 60, minutes % 60) {
-        (0, minutes) => format!("{minutes} min"),
-        (hours, 0) => format!("{hours} h"),
-        (hours, minutes) => format!("{hours} h {minutes} min"),
+        (0, minutes) => format!("{minutes}m"),
+        (hours, 0) => format!("{hours}h"),
+        (hours, minutes) => format!("{hours}h{minutes:02}m"),
     }
 }
 
 /// The balances of the stories' people, on both evenings.
 pub fn balances(look: Look, accounts: &[Account], before: &[Balance], after: &[Balance]) -> String {
-    let mut table = table(&[12, 15, 15, 15, 15, 15]);
-    table.set_header(["account", "balance", "first evening", "charged since", "given back", "second evening"]);
+    let mut table = table(&[12, 15, 17, 16, 14, 18]);
+    table.set_header([
+        "account",
+        "balance",
+        "first evening",
+        "charged since",
+        "given back",
+        "second evening",
+    ]);
     for column in table.column_iter_mut().skip(2) {
         column.set_cell_alignment(CellAlignment::Right);
     }
@@ -292,25 +304,40 @@ fn signed(credits: i64) -> String {
 /// The sums.
 pub fn totals(look: Look, ordinary: &[Charge], findings: &Findings, reports: &[Report]) -> String {
     let totals = &findings.totals;
-    let ended = |which: fn(Ending) -> bool| findings.standings.values().filter_map(ending).filter(|each| which(*each)).count();
+    let ended = |which: fn(Ending) -> bool| {
+        findings.standings.values().filter_map(ending).filter(|each| which(*each)).count()
+    };
     let refunded = ended(|ending| matches!(ending, Ending::Refunded(..)));
     let recovered = ended(|ending| ending == Ending::Recovered);
     let put_back = ended(|ending| ending == Ending::PutBack);
     let closed = ended(|ending| matches!(ending, Ending::Closed(_)));
     let held = ended(|ending| matches!(ending, Ending::Held(_)));
     let waiting = ended(|ending| matches!(ending, Ending::Waiting(_)));
-    let asked: u64 = reports.iter().flat_map(|report| report.questions.values()).flat_map(|each| each.values()).sum();
+    let asked: u64 =
+        reports.iter().flat_map(|report| report.questions.values()).flat_map(|each| each.values()).sum();
     let bytes: u64 = reports.iter().map(|report| report.recovered_bytes).sum();
-    let Totals { charges, items, looked_into, refunded: credits, in_ledger, on_charges, ordered, billable, .. } = totals;
+    let Totals {
+        charges,
+        items,
+        looked_into,
+        refunded: credits,
+        in_ledger,
+        on_charges,
+        ordered,
+        billable,
+        ..
+    } = totals;
     format!(
         "\n{}\n\
          {charges} charges for {items} outputs. {} charges were ordinary, and not one of them was touched.\n\
-         {looked_into} outputs looked into, with {asked} questions to providers: {refunded} refunded, {recovered} brought home ({bytes} bytes),\n\
-         {put_back} put back, {closed} closed, {held} held for a person, {waiting} waiting.\n\
+         {looked_into} outputs were looked into, with {asked} questions to providers: {refunded} refunded, {recovered} brought home\n\
+         ({bytes} bytes), {put_back} put back, {closed} closed, {held} held for a person, {waiting} waiting.\n\
          {credits} credits given back = {in_ledger} in the ledger = {on_charges} on the charges, none of them twice.\n\
-         Usage: {ordered} credits ordered, {billable} of them billable.\n",
+         Usage: {ordered} credits ordered, {billable} of them billable: what was refunded, by makegood or by the platform\n\
+         itself ({} credits), no longer counts.\n",
         look.heading("The sums"),
         ordinary.len(),
+        ordered - billable - credits,
     )
 }
 
@@ -322,6 +349,16 @@ pub fn checked(stories: usize) -> String {
     )
 }
 
+/// A word as a shell reads it.
+pub fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
+    }
+}
+
 /// The commands to try on what was left behind. `program`: how makegood is called here; `before`: what the
 /// environment would otherwise spoil.
 pub fn next(look: Look, program: &str, before: &str, dir: &str) -> String {
@@ -331,14 +368,16 @@ pub fn next(look: Look, program: &str, before: &str, dir: &str) -> String {
          The whole story of one charge, and the day as a report:\n\
          \x20 {command} explain p06-two-of-three\n\
          \x20 {command} report --since 2d\n\
-         What an answer would mean, and what is set up how:\n\
-         \x20 {command} provider test replicate --answer {dir}/answer.json\n\
+         What a provider's answer would mean, and whether all is set up well:\n\
+         \x20 {command} \\\n\
+         \x20   provider test replicate --answer {dir}/answer.json\n\
          \x20 {command} check\n\
          Three charges came in after the last pass. Let makegood look at them, with a provider to ask:\n\
          \x20 {program} simulate-provider &\n\
          \x20 {command} run --dry-run\n\
          \x20 {command} run\n\
-         Everything lies in {dir}: platform.db (SQLite), outputs/, providers/, makegood.toml. `{program} demo` makes it anew.\n",
+         Everything is in {dir}: platform.db (SQLite), outputs/, providers/, makegood.toml.\n\
+         The same day once more, from the beginning: {program} demo\n",
         look.heading("Try next"),
     )
 }

@@ -1,5 +1,6 @@
 -- post_to_balances: the same entries on the balances, where there is a row for them. $1: as for add_entries.
-UPDATE balances
-SET credits = credits + (SELECT sum(value ->> 'credits') FROM json_each($1)
-                         WHERE value ->> 'account_id' = balances.account_id AND value ->> 'bucket' = balances.bucket)
-WHERE (account_id, bucket) IN (SELECT value ->> 'account_id', value ->> 'bucket' FROM json_each($1))
+UPDATE balances AS b
+SET credits = b.credits + e.credits
+FROM (SELECT value ->> 'account_id' AS account_id, value ->> 'bucket' AS bucket, sum(value ->> 'credits') AS credits
+      FROM json_each($1) GROUP BY 1, 2) AS e
+WHERE e.account_id = b.account_id AND e.bucket = b.bucket
