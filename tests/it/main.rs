@@ -3,6 +3,7 @@
 
 mod binary;
 mod database;
+mod demo;
 mod deploy;
 mod postgres;
 mod promises;
