@@ -84,6 +84,13 @@ impl Failure {
     }
 }
 
+impl std::fmt::Display for Failure {
+    /// The error with its causes, on one line.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&chain(self.error.as_ref()).join(": "))
+    }
+}
+
 // `Failure` is no `Error` itself, so this cannot overlap with `From<Failure>`.
 impl<E: Into<Box<dyn Error + Send + Sync>>> From<E> for Failure {
     fn from(error: E) -> Self {

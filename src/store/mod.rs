@@ -24,7 +24,7 @@ pub use db::DbError;
 pub use migrations::MigrateError;
 pub use scan::{Dating, Found, Grace, Preview, Scan};
 pub use settle::{Outcome, SettleRules, Settlement};
-pub use totals::{Counter, LastPass, Unresolved};
+pub use totals::{Counter, LastPass, RESOLUTION_BUCKETS_SECONDS, Unresolved};
 
 use db::{Db, Row, Statement, Value};
 

@@ -20,6 +20,7 @@ use serde_json::{Value as Json, json};
 use super::claim::Case;
 use super::db::{DbError, Tx};
 use super::scan::Dating;
+use super::totals::RESOLUTION_BUCKETS_SECONDS;
 use super::{Store, statements, with_retries};
 use crate::brake::{self, Brake};
 use crate::charge::{Bucket, ItemId, Split};
@@ -313,9 +314,6 @@ struct Written<'a> {
     counts: BTreeMap<(&'static str, String, String), i64>,
 }
 
-/// Upper bounds of `makegood_resolution_seconds`: minutes, then hours up to the window.
-pub const RESOLUTION_BUCKETS: [u64; 8] = [300, 900, 3600, 7200, 14_400, 28_800, 57_600, 86_400];
-
 impl<'a> Written<'a> {
     fn new(store: &'a Store, now: Timestamp, rules: &'a SettleRules) -> Self {
         Self {
@@ -555,8 +553,9 @@ impl<'a> Written<'a> {
         match decision.action {
             Action::Refund | Action::Recover(_) | Action::Relink { .. } => {
                 let took = self.now.since(charge.charged_at);
-                let bucket = RESOLUTION_BUCKETS.iter().find(|bound| took.as_secs_f64() <= **bound as f64);
-                let bucket = bucket.map_or_else(|| "+Inf".to_owned(), u64::to_string);
+                let bucket =
+                    RESOLUTION_BUCKETS_SECONDS.iter().find(|bound| took.as_secs_f64() <= f64::from(**bound));
+                let bucket = bucket.map_or_else(|| "+Inf".to_owned(), u32::to_string);
                 self.count("resolution_seconds", &bucket, "", 1);
                 self.count("resolution_microseconds", "", "", crate::clock::micros(took));
             }
