@@ -8,6 +8,7 @@
 mod brake;
 mod check;
 mod demo;
+mod evidence;
 mod explain;
 mod migrate;
 mod output;
@@ -18,6 +19,7 @@ mod run;
 mod schedule;
 mod simulate_provider;
 mod values;
+mod words;
 
 use std::error::Error;
 use std::path::PathBuf;

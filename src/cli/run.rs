@@ -65,7 +65,7 @@ pub async fn run(args: Args, settings: Settings) -> Outcome {
     let report = result.map_err(|error| pass_failed(&error))?;
     report.log("run");
     print(&match format {
-        OutputFormat::Text => report.to_text(),
+        OutputFormat::Text => report.to_text().trim_end().to_owned(),
         OutputFormat::Json => serde_json::to_string(&report)?,
     })?;
     parts.store.close().await;

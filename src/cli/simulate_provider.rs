@@ -39,7 +39,9 @@ pub async fn run(args: Args, _settings: Settings) -> Outcome {
     let url = simulator.base_url();
     write_provider_files(&args.dir, &url)
         .map_err(|error| format!("could not write provider files into {} ({error})", args.dir.display()))?;
-    print(&how_to_use(&url, &args.dir))?;
+    // For another terminal, which may stand elsewhere.
+    let dir = args.dir.canonicalize().unwrap_or(args.dir);
+    print(&how_to_use(&url, &dir))?;
     simulator.run_until(stop.wait()).await;
     Ok(Exit::Done)
 }
