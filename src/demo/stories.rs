@@ -153,7 +153,7 @@ pub fn arrange(simulator: &Simulator) {
     let down = Canned {
         status: 503,
         headers: vec![("retry-after".to_owned(), "600".to_owned())],
-        body: "upstream is down".to_owned(),
+        body: "upstream is down".into(),
     };
     simulator.set_answer(BACK_JOB, down);
 }
