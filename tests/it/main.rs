@@ -6,5 +6,6 @@ mod database;
 mod deploy;
 mod postgres;
 mod promises;
+mod real_input;
 mod s3;
 mod world;
