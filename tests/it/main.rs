@@ -7,5 +7,6 @@ mod demo;
 mod deploy;
 mod postgres;
 mod promises;
+mod real_input;
 mod s3;
 mod world;
