@@ -1,8 +1,9 @@
 //! The example platform: the main job on one day of a platform that does not exist, with nothing to install.
 //!
-//! `place` makes the directory, `world` the charges, `stories` those that went wrong and how they have to end;
-//! `platform` writes them, `night` lets a day pass with the real pipeline at work, `check` compares, `tell` prints.
-//! `simulator` is the provider that is asked. No part of a real run; it never touches anything outside its directory.
+//! `place` makes the directory, `world` the charges, `stories` those of which there is something to tell and how they
+//! have to end (`story`); `platform` writes them, `night` lets a day pass with the real pipeline at work, `check`
+//! compares, `tell` prints. `simulator` is the provider that is asked.
+//! No part of a real run: it touches nothing outside its directory, and a crash halfway means running it again.
 
 mod check;
 mod night;
@@ -10,6 +11,7 @@ mod place;
 mod platform;
 pub mod simulator;
 mod stories;
+mod story;
 mod tell;
 mod world;
 

@@ -12,7 +12,7 @@ use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement, Table, Wi
 
 use super::check::{Findings, ending, item_id};
 use super::platform::{Balance, Standing, Totals};
-use super::stories::{Chapter, Ending, Story};
+use super::story::{Chapter, Ending, Story};
 use super::world::{Account, Charge};
 use crate::charge::{Bucket, ItemId, Split, WHOLE_CHARGE};
 use crate::policy::Reason;
