@@ -28,6 +28,9 @@ use platform::Platform;
 use simulator::Simulator;
 pub use tell::Look;
 
+/// Where the demo lives unless told otherwise.
+pub const DEFAULT_DIR: &str = "makegood-demo";
+
 /// Why there was no demo, or not the one that was promised.
 #[derive(Debug, thiserror::Error)]
 pub enum DemoError {
@@ -93,7 +96,7 @@ pub struct Orders {
     pub look: Look,
     /// How makegood is called here, for the commands to try next.
     pub program: String,
-    /// What must stand before these commands because the environment names another database.
+    /// What must stand before these commands because the environment would win over the demo's settings.
     pub before: String,
 }
 
