@@ -37,7 +37,9 @@ pub async fn run(args: Args, _settings: Settings) -> Outcome {
     let orders = Orders {
         dir: args.dir,
         look: if std::io::stdout().is_terminal() { Look::Terminal } else { Look::Plain },
-        program: std::env::args().next().unwrap_or_else(|| "makegood".to_owned()),
+        program: std::env::args_os()
+            .next()
+            .map_or_else(|| "makegood".to_owned(), |program| program.to_string_lossy().into_owned()),
         before: unset(std::env::vars_os().map(|(name, _)| name)),
     };
     let told = demo::run(&orders).await.map_err(|error| match error {
