@@ -9,9 +9,10 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::*;
-use crate::evidence::{FailureClass, Source};
+use crate::evidence::{FailureClass, Source, Verdict};
 
 mod hostile;
+mod rude;
 mod shapes;
 
 #[derive(Deserialize)]
