@@ -6,6 +6,7 @@ mod commands;
 mod database;
 mod demo;
 mod deploy;
+mod fuzz;
 mod manners;
 mod postgres;
 mod promises;
