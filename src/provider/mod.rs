@@ -35,9 +35,16 @@ use crate::clock::Clock;
 use crate::evidence::{Doubt, Evidence, Verdict};
 
 /// The files that the binary carries.
-pub const SHIPPED: [(&str, &str); 3] = [
+pub const SHIPPED: [(&str, &str); 10] = [
+    ("bfl", include_str!("../../config/providers/bfl.toml")),
+    ("elevenlabs-dubbing", include_str!("../../config/providers/elevenlabs-dubbing.toml")),
     ("fal", include_str!("../../config/providers/fal.toml")),
+    ("heygen", include_str!("../../config/providers/heygen.toml")),
+    ("openai-videos", include_str!("../../config/providers/openai-videos.toml")),
     ("replicate", include_str!("../../config/providers/replicate.toml")),
+    ("runway", include_str!("../../config/providers/runway.toml")),
+    ("stability", include_str!("../../config/providers/stability.toml")),
+    ("sync", include_str!("../../config/providers/sync.toml")),
     ("veo-gemini", include_str!("../../config/providers/veo-gemini.toml")),
 ];
 
