@@ -1,22 +1,22 @@
 //! Questions over HTTP: one question is up to three requests, each tried again where that may help.
 //!
 //! Promise: an answer's size and the time it may take are bounded, redirects are not followed, the key
-//! goes only where the provider's file says, and every outcome is evidence. Questions only read, so that
-//! asking again is harmless, and a crash halfway leaves nothing behind.
+//! goes only where the provider's file says, and every outcome is evidence. Questions only read, whatever
+//! their method, so that asking again is harmless, and a crash halfway leaves nothing behind.
 //! Left to others: `manners` says when; `reading` says what an answer means.
 
 use std::time::Instant;
 
 use bytes::BytesMut;
 use reqwest::Client;
-use reqwest::header::{ACCEPT, HeaderMap, HeaderValue};
+use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue};
 
 use super::Question;
 use super::file::Provider;
 use super::manners;
 use super::reading::{Reading, Received};
 use super::redact;
-use super::request::Request;
+use super::request::{Key, Request};
 use super::secret::Secret;
 use super::stats::Outcome;
 use crate::clock::Clock;
@@ -49,20 +49,20 @@ impl Provider {
             Ok(client) => client,
             Err(message) => return doubt(Doubt::Unreachable, &message),
         };
-        let mut headers = self.ask.headers.clone();
-        headers.entry(ACCEPT).or_insert(HeaderValue::from_static("application/json"));
-        let secret = match &self.auth {
-            None => None,
-            Some(auth) => match auth.apply(&self.name, &mut headers) {
-                Ok(secret) => Some(secret),
+        for step in 1..=STEPS {
+            let mut headers = self.ask.headers.clone();
+            headers.entry(ACCEPT).or_insert(HeaderValue::from_static("application/json"));
+            let auth = match request.key {
+                Key::Ask | Key::Download => self.auth.as_ref(),
+                Key::None => None,
+            };
+            let secret = match auth.map(|auth| auth.apply(&self.name, &mut headers)).transpose() {
+                Ok(secret) => secret,
                 Err(error) => {
                     self.stats.count(Outcome::Unauthorized, None);
                     return doubt(Doubt::Unauthorized, &error.to_string());
                 }
-            },
-        };
-
-        for step in 1..=STEPS {
+            };
             match self.step(client, question, step, &request, &headers, secret.as_ref(), clock).await {
                 Reading::Judged(mut evidence) => {
                     evidence.answer.request = Some(redact::clean(
@@ -100,7 +100,7 @@ impl Provider {
 
             let (reading, again, wait) = match &received {
                 Ok(received) => {
-                    let reading = self.read(question, step, received, clock.now(), &secrets);
+                    let reading = self.read(question, (step, &request.kept), received, clock.now(), &secrets);
                     let again = matches!(received.status, 429 | 502 | 503 | 504);
                     (reading, again, manners::retry_after(&received.headers, clock.now()))
                 }
@@ -140,12 +140,11 @@ impl Provider {
                 status,
             }
         };
-        let mut response = client
-            .request(request.method.clone(), request.url.clone())
-            .headers(headers.clone())
-            .send()
-            .await
-            .map_err(|error| broken(error, None))?;
+        let mut sent = client.request(request.method.clone(), request.url.clone()).headers(headers.clone());
+        if let Some(body) = &request.body {
+            sent = sent.header(CONTENT_TYPE, "application/json").body(body.to_string());
+        }
+        let mut response = sent.send().await.map_err(|error| broken(error, None))?;
         let status = response.status().as_u16();
         let too_big = || Trouble {
             doubt: Doubt::Unreadable,

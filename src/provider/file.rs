@@ -12,6 +12,7 @@ use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use serde::{Deserialize, Deserializer, de};
 
 use super::filter::Filter;
+use super::hosts::Hosts;
 use super::manners::{Limits, Manners};
 use super::request::Template;
 use super::secret::{Auth, SecretError, SecretSource};
@@ -58,6 +59,8 @@ pub struct Model {
 #[derive(Debug)]
 pub(super) struct Ask {
     pub(super) request: Template,
+    /// What is sent with a POST.
+    pub(super) body: Option<Filter>,
     pub(super) headers: HeaderMap,
     /// Values made from job and model before the first question.
     pub(super) lets: Vec<(String, Filter)>,
@@ -134,6 +137,8 @@ struct WrittenProvider {
     circuit_opens_after: Option<u32>,
     circuit_pause: Option<Span>,
     output_hosts: Vec<String>,
+    #[serde(default)]
+    ask_hosts: Vec<String>,
 }
 
 #[derive(Deserialize)]
@@ -154,6 +159,7 @@ struct WrittenAuth {
 #[serde(deny_unknown_fields)]
 struct WrittenAsk {
     request: String,
+    body: Option<String>,
     #[serde(default)]
     headers: BTreeMap<String, String>,
     #[serde(default, rename = "let")]
@@ -241,9 +247,11 @@ fn check(written: Written) -> Result<Provider, Flaw> {
     }
     let output_hosts = p.output_hosts.iter().map(|host| output_host(host)).collect::<Result<_, _>>()?;
 
-    let ask = check_ask(&ask)?;
+    let ask_hosts = Hosts::parse(&p.ask_hosts).or_else(|problem| flaw("provider.ask_hosts", problem))?;
+
+    let ask = check_ask(&ask, ask_hosts)?;
     let auth = auth.map(check_auth).transpose()?;
-    if auth.is_some() && ask.request.is_plain_http() && !ask.request.is_loopback() {
+    if auth.is_some() && ask.request.is_plain_http() {
         return flaw("ask.request", "https, because a key is sent along");
     }
     Ok(Provider {
@@ -264,7 +272,7 @@ fn check(written: Written) -> Result<Provider, Flaw> {
     })
 }
 
-fn check_ask(ask: &WrittenAsk) -> Result<Ask, Flaw> {
+fn check_ask(ask: &WrittenAsk, hosts: Hosts) -> Result<Ask, Flaw> {
     let mut headers = HeaderMap::new();
     for (name, value) in &ask.headers {
         let key = || format!("ask.headers.{name}");
@@ -287,15 +295,20 @@ fn check_ask(ask: &WrittenAsk) -> Result<Ask, Flaw> {
         lets.push((name.clone(), filter));
     }
     let names: Vec<&str> = ["job", "model"].into_iter().chain(ask.lets.keys().map(String::as_str)).collect();
-    let request = Template::parse(&ask.request, &names).map_err(|problem| Flaw {
+    let request = Template::parse(&ask.request, &names, hosts).map_err(|problem| Flaw {
         key: "ask.request".into(),
         problem: format!("must be a request: {problem}"),
     })?;
-    let read = Filter::compile(&ask.read).map_err(|problem| Flaw {
-        key: "ask.read".into(),
-        problem: format!("must be a jq filter: {problem}"),
-    })?;
-    Ok(Ask { request, headers, lets, read, read_all: ask.read_all })
+    let compile = |key: &str, code: &str| {
+        Filter::compile(code)
+            .map_err(|problem| Flaw { key: key.into(), problem: format!("must be a jq filter: {problem}") })
+    };
+    let body = ask.body.as_ref().map(|code| compile("ask.body", code)).transpose()?;
+    if body.is_some() && !request.is_post() {
+        return flaw("ask.body", "left out: only a POST has a body");
+    }
+    let read = compile("ask.read", &ask.read)?;
+    Ok(Ask { request, body, headers, lets, read, read_all: ask.read_all })
 }
 
 fn check_auth(auth: WrittenAuth) -> Result<Auth, Flaw> {
@@ -423,6 +436,9 @@ read = '{verdict: "running"}'
             ("https://api", "http://api", "ask.request", "https"),
             ("{job}", "{jub}", "ask.request", "`{jub}` is unknown"),
             ("running\"}'", "running\"'", "ask.read", "line 1"),
+            ("[ask]", "[ask]\nbody = \"{}\"", "ask.body", "only a POST"),
+            ("grace = \"10m\"", "ask_hosts = [\"10.0.0.1\"]", "provider.ask_hosts", "10.0.0.1"),
+            ("https://api.acme.example/v1/{job}", "{job|url}", "ask.request", "ask_hosts"),
             ("[ask]", "[ask]\nread_al = true", "ask.read_al", "unknown field"),
             ("[ask]", "[ask]\nlet = { job = \".\" }", "ask.let.job", "another name"),
             ("\"*.acme", "\"*acme", "provider.output_hosts", "*acme"),

@@ -7,12 +7,13 @@
 //! Left to others: `policy` decides what follows; `recovery` fetches files. Nothing here writes anything,
 //! so that a crash halfway means nothing.
 //!
-//! `file` a file, checked · `request` its template, filled · `ask` over HTTP · `manners` when ·
+//! `file` a file, checked · `request` its template, filled · `hosts` where else to · `ask` over HTTP · `manners` when ·
 //! `filter`, `said` and `reading` what it means · `secret`, `redact` keys · `stats` counters.
 
 mod ask;
 mod file;
 mod filter;
+mod hosts;
 mod manners;
 mod reading;
 mod redact;
@@ -190,7 +191,7 @@ impl Providers {
         received: &Received,
     ) -> Result<Reading, ProviderError> {
         let provider = self.get(&question.provider).ok_or_else(|| self.unknown(&question.provider))?;
-        Ok(provider.read(question, step, received, self.clock.now(), &[]))
+        Ok(provider.read(question, (step, &serde_json::Value::Null), received, self.clock.now(), &[]))
     }
 
     /// Whether questions to this provider are turned away now.

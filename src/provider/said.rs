@@ -9,6 +9,7 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use serde::Deserialize;
 
 use super::redact;
+use super::request::Key;
 use crate::clock::Timestamp;
 use crate::evidence::{FailureClass, Offer, Source};
 
@@ -31,7 +32,12 @@ pub(super) struct Said {
     pub(super) outputs: Option<Vec<SaidOutput>>,
     #[serde(default)]
     pub(super) outputs_gone: bool,
+    /// With the verdict `ask`: the next request, its body, which key goes with it, and what the filter
+    /// wants to see again as `kept`.
     pub(super) request: Option<String>,
+    pub(super) body: Option<serde_json::Value>,
+    pub(super) auth: Option<Key>,
+    pub(super) keep: Option<serde_json::Value>,
 }
 
 /// Codes are words at some providers and numbers at others.

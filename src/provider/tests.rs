@@ -16,6 +16,7 @@ use crate::evidence::{FailureClass, Source};
 
 mod examples;
 mod hostile;
+mod shapes;
 
 #[derive(Deserialize)]
 struct Index {
