@@ -74,7 +74,7 @@ fn every_example_reads_as_its_index_expects() {
         index.examples.iter().map(|expected| (expected.file.as_str(), expected)).collect();
     let on_disk = files();
     assert_eq!(listed.len(), on_disk.len(), "an example without an expectation, or the reverse");
-    assert!(listed.len() >= 92, "only {} examples", listed.len());
+    assert!(listed.len() >= 116, "only {} examples", listed.len());
     for file in
         readings.otherwise.keys().chain(readings.beyond_pointers.keys()).chain(readings.downloads.keys())
     {
@@ -149,7 +149,7 @@ fn every_question_is_asked_as_its_example_was() {
             let provider = providers.get(&asked.question.provider).unwrap();
             let request = provider.first_request(&asked.question).unwrap();
             assert_eq!(line(&request), wanted, "{file}");
-            // BODY
+            assert_eq!(request.body(), example.request.body.as_ref(), "{file}");
         } else {
             let before = asked.before.expect("a further step comes after an answer");
             match read_example(before, 1).1 {
