@@ -7,8 +7,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use reqwest::header::HeaderMap;
-
 use super::Pass;
 use crate::clock::Timestamp;
 use crate::evidence::{Evidence, Source, Verdict};
@@ -177,6 +175,9 @@ impl Recovery<'_> {
         mut pick: Pick,
     ) -> Result<Settlement, DbError> {
         let mut result = self.copy(case, evidence.as_deref(), pick).await;
+        if let Err(CopyError::Unauthorized { .. }) = &result {
+            self.pass.parts.providers.download_refused(&case.facts.record.charge.provider).await;
+        }
         // A link that ran out looks like a missing file, or like a refused key: ask for a fresh one first (rules 14, 15).
         let stale =
             matches!(&result, Err(CopyError::Gone { status: 404, .. } | CopyError::Unauthorized { .. }));
@@ -252,10 +253,8 @@ impl Recovery<'_> {
         let hosts = provider.map_or(&[][..], |provider| &provider.output_hosts);
         let auth = match (source, provider) {
             (Source::Url { auth: true, .. }, Some(provider)) => {
-                let mut headers = HeaderMap::new();
                 // Without its key the download is refused by the provider, which says so better than we could.
-                let _missing = provider.authorize(&mut headers);
-                Some(headers)
+                self.pass.parts.providers.download_headers(&provider.name).await.ok()
             }
             (Source::Url { .. } | Source::Inline { .. } | Source::Failed { .. }, _) => None,
         };

@@ -31,6 +31,8 @@ struct Lane {
     in_flight: HashMap<i64, i64>,
     /// Changed once while they were looked at.
     changed: HashSet<i64>,
+    /// Something may be due that is not claimed yet.
+    more: bool,
     tasks: JoinSet<()>,
     sender: mpsc::UnboundedSender<Done>,
 }
@@ -49,6 +51,7 @@ pub(super) async fn run(
         report: Report::default(),
         in_flight: HashMap::new(),
         changed: HashSet::new(),
+        more: true,
         tasks: JoinSet::new(),
         sender,
     };
@@ -64,13 +67,12 @@ pub(super) async fn run(
 impl Lane {
     async fn drive(&mut self, mut receiver: mpsc::UnboundedReceiver<Done>) -> Result<(), DbError> {
         let batch = self.pass.parts.rules.batch as usize;
-        let mut more = true;
         let mut heartbeat = tokio::time::interval(self.pass.parts.rules.lease / 3);
         heartbeat.reset();
         loop {
             // Claim ahead of what is in flight, so that the provider is never kept waiting for a settle.
-            while more && self.in_flight.len() < batch && !self.pass.is_ending() {
-                more = self.claim().await?;
+            while self.more && self.in_flight.len() < batch && !self.pass.is_ending() {
+                self.more = self.claim().await?;
             }
             if self.in_flight.is_empty() {
                 return Ok(());
@@ -217,6 +219,7 @@ impl Lane {
                 let due_at =
                     if again { None } else { Some(self.pass.parts.store.now().await? + AFTER_CHANGE) };
                 self.give_back(std::slice::from_ref(&settlement.case), due_at).await?;
+                self.more |= again;
                 Ok(false)
             }
             Outcome::Lost => {

@@ -17,7 +17,6 @@ use super::manners;
 use super::reading::{Reading, Received};
 use super::redact;
 use super::request::{Key, Request};
-use super::secret::Secret;
 use super::stats::Outcome;
 use crate::clock::Clock;
 use crate::evidence::{Doubt, Evidence, Verdict};
@@ -49,29 +48,45 @@ impl Provider {
             Ok(client) => client,
             Err(message) => return doubt(Doubt::Unreachable, &message),
         };
-        for step in 1..=STEPS {
+        let mut renewed = false;
+        let mut step = 1;
+        while step <= STEPS {
             let mut headers = self.ask.headers.clone();
             headers.entry(ACCEPT).or_insert(HeaderValue::from_static("application/json"));
             let auth = match request.key {
-                Key::Ask | Key::Download => self.auth.as_ref(),
+                Key::Ask => self.auth.as_ref(),
+                Key::Download => self.download_auth(),
                 Key::None => None,
             };
-            let secret = match auth.map(|auth| auth.apply(&self.name, &mut headers)).transpose() {
-                Ok(secret) => secret,
-                Err(error) => {
-                    self.stats.count(Outcome::Unauthorized, None);
-                    return doubt(Doubt::Unauthorized, &error.to_string());
-                }
+            let applied = match auth {
+                None => None,
+                Some(auth) => match auth.apply(&self.name, clock.now(), &mut headers).await {
+                    Ok(applied) => Some((auth, applied)),
+                    Err(error) => {
+                        self.stats.count(Outcome::Unauthorized, None);
+                        return doubt(Doubt::Unauthorized, &error.to_string());
+                    }
+                },
             };
-            match self.step(client, question, step, &request, &headers, secret.as_ref(), clock).await {
+            let secrets = applied.as_ref().map(|(_, applied)| applied.words()).unwrap_or_default();
+            match self.step(client, question, step, &request, &headers, &secrets, clock).await {
                 Reading::Judged(mut evidence) => {
-                    evidence.answer.request = Some(redact::clean(
-                        &request.to_string(),
-                        &secret.iter().map(Secret::expose).collect::<Vec<_>>(),
-                    ));
+                    // A key that a command gave may have run out before its time: once, it is asked for another.
+                    if let Some((auth, applied)) = &applied
+                        && evidence.verdict == Verdict::CouldNotTell(Doubt::Unauthorized)
+                        && !renewed
+                        && auth.refused(applied).await
+                    {
+                        renewed = true;
+                        continue;
+                    }
+                    evidence.answer.request = Some(redact::clean(&request.to_string(), &secrets));
                     return evidence;
                 }
-                Reading::AskNext(next) => request = next,
+                Reading::AskNext(next) => {
+                    request = next;
+                    step += 1;
+                }
             }
         }
         doubt(Doubt::Unreadable, &format!("after {STEPS} requests the filter still asks for another"))
@@ -86,10 +101,9 @@ impl Provider {
         step: usize,
         request: &Request,
         headers: &HeaderMap,
-        secret: Option<&Secret>,
+        secrets: &[&str],
         clock: &Clock,
     ) -> Reading {
-        let secrets: Vec<&str> = secret.into_iter().map(Secret::expose).collect();
         let mut tries = 0;
         loop {
             let turn = self.manners.turn().await;
@@ -100,12 +114,12 @@ impl Provider {
 
             let (reading, again, wait) = match &received {
                 Ok(received) => {
-                    let reading = self.read(question, (step, &request.kept), received, clock.now(), &secrets);
+                    let reading = self.read(question, (step, &request.kept), received, clock.now(), secrets);
                     let again = matches!(received.status, 429 | 502 | 503 | 504);
                     (reading, again, manners::retry_after(&received.headers, clock.now()))
                 }
                 Err(trouble) => {
-                    let message = redact::message(&trouble.message, &secrets);
+                    let message = redact::message(&trouble.message, secrets);
                     let mut evidence = Evidence::could_not_tell(trouble.doubt, message, clock.now());
                     evidence.answer.status = trouble.status;
                     (Reading::Judged(evidence), trouble.again, None)

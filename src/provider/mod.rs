@@ -8,9 +8,11 @@
 //! so that a crash halfway means nothing.
 //!
 //! `file` a file, checked · `request` its template, filled · `hosts` where else to · `ask` over HTTP · `manners` when ·
-//! `filter`, `said` and `reading` what it means · `secret`, `redact` keys · `stats` counters.
+//! `filter`, `said` and `reading` what it means · `auth`, `secret`, `exec`, `redact` keys · `stats` counters.
 
 mod ask;
+mod auth;
+mod exec;
 mod file;
 mod filter;
 mod hosts;
@@ -20,12 +22,16 @@ mod redact;
 mod request;
 mod said;
 mod secret;
+mod span;
 mod stats;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use reqwest::header::HeaderMap;
+
+pub use self::exec::CommandTrouble;
 pub use self::file::{Model, Provider};
 pub use self::manners::Limits;
 pub use self::reading::{Reading, Received};
@@ -195,6 +201,35 @@ impl Providers {
     ) -> Result<Reading, ProviderError> {
         let provider = self.get(&question.provider).ok_or_else(|| self.unknown(&question.provider))?;
         Ok(provider.read(question, (step, &serde_json::Value::Null), received, self.clock.now(), &[]))
+    }
+
+    /// What is sent along with the download of a file that needs this provider's key. The caller sees to it
+    /// that it goes to a host of the provider.
+    pub async fn download_headers(&self, name: &str) -> Result<HeaderMap, SecretError> {
+        let mut headers = HeaderMap::new();
+        if let Some(provider) = self.get(name) {
+            headers.clone_from(&provider.download.headers);
+            if let Some(auth) = provider.download_auth() {
+                auth.apply(name, self.clock.now(), &mut headers).await?;
+            }
+        }
+        Ok(headers)
+    }
+
+    /// A download was refused with 401 or 403: a key that a command gave is asked for anew next time.
+    pub async fn download_refused(&self, name: &str) {
+        if let Some(auth) = self.get(name).and_then(Provider::download_auth) {
+            auth.refused_now().await;
+        }
+    }
+
+    /// Reads all keys of a provider, and runs what commands that takes.
+    pub async fn try_keys(&self, name: &str) -> Result<(), SecretError> {
+        let mut headers = HeaderMap::new();
+        for auth in self.get(name).into_iter().flat_map(Provider::auths) {
+            auth.apply(name, self.clock.now(), &mut headers).await?;
+        }
+        Ok(())
     }
 
     /// Whether questions to this provider are turned away now.

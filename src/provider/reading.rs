@@ -212,7 +212,7 @@ impl Provider {
             return Err(format!("the answer names more than {OUTPUTS} outputs"));
         }
         let outputs =
-            outputs.into_iter().map(|output| output.offer(secrets)).collect::<Result<Vec<_>, _>>()?;
+            outputs.into_iter().map(|output| output.offer(self, secrets)).collect::<Result<Vec<_>, _>>()?;
         let mut indices: Vec<i64> = outputs.iter().filter_map(|offer| offer.index).collect();
         indices.sort_unstable();
         if let Some([twice, _]) = indices.array_windows().find(|[one, next]| one == next) {
@@ -285,7 +285,7 @@ fn object<const N: usize>(entries: [(&str, Val); N]) -> Val {
 #[cfg(test)]
 pub(super) fn provider_reading(filter: &str, read_all: bool) -> Provider {
     let text = format!(
-        "[provider]\nname = \"acme\"\noutput_hosts = []\n[ask]\nrequest = \"GET https://acme.example/{{job}}\"\n\
+        "[provider]\nname = \"acme\"\noutput_hosts = [\"cdn.acme.example\"]\n[ask]\nrequest = \"GET https://acme.example/{{job}}\"\n\
          read_all = {read_all}\nread = '''{filter}'''"
     );
     super::file::read(&text).unwrap()
@@ -359,6 +359,14 @@ mod tests {
             ("{verdict: \"succeeded\", outputs: [{}]}", "exactly one"),
             ("{verdict: \"succeeded\", outputs: [{url: \"u\", base64: \"\"}]}", "exactly one"),
             ("{verdict: \"succeeded\", outputs: [{base64: \"%\"}]}", "not base64"),
+            ("{verdict: \"succeeded\", outputs: [{url: \"u\", request: \"GET u\"}]}", "exactly one"),
+            (
+                "{verdict: \"succeeded\", outputs: [{request: \"POST https://cdn.acme.example/\"}]}",
+                "GET only",
+            ),
+            ("{verdict: \"succeeded\", outputs: [{request: \"GET /content\"}]}", "not a URL"),
+            ("{verdict: \"succeeded\", outputs: [{request: \"GET https://evil.example/\"}]}", "output_hosts"),
+            ("{verdict: \"succeeded\", outputs: [{request: \"GET https://u@cdn.acme.example/\"}]}", "user"),
             ("{verdict: \"succeeded\", outputs: [{index: -1, url: \"u\"}]}", "negative"),
             ("{verdict: \"succeeded\", outputs: [{index: 0, url: \"u\"}, {index: 0, url: \"v\"}]}", "twice"),
             ("{verdict: \"succeeded\", outputs: [range(2000) | {url: \"u\"}]}", "more than 1000"),
@@ -397,6 +405,7 @@ mod tests {
             {index: 1, url: "https://cdn/x?sig=1", auth: true, expires_at: 1764000000},
             {base64: "aGk", content_type: "text/plain", expires_at: "2026-05-04T09:12:00Z"},
             {index: 0, error: "flagged", class: "content_safety"},
+            {request: "GET https://cdn.acme.example/content?variant=video"},
             {url: "https://cdn/y", expires_at: "tomorrow"}]}"#;
         let evidence = judged(filter, 200, b"{}");
         assert_eq!(evidence.code.as_deref(), Some("13"));
@@ -421,6 +430,14 @@ mod tests {
                     source: Source::Failed {
                         class: FailureClass::ContentSafety,
                         message: Some("flagged".into()),
+                    },
+                    expires_at: None,
+                },
+                Offer {
+                    index: None,
+                    source: Source::Url {
+                        url: "https://cdn.acme.example/content?variant=video".into(),
+                        auth: true,
                     },
                     expires_at: None,
                 },

@@ -52,6 +52,9 @@ const OWN: Set = Set {
     sqlite: &[(1, "makegood", include_str!("../../migrations/sqlite/0001_makegood.sql"))],
 };
 
+/// The newest of makegood's own migrations.
+pub const OWN_VERSION: i64 = 1;
+
 impl Set {
     fn migrator(&self, postgres: bool) -> Migrator {
         let migrations = if postgres { self.postgres } else { self.sqlite };
@@ -94,5 +97,20 @@ impl Store {
             REFERENCE.run(&self.db).await?;
         }
         OWN.run(&self.db).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_databases_have_the_same_migrations_and_the_newest_is_the_one_that_is_checked_for() {
+        for set in [&OWN, &REFERENCE] {
+            let versions =
+                |migrations: &[(i64, &str, &str)]| migrations.iter().map(|each| each.0).collect::<Vec<_>>();
+            assert_eq!(versions(set.postgres), versions(set.sqlite));
+        }
+        assert_eq!(OWN.postgres.last().map(|each| each.0), Some(OWN_VERSION));
     }
 }

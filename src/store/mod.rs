@@ -2,7 +2,8 @@
 //!
 //! `db` runs one statement on either database, `statements` lists them all, `migrations` makes the tables.
 //! The rest follows a charge: `scan` finds and opens orphans, `claim` leases them and reads the facts, `settle` is
-//! the one transaction that moves money, `brakes` keeps the brake, `totals` counts for people and metrics.
+//! the one transaction that moves money, `brakes` keeps the brake, `totals` counts for people and metrics. For people alone
+//! are `story` (one charge), `review` (what was made good and what waits) and `contract` (whether all is as needed).
 //! A crash anywhere leaves what was committed; the next pass does the rest.
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,20 +13,26 @@ use crate::clock::{Clock, Timestamp};
 
 mod brakes;
 mod claim;
+mod contract;
 pub mod db;
 mod migrations;
+mod review;
 mod scan;
 mod settle;
 mod statements;
+mod story;
 mod totals;
 
-pub use brakes::BrakeState;
+pub use brakes::{BrakeEvent, BrakeState};
 pub use claim::{Case, Claimed};
+pub use contract::{Balance, Kinds};
 pub use db::DbError;
-pub use migrations::MigrateError;
-pub use scan::{Dating, Found, Grace, Preview, Scan};
+pub use migrations::{MigrateError, OWN_VERSION};
+pub use review::{MadeGood, MadeGoodItem, Waiting, WaitingItem};
+pub use scan::{Dating, Found, Grace, Over, Preview, Scan};
 pub use settle::{Outcome, SettleRules, Settlement};
-pub use totals::{Counter, LastPass, Unresolved};
+pub use story::{AnswerRow, EventRow, ItemRow, OrphanRow, OutputRow, ResolutionRow, Story};
+pub use totals::{Counter, LastPass, RESOLUTION_BUCKETS_SECONDS, Unresolved};
 
 use db::{Db, Row, Statement, Value};
 

@@ -3,8 +3,10 @@
 
 mod binary;
 mod database;
+mod demo;
 mod deploy;
 mod postgres;
 mod promises;
+mod real_input;
 mod s3;
 mod world;

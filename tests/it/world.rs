@@ -20,6 +20,7 @@ use tempfile::TempDir;
 use crate::database::{self, TestDatabase};
 
 /// The database as the platform sees it.
+#[derive(Clone)]
 pub enum Sql {
     Postgres(PgPool),
     Sqlite(SqlitePool),
@@ -40,29 +41,64 @@ pub fn start() -> Timestamp {
     Timestamp::parse("2026-03-01T12:00:00Z").unwrap()
 }
 
+const TABLES: [&str; 18] = [
+    "accounts",
+    "charges",
+    "charge_items",
+    "stored_outputs",
+    "balances",
+    "ledger_entries",
+    "makegood_answers",
+    "makegood_brake",
+    "makegood_brake_events",
+    "makegood_charges",
+    "makegood_counters",
+    "makegood_cursors",
+    "makegood_orphan_events",
+    "makegood_orphans",
+    "makegood_passes",
+    "makegood_recoveries",
+    "makegood_refunds",
+    "makegood_resolutions",
+];
+
 pub const MINUTE: Duration = Duration::from_secs(60);
 pub const HOUR: Duration = Duration::from_secs(3600);
 
+impl Sql {
+    async fn run(&self, sql: &str) -> Result<(), sqlx::Error> {
+        let sql = AssertSqlSafe(sql.to_owned());
+        match self {
+            Self::Postgres(pool) => sqlx::raw_sql(sql).execute(pool).await.map(drop),
+            Self::Sqlite(pool) => sqlx::raw_sql(sql).execute(pool).await.map(drop),
+        }
+    }
+}
+
 impl World {
     pub async fn postgres() -> Self {
-        Self::on(database::database().await).await
+        Self::on(database::database().await, None).await
     }
 
     pub async fn sqlite() -> Self {
-        Self::on(database::sqlite()).await
+        Self::on(database::sqlite(), None).await
     }
 
-    async fn on(database: TestDatabase) -> Self {
+    /// Over relations that the platform made itself by `schema`; `None`: the reference schema.
+    pub async fn on(database: TestDatabase, schema: Option<&str>) -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let clock = Clock::simulated(start());
         let store =
             Store::open(&database.url, 4, Duration::from_secs(30)).await.unwrap().with_clock(clock.clone());
-        store.migrate(true).await.unwrap();
         let sql = if database.url.starts_with("sqlite") {
             Sql::Sqlite(SqlitePool::connect(&database.url).await.unwrap())
         } else {
             Sql::Postgres(PgPool::connect(&database.url).await.unwrap())
         };
+        if let Some(schema) = schema {
+            sql.run(schema).await.unwrap();
+        }
+        store.migrate(schema.is_none()).await.unwrap();
         let folder = tempfile::tempdir().unwrap();
         let simulator = Simulator::start("127.0.0.1:0".parse().unwrap()).await.unwrap();
         let files = folder.path().join("providers");
@@ -113,11 +149,22 @@ impl World {
     }
 
     pub async fn try_run(&self, sql: &str) -> Result<(), sqlx::Error> {
-        let sql = AssertSqlSafe(sql.to_owned());
-        match &self.sql {
-            Sql::Postgres(pool) => sqlx::raw_sql(sql).execute(pool).await.map(drop),
-            Sql::Sqlite(pool) => sqlx::raw_sql(sql).execute(pool).await.map(drop),
-        }
+        self.sql.run(sql).await
+    }
+
+    /// Runs `sql` while the first question about `job` is under way, before it is answered.
+    pub fn while_asked(&self, job: &str, sql: String) {
+        let (database, job) = (self.sql.clone(), job.to_owned());
+        let once = Arc::new(std::sync::atomic::AtomicBool::new(false));
+        self.simulator.on_ask(Arc::new(move |asked| {
+            let (database, sql, once) = (database.clone(), sql.clone(), Arc::clone(&once));
+            let meant = asked == job;
+            Box::pin(async move {
+                if meant && !once.swap(true, std::sync::atomic::Ordering::SeqCst) {
+                    database.run(&sql).await.unwrap();
+                }
+            })
+        }));
     }
 
     /// The first column of every row, as text; NULL is `-`.
@@ -193,19 +240,60 @@ impl World {
         job: (&str, &str, i64),
         place: (&str, &str),
     ) {
+        self.run(&self.output_row(id, link, job, place)).await;
+    }
+
+    /// The SQL of [`World::store_output`].
+    pub fn output_row(
+        &self,
+        id: &str,
+        link: Option<(&str, i64)>,
+        job: (&str, &str, i64),
+        place: (&str, &str),
+    ) -> String {
         let (charge, index) = link.map_or(("NULL".to_owned(), "NULL".to_owned()), |(charge, index)| {
             (format!("'{charge}'"), index.to_string())
         });
         let at = self.at(self.now());
         let (provider, job_id, output) = job;
         let (project, node) = place;
-        self.run(&format!(
+        format!(
             "INSERT INTO stored_outputs (id, charge_id, output_index, provider, provider_job_id, provider_output_index,
                                          project_id, node_id, uri, content_type, size_bytes, sha256, stored_at)
              VALUES ('{id}', {charge}, {index}, '{provider}', '{job_id}', {output}, '{project}', '{node}',
                      'file:///x/{id}', 'image/png', 3, 'hash-of-{id}', {at})"
-        ))
-        .await;
+        )
+    }
+
+    /// The SQL of a refund by the platform itself; no index: for the whole charge.
+    pub fn refund_row(&self, charge: &str, index: Option<i64>, bucket: &str, credits: i64) -> String {
+        let named = index.map_or("NULL".to_owned(), |index| index.to_string());
+        let at = self.at(self.now());
+        format!(
+            "INSERT INTO ledger_entries (id, account_id, bucket, credits, kind, charge_id, output_index, refund_id, posted_at)
+             VALUES ('own-{charge}-{named}-{bucket}', 'ada', '{bucket}', {credits}, 'refund', '{charge}', {named}, NULL, {at});
+             UPDATE balances SET credits = credits + {credits} WHERE account_id = 'ada' AND bucket = '{bucket}';"
+        )
+    }
+
+    /// Every row of every table, as text: to compare before and after.
+    pub async fn all_rows(&self) -> Vec<(&'static str, Vec<String>)> {
+        let mut all = Vec::new();
+        for table in TABLES {
+            let mut rows = match &self.sql {
+                Sql::Postgres(_) => self.texts(&format!("SELECT row_to_json(t) AS v FROM {table} t")).await,
+                Sql::Sqlite(_) => {
+                    let columns = self
+                        .texts(&format!("SELECT group_concat(name) AS v FROM pragma_table_info('{table}')"))
+                        .await
+                        .remove(0);
+                    self.texts(&format!("SELECT json_array({columns}) AS v FROM {table}")).await
+                }
+            };
+            rows.sort();
+            all.push((table, rows));
+        }
+        all
     }
 
     /// `state reason` of an item's orphan; `-` if it has none.

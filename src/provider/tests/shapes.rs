@@ -208,3 +208,106 @@ else {verdict: "unreadable", message: "kept \(.kept), got \(.body)"} end
     assert_eq!(first.arrived()[0].headers["x-key"], "sk-secret");
     assert_eq!(second.lines(), ["POST /files"]);
 }
+
+/// A command that gives `token-1` the first time, `token-2` the second, and so on.
+fn counting_command(dir: &tempfile::TempDir) -> String {
+    let log = dir.path().join("runs");
+    format!(
+        r#"{{ command = ["/bin/sh", "-c", "echo x >> {0}; echo token-$(($(wc -l < {0})))"], ttl = "50m" }}"#,
+        log.display()
+    )
+}
+
+fn with_key(secret: &str, rest: &str) -> String {
+    format!(
+        "[provider]\nname = \"acme\"\noutput_hosts = [\"127.0.0.1\"]\n[auth]\nheader = \"authorization\"\n\
+         value = \"Bearer {{secret}}\"\nsecret = {secret}\n[ask]\nrequest = \"GET http://HOST/{{job}}\"\n{rest}"
+    )
+}
+
+#[tokio::test]
+async fn a_key_that_ran_out_is_asked_for_once_more_and_a_401_is_never_a_verdict() {
+    for (accepted, verdict, asked) in [
+        ("Bearer token-2", Verdict::Running, 2),
+        ("Bearer token-9", Verdict::CouldNotTell(Doubt::Unauthorized), 2),
+    ] {
+        let scripted = Scripted::start(move |request| {
+            if request.headers["authorization"] == accepted {
+                (200, serde_json::json!({"status": "running"}))
+            } else {
+                (401, serde_json::json!({"status": "failed", "seen": request.headers["authorization"].to_str().unwrap()}))
+            }
+        })
+        .await;
+        let dir = tempfile::tempdir().unwrap();
+        let file = with_key(&counting_command(&dir), "read = '{verdict: .body.status}'");
+        let providers = acme(&file, &scripted);
+        let evidence = ask(&providers, "j").await;
+        assert_eq!(evidence.verdict, verdict, "{evidence:?}");
+        assert_eq!(scripted.arrived().len(), asked);
+        assert!(!format!("{evidence:?}").contains("token-"), "{evidence:?}");
+        // Again: the key is kept, and a command is not run again for every refusal.
+        ask(&providers, "j").await;
+        assert_eq!(std::fs::read_to_string(dir.path().join("runs")).unwrap().lines().count(), 2);
+    }
+}
+
+#[tokio::test]
+async fn a_command_that_fails_leaves_the_job_unjudged_and_nobody_is_asked() {
+    let scripted = Scripted::start(|_| (200, Value::Null)).await;
+    let command =
+        r#"{ command = ["/bin/sh", "-c", "echo private >&2; exit 4", "private-argument"], ttl = "1m" }"#;
+    let providers = acme(&with_key(command, "read = '{verdict: \"failed\"}'"), &scripted);
+    let evidence = ask(&providers, "j").await;
+    assert_eq!(evidence.verdict, Verdict::CouldNotTell(Doubt::Unauthorized));
+    let message = evidence.message.unwrap();
+    assert!(
+        message.contains("/bin/sh") && message.contains("code 4") && !message.contains("private"),
+        "{message}"
+    );
+    assert!(scripted.arrived().is_empty());
+    assert!(providers.get("acme").unwrap().secret_present().is_ok(), "a command is not run to see");
+    assert!(providers.try_keys("acme").await.is_err());
+}
+
+#[tokio::test]
+async fn files_may_need_another_key_and_other_headers_than_questions() {
+    let scripted = Scripted::start(|request| {
+        (200, serde_json::json!({"key": request.headers.get("x-file-key").map(|key| key.to_str().unwrap())}))
+    })
+    .await;
+    let dir = tempfile::tempdir().unwrap();
+    for (name, key) in [("ask", "ask-key"), ("file", "file-key")] {
+        std::fs::write(dir.path().join(name), key).unwrap();
+    }
+    let file = with_key(
+        "{ file = \"DIR/ask\" }",
+        r#"
+read = '''
+if .step == 1 then {verdict: "ask", request: "GET http://HOST/result", auth: "download"}
+else {verdict: "succeeded", message: .body.key, outputs: [
+  {request: "GET http://127.0.0.1:1/v1/content?variant=video", index: 0}, {request: "GET http://127.0.0.1:1/open", auth: false}]} end
+'''
+[download]
+headers = { Accept = "video/*", X-Version = "2" }
+[download.auth]
+header = "x-file-key"
+value = "{secret}"
+secret = { file = "DIR/file" }
+"#,
+    )
+    .replace("DIR", &dir.path().display().to_string());
+    let providers = acme(&file, &scripted);
+    let evidence = ask(&providers, "j").await;
+    assert_eq!(evidence.message.as_deref(), Some("[secret]"), "the second step went with the second key");
+    let url = |path: &str, auth| Source::Url { url: format!("http://127.0.0.1:1/{path}"), auth };
+    let sources: Vec<&Source> = evidence.outputs.iter().map(|offer| &offer.source).collect();
+    assert_eq!(sources, [&url("v1/content?variant=video", true), &url("open", false)]);
+    let headers = providers.download_headers("acme").await.unwrap();
+    assert_eq!(headers["x-file-key"], "file-key");
+    assert_eq!(
+        (&headers["accept"], &headers["x-version"]),
+        (&"video/*".parse().unwrap(), &"2".parse().unwrap())
+    );
+    assert!(!headers.contains_key("authorization"));
+}

@@ -15,6 +15,7 @@ use crate::evidence::{Evidence, FailureClass, Source};
 use crate::policy::{self, Action, Decision, Reason};
 use crate::refund;
 use crate::store::db::{DbError, Row, Statement, Tx};
+use crate::store::totals::RESOLUTION_BUCKETS_SECONDS;
 use crate::store::{Store, statements};
 
 /// Everything that one transaction writes, gathered first and written set by set.
@@ -36,9 +37,6 @@ pub(super) struct Written<'a> {
     events: Vec<Json>,
     counts: BTreeMap<(&'static str, String, String), i64>,
 }
-
-/// Upper bounds of `makegood_resolution_seconds`: minutes, then hours up to the window.
-pub const RESOLUTION_BUCKETS: [u64; 8] = [300, 900, 3600, 7200, 14_400, 28_800, 57_600, 86_400];
 
 impl<'a> Written<'a> {
     pub(super) fn new(store: &'a Store, now: Timestamp, rules: &'a SettleRules) -> Self {
@@ -283,8 +281,9 @@ impl<'a> Written<'a> {
         match decision.action {
             Action::Refund | Action::Recover(_) | Action::Relink { .. } => {
                 let took = self.now.since(charge.charged_at);
-                let bucket = RESOLUTION_BUCKETS.iter().find(|bound| took.as_secs_f64() <= **bound as f64);
-                let bucket = bucket.map_or_else(|| "+Inf".to_owned(), u64::to_string);
+                let bucket =
+                    RESOLUTION_BUCKETS_SECONDS.iter().find(|bound| took.as_secs_f64() <= f64::from(**bound));
+                let bucket = bucket.map_or_else(|| "+Inf".to_owned(), u32::to_string);
                 self.count("resolution_seconds", &bucket, "", 1);
                 self.count("resolution_microseconds", "", "", crate::clock::micros(took));
             }
