@@ -6,6 +6,14 @@ use proptest::test_runner::{Config, TestRunner};
 
 use super::*;
 
+/// An id of the form that the provider's questions are made of.
+fn job_for(provider: &str) -> &'static str {
+    match provider {
+        "veo-vertex" => "projects/p/locations/us-central1/publishers/google/models/m/operations/o",
+        _ => "job-1",
+    }
+}
+
 #[test]
 fn bytes_that_are_no_json_are_unreadable_for_every_provider() {
     let providers = providers();
@@ -15,7 +23,10 @@ fn bytes_that_are_no_json_are_unreadable_for_every_provider() {
             for body in [b"\xff\xfe\xfd".as_slice(), b"", b"<html>", b"{", b"nul", deep.as_bytes()] {
                 let received =
                     Received { status: 200, headers: HeaderMap::new(), body: Bytes::copy_from_slice(body) };
-                match providers.read(&question(provider, "j", "a/b", 1), step, &received).unwrap() {
+                match providers
+                    .read(&question(provider, job_for(provider), "a/text2video", 1), step, &received)
+                    .unwrap()
+                {
                     Reading::Judged(evidence) => assert_eq!(
                         evidence.verdict,
                         Verdict::CouldNotTell(Doubt::Unreadable),
@@ -66,6 +77,56 @@ fn what_no_file_foresees_is_unreadable_and_never_a_failure() {
         ("fal", 2, 200, serde_json::json!({})),
         ("fal", 2, 200, serde_json::json!([])),
         ("fal", 2, 500, serde_json::json!({"detail": "x", "error_type": "brand_new"})),
+        ("bfl", 1, 200, serde_json::json!({"status": "Melted"})),
+        ("bfl", 1, 200, serde_json::json!({"status": "Ready", "result": null})),
+        ("bfl", 1, 404, serde_json::json!({"detail": "Not Found"})),
+        ("elevenlabs-dubbing", 1, 404, serde_json::json!({"detail": "Not Found"})),
+        ("elevenlabs-dubbing", 1, 200, serde_json::json!({"dubbing_id": "j", "status": "dubbed"})),
+        ("elevenlabs-dubbing", 1, 200, serde_json::json!({"dubbing_id": "j", "status": "complete"})),
+        ("heygen", 1, 404, serde_json::json!({"error": {"code": "no_route"}})),
+        ("heygen", 1, 200, serde_json::json!({"data": {"status": "completed", "video_url": null}})),
+        ("heygen", 1, 200, serde_json::json!({"data": {"status": "done"}})),
+        ("kling", 1, 200, serde_json::json!({"code": 0, "data": {"task_status": "succeeded"}})),
+        ("kling", 1, 200, serde_json::json!({"code": 0, "data": {"task_status": "succeed"}})),
+        ("kling", 1, 404, serde_json::json!({"error": "no route"})),
+        ("kling", 1, 400, serde_json::json!({"code": 1201, "message": "bad parameter"})),
+        ("minimax", 1, 200, serde_json::json!({"status": "Done", "base_resp": {"status_code": 0}})),
+        ("minimax", 1, 200, serde_json::json!({"status": "Success", "base_resp": {"status_code": 0}})),
+        (
+            "minimax",
+            1,
+            200,
+            serde_json::json!({"base_resp": {"status_code": 2013, "status_msg": "invalid params"}}),
+        ),
+        ("minimax", 1, 200, serde_json::json!({"base_resp": {"status_code": 1027, "status_msg": "x"}})),
+        ("minimax", 1, 200, serde_json::json!({"task": {"status": "expired"}})),
+        ("minimax", 2, 200, serde_json::json!({"file": null, "base_resp": {"status_code": 0}})),
+        ("openai-videos", 1, 200, serde_json::json!({"object": "video", "status": "expired"})),
+        (
+            "openai-videos",
+            1,
+            404,
+            serde_json::json!({"error": {"type": "invalid_request_error", "message": "Invalid URL (GET /v1/vid)"}}),
+        ),
+        ("runway", 1, 200, serde_json::json!({"status": "SUCCEEDED"})),
+        ("runway", 1, 200, serde_json::json!({"status": "SUCCEEDED", "output": null})),
+        ("runway", 1, 200, serde_json::json!({"status": "SUCCEEDED", "output": {}})),
+        ("runway", 1, 200, serde_json::json!({"status": "PAUSED"})),
+        ("stability", 1, 200, serde_json::json!({"finish_reason": "ERROR", "result": "AAAA"})),
+        ("stability", 1, 200, serde_json::json!({"finish_reason": "SUCCESS"})),
+        ("stability", 1, 202, serde_json::json!({"status": "lost"})),
+        ("stability", 1, 404, serde_json::json!({"name": "no_route"})),
+        ("sync", 1, 200, serde_json::json!({"status": "COMPLETED", "outputUrl": null})),
+        ("sync", 1, 200, serde_json::json!({"status": "EXPIRED"})),
+        ("sync", 1, 404, serde_json::json!({"error": "Cannot GET /v2"})),
+        ("veo-vertex", 1, 200, serde_json::json!({"name": "n", "done": true, "response": {}})),
+        ("veo-vertex", 1, 200, serde_json::json!({"name": "n", "done": true, "response": {"videos": [{}]}})),
+        (
+            "veo-vertex",
+            1,
+            404,
+            serde_json::json!({"error": {"status": "NOT_FOUND", "message": "Publisher model was not found."}}),
+        ),
         ("veo-gemini", 1, 200, serde_json::json!({"done": false})),
         ("veo-gemini", 1, 200, serde_json::json!({"name": "n", "done": "yes"})),
         ("veo-gemini", 1, 200, serde_json::json!({"name": "n", "done": true})),
@@ -76,8 +137,9 @@ fn what_no_file_foresees_is_unreadable_and_never_a_failure() {
         veo(serde_json::json!({"generateVideoResponse": {"generatedSamples": {"a": 1}}})),
         veo(serde_json::json!({"generateVideoResponse": {"generatedSamples": [{"video": null}]}})),
         veo(serde_json::json!({"generateVideoResponse": {"raiMediaFilteredCount": []}})),
+        veo(serde_json::json!({"generateVideoResponse": {}})),
     ] {
-        let question = question(provider, "j", "fal-ai/flux", 1);
+        let question = question(provider, job_for(provider), "fal-ai/flux/text2video", 1);
         match providers.read(&question, step, &received(status, &BTreeMap::new(), &body)).unwrap() {
             Reading::Judged(evidence) => {
                 assert_eq!(
@@ -160,7 +222,7 @@ fn whatever_a_provider_says_it_never_breaks_us_and_only_its_own_words_are_verdic
     runner
         .run(&case, |(name, step, status, body, items)| {
             let text = body.to_string();
-            let question = question(&name, "job-1", "fal-ai/flux", items);
+            let question = question(&name, job_for(&name), "fal-ai/flux/text2video", items);
             let reading =
                 providers.read(&question, step, &received(status, &BTreeMap::new(), &body)).unwrap();
             let Reading::Judged(evidence) = reading else { return Ok(()) };
@@ -255,10 +317,16 @@ fn one_broken_field_never_makes_a_job_failed_cancelled_or_unknown() {
     assert!(tried > 3000, "only {tried} tried");
 }
 
-/// Where each model has a shape of its own, so that nothing can be told to be missing: which examples, and
-/// from which pointer on.
-const MODELS_OWN: [(&str, &str); 3] =
-    [("replicate/", "/output"), ("fal/", "/"), ("runway/workflow", "/output = {}")];
+/// Where each model has a shape of its own, or nothing is an answer too, so that nothing can be told to be
+/// missing: which examples, and from which pointer on.
+const NOT_BROKEN: [(&str, &str); 6] = [
+    ("replicate/", "/output"),
+    ("fal/", "/"),
+    ("runway/workflow", "/output = {}"),
+    ("heygen/", "/data/captioned_video_url = null"),
+    ("heygen/", "/data/subtitle_url = null"),
+    ("sync/", "/segmentOutputUrl = null"),
+];
 
 #[test]
 fn one_broken_field_never_makes_a_success_that_offers_less() {
@@ -278,7 +346,7 @@ fn one_broken_field_never_makes_a_success_that_offers_less() {
         for (change, body) in broken_bodies(&example.body) {
             // An empty list is not broken: it says that there are none.
             let said = change.ends_with(" = []")
-                || MODELS_OWN.iter().any(|(of, at)| file.starts_with(of) && change.starts_with(at));
+                || NOT_BROKEN.iter().any(|(of, at)| file.starts_with(of) && change.starts_with(at));
             tried += 1;
             if let Some((offered, gone)) = read(&body)
                 && (offered < whole || gone)
