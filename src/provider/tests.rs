@@ -17,6 +17,7 @@ use crate::evidence::{FailureClass, Source};
 mod examples;
 mod hostile;
 mod shapes;
+mod shipped;
 
 #[derive(Deserialize)]
 struct Index {
