@@ -2,8 +2,10 @@
 //! files and real HTTP on loopback. One binary, because every further one is linked again.
 
 mod binary;
+mod conformance;
 mod database;
 mod deploy;
+mod dry_run;
 mod postgres;
 mod promises;
 mod s3;
