@@ -150,9 +150,9 @@ impl DbError {
             Self::Column { .. } => true,
             Self::Statement { source, .. } => source.as_database_error().is_some_and(|error| {
                 let code = error.code().unwrap_or_default();
-                // SQLSTATE classes 22 (data) and 23 (constraints); SQLITE_CONSTRAINT and its kin, SQLITE_TOOBIG, SQLITE_MISMATCH.
-                code.starts_with("22") && code.len() == 5
-                    || code.starts_with("23") && code.len() == 5
+                // SQLSTATE classes 22 (data), 23 (constraints), 44 (a view's check), 54 (too long for an index), P0 (a platform's
+                // trigger says no); SQLITE_CONSTRAINT and its kin, SQLITE_TOOBIG, SQLITE_MISMATCH.
+                code.len() == 5 && ["22", "23", "44", "54", "P0"].iter().any(|class| code.starts_with(class))
                     || code.parse::<i32>().is_ok_and(|code| matches!(code & 0xff, 18..=20))
             }),
             Self::Transaction { .. } | Self::Open { .. } => false,
