@@ -6,6 +6,7 @@ mod conformance;
 mod database;
 mod deploy;
 mod dry_run;
+mod leases;
 mod postgres;
 mod promises;
 mod s3;
