@@ -3,9 +3,12 @@
 
 mod binary;
 mod commands;
+mod conformance;
 mod database;
 mod demo;
 mod deploy;
+mod dry_run;
+mod leases;
 mod postgres;
 mod promises;
 mod real_input;
