@@ -2,9 +2,13 @@
 //! files and real HTTP on loopback. One binary, because every further one is linked again.
 
 mod binary;
+mod commands;
+mod conformance;
 mod database;
 mod demo;
 mod deploy;
+mod dry_run;
+mod leases;
 mod postgres;
 mod promises;
 mod real_input;

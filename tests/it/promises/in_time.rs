@@ -2,7 +2,7 @@
 
 use makegood::brake::Limits;
 
-use crate::world::{HOUR, MINUTE, on_both, start};
+use crate::world::{HOUR, MINUTE, World, on_both, start};
 
 /// Passes every `minutes` until `hours` after the beginning of the world.
 async fn passes_until(world: &World, hours: u32, minutes: u32) {

@@ -1,6 +1,6 @@
 //! What people see: P21, P22 and P24.
 
-use crate::world::{HOUR, MINUTE, on_both, start};
+use crate::world::{HOUR, MINUTE, World, on_both, start};
 
 /// `activity credits minutes-since-the-world-began reason` of a charge, in order.
 async fn activity(world: &World, charge: &str) -> Vec<String> {
