@@ -16,6 +16,7 @@ use crate::evidence::{FailureClass, Source};
 
 mod examples;
 mod hostile;
+mod invented;
 mod shapes;
 mod shipped;
 

@@ -39,7 +39,7 @@ fn readings() -> Readings {
 }
 
 /// How an answer was read, in the words of the index.
-fn verdict(reading: &Reading) -> &'static str {
+pub(super) fn verdict(reading: &Reading) -> &'static str {
     match reading {
         Reading::AskNext(_) => "ask_result",
         Reading::Judged(evidence) => match evidence.verdict {
@@ -56,7 +56,7 @@ fn verdict(reading: &Reading) -> &'static str {
 }
 
 /// A file that an answer offers, in one line.
-fn in_words(source: &Source) -> String {
+pub(super) fn in_words(source: &Source) -> String {
     match source {
         Source::Url { url, auth: true } => format!("{url} with the key"),
         Source::Url { url, auth: false } => url.clone(),
