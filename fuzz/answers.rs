@@ -60,7 +60,8 @@ pub fn try_one(provider: &str, (status, flags): (u8, u8), body: &[u8]) {
     if body.is_empty() {
         received.headers.clear();
     }
-    let reading = PROVIDERS.read(&question(provider, items), step, &received).expect("it is a known provider");
+    let reading =
+        PROVIDERS.read(&question(provider, items), step, &received).expect("it is a known provider");
     match reading {
         Reading::AskNext(request) => assert!(request.to_string().contains("://"), "{provider}: {request}"),
         Reading::Judged(evidence) => holds(provider, &received, &evidence),
@@ -74,10 +75,7 @@ fn makegood_headers(flags: u8) -> reqwest::header::HeaderMap {
         _ => &[],
     };
     let header = |(name, value): &(&'static str, &'static str)| {
-        (
-            reqwest::header::HeaderName::from_static(name),
-            reqwest::header::HeaderValue::from_static(value),
-        )
+        (reqwest::header::HeaderName::from_static(name), reqwest::header::HeaderValue::from_static(value))
     };
     pairs.iter().map(header).collect()
 }
@@ -121,7 +119,8 @@ pub fn examples(data: &Path) -> Vec<(String, Vec<u8>)> {
         for file in files {
             let text = std::fs::read(&file).expect("an example can be read");
             let example: serde_json::Value = serde_json::from_slice(&text).expect("an example is JSON");
-            let status = example["status"].as_u64().and_then(|status| u16::try_from(status).ok()).unwrap_or(200);
+            let status =
+                example["status"].as_u64().and_then(|status| u16::try_from(status).ok()).unwrap_or(200);
             let body = serde_json::to_vec(&example["body"]).expect("it was JSON before");
             let name = format!(
                 "{}-{}",

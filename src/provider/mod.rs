@@ -42,10 +42,20 @@ use crate::clock::Clock;
 use crate::evidence::{Doubt, Evidence};
 
 /// The files that the binary carries.
-pub const SHIPPED: [(&str, &str); 3] = [
+pub const SHIPPED: [(&str, &str); 13] = [
+    ("bfl", include_str!("../../config/providers/bfl.toml")),
+    ("elevenlabs-dubbing", include_str!("../../config/providers/elevenlabs-dubbing.toml")),
     ("fal", include_str!("../../config/providers/fal.toml")),
+    ("heygen", include_str!("../../config/providers/heygen.toml")),
+    ("kling", include_str!("../../config/providers/kling.toml")),
+    ("minimax", include_str!("../../config/providers/minimax.toml")),
+    ("openai-videos", include_str!("../../config/providers/openai-videos.toml")),
     ("replicate", include_str!("../../config/providers/replicate.toml")),
+    ("runway", include_str!("../../config/providers/runway.toml")),
+    ("stability", include_str!("../../config/providers/stability.toml")),
+    ("sync", include_str!("../../config/providers/sync.toml")),
     ("veo-gemini", include_str!("../../config/providers/veo-gemini.toml")),
+    ("veo-vertex", include_str!("../../config/providers/veo-vertex.toml")),
 ];
 
 /// One provider job to be asked for, however many items hang on it.

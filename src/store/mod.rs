@@ -88,6 +88,17 @@ impl Store {
         self.db.is_postgres()
     }
 
+    /// Has the database read every statement there is, without running any. Returns how many.
+    ///
+    /// # Errors
+    /// A relation or a column that a statement names is not there.
+    pub async fn prepare_all(&self) -> Result<usize, DbError> {
+        for statement in statements::ALL {
+            self.db.prepare(statement).await?;
+        }
+        Ok(statements::ALL.len())
+    }
+
     /// Closes all connections; open transactions are rolled back.
     pub async fn close(&self) {
         self.db.close().await;

@@ -123,9 +123,7 @@ impl Store {
     pub async fn scan(&self, scan: &Scan, chunk: u32, dating: &Dating) -> Result<Found, DbError> {
         let mut found = Found::default();
         if scan.over == Over::FailedAt {
-            // What was told to wait before its failure was recorded waits no longer.
-            let values = [scan.after.into(), scan.until.into(), scan.until.into()];
-            with_retries!(self.rows(statements::HASTEN_FAILED, &values).await)?;
+            with_retries!(hasten_failed(&mut &self.db, scan).await)?;
         }
         let mut from = Place::begin(scan);
         while let Some(last) = self.chunk_end(&from, scan, chunk).await? {
@@ -173,6 +171,9 @@ impl Store {
         let mut tx = self.db.begin().await?;
         let mut found = Found::default();
         for look in looks {
+            if look.scan.over == Over::FailedAt {
+                hasten_failed(&mut tx, &look.scan).await?;
+            }
             let mut from = Place::begin(&look.scan);
             while let Some(last) = self.chunk_end(&from, &look.scan, chunk).await? {
                 let items = self.undelivered(&mut tx, &look.scan, &from, &last).await?;
@@ -294,6 +295,12 @@ impl Store {
         }
         Ok(Found { opened: opened.len() as u64, reopened: reopened.len() as u64 })
     }
+}
+
+/// What was told to wait before its failure was recorded waits no longer (P19).
+async fn hasten_failed(run: &mut impl Run, scan: &Scan) -> Result<(), DbError> {
+    let values = [scan.after.into(), scan.until.into(), scan.until.into()];
+    run.rows(statements::HASTEN_FAILED, &values).await.map(drop)
 }
 
 fn item_ids(rows: &[super::Row]) -> Result<Vec<ItemId>, DbError> {

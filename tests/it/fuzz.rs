@@ -41,9 +41,30 @@ enum Change {
 }
 
 const PIECES: [&[u8]; 24] = [
-    b"null", b"true", b"-1", b"1e999", b"0.1", b"\"\"", b"[]", b"{}", b"[[[[[[[[", b"}", b"]", b",", b":", b"\"",
-    b"\\u0000", b"\\ud800", b"\xff\xfe", b"\0", b"\"https://h/x\"", b"\"data:a;base64,%%\"", b"\"failed\"",
-    b"\"error\":", b"99999999999999999999", b"\xef\xbb\xbf",
+    b"null",
+    b"true",
+    b"-1",
+    b"1e999",
+    b"0.1",
+    b"\"\"",
+    b"[]",
+    b"{}",
+    b"[[[[[[[[",
+    b"}",
+    b"]",
+    b",",
+    b":",
+    b"\"",
+    b"\\u0000",
+    b"\\ud800",
+    b"\xff\xfe",
+    b"\0",
+    b"\"https://h/x\"",
+    b"\"data:a;base64,%%\"",
+    b"\"failed\"",
+    b"\"error\":",
+    b"99999999999999999999",
+    b"\xef\xbb\xbf",
 ];
 
 fn change() -> impl Strategy<Value = Change> {

@@ -3,10 +3,13 @@
 
 mod binary;
 mod commands;
+mod conformance;
 mod database;
 mod demo;
 mod deploy;
+mod dry_run;
 mod fuzz;
+mod leases;
 mod manners;
 mod postgres;
 mod promises;

@@ -276,6 +276,29 @@ impl World {
         )
     }
 
+    /// Makes a relation of the platform's anew without keys and constraints: real platforms lack some.
+    pub async fn without_keys(&self, table: &str) {
+        match &self.sql {
+            Sql::Postgres(_) => {
+                let constraints = self.texts(&format!("SELECT conname AS v FROM pg_constraint WHERE conrelid = '{table}'::regclass AND contype IN ('p', 'c')")).await;
+                for name in constraints {
+                    self.run(&format!("ALTER TABLE {table} DROP CONSTRAINT {name} CASCADE")).await;
+                }
+                let columns = self.texts(&format!("SELECT attname AS v FROM pg_attribute WHERE attrelid = '{table}'::regclass AND attnum > 0 AND attnotnull")).await;
+                for name in columns {
+                    self.run(&format!("ALTER TABLE {table} ALTER COLUMN {name} DROP NOT NULL")).await;
+                }
+            }
+            Sql::Sqlite(_) => {
+                self.run(&format!(
+                    "PRAGMA legacy_alter_table = ON; CREATE TABLE loose AS SELECT * FROM {table}; DROP TABLE {table};
+                     ALTER TABLE loose RENAME TO {table}; PRAGMA legacy_alter_table = OFF;"
+                ))
+                .await;
+            }
+        }
+    }
+
     /// Every row of every table, as text: to compare before and after.
     pub async fn all_rows(&self) -> Vec<(&'static str, Vec<String>)> {
         let mut all = Vec::new();

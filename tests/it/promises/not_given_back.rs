@@ -163,6 +163,23 @@ on_both! {
 }
 
 on_both! {
+    async fn p13_an_output_with_half_a_link_is_put_back(world) {
+        world.balance("ada", 0, 0).await;
+        world.charge("a").job("failed-a").insert().await;
+        world.charge("b").job("failed-b").insert().await;
+        world.store_output("out-a", Some(("a", 0)), ("replicate", "failed-a", 0), ("p-a", "n-a")).await;
+        world.store_output("out-b", Some(("b", 0)), ("replicate", "failed-b", 0), ("p-b", "n-b")).await;
+        world.run("UPDATE stored_outputs SET charge_id = NULL WHERE id = 'out-a'").await;
+        world.run("UPDATE stored_outputs SET output_index = NULL WHERE id = 'out-b'").await;
+        world.pass().await;
+        assert_eq!(world.fate("a", 0).await, "relinked misattributed");
+        assert_eq!(world.fate("b", 0).await, "relinked misattributed");
+        assert_eq!(world.texts("SELECT charge_id || '/' || output_index AS v FROM stored_outputs ORDER BY id").await, ["a/0", "b/0"]);
+        world.books_balance().await;
+    }
+}
+
+on_both! {
     async fn p13_the_holder_of_a_foreign_output_is_looked_at_in_the_same_pass(world) {
         world.balance("ada", 0, 0).await;
         world.charge("owner").job("ok-1").insert().await;
