@@ -5,5 +5,6 @@ mod binary;
 mod commands;
 mod database;
 mod deploy;
+mod doctor;
 mod postgres;
 mod s3;
