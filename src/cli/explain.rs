@@ -15,7 +15,7 @@ use crate::config::Settings;
 use crate::detect;
 use crate::pass::{Consulted, Rules, consult};
 use crate::store::{DbError, Store, Story};
-pub(super) use meaning::{because, read as read_reason, would};
+pub(super) use meaning::{because, because_waiting, read as read_reason, would};
 
 /// The whole story of a charge: what was paid, seen, asked, decided and done.
 #[derive(Debug, clap::Args)]

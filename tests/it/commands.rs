@@ -245,6 +245,8 @@ async fn p24_the_brake_says_what_it_holds_until_a_person_releases_it() {
         assert_eq!((&released["released"], &released["freed"]), (&true.into(), &1.into()));
         let again = world.json(&["brake", "release", "--by", "ada", "--reason", "checked"]).await;
         assert_eq!(again["released"], false);
+        let story = world.text(&["explain", "failed-2"]).await + &world.text(&["explain", "failed-1"]).await;
+        assert!(story.contains("It is open: the brake held it and was released."), "{story}");
         world.run().await;
         assert_eq!(world.number("SELECT count(*) FROM makegood_refunds").await, 2);
         let page = world.text(&["brake", "status"]).await;
