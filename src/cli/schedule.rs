@@ -45,7 +45,7 @@ pub async fn run(_args: Args, settings: Settings) -> Outcome {
         patience: settings.pass.lease,
     };
     let store = parts.store.clone();
-    daemon.run(|stop, pulse| one_pass(parts.clone(), stop, pulse)).await?;
+    Box::pin(daemon.run(|stop, pulse| one_pass(parts.clone(), stop, pulse))).await?;
     store.close().await;
     Ok(Exit::Done)
 }
