@@ -24,9 +24,12 @@ use crate::recovery::{self, Fetcher, Storage};
 use crate::report::{Report, Standing};
 use crate::store::{DbError, SettleRules, Store};
 
+mod consult;
 mod job;
 mod lane;
 mod preview;
+
+pub use consult::{Consulted, consult};
 
 /// How long what the brake holds is left alone before it is looked at again: a late output still closes it.
 const HELD_FOR: Duration = Duration::from_secs(60 * 60);

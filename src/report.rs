@@ -134,6 +134,39 @@ impl Report {
         self.unresolved.past_window > 0 || self.unresolved.held_by_brake > 0
     }
 
+    /// One line for whoever collects logs, and one for each thing that a person should look at.
+    pub fn log(&self, mode: &str) {
+        let took = self.finished_at.zip(self.started_at).map(|(end, start)| end.since(start).as_secs_f64());
+        for finding in &self.findings {
+            tracing::warn!(kind = finding.kind, about = finding.about, "{}", finding.detail);
+        }
+        tracing::info!(
+            mode,
+            pass_id = self.pass_id,
+            dry_run = self.dry_run,
+            stopped_early = self.stopped_early,
+            took_seconds = took,
+            opened = self.opened,
+            reopened = self.reopened,
+            backlog = self.backlog,
+            claimed = self.claimed,
+            refunded = self.total("refund"),
+            recovered = self.total("recover"),
+            relinked = self.total("relink"),
+            closed = self.total("close"),
+            waiting = self.total("wait"),
+            held = self.total("hold"),
+            refunded_credits = self.refunded_credits,
+            recovered_bytes = self.recovered_bytes,
+            findings = self.findings.len() as u64 + self.findings_left_out,
+            left_open = self.unresolved.open,
+            left_held = self.unresolved.held,
+            past_window = self.unresolved.past_window,
+            brake = self.unresolved.brake,
+            "pass done"
+        );
+    }
+
     /// For a person: a few lines, the important first.
     pub fn to_text(&self) -> String {
         let mut text = String::new();

@@ -131,6 +131,7 @@ CREATE TABLE makegood_resolutions (
 COMMENT ON TABLE makegood_resolutions IS 'How an item was made good, by which rule, on what evidence, when and by whom. Superseded ones stay as history.';
 CREATE UNIQUE INDEX one_current_resolution_an_item ON makegood_resolutions (charge_id, output_index)
     WHERE superseded_at IS NULL;
+CREATE INDEX makegood_resolutions_superseded ON makegood_resolutions (charge_id) WHERE superseded_at IS NOT NULL;
 
 CREATE TABLE makegood_refunds (
     id                   text PRIMARY KEY,
@@ -169,6 +170,7 @@ CREATE TABLE makegood_recoveries (
     recovered_at      timestamptz NOT NULL
 );
 COMMENT ON TABLE makegood_recoveries IS 'Outputs brought home (recover) or put back where they belong (relink, P13).';
+CREATE INDEX makegood_recoveries_by_time ON makegood_recoveries (recovered_at);
 
 CREATE TABLE makegood_orphan_events (
     id           bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,

@@ -133,6 +133,7 @@ CREATE TABLE makegood_resolutions (
 ) STRICT;
 CREATE UNIQUE INDEX one_current_resolution_an_item ON makegood_resolutions (charge_id, output_index)
     WHERE superseded_at IS NULL;
+CREATE INDEX makegood_resolutions_superseded ON makegood_resolutions (charge_id) WHERE superseded_at IS NOT NULL;
 
 -- Credits given back: at most once an item (P01, P05).
 CREATE TABLE makegood_refunds (
@@ -171,6 +172,7 @@ CREATE TABLE makegood_recoveries (
     source_host       text,
     recovered_at      integer NOT NULL
 ) STRICT;
+CREATE INDEX makegood_recoveries_by_time ON makegood_recoveries (recovered_at);
 
 -- Everything that happened to an orphan, in order.
 CREATE TABLE makegood_orphan_events (

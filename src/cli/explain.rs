@@ -1,8 +1,21 @@
-//! `makegood explain`: the whole story of a charge.
+//! `makegood explain`: the whole story of a charge. Acts on nothing, also with `--ask`.
 
-use super::output::OutputFormat;
-use super::{Failure, Outcome};
+mod meaning;
+mod paragraph;
+mod text;
+
+use serde_json::{Value, json};
+
+use super::output::{OutputFormat, print};
+use super::parts::{load_providers, open_store, said_for_people};
+use super::{Exit, Failure, Outcome, evidence};
+use crate::charge::{ItemId, WHOLE_CHARGE};
+use crate::clock::Timestamp;
 use crate::config::Settings;
+use crate::detect;
+use crate::pass::{Consulted, Rules, consult};
+use crate::store::{DbError, Store, Story};
+pub(super) use meaning::{because, read as read_reason, would};
 
 /// The whole story of a charge: what was paid, seen, asked, decided and done.
 #[derive(Debug, clap::Args)]
@@ -18,11 +31,133 @@ pub struct Args {
     pub output: Option<OutputFormat>,
 }
 
+/// What the provider says now, and what a pass would make of it.
+#[derive(Debug, Default)]
+struct Now {
+    consulted: Vec<Consulted>,
+    /// Rows that cannot be read, and why.
+    unreadable: Vec<String>,
+    /// Why the brake is on, if it is.
+    brake: Option<String>,
+}
+
 /// Runs the command.
 ///
 /// # Errors
 /// What ends the process.
-#[expect(clippy::unused_async, reason = "the body is to be filled")]
-pub async fn run(_args: Args, _settings: Settings) -> Outcome {
-    Err(Failure::from("TO FILL: explain"))
+pub async fn run(args: Args, settings: Settings) -> Outcome {
+    let format = OutputFormat::or_by_terminal(args.output);
+    let store = open_store(&settings).await?;
+    let (mut story, index) = find(&store, &args.target).await?;
+    let now = store.now().await.map_err(|error| said_for_people(&error))?;
+    let asked = if args.ask { Some(ask(&store, &settings, &story, index, now).await?) } else { None };
+    store.close().await;
+    if let Some(index) = index {
+        keep_only(&mut story, index);
+    }
+    print(&match format {
+        OutputFormat::Text => text::render(&story, index, asked.as_ref(), now),
+        OutputFormat::Json => as_json(&story, asked.as_ref(), now).to_string(),
+    })?;
+    Ok(Exit::Done)
 }
+
+/// The charge that is meant, and the one output of it, if one is.
+async fn find(store: &Store, target: &str) -> Result<(Story, Option<i64>), Failure> {
+    let failed = |error: DbError| said_for_people(&error);
+    // A platform's charge id may hold slashes of its own.
+    if let Some(story) = store.story(target).await.map_err(failed)? {
+        return Ok((story, None));
+    }
+    let item: Option<ItemId> = target.parse().ok();
+    let story = match &item {
+        Some(item) => store.story(&item.charge_id).await.map_err(failed)?,
+        None => None,
+    };
+    let Some((item, story)) = item.zip(story) else {
+        return Err(Failure::from(format!(
+            "there is no charge `{target}`; CHARGE or CHARGE/INDEX is wanted, as the platform spells it"
+        )));
+    };
+    let known = indices(&story);
+    if !known.contains(&item.output_index) {
+        let known: Vec<String> = known.iter().map(i64::to_string).collect();
+        return Err(Failure::from(format!(
+            "charge `{}` has no output {}; it has {}",
+            item.charge_id,
+            item.output_index,
+            if known.is_empty() { "no items at all".to_owned() } else { known.join(", ") }
+        )));
+    }
+    Ok((story, Some(item.output_index)))
+}
+
+/// The outputs of a charge: its items, and what makegood has looked into.
+fn indices(story: &Story) -> Vec<i64> {
+    let items = story.items.iter().map(|item| item.output_index);
+    let mut indices: Vec<i64> = items.chain(story.orphans.iter().map(|orphan| orphan.output_index)).collect();
+    indices.sort_unstable();
+    indices.dedup();
+    indices
+}
+
+fn keep_only(story: &mut Story, index: i64) {
+    story.items.retain(|each| each.output_index == index);
+    story.orphans.retain(|each| each.output_index == index);
+    story.events.retain(|each| each.output_index == index);
+    story.resolutions.retain(|each| each.output_index == index);
+    story.answers.retain(|answer| story.events.iter().any(|event| event.answer_id == Some(answer.id)));
+    story.refunds_by_platform.retain(|each| each.output_index.is_none_or(|of| of == index));
+}
+
+async fn ask(
+    store: &Store,
+    settings: &Settings,
+    story: &Story,
+    index: Option<i64>,
+    now: Timestamp,
+) -> Result<Now, Failure> {
+    let providers = load_providers(settings)?;
+    let rules = Rules::new(settings);
+    let mut items: Vec<i64> = story.items.iter().map(|item| item.output_index).collect();
+    if items.is_empty() {
+        items.push(WHOLE_CHARGE);
+    }
+    let items: Vec<ItemId> = items
+        .into_iter()
+        .filter(|item| index.is_none_or(|index| index == *item))
+        .map(|output_index| ItemId { charge_id: story.charge.id.clone(), output_index })
+        .collect();
+    let dating = detect::dating(&rules.detect, &providers);
+    let failed = |error: DbError| said_for_people(&error);
+    let (cases, unreadable) = store.look_at(&items, now, &dating).await.map_err(failed)?;
+    let brake = store.brake().await.map_err(failed)?;
+    Ok(Now {
+        consulted: consult(&providers, &rules, cases, now).await,
+        unreadable,
+        brake: brake.engaged_at.map(|_| brake.reason.unwrap_or_default()),
+    })
+}
+
+fn as_json(story: &Story, asked: Option<&Now>, now: Timestamp) -> Value {
+    let meanings = indices(story).into_iter().map(|index| {
+        json!({"output_index": index, "state": paragraph::state(story, index), "text": paragraph::write(story, index, now)})
+    });
+    let asked = asked.map(|asked| {
+        let consulted = asked.consulted.iter().map(|each| {
+            json!({
+                "output_index": each.case.facts.orphan.item.output_index,
+                "evidence": each.evidence.as_deref().map(evidence::json),
+                "decision": {
+                    "action": each.decision.action.as_str(), "reason": each.decision.reason.as_str(),
+                    "rule": each.decision.rule,
+                },
+            })
+        });
+        json!({"items": consulted.collect::<Vec<_>>(), "unreadable": asked.unreadable, "brake": asked.brake})
+    });
+    json!({"now": now, "meaning": meanings.collect::<Vec<_>>(), "story": story, "asked": asked})
+}
+
+#[cfg(test)]
+mod tests;

@@ -8,6 +8,7 @@
 mod brake;
 mod check;
 mod demo;
+mod evidence;
 mod explain;
 mod migrate;
 mod output;
@@ -18,6 +19,7 @@ mod run;
 mod schedule;
 mod simulate_provider;
 mod values;
+mod words;
 
 use std::error::Error;
 use std::path::PathBuf;
@@ -81,6 +83,13 @@ impl Failure {
     /// What the process ends with.
     pub const fn exit(&self) -> Exit {
         self.exit
+    }
+}
+
+impl std::fmt::Display for Failure {
+    /// The error with its causes, on one line.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&chain(self.error.as_ref()).join(": "))
     }
 }
 
@@ -184,6 +193,8 @@ impl Cli {
         }
         let level = match (self.quiet, self.verbose) {
             (true, _) => Some(("--quiet", "warn")),
+            // The demo tells its stories itself.
+            (false, 0) if matches!(self.command, Command::Demo(_)) => Some(("the demo", "error")),
             (false, 0) => None,
             (false, 1) => Some(("--verbose", "debug")),
             (false, _) => Some(("--verbose", "trace")),

@@ -1,6 +1,7 @@
 //! `makegood run`: one pass until nothing is due, then exit.
 
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use super::output::{OutputFormat, Progress, print};
 use super::parts::{open_parts, pass_failed};
@@ -8,7 +9,9 @@ use super::values::{Since, positive_span};
 use super::{Exit, Outcome};
 use crate::config::Settings;
 use crate::detect;
+use crate::ops::metrics::Process;
 use crate::ops::stop::Stop;
+use crate::ops::totals;
 use crate::pass::{self, Orders};
 
 #[expect(clippy::doc_markdown, reason = "clap prints these comments as they are")]
@@ -51,11 +54,18 @@ pub async fn run(args: Args, settings: Settings) -> Outcome {
         since: args.since.map(|since| detect::Since { from: since.at(now), backlog: args.backlog }),
         stop: Stop::on_signals()?,
     };
+    let process = Process::asking(Arc::clone(&parts.providers))?;
     let progress = Progress::on_terminal(format);
+    let began = Instant::now();
     let result = pass::run(&parts, orders, move |settled| progress.add(settled)).await;
+    process.pass_took(began.elapsed());
+    if !args.dry_run {
+        totals::deliver(&settings.metrics, &parts.store, &process).await;
+    }
     let report = result.map_err(|error| pass_failed(&error))?;
+    report.log("run");
     print(&match format {
-        OutputFormat::Text => report.to_text(),
+        OutputFormat::Text => report.to_text().trim_end().to_owned(),
         OutputFormat::Json => serde_json::to_string(&report)?,
     })?;
     parts.store.close().await;

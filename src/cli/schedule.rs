@@ -1,11 +1,17 @@
 //! `makegood schedule`: the daemon.
 
-use super::{Exit, Outcome};
+use std::sync::Arc;
+
+use super::parts::{open_parts, pass_failed};
+use super::{Exit, Outcome, chain};
+use crate::clock::Clock;
 use crate::config::Settings;
 use crate::ops::daemon::{Daemon, Ended, listen};
 use crate::ops::metrics::Process;
 use crate::ops::stop::Stop;
-use crate::schedule::PassEnd;
+use crate::ops::totals;
+use crate::pass::{self, Orders, Parts};
+use crate::schedule::{PassEnd, Pulse};
 
 /// Run passes on the cron schedule of schedule.cron, never two at once, and answer on metrics.listen.
 #[derive(Debug, clap::Args)]
@@ -16,24 +22,52 @@ pub struct Args {}
 /// # Errors
 /// What ends the process.
 pub async fn run(_args: Args, settings: Settings) -> Outcome {
+    let stop = Stop::on_signals()?;
     let listener = match settings.metrics.listen {
         Some(address) => Some(listen(address).await?),
         None => None,
     };
+    let parts = open_parts(&settings).await?;
+    let now = parts.store.now().await?;
+    let known = totals::totals(&parts.store, now).await.map_err(|error| pass_failed(&error))?;
+    let asked = parts.store.clone();
     let daemon = Daemon {
         timetable: settings.schedule.timetable()?,
         listener,
-        stop: Stop::on_signals()?,
-        process: Process::new()?,
-        ready: Box::new(|| Box::pin(async { Err("TO FILL: ask the store".to_owned()) })),
+        stop,
+        process: Process::asking(Arc::clone(&parts.providers))?,
+        totals: Some(known),
+        ready: Box::new(move || {
+            let store = asked.clone();
+            Box::pin(async move { store.brake().await.map(drop).map_err(|error| chain(&error).join(": ")) })
+        }),
         // A batch is done within its lease, or it is no longer ours.
         patience: settings.pass.lease,
     };
-    daemon
-        .run(|_stop, _pulse| async {
-            tracing::error!("TO FILL: one pass");
-            Ended { end: PassEnd::Failed, totals: None, report: None }
-        })
-        .await?;
+    let store = parts.store.clone();
+    daemon.run(|stop, pulse| one_pass(parts.clone(), stop, pulse)).await?;
+    store.close().await;
     Ok(Exit::Done)
+}
+
+/// One pass; what goes wrong is logged and left to the next one.
+async fn one_pass(parts: Parts, stop: Stop, pulse: Pulse) -> Ended {
+    let orders = Orders { mode: "schedule", dry_run: false, since: None, stop };
+    let result = pass::run(&parts, orders, move |_settled| pulse.beat(Clock::System.now())).await;
+    let known = async { totals::totals(&parts.store, parts.store.now().await?).await };
+    let totals = known
+        .await
+        .inspect_err(|error| tracing::warn!("the metrics stay as they were: {}", chain(error).join(": ")))
+        .ok();
+    match result {
+        Ok(report) => {
+            report.log("schedule");
+            let report = serde_json::to_value(&report).ok();
+            Ended { end: PassEnd::Done, totals, report }
+        }
+        Err(error) => {
+            tracing::error!("{}", pass_failed(&error));
+            Ended { end: PassEnd::Failed, totals, report: None }
+        }
+    }
 }

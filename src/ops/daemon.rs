@@ -68,6 +68,8 @@ pub struct Daemon {
     pub stop: Stop,
     /// What this process counts.
     pub process: Process,
+    /// What the database knew at the start, so that the pages are right before the first pass.
+    pub totals: Option<Totals>,
     /// Whether the database answers; otherwise why not, without secrets.
     pub ready: Box<Ready>,
     /// A pass that has not called [`Pulse::beat`] for this long is stuck.
@@ -86,7 +88,7 @@ impl Daemon {
         F: Future<Output = Ended>,
     {
         let pulse = Pulse::new();
-        let totals: Arc<Mutex<Option<Totals>>> = Arc::default();
+        let totals = Arc::new(Mutex::new(self.totals));
         let report: Arc<Mutex<Option<Value>>> = Arc::default();
         let pages = Pages {
             pulse: pulse.clone(),
@@ -177,7 +179,8 @@ mod tests {
             timetable: Timetable::parse("* * * * * *", chrono_tz::UTC).unwrap(),
             listener: Some(listener),
             stop: Stop::new(),
-            process: Process::new().unwrap(),
+            process: Process::new(Vec::new).unwrap(),
+            totals: Some(Totals { orphans_past_window: 3, ..Totals::default() }),
             ready: Box::new(|| Box::pin(async { Ok(()) })),
             patience: Duration::from_mins(1),
         };
@@ -204,7 +207,7 @@ mod tests {
             .unwrap();
         let seen = seen.lock().unwrap().clone();
         assert_eq!(seen.len(), 5);
-        assert!(!seen[0].contains("makegood_orphans_past_window"), "{}", seen[0]);
+        assert!(seen[0].contains("\nmakegood_orphans_past_window 3\n"), "{}", seen[0]);
         assert!(seen[1].contains("No pass has left a report yet."), "{}", seen[1]);
         assert!(seen[2].contains("\nmakegood_orphans_past_window 7\n"), "{}", seen[2]);
         assert!(seen[2].contains("\nmakegood_pass_duration_seconds_count 1\n"), "{}", seen[2]);

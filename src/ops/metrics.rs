@@ -11,24 +11,22 @@
 mod deliver;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use prometheus::proto::{
     Bucket as ProtoBucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType,
 };
-use prometheus::{CounterVec, GaugeVec, HistogramOpts, HistogramVec, Opts, Registry, TextEncoder};
+use prometheus::{HistogramOpts, Registry, TextEncoder};
 
 use crate::charge::{Bucket, Split};
 use crate::clock::Timestamp;
+use crate::provider::{Providers, RequestStats};
+pub use crate::store::RESOLUTION_BUCKETS_SECONDS;
 pub use deliver::{DeliveryError, push, write_textfile};
 
 /// The media type of [`render`]'s text.
 pub const TEXT_FORMAT: &str = prometheus::TEXT_FORMAT;
-
-/// Upper ends of the buckets of `makegood_resolution_seconds`: what is promised within an hour (P01), within a few
-/// hours and within 24 hours (P15) has an end of its own.
-pub const RESOLUTION_BUCKETS_SECONDS: [u32; 12] =
-    [120, 600, 1800, 3600, 7200, 14_400, 21_600, 43_200, 72_000, 79_200, 86_400, 172_800];
 
 /// What the database knows, at one moment.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -64,51 +62,54 @@ pub struct Resolution {
     pub count: u64,
 }
 
+/// What was asked of providers up to now, and whether each is left alone.
+pub type Asked = dyn Fn() -> Vec<(RequestStats, Circuit)> + Send + Sync;
+
 /// What only this process knows. Clones share it.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Process {
     registry: Registry,
     passes: prometheus::Histogram,
-    requests: CounterVec,
-    durations: HistogramVec,
-    circuits: GaugeVec,
+    asked: Arc<Asked>,
+}
+
+impl std::fmt::Debug for Process {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Process").finish_non_exhaustive()
+    }
 }
 
 impl Process {
-    /// A process that has done nothing yet.
+    /// A process that has done nothing yet; `asked` is called whenever somebody looks.
     ///
     /// # Errors
     /// A metric's name or label is not one; a test holds that they are.
-    pub fn new() -> prometheus::Result<Self> {
+    pub fn new(
+        asked: impl Fn() -> Vec<(RequestStats, Circuit)> + Send + Sync + 'static,
+    ) -> prometheus::Result<Self> {
         let registry = Registry::new();
         let passes = prometheus::Histogram::with_opts(
             HistogramOpts::new("makegood_pass_duration_seconds", "How long passes of this process took.")
                 .buckets(vec![0.1, 0.5, 1.0, 5.0, 15.0, 30.0, 60.0, 300.0, 900.0, 3600.0]),
         )?;
-        let requests = CounterVec::new(
-            Opts::new("makegood_provider_requests_total", "Questions that this process asked providers."),
-            &["provider", "outcome"],
-        )?;
-        let durations = HistogramVec::new(
-            HistogramOpts::new(
-                "makegood_provider_request_duration_seconds",
-                "How long providers took to answer this process.",
-            )
-            .buckets(vec![0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0]),
-            &["provider"],
-        )?;
-        let circuits = GaugeVec::new(
-            Opts::new(
-                "makegood_provider_circuit_open",
-                "1 while this process leaves a failing provider alone.",
-            ),
-            &["provider"],
-        )?;
         registry.register(Box::new(passes.clone()))?;
-        registry.register(Box::new(requests.clone()))?;
-        registry.register(Box::new(durations.clone()))?;
-        registry.register(Box::new(circuits.clone()))?;
-        Ok(Self { registry, passes, requests, durations, circuits })
+        Ok(Self { registry, passes, asked: Arc::new(asked) })
+    }
+
+    /// A process that asks these providers.
+    ///
+    /// # Errors
+    /// As [`Process::new`].
+    pub fn asking(providers: Arc<Providers>) -> prometheus::Result<Self> {
+        Self::new(move || {
+            let circuit =
+                |name: &str| if providers.circuit_open(name) { Circuit::Open } else { Circuit::Closed };
+            providers
+                .request_stats()
+                .into_iter()
+                .map(|stats| (stats.clone(), circuit(&stats.provider)))
+                .collect()
+        })
     }
 
     /// A pass has ended.
@@ -116,19 +117,38 @@ impl Process {
         self.passes.observe(span.as_secs_f64());
     }
 
-    /// A provider was asked; `outcome` is the verdict as the database spells it.
-    pub fn provider_asked(&self, provider: &str, outcome: &str, took: Duration) {
-        self.requests.with_label_values(&[provider, outcome]).inc();
-        self.durations.with_label_values(&[provider]).observe(took.as_secs_f64());
-    }
-
-    /// Whether a failing provider is left alone.
-    pub fn provider_circuit(&self, provider: &str, circuit: Circuit) {
-        let open = match circuit {
-            Circuit::Open => 1.0,
-            Circuit::Closed => 0.0,
-        };
-        self.circuits.with_label_values(&[provider]).set(open);
+    fn families(&self) -> Vec<MetricFamily> {
+        let asked = (self.asked)();
+        let requests = asked.iter().flat_map(|(stats, _)| {
+            stats.outcomes.iter().map(|(outcome, requests)| {
+                counter(&[("provider", &stats.provider), ("outcome", outcome.as_str())], count(*requests))
+            })
+        });
+        let mut families = self.registry.gather();
+        families.extend([
+            family(
+                "makegood_provider_requests_total",
+                "Requests of this process to providers, by how they ended.",
+                MetricType::COUNTER,
+                requests.collect(),
+            ),
+            family(
+                "makegood_provider_request_duration_seconds",
+                "How long providers took to answer this process.",
+                MetricType::HISTOGRAM,
+                asked.iter().map(|(stats, _)| duration(stats)).collect(),
+            ),
+            family(
+                "makegood_provider_circuit_open",
+                "1 while this process leaves a failing provider alone.",
+                MetricType::GAUGE,
+                asked
+                    .iter()
+                    .map(|(stats, circuit)| gauge(&[("provider", &stats.provider)], circuit.value()))
+                    .collect(),
+            ),
+        ]);
+        families
     }
 }
 
@@ -141,6 +161,22 @@ pub enum Circuit {
     Closed,
 }
 
+impl Circuit {
+    const fn value(self) -> f64 {
+        match self {
+            Self::Open => 1.0,
+            Self::Closed => 0.0,
+        }
+    }
+}
+
+fn duration(stats: &RequestStats) -> Metric {
+    let buckets = stats.duration_buckets.iter().map(|(end, up_to)| bucket(*end, *up_to)).collect();
+    let mut metric = labelled(&[("provider", &stats.provider)]);
+    metric.set_histogram(histogram(buckets, stats.duration_sum_secs, stats.duration_count));
+    metric
+}
+
 /// Everything as Prometheus's text, in the order of names. Without `totals`, only what the process knows: before
 /// the first pass the database was not asked, and a zero would be a lie.
 ///
@@ -148,7 +184,7 @@ pub enum Circuit {
 /// Prometheus's encoder refuses a family; a test holds that it takes ours.
 pub fn render(totals: Option<&Totals>, process: &Process) -> prometheus::Result<String> {
     let mut families = totals.map(Totals::families).unwrap_or_default();
-    families.extend(process.registry.gather());
+    families.extend(process.families());
     // The encoder refuses a family without series.
     families.retain(|family| !family.get_metric().is_empty());
     families.sort_by(|a, b| a.name().cmp(b.name()));
@@ -228,20 +264,28 @@ impl Resolution {
             .map(|end| {
                 // Cumulative: what is not given is at least what the next smaller end has.
                 let up_to = self.up_to_seconds.range(..=end).next_back().map_or(0, |(_, count)| *count);
-                let mut bucket = ProtoBucket::default();
-                bucket.set_upper_bound(f64::from(*end));
-                bucket.set_cumulative_count(up_to);
-                bucket
+                bucket(f64::from(*end), up_to)
             })
             .collect();
-        let mut histogram = Histogram::default();
-        histogram.set_bucket(buckets);
-        histogram.set_sample_sum(self.sum_seconds);
-        histogram.set_sample_count(self.count);
         let mut metric = Metric::default();
-        metric.set_histogram(histogram);
+        metric.set_histogram(histogram(buckets, self.sum_seconds, self.count));
         metric
     }
+}
+
+fn bucket(end: f64, up_to: u64) -> ProtoBucket {
+    let mut bucket = ProtoBucket::default();
+    bucket.set_upper_bound(end);
+    bucket.set_cumulative_count(up_to);
+    bucket
+}
+
+fn histogram(buckets: Vec<ProtoBucket>, sum: f64, count: u64) -> Histogram {
+    let mut histogram = Histogram::default();
+    histogram.set_bucket(buckets);
+    histogram.set_sample_sum(sum);
+    histogram.set_sample_count(count);
+    histogram
 }
 
 fn family(name: &str, help: &str, kind: MetricType, metrics: Vec<Metric>) -> MetricFamily {

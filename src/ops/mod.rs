@@ -6,3 +6,4 @@ pub mod metrics;
 pub mod status;
 pub mod stop;
 pub mod telemetry;
+pub mod totals;

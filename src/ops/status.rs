@@ -5,24 +5,19 @@
 //! read only, and nothing of it is secret or personal; still, bind it where only operators and Prometheus
 //! reach it.
 
-use std::convert::Infallible;
 use std::fmt::Write as _;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
-use hyper::service::service_fn;
+use hyper::header::{ALLOW, CACHE_CONTROL, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
-use hyper_util::rt::{TokioIo, TokioTimer};
 use serde_json::Value;
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
 
+use super::http::{self, Body};
 use super::metrics::TEXT_FORMAT;
 use super::stop::Stop;
 use crate::clock::{Clock, Timestamp};
@@ -31,12 +26,6 @@ use crate::schedule::{PassEnd, Phase, Pulse, Vitals};
 
 /// What is asked of the database by `/readyz`.
 pub type Ready = dyn Fn() -> Pin<Box<dyn Future<Output = Result<(), String>> + Send>> + Send + Sync;
-
-/// Who is slower to ask is hung up on.
-const HEADER_PATIENCE: Duration = Duration::from_secs(10);
-
-/// Connections at the same time; more wait.
-const MOST_CONNECTIONS: usize = 64;
 
 /// Where the pages take what they show from.
 pub struct Pages {
@@ -219,57 +208,21 @@ fn outline(value: &Value, depth: usize, page: &mut String) {
     }
 }
 
-/// Answers on `listener` until `end` is requested; then hangs up.
+/// Answers on `listener` until `end` is requested; what is being answered then is finished.
 pub async fn serve(listener: TcpListener, pages: Arc<Pages>, end: Stop) {
-    let room = Arc::new(Semaphore::new(MOST_CONNECTIONS));
-    loop {
-        let accepted = tokio::select! {
-            () = end.wait() => break,
-            accepted = async {
-                // The semaphore is never closed, so this only waits.
-                let permit = Arc::clone(&room).acquire_owned().await;
-                listener.accept().await.map(|(stream, _)| (stream, permit))
-            } => accepted,
-        };
-        let (stream, permit) = match accepted {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                // Out of file descriptors, most likely: give others time to close theirs.
-                tracing::warn!(%error, "could not accept a connection");
-                tokio::time::sleep(Duration::from_millis(200)).await;
-                continue;
-            }
-        };
-        let (pages, end) = (Arc::clone(&pages), end.clone());
-        tokio::spawn(async move {
-            let _permit = permit;
-            let service = service_fn(|request| respond(Arc::clone(&pages), request));
-            let connection = hyper::server::conn::http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(HEADER_PATIENCE)
-                .serve_connection(TokioIo::new(stream), service);
-            tokio::select! {
-                () = end.wait() => {}
-                // Whoever asked has gone away, or does not speak HTTP: nothing to be done.
-                result = connection => if let Err(error) = result {
-                    tracing::debug!(%error, "a connection to the status pages broke");
-                }
-            }
-        });
-    }
+    let handler = move |request| respond(Arc::clone(&pages), request);
+    http::serve(listener, handler, async move { end.wait().await }).await;
 }
 
-async fn respond(pages: Arc<Pages>, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+async fn respond(pages: Arc<Pages>, request: Request<Incoming>) -> Response<Body> {
     let page = pages.answer(request.method(), request.uri().path()).await;
-    let mut response = Response::new(Full::new(page.body.into()));
-    *response.status_mut() = page.status;
+    let mut response = http::answer(page.status, page.content_type, page.body);
     let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static(page.content_type));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     if page.status == StatusCode::METHOD_NOT_ALLOWED {
         headers.insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
     }
-    Ok(response)
+    response
 }
 
 #[cfg(test)]

@@ -7,6 +7,19 @@ use super::{Store, first, statements, with_retries};
 use crate::brake::{Brake, DAY, HOUR, Limits, Sums};
 use crate::clock::Timestamp;
 
+/// When the brake was pulled or released.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct BrakeEvent {
+    /// When.
+    pub at: Timestamp,
+    /// `engaged` or `released`.
+    pub kind: String,
+    /// `makegood`, or a person.
+    pub by_whom: String,
+    /// Which limit was reached, or why it was right to go on.
+    pub reason: String,
+}
+
 /// The brake as it stands.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BrakeState {
@@ -28,6 +41,21 @@ impl Store {
             reason: row.maybe_text("reason")?,
             released_at: row.maybe_time("released_at")?,
         })
+    }
+
+    /// When the brake was pulled and released, newest first, at most `most`.
+    pub async fn brake_events(&self, most: i64) -> Result<Vec<BrakeEvent>, DbError> {
+        let rows = self.rows(statements::BRAKE_EVENTS, &[most.into()]).await?;
+        rows.iter()
+            .map(|row| {
+                Ok(BrakeEvent {
+                    at: row.time("at")?,
+                    kind: row.text("kind")?,
+                    by_whom: row.text("by_whom")?,
+                    reason: row.text("reason")?,
+                })
+            })
+            .collect()
     }
 
     /// Releases the brake and makes due what it held. Returns how many orphans that were, or none if it was off.

@@ -61,6 +61,9 @@ const OWN: Set = Set {
     sqlite: &[(1, "makegood", include_str!("../../migrations/sqlite/0001_makegood.sql"))],
 };
 
+/// The newest of makegood's own migrations.
+pub const OWN_VERSION: i64 = 1;
+
 impl Set {
     fn migrator(&self, postgres: bool) -> Migrator {
         let migrations = if postgres { self.postgres } else { self.sqlite };
@@ -106,5 +109,20 @@ impl Store {
         // SQLite makes views over nothing, and a column may be named by a statement alone.
         self.prepare_all().await.map_err(|source| MigrateError::Contract { advice: OWN.advice, source })?;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_databases_have_the_same_migrations_and_the_newest_is_the_one_that_is_checked_for() {
+        for set in [&OWN, &REFERENCE] {
+            let versions =
+                |migrations: &[(i64, &str, &str)]| migrations.iter().map(|each| each.0).collect::<Vec<_>>();
+            assert_eq!(versions(set.postgres), versions(set.sqlite));
+        }
+        assert_eq!(OWN.postgres.last().map(|each| each.0), Some(OWN_VERSION));
     }
 }

@@ -6,6 +6,11 @@ use super::db::DbError;
 use super::{Store, first, statements, with_retries};
 use crate::clock::Timestamp;
 
+/// Upper ends of the buckets of `makegood_resolution_seconds`: what is promised within an hour (P01), within a few
+/// hours and within 24 hours (P15) has an end of its own. Settle counts by them, `ops::metrics` shows them.
+pub const RESOLUTION_BUCKETS_SECONDS: [u32; 12] =
+    [120, 600, 1800, 3600, 7200, 14_400, 21_600, 43_200, 72_000, 79_200, 86_400, 172_800];
+
 /// Unresolved orphans of one state, provider and reason.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unresolved {

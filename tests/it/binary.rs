@@ -129,6 +129,16 @@ impl Run {
         self.child.start_kill().expect("our own child can be killed");
     }
 
+    /// Its process id, while it runs.
+    pub fn id(&self) -> Option<u32> {
+        self.child.id()
+    }
+
+    /// Whether it has ended by itself.
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().expect("our own child can be asked").is_some()
+    }
+
     /// Waits for its end.
     ///
     /// # Panics

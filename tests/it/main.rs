@@ -4,10 +4,12 @@
 mod binary;
 mod conformance;
 mod database;
+mod demo;
 mod deploy;
 mod dry_run;
 mod leases;
 mod postgres;
 mod promises;
+mod real_input;
 mod s3;
 mod world;

@@ -1,6 +1,28 @@
 //! The text is compared with one written by hand, and read by a parser that takes nothing else.
 
 use super::*;
+use crate::provider::{BUCKETS_SECS, Outcome};
+
+/// One answer after 0.2 seconds, and one that was asked too often after 70.
+fn fal() -> (RequestStats, Circuit) {
+    let stats = RequestStats {
+        provider: "fal".to_owned(),
+        outcomes: Outcome::ALL.map(|outcome| match outcome {
+            Outcome::Answered | Outcome::RateLimited => (outcome, 1),
+            Outcome::Unreachable | Outcome::Unauthorized | Outcome::Unreadable | Outcome::NotAsked => {
+                (outcome, 0)
+            }
+        }),
+        duration_buckets: BUCKETS_SECS.map(|end| (end, u64::from(end >= 0.2))),
+        duration_count: 2,
+        duration_sum_secs: 70.2,
+    };
+    (stats, Circuit::Open)
+}
+
+fn quiet() -> Process {
+    Process::new(Vec::new).unwrap()
+}
 
 fn pair(a: &str, b: &str) -> (String, String) {
     (a.to_owned(), b.to_owned())
@@ -26,19 +48,15 @@ fn totals() -> Totals {
 
 #[test]
 fn the_text_is_the_one_that_alerts_expect() {
-    let process = Process::new().unwrap();
+    let process = Process::new(|| vec![fal()]).unwrap();
     process.pass_took(Duration::from_millis(300));
-    process.provider_asked("fal", "succeeded", Duration::from_millis(200));
-    process.provider_asked("fal", "rate_limited", Duration::from_secs(70));
-    process.provider_circuit("fal", Circuit::Open);
-    process.provider_circuit("veo", Circuit::Closed);
     let text = render(Some(&totals()), &process).unwrap();
     assert_eq!(text, include_str!("expected.prom"));
 }
 
 #[test]
 fn where_nothing_happened_series_without_labels_stand_at_zero() {
-    let process = Process::new().unwrap();
+    let process = quiet();
     let samples = parse(&render(Some(&Totals::default()), &process).unwrap());
     for name in [
         "makegood_oldest_orphan_age_seconds",
@@ -61,7 +79,7 @@ fn where_nothing_happened_series_without_labels_stand_at_zero() {
 
 #[test]
 fn buckets_only_rise_and_end_with_all() {
-    let samples = parse(&render(Some(&totals()), &Process::new().unwrap()).unwrap());
+    let samples = parse(&render(Some(&totals()), &quiet()).unwrap());
     let at = |le: &str| samples[&format!("makegood_resolution_seconds_bucket{{le=\"{le}\"}}")];
     let counts =
         [at("120"), at("600"), at("1800"), at("3600"), at("79200"), at("86400"), at("172800"), at("+Inf")];
@@ -123,5 +141,17 @@ fn check_labels(labels: &str) {
             Some(more) => rest = more,
             None => return assert_eq!(&after[end + 1..], "", "{labels}"),
         }
+    }
+}
+
+#[test]
+fn every_provider_that_there_is_stands_there_from_the_start() {
+    let providers = Providers::load(None, crate::clock::Clock::System).unwrap();
+    let samples = parse(&render(None, &Process::asking(Arc::new(providers)).unwrap()).unwrap());
+    for provider in ["fal", "replicate", "veo-gemini"] {
+        let answered =
+            format!("makegood_provider_requests_total{{provider=\"{provider}\",outcome=\"answered\"}}");
+        let circuit = format!("makegood_provider_circuit_open{{provider=\"{provider}\"}}");
+        assert_eq!((samples.get(&answered), samples.get(&circuit)), (Some(&0.0), Some(&0.0)), "{samples:?}");
     }
 }

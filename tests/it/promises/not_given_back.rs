@@ -3,7 +3,7 @@
 use makegood::demo::simulator::Canned;
 use serde_json::json;
 
-use crate::world::{HOUR, ItemRow, MINUTE, World, on_both};
+use crate::world::{HOUR, ItemRow, MINUTE, on_both};
 
 on_both! {
     async fn p09_a_partial_output_of_a_job_that_failed_is_a_success(world) {

@@ -1,0 +1,124 @@
+//! What a reason means, in words for a person: why something was decided, and what comes next.
+
+use crate::policy::{Action, Reason};
+
+/// A reason as the database spells it.
+pub fn read(word: &str) -> Option<Reason> {
+    Reason::ALL.iter().copied().find(|reason| reason.as_str() == word)
+}
+
+/// Why, as a clause that begins with "because" would.
+pub const fn because(reason: Reason) -> &'static str {
+    match reason {
+        Reason::Delivered => "its output is stored where it belongs",
+        Reason::AlreadyRefunded => "the platform has refunded it itself",
+        Reason::Misattributed => "its output was stored, but hung in the wrong place",
+        Reason::DuplicateJob => "another item claims the same output of the same provider job",
+        Reason::NoProviderJob => "no provider job is on record: it was never submitted",
+        Reason::MaybeNotSubmittedYet => "no provider job is on record yet, and it may still be submitted",
+        Reason::OutputAvailable => "the provider finished it and still has the file",
+        Reason::ServerError => "the provider's server failed",
+        Reason::QueueTimeout => "it waited too long in the provider's queue",
+        Reason::ContentSafety => "the provider refused it for its content after it was charged",
+        Reason::MalformedResponse => "the provider's own answer was broken",
+        Reason::ProviderError => "the provider says that it failed",
+        Reason::CompletedAfterCancel => {
+            "the user cancelled it, the provider completed it all the same, and its files are gone"
+        }
+        Reason::OutputExpired => "the provider finished it, but has dropped the file",
+        Reason::MissingOutput => "the provider finished the job without this output",
+        Reason::ProviderCancelled => "it was cancelled at the provider",
+        Reason::ReportedFailed => "the platform has recorded that it failed",
+        Reason::MaybeNotVisibleYet => {
+            "the provider does not know the job, which may be too young to be shown"
+        }
+        Reason::NeverReturned => "the provider knows no such job",
+        Reason::StillRunning => "the provider says that it is still at work",
+        Reason::TimedOut => "the provider was still at work on it when its time was up",
+        Reason::Unreachable => "the provider does not answer",
+        Reason::RateLimited => "the provider says that it is asked too often",
+        Reason::Unauthorized => "the provider refused our key",
+        Reason::Unreadable => "the provider's answer cannot be read",
+        Reason::UnknownProvider => "there is no provider file of that name",
+        Reason::Unconfirmed => "nothing could be told about it until its time was up",
+        Reason::RecoveryRetry => "the provider offers the file, but bringing it home failed",
+        Reason::RecoveryFailed => "the file could not be brought home until its time was up",
+        Reason::Brake => "the brake is on: too many refunds came at once",
+        Reason::NoBalance => "its account does not have exactly one balance for each bucket that paid",
+        Reason::ItemsMismatch => "the charge has no items, or they do not add up to what was drawn",
+    }
+}
+
+/// What a person can do about an item that waits or is held for this reason; empty: nothing.
+pub const fn advice(reason: Reason) -> &'static str {
+    match reason {
+        Reason::DuplicateJob => "Find out whose output it is and correct the other item; a person decides.",
+        Reason::AlreadyRefunded => "Compare the ledger with the charge; a person decides.",
+        Reason::Unauthorized => {
+            "Mend the provider's key (`makegood provider list` says where it is looked for)."
+        }
+        Reason::Unreadable => {
+            "Look at the answer below and at the provider's file (`makegood provider test` reads an answer again)."
+        }
+        Reason::UnknownProvider => {
+            "Add a provider file of that name to `providers.dir`, or correct the charge."
+        }
+        Reason::Unreachable | Reason::RateLimited => {
+            "Usually passes by itself; see the provider's status page if it does not."
+        }
+        Reason::RecoveryRetry => {
+            "See the last event for what went wrong; the storage is tried by `makegood check`."
+        }
+        Reason::Brake => "See `makegood brake status`. The refund is paid once the brake is released.",
+        Reason::NoBalance => "Mend the platform's `balances`; it is refunded then.",
+        Reason::ItemsMismatch => "Mend the charge's items; makegood does not guess.",
+        Reason::Delivered
+        | Reason::Misattributed
+        | Reason::NoProviderJob
+        | Reason::MaybeNotSubmittedYet
+        | Reason::OutputAvailable
+        | Reason::ServerError
+        | Reason::QueueTimeout
+        | Reason::ContentSafety
+        | Reason::MalformedResponse
+        | Reason::ProviderError
+        | Reason::CompletedAfterCancel
+        | Reason::OutputExpired
+        | Reason::MissingOutput
+        | Reason::ProviderCancelled
+        | Reason::ReportedFailed
+        | Reason::MaybeNotVisibleYet
+        | Reason::NeverReturned
+        | Reason::StillRunning
+        | Reason::TimedOut
+        | Reason::Unconfirmed
+        | Reason::RecoveryFailed => "",
+    }
+}
+
+/// What a decision would do.
+pub const fn would(action: &Action) -> &'static str {
+    match action {
+        Action::Refund => "refund it",
+        Action::Recover(_) => "bring its output home",
+        Action::Relink { .. } => "put its stored output back where it belongs",
+        Action::Wait => "wait and ask again",
+        Action::Close => "close it without a refund",
+        Action::Hold => "hold it for a person",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reason_reads_back_and_says_something() {
+        for reason in Reason::ALL {
+            assert_eq!(read(reason.as_str()), Some(*reason));
+            assert!(because(*reason).len() > 20 && !because(*reason).ends_with('.'), "{reason}");
+            assert!(advice(*reason).is_empty() || advice(*reason).ends_with('.'), "{reason}");
+        }
+        assert_eq!(read("not_asked_yet"), None);
+    }
+}

@@ -1,0 +1,141 @@
+//! The report as CSV (RFC 4180): a header, then one line an item.
+//!
+//! A field that holds a comma, a quote or a line break is quoted. Ids are others' text: what a spreadsheet would take
+//! for a formula is given as text.
+
+use crate::clock::Timestamp;
+use crate::store::{MadeGoodItem, WaitingItem};
+
+const COLUMNS: [&str; 13] = [
+    "status",
+    "charge_id",
+    "output_index",
+    "account_id",
+    "provider",
+    "model",
+    "reason",
+    "charged_at",
+    "made_good_at",
+    "item_credits",
+    "subscription_credits",
+    "wallet_credits",
+    "late",
+];
+
+pub(super) fn header() -> String {
+    COLUMNS.join(",")
+}
+
+pub(super) fn made_good(item: &MadeGoodItem) -> String {
+    let status = match item.kind.as_str() {
+        "refund" => "refunded",
+        "recover" => "recovered",
+        "relink" => "relinked",
+        other => other,
+    };
+    line(&[
+        status,
+        &item.charge_id,
+        &item.output_index.to_string(),
+        item.account_id.as_deref().unwrap_or_default(),
+        &item.provider,
+        item.model.as_deref().unwrap_or_default(),
+        &item.reason,
+        &time(item.charged_at),
+        &time(Some(item.at)),
+        "",
+        &item.subscription_credits.to_string(),
+        &item.wallet_credits.to_string(),
+        "",
+    ])
+}
+
+pub(super) fn waiting(item: &WaitingItem, now: Timestamp) -> String {
+    line(&[
+        &item.state,
+        &item.charge_id,
+        &item.output_index.to_string(),
+        item.account_id.as_deref().unwrap_or_default(),
+        &item.provider,
+        item.model.as_deref().unwrap_or_default(),
+        &item.reason,
+        &time(Some(item.charged_at)),
+        "",
+        &item.credits.map_or_else(String::new, |credits| credits.to_string()),
+        "",
+        "",
+        if item.window_ends_at <= now { "true" } else { "false" },
+    ])
+}
+
+fn time(at: Option<Timestamp>) -> String {
+    at.map_or_else(String::new, |at| at.to_string())
+}
+
+fn line(fields: &[&str; COLUMNS.len()]) -> String {
+    fields.iter().map(|field| quoted(field)).collect::<Vec<_>>().join(",")
+}
+
+fn quoted(field: &str) -> String {
+    // A number may begin with a minus; anything else that does would be a formula.
+    let formula = field.starts_with(['=', '+', '-', '@', '\t', '\r']) && field.parse::<i64>().is_err();
+    let field = if formula { format!("'{field}") } else { field.to_owned() };
+    if field.contains([',', '"', '\n', '\r']) { format!("\"{}\"", field.replace('"', "\"\"")) } else { field }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_are_quoted_and_no_id_is_a_formula() {
+        for (field, csv) in [
+            ("plain", "plain"),
+            ("", ""),
+            ("a,b", "\"a,b\""),
+            ("say \"x\"", "\"say \"\"x\"\"\""),
+            ("two\nlines", "\"two\nlines\""),
+            ("=cmd()", "'=cmd()"),
+            ("-1", "-1"),
+            ("-1+1", "'-1+1"),
+            ("@a,b", "\"'@a,b\""),
+        ] {
+            assert_eq!(quoted(field), csv);
+        }
+    }
+
+    #[test]
+    fn every_line_has_a_field_for_each_column() {
+        let at = Timestamp::from_micros(0);
+        let item = MadeGoodItem {
+            charge_id: "ch".to_owned(),
+            output_index: -1,
+            account_id: None,
+            provider: "fal".to_owned(),
+            model: None,
+            kind: "relink".to_owned(),
+            reason: "misattributed".to_owned(),
+            charged_at: None,
+            at,
+            subscription_credits: 0,
+            wallet_credits: 0,
+        };
+        assert_eq!(made_good(&item), "relinked,ch,-1,,fal,,misattributed,,1970-01-01T00:00:00.000000Z,,0,0,");
+        let item = WaitingItem {
+            charge_id: "ch".to_owned(),
+            output_index: 0,
+            account_id: Some("u".to_owned()),
+            provider: "fal".to_owned(),
+            model: Some("m".to_owned()),
+            state: "held".to_owned(),
+            reason: "brake".to_owned(),
+            charged_at: at,
+            window_ends_at: at,
+            questions: 0,
+            due_at: at,
+            credits: Some(7),
+        };
+        assert_eq!(waiting(&item, at), "held,ch,0,u,fal,m,brake,1970-01-01T00:00:00.000000Z,,7,,,true");
+        assert_eq!(header().split(',').count(), COLUMNS.len());
+    }
+}

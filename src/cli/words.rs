@@ -1,0 +1,126 @@
+//! How times, numbers and texts of others are shown to a person, and tables of them.
+//!
+//! Promise: nothing that came from outside (ids, providers' words) can steer the terminal.
+
+use std::time::Duration;
+
+use comfy_table::{CellAlignment, Table, presets};
+
+use crate::clock::Timestamp;
+
+/// An instant to the second, in UTC.
+pub fn time(at: Timestamp) -> String {
+    at.to_chrono().format("%Y-%m-%d %H:%M:%S").to_string()
+}
+
+/// An instant, and how long ago or ahead it is.
+pub fn when(at: Timestamp, now: Timestamp) -> String {
+    format!("{} ({})", time(at), relative(at, now))
+}
+
+/// How long ago or ahead an instant is.
+pub fn relative(at: Timestamp, now: Timestamp) -> String {
+    if at > now { format!("in {}", span(at.since(now))) } else { format!("{} ago", span(now.since(at))) }
+}
+
+/// A span in its two largest units.
+pub fn span(span: Duration) -> String {
+    let secs = span.as_secs();
+    let (days, hours, minutes) = (secs / 86_400, secs / 3600 % 24, secs / 60 % 60);
+    let two = |large: u64, unit: &str, small: u64, small_unit: &str| {
+        if small == 0 { format!("{large}{unit}") } else { format!("{large}{unit} {small}{small_unit}") }
+    };
+    if days > 0 {
+        two(days, "d", hours, "h")
+    } else if secs >= 3600 {
+        two(hours, "h", minutes, "m")
+    } else if secs >= 60 {
+        two(minutes, "m", secs % 60, "s")
+    } else {
+        format!("{secs}s")
+    }
+}
+
+/// A number with the noun that fits it.
+pub fn count(number: impl Into<i128>, one: &str, many: &str) -> String {
+    let number = number.into();
+    format!("{number} {}", if number == 1 { one } else { many })
+}
+
+/// Text of others, on one line and without control characters.
+pub fn plain(text: &str) -> String {
+    text.chars()
+        .map(
+            |c| {
+                if c.is_control() || is_invisible(c) { c.escape_unicode().to_string() } else { c.to_string() }
+            },
+        )
+        .collect()
+}
+
+/// Text of others, at most so many characters of it.
+pub fn cut(text: &str, most: usize) -> String {
+    let text = plain(text);
+    if text.chars().count() <= most {
+        return text;
+    }
+    text.chars().take(most.saturating_sub(1)).chain(['…']).collect()
+}
+
+/// Characters that turn the direction of text, or take no room: they make one id look like another.
+fn is_invisible(c: char) -> bool {
+    matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
+}
+
+/// A table without lines, indented; columns named in `right` are numbers.
+pub fn table(header: &[&str], right: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
+    let mut table = Table::new();
+    table.load_preset(presets::NOTHING).set_header(header.to_vec());
+    for row in rows {
+        table.add_row(row.iter().map(|cell| plain(cell)).collect::<Vec<_>>());
+    }
+    for (nth, name) in header.iter().enumerate() {
+        if let Some(column) = table.column_mut(nth) {
+            column.set_padding((if nth == 0 { 2 } else { 0 }, 2));
+            if right.contains(name) {
+                column.set_cell_alignment(CellAlignment::Right);
+            }
+        }
+    }
+    table.lines().fold(String::new(), |text, line| text + line.trim_end() + "\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spans_have_two_units() {
+        for (secs, text) in [
+            (0, "0s"),
+            (59, "59s"),
+            (60, "1m"),
+            (61, "1m 1s"),
+            (3600, "1h"),
+            (7_260, "2h 1m"),
+            (90_000, "1d 1h"),
+        ] {
+            assert_eq!(span(Duration::from_secs(secs)), text);
+        }
+        let now = Timestamp::parse("2026-01-31T06:00:00.9Z").unwrap();
+        assert_eq!(when(now - Duration::from_mins(90), now), "2026-01-31 04:30:00 (1h 30m ago)");
+        assert_eq!(relative(now + Duration::from_secs(5), now), "in 5s");
+    }
+
+    #[test]
+    fn nothing_from_outside_steers_the_terminal() {
+        assert_eq!(plain("a\u{1b}[31mb\nc\u{202e}d"), "a\\u{1b}[31mb\\u{a}c\\u{202e}d");
+        assert_eq!(cut("abcdef", 4), "abc…");
+        let table = table(
+            &["id", "n"],
+            &["n"],
+            [vec!["x\u{7}".to_owned(), "12".to_owned()], vec!["y".to_owned(), "3".to_owned()]],
+        );
+        assert_eq!(table, "  id       n\n  x\\u{7}  12\n  y        3\n");
+    }
+}

@@ -1,0 +1,180 @@
+//! What the database knows, as metrics; and how a one-shot run tells it.
+//!
+//! Promise: the figures that alerts rest on are read from the database, so that they are right in every mode and
+//! after every crash. Where they cannot be read nothing is told at all: what stands at the Pushgateway grows old
+//! there, and the alert for that fires.
+
+use std::collections::BTreeMap;
+
+use super::metrics::{self, Process, Totals};
+use crate::charge::Bucket;
+use crate::clock::Timestamp;
+use crate::config::Metrics;
+use crate::store::{BrakeState, Counter, DbError, Store, Unresolved};
+
+/// Reads what alerts rest on. Costs follow what is unresolved, never the size of the tables.
+pub async fn totals(store: &Store, now: Timestamp) -> Result<Totals, DbError> {
+    let unresolved = store.unresolved(now).await?;
+    let counters = store.counters().await?;
+    Ok(add_up(&unresolved, &counters, store.last_success().await?, &store.brake().await?, now))
+}
+
+/// Brings the metrics of a one-shot run to where the settings say. What goes wrong is a warning: a pass is not
+/// undone by it.
+pub async fn deliver(settings: &Metrics, store: &Store, process: &Process) {
+    if settings.pushgateway.is_none() && settings.textfile.is_none() {
+        return;
+    }
+    let read = async { totals(store, store.now().await?).await };
+    let totals = match read.await {
+        Ok(totals) => totals,
+        Err(error) => {
+            let error = crate::report::chain(&error);
+            tracing::warn!(error, "no metrics are told: the database could not be read");
+            return;
+        }
+    };
+    let text = match metrics::render(Some(&totals), process) {
+        Ok(text) => text,
+        Err(error) => {
+            tracing::warn!(%error, "no metrics are told: they could not be written down");
+            return;
+        }
+    };
+    let mut failed = Vec::new();
+    if let Some(path) = &settings.textfile {
+        failed.extend(metrics::write_textfile(path, &text).await.err());
+    }
+    if let Some(to) = &settings.pushgateway {
+        failed.extend(metrics::push(to, &settings.job, text).await.err());
+    }
+    for error in failed {
+        tracing::warn!("{}; the next pass brings newer metrics", crate::report::chain(&error));
+    }
+}
+
+fn add_up(
+    unresolved: &[Unresolved],
+    counters: &[Counter],
+    last_success: Option<Timestamp>,
+    brake: &BrakeState,
+    now: Timestamp,
+) -> Totals {
+    let mut totals = Totals { last_success, brake_engaged: brake.engaged_at.is_some(), ..Totals::default() };
+    for each in unresolved {
+        *totals.orphans.entry((each.state.clone(), each.provider.clone())).or_default() += each.orphans;
+        totals.orphans_past_window += each.past_window;
+        totals.oldest_orphan_age = totals.oldest_orphan_age.max(now.since(each.oldest_charged_at));
+    }
+    let mut took: BTreeMap<u32, u64> = BTreeMap::new();
+    for Counter { metric, label_a, label_b, value } in counters {
+        let labels = || (label_a.clone(), label_b.clone());
+        match metric.as_str() {
+            "refunds" => *totals.refunds.entry(labels()).or_default() += value,
+            "recoveries" => *totals.recoveries.entry(labels()).or_default() += value,
+            "refunded_credits" => {
+                if let Some(bucket) = Bucket::ALL.into_iter().find(|bucket| bucket.as_str() == label_a) {
+                    totals.refunded_credits.add(bucket, i64::try_from(*value).unwrap_or(i64::MAX));
+                }
+            }
+            "resolution_seconds" => {
+                totals.resolution.count += value;
+                // What took longer than the last bound has `+Inf` there.
+                if let Ok(end) = label_a.parse() {
+                    *took.entry(end).or_default() += value;
+                }
+            }
+            "resolution_microseconds" => totals.resolution.sum_seconds += seconds(*value),
+            // A newer version's, while both run: its own process tells it.
+            _ => {}
+        }
+    }
+    totals.resolution.up_to_seconds = cumulative(&took);
+    totals
+}
+
+fn cumulative(took: &BTreeMap<u32, u64>) -> BTreeMap<u32, u64> {
+    let add = |sum: &mut u64, (end, count): (&u32, &u64)| {
+        *sum += count;
+        Some((*end, *sum))
+    };
+    took.iter().scan(0, add).collect()
+}
+
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "Prometheus knows no other number; exact up to 2^53 microseconds"
+)]
+fn seconds(micros: u64) -> f64 {
+    micros as f64 / 1e6
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::charge::Split;
+    use crate::ops::metrics::Resolution;
+
+    fn unresolved(state: &str, provider: &str, reason: &str, orphans: u64, age_secs: u64) -> Unresolved {
+        Unresolved {
+            state: state.to_owned(),
+            provider: provider.to_owned(),
+            reason: reason.to_owned(),
+            orphans,
+            oldest_charged_at: NOW - Duration::from_secs(age_secs),
+            past_window: u64::from(age_secs >= 86_400),
+        }
+    }
+
+    fn counter(metric: &str, label_a: &str, label_b: &str, value: u64) -> Counter {
+        Counter { metric: metric.to_owned(), label_a: label_a.to_owned(), label_b: label_b.to_owned(), value }
+    }
+
+    fn pair(a: &str, b: &str) -> (String, String) {
+        (a.to_owned(), b.to_owned())
+    }
+
+    const NOW: Timestamp = Timestamp::from_micros(1_764_000_000_000_000);
+
+    #[test]
+    fn reasons_are_added_up_and_buckets_rise() {
+        let standing = [
+            unresolved("open", "fal", "still_running", 2, 600),
+            unresolved("open", "fal", "unreachable", 3, 90_000),
+            unresolved("held", "fal", "brake", 1, 7),
+        ];
+        let counters = [
+            counter("refunds", "fal", "server_error", 4),
+            counter("refunded_credits", "wallet", "", 120),
+            counter("refunded_credits", "tokens", "", 7),
+            counter("recoveries", "veo-gemini", "relink", 5),
+            counter("resolution_seconds", "600", "", 2),
+            counter("resolution_seconds", "120", "", 1),
+            counter("resolution_seconds", "+Inf", "", 4),
+            counter("resolution_microseconds", "", "", 2_500_000),
+            counter("unheard_of", "", "", 1),
+        ];
+        let brake = BrakeState { engaged_at: Some(NOW), ..BrakeState::default() };
+        let totals = add_up(&standing, &counters, Some(NOW), &brake, NOW);
+        assert_eq!(
+            totals,
+            Totals {
+                orphans: BTreeMap::from([(pair("open", "fal"), 5), (pair("held", "fal"), 1)]),
+                oldest_orphan_age: Duration::from_hours(25),
+                orphans_past_window: 1,
+                refunds: BTreeMap::from([(pair("fal", "server_error"), 4)]),
+                refunded_credits: Split { subscription: 0, wallet: 120 },
+                recoveries: BTreeMap::from([(pair("veo-gemini", "relink"), 5)]),
+                resolution: Resolution {
+                    up_to_seconds: BTreeMap::from([(120, 1), (600, 3)]),
+                    sum_seconds: 2.5,
+                    count: 7,
+                },
+                last_success: Some(NOW),
+                brake_engaged: true,
+            }
+        );
+    }
+}

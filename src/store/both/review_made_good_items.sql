@@ -1,0 +1,13 @@
+-- review_made_good_items: each item that was made good. $1: from then on. $2: before this.
+SELECT r.charge_id, r.output_index, r.account_id, r.provider, r.model, 'refund' AS kind, r.reason, c.charged_at, r.refunded_at AS at,
+       r.subscription_credits, r.wallet_credits
+FROM makegood_refunds r
+LEFT JOIN charges c ON c.id = r.charge_id
+WHERE r.refunded_at >= $1 AND r.refunded_at < $2
+UNION ALL
+SELECT v.charge_id, v.output_index, c.account_id, v.provider, c.model, v.kind, s.reason, c.charged_at, v.recovered_at, 0, 0
+FROM makegood_recoveries v
+JOIN makegood_resolutions s ON s.id = v.resolution_id
+LEFT JOIN charges c ON c.id = v.charge_id
+WHERE v.recovered_at >= $1 AND v.recovered_at < $2
+ORDER BY 9, 1, 2

@@ -1,0 +1,10 @@
+-- review_unresolved: what is open and held, by provider and reason, with what it cost and an example. $1: now.
+-- Costs follow what is unresolved.
+SELECT o.state, o.provider, coalesce(o.reason, 'not_asked_yet') AS reason, count(*) AS items,
+       CAST(coalesce(sum(i.credits), 0) AS bigint) AS credits, min(o.charged_at) AS oldest_charged_at,
+       count(*) FILTER (WHERE o.window_ends_at <= $1) AS past_window, min(o.charge_id || '/' || o.output_index) AS example
+FROM makegood_orphans o
+LEFT JOIN charge_items i ON i.charge_id = o.charge_id AND i.output_index = o.output_index
+WHERE o.state IN ('open', 'held')
+GROUP BY o.state, o.provider, coalesce(o.reason, 'not_asked_yet')
+ORDER BY o.state DESC, o.provider, 3

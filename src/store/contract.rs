@@ -1,0 +1,193 @@
+//! Whether the database is as makegood needs it, for `makegood check`.
+//!
+//! Each contract relation is asked for its columns and for one row, whose values are read as a pass would read them:
+//! a view with a column of the wrong type is found here and not at night. Writes nothing that stays.
+
+use super::db::{DbError, Row, Statement};
+use super::{Store, first, statements};
+use crate::clock::Timestamp;
+
+type Read = fn(&Row, &'static str) -> Result<(), DbError>;
+
+fn text(row: &Row, column: &'static str) -> Result<(), DbError> {
+    row.text(column).map(drop)
+}
+fn maybe_text(row: &Row, column: &'static str) -> Result<(), DbError> {
+    row.maybe_text(column).map(drop)
+}
+fn int(row: &Row, column: &'static str) -> Result<(), DbError> {
+    row.int(column).map(drop)
+}
+fn maybe_int(row: &Row, column: &'static str) -> Result<(), DbError> {
+    row.maybe_int(column).map(drop)
+}
+fn time(row: &Row, column: &'static str) -> Result<(), DbError> {
+    row.time(column).map(drop)
+}
+fn maybe_time(row: &Row, column: &'static str) -> Result<(), DbError> {
+    row.maybe_time(column).map(drop)
+}
+
+/// The contract relations with their columns.
+const RELATIONS: [(&str, &Statement, &[(&str, Read)]); 6] = [
+    (
+        "charges",
+        statements::CONTRACT_CHARGES,
+        &[
+            ("id", text),
+            ("account_id", text),
+            ("project_id", text),
+            ("node_id", text),
+            ("provider", text),
+            ("model", text),
+            ("provider_job_id", maybe_text),
+            ("charged_at", time),
+            ("subscription_credits", int),
+            ("wallet_credits", int),
+            ("cancelled_at", maybe_time),
+        ],
+    ),
+    (
+        "charge_items",
+        statements::CONTRACT_CHARGE_ITEMS,
+        &[
+            ("charge_id", text),
+            ("output_index", int),
+            ("credits", int),
+            ("provider_job_id", maybe_text),
+            ("provider_output_index", maybe_int),
+            ("failed_at", maybe_time),
+        ],
+    ),
+    (
+        "stored_outputs",
+        statements::CONTRACT_STORED_OUTPUTS,
+        &[
+            ("id", text),
+            ("charge_id", maybe_text),
+            ("output_index", maybe_int),
+            ("provider", text),
+            ("provider_job_id", text),
+            ("provider_output_index", int),
+            ("project_id", text),
+            ("node_id", text),
+            ("uri", maybe_text),
+            ("content_type", maybe_text),
+            ("size_bytes", maybe_int),
+            ("sha256", maybe_text),
+            ("stored_at", time),
+            ("moved_at", maybe_time),
+            ("deleted_at", maybe_time),
+        ],
+    ),
+    ("balances", statements::CONTRACT_BALANCES, &[("account_id", text), ("bucket", text), ("credits", int)]),
+    (
+        "ledger_entries",
+        statements::CONTRACT_LEDGER_ENTRIES,
+        &[
+            ("id", text),
+            ("account_id", text),
+            ("bucket", text),
+            ("credits", int),
+            ("kind", text),
+            ("charge_id", text),
+            ("output_index", maybe_int),
+            ("refund_id", maybe_text),
+            ("posted_at", time),
+        ],
+    ),
+    ("accounts", statements::CONTRACT_ACCOUNTS, &[("id", text), ("kind", text)]),
+];
+
+/// What kind of relations the contract relations are, where that matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kinds {
+    /// `balances` is a view.
+    pub balances_is_view: bool,
+    /// Triggers on `balances` take its writes.
+    pub balances_has_trigger: bool,
+    /// `charges` is a view.
+    pub charges_is_view: bool,
+    /// `charges` has an index that begins with `charged_at`.
+    pub charges_by_time: bool,
+}
+
+/// What two writers at once do to a balance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Balance {
+    /// Both are kept: what was given is added to what is there.
+    AddsUp,
+    /// The second is refused: such a refund is held and tried again.
+    Refuses,
+    /// One of them is lost: the trigger writes what it was told, not the difference.
+    Loses,
+    /// There is no row to try it on.
+    Empty,
+}
+
+impl Store {
+    /// Each contract relation with why it cannot be worked with, if so.
+    pub async fn contract(&self) -> Vec<(&'static str, Result<(), DbError>)> {
+        let mut found = Vec::new();
+        for (relation, statement, columns) in RELATIONS {
+            let read = async {
+                let rows = self.rows(statement, &[]).await?;
+                let row = rows.first();
+                row.map_or(Ok(()), |row| columns.iter().try_for_each(|(column, read)| read(row, column)))
+            };
+            found.push((relation, read.await));
+        }
+        found
+    }
+
+    /// The newest of makegood's own migrations that the database has.
+    pub async fn own_version(&self) -> Result<Option<i64>, DbError> {
+        let rows = self.rows(statements::OWN_VERSION, &[]).await?;
+        first(statements::OWN_VERSION, &rows)?.maybe_int("version")
+    }
+
+    /// What a pass needs and this role may not do: relation and right.
+    pub async fn missing_rights(&self) -> Result<Vec<(String, String)>, DbError> {
+        let rows = self.rows(statements::MISSING_RIGHTS, &[]).await?;
+        rows.iter().map(|row| Ok((row.text("relation")?, row.text("needed")?))).collect()
+    }
+
+    /// What kind of relations the contract relations are.
+    pub async fn relation_kinds(&self) -> Result<Kinds, DbError> {
+        let rows = self.rows(statements::RELATION_KINDS, &[]).await?;
+        let row = first(statements::RELATION_KINDS, &rows)?;
+        Ok(Kinds {
+            balances_is_view: row.text("balances_kind")? == "v",
+            balances_has_trigger: row.int("balances_triggers")? > 0,
+            charges_is_view: row.text("charges_kind")? == "v",
+            charges_by_time: row.int("charges_by_time")? > 0,
+        })
+    }
+
+    /// Tries on one balance, in a transaction that is rolled back, what two writers at once do to it. Only says
+    /// something where a trigger takes the writes: a table keeps both by itself.
+    pub async fn prove_balance(&self) -> Result<Balance, DbError> {
+        let rows = self.rows(statements::CONTRACT_BALANCES, &[]).await?;
+        let Some(row) = rows.first() else {
+            return Ok(Balance::Empty);
+        };
+        let values = [row.text("account_id")?.as_str().into(), row.text("bucket")?.as_str().into()];
+        let mut tx = self.db.begin().await?;
+        let before = tx.rows(statements::BALANCE_NOW, &values).await?;
+        let hit = tx.rows(statements::BALANCE_TWICE, &values).await?.len();
+        let after = tx.rows(statements::BALANCE_NOW, &values).await?;
+        let before = first(statements::BALANCE_NOW, &before)?.int("credits")?;
+        let after = first(statements::BALANCE_NOW, &after)?.int("credits")?;
+        Ok(match (hit, after.saturating_sub(before)) {
+            (2, 2) => Balance::AddsUp,
+            (0 | 1, 0 | 1) => Balance::Refuses,
+            (_, _) => Balance::Loses,
+        })
+    }
+
+    /// Which providers charges name from `since` on, and how many.
+    pub async fn recent_providers(&self, since: Timestamp) -> Result<Vec<(String, i64)>, DbError> {
+        let rows = self.rows(statements::RECENT_PROVIDERS, &[since.into()]).await?;
+        rows.iter().map(|row| Ok((row.text("provider")?, row.int("charges")?))).collect()
+    }
+}
