@@ -1,5 +1,6 @@
 //! `makegood demo`: the main job on an example platform, with nothing to install.
 
+use std::ffi::OsString;
 use std::io::IsTerminal as _;
 use std::path::PathBuf;
 
@@ -14,12 +15,19 @@ use crate::demo::{self, DemoError, Look, Orders};
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Where the example platform is left for the next commands to try; what an earlier demo left is replaced.
-    #[arg(long, value_name = "DIR", default_value = "makegood-demo")]
+    #[arg(long, value_name = "DIR", default_value = demo::DEFAULT_DIR)]
     pub dir: PathBuf,
 }
 
-/// The environment would win over the settings file that the demo leaves behind.
-const DATABASE_URL: &str = "DATABASE_URL";
+/// What the commands to try next need before them: the environment would win over the settings file that the demo
+/// leaves behind, and lead them to another database.
+fn unset(names: impl Iterator<Item = OsString>) -> String {
+    let settings = names.filter_map(|name| name.into_string().ok());
+    let mut settings: Vec<String> =
+        settings.filter(|name| name == "DATABASE_URL" || name.starts_with("MAKEGOOD__")).collect();
+    settings.sort();
+    if settings.is_empty() { String::new() } else { format!("env -u {} ", settings.join(" -u ")) }
+}
 
 /// Runs the command. The settings are the demo's own, so those of the command line do not matter.
 ///
@@ -29,9 +37,10 @@ pub async fn run(args: Args, _settings: Settings) -> Outcome {
     let orders = Orders {
         dir: args.dir,
         look: if std::io::stdout().is_terminal() { Look::Terminal } else { Look::Plain },
-        program: std::env::args().next().unwrap_or_else(|| "makegood".to_owned()),
-        before: std::env::var_os(DATABASE_URL)
-            .map_or_else(String::new, |_| format!("env -u {DATABASE_URL} ")),
+        program: std::env::args_os()
+            .next()
+            .map_or_else(|| "makegood".to_owned(), |program| program.to_string_lossy().into_owned()),
+        before: unset(std::env::vars_os().map(|(name, _)| name)),
     };
     let told = demo::run(&orders).await.map_err(|error| match error {
         DemoError::NotOurs { .. } | DemoError::Path { .. } => Failure::usage(error),
@@ -49,5 +58,18 @@ pub async fn run(args: Args, _settings: Settings) -> Outcome {
         Ok(Exit::Done)
     } else {
         Err(DemoError::Mismatches(told.mismatches).into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_commands_to_try_next_never_reach_the_database_that_the_environment_names() {
+        let names = |names: &[&str]| unset(names.iter().map(OsString::from));
+        assert_eq!(names(&["PATH", "MAKEGOOD_LOG"]), "");
+        let before = names(&["MAKEGOOD__DATABASE__URL", "PATH", "DATABASE_URL"]);
+        assert_eq!(before, "env -u DATABASE_URL -u MAKEGOOD__DATABASE__URL ");
     }
 }

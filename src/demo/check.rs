@@ -10,17 +10,17 @@ use sha2::{Digest, Sha256};
 use url::Url;
 
 use super::platform::{Balance, Platform, Recovery, Standing, Totals, hex};
-use super::stories::{Ending, Story};
+use super::story::{Ending, Story};
 use super::world::{Account, Charge};
-use crate::charge::ItemId;
+use crate::charge::{ItemId, Split};
 use crate::policy::Reason;
 use crate::report::Report;
 use crate::store::DbError;
 
 /// Every orphan is made good within this time of the charge (P15).
-const WINDOW: Duration = Duration::from_secs(24 * 60 * 60);
+const WINDOW: Duration = Duration::from_hours(24);
 /// A failure on record is refunded within this time of being recorded (P19).
-const ON_RECORD: Duration = Duration::from_secs(2 * 60);
+const ON_RECORD: Duration = Duration::from_mins(2);
 
 /// Everything that the database says after the day.
 #[derive(Debug)]
@@ -186,7 +186,7 @@ fn sums(wrong: &mut Vec<String>, findings: &Findings, reports: &[Report]) {
     let on_balances: i64 = findings.balances.iter().map(|balance| balance.given_back).sum();
     let in_reports: i64 = reports.iter().map(|report| report.refunded_credits).sum();
     let per_item: i64 =
-        findings.standings.values().filter_map(|standing| standing.refund).map(|split| split.total()).sum();
+        findings.standings.values().filter_map(|standing| standing.refund).map(Split::total).sum();
     for (place, sum) in [
         ("the ledger", totals.in_ledger),
         ("makegood's rows of the charges", totals.on_charges),
@@ -245,7 +245,6 @@ fn balances(wrong: &mut Vec<String>, accounts: &[Account], findings: &Findings) 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::charge::Split;
     use crate::clock::Timestamp;
 
     const CHARGED: Timestamp = Timestamp::from_micros(1_750_000_000_000_000);
@@ -259,7 +258,7 @@ mod tests {
             charged_at: CHARGED,
             failed_at: None,
             orphan: Some(("refunded".to_owned(), "server_error".to_owned())),
-            resolved_at: Some(CHARGED + Duration::from_secs(3600)),
+            resolved_at: Some(CHARGED + Duration::from_hours(1)),
             refund: Some(Split { subscription: 15, wallet: 5 }),
             status: "refunded".to_owned(),
             billable: false,

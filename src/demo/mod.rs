@@ -1,8 +1,9 @@
 //! The example platform: the main job on one day of a platform that does not exist, with nothing to install.
 //!
-//! `place` makes the directory, `world` the charges, `stories` those that went wrong and how they have to end;
-//! `platform` writes them, `night` lets a day pass with the real pipeline at work, `check` compares, `tell` prints.
-//! `simulator` is the provider that is asked. No part of a real run; it never touches anything outside its directory.
+//! `place` makes the directory, `world` the charges, `stories` those of which there is something to tell and how they
+//! have to end (`story`); `platform` writes them, `night` lets a day pass with the real pipeline at work, `check`
+//! compares, `tell` prints. `simulator` is the provider that is asked.
+//! No part of a real run: it touches nothing outside its directory, and a crash halfway means running it again.
 
 mod check;
 mod night;
@@ -10,6 +11,7 @@ mod place;
 mod platform;
 pub mod simulator;
 mod stories;
+mod story;
 mod tell;
 mod world;
 
@@ -25,6 +27,9 @@ use place::Place;
 use platform::Platform;
 use simulator::Simulator;
 pub use tell::Look;
+
+/// Where the demo lives unless told otherwise.
+pub const DEFAULT_DIR: &str = "makegood-demo";
 
 /// Why there was no demo, or not the one that was promised.
 #[derive(Debug, thiserror::Error)]
@@ -91,7 +96,7 @@ pub struct Orders {
     pub look: Look,
     /// How makegood is called here, for the commands to try next.
     pub program: String,
-    /// What must stand before these commands because the environment names another database.
+    /// What must stand before these commands because the environment would win over the demo's settings.
     pub before: String,
 }
 

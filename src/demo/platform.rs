@@ -4,6 +4,7 @@
 //! its own (`platform/*.sql`); makegood is never told. It also reads back how everything ended, for the demo to check
 //! and to tell. Only on SQLite, only for the demo: no part of a real run.
 
+use std::fmt::Write as _;
 use std::time::Duration;
 
 use serde_json::{Value as Json, json};
@@ -307,5 +308,9 @@ fn standing(row: &Row) -> Result<Standing, DbError> {
 
 /// Lower-case hexadecimal.
 pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        // Writing to a String never fails.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }

@@ -12,7 +12,7 @@ use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement, Table, Wi
 
 use super::check::{Findings, ending, item_id};
 use super::platform::{Balance, Standing, Totals};
-use super::stories::{Chapter, Ending, Story};
+use super::story::{Chapter, Ending, Story};
 use super::world::{Account, Charge};
 use crate::charge::{Bucket, ItemId, Split, WHOLE_CHARGE};
 use crate::policy::Reason;
@@ -363,6 +363,7 @@ pub fn quoted(word: &str) -> String {
 /// environment would otherwise spoil.
 pub fn next(look: Look, program: &str, before: &str, dir: &str) -> String {
     let command = format!("{before}{program} --config {dir}/makegood.toml");
+    let there = if dir == super::DEFAULT_DIR { String::new() } else { format!(" --dir {dir}") };
     format!(
         "\n{}\n\
          The whole story of one charge, and the day as a report:\n\
@@ -377,7 +378,7 @@ pub fn next(look: Look, program: &str, before: &str, dir: &str) -> String {
          \x20 {command} run --dry-run\n\
          \x20 {command} run\n\
          Everything is in {dir}: platform.db (SQLite), outputs/, providers/, makegood.toml.\n\
-         The same day once more, from the beginning: {program} demo\n",
+         The same day once more, from the beginning: {program} demo{there}\n",
         look.heading("Try next"),
     )
 }

@@ -31,7 +31,8 @@ pub fn makegood(arguments: &[&str]) -> Makegood {
     run_of(env!("CARGO_BIN_EXE_makegood"), arguments)
 }
 
-fn run_of(program: &str, arguments: &[&str]) -> Makegood {
+/// Another program, run like the binary.
+pub fn run_of(program: &str, arguments: &[&str]) -> Makegood {
     let directory = tempfile::tempdir().expect("a temporary directory can be made");
     let mut command = Command::new(program);
     command

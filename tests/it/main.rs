@@ -2,6 +2,7 @@
 //! files and real HTTP on loopback. One binary, because every further one is linked again.
 
 mod binary;
+mod commands;
 mod conformance;
 mod database;
 mod demo;

@@ -41,8 +41,8 @@ fn used(id: u32) -> Option<Used> {
 
 /// Measures one world of each size and prints a line for each, then the floor of the last.
 pub async fn print(size: Size) {
-    println!("binary {}", super::binary().display());
-    let larger = Size { charges: size.charges * 2, orphans: size.orphans * 4 };
+    println!("binary {}", super::binary());
+    let larger = Size { charges: size.charges * 2, orphans: size.orphans * 4, ..size };
     for size in [size, larger] {
         measure(size).await;
     }

@@ -258,3 +258,15 @@ pub const TROUBLED: &[Kind] = &[
     one("no items", 1, FAL, "failed", &["held items_mismatch"]).but(Twist::NoItems),
     one("no balance", 1, VEO, "failed", &["held no_balance"]).but(Twist::NoBalance),
 ];
+
+/// Many refunds for few questions, beside recoveries that must go on: for the brake.
+pub const MOSTLY_REFUNDS: &[Kind] = &[
+    one("f failed batch", 10, FAL, "failed", &[SERVER; 9]),
+    one("r failed batch", 6, REPLICATE, "failed", &[BROKEN; 9]),
+    one("v safety", 4, VEO, "safety", &[UNSAFE; 2]),
+    one("r ok", 4, REPLICATE, "ok", &[RECOVERED]),
+    one("f ok", 4, FAL, "ok", &[RECOVERED]),
+    one("v ok", 4, VEO, "ok", &[RECOVERED]),
+    one("r running", 2, REPLICATE, "running", &[RUNNING]),
+    one("unlinked", 2, VEO, "ok", &[RELINKED]).but(Twist::Unlinked),
+];

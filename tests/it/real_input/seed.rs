@@ -4,20 +4,22 @@
 
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
-use super::kinds::{Job, Kind, NOTHING, TROUBLED, Twist, WELL};
+use super::kinds::{Job, Kind, NOTHING, Twist, WELL};
 
 /// How large a world is.
 #[derive(Clone, Copy, Debug)]
 pub struct Size {
     pub charges: usize,
-    /// At least so many items become orphans, unless the charges do not reach.
+    /// At least so many items become orphans.
     pub orphans: usize,
+    /// Of which kinds the troubled charges are.
+    pub troubled: &'static [Kind],
 }
 
 impl Size {
     /// Whole rounds of all troubled kinds, so that each partner has its partner.
     fn rounds(self) -> usize {
-        self.orphans.div_ceil(TROUBLED.iter().map(|kind| kind.weight * kind.orphans()).sum())
+        self.orphans.div_ceil(self.troubled.iter().map(|kind| kind.weight * kind.orphans()).sum())
     }
 }
 
@@ -94,14 +96,15 @@ fn slot_rows(kinds: &[Kind], troubled: bool) -> Vec<String> {
 
 /// The whole world as SQL, to be run once on a migrated database.
 pub fn sql(size: Size) -> String {
-    let kinds: Vec<String> = TROUBLED
+    let kinds_of_trouble = size.troubled;
+    let kinds: Vec<String> = kinds_of_trouble
         .iter()
         .map(|kind| kind_row(kind, true))
         .chain(WELL.iter().map(|kind| kind_row(kind, false)))
         .collect();
-    let items: Vec<String> = TROUBLED.iter().chain(WELL).flat_map(item_rows).collect();
-    let slots: Vec<String> = [slot_rows(TROUBLED, true), slot_rows(WELL, false)].concat();
-    let a_round: usize = TROUBLED.iter().map(|kind| kind.weight).sum();
+    let items: Vec<String> = kinds_of_trouble.iter().chain(WELL).flat_map(item_rows).collect();
+    let slots: Vec<String> = [slot_rows(kinds_of_trouble, true), slot_rows(WELL, false)].concat();
+    let a_round: usize = kinds_of_trouble.iter().map(|kind| kind.weight).sum();
     let troubled = size.rounds() * a_round;
     assert!(troubled <= size.charges, "{size:?}: {troubled} troubled charges alone");
     include_str!("seed.sql")

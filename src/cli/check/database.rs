@@ -1,0 +1,199 @@
+//! Whether the database answers and holds what makegood needs, with the rights to work with it.
+
+use super::Findings;
+use crate::cli::parts::open_store;
+use crate::cli::words::{count, span};
+use crate::clock::Clock;
+use crate::config::{DatabaseKind, Settings};
+use crate::report::chain;
+use crate::store::{Balance, DbError, OWN_VERSION, Store};
+
+const MIGRATE: &str = "run `makegood migrate`";
+const CONTRACT: &str = "provide it as a table or a view; `makegood migrate --reference-schema` makes all of them where the \
+                        platform has none";
+/// Clocks that differ by more than this are told.
+const CLOCKS: std::time::Duration = std::time::Duration::from_secs(30);
+
+/// Opens the database. A file that is not there is not made: that is for `makegood migrate` to do.
+pub(super) async fn open(settings: &Settings, found: &mut Findings) -> Option<Store> {
+    let url = &settings.database.url;
+    let kind = match url.kind() {
+        DatabaseKind::Postgres => "PostgreSQL",
+        DatabaseKind::Sqlite => "SQLite: for trying out and simulations, not for production",
+    };
+    if url.kind() == DatabaseKind::Sqlite && !sqlite_file_is_there(url.expose()) {
+        found.fail(
+            "database",
+            format!("there is no file {url}"),
+            "check database.url; `makegood migrate` makes the file",
+        );
+        return None;
+    }
+    let opened = async {
+        let store = open_store(settings).await?;
+        let now = store.now().await?;
+        Ok::<_, DbError>((store, now))
+    };
+    match opened.await {
+        Ok((store, now)) => {
+            found.ok("database", format!("{url} answers ({kind})"));
+            let here = Clock::System.now();
+            let apart = now.since(here).max(here.since(now));
+            if apart > CLOCKS {
+                found.warn(
+                    "clock",
+                    format!("this machine's clock and the database's are {} apart", span(apart)),
+                    "the database's counts for everything that is decided; mend this machine's",
+                );
+            }
+            Some(store)
+        }
+        Err(error) => {
+            found.fail(
+                "database",
+                chain(&error),
+                "check database.url or DATABASE_URL, and whether the server is up",
+            );
+            None
+        }
+    }
+}
+
+fn sqlite_file_is_there(url: &str) -> bool {
+    let path = url.strip_prefix("sqlite:").unwrap_or(url);
+    let path = path.strip_prefix("//").unwrap_or(path);
+    let path = path.split('?').next().unwrap_or_default();
+    std::path::Path::new(&*percent_encoding::percent_decode_str(path).decode_utf8_lossy()).exists()
+}
+
+/// Looks at all that the database holds. True: passes can work with it.
+pub(super) async fn check(store: &Store, found: &mut Findings) -> bool {
+    let contract = contract(store, found).await;
+    let own = own_tables(store, found).await;
+    if contract {
+        kinds(store, found).await;
+    }
+    if contract && own {
+        rights(store, found).await;
+    }
+    contract && own
+}
+
+async fn contract(store: &Store, found: &mut Findings) -> bool {
+    let relations = store.contract().await;
+    let many = relations.len();
+    let mut bad = 0;
+    for (relation, result) in relations {
+        let Err(error) = result else { continue };
+        bad += 1;
+        let about = format!("contract: {relation}");
+        if error.is_about_missing_tables() {
+            found.fail(&about, "there is no such relation where this role looks (its search path)", CONTRACT);
+        } else {
+            let advice = format!("give `{relation}` the columns and types that migrations/reference shows");
+            found.fail(&about, chain(&error), advice);
+        }
+    }
+    if bad == 0 {
+        found.ok("contract", format!("{many} relations with the columns that are needed"));
+    }
+    bad == 0
+}
+
+async fn own_tables(store: &Store, found: &mut Findings) -> bool {
+    match store.own_version().await {
+        Ok(Some(OWN_VERSION)) => {
+            found.ok("own tables", format!("up to date (version {OWN_VERSION})"));
+            true
+        }
+        Ok(Some(newer)) if newer > OWN_VERSION => {
+            found.warn(
+                "own tables",
+                format!("version {newer}: made by a newer makegood than this one, which knows version {OWN_VERSION}"),
+                "fine while an upgrade is under way; otherwise use the newer makegood",
+            );
+            true
+        }
+        Ok(older) => {
+            let older = older.map_or_else(|| "none".to_owned(), |version| version.to_string());
+            found.fail("own tables", format!("version {older} instead of {OWN_VERSION}"), MIGRATE);
+            false
+        }
+        Err(error) if error.is_about_missing_tables() => {
+            found.fail("own tables", "they are not there", MIGRATE);
+            false
+        }
+        Err(error) => {
+            found.fail("own tables", chain(&error), MIGRATE);
+            false
+        }
+    }
+}
+
+async fn kinds(store: &Store, found: &mut Findings) {
+    let kinds = match store.relation_kinds().await {
+        Ok(kinds) => kinds,
+        Err(error) => {
+            found.warn("relations", format!("could not tell tables from views: {}", chain(&error)), "");
+            return;
+        }
+    };
+    match (kinds.charges_is_view, kinds.charges_by_time) {
+        (true, _) => found.ok(
+            "charges by time",
+            "charges is a view, which cannot be looked through: its table needs an index that begins with the time of the charge",
+        ),
+        (false, true) => found.ok("charges by time", "there is an index that begins with charged_at"),
+        (false, false) => found.warn(
+            "charges by time",
+            "no index of charges begins with charged_at: each pass reads the whole table",
+            "CREATE INDEX CONCURRENTLY charges_by_time ON charges (charged_at, id)",
+        ),
+    }
+    if !(store.is_postgres() && kinds.balances_is_view) {
+        return;
+    }
+    if !kinds.balances_has_trigger {
+        found.ok("balances", "a view that writes through to its table by itself");
+        return;
+    }
+    match store.prove_balance().await {
+        Ok(Balance::AddsUp) => found.ok("balances", "a view whose trigger adds what it is given: two writers at once lose nothing"),
+        Ok(Balance::Refuses) => found.warn(
+            "balances",
+            "a view whose trigger refuses a write that rests on an old value: such refunds are held and tried again",
+            "let the trigger add the difference to the current row",
+        ),
+        Ok(Balance::Loses) => found.fail(
+            "balances",
+            "a view whose trigger writes the new value: of two writers at once one is LOST",
+            "let the trigger add NEW.credits - OLD.credits to the current row",
+        ),
+        Ok(Balance::Empty) => found.warn(
+            "balances",
+            "a view with a trigger and without a row to try it on",
+            "check again once there is an account",
+        ),
+        Err(error) => found.fail("balances", format!("could not try the view's trigger: {}", chain(&error)), "mend the view's trigger"),
+    }
+}
+
+async fn rights(store: &Store, found: &mut Findings) {
+    match store.missing_rights().await {
+        Ok(missing) if missing.is_empty() => found.ok("rights", "enough for a pass"),
+        Ok(missing) => {
+            let list: Vec<String> =
+                missing.iter().map(|(relation, right)| format!("{right} on {relation}")).collect();
+            found.fail(
+                "rights",
+                format!(
+                    "{} missing for a pass: {}",
+                    count(missing.len() as i128, "right is", "rights are"),
+                    list.join(", ")
+                ),
+                "grant them to the role that runs passes; `explain` and `report` only read",
+            );
+        }
+        Err(error) => found.warn("rights", format!("could not be read: {}", chain(&error)), ""),
+    }
+}

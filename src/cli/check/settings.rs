@@ -1,0 +1,172 @@
+//! What can be told without the database: settings that are odd, provider files, the storage.
+
+use std::path::Path;
+use std::time::Duration;
+
+use super::Findings;
+use crate::cli::parts::load_providers;
+use crate::cli::words::{count, span};
+use crate::clock::{Clock, Timestamp};
+use crate::config::{DatabaseKind, Settings};
+use crate::provider::Providers;
+use crate::recovery::Storage;
+use crate::report::chain;
+use crate::schedule::Timetable;
+
+/// Beyond this between two passes, a failure on record waits longer than a minute or two (P19).
+const OFTEN_ENOUGH: Duration = Duration::from_secs(2 * 60);
+/// So many firings are looked at for the longest time between two.
+const FIRINGS: usize = 2000;
+
+pub(super) fn check(settings: &Settings, found: &mut Findings) {
+    if settings.recovery.allow_loopback {
+        found.warn(
+            "recovery",
+            "allow_loopback is on: an answer may have files fetched from this machine",
+            "for trying out and tests only; set recovery.allow_loopback = false",
+        );
+    }
+    let brake = &settings.brake;
+    let per_hour =
+        [brake.max_refunds_per_hour, brake.max_credits_per_hour, brake.max_refunds_per_hour_per_provider];
+    let per_day = [brake.max_refunds_per_day, brake.max_credits_per_day];
+    if per_hour.iter().chain(&per_day).all(|limit| *limit == 0) {
+        found.warn("brake", "no limit is set: nothing stops refunds that are wrong", "set limits in [brake]");
+    }
+    if settings.database.url.kind() == DatabaseKind::Postgres && settings.storage.url.scheme() == "file" {
+        found.warn(
+            "storage",
+            "outputs are stored on this machine's disk",
+            "right for a disk that the platform and all workers share; otherwise set storage.url to a bucket",
+        );
+    }
+    match settings.schedule.timetable() {
+        Ok(timetable) => {
+            let gap = longest_gap(&timetable, Clock::System.now());
+            if gap > OFTEN_ENOUGH {
+                found.warn(
+                    "schedule",
+                    format!("up to {} between two passes of the daemon", span(gap)),
+                    "a failure on record is refunded within a minute or two only with a pass every minute",
+                );
+            }
+        }
+        Err(error) => found.fail("schedule", error.to_string(), "mend schedule.cron"),
+    }
+}
+
+/// The provider files, and whether outputs are asked for before they are dropped.
+pub(super) fn providers(settings: &Settings, found: &mut Findings) -> Option<Providers> {
+    let providers = match load_providers(settings) {
+        Ok(providers) => providers,
+        Err(error) => {
+            found.fail("provider files", chain(&error), "no pass can run until the file is mended");
+            return None;
+        }
+    };
+    let names: Vec<&str> = providers.names().collect();
+    let say = format!("{}: {}", count(names.len() as i128, "provider", "providers"), names.join(", "));
+    found.ok("provider files", say);
+    let gap = settings
+        .schedule
+        .timetable()
+        .map_or(Duration::ZERO, |timetable| longest_gap(&timetable, Clock::System.now()));
+    for provider in providers.iter() {
+        let graces = provider
+            .models
+            .values()
+            .map(|model| model.grace)
+            .chain([provider.grace.unwrap_or(settings.detect.grace)]);
+        let (Some(retention), Some(grace)) = (provider.retention, graces.max()) else {
+            continue;
+        };
+        // As detection caps it.
+        let first_question = grace.min(retention / 3) + gap;
+        if first_question > retention / 2 {
+            found.warn(
+                &format!("provider {}", provider.name),
+                format!(
+                    "keeps outputs for {}, and the first question may come {} after the charge",
+                    span(retention),
+                    span(first_question)
+                ),
+                "outputs may be gone before they are asked for: shorten its grace, or run passes more often",
+            );
+        }
+    }
+    Some(providers)
+}
+
+/// Writes, reads and deletes one small object.
+pub(super) async fn storage(settings: &Settings, found: &mut Findings) {
+    let url = settings.storage.url.as_str();
+    let tried = match Storage::open(url, Path::new(".")) {
+        Ok(storage) => storage.check().await,
+        Err(error) => Err(error),
+    };
+    match tried {
+        Ok(_) => found.ok("storage", format!("an object was written to {url}, read back and deleted")),
+        Err(error) => found.fail(
+            "storage",
+            chain(&error),
+            "outputs cannot be brought home: check storage.url and the credentials in the environment",
+        ),
+    }
+}
+
+/// The longest time between two of the next firings.
+fn longest_gap(timetable: &Timetable, now: Timestamp) -> Duration {
+    let mut longest = Duration::ZERO;
+    let mut last: Option<Timestamp> = None;
+    let mut at = now;
+    for _ in 0..FIRINGS {
+        let Some(next) = timetable.next_after(at) else { break };
+        longest = longest.max(last.map_or(Duration::ZERO, |last| next.since(last)));
+        last = Some(next);
+        at = next;
+    }
+    longest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Grade;
+    use super::*;
+    use crate::config::{Flag, LoadArgs};
+
+    fn settings(flags: &[(&'static str, &str)]) -> Settings {
+        let flags = flags.iter().map(|(key, value)| Flag { name: "--x", key, value: (*value).to_owned() });
+        Settings::load(&LoadArgs { flags: flags.collect(), ..LoadArgs::default() }).unwrap()
+    }
+
+    fn told(settings: &Settings) -> String {
+        let mut found = Findings::default();
+        check(settings, &mut found);
+        assert!(providers(settings, &mut found).is_some());
+        let odd = found.0.iter().filter(|finding| finding.grade != Grade::Ok);
+        odd.map(|finding| format!("{}: {}\n", finding.about, finding.says)).collect()
+    }
+
+    #[test]
+    fn the_defaults_are_nothing_to_warn_of() {
+        assert_eq!(told(&settings(&[])), "");
+    }
+
+    #[test]
+    fn a_schedule_that_comes_too_late_is_told() {
+        let told = told(&settings(&[("schedule.cron", "0 0 */2 * * *")]));
+        assert!(told.contains("schedule: up to 2h between two passes"), "{told}");
+        assert!(
+            told.contains(
+                "provider fal: keeps outputs for 1h, and the first question may come 2h 10m after the charge"
+            ),
+            "{told}"
+        );
+    }
+
+    #[test]
+    fn outputs_on_this_machine_are_told_in_production_only() {
+        let told = told(&settings(&[("database.url", "postgres://ada:hunter2@db/credits")]));
+        assert!(told.contains("storage: outputs are stored on this machine's disk"), "{told}");
+    }
+}

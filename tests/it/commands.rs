@@ -1,0 +1,539 @@
+//! The commands that people type, run as they run them: exit codes, what is told, and that looking changes nothing.
+
+use std::path::Path;
+use std::time::Duration;
+
+use makegood::clock::Clock;
+use makegood::demo::simulator::{Simulator, write_provider_files};
+use serde_json::Value;
+use sqlx::{Connection as _, Executor as _, PgConnection, SqliteConnection};
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+use crate::binary::{Ended, Makegood, makegood};
+use crate::database::{TestDatabase, database, sqlite};
+
+/// A small platform on one database, a simulated provider, and an empty directory to work in.
+struct World {
+    database: TestDatabase,
+    /// Answers as long as the world is there.
+    _simulator: Simulator,
+    directory: TempDir,
+}
+
+impl World {
+    /// With the reference schema and five charges: two that failed, one that is done, one that still runs, one stored.
+    async fn new(database: TestDatabase) -> Self {
+        let simulator = Simulator::start("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        write_provider_files(&directory.path().join("providers"), &simulator.base_url()).unwrap();
+        let world = Self { database, _simulator: simulator, directory };
+        let migrated = world.makegood(&["migrate", "--reference-schema"]).output().await;
+        assert_eq!(migrated.code, Some(0), "{migrated:?}");
+        world.execute(&world.seed()).await;
+        world
+    }
+
+    fn is_postgres(&self) -> bool {
+        self.database.url.starts_with("postgres")
+    }
+
+    fn path(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// An instant so many minutes ago, as the database is given it.
+    fn ago(&self, minutes: u64) -> String {
+        let at = Clock::System.now() - Duration::from_mins(minutes);
+        if self.is_postgres() { format!("timestamptz '{at}'") } else { at.micros().to_string() }
+    }
+
+    fn seed(&self) -> String {
+        let mut sql = "INSERT INTO accounts VALUES ('u1', 'user');\
+                       INSERT INTO balances VALUES ('u1', 'subscription', 0), ('u1', 'wallet', 0);"
+            .to_owned();
+        for (id, job, minutes) in [
+            ("failed-1", "failed-1", 240),
+            ("failed-2", "failed-2", 250),
+            ("done", "ok-1", 120),
+            ("running", "running-1", 1500),
+            ("stored", "ok-2", 300),
+        ] {
+            let at = self.ago(minutes);
+            sql += &format!(
+                "INSERT INTO charges VALUES ('{id}', 'u1', 'p', 'n', 'replicate', 'acme/still', '{job}', {at}, 6, 4, NULL);\
+                 INSERT INTO charge_items VALUES ('{id}', 0, 10, NULL, NULL, NULL);"
+            );
+        }
+        let at = self.ago(290);
+        sql += &format!(
+            "INSERT INTO stored_outputs VALUES ('o2', 'stored', 0, 'replicate', 'ok-2', 0, 'p', 'n', 's3://b/o2', 'image/png', \
+             1, 'ab', {at}, NULL, NULL);"
+        );
+        sql
+    }
+
+    async fn execute(&self, sql: &str) {
+        let sql = sqlx::raw_sql(sqlx::AssertSqlSafe(sql.to_owned()));
+        if self.is_postgres() {
+            PgConnection::connect(&self.database.url).await.unwrap().execute(sql).await.unwrap();
+        } else {
+            SqliteConnection::connect(&self.database.url).await.unwrap().execute(sql).await.unwrap();
+        }
+    }
+
+    async fn number(&self, sql: &'static str) -> i64 {
+        if self.is_postgres() {
+            let mut connection = PgConnection::connect(&self.database.url).await.unwrap();
+            sqlx::query_scalar(sql).fetch_one(&mut connection).await.unwrap()
+        } else {
+            let mut connection = SqliteConnection::connect(&self.database.url).await.unwrap();
+            sqlx::query_scalar(sql).fetch_one(&mut connection).await.unwrap()
+        }
+    }
+
+    /// All that could have been changed.
+    async fn trace(&self) -> [i64; 4] {
+        [
+            self.number("SELECT count(*) FROM makegood_orphan_events").await,
+            self.number("SELECT count(*) FROM makegood_answers").await,
+            self.number(
+                "SELECT CAST(coalesce(sum(lease_token + questions), 0) AS bigint) FROM makegood_orphans",
+            )
+            .await,
+            self.number("SELECT CAST(sum(credits) AS bigint) FROM balances").await,
+        ]
+    }
+
+    fn makegood(&self, arguments: &[&str]) -> Makegood {
+        makegood(arguments)
+            .within(self.path())
+            .env("DATABASE_URL", &self.database.url)
+            .env("MAKEGOOD__PROVIDERS__DIR", "providers")
+            .env("MAKEGOOD__RECOVERY__ALLOW_LOOPBACK", "true")
+    }
+
+    async fn run(&self) -> Ended {
+        self.makegood(&["run"]).output().await
+    }
+
+    async fn json(&self, arguments: &[&str]) -> Value {
+        let ended = self.makegood(arguments).output().await;
+        assert_eq!(ended.code, Some(0), "{arguments:?}: {ended:?}");
+        serde_json::from_str(&ended.stdout).unwrap_or_else(|error| panic!("{error}: {ended:?}"))
+    }
+
+    async fn text(&self, arguments: &[&str]) -> String {
+        let ended = self.makegood(&[arguments, &["--output", "text"]].concat()).output().await;
+        assert_eq!(ended.code, Some(0), "{arguments:?}: {ended:?}");
+        ended.stdout
+    }
+}
+
+async fn worlds() -> [World; 2] {
+    let postgres = database().await;
+    [World::new(postgres).await, World::new(sqlite()).await]
+}
+
+#[tokio::test]
+async fn p23_a_charge_is_explained_before_and_after_a_pass_and_asking_changes_nothing() {
+    for world in worlds().await {
+        let before = world.trace().await;
+        let explained = world.json(&["explain", "failed-1", "--ask"]).await;
+        assert_eq!(explained["meaning"][0]["state"], "not looked into");
+        assert_eq!(explained["asked"]["items"][0]["evidence"]["verdict"], "failed");
+        assert_eq!(explained["asked"]["items"][0]["decision"]["action"], "refund");
+        assert_eq!(world.trace().await, before);
+        assert_eq!(world.number("SELECT count(*) FROM makegood_orphans").await, 0);
+
+        // The one that still runs was charged more than 24 hours ago: late.
+        assert_eq!(world.run().await.code, Some(3));
+        let before = world.trace().await;
+        for (target, states) in [
+            (
+                "failed-1/0",
+                ["refunded", "10 credits went back on", "6 to the subscription and 4 to the wallet"],
+            ),
+            ("done", ["recovered", "Its output was brought home on", "makegood:done/0:1"]),
+            ("running", ["open", "It is LATE", "The provider was asked 1 time"]),
+            ("stored", ["stored", "Its output o2 is stored since", "paid"]),
+        ] {
+            let page = world.text(&["explain", target]).await;
+            for says in states {
+                assert!(page.contains(says), "{target}: {says:?} is not in\n{page}");
+            }
+            let explained = world.json(&["explain", target, "--ask"]).await;
+            let asked = explained["asked"]["items"].as_array().unwrap().len();
+            assert_eq!(asked, usize::from(target == "running" || target == "stored"), "{target}");
+        }
+        assert_eq!(world.trace().await, before);
+
+        for (target, says) in [("nope", "there is no charge `nope`"), ("done/7", "no output 7; it has 0")] {
+            let ended = world.makegood(&["explain", target]).output().await;
+            assert_eq!((ended.code, ended.stdout.as_str()), (Some(1), ""), "{ended:?}");
+            assert!(ended.stderr.contains(says), "{ended:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn p24_the_report_shows_what_was_made_good_and_what_is_late() {
+    for world in worlds().await {
+        world.run().await;
+        let report = world.json(&["report"]).await;
+        let made: Vec<(&str, i64, i64)> = report["made_good"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|row| {
+                (
+                    row["kind"].as_str().unwrap(),
+                    row["items"].as_i64().unwrap(),
+                    row["wallet_credits"].as_i64().unwrap(),
+                )
+            })
+            .collect();
+        assert_eq!(made, [("recover", 1, 0), ("refund", 2, 8)]);
+        assert_eq!(report["late_total"], 1);
+        assert_eq!(report["late"][0]["charge_id"], "running");
+        assert_eq!(report["waiting"][0]["credits"], 10);
+        let nothing = world.json(&["report", "--since", "0s"]).await;
+        assert_eq!(nothing["made_good"].as_array().unwrap().len(), 0);
+        assert_eq!(nothing["late_total"], 1);
+
+        let page = world.text(&["report"]).await;
+        assert!(page.contains("LATE: 1 item is past the time promised"), "{page}");
+        assert!(page.contains("2 refunds, 1 output brought home, 0 put back"), "{page}");
+
+        let csv = world.makegood(&["report", "--since", "30d", "--output", "csv"]).output().await;
+        let mut rows: Vec<Vec<&str>> = csv.stdout.lines().map(|line| line.split(',').collect()).collect();
+        assert_eq!(rows.remove(0)[..3], ["status", "charge_id", "output_index"]);
+        rows.sort();
+        let statuses: Vec<(&str, &str)> = rows.iter().map(|row| (row[0], row[1])).collect();
+        assert_eq!(
+            statuses,
+            [("open", "running"), ("recovered", "done"), ("refunded", "failed-1"), ("refunded", "failed-2")]
+        );
+        assert_eq!(rows[0].last(), Some(&"true"));
+        assert_eq!(rows[2][10..12], ["6", "4"]);
+    }
+}
+
+#[tokio::test]
+async fn p24_the_brake_says_what_it_holds_until_a_person_releases_it() {
+    for world in worlds().await {
+        let braked = || world.makegood(&["run"]).env("MAKEGOOD__BRAKE__MAX_REFUNDS_PER_HOUR", "1");
+        assert_eq!(braked().output().await.code, Some(3));
+        let status = world.json(&["brake", "status"]).await;
+        assert_eq!(status["engaged"], true);
+        assert_eq!((&status["held"][0]["items"], &status["held"][0]["credits"]), (&1.into(), &10.into()));
+        assert_eq!(status["events"][0]["by_whom"], "makegood");
+        let page = world.text(&["brake", "status"]).await;
+        assert!(page.starts_with("THE BRAKE IS ON since "), "{page}");
+        assert!(page.contains("It holds 1 refund of 10 credits"), "{page}");
+        assert!(world.text(&["report"]).await.contains("THE BRAKE IS ON"));
+
+        let nameless = world.makegood(&["brake", "release", "--by", " ", "--reason", "x"]).output().await;
+        assert_eq!(nameless.code, Some(2), "{nameless:?}");
+        let released = world.json(&["brake", "release", "--by", "ada", "--reason", "checked"]).await;
+        assert_eq!((&released["released"], &released["freed"]), (&true.into(), &1.into()));
+        let again = world.json(&["brake", "release", "--by", "ada", "--reason", "checked"]).await;
+        assert_eq!(again["released"], false);
+        world.run().await;
+        assert_eq!(world.number("SELECT count(*) FROM makegood_refunds").await, 2);
+        let page = world.text(&["brake", "status"]).await;
+        assert!(page.starts_with("The brake is off.\n"), "{page}");
+        assert!(page.contains("released  ada       checked"), "{page}");
+    }
+}
+
+/// The grade of one thing that `check` looks at.
+fn grade<'a>(told: &'a Value, about: &str) -> Option<&'a str> {
+    let checks = told["checks"].as_array().unwrap();
+    checks.iter().find(|check| check["about"] == about).and_then(|check| check["grade"].as_str())
+}
+
+async fn check(world: &World) -> (Option<i32>, Value) {
+    let ended = world.makegood(&["check"]).output().await;
+    (ended.code, serde_json::from_str(&ended.stdout).unwrap_or_else(|error| panic!("{error}: {ended:?}")))
+}
+
+#[tokio::test]
+async fn the_doctor_finds_what_is_wrong_and_is_content_otherwise() {
+    for world in worlds().await {
+        world.run().await;
+        let (code, told) = check(&world).await;
+        assert_eq!(code, Some(0), "{told}");
+        for about in [
+            "settings",
+            "database",
+            "contract",
+            "own tables",
+            "charges by time",
+            "rights",
+            "passes",
+            "brake",
+            "storage",
+        ] {
+            let shared = about == "storage" && world.is_postgres();
+            assert_eq!(grade(&told, about), Some(if shared { "warn" } else { "ok" }), "{about}: {told}");
+        }
+        assert_eq!(grade(&told, "recovery"), Some("warn"));
+        assert_eq!(grade(&told, "orphans"), Some("warn"));
+
+        world.execute("DROP INDEX charges_by_time; ALTER TABLE accounts RENAME COLUMN kind TO sort").await;
+        let (code, told) = check(&world).await;
+        assert_eq!(code, Some(1));
+        assert_eq!(grade(&told, "contract: accounts"), Some("fail"), "{told}");
+        world.execute("ALTER TABLE accounts RENAME COLUMN sort TO kind").await;
+        assert_eq!(grade(&check(&world).await.1, "charges by time"), Some("warn"));
+    }
+}
+
+#[tokio::test]
+async fn the_doctor_does_not_make_what_is_not_there() {
+    for database in [database().await, sqlite()] {
+        let ended = makegood(&["check"]).env("DATABASE_URL", &database.url).output().await;
+        assert_eq!(ended.code, Some(1), "{ended:?}");
+        let told: Value = serde_json::from_str(&ended.stdout).unwrap();
+        if database.url.starts_with("postgres") {
+            assert_eq!(grade(&told, "own tables"), Some("fail"));
+            assert_eq!(grade(&told, "contract: charges"), Some("fail"));
+        } else {
+            assert_eq!(grade(&told, "database"), Some("fail"));
+            assert!(!Path::new(database.url.strip_prefix("sqlite://").unwrap()).exists());
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_doctor_proves_the_trigger_of_a_balances_view() {
+    let world = World::new(database().await).await;
+    world
+        .execute(
+            "ALTER TABLE balances RENAME TO purse; CREATE VIEW balances AS SELECT account_id, bucket, credits + 0 AS credits FROM purse",
+        )
+        .await;
+    let with_trigger = |body: &str| {
+        format!(
+            "CREATE OR REPLACE FUNCTION write_purse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {body} END $$;\
+             DROP TRIGGER IF EXISTS write_purse ON balances;\
+             CREATE TRIGGER write_purse INSTEAD OF UPDATE ON balances FOR EACH ROW EXECUTE FUNCTION write_purse()"
+        )
+    };
+    let key = "account_id = OLD.account_id AND bucket = OLD.bucket";
+    for (body, expected) in [
+        (
+            format!(
+                "UPDATE purse SET credits = credits + (NEW.credits - OLD.credits) WHERE {key}; RETURN NEW;"
+            ),
+            "ok",
+        ),
+        (format!("UPDATE purse SET credits = NEW.credits WHERE {key}; RETURN NEW;"), "fail"),
+        (
+            format!(
+                "UPDATE purse SET credits = NEW.credits WHERE {key} AND credits = OLD.credits; \
+                 IF FOUND THEN RETURN NEW; ELSE RETURN NULL; END IF;"
+            ),
+            "warn",
+        ),
+    ] {
+        world.execute(&with_trigger(&body)).await;
+        let (_, told) = check(&world).await;
+        assert_eq!(grade(&told, "balances"), Some(expected), "{body}: {told}");
+        assert_eq!(
+            world.number("SELECT CAST(sum(credits) AS bigint) FROM purse").await,
+            0,
+            "it was rolled back"
+        );
+    }
+}
+
+#[tokio::test]
+async fn answers_are_read_and_providers_listed_without_a_database() {
+    let directory = tempfile::tempdir().unwrap();
+    let answer = directory.path().join("answer.json");
+    std::fs::write(
+        &answer,
+        r#"{"id": "a", "status": "succeeded", "output": ["https://replicate.delivery/0.png?sig=s3cret"]}"#,
+    )
+    .unwrap();
+    let answer = answer.to_str().unwrap();
+    let ended =
+        makegood(&["provider", "test", "replicate", "--answer", answer, "--items", "2"]).output().await;
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    let told: Value = serde_json::from_str(&ended.stdout).unwrap();
+    assert_eq!(told["evidence"]["verdict"], "succeeded");
+    let fresh: Vec<&str> = told["decisions"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|each| each["fresh"]["reason"].as_str().unwrap())
+        .collect();
+    assert_eq!(fresh, ["output_available", "missing_output"]);
+    assert!(!ended.stdout.contains("s3cret"), "{ended:?}");
+
+    let text = makegood(&[
+        "provider",
+        "test",
+        "replicate",
+        "--answer",
+        answer,
+        "--status",
+        "503",
+        "--output",
+        "text",
+    ])
+    .output()
+    .await;
+    assert!(text.stdout.contains("wait unreachable (rule 13)"), "{text:?}");
+    assert!(text.stdout.contains("refund unconfirmed (rule 13)"), "{text:?}");
+
+    for arguments in [["nobody", answer], ["fal", "/no/such/file"]] {
+        let ended = makegood(&["provider", "test", arguments[0], "--answer", arguments[1]]).output().await;
+        assert_eq!(ended.code, Some(2), "{ended:?}");
+    }
+
+    let listed = makegood(&["provider", "list"]).env("FAL_KEY", "s3cret").output().await;
+    assert!(!listed.stdout.contains("s3cret"), "{listed:?}");
+    let listed: Value = serde_json::from_str(&listed.stdout).unwrap();
+    let present: Vec<(&str, bool)> = listed["providers"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|each| (each["name"].as_str().unwrap(), each["key_present"].as_bool().unwrap()))
+        .collect();
+    assert_eq!(present, [("fal", true), ("replicate", false), ("veo-gemini", false)]);
+}
+
+#[tokio::test]
+async fn the_simulated_provider_answers_until_it_is_asked_to_stop() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut run = makegood(&["simulate-provider", "--listen", "127.0.0.1:0", "--dir", "here"])
+        .within(directory.path())
+        .start();
+    run.says("What becomes of a job is spelled in its id").await;
+    let file = std::fs::read_to_string(directory.path().join("here/fal.toml")).unwrap();
+    assert!(file.contains("GET http://127.0.0.1:"), "{file}");
+    run.terminate().await;
+    let ended = run.ended().await;
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+
+    let taken = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let ended = makegood(&["simulate-provider", "--listen", &address]).output().await;
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    let help = makegood(&["simulate-provider", "--help"]).output().await;
+    assert!(help.stdout.contains("two-of-three"), "{help:?}");
+}
+
+#[tokio::test]
+async fn a_run_leaves_its_metrics_and_a_dry_run_none() {
+    for world in worlds().await {
+        let file = world.path().join("makegood.prom");
+        let with_file = |arguments: &[&str]| {
+            world.makegood(arguments).env("MAKEGOOD__METRICS__TEXTFILE", file.to_str().unwrap())
+        };
+        assert_eq!(with_file(&["run", "--dry-run"]).output().await.code, Some(0));
+        assert!(!file.exists());
+        let ended = with_file(&["run"]).output().await;
+        assert_eq!(ended.code, Some(3), "{ended:?}");
+        let metrics = std::fs::read_to_string(&file).unwrap();
+        for line in [
+            "makegood_refunds_total{provider=\"replicate\",reason=\"provider_error\"} 2\n",
+            "makegood_refunded_credits_total{bucket=\"subscription\"} 12\n",
+            "makegood_recoveries_total{provider=\"replicate\",kind=\"recover\"} 1\n",
+            "makegood_orphans{state=\"open\",provider=\"replicate\"} 1\n",
+            "makegood_orphans_past_window 1\n",
+            "makegood_resolution_seconds_count 3\n",
+            "makegood_resolution_seconds_bucket{le=\"7200\"} 0\n",
+            "makegood_resolution_seconds_bucket{le=\"14400\"} 1\n",
+            "makegood_resolution_seconds_bucket{le=\"21600\"} 3\n",
+            "makegood_provider_requests_total{provider=\"replicate\",outcome=\"answered\"} 4\n",
+            "makegood_provider_circuit_open{provider=\"replicate\"} 0\n",
+            "makegood_pass_duration_seconds_count 1\n",
+        ] {
+            assert!(metrics.contains(line), "{line} is not in\n{metrics}");
+        }
+        assert!(!metrics.contains("makegood_last_success_timestamp_seconds 0\n"), "{metrics}");
+        let reports: Vec<&str> = ended.stderr.lines().filter(|line| line.contains("\"pass done\"")).collect();
+        assert_eq!(reports.len(), 1, "{ended:?}");
+        let report: Value = serde_json::from_str(reports[0]).unwrap();
+        assert_eq!((&report["refunded"], &report["past_window"]), (&2.into(), &1.into()));
+
+        // Nobody listens there: a warning, and the pass is what it is.
+        let ended = world
+            .makegood(&["run"])
+            .env("MAKEGOOD__METRICS__PUSHGATEWAY", "http://127.0.0.1:1")
+            .output()
+            .await;
+        assert_eq!(ended.code, Some(3), "{ended:?}");
+        assert!(ended.stderr.contains("could not push the metrics to http://127.0.0.1:1"), "{ended:?}");
+    }
+}
+
+async fn get(address: &str, path: &str) -> String {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    answer
+}
+
+#[tokio::test]
+async fn the_daemon_tells_metrics_before_its_first_pass_and_makes_good_in_it() {
+    for world in worlds().await {
+        world.run().await;
+        // A port that was free a moment ago.
+        let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+        let daemon = |cron: &str| {
+            world
+                .makegood(&["schedule"])
+                .env("MAKEGOOD__METRICS__LISTEN", &address)
+                .env("MAKEGOOD__SCHEDULE__CRON", cron)
+                .start()
+        };
+        // New Year's: no pass comes meanwhile, unless the year ends just now.
+        let mut run = daemon("0 0 0 1 1 *");
+        run.says("answering /metrics").await;
+        let metrics = get(&address, "/metrics").await;
+        assert!(metrics.contains("\nmakegood_orphans_past_window 1\n"), "{metrics}");
+        assert!(metrics.contains("reason=\"provider_error\"} 2\n"), "{metrics}");
+        assert!(get(&address, "/readyz").await.starts_with("HTTP/1.1 200 "));
+        run.terminate().await;
+        let ended = run.ended().await;
+        assert_eq!(ended.code, Some(0), "{ended:?}");
+
+        let at = world.ago(60);
+        world
+            .execute(&format!(
+                "INSERT INTO charges VALUES ('later', 'u1', 'p', 'n', 'replicate', 'acme/still', 'failed-3', {at}, 6, 4, NULL);\
+                 INSERT INTO charge_items VALUES ('later', 0, 10, NULL, NULL, NULL);"
+            ))
+            .await;
+        let mut run = daemon("* * * * * *");
+        run.says("\"pass done\"").await;
+        let metrics = get(&address, "/metrics").await;
+        assert!(metrics.contains("makegood_pass_duration_seconds_count"), "{metrics}");
+        run.terminate().await;
+        let ended = run.ended().await;
+        assert_eq!(ended.code, Some(0), "{ended:?}");
+        assert_eq!(world.number("SELECT count(*) FROM makegood_refunds").await, 3);
+    }
+}
+
+#[tokio::test]
+async fn without_tables_every_command_says_what_to_do() {
+    let database = database().await;
+    for arguments in [&["run"][..], &["schedule"], &["report"], &["explain", "x"], &["brake", "status"]] {
+        let ended = makegood(arguments)
+            .env("DATABASE_URL", &database.url)
+            .env("MAKEGOOD__METRICS__LISTEN", "127.0.0.1:0")
+            .output()
+            .await;
+        assert_eq!((ended.code, ended.stdout.as_str()), (Some(1), ""), "{arguments:?}: {ended:?}");
+        assert!(ended.stderr.contains("run `makegood migrate` first"), "{arguments:?}: {ended:?}");
+    }
+}
