@@ -11,7 +11,7 @@ use std::time::Duration;
 use crate::clock::Timestamp;
 use crate::provider::Providers;
 use crate::report::{Finding, Report};
-use crate::store::{DbError, Found, Grace, Scan, Store};
+use crate::store::{DbError, Found, Grace, Over, Scan, Store};
 
 /// When every charge is looked at again.
 const LATER_LOOKS: [(&str, Duration); 2] =
@@ -89,7 +89,8 @@ impl Graces {
     }
 
     fn scan(&self, name: &'static str, after: Timestamp, until: Timestamp, now: Timestamp) -> Scan {
-        Scan { name, after, until, grace_before: now - self.default, graces: self.before(now) }
+        let over = Over::ChargedAt;
+        Scan { name, over, after, until, grace_before: now - self.default, graces: self.before(now) }
     }
 }
 
@@ -101,9 +102,6 @@ pub struct Look {
     /// Where the cursor moves to; none: this look has no cursor.
     pub cursor: Option<Timestamp>,
 }
-
-/// The name of the scan over `failed_at`.
-pub const FAILED: &str = "failed";
 
 /// What `--since` asks for.
 #[derive(Clone, Copy, Debug)]
@@ -127,7 +125,10 @@ pub fn plan(
         rules.start_at.map_or(at, |start_at| at.max(start_at))
     };
     let mut looks = vec![
-        Look { scan: graces.scan(FAILED, begin(FAILED), now, now), cursor: Some(now - rules.overlap) },
+        Look {
+            scan: Scan { over: Over::FailedAt, ..graces.scan("failed", begin("failed"), now, now) },
+            cursor: Some(now - rules.overlap),
+        },
         Look {
             scan: graces.scan("grace", begin("grace"), now - graces.smallest(), now),
             cursor: Some(now - graces.largest() - rules.overlap),
@@ -174,7 +175,7 @@ pub async fn looks(
 ) -> Result<Vec<Look>, DbError> {
     let graces = Graces::new(rules.grace, providers);
     let mut cursors = HashMap::new();
-    for name in [FAILED, "grace"].into_iter().chain(LATER_LOOKS.map(|(name, _)| name)) {
+    for name in ["failed", "grace"].into_iter().chain(LATER_LOOKS.map(|(name, _)| name)) {
         cursors.insert(name, store.cursor(name).await?);
     }
     let mut looks = plan(rules, &graces, |name| cursors.get(name).copied().flatten(), now);
@@ -224,4 +225,95 @@ async fn find_future_charges(store: &Store, now: Timestamp, report: &mut Report)
         });
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MINUTE: Duration = Duration::from_secs(60);
+    const HOUR: Duration = Duration::from_secs(3600);
+    const DAY: Duration = Duration::from_secs(24 * 3600);
+
+    fn now() -> Timestamp {
+        Timestamp::parse("2026-03-01T12:00:00Z").unwrap()
+    }
+
+    fn rules() -> Rules {
+        Rules {
+            grace: 15 * MINUTE,
+            overlap: HOUR,
+            start_at: None,
+            backlog_age: 7 * DAY,
+            chunk: 100,
+            window: DAY,
+            margin: 2 * HOUR,
+        }
+    }
+
+    fn graces() -> Graces {
+        let special = vec![
+            ("fast".to_owned(), None, 5 * MINUTE),
+            ("slow".to_owned(), Some("slow/film".to_owned()), 40 * MINUTE),
+        ];
+        Graces { default: 15 * MINUTE, special }
+    }
+
+    fn look<'a>(looks: &'a [Look], name: &str) -> &'a Look {
+        looks.iter().find(|look| look.scan.name == name).unwrap()
+    }
+
+    #[test]
+    fn p14_the_first_pass_looks_back_a_week_and_no_further_than_it_may() {
+        let looks = plan(&rules(), &graces(), |_| None, now());
+        assert_eq!(looks.len(), 4);
+        assert!(looks.iter().all(|look| look.scan.after == now() - 7 * DAY));
+
+        let start_at = now() - DAY;
+        let looks = plan(&Rules { start_at: Some(start_at), ..rules() }, &graces(), |_| None, now());
+        assert!(looks.iter().all(|look| look.scan.after == start_at));
+    }
+
+    #[test]
+    fn p14_each_cursor_stays_behind_what_could_still_change_for_it() {
+        let looks = plan(&rules(), &graces(), |_| Some(now() - 3 * HOUR), now());
+        let grace = look(&looks, "grace");
+        assert_eq!(grace.scan.after, now() - 3 * HOUR);
+        assert_eq!(grace.scan.until, now() - 5 * MINUTE, "the smallest grace");
+        assert_eq!(grace.cursor, Some(now() - 40 * MINUTE - HOUR), "the largest grace and the overlap");
+        assert_eq!(look(&looks, "six_hours").scan.until, now() - 6 * HOUR);
+        assert_eq!(look(&looks, "six_hours").cursor, Some(now() - 7 * HOUR));
+        assert_eq!(look(&looks, "twenty_hours").cursor, Some(now() - 21 * HOUR));
+    }
+
+    #[test]
+    fn p19_recorded_failures_are_looked_at_up_to_now() {
+        let looks = plan(&rules(), &graces(), |_| None, now());
+        let failed = look(&looks, "failed");
+        assert_eq!((failed.scan.over, failed.scan.until), (Over::FailedAt, now()));
+        assert_eq!(failed.cursor, Some(now() - HOUR));
+    }
+
+    #[test]
+    fn each_provider_and_model_has_its_own_grace() {
+        let looks = plan(&rules(), &graces(), |_| None, now());
+        let scan = &look(&looks, "grace").scan;
+        assert_eq!(scan.grace_before, now() - 15 * MINUTE);
+        let before: Vec<_> = scan.graces.iter().map(|grace| (grace.model.as_deref(), grace.before)).collect();
+        assert_eq!(before, [(None, now() - 5 * MINUTE), (Some("slow/film"), now() - 40 * MINUTE)]);
+    }
+
+    #[test]
+    fn since_only_counts_what_is_older_than_a_week_unless_the_backlog_is_asked_for() {
+        let month = now() - 30 * DAY;
+        let (look, counted) = plan_since(&rules(), &graces(), Since { from: month, backlog: false }, now());
+        assert_eq!(look.scan.after, now() - 7 * DAY);
+        let counted = counted.unwrap();
+        assert_eq!((counted.after, counted.until), (month, now() - 7 * DAY));
+
+        let (look, counted) = plan_since(&rules(), &graces(), Since { from: month, backlog: true }, now());
+        assert_eq!(look.scan.after, month);
+        assert!(counted.is_none());
+        assert!(look.cursor.is_none(), "looking again moves no cursor");
+    }
 }

@@ -17,6 +17,8 @@ use crate::facts::{Delivery, Facts, Record};
 mod waits;
 
 #[cfg(test)]
+mod samples;
+#[cfg(test)]
 mod table;
 #[cfg(test)]
 mod tests;
@@ -207,6 +209,19 @@ impl From<Doubt> for Reason {
     }
 }
 
+/// The head of `policy.md`; the table below it is printed by a test.
+#[cfg(test)]
+const LIMITS_DOC: &str = "\
+What is owed for one item: the first row that matches. This page is printed from `decide` by a test.
+
+- `refund_by` is 2 hours before the 24 hours end; for an orphan that was found late, 2 hours after it was found.
+- \"Asked enough\": a refund without proof needs at least 3 questions over at least 30 minutes.
+- Nothing is given back for an item that cost nothing: where it would be refunded, it is closed.
+- `[recovery] prefer = \"refund\"` turns the recovery of rule 5 into a refund.
+- A job's files without an index that are fewer than its items: what is stored already (by hash) is nobody's, the
+  others go to the items that still wait, in order; the rest of the items are `missing_output`.
+";
+
 const fn rule(rule: u8, action: Action, reason: Reason) -> Decision {
     Decision { action, reason, rule }
 }
@@ -225,15 +240,22 @@ pub fn decide(facts: &Facts, evidence: Option<&Evidence>, limits: &Limits, now: 
         // Nobody was asked although somebody should have been: that is "could not tell" and counts as no question.
         None => rule(13, Action::Wait, Reason::Unreachable),
     });
-    match decision.action {
-        Action::Refund if !balances_are_clear(&facts.record) => rule(16, Action::Hold, Reason::NoBalance),
-        Action::Refund
-        | Action::Recover(_)
-        | Action::Relink { .. }
-        | Action::Wait
-        | Action::Close
-        | Action::Hold => decision,
-    }
+    payable(facts, decision)
+}
+
+/// Rule 16 for a refund that the brake does not let through; settle asks the brake while it holds its lock.
+pub const fn braked() -> Decision {
+    rule(16, Action::Hold, Reason::Brake)
+}
+
+/// Rule 16 for a refund whose balance row went missing, or was doubled, between the decision and the posting.
+pub const fn without_balance() -> Decision {
+    rule(16, Action::Hold, Reason::NoBalance)
+}
+
+/// Rule 2 for a refund that the platform's own refunds of the charge leave no room for: a person has to look.
+pub const fn without_room() -> Decision {
+    rule(2, Action::Hold, Reason::AlreadyRefunded)
 }
 
 /// Rules 14 and 15: what is owed when the copy failed. `gone`: the provider says that the file is no more.
@@ -245,8 +267,20 @@ pub fn after_recovery(facts: &Facts, gone: bool, now: Timestamp) -> Decision {
     } else {
         rule(15, Action::Wait, Reason::RecoveryRetry)
     };
-    if decision.action == Action::Refund && !balances_are_clear(&facts.record) {
-        return rule(16, Action::Hold, Reason::NoBalance);
+    payable(facts, decision)
+}
+
+/// A refund that can be paid: nothing is given for an item that cost nothing (P12), and rule 16 holds what has no
+/// one balance to go to.
+fn payable(facts: &Facts, decision: Decision) -> Decision {
+    if decision.action != Action::Refund {
+        return decision;
+    }
+    if facts.record.item.as_ref().is_some_and(|item| item.credits == 0) {
+        return Decision { action: Action::Close, ..decision };
+    }
+    if !balances_are_clear(&facts.record) {
+        return without_balance();
     }
     decision
 }

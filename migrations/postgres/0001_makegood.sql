@@ -3,14 +3,14 @@
 --   one refund an item, never more refunded per charge and bucket than was drawn, one current resolution an item,
 --   refunds, recoveries, answers and events only ever added to.
 
--- Which job an item was bought from: its own, else the charge's.
+-- Which job an item was bought from: its own, else the charge's; an empty one is none.
 CREATE VIEW makegood_items AS
 SELECT i.charge_id,
        i.output_index,
        i.credits,
        i.failed_at,
        c.provider,
-       coalesce(i.provider_job_id, c.provider_job_id) AS provider_job_id,
+       nullif(coalesce(i.provider_job_id, c.provider_job_id), '') AS provider_job_id,
        coalesce(i.provider_output_index,
                 CASE WHEN i.provider_job_id IS NULL THEN i.output_index ELSE 0 END) AS provider_output_index,
        c.project_id,
@@ -230,6 +230,7 @@ CREATE TRIGGER never_emptied BEFORE TRUNCATE ON makegood_orphan_events FOR EACH 
 CREATE TRIGGER only_added_to BEFORE UPDATE OR DELETE ON makegood_answers FOR EACH ROW EXECUTE FUNCTION makegood_only_added_to();
 CREATE TRIGGER never_emptied BEFORE TRUNCATE ON makegood_answers FOR EACH STATEMENT EXECUTE FUNCTION makegood_only_added_to();
 CREATE TRIGGER only_added_to BEFORE UPDATE OR DELETE ON makegood_brake_events FOR EACH ROW EXECUTE FUNCTION makegood_only_added_to();
+CREATE TRIGGER never_emptied BEFORE TRUNCATE ON makegood_brake_events FOR EACH STATEMENT EXECUTE FUNCTION makegood_only_added_to();
 
 -- A resolution never changes but for being superseded, once.
 CREATE FUNCTION makegood_resolution_only_superseded() RETURNS trigger LANGUAGE plpgsql AS $$

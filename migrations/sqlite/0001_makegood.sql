@@ -5,7 +5,7 @@
 
 -- Times are whole microseconds since 1970 UTC.
 
--- Which job an item was bought from: its own, else the charge's.
+-- Which job an item was bought from: its own, else the charge's; an empty one is none.
 -- Items with the job they were bought from.
 CREATE VIEW makegood_items AS
 SELECT i.charge_id,
@@ -13,7 +13,7 @@ SELECT i.charge_id,
        i.credits,
        i.failed_at,
        c.provider,
-       coalesce(i.provider_job_id, c.provider_job_id) AS provider_job_id,
+       nullif(coalesce(i.provider_job_id, c.provider_job_id), '') AS provider_job_id,
        coalesce(i.provider_output_index,
                 CASE WHEN i.provider_job_id IS NULL THEN i.output_index ELSE 0 END) AS provider_output_index,
        c.project_id,

@@ -193,6 +193,8 @@ impl Cli {
         }
         let level = match (self.quiet, self.verbose) {
             (true, _) => Some(("--quiet", "warn")),
+            // The demo tells its stories itself.
+            (false, 0) if matches!(self.command, Command::Demo(_)) => Some(("the demo", "error")),
             (false, 0) => None,
             (false, 1) => Some(("--verbose", "debug")),
             (false, _) => Some(("--verbose", "trace")),

@@ -178,12 +178,6 @@ pub struct Brake {
     /// Refunds in any hour for any one provider.
     #[serde(deserialize_with = "limit")]
     pub max_refunds_per_hour_per_provider: u64,
-    /// Refunds as a share of the charges looked at, above 0 and at most 1 (no limit).
-    #[serde(deserialize_with = "units::share")]
-    pub max_share: f64,
-    /// The share is only judged from this many charges on.
-    #[serde(deserialize_with = "units::whole::<_, _, 1, 1_000_000_000>")]
-    pub share_from: u64,
 }
 
 /// `[metrics]`

@@ -56,7 +56,6 @@ fn the_built_in_settings_are_what_the_design_fixes() {
     assert_eq!(settings.recovery.prefer, Prefer::Recover);
     assert_eq!(settings.pass.max_duration, None);
     assert_eq!((settings.brake.max_refunds_per_hour, settings.brake.max_refunds_per_day), (1000, 10_000));
-    assert!((settings.brake.max_share - 0.5).abs() < f64::EPSILON);
     assert_eq!(settings.metrics.listen, Some("127.0.0.1:9464".parse().unwrap()));
     assert!(settings.metrics.pushgateway.is_none() && settings.metrics.textfile.is_none());
     assert_eq!(
@@ -178,16 +177,6 @@ const WRONG: &[(&str, &str)] = &[
         "`pass.max_duration` is \"0s\" (file F): a time span above zero is wanted",
     ),
     ("[pass]\nbatch = 10001", "`pass.batch` is 10001 (file F): a whole number from 1 to 10000 is wanted"),
-    ("[brake]\nmax_share = 0", "`brake.max_share` is 0 (file F): a share above 0 and at most 1.0 is wanted"),
-    (
-        "[brake]\nmax_share = 50.0",
-        "`brake.max_share` is 50.0 (file F): a share above 0 and at most 1.0 is wanted",
-    ),
-    (
-        "[brake]\nmax_share = nan",
-        "`brake.max_share` is NaN (file F): a share above 0 and at most 1.0 is wanted",
-    ),
-    ("[brake]\nmax_share = \"50%\"", "`brake.max_share` is \"50%\" (file F): a number is wanted"),
     (
         "[brake]\nmax_refunds_per_hour = -1",
         "`brake.max_refunds_per_hour` is -1 (file F): a whole number from 0",
@@ -289,7 +278,6 @@ fn the_environment_is_read_by_the_kind_of_the_key_and_strictly() {
     let settings = load_env(&[
         ("MAKEGOOD__WINDOW__MARGIN", "90m"),
         ("MAKEGOOD__DETECT__CHUNK", "100"),
-        ("MAKEGOOD__BRAKE__MAX_SHARE", "1"),
         ("MAKEGOOD__RECOVERY__ALLOW_LOOPBACK", "true"),
         ("MAKEGOOD__METRICS__JOB", "1"),
         ("MAKEGOOD__METRICS__LISTEN", ""),
@@ -297,7 +285,6 @@ fn the_environment_is_read_by_the_kind_of_the_key_and_strictly() {
     .unwrap();
     assert_eq!(settings.window.margin, Duration::from_mins(90));
     assert_eq!(settings.detect.chunk, 100);
-    assert!((settings.brake.max_share - 1.0).abs() < f64::EPSILON);
     assert!(settings.recovery.allow_loopback);
     assert_eq!(settings.metrics.job, "1");
     assert_eq!(settings.metrics.listen, None);
@@ -323,8 +310,6 @@ fn the_environment_is_read_by_the_kind_of_the_key_and_strictly() {
         ("MAKEGOOD__DETECT__CHUNK", "", "a whole number is wanted"),
         ("MAKEGOOD__DETECT__CHUNK", "1M", "a whole number is wanted"),
         ("MAKEGOOD__RECOVERY__ALLOW_LOOPBACK", "yes", "true or false is wanted"),
-        ("MAKEGOOD__BRAKE__MAX_SHARE", "half", "a number is wanted"),
-        ("MAKEGOOD__BRAKE__MAX_SHARE", "inf", "a share above 0"),
         ("MAKEGOOD__WINDOW__MARGIN", "7200", "a time span is wanted"),
         (
             "DATABASE_URL",

@@ -160,13 +160,6 @@ where
     T::try_from(number).map_err(|_| wrong())
 }
 
-/// A share: above 0, at most 1.
-pub(super) fn share<'de, D: Deserializer<'de>>(d: D) -> Result<f64, D::Error> {
-    let wrong = || D::Error::custom("a share above 0 and at most 1.0 is wanted, for instance 0.5");
-    let share = f64::deserialize(d).map_err(|_| wrong())?;
-    if share > 0.0 && share <= 1.0 { Ok(share) } else { Err(wrong()) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -91,7 +91,7 @@ impl Job {
                 match asked {
                     Asked::Answered(evidence) => {
                         verdicts.push(evidence.verdict);
-                        Some(Arc::new(evidence))
+                        Some(evidence)
                     }
                     Asked::NotAsked { retry_in } => return Done::NotAsked { cases, retry_in },
                 }
@@ -100,6 +100,8 @@ impl Job {
         let Ok(now) = pass.parts.store.now().await else {
             return Done::Stopped { cases };
         };
+        // Time is the database's: how long was asked is measured by one clock, whoever asks.
+        let evidence = evidence.map(|evidence| Arc::new(Evidence { asked_at: now, ..evidence }));
         let mut settlements = Vec::with_capacity(cases.len());
         for case in cases {
             let decision = policy::decide(&case.facts, evidence.as_deref(), &pass.parts.rules.policy, now);
@@ -184,7 +186,7 @@ impl Recovery<'_> {
             self.verdicts.push(fresh.verdict);
             let now = self.pass.parts.store.now().await?;
             let again = policy::decide(&case.facts, Some(&fresh), &self.pass.parts.rules.policy, now);
-            let fresh = Arc::new(fresh);
+            let fresh = Arc::new(Evidence { asked_at: now, ..fresh });
             match again.action {
                 Action::Recover(fresh_pick) => {
                     result = self.copy(case, Some(&fresh), fresh_pick).await;

@@ -2,14 +2,15 @@
 //!
 //! Tasks run side by side as far as the provider's manners and the number of copies allow; while a batch is settled the
 //! next answers gather, so batches grow with the load and nobody waits for a slow file. Leases of what is in flight
-//! are kept alive. When the pass is ending, what was not begun is given back.
+//! are kept alive on the side, however long a settle takes. When the pass is ending, what was not begun is given back.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::job::{Done, Job};
 use super::{Pass, Progress};
@@ -27,12 +28,58 @@ struct Lane {
     provider: String,
     progress: Progress,
     report: Report,
-    /// Claimed and not settled yet: orphan and token.
-    in_flight: HashMap<i64, i64>,
+    in_flight: Arc<InFlight>,
     /// Changed once while they were looked at.
     changed: HashSet<i64>,
+    /// Something may be due that is not claimed yet.
+    more: bool,
     tasks: JoinSet<()>,
     sender: mpsc::UnboundedSender<Done>,
+}
+
+/// Claimed and not settled yet: orphan and token.
+#[derive(Debug, Default)]
+struct InFlight(Mutex<HashMap<i64, i64>>);
+
+impl InFlight {
+    fn lock(&self) -> MutexGuard<'_, HashMap<i64, i64>> {
+        // No holder leaves it half changed.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn leases(&self) -> Vec<(i64, i64)> {
+        self.lock().iter().map(|(id, token)| (*id, *token)).collect()
+    }
+
+    /// One is done with, unless it has been claimed anew meanwhile.
+    fn landed(&self, id: i64, token: i64) {
+        let mut leases = self.lock();
+        if leases.get(&id) == Some(&token) {
+            leases.remove(&id);
+        }
+    }
+}
+
+/// Keeps the leases of what is in flight alive until it is dropped. Not by the lane itself: it may be waiting for a
+/// settle that waits for another process, and a lease that runs out meanwhile is work done twice.
+fn keep_leases(pass: &Arc<Pass>, in_flight: &Arc<InFlight>) -> AbortOnDropHandle<()> {
+    let (pass, in_flight) = (Arc::clone(pass), Arc::clone(in_flight));
+    AbortOnDropHandle::new(tokio::spawn(async move {
+        let lease = pass.parts.rules.lease;
+        loop {
+            tokio::time::sleep(lease / 3).await;
+            let leases = in_flight.leases();
+            if !leases.is_empty()
+                && let Err(error) = pass.parts.store.extend_leases(&leases, lease).await
+            {
+                // Should they run out, others take over; should the database be gone, the settle says so.
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "leases could not be kept this time"
+                );
+            }
+        }
+    }))
 }
 
 /// Runs a provider's lane to its end. The report counts what was done, also where it failed in the middle.
@@ -47,11 +94,13 @@ pub(super) async fn run(
         provider,
         progress,
         report: Report::default(),
-        in_flight: HashMap::new(),
+        in_flight: Arc::default(),
         changed: HashSet::new(),
+        more: true,
         tasks: JoinSet::new(),
         sender,
     };
+    let _keeper = keep_leases(&lane.pass, &lane.in_flight);
     let result = lane.drive(receiver).await;
     if result.is_err() {
         lane.tasks.shutdown().await;
@@ -64,24 +113,16 @@ pub(super) async fn run(
 impl Lane {
     async fn drive(&mut self, mut receiver: mpsc::UnboundedReceiver<Done>) -> Result<(), DbError> {
         let batch = self.pass.parts.rules.batch as usize;
-        let mut more = true;
-        let mut heartbeat = tokio::time::interval(self.pass.parts.rules.lease / 3);
-        heartbeat.reset();
         loop {
             // Claim ahead of what is in flight, so that the provider is never kept waiting for a settle.
-            while more && self.in_flight.len() < batch && !self.pass.is_ending() {
-                more = self.claim().await?;
+            while self.more && self.in_flight.lock().len() < batch && !self.pass.is_ending() {
+                self.more = self.claim().await?;
             }
-            if self.in_flight.is_empty() {
+            if self.in_flight.lock().is_empty() {
                 return Ok(());
             }
             let mut done = Vec::new();
             tokio::select! {
-                _ = heartbeat.tick() => {
-                    let leases: Vec<(i64, i64)> = self.in_flight.iter().map(|(id, token)| (*id, *token)).collect();
-                    self.pass.parts.store.extend_leases(&leases, self.pass.parts.rules.lease).await?;
-                    continue;
-                }
                 // The lane holds a sender itself: this ends only with something in `done`.
                 _ = receiver.recv_many(&mut done, batch) => {}
                 Some(Err(panic)) = self.tasks.join_next() => {
@@ -113,7 +154,7 @@ impl Lane {
             });
         }
         self.pass.parts.store.release(&bad, Some(now + AFTER_BAD_ROWS)).await?;
-        self.in_flight.extend(cases.iter().map(|case| (case.facts.orphan.id, case.token)));
+        self.in_flight.lock().extend(cases.iter().map(|case| (case.facts.orphan.id, case.token)));
         for job in Job::group(cases, &self.pass.parts.rules.policy, now) {
             let (pass, sender) = (Arc::clone(&self.pass), self.sender.clone());
             self.tasks.spawn(async move {
@@ -165,7 +206,7 @@ impl Lane {
     async fn settle(&mut self, settlements: Vec<Settlement>) -> Result<(), DbError> {
         let outcomes = self.pass.parts.store.settle(&settlements, &self.pass.settle).await?;
         for (settlement, outcome) in settlements.iter().zip(outcomes) {
-            self.in_flight.remove(&settlement.case.facts.orphan.id);
+            self.in_flight.landed(settlement.case.facts.orphan.id, settlement.case.token);
             let kept = self.told(settlement, outcome).await?;
             if !kept && let Some(copied) = &settlement.copied {
                 // Nobody's file now. Failing to remove it costs space, not credits.
@@ -217,6 +258,7 @@ impl Lane {
                 let due_at =
                     if again { None } else { Some(self.pass.parts.store.now().await? + AFTER_CHANGE) };
                 self.give_back(std::slice::from_ref(&settlement.case), due_at).await?;
+                self.more |= again;
                 Ok(false)
             }
             Outcome::Lost => {
@@ -250,14 +292,14 @@ impl Lane {
         due_at: Option<crate::clock::Timestamp>,
     ) -> Result<(), DbError> {
         let leases: Vec<(i64, i64)> = cases.iter().map(|case| (case.facts.orphan.id, case.token)).collect();
-        for (id, _) in &leases {
-            self.in_flight.remove(id);
+        for (id, token) in &leases {
+            self.in_flight.landed(*id, *token);
         }
         self.pass.parts.store.release(&leases, due_at).await
     }
 
     async fn give_back_all(&mut self) -> Result<(), DbError> {
-        let leases: Vec<(i64, i64)> = self.in_flight.drain().collect();
+        let leases: Vec<(i64, i64)> = self.in_flight.lock().drain().collect();
         self.pass.parts.store.release(&leases, None).await
     }
 }

@@ -10,7 +10,7 @@ use futures_util::StreamExt as _;
 use super::job::{self, Job};
 use super::{Orders, Parts};
 use crate::detect;
-use crate::policy;
+use crate::policy::{self, Action};
 use crate::provider::Asked;
 use crate::report::{Finding, Report, Standing};
 use crate::store::{Claimed, DbError, Settlement};
@@ -91,7 +91,10 @@ pub(super) async fn run(parts: &Parts, orders: &Orders) -> Result<Report, DbErro
                 look_again: now,
                 detail: None,
             };
-            if let Some(finding) = job::finding(&settlement, &decision) {
+            // As a run would: what is closed needs nobody.
+            if matches!(decision.action, Action::Hold | Action::Wait)
+                && let Some(finding) = job::finding(&settlement, &decision)
+            {
                 report.find(finding);
             }
         }

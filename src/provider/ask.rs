@@ -130,11 +130,15 @@ impl Provider {
         request: &Request,
         headers: &HeaderMap,
     ) -> Result<Received, Trouble> {
-        let broken = |error: reqwest::Error, status| Trouble {
-            doubt: Doubt::Unreachable,
-            message: self.describe(error),
-            again: true,
-            status,
+        let broken = |error: reqwest::Error, status| {
+            // Broken compression is the answer's own fault; everything else happened on the way.
+            let unreadable = error.is_decode();
+            Trouble {
+                doubt: if unreadable { Doubt::Unreadable } else { Doubt::Unreachable },
+                message: self.describe(error),
+                again: !unreadable,
+                status,
+            }
         };
         let mut response = client
             .request(request.method.clone(), request.url.clone())
@@ -171,7 +175,13 @@ impl Provider {
                 format!("no whole answer within {:?}", self.timeout)
             };
         }
-        let what = if error.is_connect() { "could not connect" } else { "the exchange broke off" };
+        let what = if error.is_connect() {
+            "could not connect"
+        } else if error.is_decode() {
+            "the answer could not be unpacked"
+        } else {
+            "the exchange broke off"
+        };
         let error = error.without_url();
         let mut causes = Vec::new();
         let mut cause = std::error::Error::source(&error);

@@ -194,6 +194,9 @@ fn encode(name: &str, value: &str, raw: bool) -> Result<String, String> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+    use proptest::test_runner::{Config, TestRunner};
+
     use super::*;
 
     fn url(template: &str, job: &str) -> Result<String, String> {
@@ -274,5 +277,30 @@ mod tests {
         {
             assert!(template.next_step(elsewhere).is_err(), "{elsewhere} was taken");
         }
+    }
+
+    #[test]
+    fn no_job_id_can_change_where_is_asked() {
+        let segment = Template::parse("GET https://host/v1/{job}/status", &["job"]).unwrap();
+        let raw = Template::parse("GET https://host/v1/{job|raw}/status", &["job"]).unwrap();
+        let tricky = prop_oneof![any::<String>(), "[./%?#\\\\ a:@]{0,12}"];
+        let mut runner =
+            TestRunner::new(Config { cases: 2000, failure_persistence: None, ..Config::default() });
+        runner
+            .run(&tricky, |job| {
+                for template in [&segment, &raw] {
+                    let Ok(request) = template.fill(&BTreeMap::from([("job", job.as_str())])) else {
+                        continue;
+                    };
+                    let path = request.url.path();
+                    let asked = path.strip_prefix("/v1/").and_then(|path| path.strip_suffix("/status"));
+                    let asked = percent_encoding::percent_decode_str(asked.unwrap()).decode_utf8().unwrap();
+                    prop_assert_eq!(asked, job.as_str());
+                    prop_assert_eq!(request.url.host_str(), Some("host"));
+                    prop_assert!(request.url.query().is_none() && request.url.fragment().is_none());
+                }
+                Ok(())
+            })
+            .unwrap();
     }
 }

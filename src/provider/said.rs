@@ -107,7 +107,9 @@ impl SaidOutput {
                     .decode(text.trim_ascii())
                     .map_err(|error| format!("an output is not base64: {error}"))?
                     .into(),
-                content_type: self.content_type,
+                content_type: self.content_type.filter(|kind| {
+                    kind.len() <= 100 && kind.chars().all(|c| c.is_ascii_graphic() || c == ' ')
+                }),
             },
             (None, None, Some(error)) => Source::Failed {
                 class: self.class.unwrap_or(FailureClass::ProviderError),

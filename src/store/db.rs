@@ -11,7 +11,7 @@ use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions, PgRow};
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow, SqliteSynchronous,
 };
-use sqlx::{Executor as _, Postgres, Row as _, Sqlite, Transaction};
+use sqlx::{AssertSqlSafe, Executor as _, Postgres, Row as _, SqlSafeStr as _, Sqlite, Transaction};
 
 use crate::clock::Timestamp;
 
@@ -150,9 +150,9 @@ impl DbError {
             Self::Column { .. } => true,
             Self::Statement { source, .. } => source.as_database_error().is_some_and(|error| {
                 let code = error.code().unwrap_or_default();
-                // SQLSTATE classes 22 (data) and 23 (constraints); SQLITE_CONSTRAINT and its kin, SQLITE_TOOBIG, SQLITE_MISMATCH.
-                code.starts_with("22") && code.len() == 5
-                    || code.starts_with("23") && code.len() == 5
+                // SQLSTATE classes 22 (data), 23 (constraints), 44 (a view's check), 54 (too long for an index), P0 (a platform's
+                // trigger says no); SQLITE_CONSTRAINT and its kin, SQLITE_TOOBIG, SQLITE_MISMATCH.
+                code.len() == 5 && ["22", "23", "44", "54", "P0"].iter().any(|class| code.starts_with(class))
                     || code.parse::<i32>().is_ok_and(|code| matches!(code & 0xff, 18..=20))
             }),
             Self::Transaction { .. } | Self::Open { .. } => false,
@@ -287,6 +287,22 @@ impl Db {
                     .into_iter()
                     .map(|row| Row { statement: statement.name, inner: Inner::Sqlite(row) })
                     .collect())
+            }
+        }
+    }
+
+    /// Has the database read a statement, without running it: every relation and column it names must be there.
+    pub async fn prepare(&self, statement: &'static Statement) -> Result<(), DbError> {
+        let failed = |source| DbError::Statement { statement: statement.name, source };
+        match self {
+            Self::Postgres(pool) => {
+                // Not by the protocol: the pool would keep it, with types of the server's choice instead of ours.
+                let text =
+                    format!("PREPARE makegood_reads AS {}\n; DEALLOCATE makegood_reads", statement.postgres);
+                pool.execute(sqlx::raw_sql(AssertSqlSafe(text))).await.map_err(failed).map(drop)
+            }
+            Self::Sqlite(pool) => {
+                pool.prepare(statement.sqlite.into_sql_str()).await.map_err(failed).map(drop)
             }
         }
     }

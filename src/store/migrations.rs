@@ -6,7 +6,7 @@
 use sqlx::migrate::{MigrateError as SqlxMigrateError, Migration, MigrationType, Migrator};
 use sqlx::{Connection as _, SqlSafeStr as _};
 
-use super::{Store, db::Db};
+use super::{DbError, Store, db::Db};
 
 /// The tables could not be made or upgraded.
 #[derive(Debug, thiserror::Error)]
@@ -24,6 +24,15 @@ pub enum MigrateError {
         /// What the database said.
         #[source]
         source: SqlxMigrateError,
+    },
+    /// The tables are there, but a relation of the platform's is not as makegood needs it.
+    #[error("makegood's own tables are there, but not all that it needs of the platform{advice}")]
+    Contract {
+        /// What to do.
+        advice: &'static str,
+        /// Which statement names what is not there.
+        #[source]
+        source: DbError,
     },
 }
 
@@ -96,7 +105,10 @@ impl Store {
         if reference_schema {
             REFERENCE.run(&self.db).await?;
         }
-        OWN.run(&self.db).await
+        OWN.run(&self.db).await?;
+        // SQLite makes views over nothing, and a column may be named by a statement alone.
+        self.prepare_all().await.map_err(|source| MigrateError::Contract { advice: OWN.advice, source })?;
+        Ok(())
     }
 }
 

@@ -6,7 +6,8 @@
 //! are `story` (one charge), `review` (what was made good and what waits) and `contract` (whether all is as needed).
 //! A crash anywhere leaves what was committed; the next pass does the rest.
 
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use crate::clock::{Clock, Timestamp};
 
@@ -28,7 +29,7 @@ pub use contract::{Balance, Kind, Kinds};
 pub use db::DbError;
 pub use migrations::{MigrateError, OWN_VERSION};
 pub use review::{MadeGood, MadeGoodItem, Waiting, WaitingItem};
-pub use scan::{Dating, Found, Grace, Preview, Scan};
+pub use scan::{Dating, Found, Grace, Over, Preview, Scan};
 pub use settle::{Outcome, SettleRules, Settlement};
 pub use story::{AnswerRow, EventRow, ItemRow, OrphanRow, OutputRow, ResolutionRow, Story};
 pub use totals::{Counter, LastPass, RESOLUTION_BUCKETS_SECONDS, Unresolved};
@@ -40,7 +41,12 @@ use db::{Db, Row, Statement, Value};
 pub struct Store {
     db: Db,
     clock: Option<Clock>,
+    /// When the database was last asked for the time, and what it said.
+    asked: Arc<Mutex<Option<(Instant, Timestamp)>>>,
 }
+
+/// For so long the database's last answer and our own stopwatch tell the time, before it is asked again.
+const TIME_IS_GOOD_FOR: Duration = Duration::from_secs(5);
 
 impl Store {
     /// Opens the database. Time is the database's on PostgreSQL and the process's on SQLite.
@@ -50,7 +56,7 @@ impl Store {
     pub async fn open(url: &str, max_connections: u32, statement_timeout: Duration) -> Result<Self, DbError> {
         let db = Db::open(url, max_connections, statement_timeout).await?;
         let clock = (!db.is_postgres()).then_some(Clock::System);
-        Ok(Self { db, clock })
+        Ok(Self { db, clock, asked: Arc::default() })
     }
 
     /// The same tables with a clock of our own: for simulations, tests and the demo.
@@ -59,18 +65,38 @@ impl Store {
         Self { clock: Some(clock), ..self }
     }
 
-    /// What time it is for all workers, to the microsecond.
+    /// What time it is for all workers, to the microsecond: the database's last answer and the time since.
     pub async fn now(&self) -> Result<Timestamp, DbError> {
         if let Some(clock) = &self.clock {
             return Ok(clock.now());
         }
+        // Poisoned by a panic in between, the pair is still a pair.
+        let asked = *self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((when, now)) = asked
+            && when.elapsed() < TIME_IS_GOOD_FOR
+        {
+            return Ok(now + when.elapsed());
+        }
         let rows = self.rows(statements::CLOCK, &[]).await?;
-        first(statements::CLOCK, &rows)?.time("now")
+        let now = first(statements::CLOCK, &rows)?.time("now")?;
+        *self.asked.lock().unwrap_or_else(PoisonError::into_inner) = Some((Instant::now(), now));
+        Ok(now)
     }
 
     /// Whether this is the production store.
     pub const fn is_postgres(&self) -> bool {
         self.db.is_postgres()
+    }
+
+    /// Has the database read every statement there is, without running any. Returns how many.
+    ///
+    /// # Errors
+    /// A relation or a column that a statement names is not there.
+    pub async fn prepare_all(&self) -> Result<usize, DbError> {
+        for statement in statements::ALL {
+            self.db.prepare(statement).await?;
+        }
+        Ok(statements::ALL.len())
     }
 
     /// Closes all connections; open transactions are rolled back.

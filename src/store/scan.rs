@@ -17,6 +17,8 @@ use crate::clock::{Timestamp, micros};
 pub struct Scan {
     /// Its name: kept with each orphan that it opens.
     pub name: &'static str,
+    /// Which time it goes by.
+    pub over: Over,
     /// Later than this.
     pub after: Timestamp,
     /// Up to and with this.
@@ -25,6 +27,15 @@ pub struct Scan {
     pub grace_before: Timestamp,
     /// Graces of providers and models.
     pub graces: Vec<Grace>,
+}
+
+/// Which time a scan goes by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Over {
+    /// When charges were made: items older than their grace.
+    ChargedAt,
+    /// When the platform recorded failures: items of any age (P19).
+    FailedAt,
 }
 
 /// What fits a provider, or one model of it.
@@ -111,6 +122,9 @@ impl Store {
     /// Looks at one stretch in chunks of `chunk` charges and opens orphans, a transaction each.
     pub async fn scan(&self, scan: &Scan, chunk: u32, dating: &Dating) -> Result<Found, DbError> {
         let mut found = Found::default();
+        if scan.over == Over::FailedAt {
+            with_retries!(hasten_failed(&mut &self.db, scan).await)?;
+        }
         let mut from = Place::begin(scan);
         while let Some(last) = self.chunk_end(&from, scan, chunk).await? {
             // Most chunks hold nothing new: look first, and open a transaction only for what was found.
@@ -157,6 +171,9 @@ impl Store {
         let mut tx = self.db.begin().await?;
         let mut found = Found::default();
         for look in looks {
+            if look.scan.over == Over::FailedAt {
+                hasten_failed(&mut tx, &look.scan).await?;
+            }
             let mut from = Place::begin(&look.scan);
             while let Some(last) = self.chunk_end(&from, &look.scan, chunk).await? {
                 let items = self.undelivered(&mut tx, &look.scan, &from, &last).await?;
@@ -177,7 +194,7 @@ impl Store {
         };
         // The whole rest. Recorded failures are few: one chunk.
         let rest = Place { at: scan.until, id: None };
-        if scan.name == crate::detect::FAILED {
+        if scan.over == Over::FailedAt {
             return Ok(Some(rest));
         }
         let offset = i64::from(chunk.max(1)) - 1;
@@ -196,7 +213,7 @@ impl Store {
         from: &Place,
         last: &Place,
     ) -> Result<Vec<ItemId>, DbError> {
-        if scan.name == crate::detect::FAILED {
+        if scan.over == Over::FailedAt {
             return item_ids(&run.rows(statements::FIND_FAILED, &[from.at.into(), last.at.into()]).await?);
         }
         let graces: Vec<Json> = scan
@@ -278,6 +295,12 @@ impl Store {
         }
         Ok(Found { opened: opened.len() as u64, reopened: reopened.len() as u64 })
     }
+}
+
+/// What was told to wait before its failure was recorded waits no longer (P19).
+async fn hasten_failed(run: &mut impl Run, scan: &Scan) -> Result<(), DbError> {
+    let values = [scan.after.into(), scan.until.into(), scan.until.into()];
+    run.rows(statements::HASTEN_FAILED, &values).await.map(drop)
 }
 
 fn item_ids(rows: &[super::Row]) -> Result<Vec<ItemId>, DbError> {

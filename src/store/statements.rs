@@ -45,6 +45,7 @@ statements! {
     DUE_ORPHANS = "due_orphans",
     DUE_PROVIDERS = "due_providers",
     FIND_FAILED = "find_failed",
+    HASTEN_FAILED = "hasten_failed",
     INSERT_BRAKE_EVENT = "insert_brake_event",
     LAST_PASS = "last_pass",
     LAST_SUCCESS = "last_success",

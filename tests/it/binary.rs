@@ -31,7 +31,8 @@ pub fn makegood(arguments: &[&str]) -> Makegood {
     run_of(env!("CARGO_BIN_EXE_makegood"), arguments)
 }
 
-fn run_of(program: &str, arguments: &[&str]) -> Makegood {
+/// Another program, run like the binary.
+pub fn run_of(program: &str, arguments: &[&str]) -> Makegood {
     let directory = tempfile::tempdir().expect("a temporary directory can be made");
     let mut command = Command::new(program);
     command
@@ -127,6 +128,16 @@ impl Run {
     /// Ends it without a word, as a lost machine does: SIGKILL.
     pub fn kill(&mut self) {
         self.child.start_kill().expect("our own child can be killed");
+    }
+
+    /// Its process id, while it runs.
+    pub fn id(&self) -> Option<u32> {
+        self.child.id()
+    }
+
+    /// Whether it has ended by itself.
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().expect("our own child can be asked").is_some()
     }
 
     /// Waits for its end.

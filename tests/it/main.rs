@@ -3,8 +3,15 @@
 
 mod binary;
 mod commands;
+mod conformance;
 mod database;
+mod demo;
 mod deploy;
 mod doctor;
+mod dry_run;
+mod leases;
 mod postgres;
+mod promises;
+mod real_input;
 mod s3;
+mod world;

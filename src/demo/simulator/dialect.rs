@@ -3,6 +3,7 @@
 //! The shapes are those of `tests/data/provider-examples`; the shipped filters read them.
 
 use base64::Engine;
+use bytes::Bytes;
 use serde_json::{Value, json};
 
 use super::fate::Fate;
@@ -14,17 +15,24 @@ pub struct Canned {
     pub status: u16,
     /// Its headers, beside `content-type: application/json`.
     pub headers: Vec<(String, String)>,
-    /// Its body.
-    pub body: String,
+    /// Its body: JSON or not, UTF-8 or not.
+    pub body: Bytes,
 }
 
 impl Canned {
-    /// A JSON answer.
-    pub fn json(status: u16, body: &Value) -> Self {
-        Self { status, headers: Vec::new(), body: body.to_string() }
+    /// An answer of any bytes.
+    pub fn new(status: u16, body: impl Into<Bytes>) -> Self {
+        Self { status, headers: Vec::new(), body: body.into() }
     }
 
-    fn with(mut self, name: &str, value: &str) -> Self {
+    /// A JSON answer.
+    pub fn json(status: u16, body: &Value) -> Self {
+        Self::new(status, body.to_string())
+    }
+
+    /// The same with one more header.
+    #[must_use]
+    pub fn with(mut self, name: &str, value: &str) -> Self {
         self.headers.push((name.to_owned(), value.to_owned()));
         self
     }
@@ -43,14 +51,8 @@ pub(super) enum Dialect {
 pub(super) fn answer(dialect: Dialect, fate: Fate, job: &str, url: impl Fn(usize) -> String) -> Canned {
     match fate {
         Fate::Status(status) => trouble(status),
-        Fate::Garbage | Fate::Hang | Fate::Huge => {
-            Canned { status: 200, headers: Vec::new(), body: "<html>not what you asked for</html>".into() }
-        }
-        Fate::Deep => Canned {
-            status: 200,
-            headers: Vec::new(),
-            body: format!("{}{}", "[".repeat(100_000), "]".repeat(100_000)),
-        },
+        Fate::Garbage | Fate::Hang | Fate::Huge => Canned::new(200, "<html>not what you asked for</html>"),
+        Fate::Deep => Canned::new(200, format!("{}{}", "[".repeat(100_000), "]".repeat(100_000))),
         Fate::Files { .. }
         | Fate::Inline
         | Fate::Empty

@@ -3,6 +3,8 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use base64::Engine;
+
 use super::*;
 use crate::clock::Clock;
 use crate::evidence::{Doubt, Evidence, FailureClass, Source, Verdict};
@@ -314,4 +316,50 @@ async fn no_more_requests_are_under_way_than_allowed() {
     let all = futures_util::future::join_all((0..12).map(|_| world.ask(&question))).await;
     assert!(all.iter().all(|evidence| evidence.verdict == Verdict::Succeeded));
     assert_eq!(most.load(Ordering::SeqCst), 3);
+}
+
+#[tokio::test]
+async fn compressed_answers_are_read_and_bounded_by_what_they_unpack_to() {
+    let unpack = |text: &str| base64::engine::general_purpose::STANDARD.decode(text).unwrap();
+    let world = world_with(|text| {
+        text.replace("name = \"replicate\"", "name = \"replicate\"\nmax_body_bytes = 100000\nretries = 0")
+    })
+    .await;
+    // {"id":"j","status":"starting","output":null}
+    let small = unpack("H4sIAAAAAAACA6tWykxRslLKUtJRKi5JLCktBnKAjKKSzLx0oFh+aUlBaYmSVV5pTk4tAMhDfxIsAAAA");
+    // A string of 300,000 spaces.
+    let large = unpack(&format!(
+        "H4sIAAAAAAACA+3BAQ0AMAgDMCvPZNwNOgje8UHadio/DwAA{}Dsks4W/1ceiTBAA=",
+        "A".repeat(384)
+    ));
+    for (job, body, verdict, message) in [
+        ("z-small", small, Verdict::Queued, None),
+        ("z-large", large, Verdict::CouldNotTell(Doubt::Unreadable), Some("body over 100000 bytes")),
+        (
+            "z-not-gzip",
+            b"{}".to_vec(),
+            Verdict::CouldNotTell(Doubt::Unreadable),
+            Some("could not be unpacked"),
+        ),
+    ] {
+        world.simulator.set_answer(job, Canned::new(200, body).with("content-encoding", "gzip"));
+        let question = Question { job_id: job.into(), ..question("replicate", "", 1) };
+        let evidence = world.ask(&question).await;
+        assert_eq!(evidence.verdict, verdict, "{job}: {:?}", evidence.message);
+        if let Some(message) = message {
+            assert!(evidence.message.as_deref().unwrap().contains(message), "{job}: {:?}", evidence.message);
+        }
+    }
+}
+
+#[tokio::test]
+async fn no_more_requests_are_begun_per_second_than_allowed() {
+    let world =
+        world_with(|text| text.replace("max_concurrency", "requests_per_second = 20\nmax_concurrency")).await;
+    let question = question("replicate", "ok", 1);
+    let began = std::time::Instant::now();
+    let all = futures_util::future::join_all((0..26).map(|_| world.ask(&question))).await;
+    assert!(all.iter().all(|evidence| evidence.verdict == Verdict::Succeeded));
+    // A second's worth at once, then one every 50 ms; only ever slower than that.
+    assert!(began.elapsed() >= Duration::from_millis(250), "{:?}", began.elapsed());
 }

@@ -3,12 +3,17 @@
 -- Every claim raises the token. SKIP LOCKED: many workers claim side by side and none waits for another.
 -- The lowest id of a job is its lead; only who locks the lead leases the job's orphans, so a job is never split.
 WITH due AS (
-    SELECT id, provider_job_id
-    FROM makegood_orphans
-    WHERE provider = $1 AND state IN ('open', 'held') AND due_at <= $2 AND (leased_until IS NULL OR leased_until <= $3)
-    ORDER BY urgent_at, id
+    SELECT o.id, o.provider_job_id
+    FROM makegood_orphans o
+    WHERE o.provider = $1 AND o.state IN ('open', 'held') AND o.due_at <= $2
+      AND (o.leased_until IS NULL OR o.leased_until <= $3)
+      -- A job that somebody is at work on is not due, so that it cannot stand in the way of others.
+      AND NOT EXISTS (SELECT 1 FROM makegood_orphans l
+                      WHERE l.provider_job_id = o.provider_job_id AND l.provider = $1
+                        AND l.state IN ('open', 'held') AND l.leased_until > $3)
+    ORDER BY o.urgent_at, o.id
     LIMIT $5
-    FOR UPDATE SKIP LOCKED
+    FOR UPDATE OF o SKIP LOCKED
 ), leads AS (
     SELECT DISTINCT coalesce((SELECT min(l.id) FROM makegood_orphans l
                               WHERE l.provider_job_id = due.provider_job_id AND l.provider = $1

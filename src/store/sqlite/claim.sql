@@ -2,10 +2,15 @@
 -- $1: provider. $2: due by this (the pass's start, so that a pass ends). $3: now. $4: leased until. $5: at most so many due ones.
 -- Every claim raises the token. SQLite has one writer at a time, so nothing needs to be locked or skipped.
 WITH due AS (
-    SELECT id, provider_job_id
-    FROM makegood_orphans
-    WHERE provider = $1 AND state IN ('open', 'held') AND due_at <= $2 AND (leased_until IS NULL OR leased_until <= $3)
-    ORDER BY urgent_at, id
+    SELECT o.id, o.provider_job_id
+    FROM makegood_orphans o
+    WHERE o.provider = $1 AND o.state IN ('open', 'held') AND o.due_at <= $2
+      AND (o.leased_until IS NULL OR o.leased_until <= $3)
+      -- A job that somebody is at work on is not due, so that it cannot stand in the way of others.
+      AND NOT EXISTS (SELECT 1 FROM makegood_orphans l
+                      WHERE l.provider_job_id = o.provider_job_id AND l.provider = $1
+                        AND l.state IN ('open', 'held') AND l.leased_until > $3)
+    ORDER BY o.urgent_at, o.id
     LIMIT $5
 ), members AS (
     SELECT id FROM due

@@ -5,7 +5,7 @@
 -- An item that has an orphan already returns no row: somebody else was faster, or see reopen_orphans.
 INSERT INTO makegood_orphans (charge_id, output_index, provider, provider_job_id, charged_at, opened_at, opened_by,
                               refund_by, window_ends_at, state, due_at, urgent_at)
-SELECT d.charge_id, d.output_index, c.provider, coalesce(i.provider_job_id, c.provider_job_id), c.charged_at,
+SELECT d.charge_id, d.output_index, c.provider, nullif(coalesce(i.provider_job_id, c.provider_job_id), ''), c.charged_at,
        $2, $3,
        max(c.charged_at + $4, $2 + $6),
        c.charged_at + $5, 'open', $2,

@@ -1,0 +1,337 @@
+//! The demo checks itself: how everything ended, compared with how it has to end.
+//!
+//! The stories' endings are written down by hand; the rest are sums that must agree wherever the same credits are
+//! counted, and files that must be on disk as recorded. A mismatch is a sentence; none is left out.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use sha2::{Digest, Sha256};
+use url::Url;
+
+use super::platform::{Balance, Platform, Recovery, Standing, Totals, hex};
+use super::story::{Ending, Story};
+use super::world::{Account, Charge};
+use crate::charge::{ItemId, Split};
+use crate::policy::Reason;
+use crate::report::Report;
+use crate::store::DbError;
+
+/// Every orphan is made good within this time of the charge (P15).
+const WINDOW: Duration = Duration::from_hours(24);
+/// A failure on record is refunded within this time of being recorded (P19).
+const ON_RECORD: Duration = Duration::from_mins(2);
+
+/// Everything that the database says after the day.
+#[derive(Debug)]
+pub struct Findings {
+    pub standings: BTreeMap<ItemId, Standing>,
+    pub balances: Vec<Balance>,
+    pub totals: Totals,
+    rules_used: Vec<i64>,
+    untold: Vec<ItemId>,
+}
+
+impl Findings {
+    /// Reads them.
+    pub async fn read(platform: &Platform) -> Result<Self, DbError> {
+        let standings = platform.standings().await?;
+        Ok(Self {
+            standings: standings.into_iter().map(|each| (each.item.clone(), each)).collect(),
+            balances: platform.balances().await?,
+            totals: platform.totals().await?,
+            rules_used: platform.rules_used().await?,
+            untold: platform.untold().await?,
+        })
+    }
+}
+
+/// How an item ended; none: in a way that no story knows.
+pub fn ending(standing: &Standing) -> Option<Ending> {
+    let Some((state, reason)) = &standing.orphan else { return Some(Ending::LeftAlone) };
+    let reason = Reason::ALL.iter().copied().find(|known| known.as_str() == reason)?;
+    Some(match (state.as_str(), standing.refund) {
+        ("refunded", Some(split)) => Ending::Refunded(reason, split),
+        ("recovered", None) if reason == Reason::OutputAvailable => Ending::Recovered,
+        ("relinked", None) if reason == Reason::Misattributed => Ending::PutBack,
+        ("closed", None) => Ending::Closed(reason),
+        ("held", None) => Ending::Held(reason),
+        ("open", None) => Ending::Waiting(reason),
+        (_, Some(_) | None) => return None,
+    })
+}
+
+/// What is not as it has to be.
+pub fn mismatches(
+    stories: &[Story],
+    ordinary: &[Charge],
+    accounts: &[Account],
+    findings: &Findings,
+    reports: &[Report],
+) -> Vec<String> {
+    let mut wrong = Vec::new();
+    endings(&mut wrong, stories, ordinary, findings);
+    for standing in findings.standings.values() {
+        one_item(&mut wrong, standing);
+    }
+    sums(&mut wrong, findings, reports);
+    usage(&mut wrong, stories, findings);
+    balances(&mut wrong, accounts, findings);
+    if findings.rules_used != (1..=16).collect::<Vec<_>>() {
+        wrong.push(format!("not all 16 rules were needed: only {:?}", findings.rules_used));
+    }
+    for item in &findings.untold {
+        wrong
+            .push(format!("P21 {item}: its billing activity does not show all three steps with their times"));
+    }
+    wrong
+}
+
+fn endings(wrong: &mut Vec<String>, stories: &[Story], ordinary: &[Charge], findings: &Findings) {
+    let mut expected: BTreeMap<ItemId, (&str, Ending)> = BTreeMap::new();
+    let of_stories =
+        stories.iter().flat_map(|story| story.charges.iter().map(|charge| (story.promise, charge)));
+    for (promise, charge) in of_stories.chain(ordinary.iter().map(|charge| ("ordinary", charge))) {
+        for nth in 0..charge.items.len() {
+            expected.insert(item_id(&charge.id, nth), (promise, Ending::LeftAlone));
+        }
+    }
+    for story in stories {
+        for (charge, index, ending) in &story.endings {
+            let item = ItemId { charge_id: (*charge).to_owned(), output_index: *index };
+            expected.insert(item, (story.promise, *ending));
+        }
+    }
+    for (item, (promise, expected)) in &expected {
+        match findings.standings.get(item).map(|standing| (ending(standing), standing)) {
+            Some((Some(ended), _)) if ended == *expected => {}
+            Some((Some(ended), _)) => {
+                wrong.push(format!("{promise} {item}: should have ended {expected}, and ended {ended}"));
+            }
+            Some((None, standing)) => wrong.push(format!(
+                "{promise} {item}: should have ended {expected}, and stands at {:?}",
+                standing.orphan
+            )),
+            None => wrong.push(format!("{promise} {item}: should have ended {expected}, and is not there")),
+        }
+    }
+    for item in findings.standings.keys().filter(|item| !expected.contains_key(item)) {
+        wrong.push(format!("{item}: nobody knows of it"));
+    }
+}
+
+/// The id of one item of a charge.
+pub fn item_id(charge: &str, nth: usize) -> ItemId {
+    ItemId { charge_id: charge.to_owned(), output_index: i64::try_from(nth).unwrap_or(i64::MAX) }
+}
+
+fn one_item(wrong: &mut Vec<String>, standing: &Standing) {
+    let item = &standing.item;
+    let made_good = standing.refund.is_some() || standing.recovery.is_some();
+    if let Some(at) = standing.resolved_at {
+        if at.since(standing.charged_at) > WINDOW {
+            wrong.push(format!("P15 {item}: resolved later than 24 hours after the charge"));
+        }
+        if standing.failed_at.is_some_and(|failed_at| at.since(failed_at) > ON_RECORD) {
+            wrong.push(format!("P19 {item}: refunded later than two minutes after its failure was recorded"));
+        }
+    }
+    if let Some(split) = standing.refund {
+        if standing.billable || standing.status != "refunded" {
+            wrong.push(format!("P04 {item}: it is refunded, and still counts as billable usage"));
+        }
+        if split.total() != standing.credits {
+            wrong.push(format!(
+                "P03 {item}: it cost {}, and {} were given back",
+                standing.credits,
+                split.total()
+            ));
+        }
+    }
+    if let Some(recovery) = &standing.recovery {
+        if standing.status != "delivered" || !standing.billable {
+            wrong.push(format!("P16 {item}: its output is not where it belongs"));
+        }
+        if recovery.kind == "recover"
+            && let Err(why) = on_disk(recovery)
+        {
+            wrong.push(format!("P16 {item}: {why}"));
+        }
+    }
+    let resolved = standing.resolved_at.is_some();
+    let closed = standing.orphan.as_ref().is_some_and(|(state, _)| state == "closed");
+    if resolved && !made_good && !closed {
+        wrong.push(format!("{item}: resolved, with neither a refund nor an output"));
+    }
+}
+
+/// Whether a recovered file is there as recorded.
+fn on_disk(recovery: &Recovery) -> Result<(), String> {
+    let uri = recovery.uri.as_deref().unwrap_or_default();
+    let path = Url::parse(uri).ok().and_then(|url| url.to_file_path().ok());
+    let path = path.ok_or_else(|| format!("the recorded address {uri:?} is not that of a file"))?;
+    let bytes =
+        std::fs::read(&path).map_err(|error| format!("{} cannot be read: {error}", path.display()))?;
+    if recovery.sha256.as_deref() == Some(hex(&Sha256::digest(&bytes)).as_str())
+        && recovery.size_bytes == i64::try_from(bytes.len()).ok()
+    {
+        Ok(())
+    } else {
+        Err(format!("{} is not what was recorded", path.display()))
+    }
+}
+
+fn sums(wrong: &mut Vec<String>, findings: &Findings, reports: &[Report]) {
+    let totals = &findings.totals;
+    let on_balances: i64 = findings.balances.iter().map(|balance| balance.given_back).sum();
+    let in_reports: i64 = reports.iter().map(|report| report.refunded_credits).sum();
+    let per_item: i64 =
+        findings.standings.values().filter_map(|standing| standing.refund).map(Split::total).sum();
+    for (place, sum) in [
+        ("the ledger", totals.in_ledger),
+        ("makegood's rows of the charges", totals.on_charges),
+        ("the billing activity", totals.in_activity),
+        ("the ledger entries of the balances", on_balances),
+        ("the reports of the passes", in_reports),
+        ("the stories", per_item),
+    ] {
+        if sum != totals.refunded {
+            wrong.push(format!("{} credits were refunded, and {place} say {sum}", totals.refunded));
+        }
+    }
+}
+
+/// What counts as billable usage: everything ordered but what was refunded, by whomever (P04).
+fn usage(wrong: &mut Vec<String>, stories: &[Story], findings: &Findings) {
+    let by_platform = |charge: &Charge| -> i64 {
+        let named =
+            |nth: usize| charge.refunds.iter().any(|refund| refund.item.is_none_or(|item| item == nth));
+        charge.items.iter().enumerate().filter(|(nth, _)| named(*nth)).map(|(_, item)| item.credits).sum()
+    };
+    let by_platform: i64 = stories.iter().flat_map(|story| &story.charges).map(by_platform).sum();
+    let totals = &findings.totals;
+    let should_be = totals.ordered - totals.refunded - by_platform;
+    if totals.billable != should_be {
+        wrong.push(format!("P04: {} credits of usage are billable instead of {should_be}", totals.billable));
+    }
+}
+
+/// Every balance is what it began with and what the ledger says since.
+fn balances(wrong: &mut Vec<String>, accounts: &[Account], findings: &Findings) {
+    let opening: BTreeMap<(&str, &str), i64> = accounts
+        .iter()
+        .flat_map(|account| {
+            account
+                .balances
+                .iter()
+                .map(|(bucket, credits)| ((account.id.as_str(), bucket.as_str()), *credits))
+        })
+        .collect();
+    for balance in &findings.balances {
+        let began = opening.get(&(balance.account.as_str(), balance.bucket.as_str())).copied();
+        let should_be = began.map(|began| began + balance.posted);
+        if should_be != Some(balance.credits) {
+            wrong.push(format!(
+                "{}'s {} is {}, and the ledger says {should_be:?}",
+                balance.account, balance.bucket, balance.credits
+            ));
+        }
+    }
+    if findings.balances.len() != opening.len() {
+        wrong.push(format!("there were {} balances and are {}", opening.len(), findings.balances.len()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Timestamp;
+
+    const CHARGED: Timestamp = Timestamp::from_micros(1_750_000_000_000_000);
+
+    /// Refunded an hour after the charge, and as it has to be.
+    fn refunded() -> Standing {
+        Standing {
+            item: item_id("ch", 0),
+            credits: 20,
+            account: "ada".to_owned(),
+            charged_at: CHARGED,
+            failed_at: None,
+            orphan: Some(("refunded".to_owned(), "server_error".to_owned())),
+            resolved_at: Some(CHARGED + Duration::from_hours(1)),
+            refund: Some(Split { subscription: 15, wallet: 5 }),
+            status: "refunded".to_owned(),
+            billable: false,
+            recovery: None,
+            message: None,
+        }
+    }
+
+    fn recovered(uri: &str) -> Standing {
+        Standing {
+            orphan: Some(("recovered".to_owned(), "output_available".to_owned())),
+            refund: None,
+            status: "delivered".to_owned(),
+            billable: true,
+            recovery: Some(Recovery {
+                kind: "recover".to_owned(),
+                uri: Some(uri.to_owned()),
+                sha256: Some(hex(&Sha256::digest("a file"))),
+                content_type: None,
+                size_bytes: Some(6),
+                from_charge: None,
+            }),
+            ..refunded()
+        }
+    }
+
+    fn wrong(standing: &Standing) -> Vec<String> {
+        let mut wrong = Vec::new();
+        one_item(&mut wrong, standing);
+        wrong
+    }
+
+    #[test]
+    fn an_ending_is_read_as_the_stories_spell_it_or_not_at_all() {
+        let split = Split { subscription: 15, wallet: 5 };
+        assert_eq!(ending(&refunded()), Some(Ending::Refunded(Reason::ServerError, split)));
+        assert_eq!(ending(&recovered("")), Some(Ending::Recovered));
+        assert_eq!(ending(&Standing { orphan: None, ..refunded() }), Some(Ending::LeftAlone));
+        let odd = |state: &str, reason: &str| Some((state.to_owned(), reason.to_owned()));
+        assert_eq!(ending(&Standing { refund: None, ..refunded() }), None, "refunded without a refund");
+        assert_eq!(
+            ending(&Standing { orphan: odd("closed", "delivered"), ..refunded() }),
+            None,
+            "a refund too many"
+        );
+        assert_eq!(ending(&Standing { orphan: odd("refunded", "moonphase"), ..refunded() }), None);
+    }
+
+    #[test]
+    fn each_broken_promise_of_an_item_is_told() {
+        assert_eq!(wrong(&refunded()), [""; 0]);
+        let late = Some(CHARGED + Duration::from_secs(86_401));
+        for (standing, promise) in [
+            (Standing { billable: true, ..refunded() }, "P04"),
+            (Standing { credits: 21, ..refunded() }, "P03"),
+            (Standing { resolved_at: late, ..refunded() }, "P15"),
+            (Standing { failed_at: Some(CHARGED), ..refunded() }, "P19"),
+        ] {
+            let wrong = wrong(&standing);
+            assert!(wrong.len() == 1 && wrong[0].starts_with(promise), "{promise}: {wrong:?}");
+        }
+    }
+
+    #[test]
+    fn a_recovered_file_is_looked_at_on_disk() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("0");
+        let uri = Url::from_file_path(&path).unwrap().to_string();
+        assert!(wrong(&recovered(&uri))[0].contains("cannot be read"));
+        std::fs::write(&path, "a fool").unwrap();
+        assert!(wrong(&recovered(&uri))[0].contains("not what was recorded"));
+        std::fs::write(&path, "a file").unwrap();
+        assert_eq!(wrong(&recovered(&uri)), [""; 0]);
+        assert!(wrong(&recovered("s3://elsewhere/0"))[0].contains("not that of a file"));
+    }
+}

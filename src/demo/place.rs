@@ -1,0 +1,199 @@
+//! The demo's directory: made, and made again, but never anybody else's.
+//!
+//! A marker file says that a directory is the demo's. Without it, a directory that holds anything is refused; with
+//! it, what the demo itself makes is replaced and everything else in there is left alone.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde_json::json;
+use url::Url;
+
+use super::DemoError;
+use super::simulator;
+
+/// Says that a directory is the demo's.
+const MARKER: &str = ".makegood-demo";
+/// What the demo makes, beside the marker.
+const FILES: [&str; 5] =
+    ["makegood.toml", "answer.json", "platform.db", "platform.db-wal", "platform.db-shm"];
+const FOLDERS: [&str; 2] = ["outputs", "providers"];
+
+/// Where `makegood simulate-provider` listens unless told otherwise.
+const LATER_PROVIDER: &str = "http://127.0.0.1:9465";
+
+/// A provider that is down: nobody listens on that port. The breaker's pause is real time and the demo's day is
+/// simulated, so it is kept out of the way.
+const CIRRUS: &str = r#"# A provider that is down: nobody listens there.
+
+[provider]
+name = "cirrus"
+retries = 0
+circuit_opens_after = 1000000
+output_hosts = []
+
+[ask]
+request = "GET http://127.0.0.1:1/jobs/{job}"
+read = '{verdict: "unreadable", message: "nobody should have answered"}'
+"#;
+
+/// The demo's directory, empty but for its marker.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// As the user wrote it, for the commands to try next.
+    pub named: PathBuf,
+    root: PathBuf,
+}
+
+impl Place {
+    /// Makes the directory, or clears what an earlier demo made in it.
+    ///
+    /// # Errors
+    /// It is somebody else's, or cannot be written.
+    pub fn prepare(dir: &Path) -> Result<Self, DemoError> {
+        let failed = |path: &Path| {
+            let path = path.to_owned();
+            move |source| DemoError::Files { path, source }
+        };
+        std::fs::create_dir_all(dir).map_err(failed(dir))?;
+        let root = dir.canonicalize().map_err(failed(dir))?;
+        let marker = root.join(MARKER);
+        if !marker.exists() {
+            let mut entries = std::fs::read_dir(&root).map_err(failed(&root))?;
+            if entries.next().is_some() {
+                return Err(DemoError::NotOurs { dir: dir.to_owned() });
+            }
+            let text =
+                "`makegood demo` made this directory, and replaces what it made when it is run again.\n";
+            std::fs::write(&marker, text).map_err(failed(&marker))?;
+        }
+        for name in FILES {
+            let path = root.join(name);
+            gone(std::fs::remove_file(&path)).map_err(failed(&path))?;
+        }
+        for name in FOLDERS {
+            let path = root.join(name);
+            gone(std::fs::remove_dir_all(&path)).map_err(failed(&path))?;
+        }
+        Ok(Self { named: dir.to_owned(), root })
+    }
+
+    /// The settings' file.
+    pub fn config(&self) -> PathBuf {
+        self.root.join("makegood.toml")
+    }
+
+    /// The database's address.
+    pub fn database_url(&self) -> Result<String, DemoError> {
+        Ok(format!("sqlite://{}", self.url("platform.db")?.path()))
+    }
+
+    fn url(&self, name: &str) -> Result<Url, DemoError> {
+        Url::from_file_path(self.root.join(name)).map_err(|()| DemoError::Path { dir: self.named.clone() })
+    }
+
+    /// Writes the settings: the demo's database, provider files and storage, all else as built in.
+    pub fn write_config(&self) -> Result<(), DemoError> {
+        let providers = self.root.join("providers");
+        let providers = providers.to_str().ok_or_else(|| DemoError::Path { dir: self.named.clone() })?;
+        // A JSON string is a TOML string too.
+        let text = format!(
+            "# The example platform of `makegood demo`. Everything that is not here is as built in.\n\n\
+             [database]\nurl = {}\n\n\
+             [providers]\n# Turned towards `makegood simulate-provider`, on this machine.\ndir = {}\n\n\
+             [storage]\nurl = {}\n\n\
+             [recovery]\n# Only because the simulated provider's files come from this machine. Never in production.\n\
+             allow_loopback = true\n",
+            json!(self.database_url()?),
+            json!(providers),
+            json!(self.url("outputs")?.as_str()),
+        );
+        self.write("makegood.toml", &text)
+    }
+
+    /// Writes the provider files, turned towards the simulated provider at `base_url`.
+    pub fn write_providers(&self, base_url: &str) -> Result<(), DemoError> {
+        let dir = self.root.join("providers");
+        simulator::write_provider_files(&dir, base_url)
+            .map_err(|source| DemoError::Files { path: dir.clone(), source })?;
+        self.write("providers/cirrus.toml", CIRRUS)
+    }
+
+    /// Leaves what the next commands work with: provider files for `makegood simulate-provider`, and an answer.
+    pub fn leave_behind(&self) -> Result<(), DemoError> {
+        self.write_providers(LATER_PROVIDER)?;
+        let answer = json!({
+            "id": "failed-p03-two-balances", "model": "lumen/still-life", "status": "failed", "output": null,
+            "error": "CUDA out of memory", "data_removed": false, "logs": "", "source": "api",
+        });
+        self.write("answer.json", &format!("{answer:#}\n"))
+    }
+
+    fn write(&self, name: &str, text: &str) -> Result<(), DemoError> {
+        let path = self.root.join(name);
+        std::fs::write(&path, text).map_err(|source| DemoError::Files { path, source })
+    }
+}
+
+/// What was not there is as gone as what was removed.
+fn gone(removed: io::Result<()>) -> io::Result<()> {
+    match removed {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn somebody_elses_directory_is_refused_and_left_as_it_was() {
+        let home = tempfile::tempdir().unwrap();
+        let theirs = home.path().join("outputs");
+        std::fs::create_dir(&theirs).unwrap();
+        std::fs::write(theirs.join("thesis.txt"), "years of work").unwrap();
+
+        let refused = Place::prepare(home.path()).unwrap_err();
+
+        assert!(matches!(refused, DemoError::NotOurs { .. }), "{refused:?}");
+        assert_eq!(std::fs::read_to_string(theirs.join("thesis.txt")).unwrap(), "years of work");
+        assert!(!home.path().join(MARKER).exists());
+    }
+
+    #[test]
+    fn our_own_is_made_anew_and_what_is_not_ours_in_it_stays() {
+        let home = tempfile::tempdir().unwrap();
+        let dir = home.path().join("a demo, 100 % mine?#");
+        let place = Place::prepare(&dir).unwrap();
+        place.write_config().unwrap();
+        place.write_providers("http://127.0.0.1:1").unwrap();
+        std::fs::write(dir.join("notes.txt"), "mine").unwrap();
+
+        Place::prepare(&dir).unwrap();
+
+        let mut left: Vec<_> =
+            std::fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        left.sort();
+        assert_eq!(left, [MARKER, "notes.txt"]);
+    }
+
+    #[test]
+    fn the_settings_left_behind_are_understood_and_name_the_directory() {
+        let home = tempfile::tempdir().unwrap();
+        let dir = home.path().join("a demo, 100 % mine?#");
+        let place = Place::prepare(&dir).unwrap();
+        place.write_config().unwrap();
+        place.leave_behind().unwrap();
+
+        let args = crate::config::LoadArgs { file: Some(place.config()), ..Default::default() };
+        let settings = crate::config::Settings::load(&args).unwrap();
+
+        assert_eq!(settings.storage.url.to_file_path().unwrap(), dir.canonicalize().unwrap().join("outputs"));
+        let providers = settings.providers.dir.unwrap();
+        let providers =
+            crate::provider::Providers::load(Some(&providers), crate::clock::Clock::default()).unwrap();
+        assert!(providers.get("cirrus").is_some_and(|cirrus| cirrus.limits.retries == 0));
+        assert!(settings.recovery.allow_loopback);
+    }
+}

@@ -1,0 +1,99 @@
+//! Facts and answers for the tests: an ordinary orphan, to be changed where a test differs from it.
+
+use std::time::Duration;
+
+use super::{Decision, Limits, after_recovery, decide};
+use crate::charge::{Charge, Item, ItemId, JobKey, Split};
+use crate::clock::Timestamp;
+use crate::evidence::{Doubt, Evidence, FailureClass, Offer, Source, Verdict};
+use crate::facts::{BalanceRows, Delivery, Facts, ItemsSum, Orphan, Record, RefundedElsewhere, Share};
+
+pub const HOUR: Duration = Duration::from_secs(3600);
+pub const LIMITS: Limits = Limits { unknown_job_grace: HOUR, prefer_refund: false };
+
+pub fn charged_at() -> Timestamp {
+    Timestamp::parse("2026-03-01T00:00:00Z").unwrap()
+}
+
+/// One item of ten credits from the wallet, bought from a job, found 15 minutes after the charge, not asked yet.
+pub fn facts() -> Facts {
+    let id = ItemId { charge_id: "c1".to_owned(), output_index: 0 };
+    let job = JobKey { provider: "acme".to_owned(), job_id: "j1".to_owned(), output_index: 0 };
+    Facts {
+        record: Record {
+            charge: Charge {
+                id: "c1".to_owned(),
+                account_id: "ada".to_owned(),
+                project_id: "p".to_owned(),
+                node_id: "n".to_owned(),
+                provider: "acme".to_owned(),
+                model: "acme/still".to_owned(),
+                charged_at: charged_at(),
+                drawn: Split { subscription: 0, wallet: 10 },
+                cancelled_at: None,
+            },
+            item: Some(Item { id: id.clone(), credits: 10, job: Some(job), failed_at: None }),
+            items: ItemsSum { count: 1, credits: 10, negative: false },
+            delivery: Delivery::Missing,
+            refunded_elsewhere: RefundedElsewhere::default(),
+            rival: false,
+            balance_rows: BalanceRows { subscription: 1, wallet: 1 },
+        },
+        share: Share { items: 1, rank: 0, open_rank: 0, stored: Vec::new() },
+        orphan: Orphan {
+            id: 7,
+            item: id,
+            opened_at: charged_at() + HOUR / 4,
+            refund_by: charged_at() + 22 * HOUR,
+            questions: 0,
+            first_asked_at: None,
+            waits: 0,
+            held: None,
+        },
+    }
+}
+
+/// The same, asked often and long enough for the benefit of the doubt to end with its time.
+pub fn asked_enough() -> Facts {
+    let mut facts = facts();
+    facts.orphan.questions = 2;
+    facts.orphan.first_asked_at = Some(charged_at() + HOUR);
+    facts
+}
+
+pub fn evidence(verdict: Verdict) -> Evidence {
+    let mut evidence = Evidence::could_not_tell(Doubt::Unreachable, "", charged_at());
+    evidence.verdict = verdict;
+    evidence
+}
+
+pub fn failed(class: FailureClass) -> Evidence {
+    let mut evidence = evidence(Verdict::Failed);
+    evidence.class = Some(class);
+    evidence
+}
+
+pub fn file(index: Option<i64>) -> Offer {
+    let source = Source::Url { url: "https://files.acme.example/x.png".to_owned(), auth: false };
+    Offer { index, source, expires_at: None }
+}
+
+pub fn offering(verdict: Verdict, outputs: Vec<Offer>) -> Evidence {
+    let mut evidence = evidence(verdict);
+    evidence.outputs = outputs;
+    evidence
+}
+
+/// Everything that decides, named for the tests.
+pub fn decided(facts: &Facts, evidence: &Evidence, hours: u32) -> Decision {
+    decide(facts, Some(evidence), &LIMITS, charged_at() + hours * HOUR)
+}
+
+pub fn copy_failed(facts: &Facts, gone: bool, hours: u32) -> Decision {
+    after_recovery(facts, gone, charged_at() + hours * HOUR)
+}
+
+/// `refund server_error`, as the table spells it.
+pub fn spelled(decision: &Decision) -> String {
+    format!("{} {}", decision.action.as_str(), decision.reason)
+}

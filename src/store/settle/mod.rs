@@ -1,0 +1,297 @@
+//! The one transaction that moves money.
+//!
+//! For a batch of decisions, in this order: lock the brake (if anything is to be refunded), lock makegood's rows of
+//! the charges, lock the orphans; prove that each lease is still ours and that what the platform has on record is
+//! still what was decided upon; then write refunds, ledger entries, balances, relinked and recovered outputs, events
+//! and the orphans' new state. All of it or nothing. The locks are always taken in this order and by key, so that
+//! two processes never wait for each other in a ring.
+//!
+//! It never decides whether something is owed: see `policy`. It may only make less of a decision: hold a refund for
+//! the brake, or give a case back because the world changed. Exactly once rests on unique keys: one current
+//! resolution an item, one refund an item, ledger ids made of item and bucket.
+//! Crash before commit: nothing happened. Crash after: the next claim finds the orphans resolved.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Value as Json, json};
+
+use super::claim::Case;
+use super::db::{DbError, Tx};
+use super::scan::Dating;
+use super::{Store, statements, with_retries};
+use crate::brake;
+use crate::charge::{Bucket, Split};
+use crate::clock::Timestamp;
+use crate::evidence::Evidence;
+use crate::policy::{self, Action, Decision, Pick};
+use crate::recovery::Copied;
+
+mod writes;
+
+use writes::Written;
+
+/// A decision about one claimed orphan, carried out as far as it needs no transaction.
+#[derive(Clone, Debug)]
+pub struct Settlement {
+    /// The orphan and what was known when it was decided.
+    pub case: Case,
+    /// What is to be done.
+    pub decision: Decision,
+    /// The provider's word, where it was asked.
+    pub evidence: Option<Arc<Evidence>>,
+    /// The file that was brought home, for a recovery.
+    pub copied: Option<Copied>,
+    /// When to look again, where the case stays open or held.
+    pub look_again: Timestamp,
+    /// What else a person should know: why a copy failed, for instance.
+    pub detail: Option<String>,
+}
+
+/// What became of a settlement.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Done; the decision as it was carried out (a refund may have become a hold).
+    Settled(Decision),
+    /// The world changed since it was decided upon: decide again.
+    Changed,
+    /// The lease is somebody else's by now.
+    Lost,
+    /// The database refused its rows: nothing was written for it, a person has to look.
+    Refused(String),
+}
+
+/// What settles besides the decisions.
+#[derive(Clone, Debug)]
+pub struct SettleRules {
+    /// The brake's limits.
+    pub brake: brake::Limits,
+    /// How orphans are dated that are opened for items an output was taken from.
+    pub dating: Dating,
+    /// When a case that was held for the brake is looked at again.
+    pub held_for: Duration,
+    /// The pass.
+    pub pass_id: Option<i64>,
+    /// Who decided: `makegood`, or a person's name.
+    pub decided_by: String,
+}
+
+/// Why a transaction was given up.
+#[derive(Debug)]
+enum Failure {
+    Db(DbError),
+    /// A balance row is missing or there are several.
+    Balance {
+        account_id: String,
+        bucket: Bucket,
+        rows: usize,
+    },
+    /// An output that was to be relinked is not where it was.
+    Relink,
+}
+
+impl From<DbError> for Failure {
+    fn from(error: DbError) -> Self {
+        Self::Db(error)
+    }
+}
+
+impl Failure {
+    fn is_worth_repeating(&self) -> bool {
+        match self {
+            Self::Db(error) => error.is_worth_repeating(),
+            Self::Balance { .. } | Self::Relink => false,
+        }
+    }
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Db(error) => error.fmt(f),
+            Self::Balance { account_id, bucket, rows } => {
+                write!(f, "{rows} balance rows instead of one for account `{account_id}`, bucket {bucket}")
+            }
+            Self::Relink => f.write_str("an output to be put back was moved meanwhile"),
+        }
+    }
+}
+
+impl std::error::Error for Failure {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Db(error) => error.source(),
+            Self::Balance { .. } | Self::Relink => None,
+        }
+    }
+}
+
+impl Store {
+    /// Settles a batch; one outcome for each, in order.
+    ///
+    /// A row that the database refuses is settled apart from the others, so that it spoils nothing but itself.
+    ///
+    /// # Errors
+    /// The database cannot be worked with at all; nothing of the failing transaction stays.
+    pub async fn settle(&self, batch: &[Settlement], rules: &SettleRules) -> Result<Vec<Outcome>, DbError> {
+        match with_retries!(self.settle_at_once(batch, rules).await) {
+            Ok(outcomes) => return Ok(outcomes),
+            Err(Failure::Db(error)) if !error.is_about_a_row() => return Err(error),
+            Err(failure) => {
+                tracing::debug!(error = &failure as &dyn std::error::Error, "settling charge by charge")
+            }
+        }
+        let mut charges: Vec<(&str, Vec<usize>)> = Vec::new();
+        for (nth, settlement) in batch.iter().enumerate() {
+            let id = settlement.case.facts.record.charge.id.as_str();
+            match charges.iter_mut().find(|(charge, _)| *charge == id) {
+                Some((_, of_charge)) => of_charge.push(nth),
+                None => charges.push((id, vec![nth])),
+            }
+        }
+        let mut outcomes = vec![Outcome::Changed; batch.len()];
+        for (_, of_charge) in charges {
+            let part: Vec<Settlement> = of_charge.iter().map(|nth| batch[*nth].clone()).collect();
+            let settled = match with_retries!(self.settle_at_once(&part, rules).await) {
+                Ok(settled) => settled,
+                Err(Failure::Db(error)) if !error.is_about_a_row() => return Err(error),
+                Err(Failure::Relink) => vec![Outcome::Changed; part.len()],
+                Err(failure @ Failure::Balance { .. }) => {
+                    self.hold_for_balance(part, &failure, rules).await?
+                }
+                Err(failure @ Failure::Db(_)) => {
+                    vec![Outcome::Refused(crate::report::chain(&failure)); part.len()]
+                }
+            };
+            for (nth, outcome) in of_charge.into_iter().zip(settled) {
+                outcomes[nth] = outcome;
+            }
+        }
+        Ok(outcomes)
+    }
+
+    /// Rule 16 at the last moment: the balance row vanished or doubled between the decision and the posting.
+    async fn hold_for_balance(
+        &self,
+        part: Vec<Settlement>,
+        failure: &Failure,
+        rules: &SettleRules,
+    ) -> Result<Vec<Outcome>, DbError> {
+        let held: Vec<Settlement> = part
+            .into_iter()
+            .map(|settlement| match settlement.decision.action {
+                Action::Refund => Settlement {
+                    decision: policy::without_balance(),
+                    detail: Some(failure.to_string()),
+                    ..settlement
+                },
+                Action::Recover(_) | Action::Relink { .. } | Action::Wait | Action::Close | Action::Hold => {
+                    settlement
+                }
+            })
+            .collect();
+        match with_retries!(self.settle_at_once(&held, rules).await) {
+            Ok(outcomes) => Ok(outcomes),
+            Err(Failure::Db(error)) if !error.is_about_a_row() => Err(error),
+            Err(failure) => Ok(vec![Outcome::Refused(crate::report::chain(&failure)); held.len()]),
+        }
+    }
+
+    async fn settle_at_once(
+        &self,
+        batch: &[Settlement],
+        rules: &SettleRules,
+    ) -> Result<Vec<Outcome>, Failure> {
+        let now = self.now().await?;
+        let mut tx = self.db.begin().await?;
+        let mut brake = if batch.iter().any(|each| each.decision.action == Action::Refund) {
+            Some(self.lock_brake(&mut tx, rules.brake, now).await?)
+        } else {
+            None
+        };
+        let mut refunded = lock_charges(&mut tx, batch).await?;
+        let ours = self.still_ours(&mut tx, batch).await?;
+
+        let mut written = Written::new(self, now, rules);
+        written.answers(&mut tx, batch, &ours).await?;
+        let mut outcomes = Vec::with_capacity(batch.len());
+        for (settlement, standing) in batch.iter().zip(ours) {
+            let outcome = match standing {
+                Standing::Ours => Outcome::Settled(written.add(settlement, brake.as_mut(), &mut refunded)),
+                Standing::Changed => Outcome::Changed,
+                Standing::Lost => Outcome::Lost,
+            };
+            outcomes.push(outcome);
+        }
+        let engaged = brake.and_then(|brake| brake.engaged);
+        written.write(&mut tx, engaged.as_deref()).await?;
+        tx.commit().await?;
+        Ok(outcomes)
+    }
+
+    /// Proves for each settlement that its lease is ours and its facts are as they were.
+    async fn still_ours(&self, tx: &mut Tx, batch: &[Settlement]) -> Result<Vec<Standing>, DbError> {
+        let mut ids: Vec<i64> = batch.iter().map(|each| each.case.facts.orphan.id).collect();
+        ids.sort_unstable();
+        let mut tokens = HashMap::new();
+        for row in tx.rows(statements::LOCK_ORPHANS, &[(&json!(ids)).into()]).await? {
+            if row.maybe_time("leased_until")?.is_some() {
+                tokens.insert(row.int("id")?, row.int("lease_token")?);
+            }
+        }
+        let again = self.cases(tx, &ids).await?;
+        let again: HashMap<i64, &Case> =
+            again.cases.iter().map(|case| (case.facts.orphan.id, case)).collect();
+        let standing = |settlement: &Settlement| {
+            let id = settlement.case.facts.orphan.id;
+            if tokens.get(&id) != Some(&settlement.case.token) {
+                return Standing::Lost;
+            }
+            let before = &settlement.case.facts;
+            let by_share = matches!(settlement.decision.action, Action::Recover(Pick::Unclaimed(_)));
+            let same = again.get(&id).is_some_and(|now| {
+                now.facts.record == before.record && (!by_share || now.facts.share == before.share)
+            });
+            if same { Standing::Ours } else { Standing::Changed }
+        };
+        Ok(batch.iter().map(standing).collect())
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    Ours,
+    Changed,
+    Lost,
+}
+
+/// Locks makegood's rows of the charges and returns what makegood has refunded of each.
+async fn lock_charges(tx: &mut Tx, batch: &[Settlement]) -> Result<HashMap<String, Split>, DbError> {
+    let mut rows: BTreeMap<&str, Json> = BTreeMap::new();
+    for settlement in batch {
+        let charge = &settlement.case.facts.record.charge;
+        // A wait or a hold gives nothing and closes nothing: it need not wait for others either.
+        let moves = match settlement.decision.action {
+            Action::Refund | Action::Recover(_) | Action::Relink { .. } | Action::Close => true,
+            Action::Wait | Action::Hold => false,
+        };
+        if moves {
+            rows.insert(&charge.id, json!({
+                "charge_id": charge.id, "account_id": charge.account_id,
+                "subscription_drawn": charge.drawn.subscription.max(0), "wallet_drawn": charge.drawn.wallet.max(0),
+            }));
+        }
+    }
+    let mut refunded = HashMap::new();
+    if rows.is_empty() {
+        return Ok(refunded);
+    }
+    let list = Json::Array(rows.into_values().collect());
+    for row in tx.rows(statements::LOCK_CHARGES, &[(&list).into()]).await? {
+        let split =
+            Split { subscription: row.int("subscription_refunded")?, wallet: row.int("wallet_refunded")? };
+        refunded.insert(row.text("charge_id")?, split);
+    }
+    Ok(refunded)
+}

@@ -1,0 +1,149 @@
+//! Within 24 hours of the charge: P15, and P24 where that failed.
+
+use makegood::brake::Limits;
+
+use crate::world::{HOUR, MINUTE, World, on_both, start};
+
+/// Passes every `minutes` until `hours` after the beginning of the world.
+async fn passes_until(world: &World, hours: u32, minutes: u32) {
+    while world.now() < start() + hours * HOUR {
+        world.pass().await;
+        world.pass_time(minutes * MINUTE);
+    }
+}
+
+on_both! {
+    async fn p15_what_cannot_be_told_is_refunded_inside_the_window_and_not_before_refund_by(world) {
+        world.balance("ada", 0, 0).await;
+        for (charge, job) in [("running", "running-1"), ("down", "down-2"), ("busy", "ratelimited-3"), ("refused", "unauthorized-4"), ("garbage", "garbage-5"), ("file", "file-down-6")] {
+            world.charge(charge).job(job).age(HOUR).insert().await;
+        }
+        world.charge("nobody-knows").provider("nobody", "m").job("x").age(HOUR).insert().await;
+        // Charged at 11:00: refund_by is 09:00 the next day.
+        passes_until(&world, 21, 30).await;
+        for (charge, reason) in [
+            ("running", "still_running"), ("down", "unreachable"), ("busy", "rate_limited"), ("refused", "unauthorized"),
+            ("garbage", "unreadable"), ("file", "recovery_retry"), ("nobody-knows", "unknown_provider"),
+        ] {
+            assert_eq!(world.fate(charge, 0).await, format!("open {reason}"));
+        }
+        assert_eq!(world.balance_of("ada").await, (0, 0));
+        passes_until(&world, 22, 10).await;
+        for (charge, reason) in [
+            ("running", "timed_out"), ("down", "unconfirmed"), ("busy", "unconfirmed"), ("refused", "unconfirmed"),
+            ("garbage", "unconfirmed"), ("file", "recovery_failed"), ("nobody-knows", "unconfirmed"),
+        ] {
+            assert_eq!(world.fate(charge, 0).await, format!("refunded {reason}"));
+        }
+        assert_eq!(world.balance_of("ada").await, (0, 70));
+        let late = "SELECT o.charge_id AS v FROM makegood_orphans o WHERE o.resolved_at > o.window_ends_at";
+        assert_eq!(world.texts(late).await, Vec::<String>::new());
+        world.books_balance().await;
+    }
+}
+
+on_both! {
+    async fn p15_a_file_that_is_offered_while_the_job_runs_is_taken_at_the_end(world) {
+        world.balance("ada", 0, 0).await;
+        world.charge("c1").job("partial-1").drawn(0, 20).items(&[10, 10]).age(HOUR).insert().await;
+        world.pass().await;
+        assert_eq!(world.fate("c1", 0).await, "open still_running");
+        passes_until(&world, 22, 30).await;
+        assert_eq!(world.fate("c1", 0).await, "recovered output_available");
+        assert_eq!(world.fate("c1", 1).await, "refunded timed_out");
+        world.books_balance().await;
+    }
+}
+
+on_both! {
+    async fn p15_a_first_look_after_an_outage_of_ours_refunds_nothing_unasked(world) {
+        world.balance("ada", 0, 0).await;
+        world.charge("c1").job("running-1").age(HOUR).insert().await;
+        world.charge("c2").job("failed-2").age(HOUR).insert().await;
+        // Found, and then nobody looked for a day.
+        world.simulator.set_answer("failed-2", makegood::demo::simulator::Canned::new(503, "down"));
+        world.pass().await;
+        world.pass_time(24 * HOUR);
+        world.simulator.clear_answer("failed-2");
+        world.pass().await;
+        assert_eq!(world.fate("c2", 0).await, "refunded provider_error", "what is proven needs no patience");
+        assert_eq!(world.fate("c1", 0).await, "open still_running", "the second question in a day");
+        world.pass_time(15 * MINUTE);
+        world.pass().await;
+        assert_eq!(world.fate("c1", 0).await, "refunded timed_out");
+        assert_eq!(world.texts("SELECT questions AS v FROM makegood_orphans WHERE charge_id = 'c1'").await, ["3"]);
+        world.books_balance().await;
+    }
+}
+
+on_both! {
+    async fn p15_p24_an_orphan_that_is_opened_late_has_two_hours_and_is_seen_as_late(world) {
+        world.balance("ada", 0, 0).await;
+        world.charge("c1").job("running-1").age(23 * HOUR + 30 * MINUTE).insert().await;
+        let report = world.pass().await;
+        assert_eq!(report.unresolved.past_window, 0);
+        assert!(!report.needs_a_person());
+        passes_until(&world, 1, 15).await;
+        let report = world.pass().await;
+        assert_eq!(report.unresolved.past_window, 1, "{report:?}");
+        assert!(report.needs_a_person());
+        assert!(report.to_text().contains("LATE"));
+        world.pass_time(59 * MINUTE);
+        world.pass().await;
+        assert_eq!(world.fate("c1", 0).await, "open still_running");
+        world.pass_time(MINUTE);
+        let report = world.pass().await;
+        assert_eq!(world.fate("c1", 0).await, "refunded timed_out");
+        assert_eq!(report.unresolved.past_window, 0);
+        world.books_balance().await;
+    }
+}
+
+on_both! {
+    async fn p15_p24_the_brake_stops_refunds_until_a_person_releases_it(world) {
+        let mut world = world;
+        world.parts.rules.brake = Limits { refunds_per_hour: 3, ..Limits::default() };
+        world.balance("ada", 0, 0).await;
+        for nth in 0..8 {
+            world.charge(&format!("c{nth}")).job(&format!("failed-{nth}")).insert().await;
+        }
+        world.charge("fine").job("ok-1").insert().await;
+        let report = world.pass().await;
+        assert_eq!((report.total("refund"), report.total("hold"), report.total("recover")), (3, 5, 1), "{report:?}");
+        assert_eq!(report.unresolved.held_by_brake, 5);
+        assert!(report.needs_a_person());
+        assert!(report.unresolved.brake.as_deref().is_some_and(|why| why.contains("max_refunds_per_hour")));
+        // It stays on, however long nobody comes, and what it holds gets late in plain sight.
+        world.pass_time(22 * HOUR);
+        let report = world.pass().await;
+        assert_eq!((report.total("refund"), report.unresolved.past_window), (0, 5));
+        assert_eq!(world.balance_of("ada").await, (0, 30));
+        // Released, it counts afresh.
+        assert_eq!(world.store.release_brake("grace", "looked into it").await.unwrap(), Some(5));
+        let report = world.pass().await;
+        assert_eq!(report.total("refund"), 3);
+        assert_eq!(world.store.release_brake("grace", "once more").await.unwrap(), Some(2));
+        world.pass().await;
+        assert_eq!(world.balance_of("ada").await, (0, 80));
+        assert_eq!(world.store.release_brake("grace", "it is off").await.unwrap(), None);
+        let events = world.texts("SELECT kind || ' ' || by_whom AS v FROM makegood_brake_events ORDER BY id").await;
+        assert_eq!(events, ["engaged makegood", "released grace", "engaged makegood", "released grace"]);
+        world.books_balance().await;
+    }
+}
+
+on_both! {
+    async fn p20_an_output_that_comes_while_the_brake_holds_closes_the_case(world) {
+        let mut world = world;
+        world.parts.rules.brake = Limits { credits_per_day: 9, ..Limits::default() };
+        world.balance("ada", 0, 0).await;
+        world.charge("c1").job("failed-1").insert().await;
+        world.pass().await;
+        assert_eq!(world.fate("c1", 0).await, "held brake");
+        world.store_output("late", Some(("c1", 0)), ("replicate", "failed-1", 0), ("p-c1", "n-c1")).await;
+        world.pass_time(HOUR);
+        world.pass().await;
+        assert_eq!(world.fate("c1", 0).await, "closed delivered");
+        world.books_balance().await;
+    }
+}

@@ -1,0 +1,502 @@
+//! A small platform to try makegood on: a fresh database of either kind, a simulated provider over real HTTP, a
+//! folder as storage, and a clock that stands still until it is moved. Rows are written in plain SQL, as a
+//! platform would; what came of them is read back the same way, not through makegood.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use makegood::clock::{Clock, Timestamp};
+use makegood::config::{LoadArgs, Settings};
+use makegood::demo::simulator::Simulator;
+use makegood::ops::stop::Stop;
+use makegood::pass::{self, Orders, Parts, Rules};
+use makegood::provider::Providers;
+use makegood::recovery::{Fetcher, Limits, Storage};
+use makegood::report::Report;
+use makegood::store::Store;
+use sqlx::{AssertSqlSafe, PgPool, Row as _, SqlitePool};
+use tempfile::TempDir;
+
+use crate::database::{self, TestDatabase};
+
+/// The database as the platform sees it.
+#[derive(Clone)]
+pub enum Sql {
+    Postgres(PgPool),
+    Sqlite(SqlitePool),
+}
+
+pub struct World {
+    pub store: Store,
+    pub sql: Sql,
+    pub simulator: Simulator,
+    pub clock: Clock,
+    pub parts: Parts,
+    pub folder: TempDir,
+    pub database: TestDatabase,
+}
+
+/// When every world begins.
+pub fn start() -> Timestamp {
+    Timestamp::parse("2026-03-01T12:00:00Z").unwrap()
+}
+
+const TABLES: [&str; 18] = [
+    "accounts",
+    "charges",
+    "charge_items",
+    "stored_outputs",
+    "balances",
+    "ledger_entries",
+    "makegood_answers",
+    "makegood_brake",
+    "makegood_brake_events",
+    "makegood_charges",
+    "makegood_counters",
+    "makegood_cursors",
+    "makegood_orphan_events",
+    "makegood_orphans",
+    "makegood_passes",
+    "makegood_recoveries",
+    "makegood_refunds",
+    "makegood_resolutions",
+];
+
+pub const MINUTE: Duration = Duration::from_secs(60);
+pub const HOUR: Duration = Duration::from_secs(3600);
+
+impl Sql {
+    async fn run(&self, sql: &str) -> Result<(), sqlx::Error> {
+        let sql = AssertSqlSafe(sql.to_owned());
+        match self {
+            Self::Postgres(pool) => sqlx::raw_sql(sql).execute(pool).await.map(drop),
+            Self::Sqlite(pool) => sqlx::raw_sql(sql).execute(pool).await.map(drop),
+        }
+    }
+}
+
+impl World {
+    pub async fn postgres() -> Self {
+        Self::on(database::database().await, None).await
+    }
+
+    pub async fn sqlite() -> Self {
+        Self::on(database::sqlite(), None).await
+    }
+
+    /// Over relations that the platform made itself by `schema`; `None`: the reference schema.
+    pub async fn on(database: TestDatabase, schema: Option<&str>) -> Self {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let clock = Clock::simulated(start());
+        let store =
+            Store::open(&database.url, 4, Duration::from_secs(30)).await.unwrap().with_clock(clock.clone());
+        let sql = if database.url.starts_with("sqlite") {
+            Sql::Sqlite(SqlitePool::connect(&database.url).await.unwrap())
+        } else {
+            Sql::Postgres(PgPool::connect(&database.url).await.unwrap())
+        };
+        if let Some(schema) = schema {
+            sql.run(schema).await.unwrap();
+        }
+        store.migrate(schema.is_none()).await.unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let simulator = Simulator::start("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let files = folder.path().join("providers");
+        std::fs::create_dir(&files).unwrap();
+        for (name, text) in makegood::demo::simulator::provider_files(&simulator.base_url()) {
+            // Retrying is the provider room's own affair; here every answer counts.
+            let text = text.replace("[provider]\n", "[provider]\nretries = 0\n");
+            std::fs::write(files.join(format!("{name}.toml")), text).unwrap();
+        }
+        let mut args = LoadArgs::default();
+        args.working_dir = folder.path().to_owned();
+        let settings = Settings::load(&args).unwrap();
+        let limits = Limits { allow_loopback: true, ..pass::copy_limits(&settings) };
+        let parts = Parts {
+            store: store.clone(),
+            providers: Arc::new(Providers::load(Some(&files), clock.clone()).unwrap()),
+            storage: Arc::new(Storage::open("file:./outputs", folder.path()).unwrap()),
+            fetcher: Arc::new(Fetcher::new(limits).unwrap()),
+            rules: Rules::new(&settings),
+        };
+        Self { store, sql, simulator, clock, parts, folder, database }
+    }
+
+    pub fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    pub fn pass_time(&self, span: Duration) {
+        self.clock.set(self.now() + span);
+    }
+
+    /// One pass of everything that is due.
+    pub async fn pass(&self) -> Report {
+        self.pass_with(self.orders()).await
+    }
+
+    pub async fn pass_with(&self, orders: Orders) -> Report {
+        pass::run(&self.parts, orders, |_| {}).await.unwrap()
+    }
+
+    pub fn orders(&self) -> Orders {
+        Orders { mode: "run", dry_run: false, since: None, stop: Stop::new() }
+    }
+
+    /// Runs plain SQL; times are written with [`World::at`].
+    pub async fn run(&self, sql: &str) {
+        self.try_run(sql).await.unwrap_or_else(|error| panic!("{sql}\n{error}"));
+    }
+
+    pub async fn try_run(&self, sql: &str) -> Result<(), sqlx::Error> {
+        self.sql.run(sql).await
+    }
+
+    /// Runs `sql` while the first question about `job` is under way, before it is answered.
+    pub fn while_asked(&self, job: &str, sql: String) {
+        let (database, job) = (self.sql.clone(), job.to_owned());
+        let once = Arc::new(std::sync::atomic::AtomicBool::new(false));
+        self.simulator.on_ask(Arc::new(move |asked| {
+            let (database, sql, once) = (database.clone(), sql.clone(), Arc::clone(&once));
+            let meant = asked == job;
+            Box::pin(async move {
+                if meant && !once.swap(true, std::sync::atomic::Ordering::SeqCst) {
+                    database.run(&sql).await.unwrap();
+                }
+            })
+        }));
+    }
+
+    /// The first column of every row, as text; NULL is `-`.
+    pub async fn texts(&self, sql: &str) -> Vec<String> {
+        let sql = AssertSqlSafe(
+            format!("SELECT CAST(x.v AS text) FROM ({sql}) AS x(v)").replace("AS x(v)", "AS x"),
+        );
+        let dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
+        match &self.sql {
+            Sql::Postgres(pool) => {
+                let rows = sqlx::raw_sql(sql).fetch_all(pool).await.unwrap();
+                rows.iter().map(|row| dash(row.get(0))).collect()
+            }
+            Sql::Sqlite(pool) => {
+                let rows = sqlx::raw_sql(sql).fetch_all(pool).await.unwrap();
+                rows.iter().map(|row| dash(row.get(0))).collect()
+            }
+        }
+    }
+
+    /// One number: a count or a sum; NULL is 0.
+    pub async fn number(&self, sql: &str) -> i64 {
+        self.texts(sql).await.first().and_then(|text| text.parse().ok()).unwrap_or(0)
+    }
+
+    /// An instant as a literal of this database.
+    pub fn at(&self, at: Timestamp) -> String {
+        match &self.sql {
+            Sql::Postgres(_) => format!("timestamptz '{at}'"),
+            Sql::Sqlite(_) => at.micros().to_string(),
+        }
+    }
+
+    pub fn charge<'a>(&'a self, id: &'a str) -> ChargeBuilder<'a> {
+        ChargeBuilder {
+            world: self,
+            id,
+            account: "ada",
+            provider: "replicate",
+            model: "acme/still-life",
+            job: None,
+            age: 3 * HOUR,
+            subscription: 0,
+            wallet: 10,
+            cancelled: None,
+            items: vec![ItemRow { credits: 10, job: None, index: None, failed: None }],
+        }
+    }
+
+    /// A balance row; `charge` makes none by itself.
+    pub async fn balance(&self, account: &str, subscription: i64, wallet: i64) {
+        self.run(&format!(
+            "INSERT INTO accounts VALUES ('{account}', 'user');
+             INSERT INTO balances VALUES ('{account}', 'subscription', {subscription}), ('{account}', 'wallet', {wallet});"
+        ))
+        .await;
+    }
+
+    pub async fn balance_of(&self, account: &str) -> (i64, i64) {
+        let of = |bucket: &str| {
+            format!(
+                "SELECT credits AS v FROM balances WHERE account_id = '{account}' AND bucket = '{bucket}'"
+            )
+        };
+        (self.number(&of("subscription")).await, self.number(&of("wallet")).await)
+    }
+
+    /// Stores an output as a platform would: linked to an item, in its place.
+    pub async fn store_output(
+        &self,
+        id: &str,
+        link: Option<(&str, i64)>,
+        job: (&str, &str, i64),
+        place: (&str, &str),
+    ) {
+        self.run(&self.output_row(id, link, job, place)).await;
+    }
+
+    /// The SQL of [`World::store_output`].
+    pub fn output_row(
+        &self,
+        id: &str,
+        link: Option<(&str, i64)>,
+        job: (&str, &str, i64),
+        place: (&str, &str),
+    ) -> String {
+        let (charge, index) = link.map_or(("NULL".to_owned(), "NULL".to_owned()), |(charge, index)| {
+            (format!("'{charge}'"), index.to_string())
+        });
+        let at = self.at(self.now());
+        let (provider, job_id, output) = job;
+        let (project, node) = place;
+        format!(
+            "INSERT INTO stored_outputs (id, charge_id, output_index, provider, provider_job_id, provider_output_index,
+                                         project_id, node_id, uri, content_type, size_bytes, sha256, stored_at)
+             VALUES ('{id}', {charge}, {index}, '{provider}', '{job_id}', {output}, '{project}', '{node}',
+                     'file:///x/{id}', 'image/png', 3, 'hash-of-{id}', {at})"
+        )
+    }
+
+    /// The SQL of a refund by the platform itself; no index: for the whole charge.
+    pub fn refund_row(&self, charge: &str, index: Option<i64>, bucket: &str, credits: i64) -> String {
+        let named = index.map_or("NULL".to_owned(), |index| index.to_string());
+        let at = self.at(self.now());
+        format!(
+            "INSERT INTO ledger_entries (id, account_id, bucket, credits, kind, charge_id, output_index, refund_id, posted_at)
+             VALUES ('own-{charge}-{named}-{bucket}', 'ada', '{bucket}', {credits}, 'refund', '{charge}', {named}, NULL, {at});
+             UPDATE balances SET credits = credits + {credits} WHERE account_id = 'ada' AND bucket = '{bucket}';"
+        )
+    }
+
+    /// Makes a relation of the platform's anew without keys and constraints: real platforms lack some.
+    pub async fn without_keys(&self, table: &str) {
+        match &self.sql {
+            Sql::Postgres(_) => {
+                let constraints = self.texts(&format!("SELECT conname AS v FROM pg_constraint WHERE conrelid = '{table}'::regclass AND contype IN ('p', 'c')")).await;
+                for name in constraints {
+                    self.run(&format!("ALTER TABLE {table} DROP CONSTRAINT {name} CASCADE")).await;
+                }
+                let columns = self.texts(&format!("SELECT attname AS v FROM pg_attribute WHERE attrelid = '{table}'::regclass AND attnum > 0 AND attnotnull")).await;
+                for name in columns {
+                    self.run(&format!("ALTER TABLE {table} ALTER COLUMN {name} DROP NOT NULL")).await;
+                }
+            }
+            Sql::Sqlite(_) => {
+                self.run(&format!(
+                    "PRAGMA legacy_alter_table = ON; CREATE TABLE loose AS SELECT * FROM {table}; DROP TABLE {table};
+                     ALTER TABLE loose RENAME TO {table}; PRAGMA legacy_alter_table = OFF;"
+                ))
+                .await;
+            }
+        }
+    }
+
+    /// Every row of every table, as text: to compare before and after.
+    pub async fn all_rows(&self) -> Vec<(&'static str, Vec<String>)> {
+        let mut all = Vec::new();
+        for table in TABLES {
+            let mut rows = match &self.sql {
+                Sql::Postgres(_) => self.texts(&format!("SELECT row_to_json(t) AS v FROM {table} t")).await,
+                Sql::Sqlite(_) => {
+                    let columns = self
+                        .texts(&format!("SELECT group_concat(name) AS v FROM pragma_table_info('{table}')"))
+                        .await
+                        .remove(0);
+                    self.texts(&format!("SELECT json_array({columns}) AS v FROM {table}")).await
+                }
+            };
+            rows.sort();
+            all.push((table, rows));
+        }
+        all
+    }
+
+    /// `state reason` of an item's orphan; `-` if it has none.
+    pub async fn fate(&self, charge: &str, index: i64) -> String {
+        self.texts(&format!(
+            "SELECT state || ' ' || coalesce(reason, '') AS v FROM makegood_orphans WHERE charge_id = '{charge}' AND output_index = {index}"
+        ))
+        .await
+        .pop()
+        .unwrap_or_else(|| "-".to_owned())
+    }
+
+    /// `(subscription, wallet)` that makegood gave back for a charge, by its own refunds.
+    pub async fn refunded(&self, charge: &str) -> (i64, i64) {
+        let of = |column: &str| {
+            format!("SELECT sum({column}_credits) AS v FROM makegood_refunds WHERE charge_id = '{charge}'")
+        };
+        (self.number(&of("subscription")).await, self.number(&of("wallet")).await)
+    }
+
+    /// What must be true of any world at any time, asked in SQL of the tests' own.
+    pub async fn books_balance(&self) {
+        let none = [
+            (
+                "more refunded than drawn",
+                "SELECT charge_id AS v FROM makegood_charges WHERE subscription_refunded > subscription_drawn OR wallet_refunded > wallet_drawn",
+            ),
+            (
+                "two current resolutions",
+                "SELECT charge_id AS v FROM makegood_resolutions WHERE superseded_at IS NULL GROUP BY charge_id, output_index HAVING count(*) > 1",
+            ),
+            (
+                "two refunds of an item",
+                "SELECT charge_id AS v FROM makegood_refunds GROUP BY charge_id, output_index HAVING count(*) > 1",
+            ),
+            (
+                "a refund without its ledger entries",
+                "SELECT r.id AS v FROM makegood_refunds r WHERE r.subscription_credits + r.wallet_credits <> (SELECT coalesce(sum(l.credits), 0) FROM ledger_entries l WHERE l.refund_id = r.id)",
+            ),
+            (
+                "a charge's row that is not the sum of its refunds",
+                "SELECT c.charge_id AS v FROM makegood_charges c WHERE c.subscription_refunded + c.wallet_refunded <> (SELECT coalesce(sum(r.subscription_credits + r.wallet_credits), 0) FROM makegood_refunds r WHERE r.charge_id = c.charge_id)",
+            ),
+            (
+                "a resolved orphan without a resolution",
+                "SELECT o.charge_id AS v FROM makegood_orphans o WHERE o.resolved_at IS NOT NULL AND NOT EXISTS (SELECT 1 FROM makegood_resolutions r WHERE r.charge_id = o.charge_id AND r.output_index = o.output_index AND r.superseded_at IS NULL)",
+            ),
+            (
+                "a resolution without its event",
+                "SELECT r.charge_id AS v FROM makegood_resolutions r WHERE NOT EXISTS (SELECT 1 FROM makegood_orphan_events e WHERE e.charge_id = r.charge_id AND e.output_index = r.output_index AND e.kind = r.kind)",
+            ),
+            (
+                "a recovery whose output is not there",
+                "SELECT v.charge_id AS v FROM makegood_recoveries v WHERE v.kind = 'recover' AND NOT EXISTS (SELECT 1 FROM stored_outputs s WHERE s.id = v.stored_output_id AND s.sha256 = v.sha256)",
+            ),
+            (
+                "a refunded item that is billable",
+                "SELECT u.charge_id AS v FROM usage_history u JOIN makegood_refunds r ON r.charge_id = u.charge_id AND r.output_index = u.output_index WHERE u.billable",
+            ),
+        ];
+        for (what, sql) in none {
+            assert_eq!(self.texts(sql).await, Vec::<String>::new(), "{what}");
+        }
+        let counted = self
+            .number("SELECT sum(value) AS v FROM makegood_counters WHERE metric = 'refunded_credits'")
+            .await;
+        let ledger = self.number("SELECT sum(l.credits) AS v FROM ledger_entries l JOIN makegood_refunds r ON r.id = l.refund_id").await;
+        assert_eq!(counted, ledger, "the counters and the ledger");
+    }
+}
+
+pub struct ItemRow {
+    pub credits: i64,
+    pub job: Option<String>,
+    pub index: Option<i64>,
+    pub failed: Option<Timestamp>,
+}
+
+pub struct ChargeBuilder<'a> {
+    world: &'a World,
+    id: &'a str,
+    account: &'a str,
+    provider: &'a str,
+    model: &'a str,
+    job: Option<String>,
+    age: Duration,
+    subscription: i64,
+    wallet: i64,
+    cancelled: Option<Timestamp>,
+    items: Vec<ItemRow>,
+}
+
+impl<'a> ChargeBuilder<'a> {
+    pub fn account(mut self, account: &'a str) -> Self {
+        self.account = account;
+        self
+    }
+    pub fn provider(mut self, provider: &'a str, model: &'a str) -> Self {
+        (self.provider, self.model) = (provider, model);
+        self
+    }
+    /// The job; its fate is spelled in its id (see `simulate-provider --help`).
+    pub fn job(mut self, job: &str) -> Self {
+        self.job = Some(job.to_owned());
+        self
+    }
+    pub fn age(mut self, age: Duration) -> Self {
+        self.age = age;
+        self
+    }
+    pub fn drawn(mut self, subscription: i64, wallet: i64) -> Self {
+        (self.subscription, self.wallet) = (subscription, wallet);
+        self
+    }
+    pub fn cancelled(mut self) -> Self {
+        self.cancelled = Some(self.world.now() - 2 * HOUR);
+        self
+    }
+    /// Items at these prices, on the charge's job.
+    pub fn items(mut self, credits: &[i64]) -> Self {
+        self.items = credits
+            .iter()
+            .map(|credits| ItemRow { credits: *credits, job: None, index: None, failed: None })
+            .collect();
+        self
+    }
+    /// Items with jobs of their own.
+    pub fn item_rows(mut self, items: Vec<ItemRow>) -> Self {
+        self.items = items;
+        self
+    }
+    /// The platform recorded that every item failed, a minute ago.
+    pub fn failed(mut self) -> Self {
+        let at = self.world.now() - MINUTE;
+        for item in &mut self.items {
+            item.failed = Some(at);
+        }
+        self
+    }
+
+    pub async fn insert(self) {
+        let Self { world, id, account, provider, model, job, age, subscription, wallet, cancelled, items } =
+            self;
+        let text = |text: &Option<String>| {
+            text.as_ref().map_or("NULL".to_owned(), |text| format!("'{}'", text.replace('\'', "''")))
+        };
+        let time = |at: Option<Timestamp>| at.map_or("NULL".to_owned(), |at| world.at(at));
+        let mut sql = format!(
+            "INSERT INTO charges VALUES ('{id}', '{account}', 'p-{id}', 'n-{id}', '{provider}', '{model}', {}, {}, {subscription}, {wallet}, {});",
+            text(&job),
+            world.at(world.now() - age),
+            time(cancelled)
+        );
+        for (nth, item) in items.iter().enumerate() {
+            let index = item.index.map_or("NULL".to_owned(), |index| index.to_string());
+            sql.push_str(&format!(
+                "INSERT INTO charge_items VALUES ('{id}', {nth}, {}, {}, {index}, {});",
+                item.credits,
+                text(&item.job),
+                time(item.failed)
+            ));
+        }
+        world.run(&sql).await;
+    }
+}
+
+/// One test, run on both databases.
+macro_rules! on_both {
+    ($(#[$doc:meta])* async fn $name:ident($world:ident) $body:block) => {
+        mod $name {
+            #[allow(unused_imports, reason = "not every test needs all of them")]
+            use super::*;
+            async fn case($world: $crate::world::World) $body
+            $(#[$doc])*
+            #[tokio::test]
+            async fn on_postgres() { case($crate::world::World::postgres().await).await }
+            $(#[$doc])*
+            #[tokio::test]
+            async fn on_sqlite() { case($crate::world::World::sqlite().await).await }
+        }
+    };
+}
+pub(crate) use on_both;
