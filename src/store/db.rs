@@ -11,7 +11,10 @@ use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions, PgRow};
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow, SqliteSynchronous,
 };
-use sqlx::{AssertSqlSafe, Executor as _, Postgres, Row as _, SqlSafeStr as _, Sqlite, Transaction};
+use sqlx::{
+    AssertSqlSafe, Decode, Executor as _, Postgres, Row as _, SqlSafeStr as _, Sqlite, Transaction, Type,
+    TypeInfo as _, ValueRef as _,
+};
 
 use crate::clock::Timestamp;
 
@@ -148,14 +151,18 @@ impl DbError {
     pub fn is_about_a_row(&self) -> bool {
         match self {
             Self::Column { .. } => true,
-            Self::Statement { source, .. } => source.as_database_error().is_some_and(|error| {
-                let code = error.code().unwrap_or_default();
-                // SQLSTATE classes 22 (data), 23 (constraints), 44 (a view's check), 54 (too long for an index), P0 (a platform's
-                // trigger says no); SQLITE_CONSTRAINT and its kin, SQLITE_TOOBIG, SQLITE_MISMATCH.
-                code.len() == 5 && ["22", "23", "44", "54", "P0"].iter().any(|class| code.starts_with(class))
-                    || code.parse::<i32>().is_ok_and(|code| matches!(code & 0xff, 18..=20))
-            }),
-            Self::Transaction { .. } | Self::Open { .. } => false,
+            // A platform's deferred constraint speaks at the commit.
+            Self::Statement { source, .. } | Self::Transaction { source, .. } => {
+                source.as_database_error().is_some_and(|error| {
+                    let code = error.code().unwrap_or_default();
+                    // SQLSTATE classes 22 (data), 23 (constraints), 44 (a view's check), 54 (too long for an index), P0 (a platform's
+                    // trigger says no); SQLITE_CONSTRAINT and its kin, SQLITE_TOOBIG, SQLITE_MISMATCH.
+                    code.len() == 5
+                        && ["22", "23", "44", "54", "P0"].iter().any(|class| code.starts_with(class))
+                        || code.parse::<i32>().is_ok_and(|code| matches!(code & 0xff, 18..=20))
+                })
+            }
+            Self::Open { .. } => false,
         }
     }
 }
@@ -353,6 +360,29 @@ impl Tx {
         }
     }
 
+    /// Marks where [`Tx::undo_part`] goes back to.
+    pub async fn begin_part(&mut self) -> Result<(), DbError> {
+        self.command("SAVEPOINT part", "begin a part of").await
+    }
+
+    /// Takes back what was done since [`Tx::begin_part`], also where a statement failed. The part stays open.
+    pub async fn undo_part(&mut self) -> Result<(), DbError> {
+        self.command("ROLLBACK TO SAVEPOINT part", "undo a part of").await
+    }
+
+    /// Ends the part; what it did stays if the transaction is committed.
+    pub async fn end_part(&mut self) -> Result<(), DbError> {
+        self.command("RELEASE SAVEPOINT part", "end a part of").await
+    }
+
+    async fn command(&mut self, text: &'static str, what: &'static str) -> Result<(), DbError> {
+        let failed = |source| DbError::Transaction { what, source };
+        match self {
+            Self::Postgres(tx) => tx.execute(sqlx::raw_sql(text)).await.map_err(failed).map(drop),
+            Self::Sqlite(tx) => tx.execute(sqlx::raw_sql(text)).await.map_err(failed).map(drop),
+        }
+    }
+
     /// Makes it so.
     pub async fn commit(self) -> Result<(), DbError> {
         let failed = |source| DbError::Transaction { what: "commit", source };
@@ -396,7 +426,7 @@ macro_rules! read {
 impl Row {
     /// Text that must be there.
     pub fn text(&self, column: &'static str) -> Result<String, DbError> {
-        read!(self, column, String)
+        self.there(column, self.maybe_text(column)?)
     }
 
     /// Text that may be missing.
@@ -406,7 +436,7 @@ impl Row {
 
     /// A whole number that must be there.
     pub fn int(&self, column: &'static str) -> Result<i64, DbError> {
-        read!(self, column, i64)
+        self.there(column, self.maybe_int(column)?)
     }
 
     /// A whole number that may be missing.
@@ -416,26 +446,26 @@ impl Row {
 
     /// An instant that must be there.
     pub fn time(&self, column: &'static str) -> Result<Timestamp, DbError> {
-        match &self.inner {
-            Inner::Postgres(row) => {
-                row.try_get::<chrono::DateTime<chrono::Utc>, _>(column).map(Timestamp::from)
-            }
-            Inner::Sqlite(row) => row.try_get::<i64, _>(column).map(Timestamp::from_micros),
-        }
-        .map_err(|source| self.unreadable(column, source))
+        self.there(column, self.maybe_time(column)?)
     }
 
     /// An instant that may be missing.
     pub fn maybe_time(&self, column: &'static str) -> Result<Option<Timestamp>, DbError> {
         match &self.inner {
-            Inner::Postgres(row) => row
-                .try_get::<Option<chrono::DateTime<chrono::Utc>>, _>(column)
-                .map(|at| at.map(Timestamp::from)),
+            Inner::Postgres(row) => postgres_time(row, column),
             Inner::Sqlite(row) => {
                 row.try_get::<Option<i64>, _>(column).map(|at| at.map(Timestamp::from_micros))
             }
         }
         .map_err(|source| self.unreadable(column, source))
+    }
+
+    /// SQLite's driver reads a missing value as zero or as empty text, so every value is read as one that may be missing.
+    fn there<T>(&self, column: &'static str, value: Option<T>) -> Result<T, DbError> {
+        value.ok_or_else(|| {
+            let source = Box::new(sqlx::error::UnexpectedNullError);
+            self.unreadable(column, sqlx::Error::ColumnDecode { index: column.to_owned(), source })
+        })
     }
 
     fn unreadable(&self, column: &'static str, source: sqlx::Error) -> DbError {
@@ -446,6 +476,25 @@ impl Row {
         let about =
             id("charge_id").or_else(|| id("id")).map_or_else(String::new, |id| format!(" (of `{id}`)"));
         DbError::Column { statement: self.statement, column, about, source }
+    }
+}
+
+/// Reads a `timestamptz` without sqlx's conversion, which panics on infinity and on years beyond 262 142.
+fn postgres_time(row: &PgRow, column: &'static str) -> Result<Option<Timestamp>, sqlx::Error> {
+    /// From 1970 to PostgreSQL's beginning of time, 2000, in microseconds.
+    const UNTIL_2000: i64 = 946_684_800_000_000;
+    let value = row.try_get_raw(column)?;
+    let unreadable = |source| sqlx::Error::ColumnDecode { index: column.to_owned(), source };
+    if value.is_null() {
+        return Ok(None);
+    }
+    if !<chrono::DateTime<chrono::Utc> as Type<Postgres>>::compatible(&value.type_info()) {
+        return Err(unreadable(format!("it is {} and not timestamptz", value.type_info().name()).into()));
+    }
+    let since_2000 = <i64 as Decode<Postgres>>::decode(value).map_err(unreadable)?;
+    match since_2000.checked_add(UNTIL_2000) {
+        Some(micros) if since_2000 != i64::MIN => Ok(Some(Timestamp::from_micros(micros))),
+        Some(_) | None => Err(unreadable("it is infinite, or beyond all calendars".into())),
     }
 }
 
