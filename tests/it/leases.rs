@@ -321,6 +321,36 @@ on_both! {
     }
 }
 
+#[tokio::test]
+async fn a_constraint_that_speaks_at_the_commit_spoils_nothing_but_its_row() {
+    let world = World::postgres().await;
+    world.balance("ada", 0, 0).await;
+    world.balance("eve", 0, 0).await;
+    world
+        .run(
+            "CREATE FUNCTION audit() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+               IF NEW.account_id = 'eve' THEN RAISE EXCEPTION 'no entry for eve'; END IF; RETURN NEW; END $$;
+             CREATE CONSTRAINT TRIGGER audit AFTER INSERT ON ledger_entries DEFERRABLE INITIALLY DEFERRED
+               FOR EACH ROW EXECUTE FUNCTION audit();",
+        )
+        .await;
+    world.charge("a").job("failed-a").insert().await;
+    world.charge("b").account("eve").job("failed-b").insert().await;
+    let report = world.pass().await;
+    assert_eq!(world.fate("a", 0).await, "refunded provider_error");
+    assert_eq!(world.fate("b", 0).await, "open ");
+    assert!(
+        report
+            .findings
+            .iter()
+            .any(|each| each.kind == "refused_row" && each.detail.contains("no entry for eve")),
+        "{:?}",
+        report.findings
+    );
+    assert_eq!((world.balance_of("ada").await, world.balance_of("eve").await), ((0, 10), (0, 0)));
+    world.books_balance().await;
+}
+
 on_both! {
     async fn a_balance_row_that_doubles_between_decision_and_settlement_holds_the_refund(world) {
         world.balance("ada", 0, 0).await;
