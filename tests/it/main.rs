@@ -8,6 +8,7 @@ mod conformance;
 mod database;
 mod demo;
 mod deploy;
+mod doctor;
 mod dry_run;
 mod leases;
 mod postgres;
