@@ -2,6 +2,8 @@
 //!
 //! These tests take the store's stages by hand, so that the world can change exactly between two of them.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -12,7 +14,7 @@ use makegood::store::{Case, Outcome, SettleRules, Settlement, Store};
 
 use crate::world::{HOUR, ItemRow, MINUTE, Sql, World, on_both};
 
-const LEASE: Duration = Duration::from_secs(15 * 60);
+const LEASE: Duration = Duration::from_mins(15);
 const REFUND: Decision = Decision { action: Action::Refund, reason: Reason::ProviderError, rule: 6 };
 
 /// Opens orphans, as a pass begins.
@@ -125,7 +127,7 @@ on_both! {
         world.charge("c1").job("failed-1").insert().await;
         detect(&world).await;
         let old = claim(&world.store, &world, 10).await;
-        world.pass_time(LEASE - Duration::from_secs(1));
+        world.pass_time(Duration::from_secs(15 * 60 - 1));
         assert!(claim(&world.store, &world, 10).await.is_empty(), "still leased");
         world.pass_time(Duration::from_secs(1));
         let other = another(&world).await;

@@ -1,5 +1,7 @@
 //! Ids that no one would choose: as they stand in addresses, files, JSON and keys.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 use std::path::Path;
 
 use crate::world::{HOUR, Sql, World, on_both};

@@ -1,5 +1,7 @@
 //! Within 24 hours of the charge: P15, and P24 where that failed.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 use makegood::brake::Limits;
 
 use crate::world::{HOUR, MINUTE, World, on_both, start};
