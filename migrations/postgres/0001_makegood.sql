@@ -84,7 +84,7 @@ CREATE TABLE makegood_orphans (
     output_index    bigint NOT NULL,
     provider        text NOT NULL,
     provider_job_id text,
-    charged_at      timestamptz NOT NULL,
+    charged_at      timestamptz NOT NULL CHECK (charged_at BETWEEN '0001-01-01T00:00:00Z' AND '9999-12-31T00:00:00Z'),
     opened_at       timestamptz NOT NULL,
     opened_by       text NOT NULL,
     refund_by       timestamptz NOT NULL,

@@ -27,7 +27,7 @@ pub(super) struct Written<'a> {
     resolutions: Vec<Json>,
     refunds: Vec<(ItemId, Json)>,
     entries: Vec<Json>,
-    balances: BTreeMap<(String, Bucket), i64>,
+    balances: BTreeMap<(String, Bucket), i128>,
     raised: BTreeMap<String, Split>,
     outputs: Vec<Json>,
     relinks: Vec<Json>,
@@ -134,7 +134,8 @@ impl<'a> Written<'a> {
     }
 
     fn count(&mut self, metric: &'static str, label_a: &str, label_b: &str, by: i64) {
-        *self.counts.entry((metric, label_a.to_owned(), label_b.to_owned())).or_default() += by;
+        let count = self.counts.entry((metric, label_a.to_owned(), label_b.to_owned())).or_default();
+        *count = count.saturating_add(by);
     }
 
     fn refund(&mut self, settlement: &Settlement, decision: &Decision, split: Split) {
@@ -158,7 +159,7 @@ impl<'a> Written<'a> {
                     "credits": credits, "kind": "refund", "charge_id": item.charge_id,
                     "output_index": item.output_index, "refund_id": id, "posted_at": self.store.db.time(self.now),
                 }));
-                *self.balances.entry((charge.account_id.clone(), bucket)).or_default() += credits;
+                *self.balances.entry((charge.account_id.clone(), bucket)).or_default() += i128::from(credits);
                 self.count("refunded_credits", bucket.as_str(), "", credits);
             }
         }
@@ -315,7 +316,11 @@ impl<'a> Written<'a> {
         rows_of(tx, statements::RAISE_REFUNDED, &raised.collect::<Vec<_>>()).await?;
         rows_of(tx, statements::INSERT_LEDGER_ENTRIES, &self.entries).await?;
         for ((account_id, bucket), credits) in &self.balances {
-            let values = [account_id.into(), bucket.as_str().into(), (*credits).into()];
+            // More than a balance can hold all at once; charge by charge it may fit, or the database says no.
+            let Ok(credits) = i64::try_from(*credits) else {
+                return Err(Failure::TooMuch { account_id: account_id.clone(), bucket: *bucket });
+            };
+            let values = [account_id.into(), bucket.as_str().into(), credits.into()];
             let hit = tx.rows(statements::ADD_TO_BALANCE, &values).await?.len();
             if hit != 1 {
                 return Err(Failure::Balance { account_id: account_id.clone(), bucket: *bucket, rows: hit });
