@@ -393,15 +393,15 @@ impl World {
     }
 }
 
-/// One test, run on both databases.
+/// One test, run on both databases: a function, and a module of its name with a test for each.
 macro_rules! on_both {
     ($(#[$doc:meta])* async fn $name:ident($world:ident) $body:block) => {
-        $(#[$doc])*
         async fn $name($world: $crate::world::World) $body
-        // A function and a module may share a name.
         mod $name {
+            $(#[$doc])*
             #[tokio::test]
             async fn on_postgres() { super::$name($crate::world::World::postgres().await).await }
+            $(#[$doc])*
             #[tokio::test]
             async fn on_sqlite() { super::$name($crate::world::World::sqlite().await).await }
         }
