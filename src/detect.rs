@@ -202,14 +202,36 @@ pub async fn detect(
 ) -> Result<(), DbError> {
     let dating = dating(rules, providers);
     for look in looks(store, providers, rules, since, now, report).await? {
-        let Found { opened, reopened } = store.scan(&look.scan, rules.chunk, &dating).await?;
-        report.opened += opened;
-        report.reopened += reopened;
+        let found = store.scan(&look.scan, rules.chunk, &dating).await?;
+        tell(found, report);
         if let Some(cursor) = look.cursor {
             store.advance_cursor(look.scan.name, cursor, now).await?;
         }
     }
     Ok(())
+}
+
+/// Counts what was found, and tells what the database would not take.
+pub fn tell(found: Found, report: &mut Report) {
+    report.opened += found.opened;
+    report.reopened += found.reopened;
+    for (item, why) in found.refused {
+        report.find(Finding {
+            kind: "refused_row",
+            about: format!("item {}", shortened(&item.to_string())),
+            detail: format!(
+                "the database refused to open an orphan for it: {why}; mend the row, the next look finds it"
+            ),
+        });
+    }
+}
+
+/// An id as a person can read it.
+fn shortened(id: &str) -> String {
+    match id.char_indices().nth(200) {
+        Some((end, _)) => format!("{}…", &id[..end]),
+        None => id.to_owned(),
+    }
 }
 
 async fn find_future_charges(store: &Store, now: Timestamp, report: &mut Report) -> Result<(), DbError> {

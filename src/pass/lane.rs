@@ -130,11 +130,12 @@ impl Lane {
             tokio::select! {
                 // The lane holds a sender itself: this ends only with something in `done`.
                 _ = receiver.recv_many(&mut done, batch) => {}
-                Some(Err(panic)) = self.tasks.join_next() => {
-                    if panic.is_panic() {
-                        std::panic::resume_unwind(panic.into_panic());
+                // Every task is taken out of the set once it has ended: left in it, it would keep its memory.
+                Some(ended) = self.tasks.join_next() => {
+                    match ended {
+                        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+                        Ok(()) | Err(_) => continue,
                     }
-                    continue;
                 }
             }
             self.take(done).await?;

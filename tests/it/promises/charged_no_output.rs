@@ -1,5 +1,7 @@
 //! Charged, but no output: P14 and P16 to P20.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 use makegood::demo::simulator::Canned;
 use serde_json::json;
 
