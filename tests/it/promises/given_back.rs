@@ -207,7 +207,7 @@ on_both! {
         world.run("DELETE FROM stored_outputs WHERE output_index = 1").await;
         let orders = makegood::pass::Orders {
             since: Some(makegood::detect::Since { from: world.now() - 5 * HOUR, backlog: false }),
-            ..world.orders()
+            ..World::orders()
         };
         let report = world.pass_with(orders).await;
         assert_eq!(report.reopened, 1, "{report:?}");
