@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use reqwest::header::HeaderMap;
+use tokio::sync::Semaphore;
 
 use super::Pass;
 use crate::clock::Timestamp;
@@ -75,7 +75,7 @@ impl Job {
     }
 
     /// Asks, decides and carries out.
-    pub(super) async fn run(self, pass: &Pass) -> Done {
+    pub(super) async fn run(self, pass: &Pass, copies: &Semaphore) -> Done {
         let Self { question, cases } = self;
         if pass.is_ending() {
             return Done::Stopped { cases };
@@ -107,7 +107,8 @@ impl Job {
             let decision = policy::decide(&case.facts, evidence.as_deref(), &pass.parts.rules.policy, now);
             let settlement = match decision.action {
                 Action::Recover(pick) => {
-                    let work = Recovery { pass, question: question.as_ref(), verdicts: &mut verdicts };
+                    let work =
+                        Recovery { pass, copies, question: question.as_ref(), verdicts: &mut verdicts };
                     tokio::select! {
                         recovered = work.bring_home(&case, evidence.clone(), decision, pick) => match recovered {
                             Ok(settlement) => settlement,
@@ -164,6 +165,7 @@ impl Pass {
 /// Brings the file of one item home.
 struct Recovery<'a> {
     pass: &'a Pass,
+    copies: &'a Semaphore,
     question: Option<&'a Question>,
     verdicts: &'a mut Vec<Verdict>,
 }
@@ -177,6 +179,9 @@ impl Recovery<'_> {
         mut pick: Pick,
     ) -> Result<Settlement, DbError> {
         let mut result = self.copy(case, evidence.as_deref(), pick).await;
+        if let Err(CopyError::Unauthorized { .. }) = &result {
+            self.pass.parts.providers.download_refused(&case.facts.record.charge.provider).await;
+        }
         // A link that ran out looks like a missing file, or like a refused key: ask for a fresh one first (rules 14, 15).
         let stale =
             matches!(&result, Err(CopyError::Gone { status: 404, .. } | CopyError::Unauthorized { .. }));
@@ -247,15 +252,13 @@ impl Recovery<'_> {
 
     async fn copy_one(&self, case: &Case, source: &Source) -> Result<Copied, CopyError> {
         // The semaphore lives as long as the pass and is never closed.
-        let _permit = self.pass.copies.acquire().await;
+        let _permit = self.copies.acquire().await;
         let provider = self.pass.parts.providers.get(&case.facts.record.charge.provider);
         let hosts = provider.map_or(&[][..], |provider| &provider.output_hosts);
         let auth = match (source, provider) {
             (Source::Url { auth: true, .. }, Some(provider)) => {
-                let mut headers = HeaderMap::new();
                 // Without its key the download is refused by the provider, which says so better than we could.
-                let _missing = provider.authorize(&mut headers);
-                Some(headers)
+                self.pass.parts.providers.download_headers(&provider.name).await.ok()
             }
             (Source::Url { .. } | Source::Inline { .. } | Source::Failed { .. }, _) => None,
         };

@@ -9,12 +9,15 @@ use std::fmt;
 use std::time::Duration;
 
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
-use serde::{Deserialize, Deserializer, de};
+use serde::Deserialize;
 
+use super::auth::{Auth, Download, WrittenAuth, WrittenDownload};
 use super::filter::Filter;
+use super::hosts::Hosts;
 use super::manners::{Limits, Manners};
 use super::request::Template;
-use super::secret::{Auth, SecretError, SecretSource};
+use super::secret::{SecretError, SecretSource};
+use super::span::Span;
 use super::stats::Stats;
 
 /// How much of an answer is read at most, unless the file says otherwise: 16 MiB.
@@ -36,11 +39,14 @@ pub struct Provider {
     pub limits: Limits,
     /// Time for a connection to be made.
     pub connect_timeout: Duration,
+    /// Time in which something must arrive, again and again.
+    pub read_timeout: Duration,
     /// Time for a whole answer.
     pub timeout: Duration,
     /// How much of an answer is read.
     pub max_body_bytes: usize,
     pub(super) auth: Option<Auth>,
+    pub(super) download: Download,
     pub(super) ask: Ask,
     pub(super) manners: Manners,
     pub(super) stats: Stats,
@@ -58,6 +64,8 @@ pub struct Model {
 #[derive(Debug)]
 pub(super) struct Ask {
     pub(super) request: Template,
+    /// What is sent with a POST.
+    pub(super) body: Option<Filter>,
     pub(super) headers: HeaderMap,
     /// Values made from job and model before the first question.
     pub(super) lets: Vec<(String, Filter)>,
@@ -78,23 +86,25 @@ impl Provider {
         self.models.get(model).map(|model| model.grace).or(self.grace)
     }
 
-    /// Whether its key can be read now. True for a provider that needs none.
+    /// Whether its keys are there: the variables set, the files readable. True for a provider that needs
+    /// none; a command is not run ([`super::Providers::try_keys`] does).
     pub fn secret_present(&self) -> Result<(), SecretError> {
-        self.authorize(&mut HeaderMap::new())
+        self.auths().try_for_each(|auth| auth.present(&self.name))
     }
 
     /// Where its key is looked for; none if it needs none.
     pub fn secret_source(&self) -> Option<&SecretSource> {
-        self.auth.as_ref().map(|auth| &auth.secret)
+        self.auth.as_ref().map(Auth::source)
     }
 
-    /// Puts the provider's key into the headers of a download. The caller has made sure that the
-    /// request goes to a host of the provider.
-    pub fn authorize(&self, headers: &mut HeaderMap) -> Result<(), SecretError> {
-        match &self.auth {
-            Some(auth) => auth.apply(&self.name, headers).map(drop),
-            None => Ok(()),
-        }
+    /// Its ways to authenticate: when asking, and when fetching files.
+    pub(super) fn auths(&self) -> impl Iterator<Item = &Auth> {
+        self.auth.iter().chain(&self.download.auth)
+    }
+
+    /// How the key of files is sent.
+    pub(super) fn download_auth(&self) -> Option<&Auth> {
+        self.download.auth.as_ref().or(self.auth.as_ref())
     }
 
     /// Whether outputs may be fetched from `host`.
@@ -116,6 +126,8 @@ struct Written {
     #[serde(default)]
     models: BTreeMap<String, WrittenModel>,
     auth: Option<WrittenAuth>,
+    #[serde(default)]
+    download: WrittenDownload,
     ask: WrittenAsk,
 }
 
@@ -129,11 +141,14 @@ struct WrittenProvider {
     requests_per_second: Option<f64>,
     retries: Option<u32>,
     connect_timeout: Option<Span>,
+    read_timeout: Option<Span>,
     timeout: Option<Span>,
     max_body_bytes: Option<usize>,
     circuit_opens_after: Option<u32>,
     circuit_pause: Option<Span>,
     output_hosts: Vec<String>,
+    #[serde(default)]
+    ask_hosts: Vec<String>,
 }
 
 #[derive(Deserialize)]
@@ -144,16 +159,9 @@ struct WrittenModel {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct WrittenAuth {
-    header: String,
-    value: String,
-    secret: SecretSource,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
 struct WrittenAsk {
     request: String,
+    body: Option<String>,
     #[serde(default)]
     headers: BTreeMap<String, String>,
     #[serde(default, rename = "let")]
@@ -170,7 +178,7 @@ pub(super) struct Flaw {
     pub(super) problem: String,
 }
 
-fn flaw<T>(key: impl Into<String>, problem: impl Into<String>) -> Result<T, Flaw> {
+pub(super) fn flaw<T>(key: impl Into<String>, problem: impl Into<String>) -> Result<T, Flaw> {
     Err(Flaw { key: key.into(), problem: format!("must be {}", problem.into()) })
 }
 
@@ -188,7 +196,7 @@ pub(super) fn read(text: &str) -> Result<Provider, Flaw> {
 }
 
 fn check(written: Written) -> Result<Provider, Flaw> {
-    let Written { provider: p, models, auth, ask } = written;
+    let Written { provider: p, models, auth, download, ask } = written;
 
     let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
     if p.name.is_empty() || p.name.len() > 64 || !p.name.chars().all(plain) {
@@ -210,7 +218,11 @@ fn check(written: Written) -> Result<Provider, Flaw> {
             }
         }
     }
-    for (key, span) in [("provider.connect_timeout", &p.connect_timeout), ("provider.timeout", &p.timeout)] {
+    for (key, span) in [
+        ("provider.connect_timeout", &p.connect_timeout),
+        ("provider.read_timeout", &p.read_timeout),
+        ("provider.timeout", &p.timeout),
+    ] {
         if span.as_ref().is_some_and(|span| span.0.is_zero()) {
             return flaw(key, "longer than nothing, for instance `20s`");
         }
@@ -241,9 +253,12 @@ fn check(written: Written) -> Result<Provider, Flaw> {
     }
     let output_hosts = p.output_hosts.iter().map(|host| output_host(host)).collect::<Result<_, _>>()?;
 
-    let ask = check_ask(&ask)?;
-    let auth = auth.map(check_auth).transpose()?;
-    if auth.is_some() && ask.request.is_plain_http() && !ask.request.is_loopback() {
+    let ask_hosts = Hosts::parse(&p.ask_hosts).or_else(|problem| flaw("provider.ask_hosts", problem))?;
+
+    let ask = check_ask(&ask, ask_hosts)?;
+    let auth = auth.map(|auth| auth.check("auth")).transpose()?;
+    let download = download.check()?;
+    if auth.is_some() && ask.request.is_plain_http() {
         return flaw("ask.request", "https, because a key is sent along");
     }
     Ok(Provider {
@@ -253,9 +268,11 @@ fn check(written: Written) -> Result<Provider, Flaw> {
         models,
         output_hosts,
         connect_timeout: p.connect_timeout.map_or(Duration::from_secs(5), |span| span.0),
+        read_timeout: p.read_timeout.map_or(Duration::from_secs(15), |span| span.0),
         timeout: p.timeout.map_or(Duration::from_secs(20), |span| span.0),
         max_body_bytes,
         auth,
+        download,
         ask,
         manners: Manners::new(&limits),
         limits,
@@ -264,10 +281,11 @@ fn check(written: Written) -> Result<Provider, Flaw> {
     })
 }
 
-fn check_ask(ask: &WrittenAsk) -> Result<Ask, Flaw> {
+/// Headers as written, checked.
+pub(super) fn headers(section: &str, written: &BTreeMap<String, String>) -> Result<HeaderMap, Flaw> {
     let mut headers = HeaderMap::new();
-    for (name, value) in &ask.headers {
-        let key = || format!("ask.headers.{name}");
+    for (name, value) in written {
+        let key = || format!("{section}.{name}");
         let Ok(header) = HeaderName::try_from(name) else {
             return flaw(key(), "a header's name");
         };
@@ -276,6 +294,11 @@ fn check_ask(ask: &WrittenAsk) -> Result<Ask, Flaw> {
         };
         headers.insert(header, value);
     }
+    Ok(headers)
+}
+
+fn check_ask(ask: &WrittenAsk, hosts: Hosts) -> Result<Ask, Flaw> {
+    let headers = headers("ask.headers", &ask.headers)?;
     let mut lets = Vec::new();
     for (name, code) in &ask.lets {
         let key = || format!("ask.let.{name}");
@@ -287,80 +310,43 @@ fn check_ask(ask: &WrittenAsk) -> Result<Ask, Flaw> {
         lets.push((name.clone(), filter));
     }
     let names: Vec<&str> = ["job", "model"].into_iter().chain(ask.lets.keys().map(String::as_str)).collect();
-    let request = Template::parse(&ask.request, &names).map_err(|problem| Flaw {
+    let request = Template::parse(&ask.request, &names, hosts).map_err(|problem| Flaw {
         key: "ask.request".into(),
         problem: format!("must be a request: {problem}"),
     })?;
-    let read = Filter::compile(&ask.read).map_err(|problem| Flaw {
-        key: "ask.read".into(),
-        problem: format!("must be a jq filter: {problem}"),
-    })?;
-    Ok(Ask { request, headers, lets, read, read_all: ask.read_all })
-}
-
-fn check_auth(auth: WrittenAuth) -> Result<Auth, Flaw> {
-    let Ok(header) = HeaderName::try_from(&auth.header) else {
-        return flaw("auth.header", "a header's name, for instance `Authorization`");
+    let compile = |key: &str, code: &str| {
+        Filter::compile(code)
+            .map_err(|problem| Flaw { key: key.into(), problem: format!("must be a jq filter: {problem}") })
     };
-    if auth.value.matches("{secret}").count() != 1 || HeaderValue::try_from(&auth.value).is_err() {
-        return flaw(
-            "auth.value",
-            "printable text with `{secret}` in it once, for instance `Bearer {secret}`",
-        );
+    let body = ask.body.as_ref().map(|code| compile("ask.body", code)).transpose()?;
+    if body.is_some() && !request.is_post() {
+        return flaw("ask.body", "left out: only a POST has a body");
     }
-    Ok(Auth { header, value: auth.value, secret: auth.secret })
+    let read = compile("ask.read", &ask.read)?;
+    Ok(Ask { request, body, headers, lets, read, read_all: ask.read_all })
 }
 
 fn output_host(host: &str) -> Result<String, Flaw> {
-    let bare = host.strip_prefix("*.").unwrap_or(host);
-    let fine = !bare.is_empty()
-        && bare.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || "-.:[]".contains(c))
-        && !bare.starts_with('.');
-    if fine && (bare == host || bare.contains('.')) {
+    let fine = match host.strip_prefix("gs://") {
+        // A bucket, or all of them: what may be read is then up to the rights of makegood's own account.
+        Some(bucket) => bucket == "*" || crate::recovery::is_bucket(bucket),
+        None => {
+            let bare = host.strip_prefix("*.").unwrap_or(host);
+            !bare.is_empty()
+                && bare.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || "-.:[]".contains(c))
+                && !bare.starts_with('.')
+                && (bare == host || bare.contains('.'))
+        }
+    };
+    if fine {
         return Ok(host.to_owned());
     }
     flaw(
         "provider.output_hosts",
-        format!("host names like `cdn.example.com` or `*.example.com`, not `{host}`"),
+        format!(
+            "host names like `cdn.example.com` or `*.example.com`, or buckets like `gs://name`, not `{host}`"
+        ),
     )
-}
-
-/// A span of time as people write it: `250ms`, `20s`, `10m`, `1h`, `2d`, also `1h 30m`.
-struct Span(Duration);
-
-impl<'de> Deserialize<'de> for Span {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        span(&text).map(Self).ok_or_else(|| {
-            de::Error::custom(format!("`{text}` is not a span of time, for instance `20s`, `10m` or `1h`"))
-        })
-    }
-}
-
-fn span(text: &str) -> Option<Duration> {
-    let mut rest = text.trim();
-    let mut sum = Duration::ZERO;
-    if rest.is_empty() {
-        return None;
-    }
-    while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit())?;
-        let (number, tail) = rest.split_at(digits);
-        let number: u64 = number.parse().ok()?;
-        let letters = tail.find(|c: char| !c.is_ascii_lowercase()).unwrap_or(tail.len());
-        let (unit, tail) = tail.split_at(letters);
-        let millis = match unit {
-            "ms" => 1,
-            "s" => 1000,
-            "m" => 60 * 1000,
-            "h" => 3600 * 1000,
-            "d" => 24 * 3600 * 1000,
-            _ => return None,
-        };
-        sum = sum.checked_add(Duration::from_millis(number.checked_mul(millis)?))?;
-        rest = tail.trim_start();
-    }
-    Some(sum)
 }
 
 #[cfg(test)]
@@ -419,10 +405,36 @@ read = '{verdict: "running"}'
             ("grace = \"10m\"", "requests_per_second = nan", "provider.requests_per_second", "0.001"),
             ("grace = \"10m\"", "timeout = \"0s\"", "provider.timeout", "longer"),
             ("Bearer {secret}", "Bearer", "auth.value", "{secret}"),
-            ("{ env =", "{ enw =", "auth.secret", "unknown variant"),
+            ("{ env =", "{ enw =", "auth.secret.enw", "unknown field"),
+            ("{ env = \"ACME_KEY\" }", "{ }", "auth.secret", "exactly one of"),
+            ("{ env = \"ACME_KEY\" }", "{ env = \"A\", file = \"b\" }", "auth.secret", "exactly one of"),
+            (
+                "{ env = \"ACME_KEY\" }",
+                "{ env = \"A\", ttl = \"1h\" }",
+                "auth.secret",
+                "`ttl` belongs to `command`",
+            ),
+            ("{ env = \"ACME_KEY\" }", "{ command = [\"x\"] }", "auth.secret", "`ttl`"),
+            ("{ env = \"ACME_KEY\" }", "{ command = [], ttl = \"1h\" }", "auth.secret", "program"),
+            ("{ env = \"ACME_KEY\" }", "{ command = [\"x\"], ttl = \"0s\" }", "auth.secret", "`ttl`"),
+            ("[auth]", "[auth]\nkind = \"jwt_rs256\"", "auth.kind", "unknown variant"),
+            ("[auth]", "[auth]\nkind = \"jwt_hs256\"", "auth.access_key", "access key"),
+            ("[auth]", "[auth]\naccess_key = { env = \"A\" }", "auth.access_key", "left out"),
+            ("[auth]", "[auth]\nlifetime = \"1h\"", "auth.lifetime", "left out"),
+            ("[ask]", "[download]\nheaders = { \"a b\" = \"c\" }\n[ask]", "download.headers.a b", "name"),
+            (
+                "[ask]",
+                "[download.auth]\nheader = \"k\"\nvalue = \"x\"\nsecret = { env = \"A\" }\n[ask]",
+                "download.auth.value",
+                "{secret}",
+            ),
+            ("\"*.acme.example\"]", "\"gs://a/b\"]", "provider.output_hosts", "gs://a/b"),
             ("https://api", "http://api", "ask.request", "https"),
             ("{job}", "{jub}", "ask.request", "`{jub}` is unknown"),
             ("running\"}'", "running\"'", "ask.read", "line 1"),
+            ("[ask]", "[ask]\nbody = \"{}\"", "ask.body", "only a POST"),
+            ("grace = \"10m\"", "ask_hosts = [\"10.0.0.1\"]", "provider.ask_hosts", "10.0.0.1"),
+            ("https://api.acme.example/v1/{job}", "{job|url}", "ask.request", "ask_hosts"),
             ("[ask]", "[ask]\nread_al = true", "ask.read_al", "unknown field"),
             ("[ask]", "[ask]\nlet = { job = \".\" }", "ask.let.job", "another name"),
             ("\"*.acme", "\"*acme", "provider.output_hosts", "*acme"),
@@ -433,15 +445,6 @@ read = '{verdict: "running"}'
             assert_ne!(text, GOOD, "{from} is not in the file");
             let flaw = read(&text).unwrap_err();
             assert!(flaw.key == key && flaw.problem.contains(problem), "{to}: {flaw:?}");
-        }
-    }
-
-    #[test]
-    fn spans_are_read_with_their_units_only() {
-        assert_eq!(span("1h30m"), Some(Duration::from_mins(90)));
-        assert_eq!(span(" 2d "), Some(Duration::from_hours(48)));
-        for text in ["", "5", "1M", "-1s", "1.5h", "h", "99999999999999999999d"] {
-            assert_eq!(span(text), None, "{text:?}");
         }
     }
 }

@@ -7,24 +7,31 @@
 //! Left to others: `policy` decides what follows; `recovery` fetches files. Nothing here writes anything,
 //! so that a crash halfway means nothing.
 //!
-//! `file` a file, checked · `request` its template, filled · `ask` over HTTP · `manners` when ·
-//! `filter`, `said` and `reading` what it means · `secret`, `redact` keys · `stats` counters.
+//! `file` a file, checked · `request` its template, filled · `hosts` where else to · `ask` over HTTP · `manners` when ·
+//! `filter`, `said` and `reading` what it means · `auth`, `secret`, `exec`, `redact` keys · `stats` counters.
 
 mod ask;
+mod auth;
+mod exec;
 mod file;
 mod filter;
+mod hosts;
 mod manners;
 mod reading;
 mod redact;
 mod request;
 mod said;
 mod secret;
+mod span;
 mod stats;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use reqwest::header::HeaderMap;
+
+pub use self::exec::CommandTrouble;
 pub use self::file::{Model, Provider};
 pub use self::manners::Limits;
 pub use self::reading::{Reading, Received};
@@ -32,13 +39,23 @@ pub use self::request::Request;
 pub use self::secret::{Secret, SecretError, SecretSource};
 pub use self::stats::{BUCKETS_SECS, Outcome, RequestStats};
 use crate::clock::Clock;
-use crate::evidence::{Doubt, Evidence, Verdict};
+use crate::evidence::{Doubt, Evidence};
 
 /// The files that the binary carries.
-pub const SHIPPED: [(&str, &str); 3] = [
+pub const SHIPPED: [(&str, &str); 13] = [
+    ("bfl", include_str!("../../config/providers/bfl.toml")),
+    ("elevenlabs-dubbing", include_str!("../../config/providers/elevenlabs-dubbing.toml")),
     ("fal", include_str!("../../config/providers/fal.toml")),
+    ("heygen", include_str!("../../config/providers/heygen.toml")),
+    ("kling", include_str!("../../config/providers/kling.toml")),
+    ("minimax", include_str!("../../config/providers/minimax.toml")),
+    ("openai-videos", include_str!("../../config/providers/openai-videos.toml")),
     ("replicate", include_str!("../../config/providers/replicate.toml")),
+    ("runway", include_str!("../../config/providers/runway.toml")),
+    ("stability", include_str!("../../config/providers/stability.toml")),
+    ("sync", include_str!("../../config/providers/sync.toml")),
     ("veo-gemini", include_str!("../../config/providers/veo-gemini.toml")),
+    ("veo-vertex", include_str!("../../config/providers/veo-vertex.toml")),
 ];
 
 /// One provider job to be asked for, however many items hang on it.
@@ -161,18 +178,7 @@ impl Providers {
                 self.clock.now(),
             ));
         };
-        let admission = match provider.manners.admit(question.urgent) {
-            Ok(admission) => admission,
-            Err(retry_in) => {
-                provider.stats.count(Outcome::NotAsked, None);
-                return Asked::NotAsked { retry_in };
-            }
-        };
-        let evidence = provider.question(question, &self.clock).await;
-        let asked = evidence.answer.request.is_some();
-        let reached = evidence.verdict != Verdict::CouldNotTell(Doubt::Unreachable);
-        admission.settle(asked.then_some(reached));
-        Asked::Answered(evidence)
+        provider.question(question, &self.clock).await
     }
 
     /// What an answer would mean, without asking anybody. `step` counts from 1.
@@ -183,7 +189,36 @@ impl Providers {
         received: &Received,
     ) -> Result<Reading, ProviderError> {
         let provider = self.get(&question.provider).ok_or_else(|| self.unknown(&question.provider))?;
-        Ok(provider.read(question, step, received, self.clock.now(), &[]))
+        Ok(provider.read(question, (step, &serde_json::Value::Null), received, self.clock.now(), &[]))
+    }
+
+    /// What is sent along with the download of a file that needs this provider's key. The caller sees to it
+    /// that it goes to a host of the provider.
+    pub async fn download_headers(&self, name: &str) -> Result<HeaderMap, SecretError> {
+        let mut headers = HeaderMap::new();
+        if let Some(provider) = self.get(name) {
+            headers.clone_from(&provider.download.headers);
+            if let Some(auth) = provider.download_auth() {
+                auth.apply(name, self.clock.now(), &mut headers).await?;
+            }
+        }
+        Ok(headers)
+    }
+
+    /// A download was refused with 401 or 403: a key that a command gave is asked for anew next time.
+    pub async fn download_refused(&self, name: &str) {
+        if let Some(auth) = self.get(name).and_then(Provider::download_auth) {
+            auth.refused_now().await;
+        }
+    }
+
+    /// Reads all keys of a provider, and runs what commands that takes.
+    pub async fn try_keys(&self, name: &str) -> Result<(), SecretError> {
+        let mut headers = HeaderMap::new();
+        for auth in self.get(name).into_iter().flat_map(Provider::auths) {
+            auth.apply(name, self.clock.now(), &mut headers).await?;
+        }
+        Ok(())
     }
 
     /// Whether questions to this provider are turned away now.

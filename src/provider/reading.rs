@@ -10,13 +10,14 @@ use bytes::Bytes;
 use jaq_json::Val;
 use reqwest::header::HeaderMap;
 use serde::Deserialize;
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::Question;
 use super::file::Provider;
 use super::filter;
 use super::redact;
-use super::request::Request;
+use super::request::{NextStep, Request};
 use super::said::Said;
 use crate::clock::Timestamp;
 use crate::evidence::{Answer, Doubt, Evidence, Verdict};
@@ -45,17 +46,13 @@ pub enum Reading {
 
 impl Provider {
     /// What the gaps of the request are filled with.
-    pub(super) fn values(&self, question: &Question) -> Result<BTreeMap<String, String>, String> {
+    fn values(&self, question: &Question) -> Result<BTreeMap<String, String>, String> {
         let mut values = BTreeMap::from([
             ("job".to_owned(), question.job_id.clone()),
             ("model".to_owned(), question.model.clone()),
         ]);
         for (name, filter) in &self.ask.lets {
-            let input = object([
-                ("job", string(&question.job_id)),
-                ("model", string(&question.model)),
-                ("items", Val::from(question.items)),
-            ]);
+            let input = Val::obj(asked(question).collect());
             match filter.first(input).map_err(|problem| format!("`ask.let.{name}`: {problem}"))? {
                 Val::TStr(text) => {
                     let text = String::from_utf8(text.to_vec())
@@ -73,15 +70,29 @@ impl Provider {
     /// The first request of a question; an error says what about the job id or model forbids it.
     pub(super) fn first_request(&self, question: &Question) -> Result<Request, String> {
         let values = self.values(question)?;
+        let body = match &self.ask.body {
+            None => None,
+            Some(filter) => {
+                let input = asked(question).chain([(string("let"), self.lets(&values))]);
+                let body = filter.first(Val::obj(input.collect())).and_then(|body| filter::to_json(&body));
+                Some(body.map_err(|problem| format!("`ask.body`: {problem}"))?)
+            }
+        };
         let values = values.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-        self.ask.request.fill(&values)
+        self.ask.request.fill(&values)?.with_body(body)
     }
 
-    /// Reads one answer. `step` counts from 1.
+    /// The values of `[ask.let]` as a filter sees them.
+    fn lets(&self, values: &BTreeMap<String, String>) -> Val {
+        let lets = self.ask.lets.iter();
+        Val::obj(lets.filter_map(|(name, _)| Some((string(name), string(values.get(name)?)))).collect())
+    }
+
+    /// Reads one answer. `step` counts from 1; `kept` is what the filter wanted to see again.
     pub(super) fn read(
         &self,
         question: &Question,
-        step: usize,
+        (step, carried): (usize, &Value),
         received: &Received,
         asked_at: Timestamp,
         secrets: &[&str],
@@ -101,7 +112,7 @@ impl Provider {
             Err(error) => (blob(&received.body), Some(error)),
         };
         let said = self
-            .filter_input(question, step, received, body)
+            .filter_input(question, (step, carried), received, body)
             .and_then(|input| self.ask.read.first(input))
             .and_then(|output| filter::to_json(&output))
             .and_then(|said| {
@@ -132,7 +143,7 @@ impl Provider {
     fn filter_input(
         &self,
         question: &Question,
-        step: usize,
+        (step, carried): (usize, &Value),
         received: &Received,
         body: Val,
     ) -> Result<Val, String> {
@@ -148,18 +159,17 @@ impl Provider {
                 .or_insert_with(|| value.clone().into_owned());
         }
         let headers = Val::obj(headers.iter().map(|(name, value)| (string(name), string(value))).collect());
-        let lets = self.values(question)?;
-        let lets = self.ask.lets.iter().filter_map(|(name, _)| Some((string(name), string(lets.get(name)?))));
-        Ok(object([
+        let carried = Val::deserialize(carried).map_err(|error| format!("what was kept is lost: {error}"))?;
+        let answer = [
             ("status", Val::from(usize::from(received.status))),
             ("headers", headers),
             ("body", body),
-            ("job", string(&question.job_id)),
-            ("model", string(&question.model)),
-            ("items", Val::from(question.items)),
             ("step", Val::from(step)),
-            ("let", Val::obj(lets.collect())),
-        ]))
+            ("kept", carried),
+            ("let", self.lets(&self.values(question)?)),
+        ];
+        let answer = answer.into_iter().map(|(key, value)| (string(key), value));
+        Ok(Val::obj(asked(question).chain(answer).collect()))
     }
 
     fn judge(&self, said: Said, asked_at: Timestamp, secrets: &[&str]) -> Result<Reading, String> {
@@ -176,17 +186,23 @@ impl Provider {
             "unreadable" => Verdict::CouldNotTell(Doubt::Unreadable),
             "ask" => {
                 let request = said.request.ok_or("the filter asks for a further step without a `request`")?;
+                let next = NextStep {
+                    request,
+                    body: said.body,
+                    key: said.auth.unwrap_or_default(),
+                    kept: said.keep.unwrap_or_default(),
+                };
                 return self
                     .ask
                     .request
-                    .next_step(&request)
+                    .next_step(next)
                     .map(Reading::AskNext)
                     .map_err(|problem| format!("the further step cannot be asked for: {problem}"));
             }
             other => return Err(format!("the filter gave a verdict that does not exist: `{other}`")),
         };
-        if said.request.is_some() {
-            return Err("the filter gave a `request` beside a verdict".into());
+        if said.request.is_some() || said.body.is_some() || said.auth.is_some() || said.keep.is_some() {
+            return Err("the filter gave `request`, `body`, `auth` or `keep` beside a verdict".into());
         }
         if said.outputs_gone && verdict != Verdict::Succeeded {
             return Err("the filter says `outputs_gone` of a job that did not succeed".into());
@@ -196,7 +212,7 @@ impl Provider {
             return Err(format!("the answer names more than {OUTPUTS} outputs"));
         }
         let outputs =
-            outputs.into_iter().map(|output| output.offer(secrets)).collect::<Result<Vec<_>, _>>()?;
+            outputs.into_iter().map(|output| output.offer(self, secrets)).collect::<Result<Vec<_>, _>>()?;
         let mut indices: Vec<i64> = outputs.iter().filter_map(|offer| offer.index).collect();
         indices.sort_unstable();
         if let Some([twice, _]) = indices.array_windows().find(|[one, next]| one == next) {
@@ -213,6 +229,16 @@ impl Provider {
             answer: Answer::default(),
         }))
     }
+}
+
+/// What a filter is told of the question.
+fn asked(question: &Question) -> impl Iterator<Item = (Val, Val)> {
+    [
+        (string("job"), string(&question.job_id)),
+        (string("model"), string(&question.model)),
+        (string("items"), Val::from(question.items)),
+    ]
+    .into_iter()
 }
 
 /// What of an answer is kept for support. The caller adds the request.
@@ -259,7 +285,7 @@ fn object<const N: usize>(entries: [(&str, Val); N]) -> Val {
 #[cfg(test)]
 pub(super) fn provider_reading(filter: &str, read_all: bool) -> Provider {
     let text = format!(
-        "[provider]\nname = \"acme\"\noutput_hosts = []\n[ask]\nrequest = \"GET https://acme.example/{{job}}\"\n\
+        "[provider]\nname = \"acme\"\noutput_hosts = [\"cdn.acme.example\"]\n[ask]\nrequest = \"GET https://acme.example/{{job}}\"\n\
          read_all = {read_all}\nread = '''{filter}'''"
     );
     super::file::read(&text).unwrap()
@@ -278,7 +304,7 @@ mod tests {
 
     fn read(filter: &str, status: u16, body: &[u8]) -> Reading {
         let received = Received { status, headers: HeaderMap::new(), body: Bytes::copy_from_slice(body) };
-        provider_reading(filter, false).read(&question(), 1, &received, NOW, &["s3cret-key"])
+        provider_reading(filter, false).read(&question(), (1, &Value::Null), &received, NOW, &["s3cret-key"])
     }
 
     fn judged(filter: &str, status: u16, body: &[u8]) -> Evidence {
@@ -312,7 +338,7 @@ mod tests {
             assert_eq!(judged(failed, status, b"{}").verdict, verdict, "{status}");
         }
         let received = Received { status: 503, headers: HeaderMap::new(), body: Bytes::new() };
-        match provider_reading(failed, true).read(&question(), 1, &received, NOW, &[]) {
+        match provider_reading(failed, true).read(&question(), (1, &Value::Null), &received, NOW, &[]) {
             Reading::Judged(evidence) => assert_eq!(evidence.verdict, Verdict::Failed),
             Reading::AskNext(request) => panic!("asks for {request}"),
         }
@@ -333,6 +359,14 @@ mod tests {
             ("{verdict: \"succeeded\", outputs: [{}]}", "exactly one"),
             ("{verdict: \"succeeded\", outputs: [{url: \"u\", base64: \"\"}]}", "exactly one"),
             ("{verdict: \"succeeded\", outputs: [{base64: \"%\"}]}", "not base64"),
+            ("{verdict: \"succeeded\", outputs: [{url: \"u\", request: \"GET u\"}]}", "exactly one"),
+            (
+                "{verdict: \"succeeded\", outputs: [{request: \"POST https://cdn.acme.example/\"}]}",
+                "GET only",
+            ),
+            ("{verdict: \"succeeded\", outputs: [{request: \"GET /content\"}]}", "not a URL"),
+            ("{verdict: \"succeeded\", outputs: [{request: \"GET https://evil.example/\"}]}", "output_hosts"),
+            ("{verdict: \"succeeded\", outputs: [{request: \"GET https://u@cdn.acme.example/\"}]}", "user"),
             ("{verdict: \"succeeded\", outputs: [{index: -1, url: \"u\"}]}", "negative"),
             ("{verdict: \"succeeded\", outputs: [{index: 0, url: \"u\"}, {index: 0, url: \"v\"}]}", "twice"),
             ("{verdict: \"succeeded\", outputs: [range(2000) | {url: \"u\"}]}", "more than 1000"),
@@ -371,6 +405,7 @@ mod tests {
             {index: 1, url: "https://cdn/x?sig=1", auth: true, expires_at: 1764000000},
             {base64: "aGk", content_type: "text/plain", expires_at: "2026-05-04T09:12:00Z"},
             {index: 0, error: "flagged", class: "content_safety"},
+            {request: "GET https://cdn.acme.example/content?variant=video"},
             {url: "https://cdn/y", expires_at: "tomorrow"}]}"#;
         let evidence = judged(filter, 200, b"{}");
         assert_eq!(evidence.code.as_deref(), Some("13"));
@@ -395,6 +430,14 @@ mod tests {
                     source: Source::Failed {
                         class: FailureClass::ContentSafety,
                         message: Some("flagged".into()),
+                    },
+                    expires_at: None,
+                },
+                Offer {
+                    index: None,
+                    source: Source::Url {
+                        url: "https://cdn.acme.example/content?variant=video".into(),
+                        auth: true,
                     },
                     expires_at: None,
                 },
@@ -426,7 +469,7 @@ mod tests {
         headers.append("X-A", "1".parse().unwrap());
         headers.append("X-A", "2".parse().unwrap());
         let received = Received { status: 200, headers, body: Bytes::from_static(b"{}") };
-        match provider_reading(filter, false).read(&question(), 2, &received, NOW, &[]) {
+        match provider_reading(filter, false).read(&question(), (2, &Value::Null), &received, NOW, &[]) {
             Reading::Judged(evidence) => assert_eq!(evidence.message.as_deref(), Some("1, 2 j1 m 2 2")),
             Reading::AskNext(request) => panic!("asks for {request}"),
         }

@@ -7,8 +7,12 @@ use base64::Engine;
 use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use serde::Deserialize;
+use url::Url;
 
+use super::file::Provider;
+use super::hosts;
 use super::redact;
+use super::request::Key;
 use crate::clock::Timestamp;
 use crate::evidence::{FailureClass, Offer, Source};
 
@@ -31,7 +35,12 @@ pub(super) struct Said {
     pub(super) outputs: Option<Vec<SaidOutput>>,
     #[serde(default)]
     pub(super) outputs_gone: bool,
+    /// With the verdict `ask`: the next request, its body, which key goes with it, and what the filter
+    /// wants to see again as `kept`.
     pub(super) request: Option<String>,
+    pub(super) body: Option<serde_json::Value>,
+    pub(super) auth: Option<Key>,
+    pub(super) keep: Option<serde_json::Value>,
 }
 
 /// Codes are words at some providers and numbers at others.
@@ -56,8 +65,9 @@ impl Code {
 pub(super) struct SaidOutput {
     index: Option<i64>,
     url: Option<String>,
-    #[serde(default)]
-    auth: bool,
+    /// A second path that streams the file: `GET https://…`, on one of `output_hosts`.
+    request: Option<String>,
+    auth: Option<bool>,
     base64: Option<String>,
     content_type: Option<String>,
     error: Option<String>,
@@ -91,18 +101,22 @@ impl Expiry {
 
 impl SaidOutput {
     /// The output as evidence, or what is wrong with it.
-    pub(super) fn offer(self, secrets: &[&str]) -> Result<Offer, String> {
+    pub(super) fn offer(self, provider: &Provider, secrets: &[&str]) -> Result<Offer, String> {
         if self.index.is_some_and(|index| index < 0) {
             return Err("the answer names an output with a negative index".into());
         }
-        let source = match (self.url, self.base64, self.error) {
-            (Some(url), None, None) => {
+        let source = match (self.url, self.request, self.base64, self.error) {
+            (Some(url), None, None, None) => {
                 if url.len() > URL_BYTES {
                     return Err(format!("the URL of an output is longer than {URL_BYTES} bytes"));
                 }
-                Source::Url { url, auth: self.auth }
+                Source::Url { url, auth: self.auth.unwrap_or(false) }
             }
-            (None, Some(text), None) => Source::Inline {
+            // The filter's own words, not the answer's: a slip in it shows at once and not file by file.
+            (None, Some(request), None, None) => {
+                Source::Url { url: download(&request, provider)?, auth: self.auth.unwrap_or(true) }
+            }
+            (None, None, Some(text), None) => Source::Inline {
                 bytes: BASE64
                     .decode(text.trim_ascii())
                     .map_err(|error| format!("an output is not base64: {error}"))?
@@ -111,12 +125,34 @@ impl SaidOutput {
                     kind.len() <= 100 && kind.chars().all(|c| c.is_ascii_graphic() || c == ' ')
                 }),
             },
-            (None, None, Some(error)) => Source::Failed {
+            (None, None, None, Some(error)) => Source::Failed {
                 class: self.class.unwrap_or(FailureClass::ProviderError),
                 message: Some(redact::message(&error, secrets)),
             },
-            _ => return Err("an output needs exactly one of `url`, `base64` and `error`".into()),
+            _ => return Err("an output needs exactly one of `url`, `request`, `base64` and `error`".into()),
         };
         Ok(Offer { index: self.index, source, expires_at: self.expires_at.and_then(|expiry| expiry.at()) })
     }
+}
+
+/// The URL of an output that is fetched by a request of its own.
+fn download(request: &str, provider: &Provider) -> Result<String, String> {
+    let url = request
+        .strip_prefix("GET ")
+        .ok_or("the `request` of an output must be `GET https://…`: files are fetched by GET only")?
+        .trim();
+    if url.len() > URL_BYTES {
+        return Err(format!("the `request` of an output is longer than {URL_BYTES} bytes"));
+    }
+    let parsed =
+        Url::parse(url).map_err(|error| format!("the `request` of an output is not a URL ({error})"))?;
+    hosts::plain(&parsed)?;
+    let host = parsed.host_str().unwrap_or_default();
+    if !matches!(parsed.scheme(), "https" | "http") || !provider.allows_output_host(host) {
+        return Err(format!(
+            "the `request` of an output goes to `{}`, which is not among `output_hosts`",
+            parsed.origin().ascii_serialization()
+        ));
+    }
+    Ok(url.to_owned())
 }

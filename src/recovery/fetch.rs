@@ -17,6 +17,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use url::Url;
 
 use super::address::{Guard, Lookup, Loopback, Refused, System};
+use super::bucket::{self, Buckets};
 use super::link::{self, UrlRefusal};
 use super::write::Writer;
 use super::{Copied, CopyError, INLINE, Key, Limits, NotOutput, Storage, TimeLimit};
@@ -38,6 +39,7 @@ pub struct Fetcher {
     client: Client,
     limits: Limits,
     loopback: Loopback,
+    buckets: Arc<Buckets>,
 }
 
 impl Fetcher {
@@ -57,7 +59,7 @@ impl Fetcher {
             .connect_timeout(CONNECT_TIMEOUT)
             .build()
             .map_err(FetcherError)?;
-        Ok(Self { client, limits, loopback })
+        Ok(Self { client, limits, loopback, buckets: Arc::new(Buckets::google()) })
     }
 
     /// Copies the file of `source` to `key` in `storage`.
@@ -76,6 +78,9 @@ impl Fetcher {
         let deadline = Instant::now() + self.limits.time_budget;
         let copied = timeout_at(deadline, async {
             let host = match source {
+                Source::Url { url, auth: _ } if bucket::is_one(url) => {
+                    self.buckets.download(url, allowed_hosts, &self.limits, &mut writer).await?
+                }
                 Source::Url { url, auth: wanted } => {
                     let auth = auth.filter(|_| *wanted);
                     self.download(url, allowed_hosts, auth, &mut writer).await?
@@ -154,7 +159,7 @@ impl Fetcher {
                 }
                 headers.clone_from(auth);
             }
-            headers.insert(ACCEPT, HeaderValue::from_static("*/*"));
+            headers.entry(ACCEPT).or_insert(HeaderValue::from_static("*/*"));
             headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
             let sent = self.client.get(url.clone()).headers(headers).send();
             let response = timeout(self.limits.stall, sent)

@@ -12,7 +12,7 @@ use url::{Host, Url};
 use super::address::{AddressRefusal, Loopback, refuse};
 
 /// The longest URL that is looked at. Signed URLs run to some 2,000 characters.
-const LENGTH_MAX: usize = 16 * 1024;
+pub(super) const LENGTH_MAX: usize = 16 * 1024;
 
 /// Why a URL is not followed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

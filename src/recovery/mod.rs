@@ -13,6 +13,7 @@
 //! The same holds for a copy that was done and whose settle lost its lease.
 
 mod address;
+mod bucket;
 mod fetch;
 mod key;
 mod kind;
@@ -26,6 +27,7 @@ use std::fmt;
 use std::time::Duration;
 
 pub use address::AddressRefusal;
+pub use bucket::is_bucket;
 pub use fetch::{Fetcher, FetcherError};
 pub use key::Key;
 pub use link::UrlRefusal;
@@ -143,6 +145,17 @@ pub enum CopyError {
         #[source]
         source: Box<reqwest::Error>,
     },
+    /// A bucket that could not be read.
+    #[error(
+        "could not read the file from {host}; makegood's own account needs to be able to read objects there"
+    )]
+    Bucket {
+        /// The bucket: `gs://name`.
+        host: String,
+        /// The client's reason.
+        #[source]
+        source: Box<object_store::Error>,
+    },
     /// The platform's own storage.
     #[error("could not store the file")]
     Storage(#[source] StorageError),
@@ -160,6 +173,7 @@ impl CopyError {
             Self::Unauthorized { .. } => "unauthorized",
             Self::Http { .. } => "http",
             Self::Network { .. } => "network",
+            Self::Bucket { .. } => "bucket",
             Self::Storage(_) => "storage",
         }
     }
@@ -175,6 +189,7 @@ impl CopyError {
             | Self::Unauthorized { .. }
             | Self::Http { .. }
             | Self::Network { .. }
+            | Self::Bucket { .. }
             | Self::Storage(_) => None,
         }
     }

@@ -9,7 +9,7 @@ use crate::cli::output::{OutputFormat, print};
 use crate::cli::parts::load_providers;
 use crate::cli::words::{plain, span};
 use crate::config::Settings;
-use crate::provider::{Provider, SecretSource};
+use crate::provider::Provider;
 
 pub(super) fn run(format: OutputFormat, settings: &Settings) -> Result<(), Failure> {
     let providers = load_providers(settings).map_err(Failure::usage)?;
@@ -34,10 +34,7 @@ pub(super) fn run(format: OutputFormat, settings: &Settings) -> Result<(), Failu
 
 /// Where a provider's key is looked for; none where it needs none.
 pub(in crate::cli) fn looked_for(provider: &Provider) -> Option<String> {
-    provider.secret_source().map(|source| match source {
-        SecretSource::Env(variable) => format!("the environment variable {variable}"),
-        SecretSource::File(path) => format!("the file {}", path.display()),
-    })
+    provider.secret_source().map(|source| format!("the {source}"))
 }
 
 fn text(page: &mut String, provider: &Provider) {

@@ -222,8 +222,7 @@ async fn a_key_is_sent_and_never_kept() {
     assert_eq!(evidence.verdict, Verdict::Failed);
     assert!(!format!("{evidence:?}").contains("very-secret"), "{evidence:?}");
     assert!(evidence.message.unwrap().contains("[secret]"));
-    let mut headers = reqwest::header::HeaderMap::new();
-    world.providers.get("replicate").unwrap().authorize(&mut headers).unwrap();
+    let headers = world.providers.download_headers("replicate").await.unwrap();
     assert_eq!(headers["x-key"], "Key sk-very-secret");
 }
 
