@@ -62,7 +62,7 @@ pub struct Rules {
     pub batch: u32,
     /// How long a claim lasts.
     pub lease: Duration,
-    /// Files fetched at the same time.
+    /// Files fetched at the same time, by all providers together; each may fetch one in any case.
     pub copies: usize,
     /// Nothing new is begun after this.
     pub max_duration: Option<Duration>,
@@ -128,7 +128,6 @@ pub struct Orders {
 struct Pass {
     parts: Parts,
     settle: SettleRules,
-    copies: Arc<Semaphore>,
     due_by: Timestamp,
     deadline: Option<Instant>,
     stop: Stop,
@@ -197,7 +196,6 @@ async fn work(
                 pass_id: Some(pass_id),
                 decided_by: "makegood".to_owned(),
             },
-            copies: Arc::new(Semaphore::new(parts.rules.copies)),
             due_by,
             deadline,
             stop: orders.stop.clone(),
@@ -219,8 +217,12 @@ async fn work(
 /// Runs a lane for every provider that has something due, side by side.
 async fn lanes(pass: &Arc<Pass>, report: &mut Report, progress: &Progress) -> Result<(), DbError> {
     let mut lanes = tokio::task::JoinSet::new();
-    for (provider, _) in pass.parts.store.due_providers(pass.due_by).await? {
-        lanes.spawn(lane::run(Arc::clone(pass), provider, Arc::clone(progress)));
+    let due = pass.parts.store.due_providers(pass.due_by).await?;
+    // Each provider has its own share of the copies, so that files that trickle hold up nobody else's.
+    let share = (pass.parts.rules.copies / due.len().max(1)).max(1);
+    for (provider, _) in due {
+        let copies = Arc::new(Semaphore::new(share));
+        lanes.spawn(lane::run(Arc::clone(pass), provider, copies, Arc::clone(progress)));
     }
     let mut failed = None;
     while let Some(lane) = lanes.join_next().await {

@@ -21,7 +21,7 @@ use prometheus::{HistogramOpts, Registry, TextEncoder};
 
 use crate::charge::{Bucket, Split};
 use crate::clock::Timestamp;
-use crate::provider::{Providers, RequestStats};
+use crate::provider::{Outcome, Providers, RequestStats};
 pub use crate::store::RESOLUTION_BUCKETS_SECONDS;
 pub use deliver::{DeliveryError, push, write_textfile};
 
@@ -131,6 +131,17 @@ impl Process {
                 "Requests of this process to providers, by how they ended.",
                 MetricType::COUNTER,
                 requests.collect(),
+            ),
+            family(
+                "makegood_provider_unauthorized_total",
+                "Times that a provider refused this process's key, or that the key was missing.",
+                MetricType::COUNTER,
+                asked
+                    .iter()
+                    .map(|(stats, _)| {
+                        counter(&[("provider", &stats.provider)], count(stats.of(Outcome::Unauthorized)))
+                    })
+                    .collect(),
             ),
             family(
                 "makegood_provider_request_duration_seconds",

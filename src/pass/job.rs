@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::Semaphore;
+
 use super::Pass;
 use crate::clock::Timestamp;
 use crate::evidence::{Evidence, Source, Verdict};
@@ -73,7 +75,7 @@ impl Job {
     }
 
     /// Asks, decides and carries out.
-    pub(super) async fn run(self, pass: &Pass) -> Done {
+    pub(super) async fn run(self, pass: &Pass, copies: &Semaphore) -> Done {
         let Self { question, cases } = self;
         if pass.is_ending() {
             return Done::Stopped { cases };
@@ -105,7 +107,8 @@ impl Job {
             let decision = policy::decide(&case.facts, evidence.as_deref(), &pass.parts.rules.policy, now);
             let settlement = match decision.action {
                 Action::Recover(pick) => {
-                    let work = Recovery { pass, question: question.as_ref(), verdicts: &mut verdicts };
+                    let work =
+                        Recovery { pass, copies, question: question.as_ref(), verdicts: &mut verdicts };
                     tokio::select! {
                         recovered = work.bring_home(&case, evidence.clone(), decision, pick) => match recovered {
                             Ok(settlement) => settlement,
@@ -162,6 +165,7 @@ impl Pass {
 /// Brings the file of one item home.
 struct Recovery<'a> {
     pass: &'a Pass,
+    copies: &'a Semaphore,
     question: Option<&'a Question>,
     verdicts: &'a mut Vec<Verdict>,
 }
@@ -248,7 +252,7 @@ impl Recovery<'_> {
 
     async fn copy_one(&self, case: &Case, source: &Source) -> Result<Copied, CopyError> {
         // The semaphore lives as long as the pass and is never closed.
-        let _permit = self.pass.copies.acquire().await;
+        let _permit = self.copies.acquire().await;
         let provider = self.pass.parts.providers.get(&case.facts.record.charge.provider);
         let hosts = provider.map_or(&[][..], |provider| &provider.output_hosts);
         let auth = match (source, provider) {

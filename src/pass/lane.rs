@@ -8,12 +8,13 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::job::{Done, Job};
 use super::{Pass, Progress};
+use crate::evidence::{Doubt, Verdict};
 use crate::policy::Action;
 use crate::report::{Finding, Report};
 use crate::store::{Case, Claimed, DbError, Outcome, Settlement};
@@ -26,6 +27,8 @@ const AFTER_CHANGE: Duration = Duration::from_secs(60);
 struct Lane {
     pass: Arc<Pass>,
     provider: String,
+    /// Its share of the copies.
+    copies: Arc<Semaphore>,
     progress: Progress,
     report: Report,
     in_flight: Arc<InFlight>,
@@ -86,12 +89,14 @@ fn keep_leases(pass: &Arc<Pass>, in_flight: &Arc<InFlight>) -> AbortOnDropHandle
 pub(super) async fn run(
     pass: Arc<Pass>,
     provider: String,
+    copies: Arc<Semaphore>,
     progress: Progress,
 ) -> (Report, Result<(), DbError>) {
     let (sender, receiver) = mpsc::unbounded_channel();
     let mut lane = Lane {
         pass,
         provider,
+        copies,
         progress,
         report: Report::default(),
         in_flight: Arc::default(),
@@ -157,8 +162,9 @@ impl Lane {
         self.in_flight.lock().extend(cases.iter().map(|case| (case.facts.orphan.id, case.token)));
         for job in Job::group(cases, &self.pass.parts.rules.policy, now) {
             let (pass, sender) = (Arc::clone(&self.pass), self.sender.clone());
+            let copies = Arc::clone(&self.copies);
             self.tasks.spawn(async move {
-                let done = job.run(&pass).await;
+                let done = job.run(&pass, &copies).await;
                 // The lane is gone only when it failed: then nobody settles this.
                 let _gone = sender.send(done);
             });
@@ -228,6 +234,7 @@ impl Lane {
         match outcome {
             Outcome::Settled(decision) => {
                 self.report.add(decision.action.as_str(), decision.reason.as_str());
+                self.tell_of_key(settlement);
                 match decision.action {
                     Action::Refund => {
                         let credits =
@@ -276,6 +283,18 @@ impl Lane {
                 self.give_back(std::slice::from_ref(&settlement.case), Some(now + AFTER_BAD_ROWS)).await?;
                 Ok(false)
             }
+        }
+    }
+
+    /// A refused key is ours to mend, whatever became of the item meanwhile.
+    fn tell_of_key(&mut self, settlement: &Settlement) {
+        let Some(evidence) = &settlement.evidence else { return };
+        if evidence.verdict == Verdict::CouldNotTell(Doubt::Unauthorized) {
+            self.report.find(Finding {
+                kind: "key_refused",
+                about: format!("provider {}", self.provider),
+                detail: evidence.message.clone().unwrap_or_default(),
+            });
         }
     }
 

@@ -5,24 +5,27 @@
 //! their method, so that asking again is harmless, and a crash halfway leaves nothing behind.
 //! Left to others: `manners` says when; `reading` says what an answer means.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use reqwest::Client;
 use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue};
+use tokio::runtime::RuntimeFlavor;
 
-use super::Question;
 use super::file::Provider;
-use super::manners;
+use super::manners::{self, Found, Turn};
 use super::reading::{Reading, Received};
 use super::redact;
 use super::request::{Key, Request};
 use super::stats::Outcome;
+use super::{Asked, Question};
 use crate::clock::Clock;
 use crate::evidence::{Doubt, Evidence, Verdict};
 
 /// How many requests one question may take.
 const STEPS: usize = 3;
+/// From how many bytes on reading an answer may take longer than other tasks should wait.
+const LARGE_BYTES: usize = 128 * 1024;
 
 /// A request that brought no whole answer.
 struct Trouble {
@@ -33,11 +36,24 @@ struct Trouble {
     status: Option<u16>,
 }
 
+/// One question under way.
+struct Asking<'a> {
+    provider: &'a Provider,
+    client: &'a Client,
+    question: &'a Question,
+    clock: &'a Clock,
+    /// For the first request; each further one waits for its own.
+    turn: Option<Turn<'a>>,
+    /// How long the provider asked to be left alone, if longer than the question could wait.
+    leave_alone: Option<Duration>,
+}
+
 impl Provider {
     /// Asks for one job, through all its steps.
-    pub(super) async fn question(&self, question: &Question, clock: &Clock) -> Evidence {
-        let doubt = |doubt, message: &str| Evidence::could_not_tell(doubt, message, clock.now());
-        let mut request = match self.first_request(question) {
+    pub(super) async fn question(&self, question: &Question, clock: &Clock) -> Asked {
+        let doubt =
+            |doubt, message: &str| Asked::Answered(Evidence::could_not_tell(doubt, message, clock.now()));
+        let request = match self.first_request(question) {
             Ok(request) => request,
             Err(problem) => {
                 let message = redact::message(&format!("the job cannot be asked for: {problem}"), &[]);
@@ -48,28 +64,59 @@ impl Provider {
             Ok(client) => client,
             Err(message) => return doubt(Doubt::Unreachable, &message),
         };
+        let (admission, turn) = match self.manners.begin(question.urgent).await {
+            Ok(begun) => begun,
+            Err(retry_in) => {
+                self.stats.count(Outcome::NotAsked, None);
+                return Asked::NotAsked { retry_in };
+            }
+        };
+        let mut asking =
+            Asking { provider: self, client, question, clock, turn: Some(turn), leave_alone: None };
+        let evidence = asking.ask(request).await;
+        let asked = evidence.answer.request.is_some();
+        let unreachable = evidence.verdict == Verdict::CouldNotTell(Doubt::Unreachable);
+        let found = match asking.leave_alone {
+            Some(wait) => Found::Nobody { wait },
+            None if unreachable => Found::Nobody { wait: Duration::ZERO },
+            None => Found::Somebody,
+        };
+        admission.settle(asked.then_some(found));
+        if evidence.verdict == Verdict::CouldNotTell(Doubt::Unauthorized) {
+            let message = evidence.message.as_deref().unwrap_or_default();
+            tracing::error!(provider = self.name, message, "the provider refused our key, or it is missing");
+        }
+        Asked::Answered(evidence)
+    }
+}
+
+impl Asking<'_> {
+    /// All steps of the question, beginning with `request`.
+    async fn ask(&mut self, mut request: Request) -> Evidence {
+        let provider = self.provider;
         let mut renewed = false;
         let mut step = 1;
         while step <= STEPS {
-            let mut headers = self.ask.headers.clone();
+            let mut headers = provider.ask.headers.clone();
             headers.entry(ACCEPT).or_insert(HeaderValue::from_static("application/json"));
             let auth = match request.key {
-                Key::Ask => self.auth.as_ref(),
-                Key::Download => self.download_auth(),
+                Key::Ask => provider.auth.as_ref(),
+                Key::Download => provider.download_auth(),
                 Key::None => None,
             };
             let applied = match auth {
                 None => None,
-                Some(auth) => match auth.apply(&self.name, clock.now(), &mut headers).await {
+                Some(auth) => match auth.apply(&provider.name, self.clock.now(), &mut headers).await {
                     Ok(applied) => Some((auth, applied)),
                     Err(error) => {
-                        self.stats.count(Outcome::Unauthorized, None);
-                        return doubt(Doubt::Unauthorized, &error.to_string());
+                        provider.stats.count(Outcome::Unauthorized, None);
+                        let message = error.to_string();
+                        return Evidence::could_not_tell(Doubt::Unauthorized, message, self.clock.now());
                     }
                 },
             };
             let secrets = applied.as_ref().map(|(_, applied)| applied.words()).unwrap_or_default();
-            match self.step(client, question, step, &request, &headers, &secrets, clock).await {
+            match self.step(step, &request, &headers, &secrets).await {
                 Reading::Judged(mut evidence) => {
                     // A key that a command gave may have run out before its time: once, it is asked for another.
                     if let Some((auth, applied)) = &applied
@@ -89,46 +136,60 @@ impl Provider {
                 }
             }
         }
-        doubt(Doubt::Unreadable, &format!("after {STEPS} requests the filter still asks for another"))
+        let message = format!("after {STEPS} requests the filter still asks for another");
+        let mut evidence = Evidence::could_not_tell(Doubt::Unreadable, message, self.clock.now());
+        evidence.answer.request = Some(redact::clean(&request.to_string(), &[]));
+        evidence
     }
 
     /// One request and what its answer means, tried again where that may help.
-    #[expect(clippy::too_many_arguments, reason = "all of it belongs to one request")]
     async fn step(
-        &self,
-        client: &Client,
-        question: &Question,
+        &mut self,
         step: usize,
         request: &Request,
         headers: &HeaderMap,
         secrets: &[&str],
-        clock: &Clock,
     ) -> Reading {
+        let provider = self.provider;
         let mut tries = 0;
         loop {
-            let turn = self.manners.turn().await;
+            let turn = match self.turn.take() {
+                Some(turn) => turn,
+                None => provider.manners.turn().await,
+            };
             let began = Instant::now();
-            let received = self.exchange(client, request, headers).await;
+            let received = provider.exchange(self.client, request, headers).await;
             let took = began.elapsed();
             drop(turn);
 
+            let now = self.clock.now();
             let (reading, again, wait) = match &received {
                 Ok(received) => {
-                    let reading = self.read(question, (step, &request.kept), received, clock.now(), secrets);
+                    let read = || provider.read(self.question, (step, &request.kept), received, now, secrets);
                     let again = matches!(received.status, 429 | 502 | 503 | 504);
-                    (reading, again, manners::retry_after(&received.headers, clock.now()))
+                    (
+                        beside_others(received.body.len(), read),
+                        again,
+                        manners::retry_after(&received.headers, now),
+                    )
                 }
                 Err(trouble) => {
                     let message = redact::message(&trouble.message, secrets);
-                    let mut evidence = Evidence::could_not_tell(trouble.doubt, message, clock.now());
+                    let mut evidence = Evidence::could_not_tell(trouble.doubt, message, now);
                     evidence.answer.status = trouble.status;
                     (Reading::Judged(evidence), trouble.again, None)
                 }
             };
-            self.stats.count(outcome(&reading), Some(took));
+            let outcome = outcome(&reading);
+            provider.stats.count(outcome, Some(took));
             // A provider's own verdict on the job is final, whatever status it came with.
-            let nobody = matches!(outcome(&reading), Outcome::Unreachable | Outcome::RateLimited);
-            if !(again && nobody && tries < self.limits.retries) {
+            let (nobody, too_often) = (outcome == Outcome::Unreachable, outcome == Outcome::RateLimited);
+            if !(nobody || too_often) {
+                return reading;
+            }
+            self.leave_alone = wait.filter(|wait| manners::too_long(*wait));
+            let again = (again || too_often) && tries < provider.limits.retries;
+            if !again || provider.manners.circuit_open() {
                 return reading;
             }
             let Some(wait) = manners::backoff(tries, wait) else { return reading };
@@ -136,7 +197,21 @@ impl Provider {
             tokio::time::sleep(wait).await;
         }
     }
+}
 
+/// Reads an answer of this many bytes. A large one may take long, and a filter cannot be interrupted: the
+/// other tasks of this worker are handed over meanwhile.
+fn beside_others<T>(bytes: usize, read: impl FnOnce() -> T) -> T {
+    // The test runtime has one worker, and nobody to hand them to.
+    let workers = tokio::runtime::Handle::try_current().map(|runtime| runtime.runtime_flavor());
+    if bytes > LARGE_BYTES && matches!(workers, Ok(RuntimeFlavor::MultiThread)) {
+        tokio::task::block_in_place(read)
+    } else {
+        read()
+    }
+}
+
+impl Provider {
     /// Sends one request and reads its answer up to the limit.
     async fn exchange(
         &self,
@@ -146,11 +221,12 @@ impl Provider {
     ) -> Result<Received, Trouble> {
         let broken = |error: reqwest::Error, status| {
             // Broken compression is the answer's own fault; everything else happened on the way.
-            let unreadable = error.is_decode();
+            let unreadable = is_unpacking(&error);
             Trouble {
                 doubt: if unreadable { Doubt::Unreadable } else { Doubt::Unreachable },
+                // One that hangs has had its time: asking again at once would only hold a place.
+                again: !unreadable && !error.is_timeout(),
                 message: self.describe(error),
-                again: !unreadable,
                 status,
             }
         };
@@ -184,13 +260,15 @@ impl Provider {
         if error.is_timeout() {
             return if error.is_connect() {
                 format!("no connection within {:?}", self.connect_timeout)
+            } else if self.read_timeout < self.timeout {
+                format!("no whole answer within {:?}, or nothing for {:?}", self.timeout, self.read_timeout)
             } else {
                 format!("no whole answer within {:?}", self.timeout)
             };
         }
         let what = if error.is_connect() {
             "could not connect"
-        } else if error.is_decode() {
+        } else if is_unpacking(&error) {
             "the answer could not be unpacked"
         } else {
             "the exchange broke off"
@@ -217,6 +295,7 @@ impl Provider {
             .referer(false)
             .gzip(true)
             .connect_timeout(self.connect_timeout)
+            .read_timeout(self.read_timeout)
             .timeout(self.timeout);
         if self.ask.request.is_loopback() {
             builder = builder.no_proxy();
@@ -229,6 +308,19 @@ impl Provider {
         })?;
         Ok(self.client.get_or_init(|| client))
     }
+}
+
+/// Whether the answer's compression is broken. The client calls everything that befalls a body "decode": what
+/// the connection did has hyper's error inside.
+fn is_unpacking(error: &reqwest::Error) -> bool {
+    let mut cause = std::error::Error::source(error);
+    while let Some(inner) = cause {
+        if inner.is::<hyper::Error>() {
+            return false;
+        }
+        cause = inner.source();
+    }
+    error.is_decode() && !error.is_timeout()
 }
 
 /// How the metrics count a reading.

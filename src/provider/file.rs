@@ -39,6 +39,8 @@ pub struct Provider {
     pub limits: Limits,
     /// Time for a connection to be made.
     pub connect_timeout: Duration,
+    /// Time in which something must arrive, again and again.
+    pub read_timeout: Duration,
     /// Time for a whole answer.
     pub timeout: Duration,
     /// How much of an answer is read.
@@ -139,6 +141,7 @@ struct WrittenProvider {
     requests_per_second: Option<f64>,
     retries: Option<u32>,
     connect_timeout: Option<Span>,
+    read_timeout: Option<Span>,
     timeout: Option<Span>,
     max_body_bytes: Option<usize>,
     circuit_opens_after: Option<u32>,
@@ -215,7 +218,11 @@ fn check(written: Written) -> Result<Provider, Flaw> {
             }
         }
     }
-    for (key, span) in [("provider.connect_timeout", &p.connect_timeout), ("provider.timeout", &p.timeout)] {
+    for (key, span) in [
+        ("provider.connect_timeout", &p.connect_timeout),
+        ("provider.read_timeout", &p.read_timeout),
+        ("provider.timeout", &p.timeout),
+    ] {
         if span.as_ref().is_some_and(|span| span.0.is_zero()) {
             return flaw(key, "longer than nothing, for instance `20s`");
         }
@@ -261,6 +268,7 @@ fn check(written: Written) -> Result<Provider, Flaw> {
         models,
         output_hosts,
         connect_timeout: p.connect_timeout.map_or(Duration::from_secs(5), |span| span.0),
+        read_timeout: p.read_timeout.map_or(Duration::from_secs(15), |span| span.0),
         timeout: p.timeout.map_or(Duration::from_secs(20), |span| span.0),
         max_body_bytes,
         auth,

@@ -2,9 +2,12 @@
 //! and when to leave it alone for a while.
 //!
 //! The circuit opens after several questions in a row found nobody, and then costs the others neither an
-//! attempt nor a worker. After a pause one question is let through as a probe; its answer closes the
-//! circuit or opens it again. Urgent questions (past their deadline) go through regardless. Nothing here
-//! is shared between providers, so that one that hangs never delays another.
+//! attempt nor a worker: also those that wait for their turn are turned away. After a pause one question
+//! is let through as a probe; its answer closes the circuit or opens it again. Asking for a long wait
+//! (`Retry-After`) counts like nobody being there, and the pause is then as long as was asked for, within
+//! reason; one answer alone does not stop the rest, as it may be about one job. Urgent questions (past
+//! their deadline) go through regardless. Nothing here is shared between providers, so that one that hangs
+//! never delays another.
 //! A crash forgets all of it; the next process begins with a closed circuit.
 
 use std::hash::{BuildHasher, RandomState};
@@ -18,9 +21,11 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::clock::Timestamp;
 
-/// The longest wait that a `Retry-After` may ask for before trying again at once; longer ones are left to
-/// the next pass.
+/// The longest wait that a `Retry-After` may ask for and a question still sits it out; for longer ones the
+/// provider is left alone altogether.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(5);
+/// The longest that a provider is left alone because it asked for it: it may be mistaken, and 24 hours run.
+const LEFT_ALONE_MAX: Duration = Duration::from_mins(15);
 /// The first wait before trying again; doubles each time.
 const BACKOFF: Duration = Duration::from_millis(500);
 
@@ -68,20 +73,30 @@ impl Manners {
         }
     }
 
-    /// Waits for its turn; the permit is held while the request is under way.
-    pub(super) async fn turn(&self) -> Option<SemaphorePermit<'_>> {
-        // Never closed, so that a permit always comes.
-        let permit = self.slots.acquire().await.ok();
+    /// Lets a question begin: when a slot is free, unless the circuit is open or the provider asked to be
+    /// left alone; then it says when to come again.
+    pub(super) async fn begin(&self, urgent: bool) -> Result<(Admission<'_>, Turn<'_>), Duration> {
+        // Nobody waits for a slot in vain.
+        self.circuit().refuses(urgent, Instant::now()).map_or(Ok(()), Err)?;
+        let turn = self.slots.acquire().await.ok();
+        // What the questions before this one found may have opened the circuit meanwhile.
+        let probe = self.circuit().admit(urgent, Instant::now())?;
+        let admission = Admission { manners: self, probe, settled: false };
+        self.at_rate().await;
+        Ok((admission, Turn(turn)))
+    }
+
+    /// Waits for another turn of a question that has begun.
+    pub(super) async fn turn(&self) -> Turn<'_> {
+        let turn = self.slots.acquire().await.ok();
+        self.at_rate().await;
+        Turn(turn)
+    }
+
+    async fn at_rate(&self) {
         if let Some(rate) = &self.rate {
             rate.until_ready().await;
         }
-        permit
-    }
-
-    /// Lets a question through the circuit, or says when to come again.
-    pub(super) fn admit(&self, urgent: bool) -> Result<Admission<'_>, Duration> {
-        let probe = self.circuit().admit(urgent, Instant::now())?;
-        Ok(Admission { manners: self, probe, settled: false })
     }
 
     /// Whether questions are turned away now.
@@ -102,6 +117,23 @@ fn quota(per_second: f64) -> Option<Quota> {
     Some(Quota::with_period(period)?.allow_burst(burst))
 }
 
+/// A request's place among those under way; held until its answer is there. None: never, as the semaphore
+/// is never closed.
+#[derive(Debug)]
+pub(super) struct Turn<'a>(#[expect(dead_code, reason = "held, not used")] Option<SemaphorePermit<'a>>);
+
+/// What a question found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Found {
+    /// An answer, whatever it says.
+    Somebody,
+    /// None, or the wish to be left alone for so long.
+    Nobody {
+        /// Zero: nothing was asked for.
+        wait: Duration,
+    },
+}
+
 /// A question that the circuit has let through. Dropped without a word (cancelled), it leaves the
 /// circuit as it was.
 #[derive(Debug)]
@@ -112,11 +144,11 @@ pub(super) struct Admission<'a> {
 }
 
 impl Admission<'_> {
-    /// What came of the question: whether anybody was there. None: nobody was asked.
-    pub(super) fn settle(mut self, reached: Option<bool>) {
-        if let Some(reached) = reached {
+    /// What came of the question. None: nobody was asked.
+    pub(super) fn settle(mut self, found: Option<Found>) {
+        if let Some(found) = found {
             self.settled = true;
-            self.manners.circuit().settle(self.probe, reached, Instant::now());
+            self.manners.circuit().settle(self.probe, found, Instant::now());
         }
     }
 }
@@ -145,36 +177,57 @@ impl Circuit {
         Self { opens_after, pause, misses: 0, open_until: None, probing: false }
     }
 
-    /// Whether the question is a probe; an error says when to come again.
-    fn admit(&mut self, urgent: bool, now: Instant) -> Result<bool, Duration> {
-        let Some(until) = self.open_until else { return Ok(false) };
-        if now >= until && !self.probing {
-            self.probing = true;
-            return Ok(true);
-        }
+    /// When to come again, if a question would be turned away.
+    fn refuses(&self, urgent: bool, now: Instant) -> Option<Duration> {
         if urgent {
-            return Ok(false);
+            return None;
         }
-        // While a probe is under way nobody knows how long it takes.
-        let left = until.saturating_duration_since(now);
-        Err(if left.is_zero() { self.pause.min(Duration::from_secs(1)) } else { left })
+        let left = self.open_until?.saturating_duration_since(now);
+        match (left.is_zero(), self.probing) {
+            (false, _) => Some(left),
+            // While a probe is under way nobody knows how long it takes.
+            (true, true) => Some(self.pause.min(Duration::from_secs(1))),
+            (true, false) => None,
+        }
     }
 
-    fn settle(&mut self, probe: bool, reached: bool, now: Instant) {
+    /// Whether the question is a probe; an error says when to come again.
+    fn admit(&mut self, urgent: bool, now: Instant) -> Result<bool, Duration> {
+        if let Some(retry_in) = self.refuses(urgent, now) {
+            return Err(retry_in);
+        }
+        let probe = self.open_until.is_some_and(|until| now >= until) && !self.probing;
+        self.probing |= probe;
+        Ok(probe)
+    }
+
+    fn settle(&mut self, probe: bool, found: Found, now: Instant) {
         if probe {
             self.probing = false;
         }
-        if reached {
-            self.misses = 0;
-            self.open_until = None;
-            return;
-        }
-        self.misses = self.misses.saturating_add(1);
-        // What was under way when it opened, or urgent, does not prolong the pause; a failed probe does.
-        if probe || (self.open_until.is_none() && self.misses >= self.opens_after) {
-            self.open_until = Some(now + self.pause);
+        match found {
+            Found::Somebody => {
+                self.misses = 0;
+                self.open_until = None;
+            }
+            Found::Nobody { wait } => {
+                self.misses = self.misses.saturating_add(1);
+                let until = now + self.pause.max(wait.min(LEFT_ALONE_MAX));
+                // What was under way when it opened, or urgent, does not prolong the pause by itself; a failed
+                // probe does, and so does what the provider asks for.
+                if probe || (self.open_until.is_none() && self.misses >= self.opens_after) {
+                    self.open_until = Some(until);
+                } else if self.open_until.is_some() && !wait.is_zero() {
+                    self.open_until = self.open_until.max(Some(until));
+                }
+            }
         }
     }
+}
+
+/// Whether a provider asks for a longer wait than a question can sit out.
+pub(super) fn too_long(wait: Duration) -> bool {
+    wait > RETRY_AFTER_MAX
 }
 
 /// What a header says about when to come again: `retry-after-ms`, or `Retry-After` in seconds or as a date.
@@ -195,7 +248,7 @@ pub(super) fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duratio
 /// How long to wait before try number `tries + 1`, or none if the provider wants to be left alone longer
 /// than a question may take.
 pub(super) fn backoff(tries: u32, asked_for: Option<Duration>) -> Option<Duration> {
-    if asked_for.is_some_and(|wait| wait > RETRY_AFTER_MAX) {
+    if asked_for.is_some_and(too_long) {
         return None;
     }
     let wait = BACKOFF.saturating_mul(1 << tries.min(6));
@@ -217,45 +270,84 @@ mod tests {
     use super::*;
 
     const PAUSE: Duration = Duration::from_secs(30);
+    const NOBODY: Found = Found::Nobody { wait: Duration::ZERO };
 
     #[test]
     fn the_circuit_opens_after_five_misses_in_a_row_and_closes_after_a_good_probe() {
         let start = Instant::now();
         let mut circuit = Circuit::new(5, PAUSE);
         for _ in 0..4 {
-            circuit.settle(false, false, start);
+            circuit.settle(false, NOBODY, start);
         }
-        circuit.settle(false, true, start);
+        circuit.settle(false, Found::Somebody, start);
         for _ in 0..4 {
-            circuit.settle(false, false, start);
+            circuit.settle(false, NOBODY, start);
         }
         assert_eq!(circuit.admit(false, start), Ok(false), "an answer in between starts the count anew");
-        circuit.settle(false, false, start);
+        circuit.settle(false, NOBODY, start);
         assert_eq!(circuit.admit(false, start + PAUSE / 3), Err(PAUSE / 3 * 2));
         assert_eq!(circuit.admit(true, start), Ok(false), "urgent questions go through");
 
         let later = start + PAUSE;
         assert_eq!(circuit.admit(false, later), Ok(true), "the probe");
         assert!(circuit.admit(false, later).is_err(), "one probe at a time");
-        circuit.settle(true, false, later);
+        circuit.settle(true, NOBODY, later);
         assert_eq!(circuit.admit(false, later), Err(PAUSE), "a failed probe opens it again");
         assert_eq!(circuit.admit(false, later + PAUSE), Ok(true));
-        circuit.settle(true, true, later + PAUSE);
+        circuit.settle(true, Found::Somebody, later + PAUSE);
         assert_eq!(circuit.admit(false, later + PAUSE), Ok(false));
     }
 
     #[test]
-    fn a_probe_that_is_dropped_leaves_room_for_another() {
+    fn a_provider_that_asks_for_it_again_and_again_is_left_alone_as_long_within_reason() {
+        let start = Instant::now();
+        let wish = |secs| Found::Nobody { wait: Duration::from_secs(secs) };
+        let mut circuit = Circuit::new(2, PAUSE);
+        circuit.settle(false, wish(600), start);
+        assert_eq!(circuit.admit(false, start), Ok(false), "once may be about one job");
+        circuit.settle(false, wish(60), start);
+        assert_eq!(circuit.admit(false, start), Err(Duration::from_secs(60)));
+        assert_eq!(circuit.admit(true, start), Ok(false), "urgent questions go through");
+        // Those that were under way: what is asked for prolongs, and nothing shortens but an answer.
+        circuit.settle(false, wish(90), start);
+        circuit.settle(false, wish(10), start);
+        circuit.settle(false, NOBODY, start);
+        assert_eq!(circuit.admit(false, start), Err(Duration::from_secs(90)));
+        circuit.settle(false, wish(365 * 24 * 3600), start);
+        assert_eq!(circuit.admit(false, start), Err(LEFT_ALONE_MAX), "a year is not waited for");
+        assert_eq!(circuit.admit(false, start + LEFT_ALONE_MAX), Ok(true), "then a probe");
+        circuit.settle(true, wish(120), start);
+        assert_eq!(circuit.admit(false, start), Err(Duration::from_secs(120)));
+        circuit.settle(false, Found::Somebody, start);
+        assert_eq!(circuit.admit(false, start), Ok(false));
+    }
+
+    #[tokio::test]
+    async fn a_probe_that_is_dropped_leaves_room_for_another() {
         let limits = Limits { circuit_opens_after: 1, circuit_pause: Duration::ZERO, ..Limits::default() };
         let manners = Manners::new(&limits);
-        manners.admit(false).unwrap().settle(Some(false));
+        manners.begin(false).await.unwrap().0.settle(Some(NOBODY));
         assert!(manners.circuit_open());
-        let probe = manners.admit(false).unwrap();
-        assert!(manners.admit(false).is_err());
+        let probe = manners.begin(false).await.unwrap();
+        assert!(manners.begin(false).await.is_err());
         drop(probe);
-        manners.admit(false).unwrap().settle(None);
-        manners.admit(false).unwrap().settle(Some(true));
+        manners.begin(false).await.unwrap().0.settle(None);
+        manners.begin(false).await.unwrap().0.settle(Some(Found::Somebody));
         assert!(!manners.circuit_open());
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_a_turn_is_turned_away_when_the_circuit_opens() {
+        let limits = Limits { max_concurrency: 1, circuit_opens_after: 1, ..Limits::default() };
+        let manners = Manners::new(&limits);
+        let (admission, turn) = manners.begin(false).await.unwrap();
+        let waiting = futures_util::future::join_all((0..100).map(|_| manners.begin(false)));
+        let finding = async {
+            admission.settle(Some(NOBODY));
+            drop(turn);
+        };
+        let (waited, ()) = futures_util::future::join(waiting, finding).await;
+        assert!(waited.iter().all(|begun| matches!(begun, Err(retry_in) if *retry_in > PAUSE / 2)));
     }
 
     #[test]

@@ -39,7 +39,7 @@ pub use self::request::Request;
 pub use self::secret::{Secret, SecretError, SecretSource};
 pub use self::stats::{BUCKETS_SECS, Outcome, RequestStats};
 use crate::clock::Clock;
-use crate::evidence::{Doubt, Evidence, Verdict};
+use crate::evidence::{Doubt, Evidence};
 
 /// The files that the binary carries.
 pub const SHIPPED: [(&str, &str); 13] = [
@@ -178,18 +178,7 @@ impl Providers {
                 self.clock.now(),
             ));
         };
-        let admission = match provider.manners.admit(question.urgent) {
-            Ok(admission) => admission,
-            Err(retry_in) => {
-                provider.stats.count(Outcome::NotAsked, None);
-                return Asked::NotAsked { retry_in };
-            }
-        };
-        let evidence = provider.question(question, &self.clock).await;
-        let asked = evidence.answer.request.is_some();
-        let reached = evidence.verdict != Verdict::CouldNotTell(Doubt::Unreachable);
-        admission.settle(asked.then_some(reached));
-        Asked::Answered(evidence)
+        provider.question(question, &self.clock).await
     }
 
     /// What an answer would mean, without asking anybody. `step` counts from 1.

@@ -65,6 +65,13 @@ pub struct RequestStats {
     pub duration_sum_secs: f64,
 }
 
+impl RequestStats {
+    /// How many requests ended like this.
+    pub fn of(&self, outcome: Outcome) -> u64 {
+        self.outcomes.iter().find(|(each, _)| *each == outcome).map_or(0, |(_, count)| *count)
+    }
+}
+
 /// The counters themselves.
 #[derive(Debug, Default)]
 pub(super) struct Stats(Mutex<Counts>);

@@ -12,11 +12,12 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::*;
-use crate::evidence::{FailureClass, Source};
+use crate::evidence::{FailureClass, Source, Verdict};
 
 mod examples;
 mod hostile;
 mod invented;
+mod rude;
 mod shapes;
 mod shipped;
 

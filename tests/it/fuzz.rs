@@ -1,0 +1,135 @@
+//! The short round of fuzzing: from bytes to evidence, for every shipped provider. The long one stands in
+//! `docs/testing.md`; both try the same things (`fuzz/answers.rs`).
+//!
+//! proptest rather than a fuzzer's own front-end: it is in the tree already.
+
+use std::path::{Path, PathBuf};
+
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestRunner};
+
+#[path = "../../fuzz/answers.rs"]
+#[expect(dead_code, reason = "the programs in fuzz/ need the rest")]
+mod answers;
+
+fn here(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+fn seeds() -> Vec<Vec<u8>> {
+    let examples = answers::examples(&here("tests/data/provider-examples"));
+    let kept = answers::corpus(&here("fuzz/corpus/answers"));
+    examples.into_iter().map(|(_, input)| input).chain(kept).collect()
+}
+
+#[test]
+fn every_example_and_everything_that_was_kept_is_read_by_every_provider() {
+    let seeds = seeds();
+    assert!(seeds.len() > 50, "only {} inputs", seeds.len());
+    for seed in seeds {
+        answers::try_all(&seed);
+    }
+}
+
+/// A change to an answer.
+#[derive(Clone, Debug)]
+enum Change {
+    Cut(usize),
+    Byte(usize, u8),
+    Insert(usize, &'static [u8]),
+    Double(usize, usize),
+}
+
+const PIECES: [&[u8]; 24] = [
+    b"null",
+    b"true",
+    b"-1",
+    b"1e999",
+    b"0.1",
+    b"\"\"",
+    b"[]",
+    b"{}",
+    b"[[[[[[[[",
+    b"}",
+    b"]",
+    b",",
+    b":",
+    b"\"",
+    b"\\u0000",
+    b"\\ud800",
+    b"\xff\xfe",
+    b"\0",
+    b"\"https://h/x\"",
+    b"\"data:a;base64,%%\"",
+    b"\"failed\"",
+    b"\"error\":",
+    b"99999999999999999999",
+    b"\xef\xbb\xbf",
+];
+
+fn change() -> impl Strategy<Value = Change> {
+    let at = 0..4096_usize;
+    prop_oneof![
+        at.clone().prop_map(Change::Cut),
+        (at.clone(), any::<u8>()).prop_map(|(at, byte)| Change::Byte(at, byte)),
+        (at.clone(), prop::sample::select(PIECES.to_vec())).prop_map(|(at, piece)| Change::Insert(at, piece)),
+        (at.clone(), at).prop_map(|(from, to)| Change::Double(from, to)),
+    ]
+}
+
+fn changed(mut input: Vec<u8>, changes: Vec<Change>) -> Vec<u8> {
+    for change in changes {
+        let len = input.len().max(1);
+        match change {
+            Change::Cut(at) => input.truncate(at % (len + 1)),
+            Change::Byte(at, byte) => {
+                if let Some(place) = input.get_mut(at % len) {
+                    *place = byte;
+                }
+            }
+            Change::Insert(at, piece) => {
+                let at = (at % len).min(input.len());
+                input.splice(at..at, piece.iter().copied());
+            }
+            Change::Double(from, to) => {
+                let (from, to) = (from % len, to % len);
+                let piece = input.get(from.min(to)..from.max(to)).unwrap_or_default().to_vec();
+                input.splice(from.min(to)..from.min(to), piece);
+            }
+        }
+    }
+    input
+}
+
+#[test]
+fn answers_with_a_few_bytes_changed_break_nothing() {
+    let case = (prop::sample::select(seeds()), prop::collection::vec(change(), 1..6));
+    let mut runner = TestRunner::new(Config { cases: 400, failure_persistence: None, ..Config::default() });
+    runner
+        .run(&case, |(seed, changes)| {
+            answers::try_all(&changed(seed, changes));
+            Ok(())
+        })
+        .unwrap();
+}
+
+#[test]
+fn huge_deep_and_foreign_answers_are_read_or_refused() {
+    let many = |one: &str| one.repeat(200_000 / one.len());
+    for body in [
+        "[".repeat(1_000_000).into_bytes(),
+        "{\"a\":".repeat(300_000).into_bytes(),
+        format!("{}1{}", "[".repeat(127), "]".repeat(127)).into_bytes(),
+        format!("[{}1]", many("[],")).into_bytes(),
+        format!("{{\"status\":\"succeeded\",\"output\":[{}1]}}", many("\"https://h/x\",")).into_bytes(),
+        format!("{{\"status\":\"failed\",\"output\":null,\"error\":\"{}\"}}", many("nsf")).into_bytes(),
+        format!("{{\"status\":\"{}\"}}", many("\\ud83d\\ude00")).into_bytes(),
+        many("\u{fffd}").into_bytes(),
+        vec![0; 1 << 20],
+        vec![0xff; 1 << 20],
+    ] {
+        for flags in [2, 3] {
+            answers::try_all(&[&[0, flags], body.as_slice()].concat());
+        }
+    }
+}

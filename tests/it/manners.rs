@@ -1,0 +1,259 @@
+//! One provider that hangs never delays another: through the whole pipeline, with a provider that takes connections
+//! and never answers, and with one whose files never come.
+//!
+//! Nothing here is timed. The others have to be done *while* the one still hangs, which is over only when the test says
+//! so. The figures of the same experiment on the built binary: `cargo test -- --ignored --nocapture figures_of`.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use makegood::demo::simulator::{Canned, Simulator, write_provider_files};
+use makegood::pass;
+use makegood::provider::Providers;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+
+use crate::binary::makegood;
+use crate::world::{World, on_both};
+
+const JOBS: i64 = 40;
+/// Only a guard against waiting for ever.
+const PATIENCE: Duration = Duration::from_mins(3);
+
+/// Takes connections and never answers, until it is dropped.
+struct Hanging {
+    port: u16,
+    taken: Arc<AtomicUsize>,
+    server: JoinHandle<()>,
+}
+
+impl Hanging {
+    async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let taken = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&taken);
+        let server = tokio::spawn(async move {
+            let mut kept = Vec::new();
+            while let Ok((stream, _)) = listener.accept().await {
+                kept.push(stream);
+                count.fetch_add(1, Ordering::SeqCst);
+            }
+        });
+        Self { port, taken, server }
+    }
+
+    fn taken(&self) -> usize {
+        self.taken.load(Ordering::SeqCst)
+    }
+}
+
+impl Drop for Hanging {
+    fn drop(&mut self) {
+        self.server.abort();
+    }
+}
+
+async fn charges(world: &World, provider: &str, jobs: i64) {
+    for n in 0..jobs {
+        let job = match provider {
+            "veo-gemini" => format!("models/veo/operations/ok-{n}"),
+            _ => format!("ok-{n}"),
+        };
+        world
+            .charge(&format!("{provider}-{n}"))
+            .provider(provider, "acme/still-life")
+            .job(&job)
+            .insert()
+            .await;
+    }
+}
+
+async fn count(world: &World, provider: &str, state: &str) -> i64 {
+    let sql = format!(
+        "SELECT count(*) AS v FROM makegood_orphans WHERE charge_id LIKE '{provider}-%' AND state = '{state}'"
+    );
+    world.number(&sql).await
+}
+
+/// Waits until all of a provider's orphans are brought home.
+async fn until_recovered(world: &World, provider: &str, jobs: i64) {
+    let began = Instant::now();
+    while count(world, provider, "recovered").await < jobs {
+        assert!(began.elapsed() < PATIENCE, "{provider} waits for another provider");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Turns a provider's questions to another address, with limits of its own.
+fn turn(world: &mut World, provider: &str, port: u16, keys: &str) {
+    let dir = world.folder.path().join("providers");
+    let path = dir.join(format!("{provider}.toml"));
+    let text = std::fs::read_to_string(&path).unwrap();
+    let text = text
+        .lines()
+        .filter(|line| !line.starts_with("max_concurrency"))
+        .map(|line| line.replace(&world.simulator.base_url(), &format!("http://127.0.0.1:{port}")) + "\n")
+        .collect::<String>()
+        .replace("[provider]\n", &format!("[provider]\n{keys}"));
+    std::fs::write(path, text).unwrap();
+    world.parts.providers = Arc::new(Providers::load(Some(&dir), world.clock.clone()).unwrap());
+}
+
+on_both! {
+    async fn p15_a_provider_that_never_answers_delays_no_other_and_costs_the_rest_no_attempt(world) {
+        let mut world = world;
+        let hanging = Hanging::start().await;
+        turn(&mut world, "fal", hanging.port, "max_concurrency = 4\ncircuit_opens_after = 3\ntimeout = \"1h\"\nread_timeout = \"1h\"\n");
+        for provider in ["replicate", "veo-gemini", "fal"] {
+            charges(&world, provider, JOBS).await;
+        }
+        let (parts, orders) = (world.parts.clone(), world.orders());
+        let pass = tokio::spawn(async move { pass::run(&parts, orders, |_| {}).await.unwrap() });
+        until_recovered(&world, "replicate", JOBS).await;
+        until_recovered(&world, "veo-gemini", JOBS).await;
+        assert_eq!((count(&world, "fal", "open").await, hanging.taken()), (JOBS, 4), "four are asked, all wait");
+        assert!(!pass.is_finished());
+
+        // Its connections break: those under way found nobody, the circuit opens, and the rest is not asked.
+        drop(hanging);
+        let report = pass.await.unwrap();
+        assert_eq!(count(&world, "fal", "open").await, JOBS, "{report:?}");
+        let waits = &report.outcomes["wait"];
+        let (unreachable, left_alone) = (waits["unreachable"], waits["circuit_open"]);
+        assert_eq!(unreachable + left_alone, u64::try_from(JOBS).unwrap(), "{report:?}");
+        // The three that opened it, and whoever held a slot meanwhile.
+        assert!((4..=8).contains(&unreachable), "{report:?}");
+        let unasked = world
+            .number("SELECT count(*) AS v FROM makegood_orphans WHERE charge_id LIKE 'fal-%' AND questions = 0")
+            .await;
+        assert_eq!(u64::try_from(unasked).unwrap(), left_alone, "an open circuit costs no attempt");
+        assert_eq!(report.total("refund"), 0);
+        world.books_balance().await;
+    }
+}
+
+on_both! {
+    async fn p15_files_that_never_come_hold_up_nobody_elses_files(world) {
+        let mut world = world;
+        world.parts.rules.copies = 2;
+        let hanging = Hanging::start().await;
+        for provider in ["replicate", "veo-gemini"] {
+            charges(&world, provider, 6).await;
+        }
+        for n in 0..6 {
+            let url = format!("http://127.0.0.1:{}/{n}.png", hanging.port);
+            let body = serde_json::json!({"id": "j", "status": "succeeded", "output": url, "error": null});
+            world.simulator.set_answer(&format!("ok-{n}"), Canned::json(200, &body));
+        }
+        // Veo's jobs end in the same words; they are asked for as they are.
+        let veo = Simulator::start("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        turn(&mut world, "veo-gemini", veo.address().port(), "");
+        let (parts, orders) = (world.parts.clone(), world.orders());
+        let stop = orders.stop.clone();
+        let pass = tokio::spawn(async move { pass::run(&parts, orders, |_| {}).await.unwrap() });
+        until_recovered(&world, "veo-gemini", 6).await;
+        assert_eq!(count(&world, "replicate", "open").await, 6);
+        assert!(!pass.is_finished());
+        drop(hanging);
+        stop.request();
+        let report = pass.await.unwrap();
+        assert_eq!((report.total("refund"), count(&world, "replicate", "open").await), (0, 6), "{report:?}");
+    }
+}
+
+on_both! {
+    async fn a_refused_key_is_told_at_once_and_is_no_verdict(world) {
+        charges(&world, "replicate", 3).await;
+        for n in 0..3 {
+            // Words that would be a verdict, were it not for the status.
+            let body = serde_json::json!({"id": "j", "status": "failed", "output": null, "error": "bad key"});
+            world.simulator.set_answer(&format!("ok-{n}"), Canned::json([401, 403, 401][n], &body));
+        }
+        let report = world.pass().await;
+        assert_eq!(report.outcomes["wait"]["unauthorized"], 3, "{report:?}");
+        let told: Vec<_> = report.findings.iter().filter(|finding| finding.kind == "key_refused").collect();
+        assert!(!told.is_empty() && told.iter().all(|finding| finding.about == "provider replicate"), "{report:?}");
+        assert!(report.to_text().contains("key_refused provider replicate"), "{}", report.to_text());
+        let stats = world.parts.providers.request_stats();
+        let replicate = stats.iter().find(|stats| stats.provider == "replicate").unwrap();
+        assert_eq!(replicate.of(makegood::provider::Outcome::Unauthorized), 3);
+    }
+}
+
+/// Jobs of two or three providers, one of which may hang, in one run of the built binary: how long each took.
+async fn run_with(hanging: Option<&Hanging>, providers: &[&str]) -> Vec<(String, f64)> {
+    const EACH: usize = 200;
+    let directory = tempfile::tempdir().unwrap();
+    let simulator = Simulator::start("127.0.0.1:0".parse().unwrap()).await.unwrap();
+    let files = directory.path().join("providers");
+    write_provider_files(&files, &simulator.base_url()).unwrap();
+    if let Some(hanging) = hanging {
+        let path = files.join("fal.toml");
+        let text = std::fs::read_to_string(&path).unwrap();
+        let port = format!("http://127.0.0.1:{}", hanging.port);
+        std::fs::write(path, text.replace(&simulator.base_url(), &port)).unwrap();
+    }
+    let database = directory.path().join("m.db");
+    let url = format!("sqlite://{}", database.display());
+    let run = |arguments: &[&str]| {
+        makegood(arguments)
+            .within(directory.path())
+            .env("DATABASE_URL", &url)
+            .env("MAKEGOOD__PROVIDERS__DIR", &files.display().to_string())
+            .env("MAKEGOOD__RECOVERY__ALLOW_LOOPBACK", "true")
+    };
+    let migrated = run(&["migrate", "--reference-schema"]).output().await;
+    assert_eq!(migrated.code, Some(0), "{migrated:?}");
+    let pool = sqlx::SqlitePool::connect(&url).await.unwrap();
+    let at = (makegood::clock::Clock::System.now() - Duration::from_secs(2 * 3600)).micros();
+    let mut sql = "INSERT INTO accounts VALUES ('a', 'user');".to_owned();
+    for provider in providers {
+        for n in 0..EACH {
+            let id = format!("{provider}-{n}");
+            let job = if *provider == "veo-gemini" {
+                format!("models/v/operations/ok-{n}")
+            } else {
+                format!("ok-{n}")
+            };
+            sql.push_str(&format!(
+                "INSERT INTO charges VALUES ('{id}', 'a', 'p', 'n-{id}', '{provider}', 'acme/x', '{job}', {at}, 0, 1, NULL);
+                 INSERT INTO charge_items VALUES ('{id}', 0, 1, NULL, NULL, NULL);"
+            ));
+        }
+    }
+    sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&pool).await.unwrap();
+    let began = Instant::now();
+    let began_at = makegood::clock::Clock::System.now().micros();
+    let ended = run(&["run", "--output", "json"]).output().await;
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    let mut took = vec![("the run".to_owned(), began.elapsed().as_secs_f64())];
+    for provider in providers {
+        let sql = format!(
+            "SELECT max(resolved_at), count(resolved_at) FROM makegood_orphans WHERE charge_id LIKE '{provider}-%'"
+        );
+        let row: (Option<i64>, i64) =
+            sqlx::query_as(sqlx::AssertSqlSafe(sql)).fetch_one(&pool).await.unwrap();
+        let last = row.0.map_or(f64::NAN, |at| {
+            Duration::from_micros(u64::try_from(at - began_at).unwrap()).as_secs_f64()
+        });
+        took.push((format!("{provider}: {} of {EACH} resolved, the last after", row.1), last));
+    }
+    took
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "prints figures, of a release build best"]
+async fn figures_of_the_hanging_provider() {
+    for round in 1..=3 {
+        for (what, took) in run_with(None, &["replicate", "veo-gemini"]).await {
+            println!("round {round}, two alone:          {what} {took:.2} s");
+        }
+        let hanging = Hanging::start().await;
+        for (what, took) in run_with(Some(&hanging), &["replicate", "veo-gemini", "fal"]).await {
+            println!("round {round}, beside one that hangs: {what} {took:.2} s");
+        }
+        println!("round {round}: the one that hangs took {} connections", hanging.taken());
+    }
+}
