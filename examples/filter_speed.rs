@@ -2,7 +2,7 @@
 //!
 //! Reads every example answer again and again, as a pass would (JSON parsed, filter run, result checked, excerpt
 //! cleaned), and prints for each provider its slowest answer; then answers that are larger than any example. One
-//! thread, no network. Figures are the fastest of several rounds, so that what else the machine does counts little.
+//! thread, no network. Figures are the fastest of many short rounds, so that what else the machine does counts little.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -19,8 +19,8 @@ use reqwest::header::HeaderMap;
 use serde_json::{Value, json};
 
 /// How often each answer is read in a round, and how many rounds there are.
-const READS: u32 = 200;
-const ROUNDS: usize = 7;
+const READS: u32 = 5;
+const ROUNDS: usize = 100;
 
 /// An answer to be read.
 struct Answer {
@@ -42,7 +42,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
         for file in std::fs::read_dir(&folder)? {
             let answer = example(&file?.path())?;
-            let took = measure(&providers, &answer, READS)?;
+            let took = measure(&providers, &answer, READS, ROUNDS)?;
             count += 1;
             let provider = answer.question.provider.clone();
             let entry = slowest.entry(provider).or_default();
@@ -58,7 +58,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     println!("larger ones:");
     for answer in large() {
-        let took = measure(&providers, &answer, 1)?;
+        let took = measure(&providers, &answer, 1, 10)?;
         println!("{:>10.1} us  {}, {} bytes", micros(took), answer.name, answer.received.body.len());
     }
     Ok(())
@@ -69,9 +69,14 @@ fn micros(took: Duration) -> f64 {
 }
 
 /// The time for one reading, in the fastest round.
-fn measure(providers: &Providers, answer: &Answer, reads: u32) -> Result<Duration, Box<dyn Error>> {
+fn measure(
+    providers: &Providers,
+    answer: &Answer,
+    reads: u32,
+    rounds: usize,
+) -> Result<Duration, Box<dyn Error>> {
     let mut best = Duration::MAX;
-    for _ in 0..ROUNDS {
+    for _ in 0..rounds {
         let began = Instant::now();
         for _ in 0..reads {
             black_box(providers.read(black_box(&answer.question), answer.step, &answer.received)?);
