@@ -2,7 +2,7 @@
 //!
 //! Unknown keys, wrong units and impossible combinations are refused with the file, the key and what would
 //! be right. Keys are not looked for here: a secret that is missing is the concern of the questions that
-//! need it. What each key means stands in `config/providers/replicate.toml`.
+//! need it. What each key means stands in `docs/providers.md`.
 
 use std::collections::BTreeMap;
 use std::fmt;
