@@ -5,7 +5,7 @@
 use makegood::demo::simulator::Canned;
 use serde_json::json;
 
-use crate::world::{HOUR, MINUTE, on_both};
+use crate::world::{HOUR, MINUTE, World, on_both};
 
 on_both! {
     async fn p14_orphans_are_found_by_themselves_once_their_grace_is_over(world) {

@@ -3,7 +3,7 @@
 use makegood::demo::simulator::Canned;
 use serde_json::json;
 
-use crate::world::{HOUR, ItemRow, MINUTE, on_both};
+use crate::world::{HOUR, ItemRow, MINUTE, World, on_both};
 
 fn shot(job: &str) -> ItemRow {
     ItemRow { credits: 10, job: Some(job.to_owned()), index: None, failed: None }
