@@ -15,11 +15,11 @@ use crate::store::{DbError, Found, Grace, Over, Scan, Store};
 
 /// When every charge is looked at again.
 const LATER_LOOKS: [(&str, Duration); 2] =
-    [("six_hours", Duration::from_secs(6 * 3600)), ("twenty_hours", Duration::from_secs(20 * 3600))];
+    [("six_hours", Duration::from_hours(6)), ("twenty_hours", Duration::from_hours(20))];
 /// Charges further ahead than this are a finding; clocks may differ by less.
-const CLOCK_SKEW: Duration = Duration::from_secs(5 * 60);
+const CLOCK_SKEW: Duration = Duration::from_mins(5);
 /// What an orphan gets that is opened late, from its opening to the end of doubt.
-const LATE: Duration = Duration::from_secs(2 * 3600);
+const LATE: Duration = Duration::from_hours(2);
 
 /// How detection is set.
 #[derive(Clone, Debug)]
@@ -253,9 +253,9 @@ async fn find_future_charges(store: &Store, now: Timestamp, report: &mut Report)
 mod tests {
     use super::*;
 
-    const MINUTE: Duration = Duration::from_secs(60);
-    const HOUR: Duration = Duration::from_secs(3600);
-    const DAY: Duration = Duration::from_secs(24 * 3600);
+    const MINUTE: Duration = Duration::from_mins(1);
+    const HOUR: Duration = Duration::from_hours(1);
+    const DAY: Duration = Duration::from_hours(24);
 
     fn now() -> Timestamp {
         Timestamp::parse("2026-03-01T12:00:00Z").unwrap()

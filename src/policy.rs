@@ -28,7 +28,7 @@ pub use waits::{Patience, next_look};
 /// Questions that must have been asked before a refund without proof.
 pub const QUESTIONS_MIN: i64 = 3;
 /// The time that those questions must span.
-pub const QUESTIONS_SPAN: Duration = Duration::from_secs(30 * 60);
+pub const QUESTIONS_SPAN: Duration = Duration::from_mins(30);
 
 /// What the platform has chosen.
 #[derive(Clone, Copy, Debug)]
@@ -384,7 +384,7 @@ fn decide_from_evidence(facts: &Facts, evidence: &Evidence, limits: &Limits, now
     }
 }
 
-/// Past refund_by, and asked often and long enough: a first look after an outage of ours refunds nothing unasked.
+/// Past `refund_by`, and asked often and long enough: a first look after an outage of ours refunds nothing unasked.
 /// The question that was just answered counts.
 fn doubt_is_over(facts: &Facts, now: Timestamp) -> bool {
     let orphan = &facts.orphan;

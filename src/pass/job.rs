@@ -277,8 +277,6 @@ pub(super) fn finding(settlement: &Settlement, decision: &Decision) -> Option<Fi
     let about_item = || format!("item {}", facts.orphan.item);
     let about_provider = || format!("provider {}", charge.provider);
     let (kind, about, detail) = match decision.reason {
-        // One finding for the brake stands in the report already.
-        Reason::Brake => return None,
         Reason::ItemsMismatch => ("items_mismatch", format!("charge {}", charge.id), format!(
             "it drew {} and has {} items for {}; held until they add up",
             charge.drawn.total(), facts.record.items.count, facts.record.items.credits
@@ -296,7 +294,8 @@ pub(super) fn finding(settlement: &Settlement, decision: &Decision) -> Option<Fi
         Reason::UnknownProvider => ("unknown_provider", about_provider(), said()),
         Reason::Unreadable => ("unreadable", about_provider(), said()),
         Reason::RecoveryRetry => ("recovery_retry", about_item(), settlement.detail.clone().unwrap_or_default()),
-        Reason::Delivered | Reason::Misattributed | Reason::NoProviderJob | Reason::MaybeNotSubmittedYet
+        // Not for a person, or, of the brake, in the report already.
+        Reason::Brake | Reason::Delivered | Reason::Misattributed | Reason::NoProviderJob | Reason::MaybeNotSubmittedYet
         | Reason::OutputAvailable | Reason::ServerError | Reason::QueueTimeout | Reason::ContentSafety
         | Reason::MalformedResponse | Reason::ProviderError | Reason::CompletedAfterCancel | Reason::OutputExpired
         | Reason::MissingOutput | Reason::ProviderCancelled | Reason::ReportedFailed | Reason::MaybeNotVisibleYet

@@ -20,9 +20,9 @@ use crate::report::{Finding, Report};
 use crate::store::{Case, Claimed, DbError, Outcome, Settlement};
 
 /// When an orphan whose rows cannot be read is looked at again.
-const AFTER_BAD_ROWS: Duration = Duration::from_secs(60 * 60);
+const AFTER_BAD_ROWS: Duration = Duration::from_hours(1);
 /// When a case is decided again that keeps changing while it is looked at.
-const AFTER_CHANGE: Duration = Duration::from_secs(60);
+const AFTER_CHANGE: Duration = Duration::from_mins(1);
 
 struct Lane {
     pass: Arc<Pass>,

@@ -8,7 +8,7 @@ use crate::clock::Timestamp;
 use crate::evidence::{Doubt, Evidence, FailureClass, Offer, Source, Verdict};
 use crate::facts::{BalanceRows, Delivery, Facts, ItemsSum, Orphan, Record, RefundedElsewhere, Share};
 
-pub const HOUR: Duration = Duration::from_secs(3600);
+pub const HOUR: Duration = Duration::from_hours(1);
 pub const LIMITS: Limits = Limits { unknown_job_grace: HOUR, prefer_refund: false };
 
 pub fn charged_at() -> Timestamp {

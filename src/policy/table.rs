@@ -28,6 +28,7 @@ fn misplaced(claimed: bool) -> Facts {
 }
 
 /// What is known, and what `decide` makes of it. Ages are hours since the charge; 23 is past `refund_by`.
+#[expect(clippy::too_many_lines, reason = "one row of the table after the other")]
 fn rows() -> Vec<(&'static str, Decision)> {
     let running = evidence(Verdict::Running);
     let unknown = evidence(Verdict::UnknownJob);

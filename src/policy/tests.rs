@@ -120,7 +120,7 @@ fn p15_a_first_look_after_an_outage_of_ours_refunds_nothing_unasked() {
         let mut facts = facts();
         facts.orphan.questions = questions;
         facts.orphan.first_asked_at =
-            Some(charged_at() + 23 * HOUR - first_minutes_ago * Duration::from_secs(60));
+            Some(charged_at() + 23 * HOUR - first_minutes_ago * Duration::from_mins(1));
         decided(&facts, &doubt, 23).action
     };
     assert_eq!(late(0, 60), Action::Wait, "one question");
@@ -156,7 +156,7 @@ fn waits_double_up_to_an_hour_and_never_pass_refund_by_a_third_of_retention_or_a
         facts.orphan.waits = waits;
         next_look(&facts, &wait, patience, now).since(now)
     };
-    let minute = Duration::from_secs(60);
+    let minute = Duration::from_mins(1);
     for (waits, longest) in
         [(0, minute), (1, 2 * minute), (5, 32 * minute), (6, HOUR), (60, HOUR), (i64::MAX, HOUR)]
     {
@@ -185,7 +185,7 @@ fn p15_past_refund_by_the_missing_questions_are_asked_within_half_an_hour() {
     for _ in 0..10 {
         let decision = decide(&facts, Some(&doubt), &LIMITS, now);
         if decision.action == Action::Refund {
-            assert!(now.since(facts.orphan.refund_by) <= Duration::from_secs(31 * 60));
+            assert!(now.since(facts.orphan.refund_by) <= Duration::from_mins(31));
             return;
         }
         let next = next_look(&facts, &decision, Patience::default(), now);

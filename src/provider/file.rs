@@ -2,7 +2,7 @@
 //!
 //! Unknown keys, wrong units and impossible combinations are refused with the file, the key and what would
 //! be right. Keys are not looked for here: a secret that is missing is the concern of the questions that
-//! need it. What each key means stands in `config/providers/replicate.toml`.
+//! need it. What each key means stands in `docs/providers.md`.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -327,16 +327,15 @@ fn check_ask(ask: &WrittenAsk, hosts: Hosts) -> Result<Ask, Flaw> {
 }
 
 fn output_host(host: &str) -> Result<String, Flaw> {
-    let fine = match host.strip_prefix("gs://") {
+    let fine = if let Some(bucket) = host.strip_prefix("gs://") {
         // A bucket, or all of them: what may be read is then up to the rights of makegood's own account.
-        Some(bucket) => bucket == "*" || crate::recovery::is_bucket(bucket),
-        None => {
-            let bare = host.strip_prefix("*.").unwrap_or(host);
-            !bare.is_empty()
-                && bare.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || "-.:[]".contains(c))
-                && !bare.starts_with('.')
-                && (bare == host || bare.contains('.'))
-        }
+        bucket == "*" || crate::recovery::is_bucket(bucket)
+    } else {
+        let bare = host.strip_prefix("*.").unwrap_or(host);
+        !bare.is_empty()
+            && bare.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || "-.:[]".contains(c))
+            && !bare.starts_with('.')
+            && (bare == host || bare.contains('.'))
     };
     if fine {
         return Ok(host.to_owned());

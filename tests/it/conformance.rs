@@ -216,7 +216,7 @@ on_both! {
         world.pass().await;
         world.pass_time(HOUR);
         world.run("ALTER TABLE charge_items RENAME TO charge_things").await;
-        let failed = makegood::pass::run(&world.parts, world.orders(), |_| {}).await;
+        let failed = makegood::pass::run(&world.parts, World::orders(), |_| {}).await;
         assert!(failed.is_err());
         let rows = world.texts("SELECT outcome AS v FROM makegood_passes ORDER BY id").await;
         assert_eq!(rows, ["done", "failed"]);

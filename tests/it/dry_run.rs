@@ -8,7 +8,7 @@ use makegood::report::Report;
 use crate::world::{HOUR, MINUTE, World, on_both};
 
 async fn dry(world: &World) -> Report {
-    world.pass_with(Orders { dry_run: true, ..world.orders() }).await
+    world.pass_with(Orders { dry_run: true, ..World::orders() }).await
 }
 
 /// Charges of all fates that a dry run can foresee.

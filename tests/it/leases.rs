@@ -390,7 +390,7 @@ on_both! {
         for nth in 0..5 {
             world.charge(&format!("c{nth}")).job(&format!("failed-{nth}")).insert().await;
         }
-        let orders = world.orders();
+        let orders = World::orders();
         orders.stop.request();
         let report = world.pass_with(orders).await;
         assert!(report.stopped_early);

@@ -109,7 +109,7 @@ on_both! {
         for provider in ["replicate", "veo-gemini", "fal"] {
             charges(&world, provider, JOBS).await;
         }
-        let (parts, orders) = (world.parts.clone(), world.orders());
+        let (parts, orders) = (world.parts.clone(), World::orders());
         let pass = tokio::spawn(async move { pass::run(&parts, orders, |_| {}).await.unwrap() });
         until_recovered(&world, "replicate", JOBS).await;
         until_recovered(&world, "veo-gemini", JOBS).await;
@@ -150,7 +150,7 @@ on_both! {
         // Veo's jobs end in the same words; they are asked for as they are.
         let veo = Simulator::start("127.0.0.1:0".parse().unwrap()).await.unwrap();
         turn(&mut world, "veo-gemini", veo.address().port(), "");
-        let (parts, orders) = (world.parts.clone(), world.orders());
+        let (parts, orders) = (world.parts.clone(), World::orders());
         let stop = orders.stop.clone();
         let pass = tokio::spawn(async move { pass::run(&parts, orders, |_| {}).await.unwrap() });
         until_recovered(&world, "veo-gemini", 6).await;

@@ -136,14 +136,14 @@ impl World {
 
     /// One pass of everything that is due.
     pub async fn pass(&self) -> Report {
-        self.pass_with(self.orders()).await
+        self.pass_with(Self::orders()).await
     }
 
     pub async fn pass_with(&self, orders: Orders) -> Report {
         pass::run(&self.parts, orders, |_| {}).await.unwrap()
     }
 
-    pub fn orders(&self) -> Orders {
+    pub fn orders() -> Orders {
         Orders { mode: "run", dry_run: false, since: None, stop: Stop::new() }
     }
 

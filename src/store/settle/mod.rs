@@ -150,7 +150,7 @@ impl Store {
             Ok(outcomes) => return Ok(outcomes),
             Err(Failure::Db(error)) if !error.is_about_a_row() => return Err(error),
             Err(failure) => {
-                tracing::debug!(error = &failure as &dyn std::error::Error, "settling charge by charge")
+                tracing::debug!(error = &failure as &dyn std::error::Error, "settling charge by charge");
             }
         }
         let mut charges: Vec<(&str, Vec<usize>)> = Vec::new();
