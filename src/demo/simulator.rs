@@ -291,12 +291,16 @@ pub fn job_id(provider: &str, fate: &str, rest: &str) -> String {
     }
 }
 
-/// The shipped provider files, turned towards the simulated provider at `base_url`: no key is needed, and
-/// no rate is kept.
+/// The providers that it plays.
+const PLAYED: [&str; 3] = ["fal", "replicate", "veo-gemini"];
+
+/// The shipped files of the providers that it plays, turned towards the simulated provider at `base_url`: no
+/// key is needed, and no rate is kept.
 pub fn provider_files(base_url: &str) -> Vec<(String, String)> {
     let host =
         url::Url::parse(base_url).ok().and_then(|url| url.host_str().map(str::to_owned)).unwrap_or_default();
-    SHIPPED.iter().map(|(name, text)| ((*name).to_owned(), towards(text, base_url, &host))).collect()
+    let played = SHIPPED.iter().filter(|(name, _)| PLAYED.contains(name));
+    played.map(|(name, text)| ((*name).to_owned(), towards(text, base_url, &host))).collect()
 }
 
 fn towards(shipped: &str, base_url: &str, host: &str) -> String {
