@@ -9,7 +9,6 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
 #[path = "../../fuzz/answers.rs"]
-#[expect(dead_code, reason = "the programs in fuzz/ need the rest")]
 mod answers;
 
 fn here(path: &str) -> PathBuf {
