@@ -70,7 +70,7 @@ pub(super) struct Ask {
     /// Values made from job and model before the first question.
     pub(super) lets: Vec<(String, Filter)>,
     pub(super) read: Filter,
-    /// Whether the filter sees 429, 401, 403, redirects and 5xx too.
+    /// Whether the filter sees 429, 403, redirects and 5xx too; 401 is never a verdict on a job.
     pub(super) read_all: bool,
 }
 
