@@ -36,7 +36,7 @@ pub fn split(input: &[u8]) -> Option<((u8, u8), &[u8])> {
 /// An input made of an answer.
 pub fn input(status: u16, step: usize, body: &[u8]) -> Vec<u8> {
     let status = STATUSES.iter().position(|known| *known == status).unwrap_or(0);
-    let flags = if step > 1 { 1 } else { 0 } | 1 << 1;
+    let flags = u8::from(step > 1) | 1 << 1;
     [&[u8::try_from(status).unwrap_or(0), flags], body].concat()
 }
 

@@ -259,8 +259,13 @@ pub const fn without_room() -> Decision {
 }
 
 /// Rules 14 and 15: what is owed when the copy failed. `gone`: the provider says that the file is no more.
-pub fn after_recovery(facts: &Facts, gone: bool, now: Timestamp) -> Decision {
-    let decision = if gone {
+///
+/// `completed`: the provider says that the job succeeded. Then a cancelled run stays paid, as under rule 7 (P11).
+pub fn after_recovery(facts: &Facts, completed: bool, gone: bool, now: Timestamp) -> Decision {
+    let cancelled = facts.record.charge.cancelled_at.is_some();
+    let decision = if gone && completed && cancelled {
+        rule(14, Action::Close, Reason::CompletedAfterCancel)
+    } else if gone {
         rule(14, Action::Refund, Reason::OutputExpired)
     } else if doubt_is_over(facts, now) {
         rule(15, Action::Refund, Reason::RecoveryFailed)

@@ -212,7 +212,9 @@ impl Recovery<'_> {
             },
             Err(error) => {
                 let gone = matches!(error, CopyError::Gone { .. });
-                let decision = policy::after_recovery(&case.facts, gone, now);
+                let completed =
+                    evidence.as_ref().is_some_and(|evidence| evidence.verdict == Verdict::Succeeded);
+                let decision = policy::after_recovery(&case.facts, completed, gone, now);
                 let why = error.reason().map_or_else(String::new, |reason| format!(" ({reason})"));
                 let detail = format!("{}{why}: {}", error.kind(), crate::report::chain(&error));
                 tracing::warn!(item = %case.facts.orphan.item, ?pick, kind = error.kind(), "the copy failed: {detail}");

@@ -90,7 +90,7 @@ pub fn decided(facts: &Facts, evidence: &Evidence, hours: u32) -> Decision {
 }
 
 pub fn copy_failed(facts: &Facts, gone: bool, hours: u32) -> Decision {
-    after_recovery(facts, gone, charged_at() + hours * HOUR)
+    after_recovery(facts, true, gone, charged_at() + hours * HOUR)
 }
 
 /// `refund server_error`, as the table spells it.

@@ -129,6 +129,10 @@ fn rows() -> Vec<(&'static str, Decision)> {
         ("could not tell, after `refund_by`, asked enough", decided(&asked_enough(), &doubt, 23)),
         ("could not tell, after `refund_by`, not asked enough", decided(&facts(), &doubt, 23)),
         (
+            "recovery: the file of a completed job is gone, the user had cancelled",
+            copy_failed(&cancelled, true, 1),
+        ),
+        (
             "recovery: the file is gone (410, or 404 after asking again for a fresh link)",
             copy_failed(&facts(), true, 1),
         ),

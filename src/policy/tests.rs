@@ -142,6 +142,20 @@ fn a_charge_without_items_closes_once_they_came_and_add_up() {
 }
 
 #[test]
+fn p11_a_cancelled_run_stays_paid_when_the_provider_completed_it_and_its_file_is_gone() {
+    let mut cancelled = facts();
+    cancelled.record.charge.cancelled_at = Some(charged_at());
+    let now = charged_at() + HOUR;
+    let gone = |completed| spelled(&super::after_recovery(&cancelled, completed, true, now));
+    assert_eq!(gone(true), "close completed_after_cancel");
+    assert_eq!(
+        gone(false),
+        "refund output_expired",
+        "a run that was not completed is refunded, cancelled or not"
+    );
+}
+
+#[test]
 fn nobody_asked_is_a_wait_and_no_verdict() {
     let decision = decide(&asked_enough(), None, &LIMITS, charged_at() + 30 * HOUR);
     assert_eq!(decision.action, Action::Wait);
