@@ -2,7 +2,7 @@
 //!
 //! Shared by the short round (`cargo test`), the long one (`cargo fuzz run answers`) and the measurements.
 //! An input is two bytes and a body: the first byte chooses the HTTP status, the second the step, the number of
-//! items and the headers, so that every input, however it was made, is some answer.
+//! items, the headers and the model, so that every input, however it was made, is some answer.
 
 use std::path::Path;
 use std::sync::LazyLock;
@@ -10,6 +10,7 @@ use std::sync::LazyLock;
 use makegood::clock::Clock;
 use makegood::evidence::{Evidence, Verdict};
 use makegood::provider::{Providers, Question, Reading, Received};
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 
 const STATUSES: [u16; 16] = [200, 202, 204, 301, 400, 401, 403, 404, 410, 418, 422, 425, 429, 500, 503, 599];
 
@@ -35,49 +36,57 @@ pub fn split(input: &[u8]) -> Option<((u8, u8), &[u8])> {
 /// An input made of an answer.
 pub fn input(status: u16, step: usize, body: &[u8]) -> Vec<u8> {
     let status = STATUSES.iter().position(|known| *known == status).unwrap_or(0);
-    let flags = if step > 1 { 1 } else { 0 } | 1 << 1;
+    let flags = u8::from(step > 1) | 1 << 1;
     [&[u8::try_from(status).unwrap_or(0), flags], body].concat()
 }
 
-pub fn question(provider: &str, items: usize) -> Question {
+/// Some providers are asked at several places, chosen by the model.
+const MODELS: [&str; 4] =
+    ["text2video/v2/pro", "generations/hailuo-03/workflow", "lip-sync/hailuo-02", "expand/translate/t2v-01"];
+
+pub fn question(provider: &str, items: usize, model: usize) -> Question {
+    let job_id = match provider {
+        "veo-vertex" => "projects/p/locations/us-central1/publishers/google/models/m/operations/o",
+        "veo-gemini" => "models/m/operations/o",
+        _ => "job-1",
+    };
     Question {
         provider: provider.to_owned(),
-        job_id: "projects/p/locations/us-central1/publishers/google/models/veo/operations/job-1".to_owned(),
-        model: "text2video/v2/pro".to_owned(),
+        job_id: job_id.to_owned(),
+        model: MODELS[model % MODELS.len()].to_owned(),
         items,
         urgent: false,
     }
 }
 
-pub fn try_one(provider: &str, (status, flags): (u8, u8), body: &[u8]) {
+pub fn try_one(provider: &str, (status, flags): (u8, u8), body: &[u8]) -> Reading {
     let step = usize::from(flags & 1) + 1;
     let items = usize::from(flags >> 1 & 7);
-    let mut received = Received {
+    let received = Received {
         status: STATUSES[usize::from(status) % STATUSES.len()],
-        headers: makegood_headers(flags),
+        headers: headers(flags >> 4 & 3),
         body: body.to_vec().into(),
     };
-    if body.is_empty() {
-        received.headers.clear();
-    }
-    let reading =
-        PROVIDERS.read(&question(provider, items), step, &received).expect("it is a known provider");
-    match reading {
+    let question = question(provider, items, usize::from(flags >> 6));
+    let reading = PROVIDERS.read(&question, step, &received).expect("it is a known provider");
+    match &reading {
         Reading::AskNext(request) => assert!(request.to_string().contains("://"), "{provider}: {request}"),
-        Reading::Judged(evidence) => holds(provider, &received, &evidence),
+        Reading::Judged(evidence) => holds(provider, &received, evidence),
     }
+    reading
 }
 
-fn makegood_headers(flags: u8) -> reqwest::header::HeaderMap {
-    let pairs: &[(&'static str, &'static str)] = match flags >> 4 & 3 {
-        1 => &[("x-fal-request-id", "r-1"), ("content-type", "video/mp4")],
-        2 => &[("x-fal-error-type", "request_timeout"), ("finish-reason", "CONTENT_FILTERED")],
-        _ => &[],
+/// Headers that some filters read.
+fn headers(choice: u8) -> HeaderMap {
+    let pairs = match choice {
+        1 => [("x-fal-request-id", "r-1"), ("content-type", "video/mp4")],
+        2 => [("x-fal-error-type", "request_timeout"), ("finish-reason", "CONTENT_FILTERED")],
+        _ => return HeaderMap::new(),
     };
-    let header = |(name, value): &(&'static str, &'static str)| {
-        (reqwest::header::HeaderName::from_static(name), reqwest::header::HeaderValue::from_static(value))
-    };
-    pairs.iter().map(header).collect()
+    pairs
+        .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)))
+        .into_iter()
+        .collect()
 }
 
 /// What is true of evidence, whatever it was made of.
@@ -102,8 +111,8 @@ fn holds(provider: &str, received: &Received, evidence: &Evidence) {
         ),
         Verdict::Queued | Verdict::Running | Verdict::Succeeded | Verdict::CouldNotTell(_) => {}
     }
-    // 401 and 403 are about us. A provider whose filter sees them may know better, but only from words.
-    if matches!(received.status, 401 | 403) && received.body.is_empty() {
+    // 401 is about us, whoever says what beside it.
+    if received.status == 401 {
         assert!(matches!(evidence.verdict, Verdict::CouldNotTell(_)), "{}", told());
     }
 }

@@ -11,9 +11,9 @@ use std::time::Duration;
 use crate::clock::Timestamp;
 
 /// The rolling spans that are counted.
-pub const HOUR: Duration = Duration::from_secs(60 * 60);
+pub const HOUR: Duration = Duration::from_hours(1);
 /// The longer of the two.
-pub const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+pub const DAY: Duration = Duration::from_hours(24);
 
 /// How much may be refunded before the brake is pulled; zero: no limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -169,7 +169,7 @@ mod tests {
     #[test]
     fn what_was_let_go_before_the_release_no_longer_counts() {
         let now = Timestamp::from_micros(10_000_000_000);
-        let released = now - Duration::from_secs(60);
+        let released = now - Duration::from_mins(1);
         assert_eq!(Brake::since(now, HOUR, Some(released)), released);
         assert_eq!(Brake::since(now, HOUR, None), now - HOUR);
         assert_eq!(Brake::since(now, HOUR, Some(now - DAY)), now - HOUR);

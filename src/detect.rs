@@ -15,11 +15,11 @@ use crate::store::{DbError, Found, Grace, Over, Scan, Store};
 
 /// When every charge is looked at again.
 const LATER_LOOKS: [(&str, Duration); 2] =
-    [("six_hours", Duration::from_secs(6 * 3600)), ("twenty_hours", Duration::from_secs(20 * 3600))];
+    [("six_hours", Duration::from_hours(6)), ("twenty_hours", Duration::from_hours(20))];
 /// Charges further ahead than this are a finding; clocks may differ by less.
-const CLOCK_SKEW: Duration = Duration::from_secs(5 * 60);
+const CLOCK_SKEW: Duration = Duration::from_mins(5);
 /// What an orphan gets that is opened late, from its opening to the end of doubt.
-const LATE: Duration = Duration::from_secs(2 * 3600);
+const LATE: Duration = Duration::from_hours(2);
 
 /// How detection is set.
 #[derive(Clone, Debug)]
@@ -202,14 +202,36 @@ pub async fn detect(
 ) -> Result<(), DbError> {
     let dating = dating(rules, providers);
     for look in looks(store, providers, rules, since, now, report).await? {
-        let Found { opened, reopened } = store.scan(&look.scan, rules.chunk, &dating).await?;
-        report.opened += opened;
-        report.reopened += reopened;
+        let found = store.scan(&look.scan, rules.chunk, &dating).await?;
+        tell(found, report);
         if let Some(cursor) = look.cursor {
             store.advance_cursor(look.scan.name, cursor, now).await?;
         }
     }
     Ok(())
+}
+
+/// Counts what was found, and tells what the database would not take.
+pub fn tell(found: Found, report: &mut Report) {
+    report.opened += found.opened;
+    report.reopened += found.reopened;
+    for (item, why) in found.refused {
+        report.find(Finding {
+            kind: "refused_row",
+            about: format!("item {}", shortened(&item.to_string())),
+            detail: format!(
+                "the database refused to open an orphan for it: {why}; mend the row, the next look finds it"
+            ),
+        });
+    }
+}
+
+/// An id as a person can read it.
+fn shortened(id: &str) -> String {
+    match id.char_indices().nth(200) {
+        Some((end, _)) => format!("{}…", &id[..end]),
+        None => id.to_owned(),
+    }
 }
 
 async fn find_future_charges(store: &Store, now: Timestamp, report: &mut Report) -> Result<(), DbError> {
@@ -231,9 +253,9 @@ async fn find_future_charges(store: &Store, now: Timestamp, report: &mut Report)
 mod tests {
     use super::*;
 
-    const MINUTE: Duration = Duration::from_secs(60);
-    const HOUR: Duration = Duration::from_secs(3600);
-    const DAY: Duration = Duration::from_secs(24 * 3600);
+    const MINUTE: Duration = Duration::from_mins(1);
+    const HOUR: Duration = Duration::from_hours(1);
+    const DAY: Duration = Duration::from_hours(24);
 
     fn now() -> Timestamp {
         Timestamp::parse("2026-03-01T12:00:00Z").unwrap()

@@ -32,7 +32,7 @@ mod preview;
 pub use consult::{Consulted, consult};
 
 /// How long what the brake holds is left alone before it is looked at again: a late output still closes it.
-const HELD_FOR: Duration = Duration::from_secs(60 * 60);
+const HELD_FOR: Duration = Duration::from_hours(1);
 
 /// What a pass works with; lives as long as the process.
 #[derive(Clone, Debug)]

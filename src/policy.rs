@@ -28,7 +28,7 @@ pub use waits::{Patience, next_look};
 /// Questions that must have been asked before a refund without proof.
 pub const QUESTIONS_MIN: i64 = 3;
 /// The time that those questions must span.
-pub const QUESTIONS_SPAN: Duration = Duration::from_secs(30 * 60);
+pub const QUESTIONS_SPAN: Duration = Duration::from_mins(30);
 
 /// What the platform has chosen.
 #[derive(Clone, Copy, Debug)]
@@ -259,8 +259,13 @@ pub const fn without_room() -> Decision {
 }
 
 /// Rules 14 and 15: what is owed when the copy failed. `gone`: the provider says that the file is no more.
-pub fn after_recovery(facts: &Facts, gone: bool, now: Timestamp) -> Decision {
-    let decision = if gone {
+///
+/// `completed`: the provider says that the job succeeded. Then a cancelled run stays paid, as under rule 7 (P11).
+pub fn after_recovery(facts: &Facts, completed: bool, gone: bool, now: Timestamp) -> Decision {
+    let cancelled = facts.record.charge.cancelled_at.is_some();
+    let decision = if gone && completed && cancelled {
+        rule(14, Action::Close, Reason::CompletedAfterCancel)
+    } else if gone {
         rule(14, Action::Refund, Reason::OutputExpired)
     } else if doubt_is_over(facts, now) {
         rule(15, Action::Refund, Reason::RecoveryFailed)
@@ -384,7 +389,7 @@ fn decide_from_evidence(facts: &Facts, evidence: &Evidence, limits: &Limits, now
     }
 }
 
-/// Past refund_by, and asked often and long enough: a first look after an outage of ours refunds nothing unasked.
+/// Past `refund_by`, and asked often and long enough: a first look after an outage of ours refunds nothing unasked.
 /// The question that was just answered counts.
 fn doubt_is_over(facts: &Facts, now: Timestamp) -> bool {
     let orphan = &facts.orphan;

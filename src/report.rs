@@ -246,17 +246,21 @@ impl Standing {
     }
 }
 
-/// An error with its causes, each said once.
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
+/// An error and its causes, outermost first. Some libraries repeat the cause in the message; that is left out.
+pub fn causes(error: &dyn std::error::Error) -> Vec<String> {
+    let mut told = vec![error.to_string()];
     let mut cause = error.source();
     while let Some(error) = cause {
-        let words = error.to_string();
-        if !text.contains(&words) {
-            text.push_str(": ");
-            text.push_str(&words);
+        let text = error.to_string();
+        if !told.iter().any(|earlier| earlier.contains(&text)) {
+            told.push(text);
         }
         cause = error.source();
     }
-    text
+    told
+}
+
+/// An error with its causes in one line, each said once.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    causes(error).join(": ")
 }

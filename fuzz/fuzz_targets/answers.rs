@@ -3,7 +3,7 @@
 #![no_main]
 
 #[path = "../answers.rs"]
-#[allow(dead_code, reason = "the other programs need the rest")]
+#[expect(dead_code, reason = "the other programs need the rest")]
 mod answers;
 
 libfuzzer_sys::fuzz_target!(|input: &[u8]| answers::try_all(input));

@@ -84,7 +84,7 @@ CREATE TABLE makegood_orphans (
     output_index    bigint NOT NULL,
     provider        text NOT NULL,
     provider_job_id text,
-    charged_at      timestamptz NOT NULL,
+    charged_at      timestamptz NOT NULL CHECK (charged_at BETWEEN '0001-01-01T00:00:00Z' AND '9999-12-31T00:00:00Z'),
     opened_at       timestamptz NOT NULL,
     opened_by       text NOT NULL,
     refund_by       timestamptz NOT NULL,
@@ -215,6 +215,26 @@ CREATE TABLE makegood_counters (
     PRIMARY KEY (metric, label_a, label_b)
 );
 COMMENT ON TABLE makegood_counters IS 'Running totals for metrics, raised in the transaction that they count, so that no pass has to count a table.';
+
+-- Adds to balances one after the other, in the order of the list, which is that of the keys: so no two settles wait for
+-- each other in a ring, over tables and over views alike. Returns a row for each balance row that was hit.
+CREATE FUNCTION makegood_add_to_balances(list jsonb) RETURNS TABLE (account_id text, bucket text) LANGUAGE plpgsql AS $$
+DECLARE
+    due record;
+BEGIN
+    FOR due IN
+        SELECT d.value ->> 'account_id' AS account_id, d.value ->> 'bucket' AS bucket, (d.value ->> 'credits')::bigint AS credits
+        FROM jsonb_array_elements(list) WITH ORDINALITY AS d(value, nth)
+        ORDER BY d.nth
+    LOOP
+        RETURN QUERY
+            UPDATE balances AS b SET credits = b.credits + due.credits
+            WHERE b.account_id = due.account_id AND b.bucket = due.bucket
+            RETURNING b.account_id::text, b.bucket::text;
+    END LOOP;
+END
+$$;
+COMMENT ON FUNCTION makegood_add_to_balances(jsonb) IS 'Gives credits back to balances in the order of their keys: one round trip a settle (P03).';
 
 CREATE FUNCTION makegood_only_added_to() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN

@@ -91,7 +91,7 @@ CREATE TABLE makegood_orphans (
     output_index    integer NOT NULL,
     provider        text NOT NULL,
     provider_job_id text,
-    charged_at      integer NOT NULL,
+    charged_at      integer NOT NULL CHECK (charged_at BETWEEN -62135596800000000 AND 253402214400000000),
     opened_at       integer NOT NULL,
     opened_by       text NOT NULL,
     refund_by       integer NOT NULL,

@@ -15,7 +15,7 @@ use crate::config::Settings;
 use crate::detect;
 use crate::pass::{Consulted, Rules, consult};
 use crate::store::{DbError, Store, Story};
-pub(super) use meaning::{because, read as read_reason, would};
+pub(super) use meaning::{because, because_waiting, read as read_reason, would};
 
 /// The whole story of a charge: what was paid, seen, asked, decided and done.
 #[derive(Debug, clap::Args)]
@@ -47,11 +47,11 @@ struct Now {
 /// What ends the process.
 pub async fn run(args: Args, settings: Settings) -> Outcome {
     let format = OutputFormat::or_by_terminal(args.output);
-    let store = open_store(&settings).await?;
-    let (mut story, index) = find(&store, &args.target).await?;
-    let now = store.now().await.map_err(|error| said_for_people(&error))?;
-    let asked = if args.ask { Some(ask(&store, &settings, &story, index, now).await?) } else { None };
-    store.close().await;
+    let database = open_store(&settings).await?;
+    let (mut story, index) = find(&database, &args.target).await?;
+    let now = database.now().await.map_err(|error| said_for_people(&error))?;
+    let asked = if args.ask { Some(ask(&database, &settings, &story, index, now).await?) } else { None };
+    database.close().await;
     if let Some(index) = index {
         keep_only(&mut story, index);
     }
@@ -63,15 +63,15 @@ pub async fn run(args: Args, settings: Settings) -> Outcome {
 }
 
 /// The charge that is meant, and the one output of it, if one is.
-async fn find(store: &Store, target: &str) -> Result<(Story, Option<i64>), Failure> {
+async fn find(database: &Store, target: &str) -> Result<(Story, Option<i64>), Failure> {
     let failed = |error: DbError| said_for_people(&error);
     // A platform's charge id may hold slashes of its own.
-    if let Some(story) = store.story(target).await.map_err(failed)? {
+    if let Some(story) = database.story(target).await.map_err(failed)? {
         return Ok((story, None));
     }
     let item: Option<ItemId> = target.parse().ok();
     let story = match &item {
-        Some(item) => store.story(&item.charge_id).await.map_err(failed)?,
+        Some(item) => database.story(&item.charge_id).await.map_err(failed)?,
         None => None,
     };
     let Some((item, story)) = item.zip(story) else {
@@ -111,7 +111,7 @@ fn keep_only(story: &mut Story, index: i64) {
 }
 
 async fn ask(
-    store: &Store,
+    database: &Store,
     settings: &Settings,
     story: &Story,
     index: Option<i64>,
@@ -130,8 +130,8 @@ async fn ask(
         .collect();
     let dating = detect::dating(&rules.detect, &providers);
     let failed = |error: DbError| said_for_people(&error);
-    let (cases, unreadable) = store.look_at(&items, now, &dating).await.map_err(failed)?;
-    let brake = store.brake().await.map_err(failed)?;
+    let (cases, unreadable) = database.look_at(&items, now, &dating).await.map_err(failed)?;
+    let brake = database.brake().await.map_err(failed)?;
     Ok(Now {
         consulted: consult(&providers, &rules, cases, now).await,
         unreadable,

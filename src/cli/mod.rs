@@ -29,6 +29,7 @@ use clap::{ArgAction, Parser, Subcommand};
 
 use crate::config::{ConfigError, Flag, LoadArgs, Settings};
 use crate::ops::telemetry::{self, Style};
+use crate::report::{causes, chain};
 
 pub use output::{OutputFormat, print};
 pub use values::Since;
@@ -89,7 +90,7 @@ impl Failure {
 impl std::fmt::Display for Failure {
     /// The error with its causes, on one line.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&chain(self.error.as_ref()).join(": "))
+        f.write_str(&chain(self.error.as_ref()))
     }
 }
 
@@ -232,26 +233,11 @@ impl Command {
 
 /// Tells an error, once: to people as text, to collectors of logs as one line.
 fn tell(failure: &Failure, style: Style) -> ExitCode {
-    let chain = chain(failure.error.as_ref());
     match style {
-        Style::Text => eprintln!("makegood: {}", chain.join("\n  because ")),
-        Style::Json => tracing::error!(exit = failure.exit.code(), "{}", chain.join(": ")),
+        Style::Text => eprintln!("makegood: {}", causes(failure.error.as_ref()).join("\n  because ")),
+        Style::Json => tracing::error!(exit = failure.exit.code(), "{}", chain(failure.error.as_ref())),
     }
     failure.exit.into()
-}
-
-/// An error and its causes, outermost first. Some libraries repeat the cause in the message; that is left out.
-pub fn chain(error: &(dyn Error + 'static)) -> Vec<String> {
-    let mut told = vec![error.to_string()];
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let text = error.to_string();
-        if !told.iter().any(|earlier| earlier.contains(&text)) {
-            told.push(text);
-        }
-        cause = error.source();
-    }
-    told
 }
 
 #[cfg(test)]
@@ -285,7 +271,7 @@ mod tests {
             "connection refused",
             "os error 1",
         ]);
-        assert_eq!(chain(&error), ["could not ask", "send failed: connection refused", "os error 1"]);
+        assert_eq!(causes(&error), ["could not ask", "send failed: connection refused", "os error 1"]);
     }
 
     #[test]

@@ -36,8 +36,8 @@ pub struct Answer {
     /// The provider's name.
     pub name: String,
     /// The answer's body, or "-" for stdin.
-    #[arg(long, value_name = "FILE")]
-    pub answer: PathBuf,
+    #[arg(long = "answer", value_name = "FILE")]
+    pub file: PathBuf,
     /// The answer's HTTP status.
     #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u16).range(100..=599))]
     pub status: u16,

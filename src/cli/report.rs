@@ -49,7 +49,7 @@ impl From<OutputFormat> for ReportFormat {
 /// The most late items that are listed one by one; CSV has all of them.
 const LATE: i64 = 100;
 /// How much of the past is held in memory at once.
-const SLICE: Duration = Duration::from_secs(60 * 60);
+const SLICE: Duration = Duration::from_hours(1);
 /// At most so many looks at the past, however long it is.
 const SLICES_MAX: u32 = 1000;
 
@@ -121,14 +121,14 @@ async fn lines(store: &Store, since: Timestamp, now: Timestamp) -> Result<(), Fa
     while from < now {
         let until = from + slice;
         let items = store.made_good_items(from, until).await.map_err(failed)?;
-        print_lines(items.iter().map(csv::made_good).collect())?;
+        print_lines(&items.iter().map(csv::made_good).collect::<Vec<_>>())?;
         from = until;
     }
     let waiting = store.waiting_items(Timestamp::from_micros(FAR), i64::MAX).await.map_err(failed)?;
-    print_lines(waiting.iter().map(|item| csv::waiting(item, now)).collect())
+    print_lines(&waiting.iter().map(|item| csv::waiting(item, now)).collect::<Vec<_>>())
 }
 
-fn print_lines(lines: Vec<String>) -> Result<(), Failure> {
+fn print_lines(lines: &[String]) -> Result<(), Failure> {
     if !lines.is_empty() {
         print(&lines.join("\n"))?;
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::parts::{open_parts, pass_failed};
-use super::{Exit, Outcome, chain};
+use super::{Exit, Outcome};
 use crate::clock::Clock;
 use crate::config::Settings;
 use crate::ops::daemon::{Daemon, Ended, listen};
@@ -11,6 +11,7 @@ use crate::ops::metrics::Process;
 use crate::ops::stop::Stop;
 use crate::ops::totals;
 use crate::pass::{self, Orders, Parts};
+use crate::report::chain;
 use crate::schedule::{PassEnd, Pulse};
 
 /// Run passes on the cron schedule of schedule.cron, never two at once, and answer on metrics.listen.
@@ -39,13 +40,13 @@ pub async fn run(_args: Args, settings: Settings) -> Outcome {
         totals: Some(known),
         ready: Box::new(move || {
             let store = asked.clone();
-            Box::pin(async move { store.brake().await.map(drop).map_err(|error| chain(&error).join(": ")) })
+            Box::pin(async move { store.brake().await.map(drop).map_err(|error| chain(&error)) })
         }),
         // A batch is done within its lease, or it is no longer ours.
         patience: settings.pass.lease,
     };
     let store = parts.store.clone();
-    daemon.run(|stop, pulse| one_pass(parts.clone(), stop, pulse)).await?;
+    Box::pin(daemon.run(|stop, pulse| one_pass(parts.clone(), stop, pulse))).await?;
     store.close().await;
     Ok(Exit::Done)
 }
@@ -57,7 +58,7 @@ async fn one_pass(parts: Parts, stop: Stop, pulse: Pulse) -> Ended {
     let known = async { totals::totals(&parts.store, parts.store.now().await?).await };
     let totals = known
         .await
-        .inspect_err(|error| tracing::warn!("the metrics stay as they were: {}", chain(error).join(": ")))
+        .inspect_err(|error| tracing::warn!("the metrics stay as they were: {}", chain(error)))
         .ok();
     match result {
         Ok(report) => {

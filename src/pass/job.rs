@@ -212,7 +212,9 @@ impl Recovery<'_> {
             },
             Err(error) => {
                 let gone = matches!(error, CopyError::Gone { .. });
-                let decision = policy::after_recovery(&case.facts, gone, now);
+                let completed =
+                    evidence.as_ref().is_some_and(|evidence| evidence.verdict == Verdict::Succeeded);
+                let decision = policy::after_recovery(&case.facts, completed, gone, now);
                 let why = error.reason().map_or_else(String::new, |reason| format!(" ({reason})"));
                 let detail = format!("{}{why}: {}", error.kind(), crate::report::chain(&error));
                 tracing::warn!(item = %case.facts.orphan.item, ?pick, kind = error.kind(), "the copy failed: {detail}");
@@ -277,8 +279,6 @@ pub(super) fn finding(settlement: &Settlement, decision: &Decision) -> Option<Fi
     let about_item = || format!("item {}", facts.orphan.item);
     let about_provider = || format!("provider {}", charge.provider);
     let (kind, about, detail) = match decision.reason {
-        // One finding for the brake stands in the report already.
-        Reason::Brake => return None,
         Reason::ItemsMismatch => ("items_mismatch", format!("charge {}", charge.id), format!(
             "it drew {} and has {} items for {}; held until they add up",
             charge.drawn.total(), facts.record.items.count, facts.record.items.credits
@@ -296,7 +296,8 @@ pub(super) fn finding(settlement: &Settlement, decision: &Decision) -> Option<Fi
         Reason::UnknownProvider => ("unknown_provider", about_provider(), said()),
         Reason::Unreadable => ("unreadable", about_provider(), said()),
         Reason::RecoveryRetry => ("recovery_retry", about_item(), settlement.detail.clone().unwrap_or_default()),
-        Reason::Delivered | Reason::Misattributed | Reason::NoProviderJob | Reason::MaybeNotSubmittedYet
+        // Not for a person, or, of the brake, in the report already.
+        Reason::Brake | Reason::Delivered | Reason::Misattributed | Reason::NoProviderJob | Reason::MaybeNotSubmittedYet
         | Reason::OutputAvailable | Reason::ServerError | Reason::QueueTimeout | Reason::ContentSafety
         | Reason::MalformedResponse | Reason::ProviderError | Reason::CompletedAfterCancel | Reason::OutputExpired
         | Reason::MissingOutput | Reason::ProviderCancelled | Reason::ReportedFailed | Reason::MaybeNotVisibleYet

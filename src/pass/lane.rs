@@ -20,9 +20,9 @@ use crate::report::{Finding, Report};
 use crate::store::{Case, Claimed, DbError, Outcome, Settlement};
 
 /// When an orphan whose rows cannot be read is looked at again.
-const AFTER_BAD_ROWS: Duration = Duration::from_secs(60 * 60);
+const AFTER_BAD_ROWS: Duration = Duration::from_hours(1);
 /// When a case is decided again that keeps changing while it is looked at.
-const AFTER_CHANGE: Duration = Duration::from_secs(60);
+const AFTER_CHANGE: Duration = Duration::from_mins(1);
 
 struct Lane {
     pass: Arc<Pass>,
@@ -130,11 +130,12 @@ impl Lane {
             tokio::select! {
                 // The lane holds a sender itself: this ends only with something in `done`.
                 _ = receiver.recv_many(&mut done, batch) => {}
-                Some(Err(panic)) = self.tasks.join_next() => {
-                    if panic.is_panic() {
-                        std::panic::resume_unwind(panic.into_panic());
+                // Every task is taken out of the set once it has ended: left in it, it would keep its memory.
+                Some(ended) = self.tasks.join_next() => {
+                    match ended {
+                        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+                        Ok(()) | Err(_) => continue,
                     }
-                    continue;
                 }
             }
             self.take(done).await?;

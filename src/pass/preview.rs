@@ -28,8 +28,7 @@ pub(super) async fn run(parts: &Parts, orders: &Orders) -> Result<Report, DbErro
         detect::looks(store, &parts.providers, &parts.rules.detect, orders.since, now, &mut report).await?;
     let dating = detect::dating(&parts.rules.detect, &parts.providers);
     let preview = store.preview(&looks, parts.rules.detect.chunk, &dating, now, CASES_MAX).await?;
-    report.opened = preview.found.opened;
-    report.reopened = preview.found.reopened;
+    detect::tell(preview.found, &mut report);
     let Claimed { cases, unreadable } = preview.claimed;
     if cases.len() >= CASES_MAX as usize {
         report.find(Finding {

@@ -8,7 +8,7 @@ use crate::clock::Timestamp;
 use crate::evidence::{Doubt, Evidence, FailureClass, Offer, Source, Verdict};
 use crate::facts::{BalanceRows, Delivery, Facts, ItemsSum, Orphan, Record, RefundedElsewhere, Share};
 
-pub const HOUR: Duration = Duration::from_secs(3600);
+pub const HOUR: Duration = Duration::from_hours(1);
 pub const LIMITS: Limits = Limits { unknown_job_grace: HOUR, prefer_refund: false };
 
 pub fn charged_at() -> Timestamp {
@@ -90,7 +90,7 @@ pub fn decided(facts: &Facts, evidence: &Evidence, hours: u32) -> Decision {
 }
 
 pub fn copy_failed(facts: &Facts, gone: bool, hours: u32) -> Decision {
-    after_recovery(facts, gone, charged_at() + hours * HOUR)
+    after_recovery(facts, true, gone, charged_at() + hours * HOUR)
 }
 
 /// `refund server_error`, as the table spells it.

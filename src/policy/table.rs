@@ -28,6 +28,7 @@ fn misplaced(claimed: bool) -> Facts {
 }
 
 /// What is known, and what `decide` makes of it. Ages are hours since the charge; 23 is past `refund_by`.
+#[expect(clippy::too_many_lines, reason = "one row of the table after the other")]
 fn rows() -> Vec<(&'static str, Decision)> {
     let running = evidence(Verdict::Running);
     let unknown = evidence(Verdict::UnknownJob);
@@ -127,6 +128,10 @@ fn rows() -> Vec<(&'static str, Decision)> {
     rows.extend([
         ("could not tell, after `refund_by`, asked enough", decided(&asked_enough(), &doubt, 23)),
         ("could not tell, after `refund_by`, not asked enough", decided(&facts(), &doubt, 23)),
+        (
+            "recovery: the file of a completed job is gone, the user had cancelled",
+            copy_failed(&cancelled, true, 1),
+        ),
         (
             "recovery: the file is gone (410, or 404 after asking again for a fresh link)",
             copy_failed(&facts(), true, 1),

@@ -120,7 +120,7 @@ fn p15_a_first_look_after_an_outage_of_ours_refunds_nothing_unasked() {
         let mut facts = facts();
         facts.orphan.questions = questions;
         facts.orphan.first_asked_at =
-            Some(charged_at() + 23 * HOUR - first_minutes_ago * Duration::from_secs(60));
+            Some(charged_at() + 23 * HOUR - first_minutes_ago * Duration::from_mins(1));
         decided(&facts, &doubt, 23).action
     };
     assert_eq!(late(0, 60), Action::Wait, "one question");
@@ -142,6 +142,20 @@ fn a_charge_without_items_closes_once_they_came_and_add_up() {
 }
 
 #[test]
+fn p11_a_cancelled_run_stays_paid_when_the_provider_completed_it_and_its_file_is_gone() {
+    let mut cancelled = facts();
+    cancelled.record.charge.cancelled_at = Some(charged_at());
+    let now = charged_at() + HOUR;
+    let gone = |completed| spelled(&super::after_recovery(&cancelled, completed, true, now));
+    assert_eq!(gone(true), "close completed_after_cancel");
+    assert_eq!(
+        gone(false),
+        "refund output_expired",
+        "a run that was not completed is refunded, cancelled or not"
+    );
+}
+
+#[test]
 fn nobody_asked_is_a_wait_and_no_verdict() {
     let decision = decide(&asked_enough(), None, &LIMITS, charged_at() + 30 * HOUR);
     assert_eq!(decision.action, Action::Wait);
@@ -156,7 +170,7 @@ fn waits_double_up_to_an_hour_and_never_pass_refund_by_a_third_of_retention_or_a
         facts.orphan.waits = waits;
         next_look(&facts, &wait, patience, now).since(now)
     };
-    let minute = Duration::from_secs(60);
+    let minute = Duration::from_mins(1);
     for (waits, longest) in
         [(0, minute), (1, 2 * minute), (5, 32 * minute), (6, HOUR), (60, HOUR), (i64::MAX, HOUR)]
     {
@@ -185,7 +199,7 @@ fn p15_past_refund_by_the_missing_questions_are_asked_within_half_an_hour() {
     for _ in 0..10 {
         let decision = decide(&facts, Some(&doubt), &LIMITS, now);
         if decision.action == Action::Refund {
-            assert!(now.since(facts.orphan.refund_by) <= Duration::from_secs(31 * 60));
+            assert!(now.since(facts.orphan.refund_by) <= Duration::from_mins(31));
             return;
         }
         let next = next_look(&facts, &decision, Patience::default(), now);

@@ -9,10 +9,10 @@ use super::{Action, Decision, QUESTIONS_MIN, QUESTIONS_SPAN, Reason};
 use crate::clock::Timestamp;
 use crate::facts::Facts;
 
-const SHORTEST: Duration = Duration::from_secs(60);
-const LONGEST: Duration = Duration::from_secs(60 * 60);
+const SHORTEST: Duration = Duration::from_mins(1);
+const LONGEST: Duration = Duration::from_hours(1);
 /// A held orphan waits for a person; it is looked at again because a late output or a mended row closes the case.
-const LONGEST_HELD: Duration = Duration::from_secs(24 * 60 * 60);
+const LONGEST_HELD: Duration = Duration::from_hours(24);
 
 /// What bounds a wait besides the orphan itself.
 #[derive(Clone, Copy, Debug, Default)]
@@ -59,5 +59,5 @@ fn shortened(wait: Duration, orphan_id: i64, waits: i64) -> Duration {
         .wrapping_mul(0x9E37_79B9_7F4A_7C15)
         .rotate_left(23);
     let sixths_of_thousand = u32::try_from(mixed % 1000).unwrap_or(0);
-    wait - wait / 6 * sixths_of_thousand / 1000
+    wait.saturating_sub(wait / 6 * sixths_of_thousand / 1000)
 }

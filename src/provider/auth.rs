@@ -71,7 +71,7 @@ impl WrittenAuth {
             }
             (Kind::JwtHs256, Some(issuer), lifetime) => {
                 let lifetime = lifetime.map_or(LIFETIME, |span| span.0);
-                if lifetime < Duration::from_secs(60) {
+                if lifetime < Duration::from_mins(1) {
                     return flaw(key("lifetime"), "1m or more");
                 }
                 Some(Token { issuer: Held::new(issuer), lifetime })

@@ -51,9 +51,9 @@ pub(super) async fn run(argv: &[String]) -> Result<String, CommandTrouble> {
 
 async fn run_within(argv: &[String], time: Duration) -> Result<String, CommandTrouble> {
     let not_started = |error: std::io::Error| CommandTrouble::NotStarted(error.kind());
-    let (program, args) = argv.split_first().ok_or(CommandTrouble::NoKey)?;
+    let (program, rest) = argv.split_first().ok_or(CommandTrouble::NoKey)?;
     let mut child = Command::new(program)
-        .args(args)
+        .args(rest)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())

@@ -70,7 +70,7 @@ pub(super) struct Ask {
     /// Values made from job and model before the first question.
     pub(super) lets: Vec<(String, Filter)>,
     pub(super) read: Filter,
-    /// Whether the filter sees 429, 401, 403, redirects and 5xx too.
+    /// Whether the filter sees 429, 403, redirects and 5xx too; 401 is never a verdict on a job.
     pub(super) read_all: bool,
 }
 
@@ -327,16 +327,15 @@ fn check_ask(ask: &WrittenAsk, hosts: Hosts) -> Result<Ask, Flaw> {
 }
 
 fn output_host(host: &str) -> Result<String, Flaw> {
-    let fine = match host.strip_prefix("gs://") {
+    let fine = if let Some(bucket) = host.strip_prefix("gs://") {
         // A bucket, or all of them: what may be read is then up to the rights of makegood's own account.
-        Some(bucket) => bucket == "*" || crate::recovery::is_bucket(bucket),
-        None => {
-            let bare = host.strip_prefix("*.").unwrap_or(host);
-            !bare.is_empty()
-                && bare.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || "-.:[]".contains(c))
-                && !bare.starts_with('.')
-                && (bare == host || bare.contains('.'))
-        }
+        bucket == "*" || crate::recovery::is_bucket(bucket)
+    } else {
+        let bare = host.strip_prefix("*.").unwrap_or(host);
+        !bare.is_empty()
+            && bare.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || "-.:[]".contains(c))
+            && !bare.starts_with('.')
+            && (bare == host || bare.contains('.'))
     };
     if fine {
         return Ok(host.to_owned());

@@ -306,7 +306,7 @@ mod tests {
         circuit.settle(false, wish(600), start);
         assert_eq!(circuit.admit(false, start), Ok(false), "once may be about one job");
         circuit.settle(false, wish(60), start);
-        assert_eq!(circuit.admit(false, start), Err(Duration::from_secs(60)));
+        assert_eq!(circuit.admit(false, start), Err(Duration::from_mins(1)));
         assert_eq!(circuit.admit(true, start), Ok(false), "urgent questions go through");
         // Those that were under way: what is asked for prolongs, and nothing shortens but an answer.
         circuit.settle(false, wish(90), start);
@@ -317,7 +317,7 @@ mod tests {
         assert_eq!(circuit.admit(false, start), Err(LEFT_ALONE_MAX), "a year is not waited for");
         assert_eq!(circuit.admit(false, start + LEFT_ALONE_MAX), Ok(true), "then a probe");
         circuit.settle(true, wish(120), start);
-        assert_eq!(circuit.admit(false, start), Err(Duration::from_secs(120)));
+        assert_eq!(circuit.admit(false, start), Err(Duration::from_mins(2)));
         circuit.settle(false, Found::Somebody, start);
         assert_eq!(circuit.admit(false, start), Ok(false));
     }

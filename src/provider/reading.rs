@@ -102,7 +102,8 @@ impl Provider {
             evidence.answer = kept(received, secrets);
             Reading::Judged(evidence)
         };
-        if !self.ask.read_all
+        // 401 is about our key, whatever else the answer says.
+        if (!self.ask.read_all || received.status == 401)
             && let Some((why, message)) = judge_status(received.status)
         {
             return doubt(why, &message);

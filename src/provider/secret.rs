@@ -24,7 +24,7 @@ const KEY_BYTES: u64 = 64 * 1024;
 /// How long a command that failed is left alone.
 const AFTER_FAILURE: Duration = Duration::from_secs(30);
 /// How long after a refusal has made a command run again, further refusals do not.
-const AFTER_RENEWAL: Duration = Duration::from_secs(60);
+const AFTER_RENEWAL: Duration = Duration::from_mins(1);
 
 /// Where a key is found.
 #[derive(Clone, PartialEq, Eq, Deserialize)]

@@ -4,7 +4,7 @@
 //! out and the next claim takes over. Facts are read set-based, a handful of statements a batch, and put together
 //! by the pure `facts`. A row that cannot be read costs its own orphan an hour and nobody else anything.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
 use serde_json::{Value as Json, json};
@@ -156,14 +156,22 @@ impl Store {
         for (statement, list) in
             [(statements::OUTPUTS_OF_CHARGES, &charges), (statements::OUTPUTS_OF_JOBS, &jobs)]
         {
+            let mut seen = HashSet::new();
             for row in run.rows(statement, &[list.into()]).await? {
-                match read_output(&row) {
+                let read = read_output(&row).map_err(|error| crate::report::chain(&error));
+                let once = read.and_then(|output| {
+                    if seen.insert(output.id.clone()) {
+                        Ok(output)
+                    } else {
+                        Err(format!("stored_outputs has two rows of `{}`", output.id))
+                    }
+                });
+                match once {
                     Ok(output) => {
                         outputs.insert(output.id.clone(), output);
                     }
                     // Whose it might be: the item's that it hangs on and those of its job.
-                    Err(error) => {
-                        let why = crate::report::chain(&error);
+                    Err(why) => {
                         let job_id = row.maybe_text("provider_job_id").ok().flatten();
                         let of_job = rows.items.values().filter(|each| {
                             job_id.is_some()
@@ -208,7 +216,7 @@ impl Store {
         }
         for row in run.rows(statements::BALANCE_ROWS, &[(&accounts).into()]).await? {
             // A bucket of the platform's that makegood knows nothing of is none of its business.
-            if let Some(bucket) = bucket(&row.text("bucket")?) {
+            if let Some(bucket) = row.maybe_text("bucket")?.as_deref().and_then(bucket) {
                 rows.balance_rows.insert((row.text("account_id")?, bucket), row.int("rows")?);
             }
         }
@@ -222,9 +230,16 @@ fn bucket(word: &str) -> Option<Bucket> {
 
 /// Keeps the items that can be read; of the others, notes whose charge they belong to.
 fn keep_items(rows: &mut Rows, bad: &mut HashMap<String, String>, read: &[Row]) {
+    let mut seen = HashSet::new();
     for row in read {
         match read_item(row) {
             Ok((id, item)) => {
+                if !seen.insert(id.clone()) {
+                    bad.insert(
+                        id.charge_id.clone(),
+                        format!("charges or charge_items has two rows of item {id}"),
+                    );
+                }
                 rows.items.insert(id, item);
             }
             Err(error) => {

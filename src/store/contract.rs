@@ -28,8 +28,11 @@ fn maybe_time(row: &Row, column: &'static str) -> Result<(), DbError> {
     row.maybe_time(column).map(drop)
 }
 
+/// Its name, the statement that asks for it, and its columns.
+type Relation = (&'static str, &'static Statement, &'static [(&'static str, Read)]);
+
 /// The contract relations with their columns.
-const RELATIONS: [(&str, &Statement, &[(&str, Read)]); 6] = [
+const RELATIONS: [Relation; 6] = [
     (
         "charges",
         statements::CONTRACT_CHARGES,
@@ -99,15 +102,24 @@ const RELATIONS: [(&str, &Statement, &[(&str, Read)]); 6] = [
     ("accounts", statements::CONTRACT_ACCOUNTS, &[("id", text), ("kind", text)]),
 ];
 
+/// What stands behind a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A table.
+    Table,
+    /// A view that writes through to its table by itself, or is only read.
+    View,
+    /// A view whose writes a trigger takes.
+    ViewWithTrigger,
+}
+
 /// What kind of relations the contract relations are, where that matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Kinds {
-    /// `balances` is a view.
-    pub balances_is_view: bool,
-    /// Triggers on `balances` take its writes.
-    pub balances_has_trigger: bool,
-    /// `charges` is a view.
-    pub charges_is_view: bool,
+    /// Behind `balances`.
+    pub balances: Kind,
+    /// Behind `charges`.
+    pub charges: Kind,
     /// `charges` has an index that begins with `charged_at`.
     pub charges_by_time: bool,
 }
@@ -156,10 +168,14 @@ impl Store {
     pub async fn relation_kinds(&self) -> Result<Kinds, DbError> {
         let rows = self.rows(statements::RELATION_KINDS, &[]).await?;
         let row = first(statements::RELATION_KINDS, &rows)?;
+        let kind = |kind: &str, triggers: i64| match (kind, triggers) {
+            ("v", 1..) => Kind::ViewWithTrigger,
+            ("v", _) => Kind::View,
+            (_, _) => Kind::Table,
+        };
         Ok(Kinds {
-            balances_is_view: row.text("balances_kind")? == "v",
-            balances_has_trigger: row.int("balances_triggers")? > 0,
-            charges_is_view: row.text("charges_kind")? == "v",
+            balances: kind(&row.text("balances_kind")?, row.int("balances_triggers")?),
+            charges: kind(&row.text("charges_kind")?, 0),
             charges_by_time: row.int("charges_by_time")? > 0,
         })
     }

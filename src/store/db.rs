@@ -7,13 +7,18 @@
 use std::time::Duration;
 
 use serde_json::{Value as Json, json};
-use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions, PgRow};
+use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use sqlx::sqlite::{
-    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow, SqliteSynchronous,
+    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
 };
-use sqlx::{AssertSqlSafe, Executor as _, Postgres, Row as _, SqlSafeStr as _, Sqlite, Transaction};
+use sqlx::{AssertSqlSafe, Executor as _, Postgres, SqlSafeStr as _, Sqlite, Transaction};
 
 use crate::clock::Timestamp;
+
+mod row;
+
+use row::Inner;
+pub use row::Row;
 
 /// One SQL statement in both dialects.
 #[derive(Debug)]
@@ -130,7 +135,7 @@ impl DbError {
     /// The same transaction may well succeed if it is run once more: a deadlock, a serialization failure, a busy file.
     pub fn is_worth_repeating(&self) -> bool {
         let Some(code) =
-            self.sqlx().as_database_error().and_then(|error| error.code().map(|code| code.into_owned()))
+            self.sqlx().as_database_error().and_then(|error| error.code().map(std::borrow::Cow::into_owned))
         else {
             return false;
         };
@@ -148,14 +153,18 @@ impl DbError {
     pub fn is_about_a_row(&self) -> bool {
         match self {
             Self::Column { .. } => true,
-            Self::Statement { source, .. } => source.as_database_error().is_some_and(|error| {
-                let code = error.code().unwrap_or_default();
-                // SQLSTATE classes 22 (data), 23 (constraints), 44 (a view's check), 54 (too long for an index), P0 (a platform's
-                // trigger says no); SQLITE_CONSTRAINT and its kin, SQLITE_TOOBIG, SQLITE_MISMATCH.
-                code.len() == 5 && ["22", "23", "44", "54", "P0"].iter().any(|class| code.starts_with(class))
-                    || code.parse::<i32>().is_ok_and(|code| matches!(code & 0xff, 18..=20))
-            }),
-            Self::Transaction { .. } | Self::Open { .. } => false,
+            // A platform's deferred constraint speaks at the commit.
+            Self::Statement { source, .. } | Self::Transaction { source, .. } => {
+                source.as_database_error().is_some_and(|error| {
+                    let code = error.code().unwrap_or_default();
+                    // SQLSTATE classes 22 (data), 23 (constraints), 44 (a view's check), 54 (too long for an index), P0 (a platform's
+                    // trigger says no); SQLITE_CONSTRAINT and its kin, SQLITE_TOOBIG, SQLITE_MISMATCH.
+                    code.len() == 5
+                        && ["22", "23", "44", "54", "P0"].iter().any(|class| code.starts_with(class))
+                        || code.parse::<i32>().is_ok_and(|code| matches!(code & 0xff, 18..=20))
+                })
+            }
+            Self::Open { .. } => false,
         }
     }
 }
@@ -176,19 +185,6 @@ pub enum Tx {
     Postgres(Transaction<'static, Postgres>),
     /// On SQLite, the one writer there is (`BEGIN IMMEDIATE`).
     Sqlite(Transaction<'static, Sqlite>),
-}
-
-/// One row of an answer.
-#[derive(Debug)]
-pub struct Row {
-    statement: &'static str,
-    inner: Inner,
-}
-
-#[derive(Debug)]
-enum Inner {
-    Postgres(PgRow),
-    Sqlite(SqliteRow),
 }
 
 /// Binds the values in order.
@@ -353,6 +349,29 @@ impl Tx {
         }
     }
 
+    /// Marks where [`Tx::undo_part`] goes back to.
+    pub async fn begin_part(&mut self) -> Result<(), DbError> {
+        self.command("SAVEPOINT part", "begin a part of").await
+    }
+
+    /// Takes back what was done since [`Tx::begin_part`], also where a statement failed. The part stays open.
+    pub async fn undo_part(&mut self) -> Result<(), DbError> {
+        self.command("ROLLBACK TO SAVEPOINT part", "undo a part of").await
+    }
+
+    /// Ends the part; what it did stays if the transaction is committed.
+    pub async fn end_part(&mut self) -> Result<(), DbError> {
+        self.command("RELEASE SAVEPOINT part", "end a part of").await
+    }
+
+    async fn command(&mut self, text: &'static str, what: &'static str) -> Result<(), DbError> {
+        let failed = |source| DbError::Transaction { what, source };
+        match self {
+            Self::Postgres(tx) => tx.execute(sqlx::raw_sql(text)).await.map_err(failed).map(drop),
+            Self::Sqlite(tx) => tx.execute(sqlx::raw_sql(text)).await.map_err(failed).map(drop),
+        }
+    }
+
     /// Makes it so.
     pub async fn commit(self) -> Result<(), DbError> {
         let failed = |source| DbError::Transaction { what: "commit", source };
@@ -379,73 +398,6 @@ impl Run for &Db {
 impl Run for Tx {
     async fn rows(&mut self, statement: &'static Statement, values: &[Value]) -> Result<Vec<Row>, DbError> {
         Tx::rows(self, statement, values).await
-    }
-}
-
-/// Reads a column in either database.
-macro_rules! read {
-    ($row:expr, $column:expr, $kind:ty) => {
-        match &$row.inner {
-            Inner::Postgres(row) => row.try_get::<$kind, _>($column),
-            Inner::Sqlite(row) => row.try_get::<$kind, _>($column),
-        }
-        .map_err(|source| $row.unreadable($column, source))
-    };
-}
-
-impl Row {
-    /// Text that must be there.
-    pub fn text(&self, column: &'static str) -> Result<String, DbError> {
-        read!(self, column, String)
-    }
-
-    /// Text that may be missing.
-    pub fn maybe_text(&self, column: &'static str) -> Result<Option<String>, DbError> {
-        read!(self, column, Option<String>)
-    }
-
-    /// A whole number that must be there.
-    pub fn int(&self, column: &'static str) -> Result<i64, DbError> {
-        read!(self, column, i64)
-    }
-
-    /// A whole number that may be missing.
-    pub fn maybe_int(&self, column: &'static str) -> Result<Option<i64>, DbError> {
-        read!(self, column, Option<i64>)
-    }
-
-    /// An instant that must be there.
-    pub fn time(&self, column: &'static str) -> Result<Timestamp, DbError> {
-        match &self.inner {
-            Inner::Postgres(row) => {
-                row.try_get::<chrono::DateTime<chrono::Utc>, _>(column).map(Timestamp::from)
-            }
-            Inner::Sqlite(row) => row.try_get::<i64, _>(column).map(Timestamp::from_micros),
-        }
-        .map_err(|source| self.unreadable(column, source))
-    }
-
-    /// An instant that may be missing.
-    pub fn maybe_time(&self, column: &'static str) -> Result<Option<Timestamp>, DbError> {
-        match &self.inner {
-            Inner::Postgres(row) => row
-                .try_get::<Option<chrono::DateTime<chrono::Utc>>, _>(column)
-                .map(|at| at.map(Timestamp::from)),
-            Inner::Sqlite(row) => {
-                row.try_get::<Option<i64>, _>(column).map(|at| at.map(Timestamp::from_micros))
-            }
-        }
-        .map_err(|source| self.unreadable(column, source))
-    }
-
-    fn unreadable(&self, column: &'static str, source: sqlx::Error) -> DbError {
-        let id = |name: &str| match &self.inner {
-            Inner::Postgres(row) => row.try_get::<String, _>(name).ok(),
-            Inner::Sqlite(row) => row.try_get::<String, _>(name).ok(),
-        };
-        let about =
-            id("charge_id").or_else(|| id("id")).map_or_else(String::new, |id| format!(" (of `{id}`)"));
-        DbError::Column { statement: self.statement, column, about, source }
     }
 }
 

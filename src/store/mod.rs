@@ -25,7 +25,7 @@ mod totals;
 
 pub use brakes::{BrakeEvent, BrakeState};
 pub use claim::{Case, Claimed};
-pub use contract::{Balance, Kinds};
+pub use contract::{Balance, Kind, Kinds};
 pub use db::DbError;
 pub use migrations::{MigrateError, OWN_VERSION};
 pub use review::{MadeGood, MadeGoodItem, Waiting, WaitingItem};

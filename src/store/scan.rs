@@ -63,18 +63,21 @@ pub struct Dating {
 }
 
 /// What a scan came upon.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Found {
     /// New orphans.
     pub opened: u64,
     /// Old ones that look undelivered again.
     pub reopened: u64,
+    /// Items for which the database would take no orphan, each with the reason: a person has to look.
+    pub refused: Vec<(ItemId, String)>,
 }
 
 impl Found {
     fn add(&mut self, other: Self) {
         self.opened += other.opened;
         self.reopened += other.reopened;
+        self.refused.extend(other.refused);
     }
 }
 
@@ -134,7 +137,7 @@ impl Store {
                 let opened = with_retries!(
                     async {
                         let mut tx = self.db.begin().await?;
-                        let found = self.open_orphans(&mut tx, scan.name, &items, now, dating).await?;
+                        let found = self.open_in_parts(&mut tx, scan.name, &items, now, dating).await?;
                         tx.commit().await?;
                         Ok::<_, DbError>(found)
                     }
@@ -177,7 +180,7 @@ impl Store {
             let mut from = Place::begin(&look.scan);
             while let Some(last) = self.chunk_end(&from, &look.scan, chunk).await? {
                 let items = self.undelivered(&mut tx, &look.scan, &from, &last).await?;
-                found.add(self.open_orphans(&mut tx, look.scan.name, &items, due_by, dating).await?);
+                found.add(self.open_in_parts(&mut tx, look.scan.name, &items, due_by, dating).await?);
                 from = last;
             }
         }
@@ -230,6 +233,39 @@ impl Store {
             (&Json::Array(graces)).into(),
         ];
         item_ids(&run.rows(statements::FIND_UNDELIVERED, &values).await?)
+    }
+
+    /// [`Store::open_orphans`], item by item where the database refuses one of them: it spoils nothing but itself.
+    async fn open_in_parts(
+        &self,
+        tx: &mut Tx,
+        by: &str,
+        items: &[ItemId],
+        now: Timestamp,
+        dating: &Dating,
+    ) -> Result<Found, DbError> {
+        if items.is_empty() {
+            return Ok(Found::default());
+        }
+        tx.begin_part().await?;
+        let mut found = match self.open_orphans(tx, by, items, now, dating).await {
+            Err(error) if error.is_about_a_row() => Found::default(),
+            result => return result,
+        };
+        tx.undo_part().await?;
+        for item in items {
+            tx.begin_part().await?;
+            match self.open_orphans(tx, by, std::slice::from_ref(item), now, dating).await {
+                Ok(one) => found.add(one),
+                Err(error) if error.is_about_a_row() => {
+                    tx.undo_part().await?;
+                    found.refused.push((item.clone(), crate::report::chain(&error)));
+                }
+                Err(error) => return Err(error),
+            }
+            tx.end_part().await?;
+        }
+        Ok(found)
     }
 
     /// Opens an orphan for each item, or reopens the one it has, and tells so.
@@ -293,7 +329,7 @@ impl Store {
         if !events.is_empty() {
             tx.rows(statements::INSERT_EVENTS, &[(&Json::Array(events)).into()]).await?;
         }
-        Ok(Found { opened: opened.len() as u64, reopened: reopened.len() as u64 })
+        Ok(Found { opened: opened.len() as u64, reopened: reopened.len() as u64, refused: Vec::new() })
     }
 }
 

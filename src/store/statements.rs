@@ -24,7 +24,6 @@ macro_rules! statements {
 
 statements! {
     both {
-    ADD_TO_BALANCE = "add_to_balance",
     BALANCE_NOW = "balance_now",
     BALANCE_TWICE = "balance_twice",
     BRAKE_ENGAGE = "brake_engage",
@@ -69,6 +68,7 @@ statements! {
     UNRESOLVED = "unresolved",
     }
     each {
+    ADD_TO_BALANCES = "add_to_balances",
     BALANCE_ROWS = "balance_rows",
     BRAKE_LOCK = "brake_lock",
     BRAKE_RECENT = "brake_recent",

@@ -2,6 +2,8 @@
 //!
 //! These tests take the store's stages by hand, so that the world can change exactly between two of them.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -12,7 +14,7 @@ use makegood::store::{Case, Outcome, SettleRules, Settlement, Store};
 
 use crate::world::{HOUR, ItemRow, MINUTE, Sql, World, on_both};
 
-const LEASE: Duration = Duration::from_secs(15 * 60);
+const LEASE: Duration = Duration::from_mins(15);
 const REFUND: Decision = Decision { action: Action::Refund, reason: Reason::ProviderError, rule: 6 };
 
 /// Opens orphans, as a pass begins.
@@ -125,7 +127,7 @@ on_both! {
         world.charge("c1").job("failed-1").insert().await;
         detect(&world).await;
         let old = claim(&world.store, &world, 10).await;
-        world.pass_time(LEASE - Duration::from_secs(1));
+        world.pass_time(Duration::from_secs(15 * 60 - 1));
         assert!(claim(&world.store, &world, 10).await.is_empty(), "still leased");
         world.pass_time(Duration::from_secs(1));
         let other = another(&world).await;
@@ -321,6 +323,36 @@ on_both! {
     }
 }
 
+#[tokio::test]
+async fn a_constraint_that_speaks_at_the_commit_spoils_nothing_but_its_row() {
+    let world = World::postgres().await;
+    world.balance("ada", 0, 0).await;
+    world.balance("eve", 0, 0).await;
+    world
+        .run(
+            "CREATE FUNCTION audit() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+               IF NEW.account_id = 'eve' THEN RAISE EXCEPTION 'no entry for eve'; END IF; RETURN NEW; END $$;
+             CREATE CONSTRAINT TRIGGER audit AFTER INSERT ON ledger_entries DEFERRABLE INITIALLY DEFERRED
+               FOR EACH ROW EXECUTE FUNCTION audit();",
+        )
+        .await;
+    world.charge("a").job("failed-a").insert().await;
+    world.charge("b").account("eve").job("failed-b").insert().await;
+    let report = world.pass().await;
+    assert_eq!(world.fate("a", 0).await, "refunded provider_error");
+    assert_eq!(world.fate("b", 0).await, "open ");
+    assert!(
+        report
+            .findings
+            .iter()
+            .any(|each| each.kind == "refused_row" && each.detail.contains("no entry for eve")),
+        "{:?}",
+        report.findings
+    );
+    assert_eq!((world.balance_of("ada").await, world.balance_of("eve").await), ((0, 10), (0, 0)));
+    world.books_balance().await;
+}
+
 on_both! {
     async fn a_balance_row_that_doubles_between_decision_and_settlement_holds_the_refund(world) {
         world.balance("ada", 0, 0).await;
@@ -358,7 +390,7 @@ on_both! {
         for nth in 0..5 {
             world.charge(&format!("c{nth}")).job(&format!("failed-{nth}")).insert().await;
         }
-        let orders = world.orders();
+        let orders = World::orders();
         orders.stop.request();
         let report = world.pass_with(orders).await;
         assert!(report.stopped_early);

@@ -1,12 +1,16 @@
 //! makegood from the outside: the library and the built binary against a real PostgreSQL, real SQLite
 //! files and real HTTP on loopback. One binary, because every further one is linked again.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on says so by panicking")]
+
+mod bad_input;
 mod binary;
 mod commands;
 mod conformance;
 mod database;
 mod demo;
 mod deploy;
+mod doctor;
 mod dry_run;
 mod fuzz;
 mod leases;

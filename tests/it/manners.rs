@@ -4,6 +4,7 @@
 //! Nothing here is timed. The others have to be done *while* the one still hangs, which is over only when the test says
 //! so. The figures of the same experiment on the built binary: `cargo test -- --ignored --nocapture figures_of`.
 
+use std::fmt::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -109,7 +110,7 @@ on_both! {
         for provider in ["replicate", "veo-gemini", "fal"] {
             charges(&world, provider, JOBS).await;
         }
-        let (parts, orders) = (world.parts.clone(), world.orders());
+        let (parts, orders) = (world.parts.clone(), World::orders());
         let pass = tokio::spawn(async move { pass::run(&parts, orders, |_| {}).await.unwrap() });
         until_recovered(&world, "replicate", JOBS).await;
         until_recovered(&world, "veo-gemini", JOBS).await;
@@ -150,7 +151,7 @@ on_both! {
         // Veo's jobs end in the same words; they are asked for as they are.
         let veo = Simulator::start("127.0.0.1:0".parse().unwrap()).await.unwrap();
         turn(&mut world, "veo-gemini", veo.address().port(), "");
-        let (parts, orders) = (world.parts.clone(), world.orders());
+        let (parts, orders) = (world.parts.clone(), World::orders());
         let stop = orders.stop.clone();
         let pass = tokio::spawn(async move { pass::run(&parts, orders, |_| {}).await.unwrap() });
         until_recovered(&world, "veo-gemini", 6).await;
@@ -207,7 +208,7 @@ async fn run_with(hanging: Option<&Hanging>, providers: &[&str]) -> Vec<(String,
     let migrated = run(&["migrate", "--reference-schema"]).output().await;
     assert_eq!(migrated.code, Some(0), "{migrated:?}");
     let pool = sqlx::SqlitePool::connect(&url).await.unwrap();
-    let at = (makegood::clock::Clock::System.now() - Duration::from_secs(2 * 3600)).micros();
+    let at = (makegood::clock::Clock::System.now() - Duration::from_hours(2)).micros();
     let mut sql = "INSERT INTO accounts VALUES ('a', 'user');".to_owned();
     for provider in providers {
         for n in 0..EACH {
@@ -217,10 +218,12 @@ async fn run_with(hanging: Option<&Hanging>, providers: &[&str]) -> Vec<(String,
             } else {
                 format!("ok-{n}")
             };
-            sql.push_str(&format!(
+            // Writing to a String cannot fail.
+            let _ = write!(
+                sql,
                 "INSERT INTO charges VALUES ('{id}', 'a', 'p', 'n-{id}', '{provider}', 'acme/x', '{job}', {at}, 0, 1, NULL);
                  INSERT INTO charge_items VALUES ('{id}', 0, 1, NULL, NULL, NULL);"
-            ));
+            );
         }
     }
     sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&pool).await.unwrap();

@@ -10,6 +10,7 @@ mod kinds;
 mod seed;
 
 use std::collections::BTreeSet;
+use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -29,6 +30,11 @@ const SMALL: Size = Size { charges: 3_000, orphans: 570, troubled: kinds::TROUBL
 
 /// How long a dead worker's work is left alone in these tests.
 const LEASE: &str = "5s";
+
+/// Lets every refund through.
+const NO_BRAKE: &str = "max_refunds_per_hour = 0\nmax_refunds_per_day = 0";
+/// Small enough that there is a between at which to kill, and something left for another to claim.
+const SMALL_BATCH: u32 = 16;
 
 struct World {
     simulator: Simulator,
@@ -53,7 +59,7 @@ impl World {
         std::fs::write(providers.join(format!("{}.toml", kinds::OFFLINE)), offline).unwrap();
         let pool = PgPool::connect(&database.url).await.unwrap();
         let world = Self { simulator, folder, pool, database };
-        world.settings("max_refunds_per_hour = 0\nmax_refunds_per_day = 0");
+        world.settings(NO_BRAKE, 256);
         let migrated = world.makegood(&["migrate", "--reference-schema"]).output().await;
         assert_eq!(migrated.code, Some(0), "{migrated:?}");
         world.run(&seed::sql(size)).await;
@@ -61,11 +67,11 @@ impl World {
         world
     }
 
-    /// Writes the settings; `brake` is its section.
-    fn settings(&self, brake: &str) {
+    /// Writes the settings; `brake` is its section, `batch` how much is claimed and settled at once.
+    fn settings(&self, brake: &str, batch: u32) {
         let text = format!(
             "[detect]\nunknown_job_grace = \"4h\"\n[providers]\ndir = \"providers\"\n[storage]\nurl = \"file:./outputs\"\n\
-             [recovery]\nallow_loopback = true\ntime_budget = \"4s\"\n[pass]\nlease = \"{LEASE}\"\n\
+             [recovery]\nallow_loopback = true\ntime_budget = \"4s\"\n[pass]\nlease = \"{LEASE}\"\nbatch = {batch}\n\
              [brake]\n{brake}\n[log]\nlevel = \"warn\"\n"
         );
         std::fs::write(self.folder.path().join("makegood.toml"), text).unwrap();
@@ -220,7 +226,11 @@ fn path_of(uri: &str) -> PathBuf {
 }
 
 fn sha256(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+    Sha256::digest(bytes).iter().fold(String::new(), |mut text, byte| {
+        // Writing to a String cannot fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }
 
 fn report(ended: &Ended) -> Json {
@@ -293,6 +303,7 @@ async fn ends_alike(size: Size, kills: u64) {
     drop(alone);
 
     let killed = World::new(size).await;
+    killed.settings(NO_BRAKE, SMALL_BATCH);
     let mut dice = Dice::new();
     for _ in 0..kills {
         kill_somewhere(&killed, ends, &mut dice).await;
@@ -305,6 +316,7 @@ async fn ends_alike(size: Size, kills: u64) {
     drop(killed);
 
     let shared = World::new(size).await;
+    shared.settings(NO_BRAKE, SMALL_BATCH);
     let (one, other) = tokio::join!(shared.pass(), shared.pass());
     assert_eq!((one.code, other.code), (Some(0), Some(0)), "{one:?} {other:?}");
     eprintln!("two at once: {} and {} claims", report(&one)["claimed"], report(&other)["claimed"]);
@@ -341,7 +353,7 @@ async fn kill_somewhere(world: &World, ends: i64, dice: &mut Dice) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_brake_stops_at_exactly_a_thousand_refunds_and_recoveries_go_on() {
     let world = World::new(Size { charges: 1_000, orphans: 1_150, troubled: kinds::MOSTLY_REFUNDS }).await;
-    world.settings("");
+    world.settings("", 256);
     let due = world.number("SELECT count(*) FROM real_input.items WHERE want LIKE 'refunded %'").await;
     assert!(due > 1_000, "only {due} refunds are due");
 

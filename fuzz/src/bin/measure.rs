@@ -7,9 +7,10 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use makegood::provider::Received;
+use reqwest::header::HeaderMap;
 
 #[path = "../../answers.rs"]
-#[allow(dead_code, reason = "the other programs need the rest")]
+#[expect(dead_code, reason = "the other programs need the rest")]
 mod answers;
 
 const ROUNDS: u32 = 2000;
@@ -19,7 +20,9 @@ fn main() {
     let mut by_provider: Vec<(Duration, &str, String)> = Vec::new();
     for provider in answers::PROVIDERS.names() {
         let mut slowest: Option<(Duration, String)> = None;
-        for (name, input) in answers::examples(&data).iter().filter(|(name, _)| name.starts_with(provider)) {
+        for (name, input) in
+            answers::examples(&data).iter().filter(|(name, _)| name.starts_with(&format!("{provider}-")))
+        {
             let (choice, body) = answers::split(input).expect("a seed has a head");
             let began = Instant::now();
             for _ in 0..ROUNDS {
@@ -65,10 +68,13 @@ fn main() {
         let mut slowest = (Duration::ZERO, "");
         for provider in answers::PROVIDERS.names() {
             for step in [1, 2] {
-                let received =
-                    Received { status: 200, headers: reqwest::header::HeaderMap::new(), body: body.clone().into() };
+                let received = Received {
+                    status: 200,
+                    headers: HeaderMap::new(),
+                    body: body.clone().into(),
+                };
                 let began = Instant::now();
-                let reading = answers::PROVIDERS.read(&answers::question(provider, 1), step, &received);
+                let reading = answers::PROVIDERS.read(&answers::question(provider, 1, 0), step, &received);
                 let took = began.elapsed();
                 drop(reading);
                 slowest = slowest.max((took, provider));

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 #[path = "../../answers.rs"]
-#[allow(dead_code, reason = "the other programs need the rest")]
+#[expect(dead_code, reason = "the other programs need the rest")]
 mod answers;
 
 fn main() {

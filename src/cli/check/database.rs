@@ -6,7 +6,7 @@ use crate::cli::words::{count, span};
 use crate::clock::Clock;
 use crate::config::{DatabaseKind, Settings};
 use crate::report::chain;
-use crate::store::{Balance, DbError, OWN_VERSION, Store};
+use crate::store::{Balance, DbError, Kind, OWN_VERSION, Store};
 
 const MIGRATE: &str = "run `makegood migrate`";
 const CONTRACT: &str = "provide it as a table or a view; `makegood migrate --reference-schema` makes all of them where the \
@@ -138,24 +138,28 @@ async fn kinds(store: &Store, found: &mut Findings) {
             return;
         }
     };
-    match (kinds.charges_is_view, kinds.charges_by_time) {
-        (true, _) => found.ok(
+    match (kinds.charges, kinds.charges_by_time) {
+        (Kind::View | Kind::ViewWithTrigger, _) => found.ok(
             "charges by time",
             "charges is a view, which cannot be looked through: its table needs an index that begins with the time of the charge",
         ),
-        (false, true) => found.ok("charges by time", "there is an index that begins with charged_at"),
-        (false, false) => found.warn(
+        (Kind::Table, true) => found.ok("charges by time", "there is an index that begins with charged_at"),
+        (Kind::Table, false) => found.warn(
             "charges by time",
             "no index of charges begins with charged_at: each pass reads the whole table",
             "CREATE INDEX CONCURRENTLY charges_by_time ON charges (charged_at, id)",
         ),
     }
-    if !(store.is_postgres() && kinds.balances_is_view) {
+    if !store.is_postgres() {
         return;
     }
-    if !kinds.balances_has_trigger {
-        found.ok("balances", "a view that writes through to its table by itself");
-        return;
+    match kinds.balances {
+        Kind::Table => return,
+        Kind::View => {
+            found.ok("balances", "a view that writes through to its table by itself");
+            return;
+        }
+        Kind::ViewWithTrigger => {}
     }
     match store.prove_balance().await {
         Ok(Balance::AddsUp) => found.ok("balances", "a view whose trigger adds what it is given: two writers at once lose nothing"),

@@ -14,7 +14,7 @@ use crate::report::chain;
 use crate::schedule::Timetable;
 
 /// Beyond this between two passes, a failure on record waits longer than a minute or two (P19).
-const OFTEN_ENOUGH: Duration = Duration::from_secs(2 * 60);
+const OFTEN_ENOUGH: Duration = Duration::from_mins(2);
 /// So many firings are looked at for the longest time between two.
 const FIRINGS: usize = 2000;
 
@@ -144,7 +144,7 @@ mod tests {
         check(settings, &mut found);
         assert!(providers(settings, &mut found).is_some());
         let odd = found.0.iter().filter(|finding| finding.grade != Grade::Ok);
-        odd.map(|finding| format!("{}: {}\n", finding.about, finding.says)).collect()
+        odd.fold(String::new(), |text, finding| format!("{text}{}: {}\n", finding.about, finding.says))
     }
 
     #[test]

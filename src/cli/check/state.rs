@@ -14,9 +14,9 @@ use crate::report::chain;
 use crate::store::{DbError, Store, Unresolved};
 
 /// As the alert says.
-const LATELY: Duration = Duration::from_secs(15 * 60);
+const LATELY: Duration = Duration::from_mins(15);
 /// A provider that charges name within this time is in use.
-const IN_USE: Duration = Duration::from_secs(24 * 60 * 60);
+const IN_USE: Duration = Duration::from_hours(24);
 
 pub(super) async fn check(store: &Store, providers: Option<&Providers>, found: &mut Findings) {
     if let Err(error) = look(store, providers, found).await {

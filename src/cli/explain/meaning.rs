@@ -49,6 +49,14 @@ pub const fn because(reason: Reason) -> &'static str {
     }
 }
 
+/// Why an item waits. What the brake held is open again once it was released, until the next pass comes to it.
+pub fn because_waiting(state: &str, reason: Reason) -> &'static str {
+    match (state, reason) {
+        ("open", Reason::Brake) => "the brake held it and was released",
+        (_, reason) => because(reason),
+    }
+}
+
 /// What a person can do about an item that waits or is held for this reason; empty: nothing.
 pub const fn advice(reason: Reason) -> &'static str {
     match reason {

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use super::meaning::{advice, because, read};
+use super::meaning::{advice, because, because_waiting, read};
 use crate::cli::words::{count, plain, relative, time, when};
 use crate::clock::Timestamp;
+use crate::policy::Reason;
 use crate::store::{ItemRow, OrphanRow, OutputRow, ResolutionRow, Story};
 
 /// In a word or two.
@@ -80,6 +81,9 @@ fn why(orphan: &OrphanRow) -> (String, &'static str) {
         return ("nobody has been asked yet".to_owned(), "");
     };
     match read(word) {
+        Some(Reason::Brake) if orphan.state == "open" => {
+            (because_waiting("open", Reason::Brake).to_owned(), "")
+        }
         Some(reason) => (format!("{} ({word})", because(reason)), advice(reason)),
         None => (format!("of {}", plain(word)), ""),
     }

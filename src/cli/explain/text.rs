@@ -204,7 +204,7 @@ fn answers(page: &mut String, answers: &[AnswerRow]) {
     line!(page, "\nAnswers of the provider");
     for answer in answers {
         let more = [answer.class.as_deref(), answer.code.as_deref()];
-        let more: String = more.iter().flatten().map(|word| format!(", {}", cut(word, 80))).collect();
+        let more = more.iter().flatten().fold(String::new(), |text, word| text + ", " + &cut(word, 80));
         let offered = if answer.offered > 0 {
             format!(", offers {}", count(answer.offered, "output", "outputs"))
         } else {

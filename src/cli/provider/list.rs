@@ -63,8 +63,9 @@ fn text(page: &mut String, provider: &Provider) {
     );
     line("retention", known(provider.retention, "not known"));
     let models = provider.models.iter();
-    let models: String =
-        models.map(|(name, model)| format!("; {} for {}", span(model.grace), plain(name))).collect();
+    let models = models.fold(String::new(), |text, (name, model)| {
+        format!("{text}; {} for {}", span(model.grace), plain(name))
+    });
     line("grace", format!("{}{models}", known(provider.grace, "detect.grace")));
     let hosts =
         if provider.output_hosts.is_empty() { "none".to_owned() } else { provider.output_hosts.join(", ") };

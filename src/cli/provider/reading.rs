@@ -81,14 +81,14 @@ pub(super) fn run(args: &Answer, settings: &Settings) -> Result<(), Failure> {
 }
 
 fn read_body(args: &Answer) -> Result<Bytes, Failure> {
-    let read = if args.answer.as_os_str() == "-" {
+    let read = if args.file.as_os_str() == "-" {
         let mut body = Vec::new();
         std::io::stdin().lock().read_to_end(&mut body).map(|_| body)
     } else {
-        std::fs::read(&args.answer)
+        std::fs::read(&args.file)
     };
     let failed =
-        |error| Failure::usage(format!("could not read the answer from {} ({error})", args.answer.display()));
+        |error| Failure::usage(format!("could not read the answer from {} ({error})", args.file.display()));
     read.map(Bytes::from).map_err(failed)
 }
 
@@ -239,7 +239,7 @@ mod tests {
         let settings = Settings::load(&LoadArgs::default()).unwrap();
         let args = Answer {
             name: "replicate".to_owned(),
-            answer: "-".into(),
+            file: "-".into(),
             status: 200,
             headers: Vec::new(),
             model: "m".to_owned(),

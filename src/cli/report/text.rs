@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::Review;
-use crate::cli::explain::{because, read_reason};
+use crate::cli::explain::{because_waiting, read_reason};
 use crate::cli::words::{count, plain, relative, span, table, time, when};
 use crate::clock::Timestamp;
 use crate::store::{MadeGood, Waiting};
@@ -87,7 +87,8 @@ fn waiting(page: &mut String, all: &[Waiting], state: &str, title: &str, now: Ti
     reasons.sort_unstable();
     reasons.dedup();
     for reason in reasons {
-        let why = read_reason(reason).map_or("found, and nobody has been asked yet", because);
+        let why = read_reason(reason)
+            .map_or("found, and nobody has been asked yet", |reason| because_waiting(state, reason));
         line!(page, "  {}: {why}", plain(reason));
     }
 }

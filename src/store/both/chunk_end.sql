@@ -3,6 +3,6 @@
 -- No row: fewer charges than a chunk are left.
 SELECT id, charged_at
 FROM charges
-WHERE (charged_at, id) > ($1, $2) AND charged_at <= $3
+WHERE (charged_at, id) > ($1, $2) AND charged_at <= $3 AND id IS NOT NULL
 ORDER BY charged_at, id
 LIMIT 1 OFFSET $4

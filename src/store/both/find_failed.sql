@@ -3,7 +3,7 @@
 SELECT i.charge_id, i.output_index
 FROM charge_items i
 WHERE i.failed_at > $1 AND i.failed_at <= $2
-  AND i.credits <> 0
+  AND i.charge_id IS NOT NULL AND i.output_index IS NOT NULL AND coalesce(i.credits, 1) <> 0
   AND NOT EXISTS (SELECT 1 FROM makegood_deliveries v
                   WHERE v.charge_id = i.charge_id AND v.output_index = i.output_index)
   AND NOT EXISTS (SELECT 1 FROM makegood_orphans o

@@ -2,6 +2,8 @@
 -- $1: provider. $2: due by this (the pass's start, so that a pass ends). $3: now. $4: leased until. $5: at most so many due ones.
 -- Every claim raises the token. SKIP LOCKED: many workers claim side by side and none waits for another.
 -- The lowest id of a job is its lead; only who locks the lead leases the job's orphans, so a job is never split.
+-- OFFSET 0 keeps the planner from joining: without statistics, as after the first big pass, it would go through all
+-- of a provider's orphans once for each that is claimed, instead of looking up the job.
 WITH due AS (
     SELECT o.id, o.provider_job_id
     FROM makegood_orphans o
@@ -10,7 +12,8 @@ WITH due AS (
       -- A job that somebody is at work on is not due, so that it cannot stand in the way of others.
       AND NOT EXISTS (SELECT 1 FROM makegood_orphans l
                       WHERE l.provider_job_id = o.provider_job_id AND l.provider = $1
-                        AND l.state IN ('open', 'held') AND l.leased_until > $3)
+                        AND l.state IN ('open', 'held') AND l.leased_until > $3
+                      OFFSET 0)
     ORDER BY o.urgent_at, o.id
     LIMIT $5
     FOR UPDATE OF o SKIP LOCKED
@@ -30,8 +33,10 @@ WITH due AS (
     UNION
     SELECT o.id
     FROM locked
-    JOIN makegood_orphans o ON o.provider_job_id = locked.provider_job_id AND o.provider = $1
-                           AND o.state IN ('open', 'held') AND (o.leased_until IS NULL OR o.leased_until <= $3)
+    JOIN LATERAL (SELECT m.id FROM makegood_orphans m
+                  WHERE m.provider_job_id = locked.provider_job_id AND m.provider = $1
+                    AND m.state IN ('open', 'held') AND (m.leased_until IS NULL OR m.leased_until <= $3)
+                  OFFSET 0) AS o ON true
 )
 UPDATE makegood_orphans o
 SET lease_token = o.lease_token + 1, leased_until = $4

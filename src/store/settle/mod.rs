@@ -87,6 +87,11 @@ enum Failure {
         bucket: Bucket,
         rows: usize,
     },
+    /// A balance is to get more than a whole number can hold.
+    TooMuch {
+        account_id: String,
+        bucket: Bucket,
+    },
     /// An output that was to be relinked is not where it was.
     Relink,
 }
@@ -101,7 +106,7 @@ impl Failure {
     fn is_worth_repeating(&self) -> bool {
         match self {
             Self::Db(error) => error.is_worth_repeating(),
-            Self::Balance { .. } | Self::Relink => false,
+            Self::Balance { .. } | Self::TooMuch { .. } | Self::Relink => false,
         }
     }
 }
@@ -113,6 +118,12 @@ impl std::fmt::Display for Failure {
             Self::Balance { account_id, bucket, rows } => {
                 write!(f, "{rows} balance rows instead of one for account `{account_id}`, bucket {bucket}")
             }
+            Self::TooMuch { account_id, bucket } => {
+                write!(
+                    f,
+                    "account `{account_id}`, bucket {bucket}, is to get more credits than a number can hold"
+                )
+            }
             Self::Relink => f.write_str("an output to be put back was moved meanwhile"),
         }
     }
@@ -122,7 +133,7 @@ impl std::error::Error for Failure {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Db(error) => error.source(),
-            Self::Balance { .. } | Self::Relink => None,
+            Self::Balance { .. } | Self::TooMuch { .. } | Self::Relink => None,
         }
     }
 }
@@ -139,7 +150,7 @@ impl Store {
             Ok(outcomes) => return Ok(outcomes),
             Err(Failure::Db(error)) if !error.is_about_a_row() => return Err(error),
             Err(failure) => {
-                tracing::debug!(error = &failure as &dyn std::error::Error, "settling charge by charge")
+                tracing::debug!(error = &failure as &dyn std::error::Error, "settling charge by charge");
             }
         }
         let mut charges: Vec<(&str, Vec<usize>)> = Vec::new();
@@ -160,7 +171,7 @@ impl Store {
                 Err(failure @ Failure::Balance { .. }) => {
                     self.hold_for_balance(part, &failure, rules).await?
                 }
-                Err(failure @ Failure::Db(_)) => {
+                Err(failure @ (Failure::Db(_) | Failure::TooMuch { .. })) => {
                     vec![Outcome::Refused(crate::report::chain(&failure)); part.len()]
                 }
             };

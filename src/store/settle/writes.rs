@@ -27,7 +27,7 @@ pub(super) struct Written<'a> {
     resolutions: Vec<Json>,
     refunds: Vec<(ItemId, Json)>,
     entries: Vec<Json>,
-    balances: BTreeMap<(String, Bucket), i64>,
+    balances: BTreeMap<(String, Bucket), i128>,
     raised: BTreeMap<String, Split>,
     outputs: Vec<Json>,
     relinks: Vec<Json>,
@@ -134,7 +134,8 @@ impl<'a> Written<'a> {
     }
 
     fn count(&mut self, metric: &'static str, label_a: &str, label_b: &str, by: i64) {
-        *self.counts.entry((metric, label_a.to_owned(), label_b.to_owned())).or_default() += by;
+        let count = self.counts.entry((metric, label_a.to_owned(), label_b.to_owned())).or_default();
+        *count = count.saturating_add(by);
     }
 
     fn refund(&mut self, settlement: &Settlement, decision: &Decision, split: Split) {
@@ -158,7 +159,7 @@ impl<'a> Written<'a> {
                     "credits": credits, "kind": "refund", "charge_id": item.charge_id,
                     "output_index": item.output_index, "refund_id": id, "posted_at": self.store.db.time(self.now),
                 }));
-                *self.balances.entry((charge.account_id.clone(), bucket)).or_default() += credits;
+                *self.balances.entry((charge.account_id.clone(), bucket)).or_default() += i128::from(credits);
                 self.count("refunded_credits", bucket.as_str(), "", credits);
             }
         }
@@ -314,13 +315,7 @@ impl<'a> Written<'a> {
         });
         rows_of(tx, statements::RAISE_REFUNDED, &raised.collect::<Vec<_>>()).await?;
         rows_of(tx, statements::INSERT_LEDGER_ENTRIES, &self.entries).await?;
-        for ((account_id, bucket), credits) in &self.balances {
-            let values = [account_id.into(), bucket.as_str().into(), (*credits).into()];
-            let hit = tx.rows(statements::ADD_TO_BALANCE, &values).await?.len();
-            if hit != 1 {
-                return Err(Failure::Balance { account_id: account_id.clone(), bucket: *bucket, rows: hit });
-            }
-        }
+        self.add_to_balances(tx).await?;
         rows_of(tx, statements::INSERT_STORED_OUTPUTS, &self.outputs).await?;
         if rows_of(tx, statements::RELINK_OUTPUTS, &self.relinks).await?.len() != self.relinks.len() {
             return Err(Failure::Relink);
@@ -336,6 +331,29 @@ impl<'a> Written<'a> {
             |((metric, a, b), value)| json!({"metric": metric, "label_a": a, "label_b": b, "value": value}),
         );
         rows_of(tx, statements::COUNT_UP, &counts.collect::<Vec<_>>()).await?;
+        Ok(())
+    }
+
+    /// Exactly one balance row must be hit for each account and bucket.
+    async fn add_to_balances(&self, tx: &mut Tx) -> Result<(), Failure> {
+        let mut list = Vec::with_capacity(self.balances.len());
+        for ((account_id, bucket), credits) in &self.balances {
+            // More than a balance can hold all at once; charge by charge it may fit, or the database says no.
+            let Ok(credits) = i64::try_from(*credits) else {
+                return Err(Failure::TooMuch { account_id: account_id.clone(), bucket: *bucket });
+            };
+            list.push(json!({"account_id": account_id, "bucket": bucket.as_str(), "credits": credits}));
+        }
+        let mut hits: HashMap<(String, String), usize> = HashMap::new();
+        for row in rows_of(tx, statements::ADD_TO_BALANCES, &list).await? {
+            *hits.entry((row.text("account_id")?, row.text("bucket")?)).or_default() += 1;
+        }
+        for (account_id, bucket) in self.balances.keys() {
+            let rows = hits.get(&(account_id.clone(), bucket.as_str().to_owned())).copied().unwrap_or(0);
+            if rows != 1 {
+                return Err(Failure::Balance { account_id: account_id.clone(), bucket: *bucket, rows });
+            }
+        }
         Ok(())
     }
 

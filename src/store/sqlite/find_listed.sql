@@ -3,7 +3,7 @@
 SELECT i.charge_id, i.output_index
 FROM (SELECT value ->> 'charge_id' AS charge_id, value ->> 'output_index' AS output_index FROM json_each($1)) AS d
 JOIN charge_items i ON i.charge_id = d.charge_id AND i.output_index = d.output_index
-WHERE i.credits <> 0
+WHERE coalesce(i.credits, 1) <> 0
   AND NOT EXISTS (SELECT 1 FROM makegood_deliveries v
                   WHERE v.charge_id = i.charge_id AND v.output_index = i.output_index)
   AND NOT EXISTS (SELECT 1 FROM makegood_orphans o

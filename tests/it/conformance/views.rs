@@ -2,6 +2,8 @@
 //!
 //! The views cannot be locked and cannot take `ON CONFLICT`; what is written goes through triggers.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 use std::collections::BTreeSet;
 
 use makegood::demo::simulator::Canned;

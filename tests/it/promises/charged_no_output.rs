@@ -1,9 +1,11 @@
 //! Charged, but no output: P14 and P16 to P20.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 use makegood::demo::simulator::Canned;
 use serde_json::json;
 
-use crate::world::{HOUR, MINUTE, on_both};
+use crate::world::{HOUR, MINUTE, World, on_both};
 
 on_both! {
     async fn p14_orphans_are_found_by_themselves_once_their_grace_is_over(world) {
@@ -76,7 +78,7 @@ on_both! {
         world.charge("ancient").job("failed-1").age(20 * 24 * HOUR).insert().await;
         let since = |backlog| makegood::pass::Orders {
             since: Some(makegood::detect::Since { from: world.now() - 30 * 24 * HOUR, backlog }),
-            ..world.orders()
+            ..World::orders()
         };
         let report = world.pass_with(since(false)).await;
         assert_eq!((report.backlog, report.opened), (1, 0));

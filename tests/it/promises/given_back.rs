@@ -3,7 +3,7 @@
 use makegood::demo::simulator::Canned;
 use serde_json::json;
 
-use crate::world::{HOUR, ItemRow, MINUTE, on_both};
+use crate::world::{HOUR, ItemRow, MINUTE, World, on_both};
 
 fn shot(job: &str) -> ItemRow {
     ItemRow { credits: 10, job: Some(job.to_owned()), index: None, failed: None }
@@ -207,7 +207,7 @@ on_both! {
         world.run("DELETE FROM stored_outputs WHERE output_index = 1").await;
         let orders = makegood::pass::Orders {
             since: Some(makegood::detect::Since { from: world.now() - 5 * HOUR, backlog: false }),
-            ..world.orders()
+            ..World::orders()
         };
         let report = world.pass_with(orders).await;
         assert_eq!(report.reopened, 1, "{report:?}");

@@ -4,6 +4,8 @@
 //! Measured from outside: `/proc` for the process, `pg_stat_database` for the database, the simulated provider's count
 //! for the questions. On a machine with other work the times are upper bounds; CPU and memory are hardly touched by it.
 
+#![expect(clippy::cast_precision_loss, reason = "figures for people")]
+
 use std::time::{Duration, Instant};
 
 use futures_util::{StreamExt as _, stream};
