@@ -232,7 +232,7 @@ fn veo(fate: Fate, job: &str, url: impl Fn(usize) -> String) -> Canned {
             let encoded = base64::engine::general_purpose::STANDARD.encode(video);
             done(json!({"generatedSamples": [{"video": {"encodedVideo": encoded}}]}))
         }
-        Fate::Empty => done(json!({})),
+        Fate::Empty => done(json!({"generatedSamples": []})),
         Fate::Safety => done(
             json!({"raiMediaFilteredCount": 1, "raiMediaFilteredReasons": ["prompt held back by policy"]}),
         ),
