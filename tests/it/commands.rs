@@ -309,7 +309,10 @@ async fn answers_are_read_and_providers_listed_without_a_database() {
         .iter()
         .map(|each| (each["name"].as_str().unwrap(), each["key_present"].as_bool().unwrap()))
         .collect();
-    assert_eq!(present, [("fal", true), ("replicate", false), ("veo-gemini", false)]);
+    assert_eq!(present.len(), makegood::provider::SHIPPED.len(), "{present:?}");
+    // A key from a command is looked for when it is needed.
+    let there: Vec<&str> = present.iter().filter(|(_, there)| *there).map(|(name, _)| *name).collect();
+    assert_eq!(there, ["fal", "veo-vertex"]);
 }
 
 #[tokio::test]
