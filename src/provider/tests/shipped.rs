@@ -165,3 +165,20 @@ fn p18_where_an_answer_says_when_a_file_goes_it_is_known() {
         assert_eq!(evidence.outputs[0].expires_at, Some(wanted), "{file}");
     }
 }
+
+#[test]
+fn images_of_kling_that_do_not_begin_with_0_are_not_taken_by_their_number() {
+    let read = |numbers: [i64; 2], items| {
+        let images = numbers.map(|n| serde_json::json!({"index": n, "url": format!("https://cdn/{n}")}));
+        let data = serde_json::json!({"task_status": "succeed", "task_result": {"images": images}});
+        let body = serde_json::json!({"code": 0, "data": data});
+        let asked = question("kling", "j", "images/generations", items);
+        match providers().read(&asked, 1, &received(200, &BTreeMap::new(), &body)).unwrap() {
+            Reading::Judged(evidence) => indices(&evidence),
+            Reading::AskNext(request) => panic!("{request}"),
+        }
+    };
+    assert_eq!(read([2, 0], 4), [Some(2), Some(0)]);
+    assert_eq!(read([1, 2], 2), [Some(0), Some(1)]);
+    assert_eq!(read([1, 2], 4), [None, None]);
+}
