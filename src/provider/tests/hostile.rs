@@ -40,7 +40,6 @@ fn bytes_that_are_no_json_are_unreadable_for_every_provider() {
 }
 
 #[test]
-#[expect(clippy::too_many_lines, reason = "one broken answer after the other")]
 fn what_no_file_foresees_is_unreadable_and_never_a_failure() {
     let replicate = |change: Value| {
         let mut body = example("replicate/succeeded-single.json").body;
