@@ -46,7 +46,7 @@ pub fn start() -> Timestamp {
     Timestamp::parse("2026-03-01T12:00:00Z").unwrap()
 }
 
-const TABLES: [&str; 18] = [
+const TABLES: [&str; 19] = [
     "accounts",
     "charges",
     "charge_items",
@@ -62,6 +62,7 @@ const TABLES: [&str; 18] = [
     "makegood_orphan_events",
     "makegood_orphans",
     "makegood_passes",
+    "makegood_provider_state",
     "makegood_recoveries",
     "makegood_refunds",
     "makegood_resolutions",
