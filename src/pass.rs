@@ -15,7 +15,7 @@ use tokio::sync::Semaphore;
 
 use crate::brake;
 use crate::clock::Timestamp;
-use crate::config::{Prefer, Settings};
+use crate::config::{Prefer, Release, Settings};
 use crate::detect::{self, Since};
 use crate::ops::stop::Stop;
 use crate::policy;
@@ -58,6 +58,8 @@ pub struct Rules {
     pub policy: policy::Limits,
     /// When to stop.
     pub brake: brake::Limits,
+    /// Whether the brake goes off by itself once its condition is gone.
+    pub release_when_gone: bool,
     /// Orphans claimed at once.
     pub batch: u32,
     /// How long a claim lasts.
@@ -86,12 +88,17 @@ impl Rules {
                 prefer_refund: settings.recovery.prefer == Prefer::Refund,
             },
             brake: brake::Limits {
+                refunds_per_pass: settings.brake.max_refunds_per_pass,
+                credits_per_pass: settings.brake.max_credits_per_pass,
                 refunds_per_hour: settings.brake.max_refunds_per_hour,
                 refunds_per_day: settings.brake.max_refunds_per_day,
                 credits_per_hour: settings.brake.max_credits_per_hour,
                 credits_per_day: settings.brake.max_credits_per_day,
                 refunds_per_hour_per_provider: settings.brake.max_refunds_per_hour_per_provider,
+                share_per_day: settings.brake.max_refund_share_per_day,
+                own_faults_per_day: settings.brake.max_own_fault_refunds_per_day,
             },
+            release_when_gone: settings.brake.release == Release::WhenGone,
             batch: settings.pass.batch,
             lease: settings.pass.lease,
             copies: settings.recovery.concurrency,
@@ -184,13 +191,22 @@ async fn work(
 ) -> Result<(), DbError> {
     let store = &parts.store;
     detect::detect(store, &parts.providers, &parts.rules.detect, orders.since, started_at, report).await?;
+    let watch = brake::Watch {
+        limits: parts.rules.brake,
+        pass_began: Some(started_at),
+        charges: store.charges_of_day(parts.rules.brake, started_at).await?,
+    };
+    if parts.rules.release_when_gone {
+        // What was refunded in the pass before does not count in this one.
+        store.release_brake_when_gone(&watch).await?;
+    }
     let deadline = parts.rules.max_duration.and_then(|duration| Instant::now().checked_add(duration));
     let mut due_by = store.now().await?.max(started_at);
     loop {
         let pass = Arc::new(Pass {
             parts: parts.clone(),
             settle: SettleRules {
-                brake: parts.rules.brake,
+                brake: watch,
                 dating: detect::dating(&parts.rules.detect, &parts.providers),
                 held_for: HELD_FOR,
                 pass_id: Some(pass_id),

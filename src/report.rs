@@ -218,6 +218,12 @@ impl Report {
                 "  BRAKE ON   {why}; {} refunds are held until `makegood brake release --by WHO --reason WHY`",
                 standing.held_by_brake
             );
+        } else if standing.held_by_brake > 0 {
+            let _ = writeln!(
+                text,
+                "  HELD       {} refunds that rest only on faults of ours: mend them, or `makegood brake release`",
+                standing.held_by_brake
+            );
         }
         for finding in &self.findings {
             let _ = writeln!(text, "  look at    {} {}: {}", finding.kind, finding.about, finding.detail);

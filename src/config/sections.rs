@@ -163,6 +163,12 @@ pub struct Pass {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Brake {
+    /// Refunds since the pass began, by all processes.
+    #[serde(deserialize_with = "limit")]
+    pub max_refunds_per_pass: u64,
+    /// Credits refunded since the pass began, by all processes.
+    #[serde(deserialize_with = "limit")]
+    pub max_credits_per_pass: u64,
     /// Refunds in any hour.
     #[serde(deserialize_with = "limit")]
     pub max_refunds_per_hour: u64,
@@ -178,6 +184,24 @@ pub struct Brake {
     /// Refunds in any hour for any one provider.
     #[serde(deserialize_with = "limit")]
     pub max_refunds_per_hour_per_provider: u64,
+    /// Refunds in any 24 hours, in percent of the charges made in them.
+    #[serde(deserialize_with = "units::whole::<_, _, 0, 100>")]
+    pub max_refund_share_per_day: u64,
+    /// Refunds in any 24 hours that rest on nothing but faults of ours.
+    #[serde(deserialize_with = "limit")]
+    pub max_own_fault_refunds_per_day: u64,
+    /// Who lets go again.
+    pub release: Release,
+}
+
+/// Who releases the brake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Release {
+    /// A person.
+    ByHand,
+    /// A person, or makegood once all that counts is down to half of each limit.
+    WhenGone,
 }
 
 /// `[metrics]`

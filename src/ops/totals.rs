@@ -64,6 +64,8 @@ fn add_up(
     for each in unresolved {
         *totals.orphans.entry((each.state.clone(), each.provider.clone())).or_default() += each.orphans;
         totals.orphans_past_window += each.past_window;
+        // Also with the brake off: what rests on faults of ours alone has a limit of its own.
+        totals.brake_engaged |= each.state == "held" && each.reason == "brake";
         totals.oldest_orphan_age = totals.oldest_orphan_age.max(now.since(each.oldest_charged_at));
     }
     let mut took: BTreeMap<u32, u64> = BTreeMap::new();

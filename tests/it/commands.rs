@@ -42,6 +42,11 @@ impl World {
         world
     }
 
+    /// Lets makegood's role at relations that were made anew.
+    pub async fn grant(&self) {
+        as_least_privileged(&self.database).await;
+    }
+
     pub fn is_postgres(&self) -> bool {
         self.database.url.starts_with("postgres")
     }

@@ -25,7 +25,7 @@ use crate::brake;
 use crate::charge::{Bucket, Split};
 use crate::clock::Timestamp;
 use crate::evidence::Evidence;
-use crate::policy::{self, Action, Decision, Pick};
+use crate::policy::{self, Action, Decision, Pick, Reason};
 use crate::recovery::Copied;
 
 mod writes;
@@ -49,6 +49,13 @@ pub struct Settlement {
     pub detail: Option<String>,
 }
 
+impl Settlement {
+    /// Whether a refund would rest on nothing but a fault of ours.
+    fn is_own_fault(&self) -> bool {
+        self.decision.reason == Reason::Unconfirmed && brake::is_own_fault(self.evidence.as_deref())
+    }
+}
+
 /// What became of a settlement.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -65,8 +72,8 @@ pub enum Outcome {
 /// What settles besides the decisions.
 #[derive(Clone, Debug)]
 pub struct SettleRules {
-    /// The brake's limits.
-    pub brake: brake::Limits,
+    /// What the brake watches.
+    pub brake: brake::Watch,
     /// How orphans are dated that are opened for items an output was taken from.
     pub dating: Dating,
     /// When a case that was held for the brake is looked at again.
@@ -216,8 +223,10 @@ impl Store {
     ) -> Result<Vec<Outcome>, Failure> {
         let now = self.now().await?;
         let mut tx = self.db.begin().await?;
-        let mut brake = if batch.iter().any(|each| each.decision.action == Action::Refund) {
-            Some(self.lock_brake(&mut tx, rules.brake, now).await?)
+        let refund = |each: &Settlement| each.decision.action == Action::Refund;
+        let mut brake = if batch.iter().any(refund) {
+            let own_faults = batch.iter().any(|each| refund(each) && each.is_own_fault());
+            Some(self.lock_brake(&mut tx, &rules.brake, now, own_faults).await?)
         } else {
             None
         };

@@ -107,7 +107,9 @@ impl<'a> Written<'a> {
             let ours = refunded.entry(record.charge.id.clone()).or_default();
             let already = ours.plus(record.refunded_elsewhere.credits);
             if let Some(split) = refund::allocate(credits, record.charge.drawn, already) {
-                if brake.is_some_and(|brake| brake.admit(&record.charge.provider, credits)) {
+                if brake.is_some_and(|brake| {
+                    brake.admit(&record.charge.provider, credits, settlement.is_own_fault())
+                }) {
                     *ours = ours.plus(split);
                     given = Some(split);
                 } else {
