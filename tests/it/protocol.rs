@@ -58,7 +58,10 @@ enum Decision {
 }
 
 /// What a worker knows of an item that it claimed.
-#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own, and all combinations are walked")]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a fact of its own, and all combinations are walked"
+)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 struct Held {
     /// The lease token is still the newest: nobody has claimed the item since.
