@@ -46,7 +46,7 @@ pub fn start() -> Timestamp {
     Timestamp::parse("2026-03-01T12:00:00Z").unwrap()
 }
 
-const TABLES: [&str; 18] = [
+const TABLES: [&str; 20] = [
     "accounts",
     "charges",
     "charge_items",
@@ -59,6 +59,8 @@ const TABLES: [&str; 18] = [
     "makegood_charges",
     "makegood_counters",
     "makegood_cursors",
+    "makegood_late_questions",
+    "makegood_late_successes",
     "makegood_orphan_events",
     "makegood_orphans",
     "makegood_passes",

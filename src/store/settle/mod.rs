@@ -31,6 +31,7 @@ use crate::recovery::Copied;
 mod writes;
 
 use writes::Written;
+pub(super) use writes::answer_row;
 
 /// A decision about one claimed orphan, carried out as far as it needs no transaction.
 #[derive(Clone, Debug)]
@@ -69,6 +70,8 @@ pub struct SettleRules {
     pub brake: brake::Limits,
     /// How orphans are dated that are opened for items an output was taken from.
     pub dating: Dating,
+    /// When the provider is asked again after a refund without proof.
+    pub late: policy::late::Times,
     /// When a case that was held for the brake is looked at again.
     pub held_for: Duration,
     /// The pass.
