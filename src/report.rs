@@ -213,7 +213,11 @@ impl Report {
             let _ = writeln!(text, "  asked      {provider}: {}", each.join(", "));
         }
         if self.asked_again > 0 {
-            let _ = writeln!(text, "  refunds    asked again about {} jobs that were refunded without proof", self.asked_again);
+            let _ = writeln!(
+                text,
+                "  refunds    asked again about {} jobs that were refunded without proof",
+                self.asked_again
+            );
         }
         if self.late_successes + self.stored_late > 0 {
             let _ = writeln!(

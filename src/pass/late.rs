@@ -103,7 +103,11 @@ async fn turn(pass: &Pass, pass_id: i64, provider: &str, until: Instant) -> Resu
     let store = &pass.parts.store;
     let claimed = store.claim_late(provider, pass.parts.rules.lease, pass.parts.rules.late_questions).await?;
     if claimed.unreadable > 0 {
-        tracing::warn!(provider, items = claimed.unreadable, "the rows of refunded items cannot be read any more: they are not asked about");
+        tracing::warn!(
+            provider,
+            items = claimed.unreadable,
+            "the rows of refunded items cannot be read any more: they are not asked about"
+        );
     }
     let now = store.now().await?;
     let times = pass.settle.late;
@@ -114,7 +118,8 @@ async fn turn(pass: &Pass, pass_id: i64, provider: &str, until: Instant) -> Resu
         questions.push((nth, question));
         open.insert(nth, cases);
     }
-    let ask = |(nth, question): (usize, Question)| async move { (nth, pass.parts.providers.ask(&question).await) };
+    let ask =
+        |(nth, question): (usize, Question)| async move { (nth, pass.parts.providers.ask(&question).await) };
     let mut answers = futures_util::stream::iter(questions).map(ask).buffer_unordered(AT_ONCE);
     loop {
         let (nth, asked) = tokio::select! {

@@ -70,10 +70,7 @@ fn rows() -> Vec<(&'static str, Decision)> {
             "its output is stored, but misplaced or linked elsewhere, and the holder has no claim to it",
             decided(&misplaced(false), &running, 1),
         ),
-        (
-            "the same, but the platform's `stored_outputs` does not let it be put back",
-            cannot_relink(),
-        ),
+        ("the same, but the platform's `stored_outputs` does not let it be put back", cannot_relink()),
         (
             "its output is stored and linked to an item that has a claim to it too",
             decided(&misplaced(true), &running, 1),

@@ -343,7 +343,10 @@ impl Store {
                 }
                 None => {
                     new.never_stored += 1;
-                    ("late_success", "paid for at the provider and never delivered; the refund stays".to_owned())
+                    (
+                        "late_success",
+                        "paid for at the provider and never delivered; the refund stays".to_owned(),
+                    )
                 }
             };
             events.push(json!({

@@ -5,8 +5,7 @@ use super::*;
 use crate::charge::ItemId;
 use crate::evidence::{Doubt, FailureClass};
 
-const TIMES: Times =
-    Times { first: Some(Duration::from_hours(6)), last: Some(Duration::from_hours(24)) };
+const TIMES: Times = Times { first: Some(Duration::from_hours(6)), last: Some(Duration::from_hours(24)) };
 
 fn refunded(asked_after_hours: Option<u32>) -> Refunded {
     Refunded { at: charged_at(), last_asked_at: asked_after_hours.map(|hours| charged_at() + hours * HOUR) }
@@ -56,10 +55,7 @@ fn a_provider_that_is_left_alone_costs_no_time_but_not_for_ever() {
     let retry = Duration::from_secs(40);
     assert_eq!(after_not_asked(refunded(None), TIMES, retry, after(6)), Step::NotYet(after(6) + retry));
     assert_eq!(after_not_asked(refunded(None), TIMES, retry, after(30)), Step::NotYet(after(30) + retry));
-    assert_eq!(
-        after_not_asked(refunded(None), TIMES, retry, after(8 * 24)),
-        Step::End(End::AskedEnough)
-    );
+    assert_eq!(after_not_asked(refunded(None), TIMES, retry, after(8 * 24)), Step::End(End::AskedEnough));
 }
 
 #[test]

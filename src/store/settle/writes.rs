@@ -168,8 +168,9 @@ impl<'a> Written<'a> {
     /// A refund without proof is asked about again: nothing is taken back, but it is known then what was paid for.
     fn ask_again_later(&mut self, settlement: &Settlement, decision: &Decision) {
         let refunded = Refunded { at: self.now, last_asked_at: None };
-        let Some(due_at) =
-            late::without_proof(decision.reason).then(|| late::next_question(refunded, self.rules.late)).flatten()
+        let Some(due_at) = late::without_proof(decision.reason)
+            .then(|| late::next_question(refunded, self.rules.late))
+            .flatten()
         else {
             return;
         };
