@@ -100,6 +100,7 @@ statements! {
     LOCK_CHARGES = "lock_charges",
     LOCK_ORPHANS = "lock_orphans",
     MISSING_RIGHTS = "missing_rights",
+    NOT_LANDED = "not_landed",
     OPEN_ORPHANS = "open_orphans",
     ORPHAN_ROWS = "orphan_rows",
     OUTPUTS_OF_CHARGES = "outputs_of_charges",
