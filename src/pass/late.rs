@@ -139,7 +139,7 @@ async fn turn(pass: &Pass, pass_id: i64, provider: &str, until: Instant) -> Resu
             }
             Asked::NotAsked { retry_in } => settled.extend(cases.into_iter().map(|each| {
                 let next = late::after_not_asked(each.refunded, times, retry_in, now);
-                not_asked(each, next)
+                not_asked(each, &next)
             })),
         }
     }
@@ -182,7 +182,7 @@ fn sort(cases: Vec<LateCase>, times: late::Times, now: Timestamp) -> (Vec<LateSe
         if !due {
             for each in cases {
                 let next = late::after_doubt(each.refunded, times);
-                settled.push(not_asked(each, next));
+                settled.push(not_asked(each, &next));
             }
             continue;
         }
@@ -209,15 +209,15 @@ fn answered(cases: Vec<LateCase>, evidence: Evidence, times: late::Times) -> Vec
                 late::after_doubt(Refunded { last_asked_at: Some(evidence.asked_at), ..each.refunded }, times)
             }
         };
-        LateSettlement { evidence: Some(Arc::clone(&evidence)), ..not_asked(each, next) }
+        LateSettlement { evidence: Some(Arc::clone(&evidence)), ..not_asked(each, &next) }
     });
     meant.collect()
 }
 
-fn not_asked(each: LateCase, next: Step) -> LateSettlement {
+fn not_asked(each: LateCase, next: &Step) -> LateSettlement {
     let next = match next {
-        Step::NotYet(at) => LateNext::At(at),
-        Step::End(end) => LateNext::End(end),
+        Step::NotYet(at) => LateNext::At(*at),
+        Step::End(end) => LateNext::End(*end),
         Step::Ask | Step::Stored { .. } => LateNext::GiveBack(None),
     };
     settlement(each, next)

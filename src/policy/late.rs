@@ -186,15 +186,16 @@ pub fn word(facts: &Facts, evidence: &Evidence) -> Word {
         Verdict::Succeeded | Verdict::Failed | Verdict::Cancelled => true,
         Verdict::Queued | Verdict::Running | Verdict::UnknownJob | Verdict::CouldNotTell(_) => false,
     };
+    if !ended {
+        return Word::Open;
+    }
     match offered(facts, evidence) {
-        _ if !ended => Word::Open,
         Offered::File(_) => Word::Succeeded,
-        Offered::Failed(_) => Word::DidNot,
         // It was made, and its file is gone by now.
         Offered::Nothing if evidence.verdict == Verdict::Succeeded && evidence.outputs_gone => {
             Word::Succeeded
         }
-        Offered::Nothing => Word::DidNot,
+        Offered::Failed(_) | Offered::Nothing => Word::DidNot,
     }
 }
 

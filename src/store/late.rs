@@ -336,18 +336,12 @@ impl Store {
             let kind = row.text("kind")?;
             *counts.entry((row.text("provider")?, kind.clone())).or_default() += 1;
             let Some(success) = by_item.get(&item) else { continue };
-            let (event, detail) = match &success.stored {
-                Some(output_id) => {
-                    new.stored_late += 1;
-                    ("stored_late", format!("output {output_id} was stored after the refund"))
-                }
-                None => {
-                    new.never_stored += 1;
-                    (
-                        "late_success",
-                        "paid for at the provider and never delivered; the refund stays".to_owned(),
-                    )
-                }
+            let (event, detail) = if let Some(output_id) = &success.stored {
+                new.stored_late += 1;
+                ("stored_late", format!("output {output_id} was stored after the refund"))
+            } else {
+                new.never_stored += 1;
+                ("late_success", "paid for at the provider and never delivered; the refund stays".to_owned())
             };
             events.push(json!({
                 "orphan_id": success.orphan_id, "charge_id": item.charge_id, "output_index": item.output_index,

@@ -30,7 +30,7 @@ pub use contract::{Balance, Kind, Kinds};
 pub use db::DbError;
 pub use late::{LateCase, LateClaimed, LateNext, LateSettlement, LateSuccesses};
 pub use migrations::{MigrateError, OWN_VERSION};
-pub use review::{MadeGood, MadeGoodItem, Waiting, WaitingItem};
+pub use review::{LateEvidence, LateItem, LateProvider, MadeGood, MadeGoodItem, Waiting, WaitingItem};
 pub use scan::{Dating, Found, Grace, Over, Preview, Scan};
 pub use settle::{Outcome, SettleRules, Settlement};
 pub use story::{AnswerRow, EventRow, ItemRow, OrphanRow, OutputRow, ResolutionRow, Story};

@@ -58,6 +58,8 @@ statements! {
     PASS_BEGIN = "pass_begin",
     PASS_FINISH = "pass_finish",
     RECENT_PROVIDERS = "recent_providers",
+    REVIEW_LATE = "review_late",
+    REVIEW_LATE_PROVIDERS = "review_late_providers",
     REVIEW_MADE_GOOD = "review_made_good",
     REVIEW_MADE_GOOD_ITEMS = "review_made_good_items",
     REVIEW_UNRESOLVED = "review_unresolved",

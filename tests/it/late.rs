@@ -5,7 +5,10 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod asked_again;
 mod in_settle;
+mod joins;
+mod reported;
 mod stages;
 mod store_output;
 

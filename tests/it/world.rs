@@ -191,6 +191,23 @@ impl World {
         }
     }
 
+    /// How the database would run a statement, a line a step.
+    pub async fn plan(&self, sql: &str) -> Vec<String> {
+        let (sql, column) = match &self.sql {
+            Sql::Postgres(_) => (format!("EXPLAIN {sql}"), 0),
+            Sql::Sqlite(_) => (format!("EXPLAIN QUERY PLAN {sql}"), 3),
+        };
+        let sql = AssertSqlSafe(sql);
+        match &self.sql {
+            Sql::Postgres(pool) => {
+                sqlx::raw_sql(sql).fetch_all(pool).await.unwrap().iter().map(|row| row.get(column)).collect()
+            }
+            Sql::Sqlite(pool) => {
+                sqlx::raw_sql(sql).fetch_all(pool).await.unwrap().iter().map(|row| row.get(column)).collect()
+            }
+        }
+    }
+
     /// One number: a count or a sum; NULL is 0.
     pub async fn number(&self, sql: &str) -> i64 {
         self.texts(sql).await.first().and_then(|text| text.parse().ok()).unwrap_or(0)

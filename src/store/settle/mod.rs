@@ -181,16 +181,14 @@ impl Store {
         for (_, of_charge) in charges {
             let part: Vec<Settlement> = of_charge.iter().map(|nth| batch[*nth].clone()).collect();
             // What does not let itself be put back holds up nothing else of its charge.
-            let apart = match self.settle_part(&part, rules).await? {
-                Some(settled) => settled,
-                None => {
-                    let mut settled = Vec::with_capacity(part.len());
-                    for each in part {
-                        let alone = self.settle_alone(each, rules).await?;
-                        settled.push(alone);
-                    }
-                    settled
+            let apart = if let Some(settled) = self.settle_part(&part, rules).await? {
+                settled
+            } else {
+                let mut settled = Vec::with_capacity(part.len());
+                for each in part {
+                    settled.push(self.settle_alone(each, rules).await?);
                 }
+                settled
             };
             for (nth, outcome) in of_charge.into_iter().zip(apart) {
                 outcomes[nth] = outcome;

@@ -363,15 +363,16 @@ impl<'a> Written<'a> {
         let of_item =
             |row: &Json| json!({"charge_id": row["charge_id"], "output_index": row["output_index"]});
         let landed: Vec<Json> = self.outputs.iter().chain(&self.relinks).map(of_item).collect();
-        for row in rows_of(tx, statements::NOT_LANDED, &landed).await? {
-            let item = json!({"charge_id": row.text("charge_id")?, "output_index": row.int("output_index")?});
-            if let Some(left) = self.relinks.iter().find(|row| of_item(row) == item) {
-                return Err(Failure::Relink { output_id: id_of(left) });
-            }
-            let left = self.outputs.iter().find(|row| of_item(row) == item);
-            return Err(Failure::NotKept { output_id: left.map(id_of).unwrap_or_default() });
+        let missing = rows_of(tx, statements::NOT_LANDED, &landed).await?;
+        let Some(row) = missing.first() else {
+            return Ok(());
+        };
+        let item = json!({"charge_id": row.text("charge_id")?, "output_index": row.int("output_index")?});
+        if let Some(left) = self.relinks.iter().find(|row| of_item(row) == item) {
+            return Err(Failure::Relink { output_id: id_of(left) });
         }
-        Ok(())
+        let left = self.outputs.iter().find(|row| of_item(row) == item);
+        Err(Failure::NotKept { output_id: left.map(id_of).unwrap_or_default() })
     }
 
     /// Exactly one balance row must be hit for each account and bucket.

@@ -14,7 +14,7 @@ const NAMES: [&str; 3] = ["a", "b", "c"];
 /// A charge `KEY-NAME` of the job `FATE-KEY-NAME`, old enough to be looked at in the place of `turn`.
 async fn charge(world: &World, key: &str, name: &str, fate: &str, turn: usize) -> String {
     let id = format!("{key}-{name}");
-    let age = 4 * HOUR - u32::try_from(turn).unwrap() * 20 * MINUTE;
+    let age = 3 * HOUR + (2 - u32::try_from(turn).unwrap()) * 20 * MINUTE;
     world.charge(&id).job(&format!("{fate}-{id}")).age(age).insert().await;
     id
 }
@@ -319,7 +319,7 @@ on_both! {
     }
 }
 
-/// A platform whose stored_outputs takes the UPDATE and leaves the row as it is: once without a word, once returning it.
+/// A platform whose `stored_outputs` takes the UPDATE and leaves the row as it is: once without a word, once returning it.
 fn stubborn(world: &World, silent: bool) -> &'static str {
     match (&world.sql, silent) {
         (Sql::Postgres(_), true) => {
