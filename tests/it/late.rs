@@ -9,6 +9,7 @@ mod asked_again;
 mod in_settle;
 mod joins;
 mod reported;
+mod rights;
 mod stages;
 mod store_output;
 
