@@ -69,6 +69,8 @@ pub struct Rules {
     pub late: policy::late::Times,
     /// Such questions that one pass asks of any one provider.
     pub late_questions: u32,
+    /// The longest that such questions may keep a pass from ending.
+    pub late_budget: Duration,
     /// Nothing new is begun after this.
     pub max_duration: Option<Duration>,
 }
@@ -105,6 +107,7 @@ impl Rules {
                 last: settings.late.last_question,
             },
             late_questions: settings.late.questions_per_pass,
+            late_budget: late::BUDGET,
             max_duration: settings.pass.max_duration,
         }
     }

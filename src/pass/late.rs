@@ -33,7 +33,7 @@ const OVERLAP: Duration = Duration::from_mins(10);
 /// Where the first look begins.
 const FIRST_LOOK: Duration = Duration::from_hours(48);
 /// The longest that late questions may keep a pass from ending.
-const BUDGET: Duration = Duration::from_secs(20);
+pub(super) const BUDGET: Duration = Duration::from_secs(20);
 /// Questions under way at once, for each provider; its own limits apply besides.
 const AT_ONCE: usize = 16;
 /// When a question is tried again that was not answered within the budget.
@@ -50,7 +50,7 @@ struct Learned {
 pub(super) async fn run(pass: &Arc<Pass>, pass_id: i64, report: &mut Report) -> Result<(), DbError> {
     let now = pass.parts.store.now().await?;
     look(pass, pass_id, now, report).await?;
-    let until = Instant::now() + BUDGET;
+    let until = Instant::now() + pass.parts.rules.late_budget;
     let until = pass.deadline.map_or(until, |deadline| until.min(deadline));
     let mut turns = JoinSet::new();
     for provider in pass.parts.store.late_providers(now).await? {

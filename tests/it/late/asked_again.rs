@@ -310,6 +310,28 @@ on_both! {
 }
 
 on_both! {
+    async fn a_provider_that_does_not_come_back_keeps_no_pass_from_ending_and_costs_no_question(world) {
+        let mut world = world;
+        world.balance("ada", 0, 0).await;
+        refunded(&world, "hangs").await;
+        world.pass().await;
+        world.pass_time(6 * HOUR);
+        // It never answers: however short the time or slow the machine, it comes to the same.
+        world.simulator.on_ask(Arc::new(|_| Box::pin(std::future::pending())));
+        world.parts.rules.late_budget = Duration::from_millis(300);
+        assert_eq!(world.pass().await.asked_again, 0);
+        assert_eq!(ended(&world).await, ["hangs/0 0 open"]);
+        assert_eq!(world.number("SELECT count(*) AS v FROM makegood_late_questions WHERE leased_until IS NOT NULL").await, 0, "given back");
+        // Tried again later, and not at once: others come first.
+        world.simulator.on_ask(Arc::new(|_| Box::pin(async {})));
+        world.parts.rules.late_budget = HOUR;
+        assert_eq!(world.pass().await.asked_again, 0);
+        world.pass_time(5 * MINUTE);
+        assert_eq!(world.pass().await.asked_again, 1);
+    }
+}
+
+on_both! {
     async fn who_sets_no_time_asks_nobody_again_and_times_that_are_taken_away_end_what_waits(world) {
         let mut world = world;
         world.balance("ada", 0, 0).await;
