@@ -60,15 +60,17 @@ const OWN: Set = Set {
     postgres: &[
         (1, "makegood", include_str!("../../migrations/postgres/0001_makegood.sql")),
         (3, "late", include_str!("../../migrations/postgres/0003_late.sql")),
+        (4, "provider_state", include_str!("../../migrations/postgres/0004_provider_state.sql")),
     ],
     sqlite: &[
         (1, "makegood", include_str!("../../migrations/sqlite/0001_makegood.sql")),
         (3, "late", include_str!("../../migrations/sqlite/0003_late.sql")),
+        (4, "provider_state", include_str!("../../migrations/sqlite/0004_provider_state.sql")),
     ],
 };
 
 /// The newest of makegood's own migrations.
-pub const OWN_VERSION: i64 = 3;
+pub const OWN_VERSION: i64 = 4;
 
 impl Set {
     fn migrator(&self, postgres: bool) -> Migrator {

@@ -18,6 +18,7 @@ mod leases;
 mod manners;
 mod postgres;
 mod promises;
+mod protocol;
 mod real_input;
 mod s3;
 mod world;
