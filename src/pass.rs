@@ -2,7 +2,7 @@
 //!
 //! detect, then for every provider a lane of its own (`lane`), so that a slow or broken provider never starves the
 //! others: claim, and for each job a task (`job`) that asks, decides and carries out; what comes back is settled in
-//! batches. A dry run (`preview`) takes the same way, leaves no trace, and stops before carrying out.
+//! batches; last, what has become known about refunds (`late`). A dry run (`preview`) takes the same way, leaves no trace, and stops before carrying out.
 //!
 //! Promise: a pass ends when nothing is due that was due when it began; every claimed orphan is in exactly one bucket
 //! of its report. It takes no hint about what changed: it looks, decides, acts; the next pass is the retry.
@@ -27,6 +27,7 @@ use crate::store::{DbError, SettleRules, Store};
 mod consult;
 mod job;
 mod lane;
+mod late;
 mod preview;
 
 pub use consult::{Consulted, consult};
@@ -66,6 +67,12 @@ pub struct Rules {
     pub lease: Duration,
     /// Files fetched at the same time, by all providers together; each may fetch one in any case.
     pub copies: usize,
+    /// When a provider is asked again after a refund without proof.
+    pub late: policy::late::Times,
+    /// Such questions that one pass asks of any one provider.
+    pub late_questions: u32,
+    /// The longest that such questions may keep a pass from ending.
+    pub late_budget: Duration,
     /// Nothing new is begun after this.
     pub max_duration: Option<Duration>,
 }
@@ -102,6 +109,12 @@ impl Rules {
             batch: settings.pass.batch,
             lease: settings.pass.lease,
             copies: settings.recovery.concurrency,
+            late: policy::late::Times {
+                first: settings.late.first_question,
+                last: settings.late.last_question,
+            },
+            late_questions: settings.late.questions_per_pass,
+            late_budget: late::BUDGET,
             max_duration: settings.pass.max_duration,
         }
     }
@@ -208,6 +221,7 @@ async fn work(
             settle: SettleRules {
                 brake: watch,
                 dating: detect::dating(&parts.rules.detect, &parts.providers),
+                late: parts.rules.late,
                 held_for: HELD_FOR,
                 pass_id: Some(pass_id),
                 decided_by: "makegood".to_owned(),
@@ -224,7 +238,7 @@ async fn work(
         }
         // An output that was put back may have bared the item it was taken from: that one is due now.
         if report.total("relink") == relinked {
-            return Ok(());
+            return late::run(&pass, pass_id, report).await;
         }
         due_by = store.now().await?;
     }

@@ -33,6 +33,8 @@ pub struct Settings {
     pub storage: Storage,
     /// How outputs are brought home.
     pub recovery: Recovery,
+    /// What is asked after a refund.
+    pub late: Late,
     /// How one pass works.
     pub pass: Pass,
     /// When to stop.
@@ -142,6 +144,21 @@ pub enum Prefer {
     Recover,
     /// Give the credits back all the same.
     Refund,
+}
+
+/// `[late]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Late {
+    /// After a refund without proof the provider is asked again after this time; none: only the last time.
+    #[serde(deserialize_with = "units::span_or_none")]
+    pub first_question: Option<Duration>,
+    /// And for the last time after this; none: only the first time.
+    #[serde(deserialize_with = "units::span_or_none")]
+    pub last_question: Option<Duration>,
+    /// Questions of this kind that one pass asks of any one provider.
+    #[serde(deserialize_with = "units::whole::<_, _, 1, 10_000>")]
+    pub questions_per_pass: u32,
 }
 
 /// `[pass]`
@@ -343,6 +360,13 @@ impl Settings {
             "recovery.time_budget",
             format!("it must be shorter than pass.lease, which is {}", show(self.pass.lease)),
         );
+        if let (Some(first), Some(last)) = (self.late.first_question, self.late.last_question) {
+            refuse(
+                last <= first,
+                "late.last_question",
+                format!("it must be later than late.first_question, which is {}", show(first)),
+            );
+        }
         for (key, day, hour) in [
             ("brake.max_refunds_per_day", self.brake.max_refunds_per_day, self.brake.max_refunds_per_hour),
             ("brake.max_credits_per_day", self.brake.max_credits_per_day, self.brake.max_credits_per_hour),

@@ -55,6 +55,7 @@ fn rules(world: &World, brake: Limits) -> SettleRules {
     SettleRules {
         brake: Watch { limits: brake, ..Watch::default() },
         dating: makegood::detect::dating(&parts.rules.detect, &parts.providers),
+        late: parts.rules.late,
         held_for: HOUR,
         pass_id: None,
         decided_by: "makegood".to_owned(),
