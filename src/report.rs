@@ -38,6 +38,8 @@ pub struct Report {
     pub refunded_credits: i64,
     /// Bytes brought home.
     pub recovered_bytes: u64,
+    /// Copies that were killed, whose leftovers were removed from the storage.
+    pub swept: u64,
     /// Questions asked, by provider and by what the answer said.
     pub questions: BTreeMap<String, BTreeMap<&'static str, u64>>,
     /// What a person should look at.
@@ -158,6 +160,7 @@ impl Report {
             held = self.total("hold"),
             refunded_credits = self.refunded_credits,
             recovered_bytes = self.recovered_bytes,
+            swept = self.swept,
             findings = self.findings.len() as u64 + self.findings_left_out,
             left_open = self.unresolved.open,
             left_held = self.unresolved.held,
@@ -197,6 +200,9 @@ impl Report {
         }
         if self.recovered_bytes > 0 {
             let _ = writeln!(text, "  files      {} bytes brought home", self.recovered_bytes);
+        }
+        if self.swept > 0 {
+            let _ = writeln!(text, "  swept      {} leftovers of copies that were killed", self.swept);
         }
         for (provider, verdicts) in &self.questions {
             let each: Vec<String> =

@@ -7,12 +7,13 @@
 //! Left to others: `policy` decides what follows; `recovery` fetches files. Nothing here writes anything,
 //! so that a crash halfway means nothing.
 //!
-//! `file` a file, checked · `request` its template, filled · `hosts` where else to · `ask` over HTTP · `manners` when ·
+//! `file` a file, checked · `fetching` what of it is for `recovery` · `request` its template, filled · `hosts` where else to · `ask` over HTTP · `manners` when ·
 //! `filter`, `said` and `reading` what it means · `auth`, `secret`, `exec`, `redact` keys · `stats` counters.
 
 mod ask;
 mod auth;
 mod exec;
+mod fetching;
 mod file;
 mod filter;
 mod hosts;
@@ -32,6 +33,7 @@ use std::time::Duration;
 use reqwest::header::HeaderMap;
 
 pub use self::exec::CommandTrouble;
+pub use self::fetching::Fetching;
 pub use self::file::{Model, Provider};
 pub use self::manners::Limits;
 pub use self::reading::{Reading, Received};

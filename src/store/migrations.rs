@@ -57,12 +57,18 @@ const OWN: Set = Set {
     history: "makegood_migrations",
     advice: ": the contract relations (charges, charge_items, stored_outputs, balances, ledger_entries) must exist first, \
              as tables or views of the platform; `makegood migrate --reference-schema` makes them where there are none",
-    postgres: &[(1, "makegood", include_str!("../../migrations/postgres/0001_makegood.sql"))],
-    sqlite: &[(1, "makegood", include_str!("../../migrations/sqlite/0001_makegood.sql"))],
+    postgres: &[
+        (1, "makegood", include_str!("../../migrations/postgres/0001_makegood.sql")),
+        (2, "uploads", include_str!("../../migrations/postgres/0002_uploads.sql")),
+    ],
+    sqlite: &[
+        (1, "makegood", include_str!("../../migrations/sqlite/0001_makegood.sql")),
+        (2, "uploads", include_str!("../../migrations/sqlite/0002_uploads.sql")),
+    ],
 };
 
 /// The newest of makegood's own migrations.
-pub const OWN_VERSION: i64 = 1;
+pub const OWN_VERSION: i64 = 2;
 
 impl Set {
     fn migrator(&self, postgres: bool) -> Migrator {

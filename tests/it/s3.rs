@@ -8,15 +8,20 @@
 use std::collections::{BTreeMap, HashMap};
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use futures_util::stream;
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::{Body, Frame, Incoming};
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use makegood::evidence::Source;
-use makegood::recovery::{Copied, CopyError, Fetcher, Key, Limits, NotOutput, Storage, StorageError};
+use makegood::recovery::{
+    Copied, CopyError, Errand, Fetcher, Journal, JournalError, Key, Limits, NotOutput, Place, Storage,
+    StorageError,
+};
 use object_store::aws::AmazonS3Builder;
 use sha2::{Digest, Sha256};
 use tokio::net::TcpListener;
@@ -223,17 +228,50 @@ fn film(length: usize) -> Vec<u8> {
     film
 }
 
+/// What was noted and not taken back: where, and the id of the upload.
+#[derive(Debug, Default)]
+struct Notes(Mutex<BTreeMap<i64, (Place, Option<String>)>>);
+
+impl Journal for Notes {
+    fn begin(&self, place: Place) -> BoxFuture<'_, Result<i64, JournalError>> {
+        let mut notes = self.0.lock().unwrap();
+        let note = notes.keys().next_back().map_or(0, |last| last + 1);
+        notes.insert(note, (place, None));
+        Box::pin(std::future::ready(Ok(note)))
+    }
+    fn upload_id(&self, note: i64, id: String) -> BoxFuture<'_, Result<(), JournalError>> {
+        self.0.lock().unwrap().get_mut(&note).unwrap().1 = Some(id);
+        Box::pin(std::future::ready(Ok(())))
+    }
+    fn forget(&self, note: i64) -> BoxFuture<'_, Result<(), JournalError>> {
+        self.0.lock().unwrap().remove(&note);
+        Box::pin(std::future::ready(Ok(())))
+    }
+}
+
 /// A provider with one file; recovers it as charge `a/b`, item 0, lease 7.
 async fn recover(storage: &Storage, file: &Bytes) -> Result<Copied, CopyError> {
     let served = file.clone();
     let port = listen(move |_| std::future::ready(Response::new(Full::new(served.clone())))).await;
-    recover_from(port, storage).await
+    recover_from(port, storage, &Arc::default()).await
 }
 
-async fn recover_from(port: u16, storage: &Storage) -> Result<Copied, CopyError> {
-    let fetcher = Fetcher::new(Limits { allow_loopback: true, ..Limits::default() }).unwrap();
+async fn recover_from(port: u16, storage: &Storage, notes: &Arc<Notes>) -> Result<Copied, CopyError> {
+    let limits = Limits { allow_loopback: true, pause: Duration::from_millis(1), ..Limits::default() };
+    let fetcher = Fetcher::new(limits).unwrap();
     let source = Source::Url { url: format!("http://127.0.0.1:{port}/film?signature=x"), auth: false };
-    fetcher.copy(&source, &["127.0.0.1".to_owned()], None, storage, &Key::new("a/b", 0, 7)).await
+    let errand = Errand {
+        source: &source,
+        allowed_hosts: &["127.0.0.1".to_owned()],
+        auth: None,
+        storage,
+        key: &Key::new("a/b", 0, 7),
+        kinds: &[],
+        max_bytes: None,
+        time_budget: None,
+        journal: Arc::clone(notes) as Arc<dyn Journal>,
+    };
+    fetcher.copy(errand).await
 }
 
 /// The client encodes the `%` of the key once more for its URL.
@@ -291,9 +329,10 @@ async fn a_download_that_breaks_leaves_no_upload_behind() {
         std::future::ready(Response::new(StreamBody::new(stream::iter(pieces))))
     })
     .await;
-    let error = recover_from(port, &storage).await.unwrap_err();
+    let error = recover_from(port, &storage, &Arc::default()).await.unwrap_err();
     assert!(matches!(error, CopyError::NotAnOutput { why: NotOutput::Truncated }), "{error:?}");
-    assert_eq!(bucket.0.lock().unwrap().begun, 1);
+    // Begun once for each try: a server that names no version has its file fetched anew.
+    assert_eq!(bucket.0.lock().unwrap().begun, 1 + Limits::default().tries);
     assert_eq!(bucket.left(), (vec![], 0));
 }
 

@@ -67,6 +67,13 @@ pub(super) fn providers(settings: &Settings, found: &mut Findings) -> Option<Pro
     let names: Vec<&str> = providers.names().collect();
     let say = format!("{}: {}", count(names.len() as i128, "provider", "providers"), names.join(", "));
     found.ok("provider files", say);
+    if let Some((name, budget)) = providers.too_patient(settings.pass.lease) {
+        found.fail(
+            &format!("provider {name}"),
+            format!("its files may take {} each, and a lease is {}", span(budget), span(settings.pass.lease)),
+            "no pass can run: make recovery.time_budget in its file shorter, or pass.lease longer",
+        );
+    }
     let gap = settings
         .schedule
         .timetable()
