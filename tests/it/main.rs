@@ -14,6 +14,7 @@ mod doctor;
 mod dry_run;
 mod fuzz;
 mod leases;
+mod leftovers;
 mod manners;
 mod postgres;
 mod promises;
