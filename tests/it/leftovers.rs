@@ -13,7 +13,7 @@ use makegood::store::UploadKey;
 use crate::world::{HOUR, MINUTE, World, on_both};
 
 /// Every file in the world's storage, also those that a store would hide.
-fn stored(world: &World) -> Vec<String> {
+pub fn stored(world: &World) -> Vec<String> {
     fn below(directory: PathBuf, found: &mut Vec<PathBuf>) {
         let Ok(entries) = std::fs::read_dir(directory) else { return };
         for entry in entries {

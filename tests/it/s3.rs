@@ -34,7 +34,7 @@ async fn storage_on(bucket: &Bucket) -> Storage {
     Storage::s3(client, "//outputs/recovered").unwrap()
 }
 
-fn film(length: usize) -> Vec<u8> {
+pub fn film(length: usize) -> Vec<u8> {
     let start = b"\0\0\0\x20ftypisom\0\0\x02\0isomiso2avc1mp41";
     // Every eight bytes say where they belong: no piece can go missing or come twice unseen.
     let mut film: Vec<u8> = (0..length.div_ceil(8)).flat_map(usize::to_le_bytes).collect();
