@@ -13,6 +13,7 @@ mod deploy;
 mod doctor;
 mod dry_run;
 mod fuzz;
+mod hostile;
 mod kills;
 mod leases;
 mod leftovers;
