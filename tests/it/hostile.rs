@@ -118,7 +118,7 @@ max_bytes = "1MiB"
 time_budget = "1s"
 [ask]
 request = "GET http://127.0.0.1:{port}/jobs/{{job}}"
-read = '{{verdict: "succeeded", outputs: [{{index: 0, url: .body.url}}]}}'
+read = '{{verdict: "succeeded", outputs: [{{index: 0, url: .body.url}} + (.body | {{expires_at}} | map_values(values))]}}'
 "#
     )
 }
@@ -379,6 +379,50 @@ on_both! {
             assert_eq!(world.fate(name, 0).await, "refunded output_expired", "{name}");
         }
         assert_eq!(stored(&world).len(), 4);
+        world.books_balance().await;
+    }
+}
+
+on_both! {
+    async fn p18_the_earlier_of_refund_by_and_expiry_comes_first_and_a_file_that_went_is_refunded_at_once(world) {
+        let mut world = world;
+        world.balance("ada", 0, 0).await;
+        let hostile = Hostile::default();
+        let port = hostile.start().await;
+        let url = |name: &str| format!("http://127.0.0.1:{port}/{name}");
+        let rows: Vec<_> = ["old", "expires", "expires-later"].map(|name| (name.to_owned(), url(name), "m")).into();
+        attacked(&mut world, &rows, &hostile, port, true).await;
+        // All three are down for now; two files have an end, which their answers name, in both spellings.
+        let soon = world.now() + 40 * MINUTE;
+        let later = world.now() + 3 * HOUR;
+        for (name, expires_at) in [("expires", serde_json::json!(soon.to_string())), ("expires-later", serde_json::json!(later.micros() / 1_000_000))] {
+            let body = serde_json::json!({"url": url(name), "expires_at": expires_at}).to_string();
+            hostile.0.lock().unwrap().insert(format!("/jobs/{name}"), whole("200 OK", "", body.as_bytes()));
+        }
+        // The one without an end is the oldest: it would be first by refund_by alone.
+        world.run(&format!("UPDATE charges SET charged_at = {} WHERE id = 'old'", world.at(world.now() - 5 * HOUR))).await;
+        world.pass().await;
+        for (name, ..) in &rows {
+            assert_eq!(world.fate(name, 0).await, "open recovery_retry", "{name}");
+        }
+        let order = "SELECT charge_id AS v FROM makegood_orphans ORDER BY urgent_at";
+        assert_eq!(world.texts(order).await, ["expires", "expires-later", "old"]);
+        let due = "SELECT count(*) AS v FROM makegood_orphans WHERE charge_id = 'expires' AND due_at < urgent_at";
+        assert_eq!(world.number(due).await, 1, "it is looked at again before the file goes");
+        // One at a time is claimed in this order.
+        world.pass_time(2 * HOUR);
+        for expected in ["expires", "expires-later", "old"] {
+            let claimed = world.store.claim("mallory", world.now(), 15 * MINUTE, 1).await.unwrap();
+            assert_eq!(claimed.cases[0].facts.orphan.item.charge_id, expected);
+        }
+        world.pass_time(16 * MINUTE);
+        // Gone is gone, long before refund_by: the credits go back in this very pass.
+        hostile.0.lock().unwrap().insert("/expires".to_owned(), whole("410 Gone", "", b""));
+        hostile.0.lock().unwrap().insert("/expires-later".to_owned(), whole("200 OK", "", PNG));
+        world.pass().await;
+        assert_eq!(world.fate("expires", 0).await, "refunded output_expired");
+        assert_eq!(world.fate("expires-later", 0).await, "recovered output_available");
+        assert_eq!(world.balance_of("ada").await, (0, 10));
         world.books_balance().await;
     }
 }

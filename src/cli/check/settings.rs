@@ -172,6 +172,24 @@ mod tests {
     }
 
     #[test]
+    fn fetching_from_this_machine_is_told() {
+        let told = told(&settings(&[("recovery.allow_loopback", "true")]));
+        assert!(told.starts_with("recovery: allow_loopback is on"), "{told}");
+    }
+
+    #[test]
+    fn a_provider_file_that_waits_longer_than_a_lease_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = "[provider]\nname = \"acme\"\noutput_hosts = []\n[recovery.models.\"long/*\"]\ntime_budget = \"15m\"\n\
+                    [ask]\nrequest = \"GET https://a.example/{job}\"\nread = '{verdict: \"running\"}'\n";
+        std::fs::write(folder.path().join("acme.toml"), file).unwrap();
+        let dir = folder.path().display().to_string();
+        let with_lease = |lease| told(&settings(&[("providers.dir", &dir), ("pass.lease", lease)]));
+        assert!(with_lease("15m").contains("provider acme: its files may take 15m each, and a lease is 15m"));
+        assert_eq!(with_lease("16m"), "");
+    }
+
+    #[test]
     fn outputs_on_this_machine_are_told_in_production_only() {
         let told = told(&settings(&[("database.url", "postgres://ada:hunter2@db/credits")]));
         assert!(told.contains("storage: outputs are stored on this machine's disk"), "{told}");
