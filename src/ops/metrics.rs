@@ -43,6 +43,8 @@ pub struct Totals {
     pub refunded_credits: Split,
     /// Recoveries ever made by (provider, kind).
     pub recoveries: BTreeMap<(String, String), u64>,
+    /// Leftovers of killed copies that were ever removed from the storage.
+    pub swept: u64,
     /// From charge to make-good.
     pub resolution: Resolution,
     /// When a pass last succeeded, if ever.
@@ -245,6 +247,12 @@ impl Totals {
                 "Outputs brought home or put back in their place.",
                 MetricType::COUNTER,
                 by_two(["provider", "kind"], &self.recoveries, counter),
+            ),
+            family(
+                "makegood_swept_total",
+                "Leftovers of killed copies removed from the storage.",
+                MetricType::COUNTER,
+                vec![counter(&[], count(self.swept))],
             ),
             family(
                 "makegood_resolution_seconds",

@@ -77,6 +77,7 @@ fn add_up(
                     totals.refunded_credits.add(bucket, i64::try_from(*value).unwrap_or(i64::MAX));
                 }
             }
+            "swept" => totals.swept += value,
             "resolution_seconds" => {
                 totals.resolution.count += value;
                 // What took longer than the last bound has `+Inf` there.
@@ -154,6 +155,7 @@ mod tests {
             counter("resolution_seconds", "120", "", 1),
             counter("resolution_seconds", "+Inf", "", 4),
             counter("resolution_microseconds", "", "", 2_500_000),
+            counter("swept", "", "", 6),
             counter("unheard_of", "", "", 1),
         ];
         let brake = BrakeState { engaged_at: Some(NOW), ..BrakeState::default() };
@@ -167,6 +169,7 @@ mod tests {
                 refunds: BTreeMap::from([(pair("fal", "server_error"), 4)]),
                 refunded_credits: Split { subscription: 0, wallet: 120 },
                 recoveries: BTreeMap::from([(pair("veo-gemini", "relink"), 5)]),
+                swept: 6,
                 resolution: Resolution {
                     up_to_seconds: BTreeMap::from([(120, 1), (600, 3)]),
                     sum_seconds: 2.5,

@@ -56,7 +56,7 @@ mod tests {
     use super::*;
 
     /// How many files of at most `max_bytes` are under way at once.
-    async fn at_once(room: &Room, max_bytes: u64) -> usize {
+    fn at_once(room: &Room, max_bytes: u64) -> usize {
         let mut places = Vec::new();
         while let Some(place) = futures_util::future::FutureExt::now_or_never(room.take(max_bytes)) {
             places.push(place);
@@ -64,8 +64,8 @@ mod tests {
         places.len()
     }
 
-    #[tokio::test]
-    async fn files_and_memory_both_bound_what_is_fetched_at_once() {
+    #[test]
+    fn files_and_memory_both_bound_what_is_fetched_at_once() {
         const MIB: u64 = 1 << 20;
         for (files, memory, providers, max_bytes, expected) in [
             (8, 256 * MIB, 1, 4096 * MIB, 8),
@@ -79,8 +79,8 @@ mod tests {
             (64, 256 * MIB, 1, u64::MAX, 1),
         ] {
             let room = Room::share(files, memory, providers);
-            assert_eq!(at_once(&room, max_bytes).await, expected, "{files} {memory} {providers} {max_bytes}");
-            assert_eq!(at_once(&room, max_bytes).await, expected, "what is given back is there again");
+            assert_eq!(at_once(&room, max_bytes), expected, "{files} {memory} {providers} {max_bytes}");
+            assert_eq!(at_once(&room, max_bytes), expected, "what is given back is there again");
         }
     }
 }

@@ -79,6 +79,6 @@ async fn sweep(parts: &Parts) -> Result<Swept, DbError> {
         }
     }
     store.forget_uploads(&forgotten).await?;
-    store.mark_swept(&tried).await?;
+    store.mark_swept(&tried, swept.cleared).await?;
     Ok(swept)
 }

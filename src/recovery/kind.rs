@@ -308,6 +308,9 @@ mod tests {
         assert_eq!(kind.sniffed.as_deref(), Some("text/xml"));
     }
 
+    /// Bytes, declared type, what is wanted, and whether it fits.
+    type Row<'a> = (&'a [u8], Option<&'a str>, &'a [Medium], bool);
+
     #[test]
     fn only_what_is_surely_of_another_kind_is_refused() {
         use Medium::{Audio, Image, Text, ThreeD, Video};
@@ -315,7 +318,7 @@ mod tests {
         let mp3: &[u8] = b"ID3\x03\0\0\0\0\0\0";
         let zip: &[u8] = b"PK\x03\x04\x14\0\0\0";
         let json: &[u8] = b"{\"error\":\"busy\"}";
-        let table: [(&[u8], Option<&str>, &[Medium], bool); 22] = [
+        let table: [Row<'_>; 22] = [
             (PNG, None, &[], true),
             (PNG, None, &[Image], true),
             (PNG, None, &[Video], false),

@@ -196,15 +196,12 @@ impl Storage {
             attributes: self.attributes(content_type),
             ..PutMultipartOptions::default()
         };
-        let upload = match &self.multipart {
-            Some(store) => {
-                let id = store.create_multipart_opts(path, options).await;
-                id.map(|id| Upload::by_id(path.clone(), Arc::clone(store), id))
-            }
-            None => {
-                let handle = self.store.put_multipart_opts(path, options).await;
-                handle.map(|handle| Upload::by_handle(path.clone(), handle))
-            }
+        let upload = if let Some(store) = &self.multipart {
+            let id = store.create_multipart_opts(path, options).await;
+            id.map(|id| Upload::by_id(path.clone(), Arc::clone(store), id))
+        } else {
+            let handle = self.store.put_multipart_opts(path, options).await;
+            handle.map(|handle| Upload::by_handle(path.clone(), handle))
         };
         upload.map_err(|source| self.failed("write", path, source))
     }

@@ -184,16 +184,15 @@ impl<'a> Writer<'a> {
     /// Judges the file by its first part, and so names the object; later parts change nothing. Noted before
     /// anything is written.
     async fn begin(&mut self, first: &[u8]) -> Result<&mut Begun, CopyError> {
-        let begun = match self.begun.take() {
-            Some(begun) => begun,
-            None => {
-                let kind = kind::judge(first, self.declared.as_deref(), self.kinds)?;
-                let key = self.key.with_extension(kind.extension);
-                let path = self.storage.path(&key);
-                let note = self.journal.begin(self.storage.place(&path)).await;
-                let note = note.map_err(|source| CopyError::Journal { source })?;
-                Begun { key, path, kind, note, upload: None }
-            }
+        let begun = if let Some(begun) = self.begun.take() {
+            begun
+        } else {
+            let kind = kind::judge(first, self.declared.as_deref(), self.kinds)?;
+            let key = self.key.with_extension(kind.extension);
+            let path = self.storage.path(&key);
+            let note = self.journal.begin(self.storage.place(&path)).await;
+            let note = note.map_err(|source| CopyError::Journal { source })?;
+            Begun { key, path, kind, note, upload: None }
         };
         Ok(self.begun.insert(begun))
     }

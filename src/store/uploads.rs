@@ -162,8 +162,13 @@ impl Store {
             .collect()
     }
 
-    /// Keeps what a sweep tried: whether each is gone.
-    pub async fn mark_swept(&self, tried: &[(UploadKey, bool)]) -> Result<(), DbError> {
+    /// Keeps what a sweep tried: whether each is gone; and counts those that are gone for the first time.
+    pub async fn mark_swept(&self, tried: &[(UploadKey, bool)], first: u64) -> Result<(), DbError> {
+        if first > 0 {
+            let value = i64::try_from(first).unwrap_or(i64::MAX);
+            let count = json!([{"metric": "swept", "label_a": "", "label_b": "", "value": value}]);
+            with_retries!(self.rows(statements::COUNT_UP, &[(&count).into()]).await)?;
+        }
         if tried.is_empty() {
             return Ok(());
         }

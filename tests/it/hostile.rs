@@ -95,8 +95,9 @@ impl Hostile {
                 }
             }
             Serve::Endless => {
+                let piece = vec![7; 64 << 10];
                 let _ = stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await;
-                while stream.write_all(&[7; 64 << 10]).await.is_ok() {}
+                while stream.write_all(&piece).await.is_ok() {}
             }
         }
         let _ = stream.shutdown().await;

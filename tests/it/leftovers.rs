@@ -117,6 +117,7 @@ on_both! {
         world.pass_time(HOUR);
         let report = world.pass().await;
         assert_eq!((report.swept, stored(&world), notes(&world).await), (0, vec![], 0), "removed before, and counted then");
+        assert_eq!(world.number("SELECT value AS v FROM makegood_counters WHERE metric = 'swept'").await, 2);
     }
 }
 
@@ -247,4 +248,59 @@ on_both! {
         world.store.forget_uploads(&(0..=200).map(|nth| UploadKey { nth, ..again }).collect::<Vec<_>>()).await.unwrap();
         assert_eq!(notes(&world).await, 0);
     }
+}
+
+/// A small file system of its own, unmounted in the end.
+struct Small(std::path::PathBuf);
+
+impl Small {
+    /// None where this process may not mount.
+    fn mount(at: PathBuf) -> Option<Self> {
+        std::fs::create_dir_all(&at).unwrap();
+        let mounted = std::process::Command::new("mount")
+            .args(["-t", "tmpfs", "-o", "size=12m", "tmpfs"])
+            .arg(&at)
+            .stderr(std::process::Stdio::null())
+            .status();
+        mounted.is_ok_and(|status| status.success()).then_some(Self(at))
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        let _ended = std::process::Command::new("umount").arg(&self.0).status();
+    }
+}
+
+#[tokio::test]
+async fn p16_a_full_disk_leaves_nothing_half_and_the_file_comes_home_once_there_is_room() {
+    let mut world = World::sqlite().await;
+    let Some(small) = Small::mount(world.folder.path().join("outputs")) else {
+        eprintln!("not tried: a small file system can only be mounted by root");
+        return;
+    };
+    // As `stored` finds them.
+    world.parts.storage = std::sync::Arc::new(
+        makegood::recovery::Storage::open("file:./outputs", world.folder.path()).unwrap(),
+    );
+    world.balance("ada", 0, 0).await;
+    world.charge("parts").job("ok-1-size=20000000").insert().await;
+    std::fs::write(small.0.join("others"), vec![0; 9 << 20]).unwrap();
+    world.charge("whole").job("ok-2-size=5000000").insert().await;
+    let report = world.pass().await;
+    for charge in ["parts", "whole"] {
+        assert_eq!(world.fate(charge, 0).await, "open recovery_retry", "{report:?}");
+    }
+    let told = world.texts("SELECT detail AS v FROM makegood_orphan_events WHERE kind = 'wait'").await;
+    assert!(
+        told.iter().all(|detail| detail.starts_with("storage: ") && detail.contains("No space left")),
+        "{told:?}"
+    );
+    assert_eq!((stored(&world), notes(&world).await), (vec!["others".to_owned()], 0));
+    drop(small);
+    world.pass_time(HOUR);
+    let report = world.pass().await;
+    assert_eq!(report.total("recover"), 2, "{report:?}");
+    assert_eq!((stored(&world).len(), notes(&world).await), (2, 0));
+    world.books_balance().await;
 }

@@ -21,5 +21,6 @@ mod manners;
 mod postgres;
 mod promises;
 mod real_input;
+mod recoveries;
 mod s3;
 mod world;

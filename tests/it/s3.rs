@@ -187,12 +187,12 @@ async fn an_upload_in_parts_is_noted_with_its_id_before_the_first_part_and_can_b
             done = copy => panic!("it cannot be done: {done:?}"),
             () = bucket.held() => {}
         }
-        let noted = notes.0.lock().unwrap().values().next().cloned().unwrap();
-        assert_eq!(noted.0.uri, "s3://outputs/recovered/a%2Fb/0/7.mp4", "{step}");
-        assert_eq!((noted.0.storage.as_str(), noted.1.is_some()), ("s3://outputs", upload), "{step}");
+        let first = notes.0.lock().unwrap().values().next().cloned().unwrap();
+        assert_eq!(first.0.uri, "s3://outputs/recovered/a%2Fb/0/7.mp4", "{step}");
+        assert_eq!((first.0.storage.as_str(), first.1.is_some()), ("s3://outputs", upload), "{step}");
         // Another process, from the note alone; and once more, which is as good as once.
         for _ in 0..2 {
-            storage_on(&bucket).await.clear(&noted.0.path, noted.1.as_deref(), false).await.unwrap();
+            storage_on(&bucket).await.clear(&first.0.path, first.1.as_deref(), false).await.unwrap();
         }
         bucket.mend();
         notes.0.lock().unwrap().clear();

@@ -40,8 +40,10 @@ enum Answer {
     /// Sends a head and then 64 KiB pieces, for ever; counts them.
     Endless,
     /// Whatever this makes of the request, which is the path's nth, from 0: the bytes to send, and whether to hang then.
-    By(Arc<dyn Fn(&str, usize) -> (Vec<u8>, bool) + Send + Sync>),
+    By(Arc<Answering>),
 }
+
+type Answering = dyn Fn(&str, usize) -> (Vec<u8>, bool) + Send + Sync;
 
 /// What was noted and not taken back, and everything that happened, in order.
 #[derive(Debug, Default)]

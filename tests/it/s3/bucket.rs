@@ -150,7 +150,7 @@ impl Bucket {
         match (method, upload.as_str(), part) {
             (&Method::PUT, "", None) => {
                 let answer = tagged(&body, "");
-                inside.keep(path, content_type, vec![body]);
+                inside.keep(path, content_type, &[body]);
                 answer
             }
             (&Method::POST, "", None) if query == "uploads" || query == "uploads=" => {
@@ -184,7 +184,7 @@ impl Bucket {
                 if !whole || named.matches("<Part>").count() != last {
                     return plain(StatusCode::BAD_REQUEST, "InvalidPart");
                 }
-                inside.keep(path, content_type, parts.into_values().collect());
+                inside.keep(path, content_type, &parts.into_values().collect::<Vec<_>>());
                 tagged(
                     b"",
                     "<CompleteMultipartUploadResult><ETag>\"done\"</ETag></CompleteMultipartUploadResult>",
@@ -257,9 +257,11 @@ impl Bucket {
 }
 
 impl Inside {
-    fn keep(&mut self, path: String, content_type: String, pieces: Vec<Bytes>) {
+    fn keep(&mut self, path: String, content_type: String, pieces: &[Bytes]) {
         let mut hash = Sha256::new();
-        pieces.iter().for_each(|piece| hash.update(piece));
+        for piece in pieces {
+            hash.update(piece);
+        }
         let bytes = if self.forgets { Bytes::new() } else { pieces.concat().into() };
         self.objects.insert(path, Object { content_type, sha256: hex(&hash.finalize()), bytes });
     }
@@ -301,7 +303,7 @@ where
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
             let answer = answer.clone();
-            let service = hyper::service::service_fn(move |request| answer(request));
+            let service = hyper::service::service_fn(answer);
             tokio::spawn(
                 hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service),
             );
