@@ -318,10 +318,21 @@ async fn figures(into_bucket: bool) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "prints figures, of a release build; takes minutes and 6 GB of disk"]
-async fn ten_thousand_recoveries() {
+#[ignore = "takes minutes and 6 GB of disk, of a release build best"]
+async fn ten_thousand_recoveries_into_a_directory() {
+    ten_thousand(false).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "takes minutes and 6 GB of memory, of a release build best"]
+async fn ten_thousand_recoveries_into_a_bucket() {
+    ten_thousand(true).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "prints figures, of a release build"]
+async fn figures_of_recoveries() {
     for into_bucket in [false, true] {
         figures(into_bucket).await;
-        ten_thousand(into_bucket).await;
     }
 }
