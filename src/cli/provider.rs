@@ -2,6 +2,7 @@
 
 pub(super) mod list;
 mod reading;
+mod would;
 
 use std::path::PathBuf;
 
@@ -20,56 +21,69 @@ pub struct Args {
 /// What to do with provider files.
 #[derive(Debug, clap::Subcommand)]
 pub enum ProviderCommand {
-    /// All providers, shipped and of providers.dir.
+    /// All providers, shipped and of providers.dir: limits, retention, whether the key is there, and how each stood
+    /// when a pass last left it.
     List {
         /// text or json; without it, text on a terminal and JSON elsewhere.
         #[arg(long, value_name = "FORMAT")]
         output: Option<OutputFormat>,
     },
-    /// What an answer would mean, and what would be decided. Asks nobody.
-    Test(Answer),
+    /// What an answer means, step by step, and what would be decided: an answer at hand (--answer), or the
+    /// provider's own about a job (--job), for which it is asked with its key. Writes nothing.
+    Test(Tried),
 }
 
-/// An answer to be read.
+/// A provider file that is tried out.
 #[derive(Debug, clap::Args)]
-pub struct Answer {
+pub struct Tried {
     /// The provider's name.
     pub name: String,
-    /// The answer's body, or "-" for stdin.
-    #[arg(long = "answer", value_name = "FILE")]
-    pub file: PathBuf,
-    /// The answer's HTTP status.
-    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u16).range(100..=599))]
-    pub status: u16,
-    /// A header of the answer, as NAME:VALUE. May be given several times.
-    #[arg(long = "header", value_name = "NAME:VALUE", value_parser = reading::header)]
+    /// The body of an answer, or "-" for stdin: nobody is asked.
+    #[arg(long = "answer", value_name = "FILE", required_unless_present = "job")]
+    pub file: Option<PathBuf>,
+    /// The HTTP status of that answer [default: 200].
+    #[arg(long, requires = "file", value_parser = clap::value_parser!(u16).range(100..=599))]
+    pub status: Option<u16>,
+    /// A header of that answer, as NAME:VALUE. May be given several times.
+    #[arg(long = "header", requires = "file", value_name = "NAME:VALUE", value_parser = reading::header)]
     pub headers: Vec<reading::Header>,
+    /// Which request of a question that answer is to [default: 1]: 2 or 3 where the filter asks for more.
+    #[arg(long, requires = "file", value_parser = clap::value_parser!(u8).range(1..=3))]
+    pub step: Option<u8>,
+    /// The provider's id of the job. Without --answer, the provider is asked for it.
+    #[arg(long, value_name = "ID")]
+    pub job: Option<String>,
     /// The model, as charges name it: some requests are made of it.
     #[arg(long, default_value = "owner/model")]
     pub model: String,
-    /// The provider's id of the job.
-    #[arg(long, default_value = "job-1")]
-    pub job: String,
     /// How many outputs are expected of the job.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub items: u16,
-    /// Which request of a question this answers: 2 or 3 where the filter asks for more.
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=3))]
-    pub step: u8,
     /// text or json; without it, text on a terminal and JSON elsewhere.
     #[arg(long, value_name = "FORMAT")]
     pub output: Option<OutputFormat>,
+}
+
+impl Tried {
+    /// The job, or one that stands for any.
+    fn job_id(&self) -> String {
+        self.job.clone().unwrap_or_else(|| "job-1".to_owned())
+    }
 }
 
 /// Runs the command.
 ///
 /// # Errors
 /// What ends the process.
-#[expect(clippy::unused_async, reason = "commands are called alike")]
 pub async fn run(args: Args, settings: Settings) -> Outcome {
     match args.command {
-        ProviderCommand::List { output } => list::run(OutputFormat::or_by_terminal(output), &settings)?,
-        ProviderCommand::Test(answer) => reading::run(&answer, &settings)?,
+        ProviderCommand::List { output } => {
+            list::run(OutputFormat::or_by_terminal(output), &settings).await?;
+            Ok(Exit::Done)
+        }
+        ProviderCommand::Test(tried) => {
+            let told = reading::run(&tried, &settings).await?;
+            Ok(if told { Exit::Done } else { Exit::Failed })
+        }
     }
-    Ok(Exit::Done)
 }

@@ -4,6 +4,7 @@
 //! [`DatabaseUrl::expose`] is the one way to the whole text, for the one who opens the connection.
 
 use std::fmt;
+use std::path::PathBuf;
 
 use url::Url;
 
@@ -24,6 +25,14 @@ pub struct DatabaseUrl {
 }
 
 impl DatabaseUrl {
+    /// The file of a SQLite database; none on PostgreSQL.
+    pub fn file(&self) -> Option<PathBuf> {
+        let path = self.text.strip_prefix("sqlite:")?;
+        let path = path.strip_prefix("//").unwrap_or(path);
+        let path = path.split('?').next().unwrap_or_default();
+        Some(PathBuf::from(&*percent_encoding::percent_decode_str(path).decode_utf8_lossy()))
+    }
+
     /// Reads `sqlite://FILE`, `postgres://…` or `postgresql://…`.
     ///
     /// # Errors

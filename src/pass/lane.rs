@@ -6,7 +6,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -14,7 +14,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::job::{Done, Job};
 use super::room::Room;
-use super::{Pass, Progress};
+use super::{Parts, Pass, Progress};
 use crate::evidence::{Doubt, Verdict};
 use crate::policy::Action;
 use crate::report::{Finding, Report};
@@ -22,6 +22,8 @@ use crate::store::{Case, Claimed, DbError, Outcome, Settlement};
 
 /// When an orphan whose rows cannot be read is looked at again.
 const AFTER_BAD_ROWS: Duration = Duration::from_hours(1);
+/// How often it is noted how the provider stands, while it is being asked; and once more at the end.
+const NOTE_STATE_EVERY: Duration = Duration::from_secs(30);
 /// When a case is decided again that keeps changing while it is looked at.
 const AFTER_CHANGE: Duration = Duration::from_mins(1);
 
@@ -38,6 +40,8 @@ struct Lane {
     /// Something may be due that is not claimed yet.
     more: bool,
     tasks: JoinSet<()>,
+    /// When it was last noted how the provider stands.
+    noted: Instant,
     sender: mpsc::UnboundedSender<Done>,
 }
 
@@ -104,10 +108,11 @@ pub(super) async fn run(
         changed: HashSet::new(),
         more: true,
         tasks: JoinSet::new(),
+        noted: Instant::now(),
         sender,
     };
     let _keeper = keep_leases(&lane.pass, &lane.in_flight);
-    let result = lane.drive(receiver).await;
+    let result = lane.work(receiver).await;
     if result.is_err() {
         lane.tasks.shutdown().await;
         // The database may be gone altogether: then the leases run out by themselves.
@@ -117,6 +122,27 @@ pub(super) async fn run(
 }
 
 impl Lane {
+    async fn work(&mut self, receiver: mpsc::UnboundedReceiver<Done>) -> Result<(), DbError> {
+        let Parts { store, providers, .. } = &self.pass.parts;
+        // What this process has found out itself is newer.
+        if providers.state(&self.provider).is_none()
+            && let Some(left) = store.circuit_left(&self.provider).await?
+        {
+            providers.leave_alone(&self.provider, left);
+        }
+        self.drive(receiver).await?;
+        self.note_state().await
+    }
+
+    /// For people, and for the next process.
+    async fn note_state(&mut self) -> Result<(), DbError> {
+        self.noted = Instant::now();
+        match self.pass.parts.providers.state(&self.provider) {
+            Some(state) => self.pass.parts.store.note_provider_state(&self.provider, &state).await,
+            None => Ok(()),
+        }
+    }
+
     async fn drive(&mut self, mut receiver: mpsc::UnboundedReceiver<Done>) -> Result<(), DbError> {
         let batch = self.pass.parts.rules.batch as usize;
         loop {
@@ -140,6 +166,9 @@ impl Lane {
                 }
             }
             self.take(done).await?;
+            if self.noted.elapsed() >= NOTE_STATE_EVERY {
+                self.note_state().await?;
+            }
         }
     }
 

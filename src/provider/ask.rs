@@ -18,6 +18,7 @@ use super::reading::{Reading, Received};
 use super::redact;
 use super::request::{Key, Request};
 use super::stats::Outcome;
+use super::trace::Step;
 use super::{Asked, Question};
 use crate::clock::Clock;
 use crate::evidence::{Doubt, Evidence, Verdict};
@@ -46,11 +47,18 @@ struct Asking<'a> {
     turn: Option<Turn<'a>>,
     /// How long the provider asked to be left alone, if longer than the question could wait.
     leave_alone: Option<Duration>,
+    /// Every request sent, where somebody wants to know.
+    trace: Option<&'a mut Vec<Step>>,
 }
 
 impl Provider {
     /// Asks for one job, through all its steps.
-    pub(super) async fn question(&self, question: &Question, clock: &Clock) -> Asked {
+    pub(super) async fn question(
+        &self,
+        question: &Question,
+        clock: &Clock,
+        trace: Option<&mut Vec<Step>>,
+    ) -> Asked {
         let doubt =
             |doubt, message: &str| Asked::Answered(Evidence::could_not_tell(doubt, message, clock.now()));
         let request = match self.first_request(question) {
@@ -72,7 +80,7 @@ impl Provider {
             }
         };
         let mut asking =
-            Asking { provider: self, client, question, clock, turn: Some(turn), leave_alone: None };
+            Asking { provider: self, client, question, clock, turn: Some(turn), leave_alone: None, trace };
         let evidence = asking.ask(request).await;
         let asked = evidence.answer.request.is_some();
         let unreachable = evidence.verdict == Verdict::CouldNotTell(Doubt::Unreachable);
@@ -86,6 +94,7 @@ impl Provider {
             let message = evidence.message.as_deref().unwrap_or_default();
             tracing::error!(provider = self.name, message, "the provider refused our key, or it is missing");
         }
+        self.last.note(&evidence);
         Asked::Answered(evidence)
     }
 }
@@ -163,6 +172,7 @@ impl Asking<'_> {
             drop(turn);
 
             let now = self.clock.now();
+            self.note(step, request, &received, secrets);
             let (reading, again, wait) = match &received {
                 Ok(received) => {
                     let read = || provider.read(self.question, (step, &request.kept), received, now, secrets);
@@ -196,6 +206,34 @@ impl Asking<'_> {
             tries += 1;
             tokio::time::sleep(wait).await;
         }
+    }
+}
+
+impl Asking<'_> {
+    /// For whoever follows the question.
+    fn note(
+        &mut self,
+        step: usize,
+        request: &Request,
+        received: &Result<Received, Trouble>,
+        secrets: &[&str],
+    ) {
+        let Some(trace) = &mut self.trace else { return };
+        let sent = Step::request(request, secrets);
+        trace.push(match received {
+            Ok(received) => Step {
+                request: sent,
+                status: Some(received.status),
+                body_bytes: received.body.len(),
+                said: self.provider.spoken(self.question, (step, &request.kept), received, secrets),
+            },
+            Err(trouble) => Step {
+                request: sent,
+                status: trouble.status,
+                body_bytes: 0,
+                said: Err(redact::message(&trouble.message, secrets)),
+            },
+        });
     }
 }
 

@@ -19,10 +19,11 @@ use super::manners::{Limits, Manners};
 use super::request::Template;
 use super::secret::{SecretError, SecretSource};
 use super::span::Span;
+use super::state::LastAnswer;
 use super::stats::Stats;
 
-/// How much of an answer is read at most, unless the file says otherwise: 16 MiB.
-const MAX_BODY_BYTES: usize = 16 << 20;
+/// How much of an answer is read at most, unless the file says otherwise: 4 MiB, which no filter takes long to read.
+const MAX_BODY_BYTES: usize = 4 << 20;
 
 /// A provider, as its file describes it.
 pub struct Provider {
@@ -53,6 +54,7 @@ pub struct Provider {
     pub(super) ask: Ask,
     pub(super) manners: Manners,
     pub(super) stats: Stats,
+    pub(super) last: LastAnswer,
     pub(super) client: std::sync::OnceLock<reqwest::Client>,
 }
 
@@ -283,6 +285,7 @@ fn check(written: Written) -> Result<Provider, Flaw> {
         manners: Manners::new(&limits),
         limits,
         stats: Stats::default(),
+        last: LastAnswer::default(),
         client: std::sync::OnceLock::new(),
     })
 }

@@ -1,8 +1,8 @@
 //! Filters: jq programs that say what an answer means, compiled once and run without I/O.
 //!
 //! A filter is trusted like configuration (it cannot be interrupted), what it reads is not. So it gets no
-//! way out: no environment, no exit, no clock, no log, no further input, and `fromjson` is the bounded
-//! parser of `serde_json`. Promise: one answer in, one value or a message out; an error, no output and even
+//! way out: no environment, no exit, no clock, no log, no further input, and `fromjson` is bounded like
+//! every answer (`json`). Promise: one answer in, one value or a message out; an error, no output and even
 //! a panic inside the library are messages.
 //! Left to others: `reading` says what the value means.
 
@@ -13,7 +13,9 @@ use jaq_core::data::JustLut;
 use jaq_core::load::{self, Arena, File, Loader};
 use jaq_core::native::{Fun, bome, run, v};
 use jaq_core::{Compiler, Ctx, Exn, Vars};
-use jaq_json::{Num, Val};
+use jaq_json::Val;
+
+use super::json;
 
 type Data = JustLut<Val>;
 
@@ -95,54 +97,16 @@ impl Filter {
     }
 }
 
-/// `fromjson` with a limit on depth.
+/// `fromjson` with the limits of every answer.
 fn fromjson() -> Fun<Data> {
     run(("fromjson", v(0), |cv| {
         bome(match &cv.1 {
             Val::TStr(text) => {
-                parse(text).map_err(|error| jaq_core::Error::str(format!("cannot parse: {error}")))
+                json::parse(text).map_err(|error| jaq_core::Error::str(format!("cannot parse: {error}")))
             }
             other => Err(jaq_core::Error::typ(other.clone(), "string")),
         })
     }))
-}
-
-/// Parses JSON of at most 128 levels.
-pub(super) fn parse(text: &[u8]) -> Result<Val, serde_json::Error> {
-    serde_json::from_slice(text)
-}
-
-/// The same value for serde; refuses what JSON does not have.
-pub(super) fn to_json(value: &Val) -> Result<serde_json::Value, String> {
-    use serde_json::Value;
-    Ok(match value {
-        Val::Null => Value::Null,
-        Val::Bool(b) => Value::Bool(*b),
-        Val::Num(Num::Int(i)) => Value::from(*i),
-        Val::Num(Num::Float(f)) => number(*f)?,
-        Val::Num(Num::BigInt(i)) => number(i.to_string().parse().unwrap_or(f64::NAN))?,
-        Val::Num(Num::Dec(d)) => number(d.parse().unwrap_or(f64::NAN))?,
-        Val::TStr(text) | Val::BStr(text) => Value::String(string(text)?),
-        Val::Arr(list) => Value::Array(list.iter().map(to_json).collect::<Result<_, _>>()?),
-        Val::Obj(map) => Value::Object(
-            map.iter()
-                .map(|(key, value)| match key {
-                    Val::TStr(key) => Ok((string(key)?, to_json(value)?)),
-                    Val::Null | Val::Bool(_) | Val::Num(_) | Val::BStr(_) | Val::Arr(_) | Val::Obj(_) => {
-                        Err("a key is not a string".to_owned())
-                    }
-                })
-                .collect::<Result<_, _>>()?,
-        ),
-    })
-}
-
-fn number(f: f64) -> Result<serde_json::Value, String> {
-    serde_json::Number::from_f64(f).map(serde_json::Value::Number).ok_or_else(|| format!("{f} is no number"))
-}
-
-fn string(bytes: &[u8]) -> Result<String, String> {
-    String::from_utf8(bytes.to_vec()).map_err(|_| "a string is not UTF-8".to_owned())
 }
 
 /// What a load error says, with the place in the code that it points at.
@@ -171,6 +135,7 @@ fn describe<'a>(code: &str, errors: impl Iterator<Item = (String, &'a str)>) -> 
 
 #[cfg(test)]
 mod tests {
+    use super::super::json::{parse, to_json};
     use super::*;
 
     fn run(code: &str, input: &str) -> Result<serde_json::Value, String> {

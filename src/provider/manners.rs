@@ -8,7 +8,8 @@
 //! reason; one answer alone does not stop the rest, as it may be about one job. Urgent questions (past
 //! their deadline) go through regardless. Nothing here is shared between providers, so that one that hangs
 //! never delays another.
-//! A crash forgets all of it; the next process begins with a closed circuit.
+//! A crash forgets all of it but what the last pass noted (`store`): whether the circuit was open, so that the next
+//! process begins with one probe rather than with as many questions in vain as it takes.
 
 use std::hash::{BuildHasher, RandomState};
 use std::num::NonZeroU32;
@@ -102,6 +103,17 @@ impl Manners {
     /// Whether questions are turned away now.
     pub(super) fn circuit_open(&self) -> bool {
         self.circuit().open_until.is_some()
+    }
+
+    /// How long questions are turned away; zero: until a probe has been answered. None: they are not.
+    pub(super) fn circuit_left(&self) -> Option<Duration> {
+        let until = self.circuit().open_until;
+        until.map(|until| until.saturating_duration_since(Instant::now()))
+    }
+
+    /// Opens the circuit for so long, as another process has left it.
+    pub(super) fn leave_alone(&self, left: Duration) {
+        self.circuit().open_until = Some(Instant::now() + left.min(LEFT_ALONE_MAX));
     }
 
     fn circuit(&self) -> MutexGuard<'_, Circuit> {

@@ -8,7 +8,8 @@
 //! so that a crash halfway means nothing.
 //!
 //! `file` a file, checked · `fetching` what of it is for `recovery` · `request` its template, filled · `hosts` where else to · `ask` over HTTP · `manners` when ·
-//! `filter`, `said` and `reading` what it means · `auth`, `secret`, `exec`, `redact` keys · `stats` counters.
+//! `json`, `filter`, `said` and `reading` what it means · `auth`, `secret`, `exec`, `redact` keys · `stats` and `state` what came
+//! of it so far · `trace` a question told step by step.
 
 mod ask;
 mod auth;
@@ -17,6 +18,7 @@ mod fetching;
 mod file;
 mod filter;
 mod hosts;
+mod json;
 mod manners;
 mod reading;
 mod redact;
@@ -24,7 +26,9 @@ mod request;
 mod said;
 mod secret;
 mod span;
+mod state;
 mod stats;
+mod trace;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -39,7 +43,9 @@ pub use self::manners::Limits;
 pub use self::reading::{Reading, Received};
 pub use self::request::Request;
 pub use self::secret::{Secret, SecretError, SecretSource};
+pub use self::state::State;
 pub use self::stats::{BUCKETS_SECS, Outcome, RequestStats};
+pub use self::trace::Step;
 use crate::clock::Clock;
 use crate::evidence::{Doubt, Evidence};
 
@@ -180,7 +186,15 @@ impl Providers {
                 self.clock.now(),
             ));
         };
-        provider.question(question, &self.clock).await
+        provider.question(question, &self.clock, None).await
+    }
+
+    /// Asks for one job, and tells every request that it took.
+    pub async fn ask_and_tell(&self, question: &Question) -> Result<(Asked, Vec<Step>), ProviderError> {
+        let provider = self.get(&question.provider).ok_or_else(|| self.unknown(&question.provider))?;
+        let mut steps = Vec::new();
+        let asked = provider.question(question, &self.clock, Some(&mut steps)).await;
+        Ok((asked, steps))
     }
 
     /// What an answer would mean, without asking anybody. `step` counts from 1.
@@ -192,6 +206,24 @@ impl Providers {
     ) -> Result<Reading, ProviderError> {
         let provider = self.get(&question.provider).ok_or_else(|| self.unknown(&question.provider))?;
         Ok(provider.read(question, (step, &serde_json::Value::Null), received, self.clock.now(), &[]))
+    }
+
+    /// What the filter itself says of an answer, as JSON; the inner error says why it says nothing.
+    pub fn spoken(
+        &self,
+        question: &Question,
+        step: usize,
+        received: &Received,
+    ) -> Result<Result<String, String>, ProviderError> {
+        let provider = self.get(&question.provider).ok_or_else(|| self.unknown(&question.provider))?;
+        Ok(provider.spoken(question, (step, &serde_json::Value::Null), received, &[]))
+    }
+
+    /// The first request of a question as it would be sent, without its key; the inner error says what
+    /// forbids it.
+    pub fn first_request(&self, question: &Question) -> Result<Result<String, String>, ProviderError> {
+        let provider = self.get(&question.provider).ok_or_else(|| self.unknown(&question.provider))?;
+        Ok(provider.first_request(question).map(|request| Step::request(&request, &[])))
     }
 
     /// What is sent along with the download of a file that needs this provider's key. The caller sees to it
@@ -226,6 +258,20 @@ impl Providers {
     /// Whether questions to this provider are turned away now.
     pub fn circuit_open(&self, name: &str) -> bool {
         self.get(name).is_some_and(|provider| provider.manners.circuit_open())
+    }
+
+    /// How a provider stands; none if this process has not asked it yet.
+    pub fn state(&self, name: &str) -> Option<State> {
+        let provider = self.get(name)?;
+        provider.last.state(provider.manners.circuit_left())
+    }
+
+    /// Leaves a provider alone for so long, as another process found nobody there; with zero, until one question
+    /// has tried it.
+    pub fn leave_alone(&self, name: &str, left: Duration) {
+        if let Some(provider) = self.get(name) {
+            provider.manners.leave_alone(left);
+        }
     }
 
     /// What was asked of each provider since the process began.

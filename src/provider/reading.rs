@@ -15,7 +15,7 @@ use sha2::{Digest, Sha256};
 
 use super::Question;
 use super::file::Provider;
-use super::filter;
+use super::json::{self, JsonError};
 use super::redact;
 use super::request::{NextStep, Request};
 use super::said::Said;
@@ -74,7 +74,7 @@ impl Provider {
             None => None,
             Some(filter) => {
                 let input = asked(question).chain([(string("let"), self.lets(&values))]);
-                let body = filter.first(Val::obj(input.collect())).and_then(|body| filter::to_json(&body));
+                let body = filter.first(Val::obj(input.collect())).and_then(|body| json::to_json(&body));
                 Some(body.map_err(|problem| format!("`ask.body`: {problem}"))?)
             }
         };
@@ -102,20 +102,21 @@ impl Provider {
             evidence.answer = kept(received, secrets);
             Reading::Judged(evidence)
         };
-        // 401 is about our key, whatever else the answer says.
-        if (!self.ask.read_all || received.status == 401)
+        if self.is_about_us(received.status)
             && let Some((why, message)) = judge_status(received.status)
         {
             return doubt(why, &message);
         }
-        let (body, no_json) = match filter::parse(&received.body) {
+        let (body, no_json) = match json::parse(&received.body) {
             Ok(body) => (body, None),
-            Err(error) => (blob(&received.body), Some(error)),
+            // Not even as a file: it is no answer that anybody would send.
+            Err(error @ JsonError::TooMany) => {
+                return doubt(Doubt::Unreadable, &format!("the body is {error}"));
+            }
+            Err(error @ JsonError::Syntax(_)) => (blob(&received.body), Some(error)),
         };
         let said = self
-            .filter_input(question, (step, carried), received, body)
-            .and_then(|input| self.ask.read.first(input))
-            .and_then(|output| filter::to_json(&output))
+            .run_filter(question, (step, carried), received, body)
             .and_then(|said| {
                 Said::deserialize(said)
                     .map_err(|error| format!("the filter's output is not understood: {error}"))
@@ -128,17 +129,55 @@ impl Provider {
                     && let Some(error) = no_json
                 {
                     let message = evidence.message.unwrap_or_default();
-                    let message = format!("{message} (the body is no JSON: {error})");
+                    let message = format!("{message} (the body is {error})");
                     evidence.message = Some(redact::message(message.trim(), secrets));
                 }
                 Reading::Judged(evidence)
             }
             Ok(next @ Reading::AskNext(_)) => next,
             Err(problem) => match no_json {
-                Some(error) => doubt(Doubt::Unreadable, &format!("{problem} (the body is no JSON: {error})")),
+                Some(error) => doubt(Doubt::Unreadable, &format!("{problem} (the body is {error})")),
                 None => doubt(Doubt::Unreadable, &problem),
             },
         }
+    }
+
+    /// What the filter itself says of an answer, as JSON and cleaned: for people. An error says why it says
+    /// nothing.
+    pub(super) fn spoken(
+        &self,
+        question: &Question,
+        at: (usize, &Value),
+        received: &Received,
+        secrets: &[&str],
+    ) -> Result<String, String> {
+        if self.is_about_us(received.status) {
+            return Err("it is not run: the status alone says enough".into());
+        }
+        let body = match json::parse(&received.body) {
+            Ok(body) => body,
+            Err(error @ JsonError::TooMany) => return Err(format!("it is not run: the body is {error}")),
+            Err(JsonError::Syntax(_)) => blob(&received.body),
+        };
+        let said = self.run_filter(question, at, received, body);
+        said.map(|said| redact::excerpt(said.to_string().as_bytes(), secrets))
+            .map_err(|problem| redact::message(&problem, secrets))
+    }
+
+    /// Whether the status alone decides. 401 is about our key, whatever else the answer says.
+    fn is_about_us(&self, status: u16) -> bool {
+        (!self.ask.read_all || status == 401) && judge_status(status).is_some()
+    }
+
+    fn run_filter(
+        &self,
+        question: &Question,
+        at: (usize, &Value),
+        received: &Received,
+        body: Val,
+    ) -> Result<Value, String> {
+        let input = self.filter_input(question, at, received, body)?;
+        self.ask.read.first(input).and_then(|output| json::to_json(&output))
     }
 
     fn filter_input(
@@ -392,9 +431,9 @@ mod tests {
     }
 
     #[test]
-    fn json_nested_a_hundred_thousand_deep_is_unreadable() {
+    fn json_nested_ten_thousand_deep_is_unreadable() {
         for (open, close) in [("[", "]"), ("{\"a\":", "}")] {
-            let body = format!("{}1{}", open.repeat(100_000), close.repeat(100_000));
+            let body = format!("{}1{}", open.repeat(10_000), close.repeat(10_000));
             let message = unreadable("{verdict: .body.status}", body.as_bytes());
             assert!(message.contains("recursion limit"), "{message}");
         }

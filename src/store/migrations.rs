@@ -60,15 +60,17 @@ const OWN: Set = Set {
     postgres: &[
         (1, "makegood", include_str!("../../migrations/postgres/0001_makegood.sql")),
         (2, "uploads", include_str!("../../migrations/postgres/0002_uploads.sql")),
+        (4, "provider_state", include_str!("../../migrations/postgres/0004_provider_state.sql")),
     ],
     sqlite: &[
         (1, "makegood", include_str!("../../migrations/sqlite/0001_makegood.sql")),
         (2, "uploads", include_str!("../../migrations/sqlite/0002_uploads.sql")),
+        (4, "provider_state", include_str!("../../migrations/sqlite/0004_provider_state.sql")),
     ],
 };
 
 /// The newest of makegood's own migrations.
-pub const OWN_VERSION: i64 = 2;
+pub const OWN_VERSION: i64 = 4;
 
 impl Set {
     fn migrator(&self, postgres: bool) -> Migrator {

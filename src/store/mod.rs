@@ -2,7 +2,9 @@
 //!
 //! `db` runs one statement on either database, `statements` lists them all, `migrations` makes the tables.
 //! The rest follows a charge: `scan` finds and opens orphans, `claim` leases them and reads the facts, `settle` is
-//! the one transaction that moves money, `uploads` notes what may be left over in the storage, `brakes` keeps the brake, `totals` counts for people and metrics. For people alone
+//! the one transaction that moves money, `uploads` notes what may be left over in
+//! the storage, `brakes` keeps the brake, `totals` counts for people and metrics, `provider_state`
+//! remembers who was not there. For people alone
 //! are `story` (one charge), `review` (what was made good and what waits) and `contract` (whether all is as needed).
 //! A crash anywhere leaves what was committed; the next pass does the rest.
 
@@ -16,6 +18,7 @@ mod claim;
 mod contract;
 pub mod db;
 mod migrations;
+mod provider_state;
 mod review;
 mod scan;
 mod settle;
@@ -29,6 +32,7 @@ pub use claim::{Case, Claimed};
 pub use contract::{Balance, Kind, Kinds};
 pub use db::DbError;
 pub use migrations::{MigrateError, OWN_VERSION};
+pub use provider_state::ProviderState;
 pub use review::{MadeGood, MadeGoodItem, Waiting, WaitingItem};
 pub use scan::{Dating, Found, Grace, Over, Preview, Scan};
 pub use settle::{Outcome, SettleRules, Settlement};

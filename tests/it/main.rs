@@ -20,6 +20,7 @@ mod leftovers;
 mod manners;
 mod postgres;
 mod promises;
+mod protocol;
 mod real_input;
 mod recoveries;
 mod s3;

@@ -136,6 +136,48 @@ on_both! {
 }
 
 on_both! {
+    async fn p15_the_next_process_begins_with_one_question_where_the_last_found_nobody(world) {
+        let mut world = world;
+        let gone = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = gone.local_addr().unwrap().port();
+        drop(gone);
+        charges(&world, "fal", JOBS).await;
+        let down = "max_concurrency = 2\ncircuit_opens_after = 5\n";
+        turn(&mut world, "fal", port, down);
+        let opened = world.pass().await.outcomes["wait"].clone();
+        assert!(opened["unreachable"] >= 5 && opened["circuit_open"] > 0, "{opened:?}");
+        let until = "SELECT count(*) AS v FROM makegood_provider_state WHERE provider = 'fal' AND verdict = 'unreachable' \
+                     AND message IS NOT NULL AND circuit_open_until > asked_at";
+        assert_eq!(world.number(until).await, 1);
+
+        // Another process, within the pause: not one question.
+        let dir = world.folder.path().join("providers");
+        let fresh = || Arc::new(Providers::load(Some(&dir), world.clock.clone()).unwrap());
+        world.parts.providers = fresh();
+        world.pass_time(Duration::from_secs(20));
+        let within = world.pass().await;
+        assert_eq!(within.outcomes.get("wait").and_then(|waits| waits.get("unreachable")), None, "{within:?}");
+        // After it: one question tries the provider, everybody else waits for its answer.
+        world.parts.providers = fresh();
+        world.pass_time(Duration::from_hours(1));
+        let tried = world.pass().await.outcomes["wait"].clone();
+        assert_eq!(tried["unreachable"], 1, "{tried:?}");
+
+        // It is back: one question finds that out, and the rest follows as soon as they are due again.
+        let text = std::fs::read_to_string(dir.join("fal.toml")).unwrap();
+        let there = text.replace(&format!("http://127.0.0.1:{port}"), &world.simulator.base_url());
+        std::fs::write(dir.join("fal.toml"), there).unwrap();
+        world.parts.providers = fresh();
+        for _ in 0..3 {
+            world.pass_time(Duration::from_mins(30));
+            world.pass().await;
+        }
+        assert_eq!(count(&world, "fal", "recovered").await, JOBS);
+        assert_eq!(world.number("SELECT count(*) AS v FROM makegood_provider_state WHERE circuit_open_until IS NULL").await, 1);
+    }
+}
+
+on_both! {
     async fn p15_files_that_never_come_hold_up_nobody_elses_files(world) {
         let mut world = world;
         world.parts.rules.copies = 2;

@@ -62,6 +62,7 @@ const TABLES: [&str; 19] = [
     "makegood_orphan_events",
     "makegood_orphans",
     "makegood_passes",
+    "makegood_provider_state",
     "makegood_recoveries",
     "makegood_refunds",
     "makegood_resolutions",

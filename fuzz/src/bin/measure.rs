@@ -1,9 +1,8 @@
-//! How long a reading takes: `cargo run --release --no-default-features --bin measure`.
+//! The worst that hostile answers can do: `cargo run --release --no-default-features --bin measure`.
 //!
-//! Each example by the filter it is an example for, then answers as large as they may be, of hostile shapes, by every
-//! filter, with the memory that it took at most.
+//! Answers of hostile shapes, as large as each provider's file lets them be, read by its filter: the slowest shape of
+//! each, and the most memory that the process has used. Real answers: `cargo run --release --example filter_speed`.
 
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use makegood::provider::Received;
@@ -13,75 +12,71 @@ use reqwest::header::HeaderMap;
 #[expect(dead_code, reason = "the other programs need the rest")]
 mod answers;
 
-const ROUNDS: u32 = 2000;
-
 fn main() {
-    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/data/provider-examples");
-    let mut by_provider: Vec<(Duration, &str, String)> = Vec::new();
-    for provider in answers::PROVIDERS.names() {
-        let mut slowest: Option<(Duration, String)> = None;
-        for (name, input) in
-            answers::examples(&data).iter().filter(|(name, _)| name.starts_with(&format!("{provider}-")))
-        {
-            let (choice, body) = answers::split(input).expect("a seed has a head");
-            let began = Instant::now();
-            for _ in 0..ROUNDS {
-                answers::try_one(provider, choice, body);
-            }
-            let each = began.elapsed() / ROUNDS;
-            if slowest.as_ref().is_none_or(|(slow, _)| each > *slow) {
-                slowest = Some((each, name.clone()));
+    for provider in answers::PROVIDERS.iter() {
+        let mut slowest = (Duration::ZERO, "", 0);
+        for (shape, body) in (0..).map_while(|nth| shape(nth, provider.max_body_bytes)) {
+            // One copy in memory, shared by all readings, as a real answer is.
+            let body = bytes::Bytes::from(body);
+            for (step, status) in [(1, 200), (2, 200), (1, 400)] {
+                let received = Received { status, headers: HeaderMap::new(), body: body.clone() };
+                let question = answers::question(&provider.name, 1, 0);
+                let began = Instant::now();
+                let reading = answers::PROVIDERS.read(&question, step, &received);
+                let took = began.elapsed();
+                drop(reading);
+                slowest = slowest.max((took, shape, step));
             }
         }
-        if let Some((each, name)) = slowest {
-            by_provider.push((each, provider, name));
-        }
+        let (took, shape, step) = slowest;
+        println!(
+            "{:>8.2} s  {:<18} up to {:>3} MiB, slowest: {shape}, step {step} ({} peak so far)",
+            took.as_secs_f64(),
+            provider.name,
+            provider.max_body_bytes >> 20,
+            peak()
+        );
     }
-    by_provider.sort();
-    println!("Slowest example of each provider, mean of {ROUNDS} readings:");
-    for (each, provider, name) in by_provider {
-        println!("{:>8.1} us  {provider:<18} {name}", each.as_secs_f64() * 1e6);
-    }
+}
 
-    println!("\nAnswers as large as they may be, slowest provider of each shape:");
-    const LARGE: usize = 16 << 20;
-    let repeated = |open: &str, one: &str, close: &str| {
-        let mut text = open.to_owned();
-        while text.len() + one.len() + close.len() < LARGE {
-            text.push_str(one);
-        }
+/// Answers of this many bytes, or of as many values as are read; one at a time, as they are large.
+fn shape(nth: usize, bytes: usize) -> Option<(&'static str, String)> {
+    let repeated = |open: &str, one: &str, close: &str, most: usize| {
+        let times = ((bytes - open.len() - close.len()) / one.len()).min(most);
+        let mut text = open.to_owned() + &one.repeat(times);
         text.truncate(text.len() - usize::from(text.ends_with(',')));
         text + close
     };
-    for (shape, body) in [
-        ("a list of lists", repeated("[", "[],", "]")),
-        ("a list of numbers", repeated("{\"status\":\"succeeded\",\"output\":[", "1,", "]}")),
-        ("a list of URLs", repeated("{\"status\":\"succeeded\",\"output\":[", "\"https://h/x\",", "]}")),
-        ("a long word", repeated("{\"status\":\"failed\",\"output\":null,\"error\":\"", "nsf", "\"}")),
-        ("a long list of images", repeated("{\"images\":[", "{\"url\":\"https://h/x\"},", "]}")),
-        ("many keys", {
-            let keys: String = (0..LARGE / 16).map(|n| format!("\"k{n:09}\":1,")).collect();
-            format!("{{\"status\":\"failed\",{}\"z\":1}}", keys)
-        }),
-        ("no JSON", "x".repeat(LARGE)),
-    ] {
-        let mut slowest = (Duration::ZERO, "");
-        for provider in answers::PROVIDERS.names() {
-            for step in [1, 2] {
-                let received = Received {
-                    status: 200,
-                    headers: HeaderMap::new(),
-                    body: body.clone().into(),
-                };
-                let began = Instant::now();
-                let reading = answers::PROVIDERS.read(&answers::question(provider, 1, 0), step, &received);
-                let took = began.elapsed();
-                drop(reading);
-                slowest = slowest.max((took, provider));
-            }
-        }
-        println!("{:>8.2} s   {shape:<22} {} ({} peak so far)", slowest.0.as_secs_f64(), slowest.1, peak());
-    }
+    let all = usize::MAX;
+    let image = "{\"url\":\"https://h/x\"},";
+    let keys = || (0..9_900).map(|n| format!("\"k{n:09}\":1,")).collect::<String>();
+    Some(match nth {
+        0 => ("a list of lists", repeated("[", "[],", "]", all)),
+        1 => ("9,900 lists", repeated("[", "[],", "]", 9_900)),
+        2 => ("19,900 numbers", repeated("{\"status\":\"succeeded\",\"output\":[", "1,", "]}", 19_900)),
+        3 => (
+            "19,900 URLs",
+            repeated("{\"status\":\"succeeded\",\"output\":[", "\"https://h/x\",", "]}", 19_900),
+        ),
+        4 => ("4,900 images", repeated("{\"status\":\"succeeded\",\"images\":[", image, "]}", 4_900)),
+        5 => ("4,900 data", repeated("{\"code\":0,\"data\":[", image, "]}", 4_900)),
+        6 => ("9,900 keys", format!("{{\"status\":\"failed\",{}\"z\":1}}", keys())),
+        7 => (
+            "a long word",
+            repeated("{\"status\":\"failed\",\"output\":null,\"error\":\"", "nsf", "\"}", all),
+        ),
+        8 => (
+            "a long message",
+            repeated("{\"status\":\"failed\",\"error\":{\"message\":\"", "saf", "\"}}", all),
+        ),
+        9 => ("a long detail", repeated("{\"detail\":\"", "not ", "\"}", all)),
+        10 => (
+            "a long file",
+            repeated("{\"status\":\"succeeded\",\"output\":\"data:image/png;base64,", "AAAA", "\"}", all),
+        ),
+        11 => ("no JSON", "x".repeat(bytes)),
+        _ => return None,
+    })
 }
 
 /// The most memory that this process has used, as Linux tells it.

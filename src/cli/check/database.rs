@@ -21,7 +21,7 @@ pub(super) async fn open(settings: &Settings, found: &mut Findings) -> Option<St
         DatabaseKind::Postgres => "PostgreSQL",
         DatabaseKind::Sqlite => "SQLite: for trying out and simulations, not for production",
     };
-    if url.kind() == DatabaseKind::Sqlite && !sqlite_file_is_there(url.expose()) {
+    if url.file().is_some_and(|file| !file.exists()) {
         found.fail(
             "database",
             format!("there is no file {url}"),
@@ -57,13 +57,6 @@ pub(super) async fn open(settings: &Settings, found: &mut Findings) -> Option<St
             None
         }
     }
-}
-
-fn sqlite_file_is_there(url: &str) -> bool {
-    let path = url.strip_prefix("sqlite:").unwrap_or(url);
-    let path = path.strip_prefix("//").unwrap_or(path);
-    let path = path.split('?').next().unwrap_or_default();
-    std::path::Path::new(&*percent_encoding::percent_decode_str(path).decode_utf8_lossy()).exists()
 }
 
 /// Looks at all that the database holds. True: passes can work with it.

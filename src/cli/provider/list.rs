@@ -1,35 +1,67 @@
-//! All providers with their limits, and where each key is looked for. Never a key.
+//! All providers with their limits, where each key is looked for (never a key), and how each stood when a pass last left
+//! it. The last needs the database; without it the rest is shown all the same.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 
 use crate::cli::Failure;
 use crate::cli::output::{OutputFormat, print};
-use crate::cli::parts::load_providers;
-use crate::cli::words::{plain, span};
+use crate::cli::parts::{load_providers, open_store, said_for_people};
+use crate::cli::words::{cut, plain, span, when};
+use crate::clock::Timestamp;
 use crate::config::Settings;
 use crate::provider::Provider;
+use crate::store::{DbError, ProviderState};
 
-pub(super) fn run(format: OutputFormat, settings: &Settings) -> Result<(), Failure> {
+/// How the providers stood, by name; an error says why that is not known.
+type States = Result<(Timestamp, BTreeMap<String, ProviderState>), String>;
+
+pub(super) async fn run(format: OutputFormat, settings: &Settings) -> Result<(), Failure> {
     let providers = load_providers(settings).map_err(Failure::usage)?;
     let dir = settings.providers.dir.as_ref().map(|dir| dir.display().to_string());
+    let states = states(settings).await;
     print(&match format {
         OutputFormat::Text => {
             let mut page = match &dir {
                 Some(dir) => format!("Shipped provider files, and over them those in {dir}.\n"),
                 None => "Shipped provider files; providers.dir names no others.\n".to_owned(),
             };
+            if let Err(why) = &states {
+                let _ = writeln!(page, "How they answered is not known: {why}.");
+            }
             for provider in providers.iter() {
-                text(&mut page, provider);
+                text(&mut page, provider, &states);
             }
             page.trim_end().to_owned()
         }
-        OutputFormat::Json => {
-            json!({"dir": dir, "providers": providers.iter().map(as_json).collect::<Vec<_>>()}).to_string()
-        }
+        OutputFormat::Json => json!({
+            "dir": dir,
+            "states_unknown": states.as_ref().err(),
+            "providers": providers.iter().map(|provider| as_json(provider, &states)).collect::<Vec<_>>(),
+        })
+        .to_string(),
     })?;
     Ok(())
+}
+
+async fn states(settings: &Settings) -> States {
+    // Listing makes no file.
+    if let Some(file) = settings.database.url.file()
+        && !file.exists()
+    {
+        return Err(format!("there is no database {} yet", file.display()));
+    }
+    let read = async {
+        let store = open_store(settings).await?;
+        let states = store.provider_states(None).await?;
+        let now = store.now().await?;
+        store.close().await;
+        Ok::<_, DbError>((now, states))
+    };
+    let (now, states) = read.await.map_err(|error| said_for_people(&error).to_string())?;
+    Ok((now, states.into_iter().map(|state| (state.provider.clone(), state)).collect()))
 }
 
 /// Where a provider's key is looked for; none where it needs none.
@@ -37,7 +69,7 @@ pub(in crate::cli) fn looked_for(provider: &Provider) -> Option<String> {
     provider.secret_source().map(|source| format!("the {source}"))
 }
 
-fn text(page: &mut String, provider: &Provider) {
+fn text(page: &mut String, provider: &Provider, states: &States) {
     let limits = &provider.limits;
     let known =
         |what: Option<std::time::Duration>, without: &str| what.map_or_else(|| without.to_owned(), span);
@@ -53,14 +85,23 @@ fn text(page: &mut String, provider: &Provider) {
         "limits",
         format!("{} requests at once, {rate}, {} retries", limits.max_concurrency, limits.retries),
     );
+    let state = states.as_ref().ok().map(|(now, states)| (*now, states.get(&provider.name)));
+    let stands = match state {
+        None => String::new(),
+        Some((_, None)) => "never asked; ".to_owned(),
+        Some((now, Some(state))) => format!("{}; ", circuit(state, now)),
+    };
     line(
         "circuit",
         format!(
-            "opens after {} without an answer, for {}",
+            "{stands}opens after {} without an answer, for {}",
             limits.circuit_opens_after,
             span(limits.circuit_pause)
         ),
     );
+    if let Some((now, Some(state))) = state {
+        line("last", last(state, now));
+    }
     line("retention", known(provider.retention, "not known"));
     let models = provider.models.iter();
     let models = models.fold(String::new(), |text, (name, model)| {
@@ -80,7 +121,24 @@ fn text(page: &mut String, provider: &Provider) {
     );
 }
 
-fn as_json(provider: &Provider) -> Value {
+/// Whether it is asked now.
+fn circuit(state: &ProviderState, now: Timestamp) -> String {
+    match state.circuit_open_until {
+        None => "closed".to_owned(),
+        Some(until) if until > now => format!("OPEN until {}", when(until, now)),
+        Some(_) => "OPEN until one question has tried it".to_owned(),
+    }
+}
+
+/// The last answer, or why there was none.
+fn last(state: &ProviderState, now: Timestamp) -> String {
+    let message =
+        state.message.as_ref().map_or_else(String::new, |message| format!(": {}", cut(message, 200)));
+    format!("{}{message}, {}", plain(&state.verdict), when(state.asked_at, now))
+}
+
+fn as_json(provider: &Provider, states: &States) -> Value {
+    let state = states.as_ref().ok().and_then(|(_, states)| states.get(&provider.name));
     let limits = &provider.limits;
     let models = provider.models.iter().map(|(name, model)| (name.clone(), model.grace.as_secs().into()));
     json!({
@@ -93,6 +151,10 @@ fn as_json(provider: &Provider) -> Value {
         "retries": limits.retries,
         "circuit_opens_after": limits.circuit_opens_after,
         "circuit_pause_seconds": limits.circuit_pause.as_secs(),
+        "circuit_open_until": state.and_then(|state| state.circuit_open_until),
+        "last_asked_at": state.map(|state| state.asked_at),
+        "last_verdict": state.map(|state| &state.verdict),
+        "last_message": state.and_then(|state| state.message.as_ref()),
         "output_hosts": provider.output_hosts,
         "key_looked_for": looked_for(provider),
         "key_present": looked_for(provider).is_none() || provider.secret_present().is_ok(),

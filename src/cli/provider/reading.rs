@@ -1,26 +1,25 @@
-//! What one answer would mean: how it is read, step by step, and what would be decided on it. Asks nobody.
+//! What an answer means, step by step: one that is at hand, or one that the provider is asked for now.
+//!
+//! Nothing is written and nothing decided; no key, no signed URL is shown.
 
 use std::io::Read as _;
-use std::time::Duration;
+use std::path::Path;
 
 use bytes::Bytes;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::{Value, json};
 
-use super::Answer;
-use crate::charge::{Charge, Item, ItemId, JobKey, Split};
+use super::Tried;
+use super::would::{Moments, Would, decide, moments};
 use crate::cli::explain::because;
 use crate::cli::output::{OutputFormat, print};
 use crate::cli::parts::load_providers;
-use crate::cli::words::{count, plain, span, table};
+use crate::cli::words::{count, cut, plain, span, table};
 use crate::cli::{Failure, evidence};
-use crate::clock::{Clock, Timestamp};
 use crate::config::Settings;
-use crate::evidence::Evidence;
-use crate::facts::{BalanceRows, Delivery, Facts, ItemsSum, Orphan, Record, RefundedElsewhere, Share};
-use crate::pass::Rules;
-use crate::policy::{self, Decision};
-use crate::provider::{Provider, Providers, Question, Reading, Received};
+use crate::evidence::{Doubt, Evidence, Verdict};
+use crate::policy::Decision;
+use crate::provider::{Asked, Providers, Question, Reading, Received, Step};
 
 /// A header of an answer.
 #[derive(Clone, Debug)]
@@ -37,233 +36,205 @@ pub fn header(text: &str) -> Result<Header, String> {
     Ok(Header(name, HeaderValue::try_from(value.trim()).map_err(|_| wrong())?))
 }
 
-/// The two moments for which a decision is shown.
-struct Moments {
-    /// The age of a charge whose grace has just ended.
-    fresh: Duration,
-    /// The age of a charge past its benefit of the doubt.
-    late: Duration,
+/// What the steps came to.
+enum Meaning {
+    Judged(Evidence),
+    /// The filter wants another answer, and only one was given.
+    AsksFurther(String),
 }
 
-/// What one output of the job would come to.
-struct Would {
-    output: i64,
-    fresh: Decision,
-    late: Decision,
+/// All that is shown.
+struct Told {
+    /// The number of the first step.
+    first: usize,
+    steps: Vec<Step>,
+    meaning: Meaning,
+    would: Vec<Would>,
+    moments: Moments,
+    /// A real answer of this length would not be read.
+    too_long: bool,
 }
 
-pub(super) fn run(args: &Answer, settings: &Settings) -> Result<(), Failure> {
+/// Reads, prints. False: the provider was asked and nothing could be told.
+pub(super) async fn run(args: &Tried, settings: &Settings) -> Result<bool, Failure> {
     let providers = load_providers(settings).map_err(Failure::usage)?;
-    let body = read_body(args)?;
     let question = Question {
         provider: args.name.clone(),
-        job_id: args.job.clone(),
+        job_id: args.job_id(),
         model: args.model.clone(),
         items: args.items.into(),
         urgent: false,
     };
+    let told = match &args.file {
+        Some(file) => at_hand(args, file, settings, &providers, &question)?,
+        None => asked_for(args, settings, &providers, &question).await?,
+    };
+    print(&match OutputFormat::or_by_terminal(args.output) {
+        OutputFormat::Text => text(args, &told),
+        OutputFormat::Json => as_json(args, &told).to_string(),
+    })?;
+    Ok(args.file.is_some()
+        || matches!(&told.meaning, Meaning::Judged(answer) if !matches!(answer.verdict, Verdict::CouldNotTell(_))))
+}
+
+/// Asks nobody.
+fn at_hand(
+    args: &Tried,
+    file: &Path,
+    settings: &Settings,
+    providers: &Providers,
+    question: &Question,
+) -> Result<Told, Failure> {
     let headers: HeaderMap =
         args.headers.iter().map(|Header(name, value)| (name.clone(), value.clone())).collect();
-    let received = Received { status: args.status, headers, body };
-    let reading = providers.read(&question, args.step.into(), &received).map_err(Failure::usage)?;
-    let moments = moments(&providers, args, settings);
-    let would = match &reading {
-        Reading::Judged(answer) => decide(args, settings, answer, &moments),
-        Reading::AskNext(_) => Vec::new(),
+    let received = Received { status: args.status.unwrap_or(200), headers, body: read_body(file)? };
+    let first = usize::from(args.step.unwrap_or(1));
+    let reading = providers.read(question, first, &received).map_err(Failure::usage)?;
+    let request = if first == 1 {
+        let request = providers.first_request(question).map_err(Failure::usage)?;
+        request.unwrap_or_else(|problem| format!("none: the job cannot be asked for: {problem}"))
+    } else {
+        "whatever the filter asked for after the one before".to_owned()
+    };
+    let step = Step {
+        request,
+        status: Some(received.status),
+        body_bytes: received.body.len(),
+        said: providers.spoken(question, first, &received).map_err(Failure::usage)?,
+    };
+    let moments = moments(providers, args, settings);
+    let (meaning, would) = match reading {
+        Reading::Judged(answer) => {
+            let would = decide(args, settings, &answer, &moments);
+            (Meaning::Judged(answer), would)
+        }
+        Reading::AskNext(request) => (Meaning::AsksFurther(request.to_string()), Vec::new()),
     };
     let too_long =
         providers.get(&args.name).is_some_and(|provider| received.body.len() > provider.max_body_bytes);
-    print(&match OutputFormat::or_by_terminal(args.output) {
-        OutputFormat::Text => text(args, &received, &reading, &would, &moments, too_long),
-        OutputFormat::Json => as_json(args, &received, &reading, &would, &moments, too_long).to_string(),
-    })?;
-    Ok(())
+    Ok(Told { first, steps: vec![step], meaning, would, moments, too_long })
 }
 
-fn read_body(args: &Answer) -> Result<Bytes, Failure> {
-    let read = if args.file.as_os_str() == "-" {
+/// Asks the provider, with its key, as a pass would.
+async fn asked_for(
+    args: &Tried,
+    settings: &Settings,
+    providers: &Providers,
+    question: &Question,
+) -> Result<Told, Failure> {
+    let (asked, steps) = providers.ask_and_tell(question).await.map_err(Failure::usage)?;
+    let answer = match asked {
+        Asked::Answered(answer) => answer,
+        // A circuit that was just made is closed.
+        Asked::NotAsked { .. } => {
+            return Err(Failure::from(format!("{} is left alone for now", plain(&args.name))));
+        }
+    };
+    let moments = moments(providers, args, settings);
+    let would = decide(args, settings, &answer, &moments);
+    Ok(Told { first: 1, steps, meaning: Meaning::Judged(answer), would, moments, too_long: false })
+}
+
+fn read_body(file: &Path) -> Result<Bytes, Failure> {
+    let read = if file.as_os_str() == "-" {
         let mut body = Vec::new();
         std::io::stdin().lock().read_to_end(&mut body).map(|_| body)
     } else {
-        std::fs::read(&args.file)
+        std::fs::read(file)
     };
     let failed =
-        |error| Failure::usage(format!("could not read the answer from {} ({error})", args.file.display()));
+        |error| Failure::usage(format!("could not read the answer from {} ({error})", file.display()));
     read.map(Bytes::from).map_err(failed)
 }
 
-fn moments(providers: &Providers, args: &Answer, settings: &Settings) -> Moments {
-    let own = providers.get(&args.name).and_then(|provider: &Provider| provider.grace_for(&args.model));
-    Moments {
-        fresh: own.unwrap_or(settings.detect.grace),
-        late: settings.window.length.saturating_sub(settings.window.margin),
-    }
-}
-
-fn decide(args: &Answer, settings: &Settings, answer: &Evidence, moments: &Moments) -> Vec<Would> {
-    let limits = Rules::new(settings).policy;
-    let now = Clock::System.now();
-    (0..i64::from(args.items))
-        .map(|output| {
-            let of_age =
-                |age| policy::decide(&facts(args, settings, output, age, now), Some(answer), &limits, now);
-            Would { output, fresh: of_age(moments.fresh), late: of_age(moments.late) }
-        })
-        .collect()
-}
-
-/// An item that nothing else is known about, charged `age` ago; past its time it was asked about often enough.
-fn facts(args: &Answer, settings: &Settings, output: i64, age: Duration, now: Timestamp) -> Facts {
-    let charged_at = now - age;
-    let doubt = settings.window.length.saturating_sub(settings.window.margin);
-    let items = usize::from(args.items);
-    let rank = usize::try_from(output).unwrap_or(0);
-    let credits = i64::from(args.items);
-    let id = ItemId { charge_id: "example".to_owned(), output_index: output };
-    let job = JobKey { provider: args.name.clone(), job_id: args.job.clone(), output_index: output };
-    Facts {
-        record: Record {
-            charge: Charge {
-                id: id.charge_id.clone(),
-                account_id: String::new(),
-                project_id: String::new(),
-                node_id: String::new(),
-                provider: args.name.clone(),
-                model: args.model.clone(),
-                charged_at,
-                drawn: Split { subscription: credits, wallet: 0 },
-                cancelled_at: None,
-            },
-            item: Some(Item { id: id.clone(), credits: 1, job: Some(job), failed_at: None }),
-            items: ItemsSum { count: items, credits, negative: false },
-            delivery: Delivery::Missing,
-            refunded_elsewhere: RefundedElsewhere::default(),
-            rival: false,
-            balance_rows: BalanceRows { subscription: 1, wallet: 1 },
-        },
-        share: Share { items, rank, open_rank: rank, stored: Vec::new() },
-        orphan: Orphan {
-            id: 0,
-            item: id,
-            opened_at: charged_at,
-            refund_by: charged_at + doubt,
-            questions: policy::QUESTIONS_MIN,
-            first_asked_at: Some(now - policy::QUESTIONS_SPAN),
-            waits: 0,
-            held: None,
-        },
-    }
-}
-
-fn text(
-    args: &Answer,
-    received: &Received,
-    reading: &Reading,
-    would: &[Would],
-    moments: &Moments,
-    too_long: bool,
-) -> String {
-    let kind = if serde_json::from_slice::<serde::de::IgnoredAny>(&received.body).is_ok() {
-        "JSON"
-    } else {
-        "no JSON that can be read"
-    };
-    let mut lines = vec![
-        format!("1. The answer to request {} of a question: HTTP {}", args.step, received.status),
-        format!("   {} of {kind}", count(received.body.len() as i128, "byte", "bytes")),
-    ];
-    if too_long {
-        lines.push("   LONGER than max_body_bytes: a real answer of this length is unreadable".to_owned());
-    }
-    lines.push(format!("2. As {} reads it", plain(&args.name)));
-    match reading {
-        Reading::AskNext(request) => {
-            lines.push(format!("   it asks further: {}", plain(&request.to_string())));
-            lines.push(format!("   What that answers is read with --step {}.", args.step + 1));
+fn text(args: &Tried, told: &Told) -> String {
+    let mut lines = Vec::new();
+    for (nth, step) in told.steps.iter().enumerate() {
+        lines.push(format!("Request {}: {}", told.first + nth, plain(&step.request)));
+        let bytes = count(step.body_bytes as i128, "byte", "bytes");
+        match (step.status, &step.said) {
+            (None, why) => {
+                let why = why.as_ref().err().map_or_else(String::new, |why| format!("; {}", plain(why)));
+                lines.push(format!("  answer: none{why}"));
+            }
+            (Some(status), said) => {
+                lines.push(format!("  answer: HTTP {status}, {bytes}"));
+                lines.push(match said {
+                    Ok(said) => format!("  filter: {}", cut(said, 2000)),
+                    Err(why) => format!("  filter: nothing; {}", plain(why)),
+                });
+            }
         }
-        Reading::Judged(answer) => {
-            lines.extend(evidence::lines(answer).iter().map(|line| format!("   {line}")));
-            lines.push("3. What would be decided, for each output of the job".to_owned());
-            let shown = |decision: &Decision| {
-                format!("{} {} (rule {})", decision.action.as_str(), decision.reason, decision.rule)
-            };
-            let header = [
-                "output",
-                &format!("charged {} ago", span(moments.fresh)),
-                &format!("charged {} ago, asked 3 times", span(moments.late)),
-            ];
-            let rows =
-                would.iter().map(|each| vec![each.output.to_string(), shown(&each.fresh), shown(&each.late)]);
-            lines.push(table(&header, &["output"], rows).trim_end().to_owned());
-            let mut reasons: Vec<_> =
-                would.iter().flat_map(|each| [each.fresh.reason, each.late.reason]).collect();
-            reasons.sort_unstable();
-            reasons.dedup();
-            lines.extend(reasons.into_iter().map(|reason| format!("  {reason}: {}", because(reason))));
+    }
+    if told.steps.is_empty() {
+        lines.push("No request was sent.".to_owned());
+    }
+    if told.too_long {
+        lines.push("  LONGER than max_body_bytes: a real answer of this length is unreadable".to_owned());
+    }
+    lines.push(format!("As {} reads it", plain(&args.name)));
+    match &told.meaning {
+        Meaning::AsksFurther(request) => {
+            lines.push(format!("  it asks further: {}", plain(request)));
+            lines.push(format!("  What that answers is read with --step {}.", told.first + 1));
+        }
+        Meaning::Judged(answer) => {
+            lines.extend(evidence::lines(answer).iter().map(|line| format!("  {line}")));
+            if answer.verdict == Verdict::CouldNotTell(Doubt::Unauthorized) {
+                lines.push("  This is about our key, not about the job: see [auth] of its file.".to_owned());
+            }
+            lines.push("What would be decided, for each output of the job".to_owned());
+            lines.extend(decisions(told));
         }
     }
     lines.join("\n")
 }
 
-fn as_json(
-    args: &Answer,
-    received: &Received,
-    reading: &Reading,
-    would: &[Would],
-    moments: &Moments,
-    too_long: bool,
-) -> Value {
-    let (answer, next) = match reading {
-        Reading::Judged(answer) => (Some(evidence::json(answer)), None),
-        Reading::AskNext(request) => (None, Some(request.to_string())),
+fn decisions(told: &Told) -> Vec<String> {
+    let shown = |decision: &Decision| {
+        format!("{} {} (rule {})", decision.action.as_str(), decision.reason, decision.rule)
     };
+    let header = [
+        "output",
+        &format!("charged {} ago", span(told.moments.fresh)),
+        &format!("charged {} ago, asked 3 times", span(told.moments.late)),
+    ];
+    let rows =
+        told.would.iter().map(|each| vec![each.output.to_string(), shown(&each.fresh), shown(&each.late)]);
+    let mut lines = vec![table(&header, &["output"], rows).trim_end().to_owned()];
+    let mut reasons: Vec<_> =
+        told.would.iter().flat_map(|each| [each.fresh.reason, each.late.reason]).collect();
+    reasons.sort_unstable();
+    reasons.dedup();
+    lines.extend(reasons.into_iter().map(|reason| format!("  {reason}: {}", because(reason))));
+    lines
+}
+
+fn as_json(args: &Tried, told: &Told) -> Value {
+    let (answer, next) = match &told.meaning {
+        Meaning::Judged(answer) => (Some(evidence::json(answer)), None),
+        Meaning::AsksFurther(request) => (None, Some(request)),
+    };
+    let steps = told.steps.iter().enumerate().map(|(nth, step)| {
+        json!({
+            "step": told.first + nth, "request": step.request, "status": step.status, "body_bytes": step.body_bytes,
+            "filter_said": step.said.as_ref().ok(), "filter_silent": step.said.as_ref().err(),
+        })
+    });
     let decision = |decision: &Decision| json!({"action": decision.action.as_str(), "reason": decision.reason, "rule": decision.rule});
-    let would = would.iter().map(|each| {
+    let would = told.would.iter().map(|each| {
         json!({"output_index": each.output, "fresh": decision(&each.fresh), "past_refund_by": decision(&each.late)})
     });
     json!({
-        "provider": args.name, "step": args.step, "status": received.status, "body_bytes": received.body.len(),
-        "too_long": too_long, "evidence": answer, "next_request": next, "decisions": would.collect::<Vec<_>>(),
-        "fresh_age_seconds": moments.fresh.as_secs(), "past_refund_by_age_seconds": moments.late.as_secs(),
+        "provider": args.name, "asked": args.file.is_none(), "steps": steps.collect::<Vec<_>>(),
+        "too_long": told.too_long, "evidence": answer, "next_request": next, "decisions": would.collect::<Vec<_>>(),
+        "fresh_age_seconds": told.moments.fresh.as_secs(), "past_refund_by_age_seconds": told.moments.late.as_secs(),
     })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::LoadArgs;
-    use crate::evidence::{Doubt, Verdict};
-
-    #[test]
-    fn without_proof_the_two_moments_differ() {
-        let settings = Settings::load(&LoadArgs::default()).unwrap();
-        let args = Answer {
-            name: "replicate".to_owned(),
-            file: "-".into(),
-            status: 200,
-            headers: Vec::new(),
-            model: "m".to_owned(),
-            job: "j".to_owned(),
-            items: 2,
-            step: 1,
-            output: None,
-        };
-        let moments = Moments { fresh: Duration::from_mins(10), late: Duration::from_hours(22) };
-        let decided = |answer: &Evidence| {
-            decide(&args, &settings, answer, &moments)
-                .iter()
-                .map(|each| (each.output, each.fresh.reason.as_str(), each.late.reason.as_str()))
-                .collect::<Vec<_>>()
-        };
-        let mut answer = Evidence::could_not_tell(Doubt::Unreadable, "", Timestamp::from_micros(0));
-        assert_eq!(decided(&answer), [(0, "unreadable", "unconfirmed"), (1, "unreadable", "unconfirmed")]);
-        answer.verdict = Verdict::Running;
-        assert_eq!(decided(&answer), [(0, "still_running", "timed_out"), (1, "still_running", "timed_out")]);
-        answer.verdict = Verdict::UnknownJob;
-        assert_eq!(decided(&answer)[0], (0, "maybe_not_visible_yet", "never_returned"));
-        answer.verdict = Verdict::Failed;
-        assert_eq!(decided(&answer)[1], (1, "provider_error", "provider_error"));
-    }
 
     #[test]
     fn a_header_is_a_name_and_a_value() {

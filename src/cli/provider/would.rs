@@ -1,0 +1,129 @@
+//! What would be decided on an answer, by the age of the charge: pure, about an item that nothing else is known of.
+
+use std::time::Duration;
+
+use super::Tried;
+use crate::charge::{Charge, Item, ItemId, JobKey, Split};
+use crate::clock::{Clock, Timestamp};
+use crate::config::Settings;
+use crate::evidence::Evidence;
+use crate::facts::{BalanceRows, Delivery, Facts, ItemsSum, Orphan, Record, RefundedElsewhere, Share};
+use crate::pass::Rules;
+use crate::policy::{self, Decision};
+use crate::provider::{Provider, Providers};
+
+/// The two moments for which a decision is shown.
+pub(super) struct Moments {
+    /// The age of a charge whose grace has just ended.
+    pub(super) fresh: Duration,
+    /// The age of a charge past its benefit of the doubt.
+    pub(super) late: Duration,
+}
+
+/// What one output of the job would come to.
+pub(super) struct Would {
+    pub(super) output: i64,
+    pub(super) fresh: Decision,
+    pub(super) late: Decision,
+}
+
+pub(super) fn moments(providers: &Providers, args: &Tried, settings: &Settings) -> Moments {
+    let own = providers.get(&args.name).and_then(|provider: &Provider| provider.grace_for(&args.model));
+    Moments {
+        fresh: own.unwrap_or(settings.detect.grace),
+        late: settings.window.length.saturating_sub(settings.window.margin),
+    }
+}
+
+pub(super) fn decide(args: &Tried, settings: &Settings, answer: &Evidence, moments: &Moments) -> Vec<Would> {
+    let limits = Rules::new(settings).policy;
+    let now = Clock::System.now();
+    (0..i64::from(args.items))
+        .map(|output| {
+            let of_age =
+                |age| policy::decide(&facts(args, settings, output, age, now), Some(answer), &limits, now);
+            Would { output, fresh: of_age(moments.fresh), late: of_age(moments.late) }
+        })
+        .collect()
+}
+
+/// An item that nothing else is known about, charged `age` ago; past its time it was asked about often enough.
+fn facts(args: &Tried, settings: &Settings, output: i64, age: Duration, now: Timestamp) -> Facts {
+    let charged_at = now - age;
+    let doubt = settings.window.length.saturating_sub(settings.window.margin);
+    let items = usize::from(args.items);
+    let rank = usize::try_from(output).unwrap_or(0);
+    let credits = i64::from(args.items);
+    let id = ItemId { charge_id: "example".to_owned(), output_index: output };
+    let job = JobKey { provider: args.name.clone(), job_id: args.job_id(), output_index: output };
+    Facts {
+        record: Record {
+            charge: Charge {
+                id: id.charge_id.clone(),
+                account_id: String::new(),
+                project_id: String::new(),
+                node_id: String::new(),
+                provider: args.name.clone(),
+                model: args.model.clone(),
+                charged_at,
+                drawn: Split { subscription: credits, wallet: 0 },
+                cancelled_at: None,
+            },
+            item: Some(Item { id: id.clone(), credits: 1, job: Some(job), failed_at: None }),
+            items: ItemsSum { count: items, credits, negative: false },
+            delivery: Delivery::Missing,
+            refunded_elsewhere: RefundedElsewhere::default(),
+            rival: false,
+            balance_rows: BalanceRows { subscription: 1, wallet: 1 },
+        },
+        share: Share { items, rank, open_rank: rank, stored: Vec::new() },
+        orphan: Orphan {
+            id: 0,
+            item: id,
+            opened_at: charged_at,
+            refund_by: charged_at + doubt,
+            questions: policy::QUESTIONS_MIN,
+            first_asked_at: Some(now - policy::QUESTIONS_SPAN),
+            waits: 0,
+            held: None,
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::LoadArgs;
+    use crate::evidence::{Doubt, Verdict};
+
+    #[test]
+    fn without_proof_the_two_moments_differ() {
+        let settings = Settings::load(&LoadArgs::default()).unwrap();
+        let args = Tried {
+            name: "replicate".to_owned(),
+            file: Some("-".into()),
+            status: None,
+            headers: Vec::new(),
+            model: "m".to_owned(),
+            job: Some("j".to_owned()),
+            items: 2,
+            step: None,
+            output: None,
+        };
+        let moments = Moments { fresh: Duration::from_mins(10), late: Duration::from_hours(22) };
+        let decided = |answer: &Evidence| {
+            decide(&args, &settings, answer, &moments)
+                .iter()
+                .map(|each| (each.output, each.fresh.reason.as_str(), each.late.reason.as_str()))
+                .collect::<Vec<_>>()
+        };
+        let mut answer = Evidence::could_not_tell(Doubt::Unreadable, "", Timestamp::from_micros(0));
+        assert_eq!(decided(&answer), [(0, "unreadable", "unconfirmed"), (1, "unreadable", "unconfirmed")]);
+        answer.verdict = Verdict::Running;
+        assert_eq!(decided(&answer), [(0, "still_running", "timed_out"), (1, "still_running", "timed_out")]);
+        answer.verdict = Verdict::UnknownJob;
+        assert_eq!(decided(&answer)[0], (0, "maybe_not_visible_yet", "never_returned"));
+        answer.verdict = Verdict::Failed;
+        assert_eq!(decided(&answer)[1], (1, "provider_error", "provider_error"));
+    }
+}
