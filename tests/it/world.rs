@@ -46,7 +46,7 @@ pub fn start() -> Timestamp {
     Timestamp::parse("2026-03-01T12:00:00Z").unwrap()
 }
 
-const TABLES: [&str; 19] = [
+const TABLES: [&str; 20] = [
     "accounts",
     "charges",
     "charge_items",
