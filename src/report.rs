@@ -40,6 +40,12 @@ pub struct Report {
     pub recovered_bytes: u64,
     /// Copies that were killed, whose leftovers were removed from the storage.
     pub swept: u64,
+    /// Questions asked again after a refund without proof.
+    pub asked_again: u64,
+    /// Refunded items that a provider now says it made, never stored: paid for and not delivered.
+    pub late_successes: u64,
+    /// Refunded items whose output was stored after the refund (P20).
+    pub stored_late: u64,
     /// Questions asked, by provider and by what the answer said.
     pub questions: BTreeMap<String, BTreeMap<&'static str, u64>>,
     /// What a person should look at.
@@ -161,6 +167,9 @@ impl Report {
             refunded_credits = self.refunded_credits,
             recovered_bytes = self.recovered_bytes,
             swept = self.swept,
+            asked_again = self.asked_again,
+            late_successes = self.late_successes,
+            stored_late = self.stored_late,
             findings = self.findings.len() as u64 + self.findings_left_out,
             left_open = self.unresolved.open,
             left_held = self.unresolved.held,
@@ -209,12 +218,27 @@ impl Report {
                 verdicts.iter().map(|(verdict, count)| format!("{verdict} {count}")).collect();
             let _ = writeln!(text, "  asked      {provider}: {}", each.join(", "));
         }
+        if self.asked_again > 0 {
+            let _ = writeln!(
+                text,
+                "  refunds    asked again about {} jobs that were refunded without proof",
+                self.asked_again
+            );
+        }
+        if self.late_successes + self.stored_late > 0 {
+            let _ = writeln!(
+                text,
+                "  too late   {} refunded items turn out to have been made, {} more were stored after their refund: \
+                 `makegood report` lists them",
+                self.late_successes, self.stored_late
+            );
+        }
         let standing = &self.unresolved;
         let _ = writeln!(text, "  left       {} open, {} held", standing.open, standing.held);
         if standing.past_window > 0 {
             let _ = writeln!(
                 text,
-                "  LATE       {} orphans are past their 24 hours: `makegood report` lists them",
+                "  LATE       {} orphans are past their window: `makegood report` lists them",
                 standing.past_window
             );
         }
@@ -222,6 +246,12 @@ impl Report {
             let _ = writeln!(
                 text,
                 "  BRAKE ON   {why}; {} refunds are held until `makegood brake release --by WHO --reason WHY`",
+                standing.held_by_brake
+            );
+        } else if standing.held_by_brake > 0 {
+            let _ = writeln!(
+                text,
+                "  HELD       {} refunds that rest only on faults of ours: mend them, or `makegood brake release`",
                 standing.held_by_brake
             );
         }

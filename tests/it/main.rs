@@ -15,6 +15,7 @@ mod dry_run;
 mod fuzz;
 mod hostile;
 mod kills;
+mod late;
 mod leases;
 mod leftovers;
 mod manners;

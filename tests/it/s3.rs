@@ -45,7 +45,7 @@ pub fn film(length: usize) -> Vec<u8> {
 
 /// What was noted and not taken back: where, and the id of the upload.
 #[derive(Debug, Default)]
-struct Notes(Mutex<BTreeMap<i64, (Place, Option<String>)>>);
+pub struct Notes(Mutex<BTreeMap<i64, (Place, Option<String>)>>);
 
 impl Journal for Notes {
     fn begin(&self, place: Place) -> BoxFuture<'_, Result<i64, JournalError>> {

@@ -37,6 +37,7 @@ fn totals() -> Totals {
         refunded_credits: Split { subscription: 120, wallet: 0 },
         recoveries: BTreeMap::from([(pair("veo", "recovered"), 4)]),
         swept: 3,
+        late_successes: BTreeMap::from([(pair("fal", "never_stored"), 2)]),
         resolution: Resolution {
             up_to_seconds: BTreeMap::from([(600, 1), (3600, 3), (86_400, 4)]),
             sum_seconds: 12_345.5,
