@@ -12,6 +12,7 @@ mod demo;
 mod deploy;
 mod doctor;
 mod dry_run;
+mod faults;
 mod fuzz;
 mod leases;
 mod manners;
