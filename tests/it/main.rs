@@ -21,4 +21,5 @@ mod promises;
 mod protocol;
 mod real_input;
 mod s3;
+mod simulation;
 mod world;
