@@ -36,12 +36,15 @@ use server::{Server, lines, number, run};
 /// What `cargo test` can afford.
 const SHORT: Size = Size { steps: 3, workers: 3, runs: 2, charges: 10, to_the_end: false };
 /// One round of the long test.
-const LONG: Size = Size { steps: 12, workers: 4, runs: 3, charges: 16, to_the_end: true };
+const LONG: Size = Size { steps: 20, workers: 4, runs: 3, charges: 16, to_the_end: true };
 
 /// Small, so that a run settles often and leaves something for the others.
 const BATCH: u32 = 4;
 /// In minutes, and far longer than any run takes: leases run out because the database's clock leaps.
 const LEASE_MINUTES: i64 = 2;
+
+/// Runs a program that can write no more than 512 bytes into any file, and is told so instead of killed for it.
+const FULL_DISK: [&str; 4] = ["sh", "-c", "trap '' XFSZ; ulimit -f 1; exec \"$@\"", "sh"];
 
 /// What happened in a round, or in many.
 #[derive(Clone, Copy, Debug, Default)]
@@ -134,6 +137,11 @@ impl<'a> World<'a> {
 
     /// The binary, through a worker's proxy or straight.
     fn makegood(&self, worker: Option<usize>, arguments: &[&str]) -> Makegood {
+        self.makegood_by(&[], worker, arguments)
+    }
+
+    /// The same, run by another program.
+    fn makegood_by(&self, prefix: &[&str], worker: Option<usize>, arguments: &[&str]) -> Makegood {
         let url = match worker {
             Some(nth) => {
                 format!("postgres://postgres@{}/{}?sslmode=disable", self.proxies[nth].address, self.database)
@@ -144,8 +152,9 @@ impl<'a> World<'a> {
                 format!("postgres://postgres@localhost:5432/{}?host={folder}", self.database)
             }
         };
-        let arguments = [&["--config", "makegood.toml"], arguments].concat();
-        run_of(&binary(), &arguments).within(self.folder.path()).env("DATABASE_URL", &url)
+        let binary = binary();
+        let command = [prefix, &[&binary, "--config", "makegood.toml"], arguments].concat();
+        run_of(command[0], &command[1..]).within(self.folder.path()).env("DATABASE_URL", &url)
     }
 
     fn count(&self, what: impl FnOnce(&mut Tally)) {
@@ -206,7 +215,8 @@ impl<'a> World<'a> {
             Moment::After(_) => None,
         };
         let mut trap = proxy.begin(at);
-        let mut run = self.makegood(Some(worker), &["run"]).start();
+        let prefix: &[&str] = if matches!(mishap.trouble, Trouble::Full) { &FULL_DISK } else { &[] };
+        let mut run = self.makegood_by(prefix, Some(worker), &["run"]).start();
         self.count(|tally| tally.runs += 1);
         let held = match mishap.moment {
             Moment::After(wait) => {
@@ -249,7 +259,7 @@ impl<'a> World<'a> {
     async fn strike(&self, worker: usize, run: &mut Run, held: Option<Held>, trouble: Trouble) -> String {
         let proxy = &self.proxies[worker];
         match trouble {
-            Trouble::None => go_on(held, Then::Forward),
+            Trouble::None | Trouble::Full => go_on(held, Then::Forward),
             Trouble::Kill { heard } => {
                 let mut lost = false;
                 match held {

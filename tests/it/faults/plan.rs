@@ -92,6 +92,8 @@ pub enum Trouble {
     Leap { minutes: i64 },
     /// Every message of its is late by so much.
     Slow { by: Duration },
+    /// The disk is full: of any file it can write the first 512 bytes and no more.
+    Full,
 }
 
 /// One run of `makegood run` and what happens to it.
@@ -212,8 +214,8 @@ const LEAPS: i64 = 60;
 
 fn mishap(dice: &mut Dice, leaps: &mut i64) -> Mishap {
     let moment = match dice.below(10) {
-        0..5 => Moment::Commit(1 + dice.below(5)),
-        5..9 => Moment::Message(1 + dice.below(90)),
+        0..5 => Moment::Commit(1 + dice.below(4)),
+        5..9 => Moment::Message(1 + dice.below(70)),
         _ => Moment::After(dice.millis(800)),
     };
     let heard = dice.percent(50);
@@ -226,7 +228,8 @@ fn mishap(dice: &mut Dice, leaps: &mut i64) -> Mishap {
         (3, Trouble::Restart { immediate: false }),
         (4, Trouble::Leap { minutes: ahead }),
         (3, Trouble::Slow { by: Duration::from_millis(part) }),
-        (4, Trouble::None),
+        (4, Trouble::Full),
+        (2, Trouble::None),
     ]);
     if matches!(trouble, Trouble::Pause { .. } | Trouble::Leap { .. }) {
         *leaps -= ahead;

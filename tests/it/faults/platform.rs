@@ -234,9 +234,18 @@ pub async fn act(pool: &PgPool, made: &Made, deed: &Deed) {
                  ON CONFLICT DO NOTHING"
             )).await;
         }
-        Own::Fail => run(pool, &format!(
-            "UPDATE charge_items SET failed_at = clock_timestamp() WHERE charge_id = '{id}' AND output_index = {nth} AND failed_at IS NULL"
-        )).await,
+        Own::Fail => {
+            // A job that runs still is given up for it, and might have brought its output.
+            run(pool, &touch).await;
+            run(
+                pool,
+                &format!(
+                    "UPDATE charge_items SET failed_at = clock_timestamp()
+                     WHERE charge_id = '{id}' AND output_index = {nth} AND failed_at IS NULL"
+                ),
+            )
+            .await;
+        }
         Own::Cancel => run(pool, &format!(
             "UPDATE charges SET cancelled_at = clock_timestamp() WHERE id = '{id}' AND cancelled_at IS NULL"
         )).await,

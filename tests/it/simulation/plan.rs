@@ -124,13 +124,17 @@ impl Plan {
         let mut dice = Dice::new(seed);
         let many = charges / 2 + dice.below(charges);
         let charges = (0..many).map(|nth| charge(&mut dice, nth)).collect();
-        let mut passes = Vec::new();
+        let mut passes: Vec<Pass> = Vec::new();
         let mut at = 1 + number(&mut dice, GAP);
         while at < END {
-            let workers =
-                (0..1 + dice.below(6) / 3).map(|_| dice.percent(15).then(|| dice.below(20_000))).collect();
+            let mut workers: Vec<Option<u64>> =
+                (0..1 + dice.below(6) / 3).map(|_| dice.percent(20).then(|| dice.below(20_000))).collect();
+            // Whatever is begun in the last two hours of a window must find somebody who lives to end it.
+            if passes.last().is_some_and(|last| last.workers.iter().any(Option::is_some)) {
+                workers[0] = None;
+            }
             passes.push(Pass { at, workers });
-            at += 4 + number(&mut dice, GAP - 4);
+            at += 8 + number(&mut dice, GAP - 8);
         }
         // The last one lives.
         passes.push(Pass { at: END, workers: vec![None] });
