@@ -14,10 +14,10 @@ mod platform;
 mod proxy;
 mod server;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::PathBuf;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use makegood::demo::simulator::{Canned, Simulator, write_provider_files};
@@ -28,7 +28,7 @@ use url::Url;
 
 use crate::binary::{Ended, Makegood, Run, run_of};
 use crate::real_input::{binary, seed::file_url};
-use plan::{Mishap, Moment, Plan, Size, Step, Trouble};
+use plan::{Mishap, Moment, Own, Plan, Size, Step, Trouble};
 use platform::{Made, OFFLINE};
 use proxy::{Held, Proxy, Then};
 use server::{Server, lines, number, run};
@@ -77,8 +77,12 @@ struct World<'a> {
     proxies: Vec<Proxy>,
     tally: Mutex<Tally>,
     told: Mutex<Vec<String>>,
+    /// What the platform does when a job is asked for.
+    struck: Struck,
     database: String,
 }
+
+type Struck = Arc<Mutex<HashMap<String, (Made, Own, usize)>>>;
 
 impl<'a> World<'a> {
     async fn new(server: &'a Server, seed: u64, size: Size) -> Self {
@@ -113,6 +117,7 @@ impl<'a> World<'a> {
             proxies,
             tally: Mutex::default(),
             told: Mutex::default(),
+            struck: Arc::default(),
             database,
         };
         world.settings();
@@ -121,7 +126,17 @@ impl<'a> World<'a> {
         run(&world.pool, &platform::begin(&world.database, world.plan.skew)).await;
         // Connections made before know nothing of the clock.
         world.pool.close().await;
-        Self { pool: server.pool(&world.database), ..world }
+        let world = Self { pool: server.pool(&world.database), ..world };
+        let (pool, struck) = (world.pool.clone(), Arc::clone(&world.struck));
+        world.simulator.on_ask(Arc::new(move |job| {
+            let (pool, struck) = (pool.clone(), struck.lock().unwrap().remove(&job));
+            Box::pin(async move {
+                if let Some((made, what, item)) = struck {
+                    platform::act(&pool, &made, what, item).await;
+                }
+            })
+        }));
+        world
     }
 
     fn settings(&self) {
@@ -175,6 +190,10 @@ impl<'a> World<'a> {
                     serde_json::json!({"id": job, "status": "processing", "output": null, "error": null});
                 self.simulator.set_answer(job, Canned::json(200, &running));
             }
+            if let Some((what, item)) = new.struck {
+                let mut struck = self.struck.lock().unwrap();
+                struck.extend(charge.jobs.iter().map(|job| (job.clone(), (charge.clone(), what, item))));
+            }
             made.push(charge);
             self.count(|tally| tally.charges += 1);
         }
@@ -185,9 +204,9 @@ impl<'a> World<'a> {
         }
         let platform = async {
             for deed in &step.deeds {
-                tokio::time::sleep(deed.after / 4).await;
+                tokio::time::sleep(deed.after).await;
                 let made = &made[made.len() - 1 - deed.back % made.len()];
-                platform::act(&self.pool, made, deed).await;
+                platform::act(&self.pool, made, deed.what, deed.item).await;
             }
         };
         let storage = async {

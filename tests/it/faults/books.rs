@@ -164,7 +164,9 @@ pub const CALM: &[(&str, &str)] = &[
         "items that ended otherwise than their job's fate has it, and nobody touched them",
         "SELECT i.charge_id || '/' || i.output_index || ' (' || i.kind || '): wanted ' || i.want || ', is ' || o.state || ' ' || coalesce(o.reason, '-')
          FROM faults.items i JOIN makegood_orphans o ON o.charge_id = i.charge_id AND o.output_index = i.output_index
-         WHERE NOT i.touched AND o.state <> 'open' AND (o.state <> 'held' OR o.reason <> 'brake') AND i.want NOT LIKE '%' || o.state || '%'",
+         WHERE NOT i.touched AND o.state <> 'open'
+           -- Files that nobody numbered go in order to those that still wait: touching one moves them all.
+           AND (i.kind <> 'two of three' OR NOT EXISTS (SELECT 1 FROM faults.items t WHERE t.charge_id = i.charge_id AND t.touched)) AND (o.state <> 'held' OR o.reason <> 'brake') AND i.want NOT LIKE '%' || o.state || '%'",
     ),
 ];
 

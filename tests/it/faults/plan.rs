@@ -110,6 +110,7 @@ pub struct Deed {
     pub back: usize,
     pub item: usize,
     pub what: Own,
+    /// So long after the one before.
     pub after: Duration,
 }
 
@@ -138,6 +139,8 @@ pub struct NewCharge {
     pub subscription: i64,
     /// For jobs that take long: finished after so many steps.
     pub finished_after: usize,
+    /// What the platform does in the very moment in which its provider is asked for the first time, and to which item.
+    pub struck: Option<(Own, usize)>,
 }
 
 /// One step of time.
@@ -186,6 +189,9 @@ fn step(dice: &mut Dice, size: Size, kinds: &[(u64, usize)]) -> Step {
             age: if dice.percent(80) { minutes(dice, 0, 60) } else { minutes(dice, 60, 19 * 60) },
             subscription: *dice.weighted(&[(4, 0), (4, 100), (2, 37)]),
             finished_after: dice.index(4),
+            struck: dice
+                .percent(35)
+                .then(|| (*dice.weighted(&[(3, Own::Store), (2, Own::Refund)]), dice.index(4))),
         })
         .collect();
     let deeds = (0..size.charges / 2)
@@ -193,7 +199,7 @@ fn step(dice: &mut Dice, size: Size, kinds: &[(u64, usize)]) -> Step {
             back: dice.index(size.charges * 2),
             item: dice.index(4),
             what: *dice.weighted(&[(5, Own::Store), (4, Own::Refund), (2, Own::Fail), (1, Own::Cancel)]),
-            after: dice.millis(1200),
+            after: dice.millis(300),
         })
         .collect();
     let mut leaps = LEAPS;

@@ -6,7 +6,7 @@
 
 use sqlx::PgPool;
 
-use super::plan::{ACCOUNTS, Deed, NewCharge, Own};
+use super::plan::{ACCOUNTS, NewCharge, Own};
 use super::server::{number, run};
 
 /// What a job brings, and what has to become of its items when the platform does nothing of its own.
@@ -88,6 +88,8 @@ pub struct Made {
     pub kind: &'static Kind,
     /// A job that is said to run, and in which step that ends.
     pub slow: Option<(String, usize)>,
+    /// The jobs that it was bought from.
+    pub jobs: Vec<String>,
     /// Everything was drawn from this bucket; none: from both.
     bucket: Option<&'static str>,
 }
@@ -154,11 +156,13 @@ pub async fn charge(pool: &PgPool, id: String, step: usize, new: NewCharge) -> M
         kind.provider,
         text(job.as_ref())
     );
+    let mut jobs: Vec<String> = job.iter().cloned().collect();
     for (nth, (price, want)) in prices.iter().zip(kind.wants).enumerate() {
         let own = match kind.job {
             Job::Each(fates) => Some(job_of(fates[nth], &format!("-{nth}"))),
             Job::None | Job::One(_) | Job::Slow(_) | Job::Unlinked(_) => None,
         };
+        jobs.extend(own.clone());
         sql += &format!(
             "INSERT INTO charge_items VALUES ('{id}', {nth}, {price}, {}, NULL, NULL) ON CONFLICT DO NOTHING;
              INSERT INTO faults.items VALUES ('{id}', {nth}, '{}', '{want}', {age}) ON CONFLICT DO NOTHING;",
@@ -183,12 +187,12 @@ pub async fn charge(pool: &PgPool, id: String, step: usize, new: NewCharge) -> M
         (_, 0) => Some("subscription"),
         _ => None,
     };
-    Made { id, kind, slow, bucket }
+    Made { id, kind, slow, jobs, bucket }
 }
 
 /// Does something to an item of `made`, as a webhook or a person would: first it looks whether that is needed.
-pub async fn act(pool: &PgPool, made: &Made, deed: &Deed) {
-    let (id, nth) = (&made.id, deed.item % made.kind.wants.len());
+pub async fn act(pool: &PgPool, made: &Made, what: Own, item: usize) {
+    let (id, nth) = (&made.id, item % made.kind.wants.len());
     let touch =
         format!("UPDATE faults.items SET touched = true WHERE charge_id = '{id}' AND output_index = {nth};");
     let no_refund = format!(
@@ -197,7 +201,7 @@ pub async fn act(pool: &PgPool, made: &Made, deed: &Deed) {
     let no_output = format!(
         "NOT EXISTS (SELECT 1 FROM stored_outputs s WHERE s.charge_id = '{id}' AND s.output_index = {nth})"
     );
-    match deed.what {
+    match what {
         // Which of the job's files is whose is told by hash alone there, and this one has none.
         Own::Store if made.kind.name == "two of three" => {}
         Own::Store => {
