@@ -157,15 +157,12 @@ impl<'a> World<'a> {
 
     /// The same, run by another program.
     fn makegood_by(&self, prefix: &[&str], worker: Option<usize>, arguments: &[&str]) -> Makegood {
-        let url = match worker {
-            Some(nth) => {
-                format!("postgres://postgres@{}/{}?sslmode=disable", self.proxies[nth].address, self.database)
-            }
-            None => {
-                let socket = self.server.socket();
-                let folder = socket.parent().unwrap().display();
-                format!("postgres://postgres@localhost:5432/{}?host={folder}", self.database)
-            }
+        let url = if let Some(nth) = worker {
+            format!("postgres://postgres@{}/{}?sslmode=disable", self.proxies[nth].address, self.database)
+        } else {
+            let socket = self.server.socket();
+            let folder = socket.parent().unwrap().display();
+            format!("postgres://postgres@localhost:5432/{}?host={folder}", self.database)
         };
         let binary = binary();
         let command = [prefix, &[&binary, "--config", "makegood.toml"], arguments].concat();
@@ -263,9 +260,11 @@ impl<'a> World<'a> {
             tally.failed += u64::from(ended.code == Some(1));
             tally.lost_leases += u64::from(ended.stdout.contains("lease_ran_out"));
         });
-        words += &format!("; it ended with {} after {} ms more", ended.status, began.elapsed().as_millis());
+        let more = format!("; it ended with {} after {} ms more", ended.status, began.elapsed().as_millis());
+        words += &more;
         if ended.code == Some(1) {
-            words += &format!(": {}", ended.stderr.lines().last().unwrap_or_default());
+            let more = format!(": {}", ended.stderr.lines().last().unwrap_or_default());
+            words += &more;
         }
         self.tell(words);
         let as_it_should = matches!(ended.code, Some(0 | 1 | 3)) || ended.status.signal() == Some(9);
@@ -409,10 +408,11 @@ impl<'a> World<'a> {
                 let (charge, index) = item.split_once('/').unwrap_or((item, "0"));
                 if index.parse::<i64>().is_ok() {
                     let story = books::STORY.replace("$charge", charge).replace("$index", index);
-                    told += &format!(
+                    let more = format!(
                         "\nthe story of {charge}/{index}:\n  {}",
                         lines(&self.pool, &story).await.join("\n  ")
                     );
+                    told += &more;
                 }
                 self.give_up(&told);
             }

@@ -163,19 +163,21 @@ pub async fn charge(pool: &PgPool, id: String, step: usize, new: NewCharge) -> M
             Job::None | Job::One(_) | Job::Slow(_) | Job::Unlinked(_) => None,
         };
         jobs.extend(own.clone());
-        sql += &format!(
+        let more = format!(
             "INSERT INTO charge_items VALUES ('{id}', {nth}, {price}, {}, NULL, NULL) ON CONFLICT DO NOTHING;
              INSERT INTO faults.items VALUES ('{id}', {nth}, '{}', '{want}', {age}) ON CONFLICT DO NOTHING;",
             text(own.as_ref()),
             kind.name
         );
+        sql += &more;
     }
     if let (Job::Unlinked(_), Some(job)) = (kind.job, &job) {
-        sql += &format!(
+        let more = format!(
             "INSERT INTO stored_outputs VALUES ('lost:{id}', NULL, NULL, '{}', '{job}', 0, 'p-{id}', 'n-{id}', 'file:///lost', 'image/png', 3, 'lost-{id}', clock_timestamp())
              ON CONFLICT DO NOTHING;",
             kind.provider
         );
+        sql += &more;
     }
     run(pool, &sql).await;
     let slow = match (kind.job, job) {

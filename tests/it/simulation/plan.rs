@@ -14,6 +14,9 @@ pub const END: i64 = 48 * 60;
 /// Longest time between two passes, in minutes. In production there is one every minute.
 const GAP: u64 = 45;
 
+/// So late a row is still found, less what the clock was ahead: the last look is at 20 hours and stays an hour behind.
+const LATEST: i64 = 19 * 60;
+
 /// Never.
 const NEVER: i64 = i64::MAX;
 
@@ -123,12 +126,12 @@ impl Plan {
     pub fn new(seed: u64, charges: u64) -> Self {
         let mut dice = Dice::new(seed);
         let many = charges / 2 + dice.below(charges);
-        let charges = (0..many).map(|nth| charge(&mut dice, nth)).collect();
+        let mut charges: Vec<Charge> = (0..many).map(|nth| charge(&mut dice, nth)).collect();
         let mut passes: Vec<Pass> = Vec::new();
         let mut at = 1 + number(&mut dice, GAP);
         while at < END {
             let mut workers: Vec<Option<u64>> =
-                (0..1 + dice.below(6) / 3).map(|_| dice.percent(20).then(|| dice.below(20_000))).collect();
+                (0..=dice.below(6) / 3).map(|_| dice.percent(20).then(|| dice.below(20_000))).collect();
             // Whatever is begun in the last two hours of a window must find somebody who lives to end it.
             if passes.last().is_some_and(|last| last.workers.iter().any(Option::is_some)) {
                 workers[0] = None;
@@ -150,6 +153,12 @@ impl Plan {
             let minutes = if dice.percent(50) { hours * 60 } else { hours * -60 };
             Skew { from, until: from + 30 + number(&mut dice, 6 * 60), minutes }
         });
+        for charge in &mut charges {
+            let ahead = skew.map_or(0, |skew| skew.minutes.max(0));
+            let most = (LATEST - ahead).max(60);
+            charge.committed = charge.committed.min(charge.at + most);
+            charge.items_at = charge.items_at.min(charge.at + most);
+        }
         let brake = if dice.percent(25) { 1 + dice.below(3) } else { 0 };
         let released_after = dice.percent(80).then(|| number(&mut dice, 90));
         Self { seed, charges, passes, outages, skew, brake, released_after }
@@ -180,7 +189,7 @@ fn provider(dice: &mut Dice) -> &'static str {
 fn charge(dice: &mut Dice, nth: u64) -> Charge {
     let at = number(dice, LAST_CHARGE);
     let provider = provider(dice);
-    let committed = at + *dice.weighted(&[(75, 0), (12, 40), (7, 200), (3, 600), (3, 1100)]);
+    let committed = at + *dice.weighted(&[(75, 0), (12, 40), (7, 200), (3, 600), (3, 1000)]);
     let items_at = committed + *dice.weighted(&[(90, 0), (4, 20), (4, 100)]);
     let many = usize::try_from(*dice.weighted(&[(6, 1), (2, 2), (2, 4)])).unwrap_or(1);
     let own_jobs = many > 1 && dice.percent(30);
