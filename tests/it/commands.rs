@@ -15,11 +15,13 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use crate::binary::{Ended, Makegood, makegood};
-use crate::database::{TestDatabase, database, sqlite};
+use crate::database::{TestDatabase, as_least_privileged, database, sqlite};
 
 /// A small platform on one database, a simulated provider, and an empty directory to work in.
 pub struct World {
     database: TestDatabase,
+    /// How makegood connects: as a role that may do no more than it has to.
+    url: String,
     /// Answers as long as the world is there.
     _simulator: Simulator,
     directory: TempDir,
@@ -31,9 +33,11 @@ impl World {
         let simulator = Simulator::start("127.0.0.1:0".parse().unwrap()).await.unwrap();
         let directory = tempfile::tempdir().unwrap();
         write_provider_files(&directory.path().join("providers"), &simulator.base_url()).unwrap();
-        let world = Self { database, _simulator: simulator, directory };
+        let url = database.url.clone();
+        let mut world = Self { database, url, _simulator: simulator, directory };
         let migrated = world.makegood(&["migrate", "--reference-schema"]).output().await;
         assert_eq!(migrated.code, Some(0), "{migrated:?}");
+        world.url = as_least_privileged(&world.database).await;
         world.execute(&world.seed()).await;
         world
     }
@@ -114,7 +118,7 @@ impl World {
     pub fn makegood(&self, arguments: &[&str]) -> Makegood {
         makegood(arguments)
             .within(self.path())
-            .env("DATABASE_URL", &self.database.url)
+            .env("DATABASE_URL", &self.url)
             .env("MAKEGOOD__PROVIDERS__DIR", "providers")
             .env("MAKEGOOD__RECOVERY__ALLOW_LOOPBACK", "true")
     }

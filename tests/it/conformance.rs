@@ -32,8 +32,9 @@ on_both! {
         world.charge("c1").job("failed-1").insert().await;
         world.pass().await;
         let before = world.all_rows().await;
-        world.store.migrate(true).await.unwrap();
-        world.store.migrate(false).await.unwrap();
+        let owner = Store::open(&world.database.url, 1, Duration::from_secs(30)).await.unwrap();
+        owner.migrate(true).await.unwrap();
+        owner.migrate(false).await.unwrap();
         assert_eq!(world.all_rows().await, before);
     }
 }

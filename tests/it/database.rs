@@ -48,6 +48,38 @@ pub fn sqlite() -> TestDatabase {
     }
 }
 
+/// The role of the tests, the same for all databases of the server.
+const ROLE: &str = "makegood_test_role";
+
+/// Lets the role that `docs/adopting.md` describes into a database that was migrated, and returns the address by
+/// which it connects: so every test proves that those rights are enough. SQLite knows no roles.
+pub async fn as_least_privileged(database: &TestDatabase) -> String {
+    if !database.url.starts_with("postgres") {
+        return database.url.clone();
+    }
+    let mut owner = PgConnection::connect(&database.url).await.expect("the database was just made");
+    owner.execute(sqlx::raw_sql(sqlx::AssertSqlSafe(grants()))).await.expect("the grants of docs/adopting.md hold");
+    owner.close().await.expect("the owner leaves");
+    let mut url = Url::parse(&database.url).expect("the server was reached by this address");
+    url.set_username(ROLE).expect("it has a host");
+    url.set_password(Some("makegood")).expect("it has a host");
+    url.into()
+}
+
+/// The SQL of `docs/adopting.md`, for the role of the tests, which another test may have made already.
+fn grants() -> String {
+    let page = include_str!("../../docs/adopting.md");
+    let section = page.split("## The database role").nth(1).expect("the page has the section");
+    let sql = section.split("```").nth(1).and_then(|block| block.strip_prefix("sql\n")).expect("with its SQL");
+    let role = "CREATE ROLE makegood LOGIN PASSWORD '…';";
+    assert!(sql.contains(role), "the role is made otherwise than the tests know: {sql}");
+    let make = format!(
+        "DO $$ BEGIN CREATE ROLE {ROLE} LOGIN PASSWORD 'makegood'; \
+         EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL; END $$;"
+    );
+    sql.replace(role, &make).replace(" TO makegood;", &format!(" TO {ROLE};"))
+}
+
 /// Unlike any other of this process, of one beside it, or left behind by an earlier one.
 fn fresh_name() -> String {
     static MADE: AtomicU32 = AtomicU32::new(0);

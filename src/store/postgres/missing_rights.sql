@@ -10,7 +10,8 @@ FROM (VALUES
     ('makegood_orphans', '', 'INSERT'), ('makegood_orphans', '', 'UPDATE'),
     ('makegood_refunds', '', 'INSERT'), ('makegood_charges', '', 'UPDATE'),
     ('makegood_recoveries', '', 'INSERT'), ('makegood_orphan_events', '', 'INSERT'),
-    ('makegood_passes', '', 'INSERT'), ('makegood_cursors', '', 'UPDATE'), ('makegood_brake', '', 'UPDATE')
+    ('makegood_passes', '', 'INSERT'), ('makegood_cursors', '', 'UPDATE'), ('makegood_brake', '', 'UPDATE'),
+    ('makegood_provider_state', '', 'INSERT'), ('makegood_provider_state', '', 'UPDATE')
 ) AS n(relation, columns, needed)
 WHERE NOT CASE WHEN n.columns = '' THEN has_table_privilege(n.relation, n.needed)
                ELSE has_column_privilege(n.relation, n.columns, n.needed) END

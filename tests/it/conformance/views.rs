@@ -53,22 +53,22 @@ const VIEWS: &str = "
       FROM journal GROUP BY entry, person, purse, amount, why, run, nth, reference, posted;";
 
 const POSTGRES_TRIGGERS: &str = "
-    CREATE FUNCTION add_to_balance() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+    CREATE FUNCTION add_to_balance() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = public AS $$ BEGIN
       UPDATE people SET quota = quota + CASE NEW.bucket WHEN 'subscription' THEN NEW.credits - OLD.credits ELSE 0 END,
                         purse = purse + CASE NEW.bucket WHEN 'wallet' THEN NEW.credits - OLD.credits ELSE 0 END
       WHERE person = NEW.account_id;
       RETURN NEW; END $$;
     CREATE TRIGGER add_to_balance INSTEAD OF UPDATE ON balances FOR EACH ROW EXECUTE FUNCTION add_to_balance();
-    CREATE FUNCTION add_to_journal() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+    CREATE FUNCTION add_to_journal() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = public AS $$ BEGIN
       INSERT INTO journal VALUES (NEW.id, NEW.account_id, NEW.bucket = 'wallet', NEW.credits, NEW.kind, NEW.charge_id, NEW.output_index, NEW.refund_id, NEW.posted_at);
       RETURN NEW; END $$;
     CREATE TRIGGER add_to_journal INSTEAD OF INSERT ON ledger_entries FOR EACH ROW EXECUTE FUNCTION add_to_journal();
-    CREATE FUNCTION keep_media() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+    CREATE FUNCTION keep_media() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = public AS $$ BEGIN
       INSERT INTO media VALUES (NEW.id, NEW.charge_id, NEW.output_index, NEW.provider, NEW.provider_job_id, NEW.provider_output_index, NEW.project_id,
                                 NEW.node_id, NEW.uri, NEW.content_type, NEW.size_bytes, NEW.sha256, NEW.stored_at, NEW.moved_at, NEW.deleted_at);
       RETURN NEW; END $$;
     CREATE TRIGGER keep_media INSTEAD OF INSERT ON stored_outputs FOR EACH ROW EXECUTE FUNCTION keep_media();
-    CREATE FUNCTION put_back_media() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+    CREATE FUNCTION put_back_media() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = public AS $$ BEGIN
       UPDATE media SET run = NEW.charge_id, nth = NEW.output_index, board = NEW.project_id, cell = NEW.node_id WHERE media = OLD.id;
       RETURN NEW; END $$;
     CREATE TRIGGER put_back_media INSTEAD OF UPDATE ON stored_outputs FOR EACH ROW EXECUTE FUNCTION put_back_media();";
