@@ -58,7 +58,10 @@ pub async fn as_least_privileged(database: &TestDatabase) -> String {
         return database.url.clone();
     }
     let mut owner = PgConnection::connect(&database.url).await.expect("the database was just made");
-    owner.execute(sqlx::raw_sql(sqlx::AssertSqlSafe(grants()))).await.expect("the grants of docs/adopting.md hold");
+    owner
+        .execute(sqlx::raw_sql(sqlx::AssertSqlSafe(grants())))
+        .await
+        .expect("the grants of docs/adopting.md hold");
     owner.close().await.expect("the owner leaves");
     let mut url = Url::parse(&database.url).expect("the server was reached by this address");
     url.set_username(ROLE).expect("it has a host");
@@ -70,7 +73,8 @@ pub async fn as_least_privileged(database: &TestDatabase) -> String {
 fn grants() -> String {
     let page = include_str!("../../docs/adopting.md");
     let section = page.split("## The database role").nth(1).expect("the page has the section");
-    let sql = section.split("```").nth(1).and_then(|block| block.strip_prefix("sql\n")).expect("with its SQL");
+    let sql =
+        section.split("```").nth(1).and_then(|block| block.strip_prefix("sql\n")).expect("with its SQL");
     let role = "CREATE ROLE makegood LOGIN PASSWORD '…';";
     assert!(sql.contains(role), "the role is made otherwise than the tests know: {sql}");
     let make = format!(
