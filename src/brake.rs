@@ -1,14 +1,21 @@
 //! When to stop: too many refunds at once suggest that something else is broken.
 //!
 //! The brake is one row in the database, locked by every settle that refunds, so that the limits hold across
-//! all processes at once. What is refunded in a rolling hour and day is counted from the refunds themselves.
-//! Once a limit would be passed, the brake is on until a person releases it; only refunds are held, recoveries
-//! and closings go on. Releasing starts the count afresh. This file judges; `store::settle` locks and writes.
+//! all processes at once. What is refunded in a rolling hour and day, and since the pass began, is counted from the
+//! refunds themselves. Once a limit would be passed, the brake is on until a person releases it, or, where the
+//! settings say so, until the condition is gone; only refunds are held, recoveries and closings go on. Releasing
+//! starts the count afresh.
+//!
+//! Refunds that rest on nothing but a fault of ours (a key refused, a provider file missing, an answer that our filter
+//! cannot read) have a limit of their own. Beyond it they alone are held; everybody else's go on, and the brake stays off.
+//!
+//! This file judges; `store::settle` locks and writes.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::clock::Timestamp;
+use crate::evidence::{Doubt, Evidence, Verdict};
 
 /// The rolling spans that are counted.
 pub const HOUR: Duration = Duration::from_hours(1);
@@ -18,6 +25,10 @@ pub const DAY: Duration = Duration::from_hours(24);
 /// How much may be refunded before the brake is pulled; zero: no limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Limits {
+    /// Refunds since the pass began, by all processes.
+    pub refunds_per_pass: u64,
+    /// Credits since the pass began, in the smallest unit.
+    pub credits_per_pass: u64,
     /// Refunds in an hour.
     pub refunds_per_hour: u64,
     /// Refunds in a day.
@@ -28,11 +39,33 @@ pub struct Limits {
     pub credits_per_day: u64,
     /// Refunds in an hour for jobs of one provider.
     pub refunds_per_hour_per_provider: u64,
+    /// Refunds in a day, in percent of the charges made in it.
+    pub share_per_day: u64,
+    /// Refunds in a day that rest on nothing but faults of ours.
+    pub own_faults_per_day: u64,
 }
 
-/// What was refunded in the last hour and day.
+/// What is watched in a pass.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Watch {
+    /// The limits.
+    pub limits: Limits,
+    /// When the pass began, if this is one.
+    pub pass_began: Option<Timestamp>,
+    /// Charges made in the day before it; none: not counted.
+    pub charges: Option<u64>,
+}
+
+/// So many refunds a day are no sign of anything, whatever their share of the charges is.
+pub const SHARE_FROM: u64 = 100;
+
+/// What was refunded in the last hour and day, and since the pass began.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sums {
+    /// Refunds since the pass began.
+    pub pass_refunds: u64,
+    /// Credits since the pass began.
+    pub pass_credits: u64,
     /// Refunds in the last hour.
     pub hour_refunds: u64,
     /// Credits in the last hour.
@@ -44,17 +77,21 @@ pub struct Sums {
 }
 
 impl Sums {
-    const fn with(self, credits: u64) -> Self {
+    const fn one(credits: u64) -> Self {
         Self {
-            hour_refunds: self.hour_refunds.saturating_add(1),
-            hour_credits: self.hour_credits.saturating_add(credits),
-            day_refunds: self.day_refunds.saturating_add(1),
-            day_credits: self.day_credits.saturating_add(credits),
+            pass_refunds: 1,
+            pass_credits: credits,
+            hour_refunds: 1,
+            hour_credits: credits,
+            day_refunds: 1,
+            day_credits: credits,
         }
     }
 
     const fn plus(self, other: Self) -> Self {
         Self {
+            pass_refunds: self.pass_refunds.saturating_add(other.pass_refunds),
+            pass_credits: self.pass_credits.saturating_add(other.pass_credits),
             hour_refunds: self.hour_refunds.saturating_add(other.hour_refunds),
             hour_credits: self.hour_credits.saturating_add(other.hour_credits),
             day_refunds: self.day_refunds.saturating_add(other.day_refunds),
@@ -63,19 +100,48 @@ impl Sums {
     }
 }
 
+/// What the limits are held against.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counted {
+    /// What was refunded lately, per provider.
+    pub per_provider: BTreeMap<String, Sums>,
+    /// Charges made in the last day; none: not counted, as no limit asks for it.
+    pub charges: Option<u64>,
+    /// Refunds of the last day that rested on nothing but faults of ours.
+    pub own_faults: u64,
+}
+
 /// The brake while it is locked: lets refunds through one by one and counts them.
 #[derive(Clone, Debug)]
 pub struct Brake {
     /// Why it is on; none: it is off.
     pub engaged: Option<String>,
     limits: Limits,
-    per_provider: BTreeMap<String, Sums>,
+    counted: Counted,
+}
+
+/// Whether a refund on this evidence would rest on nothing but a fault of ours: then more of them say something
+/// about us, and nothing about the provider.
+pub fn is_own_fault(evidence: Option<&Evidence>) -> bool {
+    match evidence.map(|evidence| evidence.verdict) {
+        Some(Verdict::CouldNotTell(Doubt::Unauthorized | Doubt::UnknownProvider | Doubt::Unreadable)) => true,
+        Some(
+            Verdict::CouldNotTell(Doubt::Unreachable | Doubt::RateLimited)
+            | Verdict::Queued
+            | Verdict::Running
+            | Verdict::Succeeded
+            | Verdict::Failed
+            | Verdict::Cancelled
+            | Verdict::UnknownJob,
+        )
+        | None => false,
+    }
 }
 
 impl Brake {
-    /// The brake as it stands: on for a reason or off, with what was refunded lately per provider.
-    pub fn new(limits: Limits, engaged: Option<String>, per_provider: BTreeMap<String, Sums>) -> Self {
-        Self { engaged, limits, per_provider }
+    /// The brake as it stands: on for a reason or off, with what was counted.
+    pub fn new(limits: Limits, engaged: Option<String>, counted: Counted) -> Self {
+        Self { engaged, limits, counted }
     }
 
     /// From when refunds count: an hour or a day back, but not what was let go before the last release.
@@ -84,53 +150,93 @@ impl Brake {
     }
 
     /// Whether one more refund may go; if it would pass a limit, the brake is on from here.
-    pub fn admit(&mut self, provider: &str, credits: i64) -> bool {
+    pub fn admit(&mut self, provider: &str, credits: i64, own_fault: bool) -> bool {
         if self.engaged.is_some() {
             return false;
         }
-        let credits = u64::try_from(credits).unwrap_or(0);
-        let all = self.per_provider.values().fold(Sums::default(), |sum, each| sum.plus(*each)).with(credits);
-        let own = self.per_provider.get(provider).copied().unwrap_or_default().with(credits);
-        if let Some(why) = self.broken_limit(provider, all, own) {
+        let own_faults = self.counted.own_faults.saturating_add(u64::from(own_fault));
+        if own_fault && exceeds(own_faults, self.limits.own_faults_per_day) {
+            return false;
+        }
+        let one = Sums::one(u64::try_from(credits).unwrap_or(0));
+        let own = self.of(provider).plus(one);
+        if let Some(why) = self.broken_limit(provider, self.all().plus(one), own) {
             self.engaged = Some(why);
             return false;
         }
-        self.per_provider.insert(provider.to_owned(), own);
+        self.counted.per_provider.insert(provider.to_owned(), own);
+        self.counted.own_faults = own_faults;
         true
+    }
+
+    /// Whether nothing is left of what pulled it: all that counts is down to half of each limit, so that it does not
+    /// come on again with the next refund.
+    pub fn condition_is_gone(&self) -> bool {
+        let twice = |sums: Sums| sums.plus(sums);
+        let all = twice(self.all());
+        let providers = self.counted.per_provider.keys().map(String::as_str).chain([""]);
+        providers.into_iter().all(|name| self.broken_limit(name, all, twice(self.of(name))).is_none())
+    }
+
+    fn all(&self) -> Sums {
+        self.counted.per_provider.values().fold(Sums::default(), |sum, each| sum.plus(*each))
+    }
+
+    fn of(&self, provider: &str) -> Sums {
+        self.counted.per_provider.get(provider).copied().unwrap_or_default()
     }
 
     fn broken_limit(&self, provider: &str, all: Sums, own: Sums) -> Option<String> {
         let limits = &self.limits;
         let checks = [
+            (limits.refunds_per_pass, all.pass_refunds, "refunds in a pass", "max_refunds_per_pass"),
+            (limits.credits_per_pass, all.pass_credits, "credits in a pass", "max_credits_per_pass"),
             (limits.refunds_per_hour, all.hour_refunds, "refunds in an hour", "max_refunds_per_hour"),
             (limits.refunds_per_day, all.day_refunds, "refunds in a day", "max_refunds_per_day"),
             (limits.credits_per_hour, all.hour_credits, "credits in an hour", "max_credits_per_hour"),
             (limits.credits_per_day, all.day_credits, "credits in a day", "max_credits_per_day"),
         ];
         for (limit, would_be, what, key) in checks {
-            if limit > 0 && would_be > limit {
+            if exceeds(would_be, limit) {
                 return Some(format!("more than {limit} {what} ([brake] {key})"));
             }
         }
         let limit = limits.refunds_per_hour_per_provider;
-        (limit > 0 && own.hour_refunds > limit).then(|| {
-            format!("more than {limit} refunds in an hour for {provider} ([brake] max_refunds_per_hour_per_provider)")
+        if exceeds(own.hour_refunds, limit) {
+            return Some(format!(
+                "more than {limit} refunds in an hour for {provider} ([brake] max_refunds_per_hour_per_provider)"
+            ));
+        }
+        let (percent, charges) = (limits.share_per_day, self.counted.charges?);
+        let share = u128::from(all.day_refunds) * 100 > u128::from(charges) * u128::from(percent);
+        (percent > 0 && all.day_refunds > SHARE_FROM && share).then(|| {
+            format!(
+                "more than {percent} percent of a day's charges, {} refunds of {charges} \
+                 ([brake] max_refund_share_per_day)",
+                all.day_refunds
+            )
         })
     }
+}
+
+/// Whether a limit that is set is passed.
+const fn exceeds(would_be: u64, limit: u64) -> bool {
+    limit > 0 && would_be > limit
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::evidence::FailureClass;
 
     fn brake(limits: Limits) -> Brake {
-        Brake::new(limits, None, BTreeMap::new())
+        Brake::new(limits, None, Counted::default())
     }
 
     #[test]
     fn p15_the_limit_itself_is_let_through_and_one_more_is_not() {
         let mut brake = brake(Limits { refunds_per_hour: 3, ..Limits::default() });
-        assert_eq!([(); 5].map(|()| brake.admit("acme", 10)), [true, true, true, false, false]);
+        assert_eq!([(); 5].map(|()| brake.admit("acme", 10, false)), [true, true, true, false, false]);
         assert_eq!(
             brake.engaged.as_deref(),
             Some("more than 3 refunds in an hour ([brake] max_refunds_per_hour)")
@@ -140,6 +246,8 @@ mod tests {
     #[test]
     fn every_limit_stops_by_itself() {
         let cases = [
+            (Limits { refunds_per_pass: 1, ..Limits::default() }, "max_refunds_per_pass"),
+            (Limits { credits_per_pass: 19, ..Limits::default() }, "max_credits_per_pass"),
             (Limits { refunds_per_day: 1, ..Limits::default() }, "max_refunds_per_day"),
             (Limits { credits_per_hour: 19, ..Limits::default() }, "max_credits_per_hour"),
             (Limits { credits_per_day: 19, ..Limits::default() }, "max_credits_per_day"),
@@ -150,20 +258,74 @@ mod tests {
         ];
         for (limits, key) in cases {
             let mut brake = brake(limits);
-            assert!(brake.admit("acme", 10), "{key}");
-            assert!(!brake.admit("acme", 10), "{key}");
+            assert!(brake.admit("acme", 10, false), "{key}");
+            assert!(!brake.admit("acme", 10, false), "{key}");
             assert!(
                 brake.engaged.as_deref().is_some_and(|why| why.contains(key)),
                 "{key}: {:?}",
                 brake.engaged
             );
+            assert!(!brake.condition_is_gone(), "{key}");
         }
+    }
+
+    #[test]
+    fn a_share_of_the_charges_counts_from_a_hundred_refunds_on() {
+        let limits = Limits { share_per_day: 50, ..Limits::default() };
+        let with =
+            |charges| Brake::new(limits, None, Counted { charges: Some(charges), ..Counted::default() });
+        let mut few = with(0);
+        assert!((0..SHARE_FROM).all(|_| few.admit("acme", 1, false)), "a hundred are no sign of anything");
+        assert!(!few.admit("acme", 1, false));
+        assert!(few.engaged.unwrap().contains("50 percent of a day's charges, 101 refunds of 0"));
+        let mut half = with(300);
+        assert_eq!((0..400).filter(|_| half.admit("acme", 1, false)).count(), 150, "half of 300");
+        let mut uncounted = brake(limits);
+        assert!((0..400).all(|_| uncounted.admit("acme", 1, false)));
+    }
+
+    #[test]
+    fn faults_of_ours_are_held_by_themselves_and_stop_nobody_else() {
+        let mut brake = brake(Limits { own_faults_per_day: 2, ..Limits::default() });
+        assert_eq!([(); 4].map(|()| brake.admit("acme", 1, true)), [true, true, false, false]);
+        assert!(brake.admit("acme", 1, false) && brake.engaged.is_none());
+    }
+
+    #[test]
+    fn what_is_a_fault_of_ours_and_what_is_not() {
+        let now = Timestamp::from_micros(0);
+        for (doubt, ours) in [
+            (Doubt::Unauthorized, true),
+            (Doubt::UnknownProvider, true),
+            (Doubt::Unreadable, true),
+            (Doubt::Unreachable, false),
+            (Doubt::RateLimited, false),
+        ] {
+            let evidence = Evidence::could_not_tell(doubt, "", now);
+            assert_eq!(is_own_fault(Some(&evidence)), ours, "{doubt:?}");
+        }
+        let mut failed = Evidence::could_not_tell(Doubt::Unreadable, "", now);
+        (failed.verdict, failed.class) = (Verdict::Failed, Some(FailureClass::ServerError));
+        assert!(!is_own_fault(Some(&failed)) && !is_own_fault(None));
+    }
+
+    #[test]
+    fn the_condition_is_gone_when_all_is_down_to_half_of_each_limit() {
+        let limits = Limits { refunds_per_hour: 8, refunds_per_hour_per_provider: 4, ..Limits::default() };
+        let with = |hour_refunds| {
+            let sums = Sums { hour_refunds, ..Sums::default() };
+            let per_provider = BTreeMap::from([("acme".to_owned(), sums)]);
+            Brake::new(limits, Some("why".to_owned()), Counted { per_provider, ..Counted::default() })
+        };
+        assert!(with(0).condition_is_gone() && with(2).condition_is_gone());
+        assert!(!with(3).condition_is_gone(), "acme is still above half of its own limit");
+        assert!(!with(5).condition_is_gone());
     }
 
     #[test]
     fn one_provider_at_its_limit_is_not_another_at_its() {
         let mut brake = brake(Limits { refunds_per_hour_per_provider: 1, ..Limits::default() });
-        assert!(brake.admit("acme", 1) && brake.admit("other", 1));
+        assert!(brake.admit("acme", 1, false) && brake.admit("other", 1, false));
     }
 
     #[test]
@@ -178,6 +340,6 @@ mod tests {
     #[test]
     fn without_limits_nothing_stops_it() {
         let mut brake = brake(Limits::default());
-        assert!((0..10_000).all(|_| brake.admit("acme", 1_000_000)));
+        assert!((0..10_000).all(|_| brake.admit("acme", 1_000_000, false)));
     }
 }

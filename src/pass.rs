@@ -2,7 +2,7 @@
 //!
 //! detect, then for every provider a lane of its own (`lane`), so that a slow or broken provider never starves the
 //! others: claim, and for each job a task (`job`) that asks, decides and carries out; what comes back is settled in
-//! batches. A dry run (`preview`) takes the same way, leaves no trace, and stops before carrying out.
+//! batches; last, what has become known about refunds (`late`). A dry run (`preview`) takes the same way, leaves no trace, and stops before carrying out.
 //!
 //! Promise: a pass ends when nothing is due that was due when it began; every claimed orphan is in exactly one bucket
 //! of its report. It takes no hint about what changed: it looks, decides, acts; the next pass is the retry.
@@ -15,7 +15,7 @@ use tokio::sync::Semaphore;
 
 use crate::brake;
 use crate::clock::Timestamp;
-use crate::config::{Prefer, Settings};
+use crate::config::{Prefer, Release, Settings};
 use crate::detect::{self, Since};
 use crate::ops::stop::Stop;
 use crate::policy;
@@ -27,6 +27,7 @@ use crate::store::{DbError, SettleRules, Store};
 mod consult;
 mod job;
 mod lane;
+mod late;
 mod preview;
 
 pub use consult::{Consulted, consult};
@@ -58,12 +59,20 @@ pub struct Rules {
     pub policy: policy::Limits,
     /// When to stop.
     pub brake: brake::Limits,
+    /// Whether the brake goes off by itself once its condition is gone.
+    pub release_when_gone: bool,
     /// Orphans claimed at once.
     pub batch: u32,
     /// How long a claim lasts.
     pub lease: Duration,
     /// Files fetched at the same time, by all providers together; each may fetch one in any case.
     pub copies: usize,
+    /// When a provider is asked again after a refund without proof.
+    pub late: policy::late::Times,
+    /// Such questions that one pass asks of any one provider.
+    pub late_questions: u32,
+    /// The longest that such questions may keep a pass from ending.
+    pub late_budget: Duration,
     /// Nothing new is begun after this.
     pub max_duration: Option<Duration>,
 }
@@ -86,15 +95,26 @@ impl Rules {
                 prefer_refund: settings.recovery.prefer == Prefer::Refund,
             },
             brake: brake::Limits {
+                refunds_per_pass: settings.brake.max_refunds_per_pass,
+                credits_per_pass: settings.brake.max_credits_per_pass,
                 refunds_per_hour: settings.brake.max_refunds_per_hour,
                 refunds_per_day: settings.brake.max_refunds_per_day,
                 credits_per_hour: settings.brake.max_credits_per_hour,
                 credits_per_day: settings.brake.max_credits_per_day,
                 refunds_per_hour_per_provider: settings.brake.max_refunds_per_hour_per_provider,
+                share_per_day: settings.brake.max_refund_share_per_day,
+                own_faults_per_day: settings.brake.max_own_fault_refunds_per_day,
             },
+            release_when_gone: settings.brake.release == Release::WhenGone,
             batch: settings.pass.batch,
             lease: settings.pass.lease,
             copies: settings.recovery.concurrency,
+            late: policy::late::Times {
+                first: settings.late.first_question,
+                last: settings.late.last_question,
+            },
+            late_questions: settings.late.questions_per_pass,
+            late_budget: late::BUDGET,
             max_duration: settings.pass.max_duration,
         }
     }
@@ -184,14 +204,24 @@ async fn work(
 ) -> Result<(), DbError> {
     let store = &parts.store;
     detect::detect(store, &parts.providers, &parts.rules.detect, orders.since, started_at, report).await?;
+    let watch = brake::Watch {
+        limits: parts.rules.brake,
+        pass_began: Some(started_at),
+        charges: store.charges_of_day(parts.rules.brake, started_at).await?,
+    };
+    if parts.rules.release_when_gone {
+        // What was refunded in the pass before does not count in this one.
+        store.release_brake_when_gone(&watch).await?;
+    }
     let deadline = parts.rules.max_duration.and_then(|duration| Instant::now().checked_add(duration));
     let mut due_by = store.now().await?.max(started_at);
     loop {
         let pass = Arc::new(Pass {
             parts: parts.clone(),
             settle: SettleRules {
-                brake: parts.rules.brake,
+                brake: watch,
                 dating: detect::dating(&parts.rules.detect, &parts.providers),
+                late: parts.rules.late,
                 held_for: HELD_FOR,
                 pass_id: Some(pass_id),
                 decided_by: "makegood".to_owned(),
@@ -208,7 +238,7 @@ async fn work(
         }
         // An output that was put back may have bared the item it was taken from: that one is due now.
         if report.total("relink") == relinked {
-            return Ok(());
+            return late::run(&pass, pass_id, report).await;
         }
         due_by = store.now().await?;
     }

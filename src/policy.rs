@@ -14,6 +14,7 @@ use crate::clock::Timestamp;
 use crate::evidence::{Doubt, Evidence, FailureClass, Source, Verdict};
 use crate::facts::{Delivery, Facts, Record};
 
+pub mod late;
 mod waits;
 
 #[cfg(test)]
@@ -121,6 +122,8 @@ reasons! {
     Misattributed = "misattributed",
     /// Two items claim one output of one job.
     DuplicateJob = "duplicate_job",
+    /// The platform does not let its output be put back.
+    CannotRelink = "cannot_relink",
     /// It was never submitted (P02).
     NoProviderJob = "no_provider_job",
     /// It may be about to be submitted.
@@ -256,6 +259,11 @@ pub const fn without_balance() -> Decision {
 /// Rule 2 for a refund that the platform's own refunds of the charge leave no room for: a person has to look.
 pub const fn without_room() -> Decision {
     rule(2, Action::Hold, Reason::AlreadyRefunded)
+}
+
+/// Rule 3 for an output that the platform's relation does not let be put back: it is not lost, so nothing is refunded.
+pub const fn cannot_relink() -> Decision {
+    rule(3, Action::Hold, Reason::CannotRelink)
 }
 
 /// Rules 14 and 15: what is owed when the copy failed. `gone`: the provider says that the file is no more.

@@ -38,6 +38,12 @@ pub struct Report {
     pub refunded_credits: i64,
     /// Bytes brought home.
     pub recovered_bytes: u64,
+    /// Questions asked again after a refund without proof.
+    pub asked_again: u64,
+    /// Refunded items that a provider now says it made, never stored: paid for and not delivered.
+    pub late_successes: u64,
+    /// Refunded items whose output was stored after the refund (P20).
+    pub stored_late: u64,
     /// Questions asked, by provider and by what the answer said.
     pub questions: BTreeMap<String, BTreeMap<&'static str, u64>>,
     /// What a person should look at.
@@ -158,6 +164,9 @@ impl Report {
             held = self.total("hold"),
             refunded_credits = self.refunded_credits,
             recovered_bytes = self.recovered_bytes,
+            asked_again = self.asked_again,
+            late_successes = self.late_successes,
+            stored_late = self.stored_late,
             findings = self.findings.len() as u64 + self.findings_left_out,
             left_open = self.unresolved.open,
             left_held = self.unresolved.held,
@@ -203,12 +212,27 @@ impl Report {
                 verdicts.iter().map(|(verdict, count)| format!("{verdict} {count}")).collect();
             let _ = writeln!(text, "  asked      {provider}: {}", each.join(", "));
         }
+        if self.asked_again > 0 {
+            let _ = writeln!(
+                text,
+                "  refunds    asked again about {} jobs that were refunded without proof",
+                self.asked_again
+            );
+        }
+        if self.late_successes + self.stored_late > 0 {
+            let _ = writeln!(
+                text,
+                "  too late   {} refunded items turn out to have been made, {} more were stored after their refund: \
+                 `makegood report` lists them",
+                self.late_successes, self.stored_late
+            );
+        }
         let standing = &self.unresolved;
         let _ = writeln!(text, "  left       {} open, {} held", standing.open, standing.held);
         if standing.past_window > 0 {
             let _ = writeln!(
                 text,
-                "  LATE       {} orphans are past their 24 hours: `makegood report` lists them",
+                "  LATE       {} orphans are past their window: `makegood report` lists them",
                 standing.past_window
             );
         }
@@ -216,6 +240,12 @@ impl Report {
             let _ = writeln!(
                 text,
                 "  BRAKE ON   {why}; {} refunds are held until `makegood brake release --by WHO --reason WHY`",
+                standing.held_by_brake
+            );
+        } else if standing.held_by_brake > 0 {
+            let _ = writeln!(
+                text,
+                "  HELD       {} refunds that rest only on faults of ours: mend them, or `makegood brake release`",
                 standing.held_by_brake
             );
         }

@@ -81,7 +81,7 @@ pub async fn run(args: Args, settings: Settings) -> Outcome {
                         "The brake is off. {} held by it, due now: the next pass decides again and pays what is owed.",
                         count(freed, "item was", "items were")
                     ),
-                    None => "The brake was not on. Nothing was changed.".to_owned(),
+                    None => "The brake was not on, and it held nothing. Nothing was changed.".to_owned(),
                 },
                 OutputFormat::Json => {
                     json!({"released": freed.is_some(), "freed": freed.unwrap_or(0)}).to_string()
@@ -128,7 +128,14 @@ fn status(brake: &BrakeState, held: &[Waiting], events: &[BrakeEvent], now: Time
         let header = ["provider", "refunds", "credits", "late", "oldest charge", "for instance"];
         line(table(&header, &["refunds", "credits", "late"], rows).trim_end().to_owned());
     }
-    if brake.engaged_at.is_some() {
+    if brake.engaged_at.is_none() && items > 0 {
+        line(
+            "\nThese rest on nothing but faults of ours: keys refused, provider files missing, answers that could not be \
+             read.\nMend those, then release: each is decided again, and asked about again."
+                .to_owned(),
+        );
+    }
+    if brake.engaged_at.is_some() || items > 0 {
         line("\nLook before you release:".to_owned());
         line(
             "  makegood run --dry-run                what would be decided, with nothing carried out"

@@ -1,4 +1,4 @@
-//! `makegood report`: what was made good, what is open, what is late.
+//! `makegood report`: what was made good, what is open, what is late, and what was refunded and made after all.
 
 mod csv;
 mod text;
@@ -13,7 +13,7 @@ use super::values::Since;
 use super::{Exit, Failure, Outcome};
 use crate::clock::Timestamp;
 use crate::config::Settings;
-use crate::store::{DbError, MadeGood, Store, Waiting, WaitingItem};
+use crate::store::{DbError, LateItem, LateProvider, MadeGood, Store, Waiting, WaitingItem};
 
 /// What was made good, what is open, what is late.
 #[derive(Debug, clap::Args)]
@@ -67,6 +67,10 @@ struct Review {
     late_total: i64,
     /// The first hundred of them.
     late: Vec<WaitingItem>,
+    /// Refunded items that were made after all, by provider: noticed since then.
+    late_successes: Vec<LateProvider>,
+    /// The first hundred of them, with the evidence to claim them back by.
+    late_success_items: Vec<LateItem>,
 }
 
 /// The brake while it is on.
@@ -109,10 +113,13 @@ async fn read(store: &Store, since: Timestamp, now: Timestamp) -> Result<Review,
         late_total: waiting.iter().map(|each| each.past_window).sum(),
         waiting,
         late: store.waiting_items(now, LATE).await?,
+        late_successes: store.late_by_provider(since).await?,
+        late_success_items: store.late_items(since, Timestamp::from_micros(FAR), LATE).await?,
     })
 }
 
-/// One line an item: what was made good, slice by slice, then all that is open and held.
+/// One line an item: what was made good, slice by slice, then what was refunded and made after all, then all
+/// that is open and held.
 async fn lines(store: &Store, since: Timestamp, now: Timestamp) -> Result<(), Failure> {
     let failed = |error: DbError| said_for_people(&error);
     print(&csv::header())?;
@@ -122,6 +129,14 @@ async fn lines(store: &Store, since: Timestamp, now: Timestamp) -> Result<(), Fa
         let until = from + slice;
         let items = store.made_good_items(from, until).await.map_err(failed)?;
         print_lines(&items.iter().map(csv::made_good).collect::<Vec<_>>())?;
+        from = until;
+    }
+    // Noticed by the database's clock, which may be ahead of this command's.
+    let mut from = since;
+    while from < now {
+        let until = if from + slice < now { from + slice } else { Timestamp::from_micros(FAR) };
+        let items = store.late_items(from, until, i64::MAX).await.map_err(failed)?;
+        print_lines(&items.iter().map(csv::late_success).collect::<Vec<_>>())?;
         from = until;
     }
     let waiting = store.waiting_items(Timestamp::from_micros(FAR), i64::MAX).await.map_err(failed)?;

@@ -24,8 +24,8 @@ use serde_json::Value as Json;
 use layers::Known;
 pub use secret::{DatabaseKind, DatabaseUrl, HttpUrl, redact};
 pub use sections::{
-    Brake, Database, Detect, Log, LogFormat, LogLevel, Metrics, Pass, Prefer, Providers, Recovery, Schedule,
-    Settings, Storage, Window,
+    Brake, Database, Detect, Log, LogFormat, LogLevel, Metrics, Pass, Prefer, Providers, Recovery, Release,
+    Schedule, Settings, Storage, Window,
 };
 pub use units::{parse_size, parse_span, show_span};
 

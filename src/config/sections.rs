@@ -33,6 +33,8 @@ pub struct Settings {
     pub storage: Storage,
     /// How outputs are brought home.
     pub recovery: Recovery,
+    /// What is asked after a refund.
+    pub late: Late,
     /// How one pass works.
     pub pass: Pass,
     /// When to stop.
@@ -144,6 +146,21 @@ pub enum Prefer {
     Refund,
 }
 
+/// `[late]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Late {
+    /// After a refund without proof the provider is asked again after this time; none: only the last time.
+    #[serde(deserialize_with = "units::span_or_none")]
+    pub first_question: Option<Duration>,
+    /// And for the last time after this; none: only the first time.
+    #[serde(deserialize_with = "units::span_or_none")]
+    pub last_question: Option<Duration>,
+    /// Questions of this kind that one pass asks of any one provider.
+    #[serde(deserialize_with = "units::whole::<_, _, 1, 10_000>")]
+    pub questions_per_pass: u32,
+}
+
 /// `[pass]`
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -163,6 +180,12 @@ pub struct Pass {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Brake {
+    /// Refunds since the pass began, by all processes.
+    #[serde(deserialize_with = "limit")]
+    pub max_refunds_per_pass: u64,
+    /// Credits refunded since the pass began, by all processes.
+    #[serde(deserialize_with = "limit")]
+    pub max_credits_per_pass: u64,
     /// Refunds in any hour.
     #[serde(deserialize_with = "limit")]
     pub max_refunds_per_hour: u64,
@@ -178,6 +201,24 @@ pub struct Brake {
     /// Refunds in any hour for any one provider.
     #[serde(deserialize_with = "limit")]
     pub max_refunds_per_hour_per_provider: u64,
+    /// Refunds in any 24 hours, in percent of the charges made in them.
+    #[serde(deserialize_with = "units::whole::<_, _, 0, 100>")]
+    pub max_refund_share_per_day: u64,
+    /// Refunds in any 24 hours that rest on nothing but faults of ours.
+    #[serde(deserialize_with = "limit")]
+    pub max_own_fault_refunds_per_day: u64,
+    /// Who lets go again.
+    pub release: Release,
+}
+
+/// Who releases the brake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Release {
+    /// A person.
+    ByHand,
+    /// A person, or makegood once all that counts is down to half of each limit.
+    WhenGone,
 }
 
 /// `[metrics]`
@@ -319,6 +360,13 @@ impl Settings {
             "recovery.time_budget",
             format!("it must be shorter than pass.lease, which is {}", show(self.pass.lease)),
         );
+        if let (Some(first), Some(last)) = (self.late.first_question, self.late.last_question) {
+            refuse(
+                last <= first,
+                "late.last_question",
+                format!("it must be later than late.first_question, which is {}", show(first)),
+            );
+        }
         for (key, day, hour) in [
             ("brake.max_refunds_per_day", self.brake.max_refunds_per_day, self.brake.max_refunds_per_hour),
             ("brake.max_credits_per_day", self.brake.max_credits_per_day, self.brake.max_credits_per_hour),

@@ -173,6 +173,14 @@ const WRONG: &[(&str, &str)] = &[
         "`recovery.time_budget` is \"15m\" (file F): it must be shorter than pass.lease, which is 15m",
     ),
     (
+        "[late]\nlast_question = \"6h\"",
+        "`late.last_question` is \"6h\" (file F): it must be later than late.first_question, which is 6h",
+    ),
+    (
+        "[late]\nquestions_per_pass = 0",
+        "`late.questions_per_pass` is 0 (file F): a whole number from 1 to 10000 is wanted",
+    ),
+    (
         "[pass]\nmax_duration = \"0s\"",
         "`pass.max_duration` is \"0s\" (file F): a time span above zero is wanted",
     ),

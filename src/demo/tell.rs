@@ -184,6 +184,7 @@ fn found(why: Reason, standing: &Standing) -> String {
         Reason::AlreadyRefunded => "a refund by the platform that names no item",
         Reason::Misattributed => "stored, but hung elsewhere",
         Reason::DuplicateJob => "two claims to one output",
+        Reason::CannotRelink => "stored, but hung elsewhere and not to be moved",
         Reason::NoProviderJob => "never submitted: no job on record",
         Reason::MaybeNotSubmittedYet => "no job on record yet",
         Reason::OutputAvailable => "finished, the file is offered",
@@ -224,6 +225,7 @@ fn found(why: Reason, standing: &Standing) -> String {
         | Reason::AlreadyRefunded
         | Reason::Misattributed
         | Reason::DuplicateJob
+        | Reason::CannotRelink
         | Reason::NoProviderJob
         | Reason::MaybeNotSubmittedYet
         | Reason::OutputAvailable

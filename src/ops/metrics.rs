@@ -43,6 +43,8 @@ pub struct Totals {
     pub refunded_credits: Split,
     /// Recoveries ever made by (provider, kind).
     pub recoveries: BTreeMap<(String, String), u64>,
+    /// Refunded items that were made after all, by (provider, kind).
+    pub late_successes: BTreeMap<(String, String), u64>,
     /// From charge to make-good.
     pub resolution: Resolution,
     /// When a pass last succeeded, if ever.
@@ -245,6 +247,12 @@ impl Totals {
                 "Outputs brought home or put back in their place.",
                 MetricType::COUNTER,
                 by_two(["provider", "kind"], &self.recoveries, counter),
+            ),
+            family(
+                "makegood_late_successes_total",
+                "Refunded items that turned out to have been made: never stored, or stored after the refund.",
+                MetricType::COUNTER,
+                by_two(["provider", "kind"], &self.late_successes, counter),
             ),
             family(
                 "makegood_resolution_seconds",

@@ -64,6 +64,8 @@ fn add_up(
     for each in unresolved {
         *totals.orphans.entry((each.state.clone(), each.provider.clone())).or_default() += each.orphans;
         totals.orphans_past_window += each.past_window;
+        // Also with the brake off: what rests on faults of ours alone has a limit of its own.
+        totals.brake_engaged |= each.state == "held" && each.reason == "brake";
         totals.oldest_orphan_age = totals.oldest_orphan_age.max(now.since(each.oldest_charged_at));
     }
     let mut took: BTreeMap<u32, u64> = BTreeMap::new();
@@ -72,6 +74,7 @@ fn add_up(
         match metric.as_str() {
             "refunds" => *totals.refunds.entry(labels()).or_default() += value,
             "recoveries" => *totals.recoveries.entry(labels()).or_default() += value,
+            "late_successes" => *totals.late_successes.entry(labels()).or_default() += value,
             "refunded_credits" => {
                 if let Some(bucket) = Bucket::ALL.into_iter().find(|bucket| bucket.as_str() == label_a) {
                     totals.refunded_credits.add(bucket, i64::try_from(*value).unwrap_or(i64::MAX));
@@ -154,6 +157,7 @@ mod tests {
             counter("resolution_seconds", "120", "", 1),
             counter("resolution_seconds", "+Inf", "", 4),
             counter("resolution_microseconds", "", "", 2_500_000),
+            counter("late_successes", "fal", "never_stored", 2),
             counter("unheard_of", "", "", 1),
         ];
         let brake = BrakeState { engaged_at: Some(NOW), ..BrakeState::default() };
@@ -167,6 +171,7 @@ mod tests {
                 refunds: BTreeMap::from([(pair("fal", "server_error"), 4)]),
                 refunded_credits: Split { subscription: 0, wallet: 120 },
                 recoveries: BTreeMap::from([(pair("veo-gemini", "relink"), 5)]),
+                late_successes: BTreeMap::from([(pair("fal", "never_stored"), 2)]),
                 resolution: Resolution {
                     up_to_seconds: BTreeMap::from([(120, 1), (600, 3)]),
                     sum_seconds: 2.5,

@@ -285,6 +285,11 @@ pub(super) fn finding(settlement: &Settlement, decision: &Decision) -> Option<Fi
         )),
         Reason::DuplicateJob => ("duplicate_job", about_item(),
             "another item claims the same output of the same job; held until one of them is corrected".to_owned()),
+        Reason::CannotRelink => ("cannot_relink", about_item(), format!(
+            "its output `{}` is stored in the wrong place, and the platform's stored_outputs does not let it be put back: \
+             the UPDATE left it where it was; held until it does",
+            settlement.case.misplaced().map_or("", |(output_id, ..)| output_id)
+        )),
         Reason::NoBalance => ("no_balance", about_item(), format!(
             "account {} has not exactly one balance row for each bucket that the charge drew from; held until it has",
             charge.account_id

@@ -5,7 +5,7 @@
 use std::fmt::Write as _;
 
 use super::samples::{asked_enough, copy_failed, decided, evidence, facts, failed, file, offering, spelled};
-use super::{Decision, LIMITS_DOC, braked, without_room};
+use super::{Decision, LIMITS_DOC, braked, cannot_relink, without_room};
 use crate::charge::ItemId;
 use crate::evidence::{Doubt, FailureClass, Verdict};
 use crate::facts::{Delivery, Facts};
@@ -70,6 +70,7 @@ fn rows() -> Vec<(&'static str, Decision)> {
             "its output is stored, but misplaced or linked elsewhere, and the holder has no claim to it",
             decided(&misplaced(false), &running, 1),
         ),
+        ("the same, but the platform's `stored_outputs` does not let it be put back", cannot_relink()),
         (
             "its output is stored and linked to an item that has a claim to it too",
             decided(&misplaced(true), &running, 1),

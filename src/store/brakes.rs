@@ -1,11 +1,12 @@
 //! The brake's row: locked by settle, shown to people, released by a person.
 
-use std::collections::BTreeMap;
-
-use super::db::{DbError, Tx};
+use super::db::{DbError, Row, Tx};
 use super::{Store, first, statements, with_retries};
-use crate::brake::{Brake, DAY, HOUR, Limits, Sums};
+use crate::brake::{self, Brake, Counted, DAY, HOUR, Sums, Watch};
 use crate::clock::Timestamp;
+
+/// Beyond so many charges a day it no longer matters how many they are.
+const CHARGES_COUNTED: i64 = 1_000_000;
 
 /// When the brake was pulled or released.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
@@ -35,12 +36,7 @@ impl Store {
     /// The brake as it stands.
     pub async fn brake(&self) -> Result<BrakeState, DbError> {
         let rows = self.rows(statements::BRAKE_STATE, &[]).await?;
-        let row = first(statements::BRAKE_STATE, &rows)?;
-        Ok(BrakeState {
-            engaged_at: row.maybe_time("engaged_at")?,
-            reason: row.maybe_text("reason")?,
-            released_at: row.maybe_time("released_at")?,
-        })
+        state(first(statements::BRAKE_STATE, &rows)?)
     }
 
     /// When the brake was pulled and released, newest first, at most `most`.
@@ -58,7 +54,8 @@ impl Store {
             .collect()
     }
 
-    /// Releases the brake and makes due what it held. Returns how many orphans that were, or none if it was off.
+    /// Releases the brake and makes due what it held. Returns how many orphans that were, or none if there was nothing to
+    /// release.
     pub async fn release_brake(&self, by: &str, reason: &str) -> Result<Option<u64>, DbError> {
         with_retries!(
             async {
@@ -77,38 +74,62 @@ impl Store {
         )
     }
 
-    /// Locks the brake until the transaction ends.
+    /// Releases the brake if its condition is gone. Returns how many orphans that freed, or none if it was off or has to stay on.
+    pub async fn release_brake_when_gone(&self, watch: &Watch) -> Result<Option<u64>, DbError> {
+        with_retries!(
+            async {
+                let now = self.now().await?;
+                let mut tx = self.db.begin().await?;
+                let state = lock(&mut tx).await?;
+                let Some(why) = state.engaged_at.map(|_| state.reason.clone().unwrap_or_default()) else {
+                    return Ok(None);
+                };
+                let counted = count(&mut tx, watch, &state, now, false).await?;
+                if !Brake::new(watch.limits, None, counted).condition_is_gone() {
+                    return Ok(None);
+                }
+                tx.rows(statements::BRAKE_RELEASE, &[now.into()]).await?;
+                let freed = tx.rows(statements::BRAKE_FREE_ORPHANS, &[now.into()]).await?.len() as u64;
+                let reason = format!("the condition is gone: {why}");
+                let values = [now.into(), "released".into(), "makegood".into(), reason.as_str().into()];
+                tx.rows(statements::INSERT_BRAKE_EVENT, &values).await?;
+                tx.commit().await?;
+                tracing::warn!(freed, why, "the brake is off again by itself: its condition is gone");
+                Ok::<_, DbError>(Some(freed))
+            }
+            .await
+        )
+    }
+
+    /// How many charges were made in the last day, if a limit asks for it.
+    pub async fn charges_of_day(
+        &self,
+        limits: brake::Limits,
+        now: Timestamp,
+    ) -> Result<Option<u64>, DbError> {
+        if limits.share_per_day == 0 {
+            return Ok(None);
+        }
+        let values = [(now - DAY).into(), now.into(), CHARGES_COUNTED.into()];
+        let rows = self.rows(statements::CHARGES_OF_DAY, &values).await?;
+        Ok(u64::try_from(first(statements::CHARGES_OF_DAY, &rows)?.int("charges")?).ok())
+    }
+
+    /// Locks the brake until the transaction ends. `own_faults`: whether a refund for a fault of ours is to come.
     pub(super) async fn lock_brake(
         &self,
         tx: &mut Tx,
-        limits: Limits,
+        watch: &Watch,
         now: Timestamp,
+        own_faults: bool,
     ) -> Result<Brake, DbError> {
-        let rows = tx.rows(statements::BRAKE_LOCK, &[]).await?;
-        let row = first(statements::BRAKE_LOCK, &rows)?;
-        let engaged = match row.maybe_time("engaged_at")? {
-            Some(_) => Some(row.maybe_text("reason")?.unwrap_or_default()),
-            None => None,
+        let state = lock(tx).await?;
+        let engaged = state.engaged_at.map(|_| state.reason.clone().unwrap_or_default());
+        let counted = match engaged {
+            None => count(tx, watch, &state, now, own_faults).await?,
+            Some(_) => Counted::default(),
         };
-        let mut per_provider = BTreeMap::new();
-        if engaged.is_none() && limits != Limits::default() {
-            let released_at = row.maybe_time("released_at")?;
-            let hour = Brake::since(now, HOUR, released_at);
-            // Counting a day costs a day's refunds: only where a limit asks for it.
-            let by_day = limits.refunds_per_day > 0 || limits.credits_per_day > 0;
-            let longest = if by_day { Brake::since(now, DAY, released_at) } else { hour };
-            for row in tx.rows(statements::BRAKE_RECENT, &[hour.into(), longest.into()]).await? {
-                let number = |column| row.int(column).map(|number| u64::try_from(number).unwrap_or(0));
-                let sums = Sums {
-                    hour_refunds: number("hour_refunds")?,
-                    hour_credits: number("hour_credits")?,
-                    day_refunds: number("day_refunds")?,
-                    day_credits: number("day_credits")?,
-                };
-                per_provider.insert(row.text("provider")?, sums);
-            }
-        }
-        Ok(Brake::new(limits, engaged, per_provider))
+        Ok(Brake::new(watch.limits, engaged, counted))
     }
 
     /// Pulls the brake, unless it is on already, and tells so.
@@ -120,4 +141,59 @@ impl Store {
         }
         Ok(())
     }
+}
+
+async fn lock(tx: &mut Tx) -> Result<BrakeState, DbError> {
+    let rows = tx.rows(statements::BRAKE_LOCK, &[]).await?;
+    state(first(statements::BRAKE_LOCK, &rows)?)
+}
+
+fn state(row: &Row) -> Result<BrakeState, DbError> {
+    Ok(BrakeState {
+        engaged_at: row.maybe_time("engaged_at")?,
+        reason: row.maybe_text("reason")?,
+        released_at: row.maybe_time("released_at")?,
+    })
+}
+
+/// What the limits are held against. Counting a day costs a day's refunds: only where a limit asks for it.
+async fn count(
+    tx: &mut Tx,
+    watch: &Watch,
+    state: &BrakeState,
+    now: Timestamp,
+    own_faults: bool,
+) -> Result<Counted, DbError> {
+    let limits = watch.limits;
+    let mut counted = Counted { charges: watch.charges, ..Counted::default() };
+    if limits == brake::Limits::default() {
+        return Ok(counted);
+    }
+    let hour = Brake::since(now, HOUR, state.released_at);
+    let by_day = [limits.refunds_per_day, limits.credits_per_day, limits.share_per_day] != [0; 3];
+    let day = if by_day { Brake::since(now, DAY, state.released_at) } else { hour };
+    let by_pass = [limits.refunds_per_pass, limits.credits_per_pass] != [0; 2];
+    let began = watch.pass_began.filter(|_| by_pass).unwrap_or(now);
+    let pass = began.max(state.released_at.unwrap_or(began));
+    let earliest = hour.min(day).min(pass);
+    let values = [hour.into(), day.into(), pass.into(), earliest.into()];
+    for row in tx.rows(statements::BRAKE_RECENT, &values).await? {
+        let number = |column| row.int(column).map(|number| u64::try_from(number).unwrap_or(0));
+        let sums = Sums {
+            pass_refunds: number("pass_refunds")?,
+            pass_credits: number("pass_credits")?,
+            hour_refunds: number("hour_refunds")?,
+            hour_credits: number("hour_credits")?,
+            day_refunds: number("day_refunds")?,
+            day_credits: number("day_credits")?,
+        };
+        counted.per_provider.insert(row.text("provider")?, sums);
+    }
+    if own_faults && limits.own_faults_per_day > 0 {
+        let since = Brake::since(now, DAY, state.released_at);
+        let rows = tx.rows(statements::BRAKE_OWN_FAULTS, &[since.into()]).await?;
+        let refunds = first(statements::BRAKE_OWN_FAULTS, &rows)?.int("refunds")?;
+        counted.own_faults = u64::try_from(refunds).unwrap_or(0);
+    }
+    Ok(counted)
 }

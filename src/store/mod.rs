@@ -2,8 +2,8 @@
 //!
 //! `db` runs one statement on either database, `statements` lists them all, `migrations` makes the tables.
 //! The rest follows a charge: `scan` finds and opens orphans, `claim` leases them and reads the facts, `settle` is
-//! the one transaction that moves money, `brakes` keeps the brake, `totals` counts for people and metrics, `provider_state`
-//! remembers who was not there. For people alone
+//! the one transaction that moves money, `late` is what becomes known after it, `brakes` keeps the brake, `totals` counts for
+//! people and metrics, `provider_state` remembers who was not there. For people alone
 //! are `story` (one charge), `review` (what was made good and what waits) and `contract` (whether all is as needed).
 //! A crash anywhere leaves what was committed; the next pass does the rest.
 
@@ -16,6 +16,7 @@ mod brakes;
 mod claim;
 mod contract;
 pub mod db;
+mod late;
 mod migrations;
 mod provider_state;
 mod review;
@@ -29,9 +30,10 @@ pub use brakes::{BrakeEvent, BrakeState};
 pub use claim::{Case, Claimed};
 pub use contract::{Balance, Kind, Kinds};
 pub use db::DbError;
+pub use late::{LateCase, LateClaimed, LateNext, LateSettlement, LateSuccesses};
 pub use migrations::{MigrateError, OWN_VERSION};
 pub use provider_state::ProviderState;
-pub use review::{MadeGood, MadeGoodItem, Waiting, WaitingItem};
+pub use review::{LateEvidence, LateItem, LateProvider, MadeGood, MadeGoodItem, Waiting, WaitingItem};
 pub use scan::{Dating, Found, Grace, Over, Preview, Scan};
 pub use settle::{Outcome, SettleRules, Settlement};
 pub use story::{AnswerRow, EventRow, ItemRow, OrphanRow, OutputRow, ResolutionRow, Story};

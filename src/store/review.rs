@@ -8,6 +8,10 @@ use super::db::DbError;
 use super::{Store, statements};
 use crate::clock::Timestamp;
 
+mod late;
+
+pub use late::{LateEvidence, LateItem, LateProvider};
+
 /// What was made good in one way, for one provider and reason.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct MadeGood {
@@ -113,8 +117,8 @@ impl Store {
                     kind: row.text("kind")?,
                     reason: row.text("reason")?,
                     items: row.int("items")?,
-                    subscription_credits: row.int("subscription_credits")?,
-                    wallet_credits: row.int("wallet_credits")?,
+                    subscription_credits: whole(row.int("subscription_high")?, row.int("subscription_low")?),
+                    wallet_credits: whole(row.int("wallet_high")?, row.int("wallet_low")?),
                 })
             })
             .collect()
@@ -156,7 +160,7 @@ impl Store {
                     provider: row.text("provider")?,
                     reason: row.text("reason")?,
                     items: row.int("items")?,
-                    credits: row.int("credits")?,
+                    credits: whole(row.int("credits_high")?, row.int("credits_low")?),
                     oldest_charged_at: row.time("oldest_charged_at")?,
                     past_window: row.int("past_window")?,
                     example: row.text("example")?,
@@ -186,5 +190,31 @@ impl Store {
                 })
             })
             .collect()
+    }
+}
+
+/// A sum that travelled in halves; stops at the ends of the range.
+fn whole(high: i64, low: i64) -> i64 {
+    let sum = (i128::from(high) << 32) + i128::from(low);
+    i64::try_from(sum).unwrap_or(if sum < 0 { i64::MIN } else { i64::MAX })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn halves_add_up_to_the_sum_and_stop_at_its_ends() {
+        let halves = |numbers: &[i64]| {
+            whole(numbers.iter().map(|n| n >> 32).sum(), numbers.iter().map(|n| n & 0xffff_ffff).sum())
+        };
+        for numbers in
+            [&[0_i64][..], &[-1], &[-5, 3], &[i64::MAX], &[i64::MIN], &[1 << 40, (1 << 33) - 1, -7]]
+        {
+            assert_eq!(halves(numbers), numbers.iter().sum::<i64>(), "{numbers:?}");
+        }
+        assert_eq!(halves(&[i64::MAX, i64::MAX]), i64::MAX);
+        assert_eq!(halves(&[i64::MIN, i64::MIN]), i64::MIN);
+        assert_eq!(halves(&[i64::MAX, i64::MIN]), -1);
     }
 }

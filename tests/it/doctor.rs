@@ -77,9 +77,10 @@ async fn the_doctor_proves_the_trigger_of_a_balances_view() {
             "ALTER TABLE balances RENAME TO purse; CREATE VIEW balances AS SELECT account_id, bucket, credits + 0 AS credits FROM purse",
         )
         .await;
+    world.grant().await;
     let with_trigger = |body: &str| {
         format!(
-            "CREATE OR REPLACE FUNCTION write_purse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {body} END $$;\
+            "CREATE OR REPLACE FUNCTION write_purse() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = public AS $$ BEGIN {body} END $$;\
              DROP TRIGGER IF EXISTS write_purse ON balances;\
              CREATE TRIGGER write_purse INSTEAD OF UPDATE ON balances FOR EACH ROW EXECUTE FUNCTION write_purse()"
         )

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use makegood::brake::Limits;
+use makegood::brake::{Limits, Watch};
 use makegood::policy::{Action, Decision, Reason};
 use makegood::report::Report;
 use makegood::store::{Case, Outcome, SettleRules, Settlement, Store};
@@ -53,8 +53,9 @@ fn settlement(world: &World, case: Case, decision: Decision) -> Settlement {
 fn rules(world: &World, brake: Limits) -> SettleRules {
     let parts = &world.parts;
     SettleRules {
-        brake,
+        brake: Watch { limits: brake, ..Watch::default() },
         dating: makegood::detect::dating(&parts.rules.detect, &parts.providers),
+        late: parts.rules.late,
         held_for: HOUR,
         pass_id: None,
         decided_by: "makegood".to_owned(),

@@ -14,6 +14,7 @@ mod doctor;
 mod dry_run;
 mod faults;
 mod fuzz;
+mod late;
 mod leases;
 mod manners;
 mod postgres;

@@ -4,5 +4,6 @@
 mod charged_no_output;
 mod given_back;
 mod in_time;
+mod mix_ups;
 mod not_given_back;
 mod what_people_see;

@@ -58,6 +58,10 @@ enum Decision {
 }
 
 /// What a worker knows of an item that it claimed.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a fact of its own, and all combinations are walked"
+)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 struct Held {
     /// The lease token is still the newest: nobody has claimed the item since.
@@ -98,6 +102,7 @@ struct State {
 }
 
 /// What holds the protocol together; each can be switched off.
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
 #[derive(Clone, Copy, Debug)]
 struct Guards {
     /// Settle proves that its token is the newest.

@@ -46,7 +46,7 @@ pub fn start() -> Timestamp {
     Timestamp::parse("2026-03-01T12:00:00Z").unwrap()
 }
 
-const TABLES: [&str; 19] = [
+const TABLES: [&str; 21] = [
     "accounts",
     "charges",
     "charge_items",
@@ -59,6 +59,8 @@ const TABLES: [&str; 19] = [
     "makegood_charges",
     "makegood_counters",
     "makegood_cursors",
+    "makegood_late_questions",
+    "makegood_late_successes",
     "makegood_orphan_events",
     "makegood_orphans",
     "makegood_passes",
@@ -189,6 +191,23 @@ impl World {
             Sql::Sqlite(pool) => {
                 let rows = sqlx::raw_sql(sql).fetch_all(pool).await.unwrap();
                 rows.iter().map(|row| dash(row.get(0))).collect()
+            }
+        }
+    }
+
+    /// How the database would run a statement, a line a step.
+    pub async fn plan(&self, sql: &str) -> Vec<String> {
+        let (sql, column) = match &self.sql {
+            Sql::Postgres(_) => (format!("EXPLAIN {sql}"), 0),
+            Sql::Sqlite(_) => (format!("EXPLAIN QUERY PLAN {sql}"), 3),
+        };
+        let sql = AssertSqlSafe(sql);
+        match &self.sql {
+            Sql::Postgres(pool) => {
+                sqlx::raw_sql(sql).fetch_all(pool).await.unwrap().iter().map(|row| row.get(column)).collect()
+            }
+            Sql::Sqlite(pool) => {
+                sqlx::raw_sql(sql).fetch_all(pool).await.unwrap().iter().map(|row| row.get(column)).collect()
             }
         }
     }

@@ -86,6 +86,9 @@ fn answers(unresolved: &[Unresolved], found: &mut Findings) {
             }
             Reason::UnknownProvider => "add a provider file of that name to providers.dir",
             Reason::RecoveryRetry => "`makegood explain` says what went wrong",
+            Reason::CannotRelink => {
+                "the platform's stored_outputs refuses the UPDATE; `makegood explain` says of which output"
+            }
             Reason::Delivered
             | Reason::AlreadyRefunded
             | Reason::Misattributed

@@ -14,6 +14,9 @@ pub const fn because(reason: Reason) -> &'static str {
         Reason::AlreadyRefunded => "the platform has refunded it itself",
         Reason::Misattributed => "its output was stored, but hung in the wrong place",
         Reason::DuplicateJob => "another item claims the same output of the same provider job",
+        Reason::CannotRelink => {
+            "its output is stored in the wrong place, and the platform's stored_outputs does not let it be put back"
+        }
         Reason::NoProviderJob => "no provider job is on record: it was never submitted",
         Reason::MaybeNotSubmittedYet => "no provider job is on record yet, and it may still be submitted",
         Reason::OutputAvailable => "the provider finished it and still has the file",
@@ -61,6 +64,9 @@ pub fn because_waiting(state: &str, reason: Reason) -> &'static str {
 pub const fn advice(reason: Reason) -> &'static str {
     match reason {
         Reason::DuplicateJob => "Find out whose output it is and correct the other item; a person decides.",
+        Reason::CannotRelink => {
+            "Mend what refuses the UPDATE of `stored_outputs` (a trigger, a rule, a view), or put the output back by hand."
+        }
         Reason::AlreadyRefunded => "Compare the ledger with the charge; a person decides.",
         Reason::Unauthorized => {
             "Mend the provider's key (`makegood provider list` says where it is looked for)."

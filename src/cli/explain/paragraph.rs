@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::meaning::{advice, because, because_waiting, read};
-use crate::cli::words::{count, plain, relative, time, when};
+use crate::cli::words::{count, plain, relative, span, time, when};
 use crate::clock::Timestamp;
 use crate::policy::Reason;
 use crate::store::{ItemRow, OrphanRow, OutputRow, ResolutionRow, Story};
@@ -36,9 +36,41 @@ pub(super) fn write(story: &Story, index: i64, now: Timestamp) -> String {
     match (orphan.state.as_str(), resolution) {
         ("open", _) => open(orphan, now),
         ("held", _) => held(orphan, now),
+        ("refunded", Some(resolution)) => resolved(resolution) + &since_the_refund(story, index),
         (_, Some(resolution)) => resolved(resolution),
         (state, None) => format!("It is {state}, and no current resolution is on record."),
     }
+}
+
+/// What became known after a refund: who was asked again, and whether it was made after all.
+fn since_the_refund(story: &Story, index: i64) -> String {
+    let mut text = String::new();
+    for event in story.events.iter().filter(|event| event.output_index == index) {
+        let at = time(event.at);
+        match event.kind.as_str() {
+            "asked_again" => {
+                let said = event.detail.as_deref().map_or_else(|| "nothing".to_owned(), plain);
+                let answer = event.answer_id.map_or_else(String::new, |id| format!(" (answer #{id})"));
+                let asked = format!(" The provider was asked again on {at} and said: {said}{answer}.");
+                text.push_str(&asked);
+            }
+            "late_success" => {
+                text.push_str(
+                    " So it was made, and paid for at the provider, and never delivered: it is reported to be claimed \
+                     back. The refund stays.",
+                );
+            }
+            "stored_late" => {
+                let what = event.detail.as_deref().map_or_else(|| "its output came".to_owned(), plain);
+                let late = format!(
+                    " Too late, as noticed on {at}: {what}. Both stay: the output is kept and is not billed."
+                );
+                text.push_str(&late);
+            }
+            _ => {}
+        }
+    }
+    text
 }
 
 fn output_of(story: &Story, index: i64) -> Option<&OutputRow> {
@@ -126,7 +158,11 @@ fn held(orphan: &OrphanRow, now: Timestamp) -> String {
 
 fn finish(mut text: String, orphan: &OrphanRow, advice: &str, now: Timestamp) -> String {
     if orphan.window_ends_at <= now {
-        text = format!("{text} It is LATE: its 24 hours ended at {}.", when(orphan.window_ends_at, now));
+        text = format!(
+            "{text} It is LATE: its window of {} ended at {}.",
+            span(orphan.window_ends_at.since(orphan.charged_at)),
+            when(orphan.window_ends_at, now)
+        );
     }
     if advice.is_empty() { text } else { format!("{text} {advice}") }
 }

@@ -47,6 +47,15 @@ fn resolution(kind: &str, reason: &str, more: (&str, Value)) -> Value {
     json!([row])
 }
 
+/// What happened after a refund: kind, detail and answer.
+fn since_then(events: &[(&str, &str, i64)]) -> Value {
+    let rows = events.iter().enumerate().map(|(nth, (kind, detail, answer))| {
+        json!({"id": nth, "output_index": 0, "at": ago(9), "kind": kind, "reason": null, "rule": null, "detail": detail,
+               "answer_id": (*answer > 0).then_some(answer), "pass_id": 1})
+    });
+    rows.collect()
+}
+
 #[test]
 fn each_way_to_end_is_told_in_plain_words() {
     let later = NOW + Duration::from_hours(19);
@@ -68,16 +77,43 @@ fn each_way_to_end_is_told_in_plain_words() {
         (
             vec![("orphans", orphan("held", "no_balance", ago(1)))],
             "held for a person",
-            "It is LATE: its 24 hours ended at 2025-11-24 15:59:00 (1m ago). Mend the platform's `balances`",
+            "It is LATE: its window of 4h 59m ended at 2025-11-24 15:59:00 (1m ago). Mend the platform's `balances`",
         ),
         (
             vec![
                 ("orphans", orphan("refunded", "server_error", later)),
-                ("resolutions", resolution("refund", "server_error", ("refund", refund))),
+                ("resolutions", resolution("refund", "server_error", ("refund", refund.clone()))),
             ],
             "refunded",
             "10 credits went back on 2025-11-24 15:50:00, 6 to the subscription and 4 to the wallet, because the \
              provider's server failed (rule 6, server_error), decided by makegood.",
+        ),
+        (
+            vec![
+                ("orphans", orphan("refunded", "unconfirmed", later)),
+                ("resolutions", resolution("refund", "unconfirmed", ("refund", refund.clone()))),
+                (
+                    "events",
+                    since_then(&[
+                        ("asked_again", "unreachable", 4),
+                        ("asked_again", "succeeded", 5),
+                        ("late_success", "x", 5),
+                    ]),
+                ),
+            ],
+            "refunded",
+            "The provider was asked again on 2025-11-24 15:51:00 and said: unreachable (answer #4). The provider was asked \
+             again on 2025-11-24 15:51:00 and said: succeeded (answer #5). So it was made, and paid for at the provider, and \
+             never delivered",
+        ),
+        (
+            vec![
+                ("orphans", orphan("refunded", "server_error", later)),
+                ("resolutions", resolution("refund", "server_error", ("refund", refund.clone()))),
+                ("events", since_then(&[("stored_late", "output o9 was stored after the refund", 0)])),
+            ],
+            "refunded",
+            "Too late, as noticed on 2025-11-24 15:51:00: output o9 was stored after the refund. Both stay",
         ),
         (
             vec![

@@ -161,7 +161,7 @@ fn asked_now(page: &mut String, asked: &Now) {
         );
     }
     if asked.consulted.is_empty() && asked.unreadable.is_empty() {
-        line!(page, "  There is nothing to ask: what is resolved is not asked about again.");
+        line!(page, "  There is nothing to ask: what is resolved is not decided again.");
     }
     for each in &asked.consulted {
         let item = &each.case.facts.orphan.item;

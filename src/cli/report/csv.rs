@@ -4,9 +4,9 @@
 //! for a formula is given as text.
 
 use crate::clock::Timestamp;
-use crate::store::{MadeGoodItem, WaitingItem};
+use crate::store::{LateEvidence, LateItem, MadeGoodItem, WaitingItem};
 
-const COLUMNS: [&str; 13] = [
+const COLUMNS: [&str; 17] = [
     "status",
     "charge_id",
     "output_index",
@@ -20,6 +20,10 @@ const COLUMNS: [&str; 13] = [
     "subscription_credits",
     "wallet_credits",
     "late",
+    "provider_job_id",
+    "noticed_at",
+    "stored_output_id",
+    "evidence",
 ];
 
 pub(super) fn header() -> String {
@@ -47,7 +51,47 @@ pub(super) fn made_good(item: &MadeGoodItem) -> String {
         &item.subscription_credits.to_string(),
         &item.wallet_credits.to_string(),
         "",
+        "",
+        "",
+        "",
+        "",
     ])
+}
+
+/// A refunded item that was made after all. `made_good_at` is its refund.
+pub(super) fn late_success(item: &LateItem) -> String {
+    line(&[
+        item.status(),
+        &item.charge_id,
+        &item.output_index.to_string(),
+        &item.account_id,
+        &item.provider,
+        &item.model,
+        &item.refund_reason,
+        &time(item.charged_at),
+        &time(Some(item.refunded_at)),
+        "",
+        &item.subscription_credits.to_string(),
+        &item.wallet_credits.to_string(),
+        "",
+        item.provider_job_id.as_deref().unwrap_or_default(),
+        &time(Some(item.noticed_at)),
+        item.stored_output_id.as_deref().unwrap_or_default(),
+        &item.evidence.as_ref().map_or_else(String::new, evidence),
+    ])
+}
+
+/// The provider's word in one field: what was asked when, and what came back.
+fn evidence(evidence: &LateEvidence) -> String {
+    let status = evidence.http_status.map_or_else(String::new, |status| format!(" answered {status}"));
+    format!(
+        "answer {} at {}: {}; {}{status}; {}",
+        evidence.answer_id,
+        evidence.asked_at,
+        evidence.verdict,
+        evidence.request.as_deref().unwrap_or_default(),
+        evidence.excerpt.as_deref().unwrap_or_default()
+    )
 }
 
 pub(super) fn waiting(item: &WaitingItem, now: Timestamp) -> String {
@@ -65,6 +109,10 @@ pub(super) fn waiting(item: &WaitingItem, now: Timestamp) -> String {
         "",
         "",
         if item.window_ends_at <= now { "true" } else { "false" },
+        "",
+        "",
+        "",
+        "",
     ])
 }
 
@@ -120,7 +168,10 @@ mod tests {
             subscription_credits: 0,
             wallet_credits: 0,
         };
-        assert_eq!(made_good(&item), "relinked,ch,-1,,fal,,misattributed,,1970-01-01T00:00:00.000000Z,,0,0,");
+        assert_eq!(
+            made_good(&item),
+            "relinked,ch,-1,,fal,,misattributed,,1970-01-01T00:00:00.000000Z,,0,0,,,,,"
+        );
         let item = WaitingItem {
             charge_id: "ch".to_owned(),
             output_index: 0,
@@ -135,7 +186,44 @@ mod tests {
             due_at: at,
             credits: Some(7),
         };
-        assert_eq!(waiting(&item, at), "held,ch,0,u,fal,m,brake,1970-01-01T00:00:00.000000Z,,7,,,true");
+        assert_eq!(waiting(&item, at), "held,ch,0,u,fal,m,brake,1970-01-01T00:00:00.000000Z,,7,,,true,,,,");
         assert_eq!(header().split(',').count(), COLUMNS.len());
+        let mut item = LateItem {
+            charge_id: "ch".to_owned(),
+            output_index: 0,
+            account_id: "u".to_owned(),
+            provider: "fal".to_owned(),
+            model: "m".to_owned(),
+            provider_job_id: Some("j-1".to_owned()),
+            charged_at: Some(at),
+            refund_reason: "unconfirmed".to_owned(),
+            refunded_at: at,
+            subscription_credits: 1,
+            wallet_credits: 6,
+            noticed_at: at,
+            noticed_by: "question".to_owned(),
+            stored_output_id: None,
+            evidence: Some(LateEvidence {
+                answer_id: 7,
+                asked_at: at,
+                verdict: "succeeded".to_owned(),
+                request: Some("GET https://fal.example/j-1".to_owned()),
+                http_status: Some(200),
+                excerpt: Some("{\"ok\":1}".to_owned()),
+            }),
+        };
+        let when = "1970-01-01T00:00:00.000000Z";
+        assert_eq!(
+            late_success(&item),
+            format!(
+                "never_delivered,ch,0,u,fal,m,unconfirmed,{when},{when},,1,6,,j-1,{when},,\
+                 \"answer 7 at {when}: succeeded; GET https://fal.example/j-1 answered 200; {{\"\"ok\"\":1}}\""
+            )
+        );
+        (item.stored_output_id, item.evidence) = (Some("o".to_owned()), None);
+        assert_eq!(
+            late_success(&item),
+            format!("stored_late,ch,0,u,fal,m,unconfirmed,{when},{when},,1,6,,j-1,{when},o,")
+        );
     }
 }

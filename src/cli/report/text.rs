@@ -6,7 +6,7 @@ use super::Review;
 use crate::cli::explain::{because_waiting, read_reason};
 use crate::cli::words::{count, plain, relative, span, table, time, when};
 use crate::clock::Timestamp;
-use crate::store::{MadeGood, Waiting};
+use crate::store::{LateItem, MadeGood, Waiting};
 
 /// Writing to a string does not fail.
 macro_rules! line {
@@ -29,6 +29,7 @@ pub(super) fn render(review: &Review) -> String {
     waiting(&mut page, &review.waiting, "held", "Held for a person", now);
     waiting(&mut page, &review.waiting, "open", "Open", now);
     made_good(&mut page, review);
+    made_after_all(&mut page, review);
     page.truncate(page.trim_end().len());
     page
 }
@@ -135,15 +136,106 @@ fn made_good(page: &mut String, review: &Review) {
     page.push_str(&table(&header, &["items", "to subscription", "to wallet"], rows.chain([total])));
 }
 
+/// What was refunded and made after all: the customer keeps the refund, and the provider was paid for nothing.
+fn made_after_all(page: &mut String, review: &Review) {
+    let all = &review.late_successes;
+    if all.is_empty() {
+        return;
+    }
+    let since = when(review.since, review.now);
+    let never: i64 = all.iter().map(|each| each.never_delivered).sum();
+    let items: i64 = all.iter().map(|each| each.items).sum();
+    line!(
+        page,
+        "\nRefunded and made after all, noticed since {since}: {}, {never} of them never delivered",
+        count(items, "item", "items")
+    );
+    let rows = all.iter().map(|each| {
+        vec![
+            each.provider.clone(),
+            each.never_delivered.to_string(),
+            (each.items - each.never_delivered).to_string(),
+            each.subscription_credits.to_string(),
+            each.wallet_credits.to_string(),
+        ]
+    });
+    let header = ["provider", "never delivered", "stored late", "refunded to subscription", "to wallet"];
+    page.push_str(&table(&header, &header[1..], rows));
+    let undelivered: Vec<&LateItem> =
+        review.late_success_items.iter().filter(|each| each.stored_output_id.is_none()).collect();
+    if undelivered.is_empty() {
+        return;
+    }
+    line!(page, "  Paid for and never delivered, to be claimed from the provider:");
+    let rows = undelivered.iter().map(|item| {
+        let (asked, said) = item.evidence.as_ref().map_or_else(Default::default, |evidence| {
+            let status = evidence.http_status.map_or_else(String::new, |status| format!(" ({status})"));
+            (time(evidence.asked_at), format!("{}{status}, answer #{}", evidence.verdict, evidence.answer_id))
+        });
+        vec![
+            item.provider.clone(),
+            item.provider_job_id.clone().unwrap_or_default(),
+            item.model.clone(),
+            format!("{}/{}", item.charge_id, item.output_index),
+            item.refund_reason.clone(),
+            asked,
+            said,
+        ]
+    });
+    let header = ["provider", "job", "model", "item", "refunded as", "asked again", "said"];
+    page.push_str(&table(&header, &[], rows));
+    let shown = i64::try_from(undelivered.len()).unwrap_or(i64::MAX);
+    if never > shown {
+        line!(page, "  and {} more: --output csv lists all of them", never - shown);
+    }
+    line!(page, "  What was said stands in --output json and csv, and in: makegood explain CHARGE/INDEX");
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
     use super::super::Engaged;
     use super::*;
-    use crate::store::WaitingItem;
+    use crate::store::{LateEvidence, LateProvider, WaitingItem};
 
     const NOW: Timestamp = Timestamp::from_micros(1_764_000_000_000_000);
+
+    /// Three refunds that turned out to have been made: one of them told with its evidence.
+    fn after_all() -> (LateProvider, LateItem) {
+        let after_all = LateProvider {
+            provider: "fal".to_owned(),
+            items: 3,
+            never_delivered: 2,
+            subscription_credits: 0,
+            wallet_credits: 20,
+        };
+        let never_delivered = LateItem {
+            charge_id: "ch_2".to_owned(),
+            output_index: 1,
+            account_id: "u".to_owned(),
+            provider: "fal".to_owned(),
+            model: "acme/video".to_owned(),
+            provider_job_id: Some("job-7".to_owned()),
+            charged_at: None,
+            refund_reason: "unconfirmed".to_owned(),
+            refunded_at: NOW - Duration::from_hours(7),
+            subscription_credits: 0,
+            wallet_credits: 10,
+            noticed_at: NOW,
+            noticed_by: "question".to_owned(),
+            stored_output_id: None,
+            evidence: Some(LateEvidence {
+                answer_id: 12,
+                asked_at: NOW,
+                verdict: "succeeded".to_owned(),
+                request: None,
+                http_status: Some(200),
+                excerpt: None,
+            }),
+        };
+        (after_all, never_delivered)
+    }
 
     #[test]
     fn what_needs_a_person_comes_first() {
@@ -179,6 +271,7 @@ mod tests {
             due_at: NOW,
             credits: Some(10),
         };
+        let (after_all, never_delivered) = after_all();
         let review = Review {
             now: NOW,
             since: NOW - Duration::from_hours(24),
@@ -188,6 +281,8 @@ mod tests {
             waiting: vec![waits("open", "not_asked_yet", 0), waits("held", "brake", 2)],
             late_total: 2,
             late: vec![late],
+            late_successes: vec![after_all],
+            late_success_items: vec![never_delivered],
         };
         assert_eq!(
             render(&review),
@@ -217,7 +312,16 @@ mod tests {
              \x20 provider  how      reason            items  to subscription  to wallet\n\
              \x20 fal       recover  output_available      2\n\
              \x20 fal       refund   server_error          2               12          8\n\
-             \x20 all                                      4               12          8"
+             \x20 all                                      4               12          8\n\
+             \n\
+             Refunded and made after all, noticed since 2025-11-23 16:00:00 (1d ago): 3 items, 2 of them never delivered\n\
+             \x20 provider  never delivered  stored late  refunded to subscription  to wallet\n\
+             \x20 fal                     2            1                         0         20\n\
+             \x20 Paid for and never delivered, to be claimed from the provider:\n\
+             \x20 provider  job    model       item    refunded as  asked again          said\n\
+             \x20 fal       job-7  acme/video  ch_2/1  unconfirmed  2025-11-24 16:00:00  succeeded (200), answer #12\n\
+             \x20 and 1 more: --output csv lists all of them\n\
+             \x20 What was said stands in --output json and csv, and in: makegood explain CHARGE/INDEX"
         );
     }
 }

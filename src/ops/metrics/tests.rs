@@ -36,6 +36,7 @@ fn totals() -> Totals {
         refunds: BTreeMap::from([(pair("fal", "server_error"), 3)]),
         refunded_credits: Split { subscription: 120, wallet: 0 },
         recoveries: BTreeMap::from([(pair("veo", "recovered"), 4)]),
+        late_successes: BTreeMap::from([(pair("fal", "never_stored"), 2)]),
         resolution: Resolution {
             up_to_seconds: BTreeMap::from([(600, 1), (3600, 3), (86_400, 4)]),
             sum_seconds: 12_345.5,

@@ -1,11 +1,14 @@
 -- review_made_good: what was made good, by provider, way and reason. $1: from then on.
+-- Credits travel in halves, so that no sum leaves the range of whole numbers.
 SELECT provider, 'refund' AS kind, reason, count(*) AS items,
-       CAST(sum(subscription_credits) AS bigint) AS subscription_credits, CAST(sum(wallet_credits) AS bigint) AS wallet_credits
+       CAST(sum(subscription_credits >> 32) AS bigint) AS subscription_high,
+       CAST(sum(subscription_credits & 4294967295) AS bigint) AS subscription_low,
+       CAST(sum(wallet_credits >> 32) AS bigint) AS wallet_high, CAST(sum(wallet_credits & 4294967295) AS bigint) AS wallet_low
 FROM makegood_refunds
 WHERE refunded_at >= $1
 GROUP BY provider, reason
 UNION ALL
-SELECT v.provider, v.kind, s.reason, count(*), 0, 0
+SELECT v.provider, v.kind, s.reason, count(*), 0, 0, 0, 0
 FROM makegood_recoveries v
 JOIN makegood_resolutions s ON s.id = v.resolution_id
 WHERE v.recovered_at >= $1

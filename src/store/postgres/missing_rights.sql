@@ -10,6 +10,7 @@ FROM (VALUES
     ('makegood_orphans', '', 'INSERT'), ('makegood_orphans', '', 'UPDATE'),
     ('makegood_refunds', '', 'INSERT'), ('makegood_charges', '', 'UPDATE'),
     ('makegood_recoveries', '', 'INSERT'), ('makegood_orphan_events', '', 'INSERT'),
+    ('makegood_late_questions', '', 'INSERT'), ('makegood_late_questions', '', 'UPDATE'), ('makegood_late_successes', '', 'INSERT'),
     ('makegood_passes', '', 'INSERT'), ('makegood_cursors', '', 'UPDATE'), ('makegood_brake', '', 'UPDATE'),
     ('makegood_provider_state', '', 'INSERT'), ('makegood_provider_state', '', 'UPDATE')
 ) AS n(relation, columns, needed)

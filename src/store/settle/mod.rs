@@ -25,12 +25,13 @@ use crate::brake;
 use crate::charge::{Bucket, Split};
 use crate::clock::Timestamp;
 use crate::evidence::Evidence;
-use crate::policy::{self, Action, Decision, Pick};
+use crate::policy::{self, Action, Decision, Pick, Reason};
 use crate::recovery::Copied;
 
 mod writes;
 
 use writes::Written;
+pub(super) use writes::answer_row;
 
 /// A decision about one claimed orphan, carried out as far as it needs no transaction.
 #[derive(Clone, Debug)]
@@ -49,6 +50,13 @@ pub struct Settlement {
     pub detail: Option<String>,
 }
 
+impl Settlement {
+    /// Whether a refund would rest on nothing but a fault of ours.
+    fn is_own_fault(&self) -> bool {
+        self.decision.reason == Reason::Unconfirmed && brake::is_own_fault(self.evidence.as_deref())
+    }
+}
+
 /// What became of a settlement.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -65,10 +73,12 @@ pub enum Outcome {
 /// What settles besides the decisions.
 #[derive(Clone, Debug)]
 pub struct SettleRules {
-    /// The brake's limits.
-    pub brake: brake::Limits,
+    /// What the brake watches.
+    pub brake: brake::Watch,
     /// How orphans are dated that are opened for items an output was taken from.
     pub dating: Dating,
+    /// When the provider is asked again after a refund without proof.
+    pub late: policy::late::Times,
     /// When a case that was held for the brake is looked at again.
     pub held_for: Duration,
     /// The pass.
@@ -92,8 +102,14 @@ enum Failure {
         account_id: String,
         bucket: Bucket,
     },
-    /// An output that was to be relinked is not where it was.
-    Relink,
+    /// An output that was to be put back did not move: somebody was here before, or the platform does not let it.
+    Relink {
+        output_id: String,
+    },
+    /// A recovered output was written, and is not there.
+    NotKept {
+        output_id: String,
+    },
 }
 
 impl From<DbError> for Failure {
@@ -106,7 +122,7 @@ impl Failure {
     fn is_worth_repeating(&self) -> bool {
         match self {
             Self::Db(error) => error.is_worth_repeating(),
-            Self::Balance { .. } | Self::TooMuch { .. } | Self::Relink => false,
+            Self::Balance { .. } | Self::TooMuch { .. } | Self::Relink { .. } | Self::NotKept { .. } => false,
         }
     }
 }
@@ -124,7 +140,14 @@ impl std::fmt::Display for Failure {
                     "account `{account_id}`, bucket {bucket}, is to get more credits than a number can hold"
                 )
             }
-            Self::Relink => f.write_str("an output to be put back was moved meanwhile"),
+            Self::Relink { output_id } => write!(
+                f,
+                "the platform's stored_outputs does not let output `{output_id}` be put back: the UPDATE left it where it was"
+            ),
+            Self::NotKept { output_id } => write!(
+                f,
+                "the platform's stored_outputs took output `{output_id}`, and does not show it where its item expects it"
+            ),
         }
     }
 }
@@ -133,7 +156,7 @@ impl std::error::Error for Failure {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Db(error) => error.source(),
-            Self::Balance { .. } | Self::TooMuch { .. } | Self::Relink => None,
+            Self::Balance { .. } | Self::TooMuch { .. } | Self::Relink { .. } | Self::NotKept { .. } => None,
         }
     }
 }
@@ -164,42 +187,85 @@ impl Store {
         let mut outcomes = vec![Outcome::Changed; batch.len()];
         for (_, of_charge) in charges {
             let part: Vec<Settlement> = of_charge.iter().map(|nth| batch[*nth].clone()).collect();
-            let settled = match with_retries!(self.settle_at_once(&part, rules).await) {
-                Ok(settled) => settled,
-                Err(Failure::Db(error)) if !error.is_about_a_row() => return Err(error),
-                Err(Failure::Relink) => vec![Outcome::Changed; part.len()],
-                Err(failure @ Failure::Balance { .. }) => {
-                    self.hold_for_balance(part, &failure, rules).await?
+            // What does not let itself be put back holds up nothing else of its charge.
+            let apart = if let Some(settled) = self.settle_part(&part, rules).await? {
+                settled
+            } else {
+                let mut settled = Vec::with_capacity(part.len());
+                for each in part {
+                    settled.push(self.settle_alone(each, rules).await?);
                 }
-                Err(failure @ (Failure::Db(_) | Failure::TooMuch { .. })) => {
-                    vec![Outcome::Refused(crate::report::chain(&failure)); part.len()]
-                }
+                settled
             };
-            for (nth, outcome) in of_charge.into_iter().zip(settled) {
+            for (nth, outcome) in of_charge.into_iter().zip(apart) {
                 outcomes[nth] = outcome;
             }
         }
         Ok(outcomes)
     }
 
-    /// Rule 16 at the last moment: the balance row vanished or doubled between the decision and the posting.
-    async fn hold_for_balance(
+    /// Settles what belongs to one charge. None: an output in it would not be put back.
+    async fn settle_part(
         &self,
-        part: Vec<Settlement>,
+        part: &[Settlement],
+        rules: &SettleRules,
+    ) -> Result<Option<Vec<Outcome>>, DbError> {
+        match with_retries!(self.settle_at_once(part, rules).await) {
+            Ok(settled) => Ok(Some(settled)),
+            Err(Failure::Db(error)) if !error.is_about_a_row() => Err(error),
+            Err(Failure::Relink { .. }) => Ok(None),
+            Err(failure @ Failure::Balance { .. }) => self.hold(part, &failure, rules).await.map(Some),
+            Err(failure @ (Failure::Db(_) | Failure::TooMuch { .. } | Failure::NotKept { .. })) => {
+                Ok(Some(vec![Outcome::Refused(crate::report::chain(&failure)); part.len()]))
+            }
+        }
+    }
+
+    /// Settles one. Its output was found where it was decided upon, in this transaction too, and still would not be put
+    /// back: then it is not a race that was lost, and deciding again would come to the same for ever.
+    async fn settle_alone(&self, settlement: Settlement, rules: &SettleRules) -> Result<Outcome, DbError> {
+        let part = [settlement];
+        let settled = match with_retries!(self.settle_at_once(&part, rules).await) {
+            Ok(settled) => settled,
+            Err(Failure::Db(error)) if !error.is_about_a_row() => return Err(error),
+            Err(failure @ (Failure::Relink { .. } | Failure::Balance { .. })) => {
+                self.hold(&part, &failure, rules).await?
+            }
+            Err(failure @ (Failure::Db(_) | Failure::TooMuch { .. } | Failure::NotKept { .. })) => {
+                vec![Outcome::Refused(crate::report::chain(&failure))]
+            }
+        };
+        Ok(settled.into_iter().next().unwrap_or(Outcome::Changed))
+    }
+
+    /// At the last moment a decision cannot be carried out: the balance row vanished or doubled between the decision and
+    /// the posting (rule 16), or the output does not let itself be put back (rule 3).
+    async fn hold(
+        &self,
+        part: &[Settlement],
         failure: &Failure,
         rules: &SettleRules,
     ) -> Result<Vec<Outcome>, DbError> {
+        let instead = |settlement: &Settlement| match (&settlement.decision.action, failure) {
+            (Action::Refund, Failure::Balance { .. }) => Some(policy::without_balance()),
+            (Action::Relink { .. }, Failure::Relink { .. }) => Some(policy::cannot_relink()),
+            (
+                Action::Refund
+                | Action::Recover(_)
+                | Action::Relink { .. }
+                | Action::Wait
+                | Action::Close
+                | Action::Hold,
+                _,
+            ) => None,
+        };
         let held: Vec<Settlement> = part
-            .into_iter()
-            .map(|settlement| match settlement.decision.action {
-                Action::Refund => Settlement {
-                    decision: policy::without_balance(),
-                    detail: Some(failure.to_string()),
-                    ..settlement
-                },
-                Action::Recover(_) | Action::Relink { .. } | Action::Wait | Action::Close | Action::Hold => {
-                    settlement
+            .iter()
+            .map(|settlement| match instead(settlement) {
+                Some(decision) => {
+                    Settlement { decision, detail: Some(failure.to_string()), ..settlement.clone() }
                 }
+                None => settlement.clone(),
             })
             .collect();
         match with_retries!(self.settle_at_once(&held, rules).await) {
@@ -216,8 +282,10 @@ impl Store {
     ) -> Result<Vec<Outcome>, Failure> {
         let now = self.now().await?;
         let mut tx = self.db.begin().await?;
-        let mut brake = if batch.iter().any(|each| each.decision.action == Action::Refund) {
-            Some(self.lock_brake(&mut tx, rules.brake, now).await?)
+        let refund = |each: &Settlement| each.decision.action == Action::Refund;
+        let mut brake = if batch.iter().any(refund) {
+            let own_faults = batch.iter().any(|each| refund(each) && each.is_own_fault());
+            Some(self.lock_brake(&mut tx, &rules.brake, now, own_faults).await?)
         } else {
             None
         };

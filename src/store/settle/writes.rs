@@ -9,12 +9,13 @@ use serde_json::{Value as Json, json};
 
 use super::{Failure, SettleRules, Settlement, Standing};
 use crate::brake::Brake;
-use crate::charge::{Bucket, ItemId, Split};
+use crate::charge::{Bucket, ItemId, JobKey, Split};
 use crate::clock::Timestamp;
 use crate::evidence::{Evidence, FailureClass, Source};
+use crate::policy::late::{self, Refunded};
 use crate::policy::{self, Action, Decision, Reason};
 use crate::refund;
-use crate::store::db::{DbError, Row, Statement, Tx};
+use crate::store::db::{Db, DbError, Row, Statement, Tx};
 use crate::store::totals::RESOLUTION_BUCKETS_SECONDS;
 use crate::store::{Store, statements};
 
@@ -33,6 +34,7 @@ pub(super) struct Written<'a> {
     relinks: Vec<Json>,
     taken_from: Vec<ItemId>,
     recoveries: Vec<(ItemId, Json)>,
+    late_questions: Vec<Json>,
     orphans: Vec<Json>,
     events: Vec<Json>,
     counts: BTreeMap<(&'static str, String, String), i64>,
@@ -54,6 +56,7 @@ impl<'a> Written<'a> {
             relinks: Vec::new(),
             taken_from: Vec::new(),
             recoveries: Vec::new(),
+            late_questions: Vec::new(),
             orphans: Vec::new(),
             events: Vec::new(),
             counts: BTreeMap::new(),
@@ -74,14 +77,7 @@ impl<'a> Written<'a> {
             if let (Some(evidence), Some(job), Standing::Ours) = (&settlement.evidence, job, standing)
                 && seen.insert((&job.provider, &job.job_id))
             {
-                rows.push(json!({
-                    "provider": job.provider, "provider_job_id": job.job_id,
-                    "asked_at": self.store.db.time(evidence.asked_at), "verdict": evidence.verdict.as_str(),
-                    "class": evidence.class.map(FailureClass::as_str), "code": evidence.code,
-                    "message": evidence.message, "offered": evidence.outputs.len(),
-                    "request": evidence.answer.request, "http_status": evidence.answer.status,
-                    "excerpt": evidence.answer.excerpt.as_ref().map(|text| text.replace('\0', "\u{fffd}")),
-                }));
+                rows.push(answer_row(&self.store.db, job, evidence));
             }
         }
         if !rows.is_empty() {
@@ -107,7 +103,9 @@ impl<'a> Written<'a> {
             let ours = refunded.entry(record.charge.id.clone()).or_default();
             let already = ours.plus(record.refunded_elsewhere.credits);
             if let Some(split) = refund::allocate(credits, record.charge.drawn, already) {
-                if brake.is_some_and(|brake| brake.admit(&record.charge.provider, credits)) {
+                if brake.is_some_and(|brake| {
+                    brake.admit(&record.charge.provider, credits, settlement.is_own_fault())
+                }) {
                     *ours = ours.plus(split);
                     given = Some(split);
                 } else {
@@ -166,6 +164,26 @@ impl<'a> Written<'a> {
         let raised = self.raised.entry(item.charge_id.clone()).or_default();
         *raised = raised.plus(split);
         self.count("refunds", &charge.provider, decision.reason.as_str(), 1);
+        self.ask_again_later(settlement, decision);
+    }
+
+    /// A refund without proof is asked about again: nothing is taken back, but it is known then what was paid for.
+    fn ask_again_later(&mut self, settlement: &Settlement, decision: &Decision) {
+        let refunded = Refunded { at: self.now, last_asked_at: None };
+        let Some(due_at) = late::without_proof(decision.reason)
+            .then(|| late::next_question(refunded, self.rules.late))
+            .flatten()
+        else {
+            return;
+        };
+        let facts = &settlement.case.facts;
+        let item = &facts.orphan.item;
+        let job = facts.record.item.as_ref().and_then(|item| item.job.as_ref());
+        self.late_questions.push(json!({
+            "orphan_id": facts.orphan.id, "charge_id": item.charge_id, "output_index": item.output_index,
+            "provider": facts.record.charge.provider, "provider_job_id": job.map(|job| &job.job_id),
+            "refunded_at": self.store.db.time(self.now), "due_at": self.store.db.time(due_at),
+        }));
     }
 
     fn recover(&mut self, settlement: &Settlement) {
@@ -317,10 +335,9 @@ impl<'a> Written<'a> {
         rows_of(tx, statements::INSERT_LEDGER_ENTRIES, &self.entries).await?;
         self.add_to_balances(tx).await?;
         rows_of(tx, statements::INSERT_STORED_OUTPUTS, &self.outputs).await?;
-        if rows_of(tx, statements::RELINK_OUTPUTS, &self.relinks).await?.len() != self.relinks.len() {
-            return Err(Failure::Relink);
-        }
+        self.put_back(tx).await?;
         rows_of(tx, statements::INSERT_RECOVERIES, &recoveries).await?;
+        rows_of(tx, statements::INSERT_LATE_QUESTIONS, &self.late_questions).await?;
         rows_of(tx, statements::SETTLE_ORPHANS, &self.orphans).await?;
         rows_of(tx, statements::INSERT_EVENTS, &self.events).await?;
         self.look_at_holders(tx).await?;
@@ -332,6 +349,32 @@ impl<'a> Written<'a> {
         );
         rows_of(tx, statements::COUNT_UP, &counts.collect::<Vec<_>>()).await?;
         Ok(())
+    }
+
+    /// Puts outputs back, and looks whether all that was put back or brought home is where its item expects it: the
+    /// platform's relation may be a view that has a mind of its own.
+    async fn put_back(&self, tx: &mut Tx) -> Result<(), Failure> {
+        let id_of = |row: &Json| row["id"].as_str().unwrap_or_default().to_owned();
+        let mut moved = HashSet::new();
+        for row in rows_of(tx, statements::RELINK_OUTPUTS, &self.relinks).await? {
+            moved.insert(row.text("id")?);
+        }
+        if let Some(left) = self.relinks.iter().find(|row| !moved.contains(&id_of(row))) {
+            return Err(Failure::Relink { output_id: id_of(left) });
+        }
+        let of_item =
+            |row: &Json| json!({"charge_id": row["charge_id"], "output_index": row["output_index"]});
+        let landed: Vec<Json> = self.outputs.iter().chain(&self.relinks).map(of_item).collect();
+        let missing = rows_of(tx, statements::NOT_LANDED, &landed).await?;
+        let Some(row) = missing.first() else {
+            return Ok(());
+        };
+        let item = json!({"charge_id": row.text("charge_id")?, "output_index": row.int("output_index")?});
+        if let Some(left) = self.relinks.iter().find(|row| of_item(row) == item) {
+            return Err(Failure::Relink { output_id: id_of(left) });
+        }
+        let left = self.outputs.iter().find(|row| of_item(row) == item);
+        Err(Failure::NotKept { output_id: left.map(id_of).unwrap_or_default() })
     }
 
     /// Exactly one balance row must be hit for each account and bucket.
@@ -371,6 +414,17 @@ impl<'a> Written<'a> {
         self.store.open_orphans(tx, "taken_from", &bare, self.now, &self.rules.dating).await?;
         Ok(())
     }
+}
+
+/// One answer about a job, as it is kept.
+pub(in crate::store) fn answer_row(db: &Db, job: &JobKey, evidence: &Evidence) -> Json {
+    json!({
+        "provider": job.provider, "provider_job_id": job.job_id, "asked_at": db.time(evidence.asked_at),
+        "verdict": evidence.verdict.as_str(), "class": evidence.class.map(FailureClass::as_str),
+        "code": evidence.code, "message": evidence.message, "offered": evidence.outputs.len(),
+        "request": evidence.answer.request, "http_status": evidence.answer.status,
+        "excerpt": evidence.answer.excerpt.as_ref().map(|text| text.replace('\0', "\u{fffd}")),
+    })
 }
 
 /// Runs a statement on a batch; an empty batch needs no statement.

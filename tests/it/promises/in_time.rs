@@ -153,3 +153,106 @@ on_both! {
         world.books_balance().await;
     }
 }
+
+on_both! {
+    async fn p15_the_brake_counts_a_pass_by_itself_and_goes_off_when_its_condition_is_gone(world) {
+        let mut world = world;
+        world.parts.rules.brake = Limits { refunds_per_pass: 3, ..Limits::default() };
+        world.balance("ada", 0, 0).await;
+        for nth in 0..8 {
+            world.charge(&format!("c{nth}")).job(&format!("failed-{nth}")).insert().await;
+        }
+        assert_eq!(world.pass().await.total("refund"), 3);
+        // By hand unless the settings say otherwise, however many passes begin.
+        world.pass_time(MINUTE);
+        let report = world.pass().await;
+        assert_eq!(report.total("refund"), 0);
+        assert!(report.unresolved.brake.as_deref().is_some_and(|why| why.contains("max_refunds_per_pass")));
+        world.parts.rules.release_when_gone = true;
+        for expected in [3, 2] {
+            world.pass_time(MINUTE);
+            assert_eq!(world.pass().await.total("refund"), expected);
+        }
+        let by = world.texts("SELECT by_whom || ': ' || reason AS v FROM makegood_brake_events WHERE kind = 'released'").await;
+        assert_eq!(by.len(), 2);
+        assert!(by[0].starts_with("makegood: the condition is gone: more than 3 refunds in a pass"), "{by:?}");
+        world.books_balance().await;
+    }
+}
+
+on_both! {
+    async fn p15_a_brake_by_the_hour_goes_off_after_the_hour_and_not_before(world) {
+        let mut world = world;
+        world.parts.rules.brake = Limits { refunds_per_hour: 2, ..Limits::default() };
+        world.parts.rules.release_when_gone = true;
+        world.balance("ada", 0, 0).await;
+        for nth in 0..3 {
+            world.charge(&format!("c{nth}")).job(&format!("failed-{nth}")).insert().await;
+        }
+        assert_eq!(world.pass().await.total("refund"), 2);
+        world.pass_time(59 * MINUTE);
+        assert_eq!(world.pass().await.total("refund"), 0);
+        world.pass_time(2 * MINUTE);
+        assert_eq!(world.pass().await.total("refund"), 1);
+        assert_eq!(world.pass().await.unresolved.brake, None);
+        world.books_balance().await;
+    }
+}
+
+on_both! {
+    async fn p15_when_our_own_storage_makes_everything_look_lost_the_brake_stops_and_all_comes_right(world) {
+        // 250 charges, all delivered, all expired at the provider. Then the platform's outputs cannot be seen any more.
+        let mut world = world;
+        world.parts.rules.brake = Limits { share_per_day: 50, ..Limits::default() };
+        world.balance("ada", 0, 0).await;
+        for nth in 0..250 {
+            let (charge, job) = (format!("c{nth}"), format!("gone-{nth}"));
+            world.charge(&charge).job(&job).insert().await;
+        }
+        let report = world.pass().await;
+        assert_eq!(report.total("refund"), 125, "half of the day's charges, and no more: {:?}", report.outcomes);
+        assert_eq!(report.unresolved.held_by_brake, 125);
+        assert!(report.unresolved.brake.as_deref().is_some_and(|why| why.contains("max_refund_share_per_day")));
+        // The outputs can be seen again: what was held closes by itself, with the brake still on.
+        for nth in 0..250 {
+            let (id, charge, job) = (format!("o{nth}"), format!("c{nth}"), format!("gone-{nth}"));
+            world.store_output(&id, Some((&charge, 0)), ("replicate", &job, 0), (&format!("p-{charge}"), &format!("n-{charge}"))).await;
+        }
+        world.pass_time(2 * HOUR);
+        let report = world.pass().await;
+        assert_eq!((report.total("close"), report.total("refund")), (125, 0), "{:?}", report.outcomes);
+        assert_eq!(report.unresolved.held_by_brake, 0);
+        world.books_balance().await;
+    }
+}
+
+on_both! {
+    async fn p15_refunds_for_faults_of_ours_have_a_limit_of_their_own(world) {
+        let mut world = world;
+        world.parts.rules.brake = Limits { own_faults_per_day: 2, ..Limits::default() };
+        world.balance("ada", 0, 0).await;
+        for nth in 0..6 {
+            // The key is refused, all day long.
+            world.charge(&format!("ours-{nth}")).job(&format!("unauthorized-{nth}")).insert().await;
+        }
+        for _ in 0..4 {
+            world.pass().await;
+            world.pass_time(HOUR);
+        }
+        world.pass_time(19 * HOUR);
+        world.charge("theirs").job("failed-1").insert().await;
+        let report = world.pass().await;
+        assert_eq!(world.number("SELECT count(*) AS v FROM makegood_refunds WHERE reason = 'unconfirmed'").await, 2);
+        assert_eq!((report.unresolved.held_by_brake, report.unresolved.brake.clone()), (4, None));
+        assert!(report.needs_a_person() && report.to_text().contains("faults of ours"), "{}", report.to_text());
+        // Nobody else is stopped.
+        world.pass_time(HOUR / 2);
+        world.pass().await;
+        assert_eq!(world.fate("theirs", 0).await, "refunded provider_error");
+        // Released by hand: two more, and the rest again waits for a person.
+        assert_eq!(world.store.release_brake("grace", "the key was mended").await.unwrap(), Some(4));
+        world.pass_time(MINUTE);
+        assert_eq!(world.pass().await.unresolved.held_by_brake, 2);
+        world.books_balance().await;
+    }
+}

@@ -1,0 +1,228 @@
+//! After everything that is due: what has become known about refunds since.
+//!
+//! Two things, both for whoever pays the providers and neither for the customer, from whom nothing is taken back. Refunds
+//! are looked at three times: has their output been stored after all (P20)? And where a refund was given without proof,
+//! the provider is asked again: one question a job, under the provider's manners, never urgent.
+//!
+//! Promise: it never delays an orphan. It begins when the lanes have ended, asks a bounded number of questions of each
+//! provider, and gives back what is not answered within its time. A crash leaves leases that run out.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_util::StreamExt as _;
+use tokio::task::JoinSet;
+
+use super::Pass;
+use crate::clock::Timestamp;
+use crate::evidence::{Evidence, Verdict};
+use crate::policy::late::{self, End, Refunded, Step, Word};
+use crate::provider::{Asked, Question};
+use crate::report::Report;
+use crate::store::{DbError, LateCase, LateNext, LateSettlement, LateSuccesses};
+
+/// When refunds are looked at for an output that was stored since, counted from the refund.
+const LOOKS: [(&str, Duration); 3] = [
+    ("stored_late_soon", Duration::from_mins(15)),
+    ("stored_late_six_hours", Duration::from_hours(6)),
+    ("stored_late_a_day", Duration::from_hours(24)),
+];
+/// A look begins so much before where the last one ended: a settle may take a while to commit.
+const OVERLAP: Duration = Duration::from_mins(10);
+/// Where the first look begins.
+const FIRST_LOOK: Duration = Duration::from_hours(48);
+/// The longest that late questions may keep a pass from ending.
+pub(super) const BUDGET: Duration = Duration::from_secs(20);
+/// Questions under way at once, for each provider; its own limits apply besides.
+const AT_ONCE: usize = 16;
+/// When a question is tried again that was not answered within the budget.
+const AFTER_BUDGET: Duration = Duration::from_mins(5);
+
+/// What was learned from one provider.
+#[derive(Default)]
+struct Learned {
+    verdicts: Vec<Verdict>,
+    successes: LateSuccesses,
+}
+
+/// Looks and asks; the report counts what was new.
+pub(super) async fn run(pass: &Arc<Pass>, pass_id: i64, report: &mut Report) -> Result<(), DbError> {
+    let now = pass.parts.store.now().await?;
+    look(pass, pass_id, now, report).await?;
+    let until = Instant::now() + pass.parts.rules.late_budget;
+    let until = pass.deadline.map_or(until, |deadline| until.min(deadline));
+    let mut turns = JoinSet::new();
+    for provider in pass.parts.store.late_providers(now).await? {
+        let pass = Arc::clone(pass);
+        turns.spawn(async move { (turn(&pass, pass_id, &provider, until).await, provider) });
+    }
+    let mut failed = None;
+    while let Some(ended) = turns.join_next().await {
+        match ended {
+            Ok((Ok(learned), provider)) => {
+                for verdict in &learned.verdicts {
+                    report.asked(&provider, verdict.as_str());
+                }
+                report.asked_again += learned.verdicts.len() as u64;
+                count(report, learned.successes);
+            }
+            Ok((Err(error), _)) => failed = Some(error),
+            // Never by design, as in the lanes.
+            Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+        }
+    }
+    failed.map_or(Ok(()), Err)
+}
+
+fn count(report: &mut Report, new: LateSuccesses) {
+    report.late_successes += new.never_stored;
+    report.stored_late += new.stored_late;
+}
+
+/// Looks at refunds three times each for an output that was stored since.
+async fn look(pass: &Pass, pass_id: i64, now: Timestamp, report: &mut Report) -> Result<(), DbError> {
+    let store = &pass.parts.store;
+    for (name, age) in LOOKS {
+        let after = store.cursor(name).await?.unwrap_or(now - FIRST_LOOK);
+        let until = now - age;
+        if after < until {
+            count(report, store.look_for_stored_late(after, until, Some(pass_id)).await?);
+            store.advance_cursor(name, until - OVERLAP, now).await?;
+        }
+    }
+    Ok(())
+}
+
+/// One provider's turn: claims, asks one question a job, and settles what was answered in time.
+async fn turn(pass: &Pass, pass_id: i64, provider: &str, until: Instant) -> Result<Learned, DbError> {
+    let mut learned = Learned::default();
+    if pass.is_ending() {
+        return Ok(learned);
+    }
+    let store = &pass.parts.store;
+    let claimed = store.claim_late(provider, pass.parts.rules.lease, pass.parts.rules.late_questions).await?;
+    if claimed.unreadable > 0 {
+        tracing::warn!(
+            provider,
+            items = claimed.unreadable,
+            "the rows of refunded items cannot be read any more: they are not asked about"
+        );
+    }
+    let now = store.now().await?;
+    let times = pass.settle.late;
+    let (mut settled, jobs) = sort(claimed.cases, times, now);
+    let mut open: BTreeMap<usize, Vec<LateCase>> = BTreeMap::new();
+    let mut questions = Vec::new();
+    for (nth, (question, cases)) in jobs.into_iter().enumerate() {
+        questions.push((nth, question));
+        open.insert(nth, cases);
+    }
+    let ask =
+        |(nth, question): (usize, Question)| async move { (nth, pass.parts.providers.ask(&question).await) };
+    let mut answers = futures_util::stream::iter(questions).map(ask).buffer_unordered(AT_ONCE);
+    loop {
+        let (nth, asked) = tokio::select! {
+            answer = answers.next() => match answer {
+                Some(answer) => answer,
+                None => break,
+            },
+            () = tokio::time::sleep_until(until.into()) => break,
+            () = pass.stop.wait() => break,
+        };
+        let cases = open.remove(&nth).unwrap_or_default();
+        let now = store.now().await?;
+        match asked {
+            Asked::Answered(evidence) => {
+                learned.verdicts.push(evidence.verdict);
+                settled.extend(answered(cases, Evidence { asked_at: now, ..evidence }, times));
+            }
+            Asked::NotAsked { retry_in } => settled.extend(cases.into_iter().map(|each| {
+                let next = late::after_not_asked(each.refunded, times, retry_in, now);
+                not_asked(each, &next)
+            })),
+        }
+    }
+    drop(answers);
+    let again_at = store.now().await? + AFTER_BUDGET;
+    for each in open.into_values().flatten() {
+        settled.push(settlement(each, LateNext::GiveBack(Some(again_at))));
+    }
+    learned.successes = store.settle_late(&settled, Some(pass_id)).await?;
+    Ok(learned)
+}
+
+type Jobs = Vec<(Question, Vec<LateCase>)>;
+
+/// What can be settled without a question, and one question for each job that has one due.
+fn sort(cases: Vec<LateCase>, times: late::Times, now: Timestamp) -> (Vec<LateSettlement>, Jobs) {
+    let mut settled = Vec::new();
+    let mut jobs: BTreeMap<(String, String), (bool, Vec<LateCase>)> = BTreeMap::new();
+    for each in cases {
+        let job = each.case.facts.record.item.as_ref().and_then(|item| item.job.clone());
+        match (late::step(&each.case.facts, each.refunded, times, now), job) {
+            (Step::Stored { output_id }, _) => settled.push(LateSettlement {
+                stored: Some(output_id),
+                ..settlement(each, LateNext::End(End::Stored))
+            }),
+            (Step::End(end), _) => settled.push(settlement(each, LateNext::End(end))),
+            // An answer for others of its job serves this one too.
+            (step @ (Step::Ask | Step::NotYet(_)), Some(job)) => {
+                let group = jobs.entry((job.provider, job.job_id)).or_default();
+                group.0 |= step == Step::Ask;
+                group.1.push(each);
+            }
+            (Step::NotYet(at), None) => settled.push(settlement(each, LateNext::At(at))),
+            // Without a job nothing is ever to be asked.
+            (Step::Ask, None) => settled.push(settlement(each, LateNext::End(End::AskedEnough))),
+        }
+    }
+    let mut questions = Vec::new();
+    for ((provider, job_id), (due, mut cases)) in jobs {
+        if !due {
+            for each in cases {
+                let next = late::after_doubt(each.refunded, times);
+                settled.push(not_asked(each, &next));
+            }
+            continue;
+        }
+        // A job's files without an index that are fewer than its items go to these in order.
+        cases.sort_by_key(|each| each.case.facts.share.rank);
+        for (nth, each) in cases.iter_mut().enumerate() {
+            each.case.facts.share.open_rank += nth;
+        }
+        let facts = &cases[0].case.facts;
+        let (model, items) = (facts.record.charge.model.clone(), facts.share.items);
+        questions.push((Question { provider, job_id, model, items, urgent: false }, cases));
+    }
+    (settled, questions)
+}
+
+/// What an answer means for each refunded item of its job.
+fn answered(cases: Vec<LateCase>, evidence: Evidence, times: late::Times) -> Vec<LateSettlement> {
+    let evidence = Arc::new(evidence);
+    let meant = cases.into_iter().map(|each| {
+        let next = match late::word(&each.case.facts, &evidence) {
+            Word::Succeeded => Step::End(End::Succeeded),
+            Word::DidNot => Step::End(End::DidNot),
+            Word::Open => {
+                late::after_doubt(Refunded { last_asked_at: Some(evidence.asked_at), ..each.refunded }, times)
+            }
+        };
+        LateSettlement { evidence: Some(Arc::clone(&evidence)), ..not_asked(each, &next) }
+    });
+    meant.collect()
+}
+
+fn not_asked(each: LateCase, next: &Step) -> LateSettlement {
+    let next = match next {
+        Step::NotYet(at) => LateNext::At(*at),
+        Step::End(end) => LateNext::End(*end),
+        Step::Ask | Step::Stored { .. } => LateNext::GiveBack(None),
+    };
+    settlement(each, next)
+}
+
+fn settlement(late: LateCase, next: LateNext) -> LateSettlement {
+    LateSettlement { late, evidence: None, stored: None, next }
+}

@@ -1,0 +1,143 @@
+use proptest::prelude::*;
+
+use super::super::samples::{HOUR, charged_at, evidence, facts, failed, file, offering};
+use super::*;
+use crate::charge::ItemId;
+use crate::evidence::{Doubt, FailureClass};
+
+const TIMES: Times = Times { first: Some(Duration::from_hours(6)), last: Some(Duration::from_hours(24)) };
+
+fn refunded(asked_after_hours: Option<u32>) -> Refunded {
+    Refunded { at: charged_at(), last_asked_at: asked_after_hours.map(|hours| charged_at() + hours * HOUR) }
+}
+
+fn after(hours: u32) -> Timestamp {
+    charged_at() + hours * HOUR
+}
+
+#[test]
+fn it_is_asked_six_and_twenty_four_hours_after_the_refund_and_then_no_more() {
+    assert_eq!(next_question(refunded(None), TIMES), Some(after(6)));
+    assert_eq!(next_question(refunded(Some(6)), TIMES), Some(after(24)));
+    assert_eq!(next_question(refunded(Some(24)), TIMES), None);
+    assert_eq!(step(&facts(), refunded(None), TIMES, after(5)), Step::NotYet(after(6)));
+    assert_eq!(step(&facts(), refunded(None), TIMES, after(6)), Step::Ask);
+    assert_eq!(step(&facts(), refunded(Some(6)), TIMES, after(7)), Step::NotYet(after(24)));
+    assert_eq!(step(&facts(), refunded(Some(6)), TIMES, after(24)), Step::Ask);
+    assert_eq!(step(&facts(), refunded(Some(24)), TIMES, after(25)), Step::End(End::AskedEnough));
+}
+
+#[test]
+fn a_time_that_was_missed_is_made_up_for_once_however_late() {
+    assert_eq!(step(&facts(), refunded(None), TIMES, after(90)), Step::Ask);
+    assert_eq!(after_doubt(refunded(Some(90)), TIMES), Step::End(End::AskedEnough));
+}
+
+#[test]
+fn an_answer_serves_all_items_of_a_job_whose_time_comes_within_the_hour() {
+    // Asked for another item at the fifth hour, at the sixth, and half a day before the last time.
+    assert_eq!(next_question(refunded(Some(5)), TIMES), Some(after(24)));
+    assert_eq!(next_question(refunded(Some(4)), TIMES), Some(after(6)));
+    assert_eq!(next_question(refunded(Some(12)), TIMES), Some(after(24)));
+    assert_eq!(next_question(refunded(Some(23)), TIMES), None);
+}
+
+#[test]
+fn who_sets_no_time_is_never_asked() {
+    assert_eq!(next_question(refunded(None), Times::default()), None);
+    assert_eq!(step(&facts(), refunded(None), Times::default(), after(6)), Step::End(End::AskedEnough));
+    let only_last = Times { first: None, ..TIMES };
+    assert_eq!(next_question(refunded(None), only_last), Some(after(24)));
+}
+
+#[test]
+fn a_provider_that_is_left_alone_costs_no_time_but_not_for_ever() {
+    let retry = Duration::from_secs(40);
+    assert_eq!(after_not_asked(refunded(None), TIMES, retry, after(6)), Step::NotYet(after(6) + retry));
+    assert_eq!(after_not_asked(refunded(None), TIMES, retry, after(30)), Step::NotYet(after(30) + retry));
+    assert_eq!(after_not_asked(refunded(None), TIMES, retry, after(8 * 24)), Step::End(End::AskedEnough));
+}
+
+#[test]
+fn without_a_job_on_record_there_is_nobody_to_ask_until_one_appears() {
+    let mut jobless = facts();
+    jobless.record.item.as_mut().unwrap().job = None;
+    assert_eq!(step(&jobless, refunded(None), TIMES, after(6)), Step::NotYet(after(24)));
+    assert_eq!(step(&jobless, refunded(Some(6)), TIMES, after(24)), Step::End(End::AskedEnough));
+    assert_eq!(step(&facts(), refunded(Some(6)), TIMES, after(24)), Step::Ask, "it appeared meanwhile");
+}
+
+#[test]
+fn p20_what_is_stored_by_then_needs_no_question() {
+    let mut stored = facts();
+    stored.record.delivery = Delivery::Delivered { output_id: "o1".to_owned() };
+    let step_of = |facts: &Facts| step(facts, refunded(None), TIMES, after(1));
+    assert_eq!(step_of(&stored), Step::Stored { output_id: "o1".to_owned() });
+    let misplaced = |claimed| {
+        let mut facts = facts();
+        let linked_to = Some(ItemId { charge_id: "c2".to_owned(), output_index: 0 });
+        facts.record.delivery =
+            Delivery::Misplaced { output_id: "o2".to_owned(), linked_to, moved: false, claimed };
+        facts
+    };
+    assert_eq!(step_of(&misplaced(false)), Step::Stored { output_id: "o2".to_owned() });
+    assert_eq!(step_of(&misplaced(true)), Step::End(End::DuplicateJob));
+    let mut rival = facts();
+    rival.record.rival = true;
+    assert_eq!(step_of(&rival), Step::End(End::DuplicateJob));
+}
+
+#[test]
+fn a_late_success_is_an_output_that_was_made_for_this_very_item() {
+    let mut gone = evidence(Verdict::Succeeded);
+    gone.outputs_gone = true;
+    for (answer, expected) in [
+        (offering(Verdict::Succeeded, vec![file(Some(0))]), Word::Succeeded),
+        (offering(Verdict::Succeeded, vec![file(None)]), Word::Succeeded),
+        // A partial output is a success (P09).
+        (offering(Verdict::Failed, vec![file(Some(0))]), Word::Succeeded),
+        (gone, Word::Succeeded),
+        (offering(Verdict::Succeeded, vec![file(Some(1))]), Word::DidNot),
+        (evidence(Verdict::Succeeded), Word::DidNot),
+        (failed(FailureClass::ServerError), Word::DidNot),
+        (evidence(Verdict::Cancelled), Word::DidNot),
+        (offering(Verdict::Running, vec![file(Some(0))]), Word::Open),
+        (evidence(Verdict::Queued), Word::Open),
+        (evidence(Verdict::UnknownJob), Word::Open),
+        (evidence(Verdict::CouldNotTell(Doubt::Unreachable)), Word::Open),
+        (evidence(Verdict::CouldNotTell(Doubt::Unauthorized)), Word::Open),
+    ] {
+        assert_eq!(word(&facts(), &answer), expected, "{answer:?}");
+    }
+}
+
+#[test]
+fn only_refunds_without_the_providers_word_are_asked_about_again() {
+    let asked: Vec<&str> =
+        Reason::ALL.iter().filter(|reason| without_proof(**reason)).map(|reason| reason.as_str()).collect();
+    assert_eq!(asked, ["no_provider_job", "reported_failed", "never_returned", "timed_out", "unconfirmed"]);
+}
+
+proptest! {
+    #[test]
+    fn questions_are_bounded_and_come_to_an_end_whenever_somebody_looks(looks in prop::collection::vec(0_u64..100_000, 1..60)) {
+        let mut looks = looks;
+        looks.sort_unstable();
+        let (mut state, mut asked, mut ended) = (refunded(None), 0, false);
+        for minutes in looks.into_iter().map(|seconds| Duration::from_mins(seconds / 10)) {
+            let now = charged_at() + minutes;
+            match step(&facts(), state, TIMES, now) {
+                Step::Ask => {
+                    prop_assert!(!ended);
+                    asked += 1;
+                    state.last_asked_at = Some(now);
+                    ended = matches!(after_doubt(state, TIMES), Step::End(_));
+                }
+                Step::NotYet(at) => prop_assert!(at > now),
+                Step::End(_) => ended = true,
+                Step::Stored { .. } => prop_assert!(false),
+            }
+            prop_assert!(asked <= 2);
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! What comes too late, and what just does not: outputs stored while an orphan is being settled (P20), jobs that turn out
+//! to have succeeded after their refund, and the recovered output as it joins the project (P16, P22).
+//!
+//! Where two connections race, each order is forced by holding a lock and waiting until the other is seen to wait for it.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod asked_again;
+mod in_settle;
+mod joins;
+mod reported;
+mod rights;
+mod stages;
+mod store_output;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use makegood::brake::Limits;
+use makegood::evidence::{Evidence, Source};
+use makegood::policy::{self, Action, Decision, Reason};
+use makegood::provider::{Asked, Question};
+use makegood::recovery::{Copied, Key};
+use makegood::report::Report;
+use makegood::store::{Case, Outcome, SettleRules, Settlement, Store};
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection, Row as _};
+
+use crate::world::{HOUR, World};
+
+const LEASE: Duration = Duration::from_mins(15);
+const REFUND: Decision = Decision { action: Action::Refund, reason: Reason::ProviderError, rule: 6 };
+
+/// Opens orphans, as a pass begins.
+async fn detect(world: &World) {
+    let (parts, mut report) = (&world.parts, Report::default());
+    makegood::detect::detect(
+        &world.store,
+        &parts.providers,
+        &parts.rules.detect,
+        None,
+        world.now(),
+        &mut report,
+    )
+    .await
+    .unwrap();
+}
+
+/// A store of its own, as another process would have.
+async fn another(world: &World) -> Store {
+    let store = Store::open(&world.database.url, 4, Duration::from_secs(30)).await.unwrap();
+    store.with_clock(world.clock.clone())
+}
+
+async fn claim(world: &World) -> Vec<Case> {
+    let claimed = world.store.claim("replicate", world.now(), LEASE, 100).await.unwrap();
+    assert!(claimed.unreadable.is_empty(), "{:?}", claimed.unreadable);
+    claimed.cases
+}
+
+fn rules(world: &World) -> SettleRules {
+    let parts = &world.parts;
+    SettleRules {
+        brake: Limits::default(),
+        dating: makegood::detect::dating(&parts.rules.detect, &parts.providers),
+        late: parts.rules.late,
+        held_for: HOUR,
+        pass_id: None,
+        decided_by: "makegood".to_owned(),
+    }
+}
+
+fn settlement(world: &World, case: Case, decision: Decision) -> Settlement {
+    Settlement { case, decision, evidence: None, copied: None, look_again: world.now() + HOUR, detail: None }
+}
+
+/// The provider's word about a claimed item's job.
+async fn ask(world: &World, case: &Case) -> Arc<Evidence> {
+    let job = case.facts.record.item.as_ref().unwrap().job.clone().unwrap();
+    let question = Question {
+        provider: job.provider,
+        job_id: job.job_id,
+        model: case.facts.record.charge.model.clone(),
+        items: case.facts.share.items,
+        urgent: false,
+    };
+    match world.parts.providers.ask(&question).await {
+        Asked::Answered(evidence) => Arc::new(Evidence { asked_at: world.now(), ..evidence }),
+        Asked::NotAsked { .. } => panic!("nobody was asked"),
+    }
+}
+
+fn decide(world: &World, case: &Case, evidence: &Evidence) -> Decision {
+    policy::decide(&case.facts, Some(evidence), &world.parts.rules.policy, world.now())
+}
+
+/// Brings the first offered file home, as the pass would, and leaves it to be settled.
+async fn copy(world: &World, case: &Case, evidence: &Evidence) -> Copied {
+    let item = &case.facts.orphan.item;
+    let key = Key::new(&item.charge_id, item.output_index, case.token);
+    let source: &Source = &evidence.outputs[0].source;
+    let provider = world.parts.providers.get("replicate").unwrap();
+    world.parts.fetcher.copy(source, &provider.output_hosts, None, &world.parts.storage, &key).await.unwrap()
+}
+
+async fn settle(store: &Store, world: &World, settlement: Settlement) -> Outcome {
+    store.settle(&[settlement], &rules(world)).await.unwrap().remove(0)
+}
+
+/// Stores the output of item 0 of a charge whose job is `job`, as the platform would.
+fn output(world: &World, charge: &str, job: &str) -> String {
+    world.output_row(
+        &format!("late-{charge}"),
+        Some((charge, 0)),
+        ("replicate", job, 0),
+        (&format!("p-{charge}"), &format!("n-{charge}")),
+    )
+}
+
+/// What is known of a late success: kind, who noticed, and the output or the answer's verdict.
+async fn late_successes(world: &World) -> Vec<String> {
+    world
+        .texts(
+            "SELECT l.charge_id || '/' || l.output_index || ' ' || l.kind || ' ' || l.noticed_by || ' ' || coalesce(l.stored_output_id, a.verdict) AS v
+             FROM makegood_late_successes l LEFT JOIN makegood_answers a ON a.id = l.answer_id ORDER BY 1",
+        )
+        .await
+}
+
+async fn counted(world: &World, kind: &str) -> i64 {
+    world
+        .number(&format!(
+            "SELECT sum(value) AS v FROM makegood_counters WHERE metric = 'late_successes' AND label_b = '{kind}'"
+        ))
+        .await
+}
+
+/// A connection to the world's PostgreSQL beside all pools.
+async fn connection(world: &World) -> PgConnection {
+    PgConnection::connect(&world.database.url).await.unwrap()
+}
+
+async fn on(connection: &mut PgConnection, sql: &str) {
+    sqlx::raw_sql(AssertSqlSafe(sql.to_owned()))
+        .execute(connection)
+        .await
+        .unwrap_or_else(|error| panic!("{sql}\n{error}"));
+}
+
+async fn text(connection: &mut PgConnection, sql: &str) -> Result<String, sqlx::Error> {
+    sqlx::query(AssertSqlSafe(sql.to_owned())).fetch_one(connection).await.map(|row| row.get(0))
+}
+
+/// Waits until a statement that holds `words` is seen to wait for a lock.
+async fn seen_waiting(world: &World, words: &str) {
+    let waiting = format!(
+        "SELECT count(*) AS v FROM pg_stat_activity
+         WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE '%{words}%' AND pid <> pg_backend_pid()"
+    );
+    for _ in 0..3000 {
+        if world.number(&waiting).await > 0 {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("nobody waits for a lock with `{words}`");
+}
+
+/// The platform's own trigger waits while somebody holds the advisory lock 4711: settle stands between its last check
+/// and its commit.
+const WAIT_IN_LEDGER: &str = "
+    CREATE FUNCTION wait_here() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN PERFORM pg_advisory_xact_lock_shared(4711); RETURN NEW; END $$;
+    CREATE TRIGGER wait_here BEFORE INSERT ON ledger_entries FOR EACH ROW EXECUTE FUNCTION wait_here();";
