@@ -117,6 +117,11 @@ pub const ALWAYS: &[(&str, &str)] = &[
          WHERE v.at < r.refunded_at",
     ),
     (
+        "refunds of items whose output makegood_store_output had taken in",
+        "SELECT r.charge_id || '/' || r.output_index || ': taken in ' || v.at || ', refunded ' || r.refunded_at FROM makegood_refunds r
+         JOIN faults.visible v ON v.charge_id = r.charge_id AND v.output_index = r.output_index AND v.what = 'kept'",
+    ),
+    (
         "counters that are not the books'",
         "SELECT x.metric || ': ' || coalesce(c.value, 0) || ' instead of ' || x.books FROM (
            SELECT 'refunded_credits' AS metric, (SELECT coalesce(sum(credits), 0) FROM ledger_entries WHERE refund_id IS NOT NULL) AS books

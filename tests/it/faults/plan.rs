@@ -119,6 +119,8 @@ pub struct Deed {
 pub enum Own {
     /// Stores an output late.
     Store,
+    /// The same by `makegood_store_output`, which takes the lock that settle takes.
+    StoreUnderLock,
     /// Refunds an item itself.
     Refund,
     /// Records that an item failed.
@@ -189,16 +191,25 @@ fn step(dice: &mut Dice, size: Size, kinds: &[(u64, usize)]) -> Step {
             age: if dice.percent(80) { minutes(dice, 0, 60) } else { minutes(dice, 60, 19 * 60) },
             subscription: *dice.weighted(&[(4, 0), (4, 100), (2, 37)]),
             finished_after: dice.index(4),
-            struck: dice
-                .percent(35)
-                .then(|| (*dice.weighted(&[(3, Own::Store), (2, Own::Refund)]), dice.index(4))),
+            struck: dice.percent(35).then(|| {
+                (
+                    *dice.weighted(&[(3, Own::Store), (2, Own::StoreUnderLock), (2, Own::Refund)]),
+                    dice.index(4),
+                )
+            }),
         })
         .collect();
     let deeds = (0..size.charges / 2)
         .map(|_| Deed {
             back: dice.index(size.charges * 2),
             item: dice.index(4),
-            what: *dice.weighted(&[(5, Own::Store), (4, Own::Refund), (2, Own::Fail), (1, Own::Cancel)]),
+            what: *dice.weighted(&[
+                (3, Own::Store),
+                (2, Own::StoreUnderLock),
+                (4, Own::Refund),
+                (2, Own::Fail),
+                (1, Own::Cancel),
+            ]),
             after: dice.millis(300),
         })
         .collect();

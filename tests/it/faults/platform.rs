@@ -205,7 +205,24 @@ pub async fn act(pool: &PgPool, made: &Made, what: Own, item: usize) {
     );
     match what {
         // Which of the job's files is whose is told by hash alone there, and this one has none.
-        Own::Store if made.kind.name == "two of three" => {}
+        Own::Store | Own::StoreUnderLock if made.kind.name == "two of three" => {}
+        Own::StoreUnderLock => {
+            run(pool, &touch).await;
+            // What it says is kept in the same transaction: `stored` is a promise that nothing will be refunded.
+            run(
+                pool,
+                &format!(
+                    "WITH said AS (
+                         SELECT makegood_store_output('late:{id}:{nth}', '{id}', {nth}, 'file:///late', 'image/png', 3, 'late-{id}-{nth}') AS word
+                         FROM charges c JOIN charge_items i ON i.charge_id = c.id AND i.output_index = {nth}
+                         WHERE c.id = '{id}' AND coalesce(i.provider_job_id, c.provider_job_id) IS NOT NULL AND {no_output} AND {no_refund}
+                           AND NOT EXISTS (SELECT 1 FROM stored_outputs s WHERE s.id = 'lost:{id}'))
+                     INSERT INTO faults.visible SELECT '{id}', {nth}, 'kept', clock_timestamp() FROM said WHERE word = 'stored'
+                     ON CONFLICT DO NOTHING"
+                ),
+            )
+            .await;
+        }
         Own::Store => {
             run(pool, &touch).await;
             run(pool, &format!(
