@@ -2,16 +2,15 @@
 //!
 //! detect, then for every provider a lane of its own (`lane`), so that a slow or broken provider never starves the
 //! others: claim, and for each job a task (`job`) that asks, decides and carries out; what comes back is settled in
-//! batches; last, what has become known about refunds (`late`). A dry run (`preview`) takes the same way, leaves no trace, and stops before carrying out.
+//! batches; then what has become known about refunds is noted (`late`), and what killed copies left in the storage is swept
+//! (`sweep`). A dry run (`preview`) takes the same way, leaves no trace, and stops before carrying out.
 //!
 //! Promise: a pass ends when nothing is due that was due when it began; every claimed orphan is in exactly one bucket
 //! of its report. It takes no hint about what changed: it looks, decides, acts; the next pass is the retry.
-//! A crash leaves leases that run out and at most objects that no row names.
+//! A crash leaves leases that run out and at most objects that no row names, noted before they were begun (`journal`).
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-
-use tokio::sync::Semaphore;
 
 use crate::brake;
 use crate::clock::Timestamp;
@@ -26,11 +25,15 @@ use crate::store::{DbError, SettleRules, Store};
 
 mod consult;
 mod job;
+mod journal;
 mod lane;
 mod late;
 mod preview;
+mod room;
+mod sweep;
 
 pub use consult::{Consulted, consult};
+use room::Room;
 
 /// How long what the brake holds is left alone before it is looked at again: a late output still closes it.
 const HELD_FOR: Duration = Duration::from_hours(1);
@@ -73,6 +76,12 @@ pub struct Rules {
     pub late_questions: u32,
     /// The longest that such questions may keep a pass from ending.
     pub late_budget: Duration,
+    /// Memory for them in bytes; each provider may have what one file needs in any case.
+    pub memory: u64,
+    /// The largest file, where the provider's file says nothing else.
+    pub max_bytes: u64,
+    /// After so long what a killed copy left is removed for the last time.
+    pub sweep_after: Duration,
     /// Nothing new is begun after this.
     pub max_duration: Option<Duration>,
 }
@@ -115,6 +124,9 @@ impl Rules {
             },
             late_questions: settings.late.questions_per_pass,
             late_budget: late::BUDGET,
+            memory: settings.recovery.memory,
+            max_bytes: settings.recovery.max_bytes,
+            sweep_after: settings.recovery.sweep_after,
             max_duration: settings.pass.max_duration,
         }
     }
@@ -174,7 +186,12 @@ pub async fn run(
     }
     let (pass_id, started_at) = parts.store.begin_pass(orders.mode).await?;
     let mut report = Report { pass_id: Some(pass_id), started_at: Some(started_at), ..Report::default() };
+    let stop = orders.stop.clone();
     let result = work(parts, orders, pass_id, started_at, &mut report, Arc::new(progress)).await;
+    if result.is_ok() && !stop.requested() {
+        // Last: nobody waits for it. What it cannot do is no failed pass.
+        sweep::run(parts, &mut report).await;
+    }
     let finished_at = parts.store.now().await?;
     report.finished_at = Some(finished_at);
     let outcome = match (&result, report.stopped_early) {
@@ -249,10 +266,11 @@ async fn lanes(pass: &Arc<Pass>, report: &mut Report, progress: &Progress) -> Re
     let mut lanes = tokio::task::JoinSet::new();
     let due = pass.parts.store.due_providers(pass.due_by).await?;
     // Each provider has its own share of the copies, so that files that trickle hold up nobody else's.
-    let share = (pass.parts.rules.copies / due.len().max(1)).max(1);
+    let rules = &pass.parts.rules;
+    let providers = due.len().max(1);
     for (provider, _) in due {
-        let copies = Arc::new(Semaphore::new(share));
-        lanes.spawn(lane::run(Arc::clone(pass), provider, copies, Arc::clone(progress)));
+        let room = Arc::new(Room::share(rules.copies, rules.memory, providers));
+        lanes.spawn(lane::run(Arc::clone(pass), provider, room, Arc::clone(progress)));
     }
     let mut failed = None;
     while let Some(lane) = lanes.join_next().await {

@@ -44,6 +44,8 @@ pub struct Report {
     pub late_successes: u64,
     /// Refunded items whose output was stored after the refund (P20).
     pub stored_late: u64,
+    /// Copies that were killed, whose leftovers were removed from the storage.
+    pub swept: u64,
     /// Questions asked, by provider and by what the answer said.
     pub questions: BTreeMap<String, BTreeMap<&'static str, u64>>,
     /// What a person should look at.
@@ -167,6 +169,7 @@ impl Report {
             asked_again = self.asked_again,
             late_successes = self.late_successes,
             stored_late = self.stored_late,
+            swept = self.swept,
             findings = self.findings.len() as u64 + self.findings_left_out,
             left_open = self.unresolved.open,
             left_held = self.unresolved.held,
@@ -206,6 +209,9 @@ impl Report {
         }
         if self.recovered_bytes > 0 {
             let _ = writeln!(text, "  files      {} bytes brought home", self.recovered_bytes);
+        }
+        if self.swept > 0 {
+            let _ = writeln!(text, "  swept      {} leftovers of copies that were killed", self.swept);
         }
         for (provider, verdicts) in &self.questions {
             let each: Vec<String> =

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::clock::Clock;
-use crate::config::Settings;
+use crate::config::{Settings, show_span};
 use crate::pass::{Parts, Rules, copy_limits};
 use crate::provider::{ProviderError, Providers};
 use crate::recovery::{Fetcher, Storage};
@@ -48,6 +48,13 @@ pub fn pass_failed(error: &DbError) -> super::Failure {
 /// The database does not answer, a provider file is wrong, or the storage cannot be used: each says what to do.
 pub async fn open_parts(settings: &Settings) -> Result<Parts, Box<dyn Error + Send + Sync>> {
     let providers = load_providers(settings)?;
+    if let Some((name, budget)) = providers.too_patient(settings.pass.lease) {
+        let (budget, lease) = (show_span(budget), show_span(settings.pass.lease));
+        return Err(format!(
+            "provider file {name}: `recovery.time_budget` is {budget}: it must be shorter than pass.lease, which is {lease}"
+        )
+        .into());
+    }
     let storage = Storage::open(settings.storage.url.as_str(), Path::new("."))?;
     let fetcher = Fetcher::new(copy_limits(settings))?;
     let store = open_store(settings).await?;

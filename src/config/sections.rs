@@ -131,6 +131,12 @@ pub struct Recovery {
     /// Files fetched at the same time.
     #[serde(deserialize_with = "units::whole::<_, _, 1, 1024>")]
     pub concurrency: usize,
+    /// Memory for them.
+    #[serde(deserialize_with = "units::size")]
+    pub memory: u64,
+    /// When what a killed copy left is removed for the last time.
+    #[serde(deserialize_with = "units::span::<_, 1000>")]
+    pub sweep_after: Duration,
     /// The longest that fetching one file may take.
     #[serde(deserialize_with = "units::span::<_, 1000>")]
     pub time_budget: Duration,
@@ -367,6 +373,11 @@ impl Settings {
                 format!("it must be later than late.first_question, which is {}", show(first)),
             );
         }
+        refuse(
+            self.recovery.sweep_after <= self.pass.lease,
+            "recovery.sweep_after",
+            format!("it must be longer than pass.lease, which is {}", show(self.pass.lease)),
+        );
         for (key, day, hour) in [
             ("brake.max_refunds_per_day", self.brake.max_refunds_per_day, self.brake.max_refunds_per_hour),
             ("brake.max_credits_per_day", self.brake.max_credits_per_day, self.brake.max_credits_per_hour),

@@ -45,6 +45,8 @@ pub struct Totals {
     pub recoveries: BTreeMap<(String, String), u64>,
     /// Refunded items that were made after all, by (provider, kind).
     pub late_successes: BTreeMap<(String, String), u64>,
+    /// Leftovers of killed copies that were ever removed from the storage.
+    pub swept: u64,
     /// From charge to make-good.
     pub resolution: Resolution,
     /// When a pass last succeeded, if ever.
@@ -253,6 +255,12 @@ impl Totals {
                 "Refunded items that turned out to have been made: never stored, or stored after the refund.",
                 MetricType::COUNTER,
                 by_two(["provider", "kind"], &self.late_successes, counter),
+            ),
+            family(
+                "makegood_swept_total",
+                "Leftovers of killed copies removed from the storage.",
+                MetricType::COUNTER,
+                vec![counter(&[], count(self.swept))],
             ),
             family(
                 "makegood_resolution_seconds",

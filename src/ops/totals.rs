@@ -80,6 +80,7 @@ fn add_up(
                     totals.refunded_credits.add(bucket, i64::try_from(*value).unwrap_or(i64::MAX));
                 }
             }
+            "swept" => totals.swept += value,
             "resolution_seconds" => {
                 totals.resolution.count += value;
                 // What took longer than the last bound has `+Inf` there.
@@ -158,6 +159,7 @@ mod tests {
             counter("resolution_seconds", "+Inf", "", 4),
             counter("resolution_microseconds", "", "", 2_500_000),
             counter("late_successes", "fal", "never_stored", 2),
+            counter("swept", "", "", 6),
             counter("unheard_of", "", "", 1),
         ];
         let brake = BrakeState { engaged_at: Some(NOW), ..BrakeState::default() };
@@ -172,6 +174,7 @@ mod tests {
                 refunded_credits: Split { subscription: 0, wallet: 120 },
                 recoveries: BTreeMap::from([(pair("veo-gemini", "relink"), 5)]),
                 late_successes: BTreeMap::from([(pair("fal", "never_stored"), 2)]),
+                swept: 6,
                 resolution: Resolution {
                     up_to_seconds: BTreeMap::from([(120, 1), (600, 3)]),
                     sum_seconds: 2.5,

@@ -1,20 +1,20 @@
 //! One provider job: one question, one decision for each item that hangs on it, and its files brought home.
 //!
 //! No transaction is open here. What comes out is settled by the lane; dropped halfway, nothing was done but
-//! perhaps an object written that no row names.
+//! perhaps an object written that no row names, which was noted before (`journal`).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
-
 use super::Pass;
+use super::journal::LeaseJournal;
+use super::room::Room;
 use crate::clock::Timestamp;
 use crate::evidence::{Evidence, Source, Verdict};
 use crate::policy::{self, Action, Decision, Patience, Pick, Reason};
 use crate::provider::{Asked, Question};
-use crate::recovery::{Copied, CopyError, Key};
+use crate::recovery::{Copied, CopyError, Errand, Journal, Key};
 use crate::report::Finding;
 use crate::store::{Case, DbError, Settlement};
 
@@ -75,7 +75,7 @@ impl Job {
     }
 
     /// Asks, decides and carries out.
-    pub(super) async fn run(self, pass: &Pass, copies: &Semaphore) -> Done {
+    pub(super) async fn run(self, pass: &Pass, room: &Room) -> Done {
         let Self { question, cases } = self;
         if pass.is_ending() {
             return Done::Stopped { cases };
@@ -107,8 +107,7 @@ impl Job {
             let decision = policy::decide(&case.facts, evidence.as_deref(), &pass.parts.rules.policy, now);
             let settlement = match decision.action {
                 Action::Recover(pick) => {
-                    let work =
-                        Recovery { pass, copies, question: question.as_ref(), verdicts: &mut verdicts };
+                    let work = Recovery { pass, room, question: question.as_ref(), verdicts: &mut verdicts };
                     tokio::select! {
                         recovered = work.bring_home(&case, evidence.clone(), decision, pick) => match recovered {
                             Ok(settlement) => settlement,
@@ -165,7 +164,7 @@ impl Pass {
 /// Brings the file of one item home.
 struct Recovery<'a> {
     pass: &'a Pass,
-    copies: &'a Semaphore,
+    room: &'a Room,
     question: Option<&'a Question>,
     verdicts: &'a mut Vec<Verdict>,
 }
@@ -178,7 +177,8 @@ impl Recovery<'_> {
         mut decision: Decision,
         mut pick: Pick,
     ) -> Result<Settlement, DbError> {
-        let mut result = self.copy(case, evidence.as_deref(), pick).await;
+        let journal = Arc::new(LeaseJournal::new(self.pass.parts.store.clone(), case));
+        let mut result = self.copy(case, evidence.as_deref(), pick, &journal).await;
         if let Err(CopyError::Unauthorized { .. }) = &result {
             self.pass.parts.providers.download_refused(&case.facts.record.charge.provider).await;
         }
@@ -194,7 +194,7 @@ impl Recovery<'_> {
             let fresh = Arc::new(Evidence { asked_at: now, ..fresh });
             match again.action {
                 Action::Recover(fresh_pick) => {
-                    result = self.copy(case, Some(&fresh), fresh_pick).await;
+                    result = self.copy(case, Some(&fresh), fresh_pick, &journal).await;
                     (evidence, decision, pick) = (Some(fresh), again, fresh_pick);
                 }
                 Action::Refund | Action::Close => {
@@ -226,25 +226,30 @@ impl Recovery<'_> {
         })
     }
 
-    async fn copy(&self, case: &Case, evidence: Option<&Evidence>, pick: Pick) -> Result<Copied, CopyError> {
+    async fn copy(
+        &self,
+        case: &Case,
+        evidence: Option<&Evidence>,
+        pick: Pick,
+        journal: &Arc<LeaseJournal>,
+    ) -> Result<Copied, CopyError> {
         let offers = evidence.map_or(&[][..], |evidence| &evidence.outputs);
         match pick {
-            Pick::Offer(nth) => self.copy_one(case, &offers[nth].source).await,
+            Pick::Offer(nth) => self.copy_one(case, &offers[nth].source, journal).await,
             Pick::Unclaimed(nth) => {
                 // Copied in order until the nth that is new by its hash; what is nobody's is thrown away again.
                 let mut left = nth;
                 let files = offers.iter().filter(|offer| offer.index.is_none());
                 let mut last = Err(crate::recovery::NotOutput::NoFile.into());
                 for offer in files.filter(|offer| !matches!(offer.source, Source::Failed { .. })) {
-                    let copied = self.copy_one(case, &offer.source).await?;
+                    let copied = self.copy_one(case, &offer.source, journal).await?;
                     if !case.facts.share.stored.contains(&copied.sha256) {
                         if left == 0 {
                             return Ok(copied);
                         }
                         left -= 1;
                     }
-                    // A key is written again by the next try: throwing it away only saves space.
-                    let _kept = self.pass.parts.storage.delete(&copied.key).await;
+                    self.pass.discard(case, &copied).await;
                     last = Err(crate::recovery::NotOutput::NoFile.into());
                 }
                 last
@@ -252,10 +257,16 @@ impl Recovery<'_> {
         }
     }
 
-    async fn copy_one(&self, case: &Case, source: &Source) -> Result<Copied, CopyError> {
-        // The semaphore lives as long as the pass and is never closed.
-        let _permit = self.copies.acquire().await;
+    async fn copy_one(
+        &self,
+        case: &Case,
+        source: &Source,
+        journal: &Arc<LeaseJournal>,
+    ) -> Result<Copied, CopyError> {
+        let model = &case.facts.record.charge.model;
         let provider = self.pass.parts.providers.get(&case.facts.record.charge.provider);
+        let fetching = provider.map(|provider| provider.fetching(model)).unwrap_or_default();
+        let _room = self.room.take(fetching.max_bytes.unwrap_or(self.pass.parts.rules.max_bytes)).await;
         let hosts = provider.map_or(&[][..], |provider| &provider.output_hosts);
         let auth = match (source, provider) {
             (Source::Url { auth: true, .. }, Some(provider)) => {
@@ -265,8 +276,18 @@ impl Recovery<'_> {
             (Source::Url { .. } | Source::Inline { .. } | Source::Failed { .. }, _) => None,
         };
         let item = &case.facts.orphan.item;
-        let key = Key::new(&item.charge_id, item.output_index, case.token);
-        self.pass.parts.fetcher.copy(source, hosts, auth, &self.pass.parts.storage, &key).await
+        let errand = Errand {
+            source,
+            allowed_hosts: hosts,
+            auth,
+            storage: &self.pass.parts.storage,
+            key: &Key::new(&item.charge_id, item.output_index, case.token),
+            kinds: &fetching.kinds,
+            max_bytes: fetching.max_bytes,
+            time_budget: fetching.time_budget,
+            journal: Arc::clone(journal) as Arc<dyn Journal>,
+        };
+        self.pass.parts.fetcher.copy(errand).await
     }
 }
 

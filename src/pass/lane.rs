@@ -8,11 +8,12 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::job::{Done, Job};
+use super::room::Room;
 use super::{Parts, Pass, Progress};
 use crate::evidence::{Doubt, Verdict};
 use crate::policy::Action;
@@ -29,8 +30,8 @@ const AFTER_CHANGE: Duration = Duration::from_mins(1);
 struct Lane {
     pass: Arc<Pass>,
     provider: String,
-    /// Its share of the copies.
-    copies: Arc<Semaphore>,
+    /// Its share of the copies, and of the memory for them.
+    room: Arc<Room>,
     progress: Progress,
     report: Report,
     in_flight: Arc<InFlight>,
@@ -93,14 +94,14 @@ fn keep_leases(pass: &Arc<Pass>, in_flight: &Arc<InFlight>) -> AbortOnDropHandle
 pub(super) async fn run(
     pass: Arc<Pass>,
     provider: String,
-    copies: Arc<Semaphore>,
+    room: Arc<Room>,
     progress: Progress,
 ) -> (Report, Result<(), DbError>) {
     let (sender, receiver) = mpsc::unbounded_channel();
     let mut lane = Lane {
         pass,
         provider,
-        copies,
+        room,
         progress,
         report: Report::default(),
         in_flight: Arc::default(),
@@ -192,9 +193,9 @@ impl Lane {
         self.in_flight.lock().extend(cases.iter().map(|case| (case.facts.orphan.id, case.token)));
         for job in Job::group(cases, &self.pass.parts.rules.policy, now) {
             let (pass, sender) = (Arc::clone(&self.pass), self.sender.clone());
-            let copies = Arc::clone(&self.copies);
+            let room = Arc::clone(&self.room);
             self.tasks.spawn(async move {
-                let done = job.run(&pass, &copies).await;
+                let done = job.run(&pass, &room).await;
                 // The lane is gone only when it failed: then nobody settles this.
                 let _gone = sender.send(done);
             });
@@ -245,13 +246,7 @@ impl Lane {
             self.in_flight.landed(settlement.case.facts.orphan.id, settlement.case.token);
             let kept = self.told(settlement, outcome).await?;
             if !kept && let Some(copied) = &settlement.copied {
-                // Nobody's file now. Failing to remove it costs space, not credits.
-                if let Err(error) = self.pass.parts.storage.delete(&copied.key).await {
-                    tracing::warn!(
-                        error = &error as &dyn std::error::Error,
-                        "a file that is not wanted stays behind"
-                    );
-                }
+                self.pass.discard(&settlement.case, copied).await;
             }
         }
         (self.progress)(settlements.len() as u64);

@@ -12,6 +12,7 @@ use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use serde::Deserialize;
 
 use super::auth::{Auth, Download, WrittenAuth, WrittenDownload};
+use super::fetching::{Fetchings, WrittenFetchings};
 use super::filter::Filter;
 use super::hosts::Hosts;
 use super::manners::{Limits, Manners};
@@ -48,6 +49,8 @@ pub struct Provider {
     pub max_body_bytes: usize,
     pub(super) auth: Option<Auth>,
     pub(super) download: Download,
+    /// What may be fetched, by model.
+    pub(super) fetchings: Fetchings,
     pub(super) ask: Ask,
     pub(super) manners: Manners,
     pub(super) stats: Stats,
@@ -130,6 +133,8 @@ struct Written {
     auth: Option<WrittenAuth>,
     #[serde(default)]
     download: WrittenDownload,
+    #[serde(default)]
+    recovery: WrittenFetchings,
     ask: WrittenAsk,
 }
 
@@ -198,7 +203,7 @@ pub(super) fn read(text: &str) -> Result<Provider, Flaw> {
 }
 
 fn check(written: Written) -> Result<Provider, Flaw> {
-    let Written { provider: p, models, auth, download, ask } = written;
+    let Written { provider: p, models, auth, download, recovery, ask } = written;
 
     let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
     if p.name.is_empty() || p.name.len() > 64 || !p.name.chars().all(plain) {
@@ -275,6 +280,7 @@ fn check(written: Written) -> Result<Provider, Flaw> {
         max_body_bytes,
         auth,
         download,
+        fetchings: recovery.check()?,
         ask,
         manners: Manners::new(&limits),
         limits,

@@ -170,7 +170,8 @@ mod tests {
         let storage = Storage::open("file:./out", scratch.path()).unwrap();
         let key = Key::new("ch_1", 0, 7);
         let listed: Vec<String> = listed.iter().map(|host| (*host).to_owned()).collect();
-        let mut writer = Writer::new(&storage, &key, limits.max_bytes);
+        let notes = Arc::new(super::super::tests::Notes::default());
+        let mut writer = Writer::new(&storage, &key, notes, &[], limits.max_bytes);
         let host = buckets.download(url, &listed, limits, &mut writer).await?;
         Ok((host, writer.size()))
     }

@@ -3,7 +3,8 @@
 //! The client follows no redirect, uses no proxy and no cookies and sends no `Referer`: every hop is
 //! checked here before it is dialled, and the provider's key goes to the host it was meant for or
 //! nowhere. It asks for the file as it is; a server that compresses all the same (`gzip`) is read
-//! under the same cap, any other encoding is refused.
+//! under the same cap, any other encoding is refused. A download that breaks is continued or begun anew
+//! (`resume`); each try is a request like the first, with the same checks.
 
 use std::error::Error;
 use std::sync::Arc;
@@ -19,8 +20,9 @@ use url::Url;
 use super::address::{Guard, Lookup, Loopback, Refused, System};
 use super::bucket::{self, Buckets};
 use super::link::{self, UrlRefusal};
+use super::resume::{Anchor, State, Tries, breaks_off};
 use super::write::Writer;
-use super::{Copied, CopyError, INLINE, Key, Limits, NotOutput, Storage, TimeLimit};
+use super::{Copied, CopyError, Errand, INLINE, Limits, NotOutput, TimeLimit};
 use crate::evidence::Source;
 
 /// For a connection to stand, TLS included.
@@ -62,28 +64,25 @@ impl Fetcher {
         Ok(Self { client, limits, loopback, buckets: Arc::new(Buckets::google()) })
     }
 
-    /// Copies the file of `source` to `key` in `storage`.
-    ///
-    /// `allowed_hosts` is the provider's `output_hosts`. `auth` is the provider's key: sent only if the
-    /// source asks for it, to the first host, and on redirects only as long as scheme, host and port stay the same.
-    pub async fn copy(
-        &self,
-        source: &Source,
-        allowed_hosts: &[String],
-        auth: Option<HeaderMap>,
-        storage: &Storage,
-        key: &Key,
-    ) -> Result<Copied, CopyError> {
-        let mut writer = Writer::new(storage, key, self.limits.max_bytes);
-        let deadline = Instant::now() + self.limits.time_budget;
+    /// Copies the file of an errand to where it belongs.
+    pub async fn copy(&self, errand: Errand<'_>) -> Result<Copied, CopyError> {
+        let limits = Limits {
+            max_bytes: errand.max_bytes.unwrap_or(self.limits.max_bytes),
+            time_budget: errand.time_budget.unwrap_or(self.limits.time_budget),
+            ..self.limits.clone()
+        };
+        let Errand { source, allowed_hosts, auth, storage, key, kinds, journal, .. } = errand;
+        let mut writer = Writer::new(storage, key, journal, kinds, limits.max_bytes);
+        let deadline = Instant::now() + limits.time_budget;
         let copied = timeout_at(deadline, async {
             let host = match source {
                 Source::Url { url, auth: _ } if bucket::is_one(url) => {
-                    self.buckets.download(url, allowed_hosts, &self.limits, &mut writer).await?
+                    self.buckets.download(url, allowed_hosts, &limits, &mut writer).await?
                 }
                 Source::Url { url, auth: wanted } => {
                     let auth = auth.filter(|_| *wanted);
-                    self.download(url, allowed_hosts, auth, &mut writer).await?
+                    let asking = Asking { first: link::parse(url)?, allowed_hosts, auth, limits: &limits };
+                    self.download(&asking, &mut writer).await?
                 }
                 Source::Inline { bytes, content_type } => {
                     writer.declare(content_type.clone());
@@ -103,28 +102,76 @@ impl Fetcher {
         copied
     }
 
-    /// Streams what is behind `url` into `writer`; returns the host that served it.
-    async fn download(
+    /// Streams what is behind the URL into `writer`; returns the host that served it. A download that breaks once its file
+    /// had begun is continued, or begun anew, a few times.
+    async fn download(&self, asking: &Asking<'_>, writer: &mut Writer<'_>) -> Result<String, CopyError> {
+        let mut tries = Tries::new(asking.limits);
+        let mut state = State::default();
+        loop {
+            let error = match self.once(asking, &mut state, writer).await {
+                Ok(host) => return Ok(host),
+                Err(error) => error,
+            };
+            let Some(pause) =
+                tries.after(writer.size(), &state).filter(|_| state.begun && breaks_off(&error))
+            else {
+                return Err(error);
+            };
+            tracing::debug!(
+                error = &error as &dyn Error,
+                bytes = writer.size(),
+                continued = state.anchor.is_some(),
+                "a download broke and is tried again"
+            );
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    /// One request, and as much of the file as comes of it.
+    async fn once(
         &self,
-        url: &str,
-        allowed_hosts: &[String],
-        auth: Option<HeaderMap>,
+        asking: &Asking<'_>,
+        state: &mut State,
         writer: &mut Writer<'_>,
     ) -> Result<String, CopyError> {
-        let (mut response, host) = self.open(link::parse(url)?, allowed_hosts, auth).await?;
-        // Whatever the client could decode is decoded and its header gone by now.
-        let encoding = response.headers().get(CONTENT_ENCODING);
-        if encoding.is_some_and(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity")) {
-            return Err(NotOutput::Encoded.into());
-        }
-        let promised = response.content_length();
-        if promised.is_some_and(|promised| promised > self.limits.max_bytes) {
-            return Err(CopyError::TooLarge { max_bytes: self.limits.max_bytes });
-        }
-        let content_type = response.headers().get(CONTENT_TYPE);
-        writer.declare(content_type.and_then(|value| value.to_str().ok()).map(str::to_owned));
+        let limits = asking.limits;
+        let from = writer.size();
+        let range = state.anchor.as_ref().filter(|_| from > 0).map(|anchor| anchor.headers(from));
+        let continuing = range.is_some();
+        let Opened { mut response, url, host } = self.open(asking, range).await?;
+        let status = response.status();
+        let left = if continuing && status != StatusCode::OK {
+            let anchor = state.anchor.take();
+            let Some(anchor) = anchor.filter(|anchor| anchor.continues(&response, &url, from)) else {
+                // Not what was asked for: next time from the beginning.
+                return Err(CopyError::Http { host, status: status.as_u16() });
+            };
+            let left = anchor.length - from;
+            state.anchor = Some(anchor);
+            Some(left)
+        } else {
+            // The whole file, also where only the rest was asked for.
+            if from > 0 {
+                writer.restart().await;
+            }
+            // Whatever the client could decode is decoded and its header gone by now.
+            let encoding = response.headers().get(CONTENT_ENCODING);
+            if encoding.is_some_and(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity")) {
+                return Err(NotOutput::Encoded.into());
+            }
+            let promised = response.content_length();
+            if promised.is_some_and(|promised| promised > limits.max_bytes) {
+                return Err(CopyError::TooLarge { max_bytes: limits.max_bytes });
+            }
+            let content_type = response.headers().get(CONTENT_TYPE);
+            writer.declare(content_type.and_then(|value| value.to_str().ok()).map(str::to_owned));
+            state.begun = true;
+            state.anchor = Anchor::of(&response, &url);
+            promised
+        };
+        let before = writer.size();
         loop {
-            let next = timeout(self.limits.stall, response.chunk()).await;
+            let next = timeout(limits.stall, response.chunk()).await;
             let next = next.map_err(|_| CopyError::TimedOut { what: TimeLimit::Stall })?;
             match next.map_err(|error| classify(error, &host))? {
                 Some(bytes) => writer.write(&bytes).await?,
@@ -132,28 +179,24 @@ impl Fetcher {
             }
         }
         // HTTP/1 says so itself by breaking off; this is for every other way to come up short.
-        if promised.is_some_and(|promised| promised != writer.size()) {
+        if left.is_some_and(|left| left != writer.size() - before) {
             return Err(NotOutput::Truncated.into());
         }
         Ok(host)
     }
 
-    /// Follows redirects to an answer that has a file.
-    async fn open(
-        &self,
-        first: Url,
-        allowed_hosts: &[String],
-        auth: Option<HeaderMap>,
-    ) -> Result<(Response, String), CopyError> {
+    /// Follows redirects to an answer that has a file, or, with `range`, the rest of one. Every check holds for every try.
+    async fn open(&self, asking: &Asking<'_>, range: Option<HeaderMap>) -> Result<Opened, CopyError> {
+        let first = &asking.first;
         let mut url = first.clone();
         // Once it has been left, the first host gets no key again.
-        let mut auth = auth;
-        for _ in 0..=self.limits.max_redirects {
-            link::check(&url, allowed_hosts, self.loopback)?;
+        let mut auth = asking.auth.as_ref();
+        for _ in 0..=asking.limits.max_redirects {
+            link::check(&url, asking.allowed_hosts, self.loopback)?;
             let host = url.host_str().unwrap_or_default().to_owned();
-            auth = auth.filter(|_| link::same_origin(&first, &url));
+            auth = auth.filter(|_| link::same_origin(first, &url));
             let mut headers = HeaderMap::new();
-            if let Some(auth) = &auth {
+            if let Some(auth) = auth {
                 if !link::may_carry_key(&url, self.loopback) {
                     return Err(UrlRefusal::KeyInClear.into());
                 }
@@ -161,13 +204,17 @@ impl Fetcher {
             }
             headers.entry(ACCEPT).or_insert(HeaderValue::from_static("*/*"));
             headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+            headers.extend(range.clone().unwrap_or_default());
             let sent = self.client.get(url.clone()).headers(headers).send();
-            let response = timeout(self.limits.stall, sent)
+            let response = timeout(asking.limits.stall, sent)
                 .await
                 .map_err(|_| CopyError::TimedOut { what: TimeLimit::Stall })?
                 .map_err(|error| classify(error, &host))?;
             match response.status() {
-                StatusCode::OK => return Ok((response, host)),
+                StatusCode::OK => return Ok(Opened { response, url, host }),
+                StatusCode::PARTIAL_CONTENT | StatusCode::RANGE_NOT_SATISFIABLE if range.is_some() => {
+                    return Ok(Opened { response, url, host });
+                }
                 StatusCode::NO_CONTENT => return Err(NotOutput::Empty.into()),
                 StatusCode::MOVED_PERMANENTLY
                 | StatusCode::FOUND
@@ -179,6 +226,21 @@ impl Fetcher {
         }
         Err(UrlRefusal::TooManyRedirects.into())
     }
+}
+
+/// What does not change from try to try.
+struct Asking<'a> {
+    first: Url,
+    allowed_hosts: &'a [String],
+    auth: Option<HeaderMap>,
+    limits: &'a Limits,
+}
+
+/// An answer, and where it came from.
+struct Opened {
+    response: Response,
+    url: Url,
+    host: String,
 }
 
 fn next_hop(from: &Url, response: &Response) -> Result<Url, UrlRefusal> {

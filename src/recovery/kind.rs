@@ -2,9 +2,63 @@
 //!
 //! An error page with status 200 is not an output: HTML, and XML such as a bucket's "access
 //! denied". The bytes have the last word over the header, which is often wrong. Both are recorded.
-//! Whether the kind fits the model is not asked here.
+//! What is surely of another kind than the model makes is no output either ([`Medium`]); what could be one is.
+//! Quality is never judged: a short film, or one with a watermark, is an output (P09).
+
+use serde::Deserialize;
 
 use super::NotOutput;
+
+/// What a model makes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize)]
+pub enum Medium {
+    /// Still pictures.
+    #[serde(rename = "image")]
+    Image,
+    /// Films, with or without sound.
+    #[serde(rename = "video")]
+    Video,
+    /// Sound.
+    #[serde(rename = "audio")]
+    Audio,
+    /// Scenes and meshes.
+    #[serde(rename = "3d")]
+    ThreeD,
+    /// Words, captions, data.
+    #[serde(rename = "text")]
+    Text,
+}
+
+/// What a file of this type can be; none: anything (an archive, a type that nobody knows).
+fn media(content_type: &str) -> Option<&'static [Medium]> {
+    use Medium::{Audio, Image, Text, ThreeD, Video};
+    match content_type {
+        // They move, too.
+        "image/gif" | "image/webp" | "image/apng" | "image/avif" => return Some(&[Image, Video]),
+        // One container for films and for sound.
+        "video/mp4" | "video/webm" | "video/quicktime" | "video/x-matroska" | "video/ogg" | "video/mpeg"
+        | "audio/mp4" | "audio/m4a" | "audio/x-m4a" | "audio/webm" | "audio/ogg" | "application/ogg" => {
+            return Some(&[Video, Audio]);
+        }
+        // Meshes may be words.
+        "application/json" => return Some(&[Text, ThreeD]),
+        _ => {}
+    }
+    match content_type.split_once('/').map(|(kind, _)| kind) {
+        Some("image") => Some(&[Image]),
+        Some("video") => Some(&[Video]),
+        Some("audio") => Some(&[Audio]),
+        Some("model") => Some(&[ThreeD]),
+        Some("text") => Some(&[Text, ThreeD]),
+        Some(_) | None => None,
+    }
+}
+
+/// Whether a file of this type can be one of `wanted`; nothing wanted: anything will do.
+fn fits(content_type: &str, wanted: &[Medium]) -> bool {
+    wanted.is_empty()
+        || media(content_type).is_none_or(|can_be| can_be.iter().any(|medium| wanted.contains(medium)))
+}
 
 /// How much of a file is looked at.
 pub(super) const HEAD_BYTES: usize = 8 * 1024;
@@ -22,8 +76,8 @@ pub(super) struct Kind {
     pub(super) extension: &'static str,
 }
 
-/// Judges a file by its beginning (at least [`HEAD_BYTES`] of it, or all) and its declared type.
-pub(super) fn judge(file: &[u8], declared: Option<&str>) -> Result<Kind, NotOutput> {
+/// Judges a file by its beginning (at least [`HEAD_BYTES`] of it, or all) and its declared type; `wanted`: what it may be.
+pub(super) fn judge(file: &[u8], declared: Option<&str>, wanted: &[Medium]) -> Result<Kind, NotOutput> {
     let head = &file[..file.len().min(HEAD_BYTES)];
     if head.is_empty() {
         return Err(NotOutput::Empty);
@@ -34,6 +88,9 @@ pub(super) fn judge(file: &[u8], declared: Option<&str>) -> Result<Kind, NotOutp
         None => markup(head, declared.as_deref())?.map(str::to_owned),
     };
     let content_type = choose(head, sniffed.as_deref(), declared.as_deref()).to_owned();
+    if !fits(&content_type, wanted) {
+        return Err(NotOutput::WrongKind);
+    }
     let extension = extension(&content_type);
     Ok(Kind { content_type, sniffed, declared, extension })
 }
@@ -129,14 +186,14 @@ fn choose<'a>(head: &[u8], sniffed: Option<&'a str>, declared: Option<&'a str>) 
         }
         (Some(sniffed), None) => sniffed,
         // Said to be an image, a film or sound, and yet words: the header is wrong.
-        (None, Some(declared)) if media(declared) && is_text(head) => "text/plain",
+        (None, Some(declared)) if is_media(declared) && is_text(head) => "text/plain",
         (None, Some(declared)) => declared,
         (None, None) if is_text(head) => "text/plain",
         (None, None) => "application/octet-stream",
     }
 }
 
-fn media(content_type: &str) -> bool {
+fn is_media(content_type: &str) -> bool {
     ["image/", "video/", "audio/"].iter().any(|kind| content_type.starts_with(kind))
 }
 
@@ -212,7 +269,7 @@ mod tests {
             (b"\0\x01\x02", Some("not a type"), "application/octet-stream", "bin"),
         ];
         for (bytes, declared, content_type, extension) in table {
-            let kind = judge(bytes, declared).unwrap();
+            let kind = judge(bytes, declared, &[]).unwrap();
             assert_eq!(
                 (kind.content_type.as_str(), kind.extension),
                 (content_type, extension),
@@ -240,15 +297,56 @@ mod tests {
             (b"<ListBucketResult/>", Some("application/xml"), NotOutput::Xml),
         ];
         for (bytes, declared, why) in table {
-            assert_eq!(judge(bytes, declared), Err(why), "{:?}", String::from_utf8_lossy(bytes));
+            assert_eq!(judge(bytes, declared, &[]), Err(why), "{:?}", String::from_utf8_lossy(bytes));
         }
     }
 
     #[test]
     fn xml_of_a_type_of_its_own_is_an_output() {
-        let kind = judge(b"<?xml version='1.0'?><COLLADA/>", Some("model/vnd.collada+xml")).unwrap();
+        let kind = judge(b"<?xml version='1.0'?><COLLADA/>", Some("model/vnd.collada+xml"), &[]).unwrap();
         assert_eq!(kind.content_type, "model/vnd.collada+xml");
         assert_eq!(kind.sniffed.as_deref(), Some("text/xml"));
+    }
+
+    /// Bytes, declared type, what is wanted, and whether it fits.
+    type Row<'a> = (&'a [u8], Option<&'a str>, &'a [Medium], bool);
+
+    #[test]
+    fn only_what_is_surely_of_another_kind_is_refused() {
+        use Medium::{Audio, Image, Text, ThreeD, Video};
+        let gif: &[u8] = b"GIF89a\x01\0\x01\0";
+        let mp3: &[u8] = b"ID3\x03\0\0\0\0\0\0";
+        let zip: &[u8] = b"PK\x03\x04\x14\0\0\0";
+        let json: &[u8] = b"{\"error\":\"busy\"}";
+        let table: [Row<'_>; 22] = [
+            (PNG, None, &[], true),
+            (PNG, None, &[Image], true),
+            (PNG, None, &[Video], false),
+            (PNG, Some("video/mp4"), &[Video], false),
+            (PNG, None, &[Audio, Image], true),
+            (PNG, None, &[ThreeD], false),
+            (PNG, None, &[Text], false),
+            (MP4, None, &[Video], true),
+            (MP4, None, &[Image], false),
+            (MP4, Some("audio/mp4"), &[Video], true),
+            (MP4, None, &[Audio], true),
+            (gif, None, &[Video], true),
+            (mp3, None, &[Video], false),
+            (mp3, None, &[Audio], true),
+            (zip, None, &[Image], true),
+            (b"\0\x01\x02", None, &[Video], true),
+            (b"\0\x01\x02", Some("application/octet-stream"), &[Video], true),
+            (json, Some("application/json"), &[Video], false),
+            (json, Some("application/json"), &[Text], true),
+            (b"v 0 0 0\nf 1 2 3", Some("text/plain"), &[ThreeD], true),
+            (b"Please wait", Some("image/png"), &[Image], false),
+            (b"glTF\x02\0\0\0", None, &[ThreeD], true),
+        ];
+        for (bytes, declared, wanted, fits) in table {
+            let judged = judge(bytes, declared, wanted);
+            assert_eq!(judged.is_ok(), fits, "{declared:?} {wanted:?} {judged:?}");
+            assert!(fits || judged == Err(NotOutput::WrongKind));
+        }
     }
 
     proptest! {
@@ -259,7 +357,7 @@ mod tests {
             declared in proptest::option::of("\\PC{0,30}"),
         ) {
             let file = [start.as_bytes(), &bytes].concat();
-            if let Ok(kind) = judge(&file, declared.as_deref()) {
+            if let Ok(kind) = judge(&file, declared.as_deref(), &[]) {
                 prop_assert!(kind.content_type.contains('/'));
             }
         }

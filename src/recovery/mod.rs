@@ -8,30 +8,65 @@
 //! It never decides whether to recover and records nothing: `policy` does the one, settle the other.
 //! No transaction is open meanwhile.
 //!
-//! A crash halfway leaves at most an object, a temporary file (`name#1`) or unfinished parts under a
-//! key that no row names and no later lease uses; the next pass copies again under a key of its own.
-//! The same holds for a copy that was done and whose settle lost its lease.
+//! A crash halfway leaves at most an object, a temporary file (`name#1`) or unfinished parts under a key that no row names and
+//! no later lease uses. Its place was noted before it was begun (`journal`), and the sweep of a later pass removes it; that pass
+//! copies again from the beginning under a key of its own. What broke within one copy is continued where it stopped (`resume`).
 
 mod address;
 mod bucket;
 mod fetch;
+mod journal;
 mod key;
 mod kind;
 mod link;
+mod resume;
 mod storage;
 #[cfg(test)]
 mod tests;
+mod upload;
 mod write;
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
+
+use reqwest::header::HeaderMap;
+
+use crate::evidence::Source;
 
 pub use address::AddressRefusal;
 pub use bucket::is_bucket;
 pub use fetch::{Fetcher, FetcherError};
+pub use journal::{Journal, JournalError, Place};
 pub use key::Key;
+pub use kind::Medium;
 pub use link::UrlRefusal;
 pub use storage::{Storage, StorageError};
+pub use write::memory_bytes;
+
+/// One file to be copied: from where, to where, and how far.
+#[derive(Debug)]
+pub struct Errand<'a> {
+    /// Where it is.
+    pub source: &'a Source,
+    /// The provider's `output_hosts`.
+    pub allowed_hosts: &'a [String],
+    /// The provider's key: sent only if the source asks for it, to the first host, and on redirects only as long as scheme,
+    /// host and port stay the same.
+    pub auth: Option<HeaderMap>,
+    /// Where it goes.
+    pub storage: &'a Storage,
+    /// Its name there.
+    pub key: &'a Key,
+    /// What it may be; empty: anything.
+    pub kinds: &'a [Medium],
+    /// Instead of [`Limits::max_bytes`].
+    pub max_bytes: Option<u64>,
+    /// Instead of [`Limits::time_budget`].
+    pub time_budget: Option<Duration>,
+    /// Where it is noted what may be left over.
+    pub journal: Arc<dyn Journal>,
+}
 
 /// How far a copy may go.
 #[derive(Clone, Debug)]
@@ -44,18 +79,24 @@ pub struct Limits {
     pub stall: Duration,
     /// How many redirects are followed.
     pub max_redirects: usize,
+    /// How often a download that breaks is tried again without getting on.
+    pub tries: u32,
+    /// Before the first of these tries; each further one waits twice as long.
+    pub pause: Duration,
     /// Whether files may come from this machine: for the demo and for tests.
     pub allow_loopback: bool,
 }
 
 impl Default for Limits {
-    /// 4 GiB in 15 minutes, 30 seconds without a byte, 5 redirects, nothing from this machine.
+    /// 4 GiB in 15 minutes, 30 seconds without a byte, 5 redirects, 4 more tries, nothing from this machine.
     fn default() -> Self {
         Self {
             max_bytes: 4 << 30,
             time_budget: Duration::from_mins(15),
             stall: Duration::from_secs(30),
             max_redirects: 5,
+            tries: 4,
+            pause: Duration::from_millis(500),
             allow_loopback: false,
         }
     }
@@ -66,6 +107,8 @@ impl Default for Limits {
 pub struct Copied {
     /// The object's key with its extension: to delete it, should settle not want it.
     pub key: Key,
+    /// The number of its note in the journal: taken back when the object is named, or deleted.
+    pub note: i64,
     /// Where it is: `file:///…`, `s3://bucket/…`.
     pub uri: String,
     /// Its length in bytes.
@@ -159,6 +202,13 @@ pub enum CopyError {
     /// The platform's own storage.
     #[error("could not store the file")]
     Storage(#[source] StorageError),
+    /// What may be left over could not be noted, so nothing was begun.
+    #[error("could not note where the file is about to be stored")]
+    Journal {
+        /// Why not.
+        #[source]
+        source: JournalError,
+    },
 }
 
 impl CopyError {
@@ -175,6 +225,7 @@ impl CopyError {
             Self::Network { .. } => "network",
             Self::Bucket { .. } => "bucket",
             Self::Storage(_) => "storage",
+            Self::Journal { .. } => "journal",
         }
     }
 
@@ -190,7 +241,8 @@ impl CopyError {
             | Self::Http { .. }
             | Self::Network { .. }
             | Self::Bucket { .. }
-            | Self::Storage(_) => None,
+            | Self::Storage(_)
+            | Self::Journal { .. } => None,
         }
     }
 }
@@ -228,6 +280,8 @@ pub enum NotOutput {
     Truncated,
     /// Compressed in a way that was not asked for and is not understood.
     Encoded,
+    /// Surely of another kind than the model makes: words instead of a film.
+    WrongKind,
 }
 
 impl NotOutput {
@@ -240,6 +294,7 @@ impl NotOutput {
             Self::Xml => "xml",
             Self::Truncated => "truncated",
             Self::Encoded => "encoded",
+            Self::WrongKind => "wrong_kind",
         }
     }
 }

@@ -14,31 +14,37 @@ use object_store::aws::AmazonS3Builder;
 use object_store::azure::MicrosoftAzureBuilder;
 use object_store::gcp::GoogleCloudStorageBuilder;
 use object_store::local::LocalFileSystem;
+use object_store::multipart::MultipartStore;
 use object_store::path::Path;
-use object_store::{
-    Attribute, Attributes, MultipartUpload, ObjectStore, ObjectStoreExt, PutMultipartOptions, PutOptions,
-};
+use object_store::{Attribute, Attributes, ObjectStore, ObjectStoreExt, PutMultipartOptions, PutOptions};
 use percent_encoding::percent_decode_str;
 use url::Url;
 
+use super::journal::Place;
 use super::key::Key;
+use super::upload::{Upload, gone};
 
 /// Where recovered outputs go.
 #[derive(Clone)]
 pub struct Storage {
     store: Arc<dyn ObjectStore>,
+    /// The same store where it gives uploads in parts an id.
+    multipart: Option<Arc<dyn MultipartStore>>,
     prefix: Path,
-    place: Place,
+    place: Kind,
 }
 
 /// What kind of place it is, where that makes a difference.
 #[derive(Clone)]
-enum Place {
+enum Kind {
     /// A directory of this machine. Keeps no content types.
     Local,
     /// A bucket; `root` is its URL without the prefix: `s3://bucket`.
     Bucket { root: String },
 }
+
+/// A store, and the same one where it gives uploads in parts an id.
+type Opened = (Arc<dyn ObjectStore>, Option<Arc<dyn MultipartStore>>);
 
 /// What went wrong with the storage. Messages never hold credentials.
 #[derive(Debug, thiserror::Error)]
@@ -90,10 +96,13 @@ impl Storage {
             "file" => Self::local(&directory(rest, working_dir)?),
             "s3" => Self::s3(AmazonS3Builder::from_env(), rest),
             "gs" => Self::bucket(scheme, rest, |bucket| {
-                Ok(Arc::new(GoogleCloudStorageBuilder::from_env().with_bucket_name(bucket).build()?))
+                let store = Arc::new(GoogleCloudStorageBuilder::from_env().with_bucket_name(bucket).build()?);
+                Ok((store.clone(), Some(store)))
             }),
+            // Azure gives no ids, and its parts vanish by themselves after a week.
             "az" => Self::bucket(scheme, rest, |container| {
-                Ok(Arc::new(MicrosoftAzureBuilder::from_env().with_container_name(container).build()?))
+                let store = MicrosoftAzureBuilder::from_env().with_container_name(container).build()?;
+                Ok((Arc::new(store), None))
             }),
             _ => Err(StorageError::Url { why: "its scheme is not one of file, s3, gs, az" }),
         }
@@ -104,7 +113,8 @@ impl Storage {
     pub fn s3(client: AmazonS3Builder, bucket_and_prefix: &str) -> Result<Self, StorageError> {
         Self::bucket("s3", bucket_and_prefix, |bucket| {
             // One object at a time is deleted here, and not every S3 knows how to delete many.
-            Ok(Arc::new(client.with_disable_bulk_delete(true).with_bucket_name(bucket).build()?))
+            let store = Arc::new(client.with_disable_bulk_delete(true).with_bucket_name(bucket).build()?);
+            Ok((store.clone(), Some(store)))
         })
     }
 
@@ -115,13 +125,14 @@ impl Storage {
             return Err(StorageError::Url { why: "it is the root of the file system" });
         }
         // The store's own root stays `/`: it would insist that a deeper one exists already.
-        Ok(Self { store: Arc::new(LocalFileSystem::new().with_fsync(true)), prefix, place: Place::Local })
+        let store = Arc::new(LocalFileSystem::new().with_fsync(true));
+        Ok(Self { store, multipart: None, prefix, place: Kind::Local })
     }
 
     fn bucket(
         scheme: &str,
         rest: &str,
-        open: impl FnOnce(&str) -> object_store::Result<Arc<dyn ObjectStore>>,
+        open: impl FnOnce(&str) -> object_store::Result<Opened>,
     ) -> Result<Self, StorageError> {
         let rest =
             rest.strip_prefix("//").ok_or(StorageError::Url { why: "two slashes must follow its scheme" })?;
@@ -134,9 +145,9 @@ impl Storage {
         }
         let prefix = bucket_prefix(prefix)?;
         let root = format!("{scheme}://{bucket}");
-        let store = open(bucket)
+        let (store, multipart) = open(bucket)
             .map_err(|source| StorageError::Open { root: root.clone(), source: Box::new(source) })?;
-        Ok(Self { store, prefix, place: Place::Bucket { root } })
+        Ok(Self { store, multipart, prefix, place: Kind::Bucket { root } })
     }
 
     /// Where the object of `key` is, as recorded in the stored output: `file:///…` or `s3://…`.
@@ -180,17 +191,54 @@ impl Storage {
     }
 
     /// Begins to write an object in parts; it is there when the upload is completed, and not before.
-    pub(super) async fn put_parts(
-        &self,
-        path: &Path,
-        content_type: &str,
-    ) -> Result<Box<dyn MultipartUpload>, StorageError> {
+    pub(super) async fn begin_parts(&self, path: &Path, content_type: &str) -> Result<Upload, StorageError> {
         let options = PutMultipartOptions {
             attributes: self.attributes(content_type),
             ..PutMultipartOptions::default()
         };
-        let upload = self.store.put_multipart_opts(path, options).await;
+        let upload = if let Some(store) = &self.multipart {
+            let id = store.create_multipart_opts(path, options).await;
+            id.map(|id| Upload::by_id(path.clone(), Arc::clone(store), id))
+        } else {
+            let handle = self.store.put_multipart_opts(path, options).await;
+            handle.map(|handle| Upload::by_handle(path.clone(), handle))
+        };
         upload.map_err(|source| self.failed("write", path, source))
+    }
+
+    /// Where the object at `path` is, for the journal.
+    pub(super) fn place(&self, path: &Path) -> Place {
+        Place { storage: self.root(), path: path.to_string(), uri: self.uri_of(path) }
+    }
+
+    /// The storage without its prefix, as notes name it: `file://`, `s3://bucket`.
+    pub fn root(&self) -> String {
+        match &self.place {
+            Kind::Bucket { root } => root.clone(),
+            Kind::Local => "file://".to_owned(),
+        }
+    }
+
+    /// Removes what a copy left at the path of a note: an upload in parts, temporary files, and, unless somebody names it,
+    /// the object. What is not there is as good as removed.
+    pub async fn clear(&self, path: &str, upload_id: Option<&str>, named: bool) -> Result<(), StorageError> {
+        let path = Path::parse(path).map_err(|_| StorageError::Url { why: "a note's path is none" })?;
+        if let (Some(store), Some(id)) = (&self.multipart, upload_id) {
+            let id = id.to_owned();
+            let aborted = gone(store.abort_multipart(&path, &id).await);
+            aborted.map_err(|source| self.failed("abort", &path, source))?;
+        }
+        if let Kind::Local = self.place {
+            let object = PathBuf::from(format!("/{path}"));
+            let removed = tokio::task::spawn_blocking(move || remove_temporary(&object)).await;
+            let removed = removed.unwrap_or_else(|join| Err(std::io::Error::other(join)));
+            removed.map_err(|source| {
+                let source =
+                    object_store::Error::Generic { store: "LocalFileSystem", source: Box::new(source) };
+                self.failed("delete", &path, source)
+            })?;
+        }
+        if named { Ok(()) } else { self.delete_path(&path).await }
     }
 
     /// The object of `key`, as the store names it.
@@ -228,18 +276,16 @@ impl Storage {
     fn attributes(&self, content_type: &str) -> Attributes {
         match self.place {
             // The local store refuses attributes.
-            Place::Local => Attributes::new(),
-            Place::Bucket { .. } => {
-                Attributes::from_iter([(Attribute::ContentType, content_type.to_owned())])
-            }
+            Kind::Local => Attributes::new(),
+            Kind::Bucket { .. } => Attributes::from_iter([(Attribute::ContentType, content_type.to_owned())]),
         }
     }
 
     fn uri_of(&self, path: &Path) -> String {
         match &self.place {
-            Place::Bucket { root } => format!("{root}/{path}"),
+            Kind::Bucket { root } => format!("{root}/{path}"),
             // The file's name holds `%2F`, say: in a URL the `%` is encoded once more.
-            Place::Local => Url::from_file_path(format!("/{path}"))
+            Kind::Local => Url::from_file_path(format!("/{path}"))
                 .map_or_else(|()| format!("file:///{path}"), String::from),
         }
     }
@@ -286,6 +332,30 @@ fn directory(rest: &str, working_dir: &FilePath) -> Result<PathBuf, StorageError
         }
     }
     Ok(directory)
+}
+
+/// Removes the files `name#1`, `name#2`, … beside a local object: what a write makes before it renames.
+fn remove_temporary(object: &FilePath) -> std::io::Result<()> {
+    let (Some(directory), Some(name)) = (object.parent(), object.file_name()) else { return Ok(()) };
+    let entries = match std::fs::read_dir(directory) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    for entry in entries {
+        let entry = entry?;
+        let left = entry.file_name();
+        let suffix = left.as_encoded_bytes().strip_prefix(name.as_encoded_bytes());
+        let suffix = suffix.and_then(|rest| rest.strip_prefix(b"#"));
+        if suffix.is_some_and(|digits| !digits.is_empty() && digits.iter().all(u8::is_ascii_digit)) {
+            match std::fs::remove_file(entry.path()) {
+                Ok(()) => {}
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+    Ok(())
 }
 
 /// A prefix inside a bucket, as written in the URL.
@@ -353,7 +423,8 @@ mod tests {
         assert_eq!(file, FilePath::new("/work/out put/a%2Fb/0/7.png"));
 
         let bucket = |url| {
-            Storage::bucket("s3", url, |_| Ok(Arc::new(object_store::memory::InMemory::new()))).unwrap()
+            Storage::bucket("s3", url, |_| Ok((Arc::new(object_store::memory::InMemory::new()), None)))
+                .unwrap()
         };
         assert_eq!(bucket("//bucket/some/prefix/").uri(&key), "s3://bucket/some/prefix/a%2Fb/0/7.png");
         assert_eq!(bucket("//bucket").uri(&key), "s3://bucket/a%2Fb/0/7.png");

@@ -4,18 +4,21 @@
 //! sent. A file that fits is written in one go, a larger one in parts of equal size, a few at a time:
 //! [`Writer::write`] waits while they are under way, and so the download waits too.
 //!
-//! An upload that is not finished is aborted: by [`Writer::abort`], or in the background if the
-//! writer is dropped halfway. What a killed process leaves is hidden, or unnamed, until it is swept.
+//! Before anything is written its place is noted (`journal`). An upload that is not finished is aborted and its note
+//! taken back: by [`Writer::abort`], or in the background if the writer is dropped halfway. What a killed process leaves is
+//! on record until it is swept.
+
+use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use object_store::MultipartUpload;
 use object_store::path::Path;
 use sha2::{Digest, Sha256};
-use tokio::task::JoinSet;
 
+use super::journal::Journal;
 use super::key::{Key, hex};
-use super::kind::{self, Kind};
-use super::storage::{Storage, StorageError};
+use super::kind::{self, Kind, Medium};
+use super::storage::Storage;
+use super::upload::{PARTS_UNDER_WAY_MAX, Upload};
 use super::{Copied, CopyError};
 
 /// Size of a part, and of what is kept before the first. Stores want 5 MiB at least.
@@ -24,13 +27,13 @@ const PART_BYTES: u64 = 8 << 20;
 const PARTS_MAX: u64 = 10_000;
 /// Ends files at 640 GB on S3, whatever the cap says.
 const PART_BYTES_MAX: u64 = 64 << 20;
-/// Parts under way at once; one more is being filled.
-const PARTS_UNDER_WAY_MAX: usize = 2;
 
 /// Writes one object.
 pub(super) struct Writer<'a> {
     storage: &'a Storage,
     key: &'a Key,
+    journal: Arc<dyn Journal>,
+    kinds: &'a [Medium],
     max_bytes: u64,
     part_bytes: usize,
     declared: Option<String>,
@@ -41,24 +44,32 @@ pub(super) struct Writer<'a> {
     size: u64,
 }
 
-/// An object of which something may have been written.
+/// An object of which something may have been written, and which is noted.
 struct Begun {
     key: Key,
     path: Path,
     kind: Kind,
+    /// The number of its note in the journal.
+    note: i64,
     /// None for one that is written in one go, and for one that is complete.
-    upload: Option<Box<dyn MultipartUpload>>,
-    under_way: JoinSet<object_store::Result<()>>,
+    upload: Option<Upload>,
 }
 
 impl<'a> Writer<'a> {
-    pub(super) fn new(storage: &'a Storage, key: &'a Key, max_bytes: u64) -> Self {
-        let part_bytes = max_bytes.div_ceil(PARTS_MAX).clamp(PART_BYTES, PART_BYTES_MAX);
+    pub(super) fn new(
+        storage: &'a Storage,
+        key: &'a Key,
+        journal: Arc<dyn Journal>,
+        kinds: &'a [Medium],
+        max_bytes: u64,
+    ) -> Self {
         Self {
             storage,
             key,
+            journal,
+            kinds,
             max_bytes,
-            part_bytes: usize::try_from(part_bytes).unwrap_or(usize::MAX),
+            part_bytes: usize::try_from(part_bytes(max_bytes)).unwrap_or(usize::MAX),
             declared: None,
             part: BytesMut::new(),
             begun: None,
@@ -104,22 +115,20 @@ impl<'a> Writer<'a> {
         }
         let storage = self.storage;
         let last = self.part.split().freeze();
-        let begun = begin(&mut self.begun, storage, self.key, &last, self.declared.as_deref())?;
+        let begun = self.begin(&last).await?;
         match &mut begun.upload {
             Some(upload) => {
-                while let Some(sent) = begun.under_way.join_next().await {
-                    storage.written(&begun.path, sent)?;
-                }
                 let completed = upload.complete().await;
                 completed.map_err(|source| storage.failed("write", &begun.path, source))?;
-                begun.upload = None;
             }
             None => storage.put(&begun.path, last, &begun.kind.content_type).await?,
         }
         let Kind { content_type, sniffed, declared, extension: _ } = begun.kind.clone();
+        let (key, note) = (begun.key.clone(), begun.note);
         let copied = Copied {
-            key: begun.key.clone(),
-            uri: storage.uri(&begun.key),
+            uri: storage.uri(&key),
+            key,
+            note,
             size_bytes: i64::try_from(self.size).unwrap_or(i64::MAX),
             sha256: hex(&self.hash.finalize_reset()),
             content_type,
@@ -132,84 +141,106 @@ impl<'a> Writer<'a> {
         Ok(copied)
     }
 
+    /// Forgets all that came and takes back whatever was written, to begin anew.
+    pub(super) async fn restart(&mut self) {
+        if let Some(begun) = self.begun.take() {
+            abort(begun, self.storage, &*self.journal).await;
+        }
+        self.part.clear();
+        self.hash.reset();
+        (self.size, self.declared) = (0, None);
+    }
+
     /// Takes back whatever was written. What fails here is left to the sweep.
     pub(super) async fn abort(mut self) {
         if let Some(begun) = self.begun.take() {
-            abort(begun, self.storage).await;
+            abort(begun, self.storage, &*self.journal).await;
         }
     }
 
     async fn send_part(&mut self) -> Result<(), CopyError> {
         let storage = self.storage;
+        let journal = Arc::clone(&self.journal);
         let part: Bytes = self.part.split().freeze();
-        let begun = begin(&mut self.begun, storage, self.key, &part, self.declared.as_deref())?;
-        let upload = match &mut begun.upload {
-            Some(upload) => upload,
-            None => begun.upload.insert(storage.put_parts(&begun.path, &begun.kind.content_type).await?),
-        };
-        while begun.under_way.len() >= PARTS_UNDER_WAY_MAX {
-            let Some(sent) = begun.under_way.join_next().await else { break };
-            storage.written(&begun.path, sent)?;
+        let begun = self.begin(&part).await?;
+        if begun.upload.is_none() {
+            let upload = storage.begin_parts(&begun.path, &begun.kind.content_type).await?;
+            let id = upload.id().map(str::to_owned);
+            // Kept first: should the note fail, it is aborted.
+            begun.upload = Some(upload);
+            if let Some(id) = id {
+                journal.upload_id(begun.note, id).await.map_err(|source| CopyError::Journal { source })?;
+            }
         }
-        begun.under_way.spawn(upload.put_part(part.into()));
+        if let Some(upload) = &mut begun.upload {
+            let sent = upload.send(part).await;
+            sent.map_err(|source| storage.failed("write", &begun.path, source))?;
+        }
         // Otherwise it grows by doubling, and copies itself each time.
         self.part.reserve(self.part_bytes);
         Ok(())
+    }
+
+    /// Judges the file by its first part, and so names the object; later parts change nothing. Noted before
+    /// anything is written.
+    async fn begin(&mut self, first: &[u8]) -> Result<&mut Begun, CopyError> {
+        let begun = if let Some(begun) = self.begun.take() {
+            begun
+        } else {
+            let kind = kind::judge(first, self.declared.as_deref(), self.kinds)?;
+            let key = self.key.with_extension(kind.extension);
+            let path = self.storage.path(&key);
+            let note = self.journal.begin(self.storage.place(&path)).await;
+            let note = note.map_err(|source| CopyError::Journal { source })?;
+            Begun { key, path, kind, note, upload: None }
+        };
+        Ok(self.begun.insert(begun))
     }
 }
 
 impl Drop for Writer<'_> {
     fn drop(&mut self) {
         if let (Some(begun), Ok(runtime)) = (self.begun.take(), tokio::runtime::Handle::try_current()) {
-            let storage = self.storage.clone();
-            runtime.spawn(async move { abort(begun, &storage).await });
+            let (storage, journal) = (self.storage.clone(), Arc::clone(&self.journal));
+            runtime.spawn(async move { abort(begun, &storage, &*journal).await });
         }
     }
 }
 
-/// Judges the file by its first part, and so names the object; later parts change nothing.
-fn begin<'a>(
-    begun: &'a mut Option<Begun>,
-    storage: &Storage,
-    key: &Key,
-    first: &[u8],
-    declared: Option<&str>,
-) -> Result<&'a mut Begun, CopyError> {
-    if begun.is_none() {
-        let kind = kind::judge(first, declared)?;
-        let key = key.with_extension(kind.extension);
-        let path = storage.path(&key);
-        *begun = Some(Begun { key, path, kind, upload: None, under_way: JoinSet::new() });
-    }
-    // Just made, if it was not there.
-    begun.as_mut().ok_or(CopyError::NotAnOutput { why: super::NotOutput::Empty })
-}
-
-async fn abort(mut begun: Begun, storage: &Storage) {
-    begun.under_way.shutdown().await;
-    let aborted = match &mut begun.upload {
+async fn abort(begun: Begun, storage: &Storage, journal: &dyn Journal) {
+    let aborted = match begun.upload {
         Some(upload) => upload.abort().await.map_err(|source| storage.failed("abort", &begun.path, source)),
         None => Ok(()),
     };
     // Also where the upload was complete, or the write done, and only its answer was lost. The key is
     // this lease's alone, so nobody else's object goes.
     let deleted = storage.delete_path(&begun.path).await;
+    let clean = aborted.is_ok() && deleted.is_ok();
     for error in [aborted, deleted].into_iter().filter_map(Result::err) {
         tracing::warn!(
             error = &error as &dyn std::error::Error,
             "a broken copy left something behind; the next sweep removes it"
         );
     }
+    if clean && let Err(error) = journal.forget(begun.note).await {
+        tracing::debug!(%error, "the note of a copy that left nothing stays until the next sweep");
+    }
 }
 
-impl Storage {
-    /// What became of one part.
-    fn written(
-        &self,
-        path: &Path,
-        sent: Result<object_store::Result<()>, tokio::task::JoinError>,
-    ) -> Result<(), StorageError> {
-        sent.unwrap_or_else(|source| Err(object_store::Error::JoinError { source }))
-            .map_err(|source| self.failed("write", path, source))
+/// How large the parts of a file of at most `max_bytes` are.
+const fn part_bytes(max_bytes: u64) -> u64 {
+    let wanted = max_bytes.div_ceil(PARTS_MAX);
+    if wanted < PART_BYTES {
+        PART_BYTES
+    } else if wanted > PART_BYTES_MAX {
+        PART_BYTES_MAX
+    } else {
+        wanted
     }
+}
+
+/// The most memory that copying one file of at most `max_bytes` takes: the parts under way and the one being filled.
+pub const fn memory_bytes(max_bytes: u64) -> u64 {
+    let parts = part_bytes(max_bytes).saturating_mul(PARTS_UNDER_WAY_MAX as u64 + 1);
+    if max_bytes < parts { max_bytes } else { parts }
 }

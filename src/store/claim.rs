@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde_json::{Value as Json, json};
 
 use super::db::{DbError, Row, Run};
-use super::{Store, statements, with_retries};
+use super::{Store, UploadKey, statements, with_retries};
 use crate::charge::{Bucket, Charge, Item, ItemId, JobKey, Split, StoredOutput};
 use crate::clock::Timestamp;
 use crate::facts::{Around, Delivery, Facts, JobItem, LedgerRefund, Orphan, Rows};
@@ -323,6 +323,11 @@ fn read_output(row: &Row) -> Result<StoredOutput, DbError> {
 }
 
 impl Case {
+    /// One of its lease's uploads.
+    pub const fn upload(&self, nth: i64) -> UploadKey {
+        UploadKey { orphan_id: self.facts.orphan.id, lease_token: self.token, nth }
+    }
+
     /// The output that rule 3 would put back, with the link it has now.
     pub fn misplaced(&self) -> Option<(&str, Option<&ItemId>, bool)> {
         match &self.facts.record.delivery {

@@ -59,11 +59,13 @@ const OWN: Set = Set {
              as tables or views of the platform; `makegood migrate --reference-schema` makes them where there are none",
     postgres: &[
         (1, "makegood", include_str!("../../migrations/postgres/0001_makegood.sql")),
+        (2, "uploads", include_str!("../../migrations/postgres/0002_uploads.sql")),
         (3, "late", include_str!("../../migrations/postgres/0003_late.sql")),
         (4, "provider_state", include_str!("../../migrations/postgres/0004_provider_state.sql")),
     ],
     sqlite: &[
         (1, "makegood", include_str!("../../migrations/sqlite/0001_makegood.sql")),
+        (2, "uploads", include_str!("../../migrations/sqlite/0002_uploads.sql")),
         (3, "late", include_str!("../../migrations/sqlite/0003_late.sql")),
         (4, "provider_state", include_str!("../../migrations/sqlite/0004_provider_state.sql")),
     ],

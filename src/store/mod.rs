@@ -2,8 +2,9 @@
 //!
 //! `db` runs one statement on either database, `statements` lists them all, `migrations` makes the tables.
 //! The rest follows a charge: `scan` finds and opens orphans, `claim` leases them and reads the facts, `settle` is
-//! the one transaction that moves money, `late` is what becomes known after it, `brakes` keeps the brake, `totals` counts for
-//! people and metrics, `provider_state` remembers who was not there. For people alone
+//! the one transaction that moves money, `late` is what becomes known after it, `uploads` notes what may be left over in the
+//! storage, `brakes` keeps the brake, `totals` counts for people and metrics, `provider_state` remembers who was not
+//! there. For people alone
 //! are `story` (one charge), `review` (what was made good and what waits) and `contract` (whether all is as needed).
 //! A crash anywhere leaves what was committed; the next pass does the rest.
 
@@ -25,6 +26,7 @@ mod settle;
 mod statements;
 mod story;
 mod totals;
+mod uploads;
 
 pub use brakes::{BrakeEvent, BrakeState};
 pub use claim::{Case, Claimed};
@@ -38,6 +40,7 @@ pub use scan::{Dating, Found, Grace, Over, Preview, Scan};
 pub use settle::{Outcome, SettleRules, Settlement};
 pub use story::{AnswerRow, EventRow, ItemRow, OrphanRow, OutputRow, ResolutionRow, Story};
 pub use totals::{Counter, LastPass, RESOLUTION_BUCKETS_SECONDS, Unresolved};
+pub use uploads::{Leftover, UploadKey};
 
 use db::{Db, Row, Statement, Value};
 
@@ -48,6 +51,8 @@ pub struct Store {
     clock: Option<Clock>,
     /// When the database was last asked for the time, and what it said.
     asked: Arc<Mutex<Option<(Instant, Timestamp)>>>,
+    /// Uploads that are about to be noted.
+    beginning: Arc<uploads::Beginning>,
 }
 
 /// For so long the database's last answer and our own stopwatch tell the time, before it is asked again.
@@ -61,7 +66,7 @@ impl Store {
     pub async fn open(url: &str, max_connections: u32, statement_timeout: Duration) -> Result<Self, DbError> {
         let db = Db::open(url, max_connections, statement_timeout).await?;
         let clock = (!db.is_postgres()).then_some(Clock::System);
-        Ok(Self { db, clock, asked: Arc::default() })
+        Ok(Self { db, clock, asked: Arc::default(), beginning: Arc::default() })
     }
 
     /// The same tables with a clock of our own: for simulations, tests and the demo.

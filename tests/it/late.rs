@@ -16,15 +16,16 @@ mod store_output;
 use std::sync::Arc;
 use std::time::Duration;
 
-use makegood::brake::Limits;
+use makegood::brake::Watch;
 use makegood::evidence::{Evidence, Source};
 use makegood::policy::{self, Action, Decision, Reason};
 use makegood::provider::{Asked, Question};
-use makegood::recovery::{Copied, Key};
+use makegood::recovery::{Copied, Errand, Key};
 use makegood::report::Report;
 use makegood::store::{Case, Outcome, SettleRules, Settlement, Store};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, Row as _};
 
+use crate::s3::Notes;
 use crate::world::{HOUR, World};
 
 const LEASE: Duration = Duration::from_mins(15);
@@ -60,7 +61,7 @@ async fn claim(world: &World) -> Vec<Case> {
 fn rules(world: &World) -> SettleRules {
     let parts = &world.parts;
     SettleRules {
-        brake: Limits::default(),
+        brake: Watch::default(),
         dating: makegood::detect::dating(&parts.rules.detect, &parts.providers),
         late: parts.rules.late,
         held_for: HOUR,
@@ -99,7 +100,18 @@ async fn copy(world: &World, case: &Case, evidence: &Evidence) -> Copied {
     let key = Key::new(&item.charge_id, item.output_index, case.token);
     let source: &Source = &evidence.outputs[0].source;
     let provider = world.parts.providers.get("replicate").unwrap();
-    world.parts.fetcher.copy(source, &provider.output_hosts, None, &world.parts.storage, &key).await.unwrap()
+    let errand = Errand {
+        source,
+        allowed_hosts: &provider.output_hosts,
+        auth: None,
+        storage: &world.parts.storage,
+        key: &key,
+        kinds: &[],
+        max_bytes: None,
+        time_budget: None,
+        journal: Arc::new(Notes::default()),
+    };
+    world.parts.fetcher.copy(errand).await.unwrap()
 }
 
 async fn settle(store: &Store, world: &World, settlement: Settlement) -> Outcome {

@@ -50,7 +50,7 @@ fn settlement(world: &World, case: Case, decision: Decision) -> Settlement {
     Settlement { case, decision, evidence: None, copied: None, look_again: world.now() + HOUR, detail: None }
 }
 
-fn rules(world: &World, brake: Limits) -> SettleRules {
+pub fn rules(world: &World, brake: Limits) -> SettleRules {
     let parts = &world.parts;
     SettleRules {
         brake: Watch { limits: brake, ..Watch::default() },

@@ -46,7 +46,7 @@ pub fn start() -> Timestamp {
     Timestamp::parse("2026-03-01T12:00:00Z").unwrap()
 }
 
-const TABLES: [&str; 21] = [
+const TABLES: [&str; 22] = [
     "accounts",
     "charges",
     "charge_items",
@@ -68,6 +68,7 @@ const TABLES: [&str; 21] = [
     "makegood_recoveries",
     "makegood_refunds",
     "makegood_resolutions",
+    "makegood_uploads",
 ];
 
 pub const MINUTE: Duration = Duration::from_mins(1);
@@ -121,7 +122,8 @@ impl World {
         }
         let args = LoadArgs { working_dir: folder.path().to_owned(), ..LoadArgs::default() };
         let settings = Settings::load(&args).unwrap();
-        let limits = Limits { allow_loopback: true, ..pass::copy_limits(&settings) };
+        let limits =
+            Limits { allow_loopback: true, pause: Duration::from_millis(1), ..pass::copy_limits(&settings) };
         let parts = Parts {
             store: store.clone(),
             providers: Arc::new(Providers::load(Some(&files), clock.clone()).unwrap()),

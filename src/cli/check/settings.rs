@@ -67,6 +67,13 @@ pub(super) fn providers(settings: &Settings, found: &mut Findings) -> Option<Pro
     let names: Vec<&str> = providers.names().collect();
     let say = format!("{}: {}", count(names.len() as i128, "provider", "providers"), names.join(", "));
     found.ok("provider files", say);
+    if let Some((name, budget)) = providers.too_patient(settings.pass.lease) {
+        found.fail(
+            &format!("provider {name}"),
+            format!("its files may take {} each, and a lease is {}", span(budget), span(settings.pass.lease)),
+            "no pass can run: make recovery.time_budget in its file shorter, or pass.lease longer",
+        );
+    }
     let gap = settings
         .schedule
         .timetable()
@@ -162,6 +169,24 @@ mod tests {
             ),
             "{told}"
         );
+    }
+
+    #[test]
+    fn fetching_from_this_machine_is_told() {
+        let told = told(&settings(&[("recovery.allow_loopback", "true")]));
+        assert!(told.starts_with("recovery: allow_loopback is on"), "{told}");
+    }
+
+    #[test]
+    fn a_provider_file_that_waits_longer_than_a_lease_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = "[provider]\nname = \"acme\"\noutput_hosts = []\n[recovery.models.\"long/*\"]\ntime_budget = \"15m\"\n\
+                    [ask]\nrequest = \"GET https://a.example/{job}\"\nread = '{verdict: \"running\"}'\n";
+        std::fs::write(folder.path().join("acme.toml"), file).unwrap();
+        let dir = folder.path().display().to_string();
+        let with_lease = |lease| told(&settings(&[("providers.dir", &dir), ("pass.lease", lease)]));
+        assert!(with_lease("15m").contains("provider acme: its files may take 15m each, and a lease is 15m"));
+        assert_eq!(with_lease("16m"), "");
     }
 
     #[test]

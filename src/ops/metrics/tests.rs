@@ -37,6 +37,7 @@ fn totals() -> Totals {
         refunded_credits: Split { subscription: 120, wallet: 0 },
         recoveries: BTreeMap::from([(pair("veo", "recovered"), 4)]),
         late_successes: BTreeMap::from([(pair("fal", "never_stored"), 2)]),
+        swept: 3,
         resolution: Resolution {
             up_to_seconds: BTreeMap::from([(600, 1), (3600, 3), (86_400, 4)]),
             sum_seconds: 12_345.5,
@@ -69,6 +70,7 @@ fn where_nothing_happened_series_without_labels_stand_at_zero() {
         "makegood_resolution_seconds_bucket{le=\"+Inf\"}",
         "makegood_last_success_timestamp_seconds",
         "makegood_brake_engaged",
+        "makegood_swept_total",
         "makegood_pass_duration_seconds_count",
     ] {
         assert_eq!(samples.get(name), Some(&0.0), "{name}");

@@ -185,7 +185,9 @@ fn the_page_names_every_key_and_every_shipped_file() {
         assert!(page.contains(&format!("\n| `{name}` |")), "{name} is not on the page");
     }
     // What serde says it expects is the whole list of keys of a table.
-    for table in ["", "[provider]", "[auth]", "[download]", "[ask]", "[models.x]"] {
+    for table in
+        ["", "[provider]", "[auth]", "[download]", "[ask]", "[models.x]", "[recovery]", "[recovery.models.x]"]
+    {
         let flaw = file::read(&format!("{table}\nno_such_key = 1\n")).map(|_| ()).unwrap_err();
         let (_, expected) =
             flaw.problem.split_once("expected ").unwrap_or_else(|| panic!("{table}: {flaw:?}"));

@@ -143,8 +143,9 @@ async fn an_address_is_checked_at_every_dial() {
     let fetcher = world.fetcher(limits());
     let listed = ["rebind.test".to_owned()];
     let (storage, key) = (world.storage(), Key::new("ch", 0, 1));
-    fetcher.copy(&source(&url), &listed, None, &storage, &key).await.unwrap();
-    let second = fetcher.copy(&source(&url), &listed, None, &storage, &Key::new("ch", 0, 2)).await;
+    let source = source(&url);
+    fetcher.copy(world.errand(&source, &listed, &storage, &key)).await.unwrap();
+    let second = fetcher.copy(world.errand(&source, &listed, &storage, &Key::new("ch", 0, 2))).await;
     assert_eq!(refused(second), UrlRefusal::Address(AddressRefusal::Private));
 
     // A name that has none.
@@ -158,9 +159,9 @@ async fn the_system_resolver_is_guarded_too() {
     let world = World::new().await;
     let url = world.url("localhost", "/a.png");
     let fetcher = Fetcher::new(Limits::default()).unwrap();
-    let copied = fetcher
-        .copy(&source(&url), &["localhost".to_owned()], None, &world.storage(), &Key::new("ch", 0, 1))
-        .await;
+    let (source, listed) = (source(&url), ["localhost".to_owned()]);
+    let (storage, key) = (world.storage(), Key::new("ch", 0, 1));
+    let copied = fetcher.copy(world.errand(&source, &listed, &storage, &key)).await;
     assert_eq!(refused(copied), UrlRefusal::Address(AddressRefusal::Loopback));
     assert!(world.requests().is_empty());
 }

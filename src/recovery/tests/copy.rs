@@ -14,6 +14,7 @@ async fn p16_a_file_comes_home_whole_with_its_hash_length_types_and_host() {
         copied,
         Copied {
             key: Key::new("ch_1", 0, 7).with_extension("png"),
+            note: 0,
             uri: url::Url::from_file_path(&file).unwrap().to_string(),
             size_bytes: i64::try_from(PNG.len()).unwrap(),
             sha256: key::hex(&Sha256::digest(PNG)),
@@ -24,8 +25,13 @@ async fn p16_a_file_comes_home_whole_with_its_hash_length_types_and_host() {
         }
     );
     // And the same again: what a worker does that died before it could settle.
-    assert_eq!(world.copy(&url).await.unwrap(), copied);
+    let again = world.copy(&url).await.unwrap();
+    assert_eq!(Copied { note: 0, ..again }, copied);
     assert_eq!(world.stored().len(), 1);
+    // Both are on record until somebody names them.
+    let open: Vec<_> = world.notes.open.lock().unwrap().values().cloned().collect();
+    assert_eq!(open.len(), 2);
+    assert_eq!((open[0].storage.as_str(), &open[0].uri, &open[1]), ("file://", &copied.uri, &open[0]));
     world.storage().delete(&copied.key).await.unwrap();
     assert!(world.stored().is_empty());
 }
@@ -151,7 +157,7 @@ async fn a_copy_that_is_dropped_halfway_leaves_nothing() {
     }
     // The clean-up runs by itself.
     let gone = async {
-        while !world.stored().is_empty() {
+        while !world.stored().is_empty() || !world.notes.open.lock().unwrap().is_empty() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
@@ -185,4 +191,55 @@ async fn files_in_the_answer_itself_are_stored_the_same_way() {
     let failed = Source::Failed { class: FailureClass::ServerError, message: None };
     assert_eq!(not_an_output(world.copy_with(limits(), &failed, None).await), NotOutput::NoFile);
     assert!(world.stored().is_empty());
+}
+
+#[tokio::test]
+async fn nothing_is_written_that_could_not_be_noted_and_a_clean_end_takes_the_note_back() {
+    let world = World::new().await;
+    let url = world.at("/a.png", ok("", PNG));
+    let large = world.at("/large", ok("", &noise(17 << 20)));
+    world.notes.refuse.store(true, Ordering::SeqCst);
+    for url in [&url, &large] {
+        let error = world.copy(url).await.unwrap_err();
+        assert_eq!(error.kind(), "journal", "{error:?}");
+        assert!(world.stored().is_empty());
+    }
+    world.notes.refuse.store(false, Ordering::SeqCst);
+    // Refused before the first byte: not even noted.
+    let page = world.at("/page", ok("", b"<!doctype html>"));
+    world.copy(&page).await.unwrap_err();
+    assert!(world.notes.told.lock().unwrap().is_empty());
+    // Broken in the middle: noted, and taken back.
+    let cut = world.at("/cut", Answer::Send(whole("200 OK", "", 18 << 20, &noise(17 << 20))));
+    let one = Limits { tries: 0, ..limits() };
+    world.copy_with(one, &source(&cut), None).await.unwrap_err();
+    let told = world.notes.told.lock().unwrap().clone();
+    assert!(told.len() == 2 && told[0].starts_with("begin ") && told[1] == "forget 0", "{told:?}");
+    assert!(world.notes.open.lock().unwrap().is_empty());
+    assert!(world.stored().is_empty());
+}
+
+#[tokio::test]
+async fn what_a_killed_copy_left_is_cleared_by_its_note_and_a_named_object_stays() {
+    let world = World::new().await;
+    let directory = world.scratch.path().join("out/ch_1/0");
+    std::fs::create_dir_all(&directory).unwrap();
+    let place = world.storage().place(&world.storage().path(&Key::new("ch_1", 0, 7).with_extension("png")));
+    let left = ["7.png", "7.png#1", "7.png#12"];
+    let others = ["7.png#x", "7.png#", "77.png#1", "7.png1", "8.png", "8.png#1"];
+    for named in [true, false] {
+        for name in left.iter().chain(&others) {
+            std::fs::write(directory.join(name), b"x").unwrap();
+        }
+        world.storage().clear(&place.path, None, named).await.unwrap();
+        let mut names: Vec<_> =
+            world.stored().iter().map(|path| path.file_name().unwrap().to_owned()).collect();
+        names.sort();
+        let mut expected: Vec<_> = others.iter().chain(left.iter().take(usize::from(named))).collect();
+        expected.sort();
+        assert_eq!(names, expected.into_iter().map(std::ffi::OsString::from).collect::<Vec<_>>());
+    }
+    // Twice is as good as once, and so is what never was.
+    world.storage().clear(&place.path, None, false).await.unwrap();
+    world.storage().clear("no/such/place/1.png", None, false).await.unwrap();
 }

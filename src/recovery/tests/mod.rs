@@ -24,6 +24,7 @@ use crate::evidence::{FailureClass, Source};
 
 mod attack;
 mod copy;
+mod resume;
 
 const PNG: &[u8] = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR and the rest of a picture";
 
@@ -38,6 +39,49 @@ enum Answer {
     Trickle,
     /// Sends a head and then 64 KiB pieces, for ever; counts them.
     Endless,
+    /// Whatever this makes of the request, which is the path's nth, from 0: the bytes to send, and whether to hang then.
+    By(Arc<Answering>),
+}
+
+type Answering = dyn Fn(&str, usize) -> (Vec<u8>, bool) + Send + Sync;
+
+/// What was noted and not taken back, and everything that happened, in order.
+#[derive(Debug, Default)]
+pub(super) struct Notes {
+    pub(super) open: Mutex<std::collections::BTreeMap<i64, Place>>,
+    pub(super) told: Mutex<Vec<String>>,
+    pub(super) refuse: std::sync::atomic::AtomicBool,
+}
+
+impl Notes {
+    fn tell(&self, what: String) -> Result<(), JournalError> {
+        if self.refuse.load(Ordering::SeqCst) {
+            return Err("the database is away".into());
+        }
+        self.told.lock().unwrap().push(what);
+        Ok(())
+    }
+}
+
+impl Journal for Notes {
+    fn begin(&self, place: Place) -> BoxFuture<'_, Result<i64, JournalError>> {
+        let note = i64::try_from(self.told.lock().unwrap().len()).unwrap();
+        let told = self.tell(format!("begin {}", place.path));
+        Box::pin(std::future::ready(told.map(|()| {
+            self.open.lock().unwrap().insert(note, place);
+            note
+        })))
+    }
+    fn upload_id(&self, note: i64, id: String) -> BoxFuture<'_, Result<(), JournalError>> {
+        Box::pin(std::future::ready(self.tell(format!("upload {note} {id}"))))
+    }
+    fn forget(&self, note: i64) -> BoxFuture<'_, Result<(), JournalError>> {
+        let told = self.tell(format!("forget {note}"));
+        if told.is_ok() {
+            self.open.lock().unwrap().remove(&note);
+        }
+        Box::pin(std::future::ready(told))
+    }
 }
 
 /// `200 OK` with `headers` and a body of the length it says.
@@ -66,6 +110,7 @@ struct World {
     pieces_sent: Arc<AtomicU64>,
     names: Names,
     scratch: tempfile::TempDir,
+    notes: Arc<Notes>,
 }
 
 #[derive(Clone, Default)]
@@ -95,6 +140,7 @@ impl World {
             requests: Arc::default(),
             pieces_sent: Arc::default(),
             names: Names::default(),
+            notes: Arc::default(),
             scratch: tempfile::tempdir().unwrap(),
         };
         for name in ["files.test", "other.test", "elsewhere.test"] {
@@ -141,7 +187,29 @@ impl World {
     ) -> Result<Copied, CopyError> {
         let listed =
             ["files.test", "other.test", "inside.test", "rebind.test", "127.0.0.1"].map(str::to_owned);
-        self.fetcher(limits).copy(source, &listed, auth, &self.storage(), &Key::new("ch_1", 0, 7)).await
+        let (storage, key) = (self.storage(), Key::new("ch_1", 0, 7));
+        let errand = Errand { auth, ..self.errand(source, &listed, &storage, &key) };
+        self.fetcher(limits).copy(errand).await
+    }
+
+    fn errand<'a>(
+        &self,
+        source: &'a Source,
+        allowed_hosts: &'a [String],
+        storage: &'a Storage,
+        key: &'a Key,
+    ) -> Errand<'a> {
+        Errand {
+            source,
+            allowed_hosts,
+            auth: None,
+            storage,
+            key,
+            kinds: &[],
+            max_bytes: None,
+            time_budget: None,
+            journal: Arc::clone(&self.notes) as Arc<dyn Journal>,
+        }
     }
 
     async fn copy(&self, url: &str) -> Result<Copied, CopyError> {
@@ -173,7 +241,11 @@ async fn serve(
     }
     let head = String::from_utf8_lossy(&head).to_ascii_lowercase();
     let path = head.split([' ', '?']).nth(1).unwrap_or_default().to_owned();
-    requests.lock().unwrap().push(head);
+    let nth = {
+        let mut requests = requests.lock().unwrap();
+        requests.push(head.clone());
+        requests.iter().filter(|head| head.split([' ', '?']).nth(1) == Some(&path)).count() - 1
+    };
     let answer = routes.lock().unwrap().get(&path).cloned().unwrap_or_else(|| status("500 No Such Route"));
     // The client may go at any time: that is what several tests are about.
     match answer {
@@ -183,6 +255,13 @@ async fn serve(
         Answer::SendAndHang(bytes) => {
             let _ = stream.write_all(&bytes).await;
             std::future::pending::<()>().await;
+        }
+        Answer::By(answer) => {
+            let (bytes, hang) = answer(&head, nth);
+            let _ = stream.write_all(&bytes).await;
+            if hang {
+                std::future::pending::<()>().await;
+            }
         }
         Answer::Trickle => {
             let _ = stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await;
@@ -216,7 +295,7 @@ pub(super) fn files_below(directory: &Path) -> Vec<PathBuf> {
 }
 
 fn limits() -> Limits {
-    Limits { allow_loopback: true, ..Limits::default() }
+    Limits { allow_loopback: true, pause: Duration::from_millis(1), ..Limits::default() }
 }
 
 fn source(url: &str) -> Source {

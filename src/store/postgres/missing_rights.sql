@@ -12,7 +12,8 @@ FROM (VALUES
     ('makegood_recoveries', '', 'INSERT'), ('makegood_orphan_events', '', 'INSERT'),
     ('makegood_late_questions', '', 'INSERT'), ('makegood_late_questions', '', 'UPDATE'), ('makegood_late_successes', '', 'INSERT'),
     ('makegood_passes', '', 'INSERT'), ('makegood_cursors', '', 'UPDATE'), ('makegood_brake', '', 'UPDATE'),
-    ('makegood_provider_state', '', 'INSERT'), ('makegood_provider_state', '', 'UPDATE')
+    ('makegood_provider_state', '', 'INSERT'), ('makegood_provider_state', '', 'UPDATE'),
+    ('makegood_uploads', '', 'INSERT'), ('makegood_uploads', '', 'UPDATE'), ('makegood_uploads', '', 'DELETE')
 ) AS n(relation, columns, needed)
 WHERE NOT CASE WHEN n.columns = '' THEN has_table_privilege(n.relation, n.needed)
                ELSE has_column_privilege(n.relation, n.columns, n.needed) END

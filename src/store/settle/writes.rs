@@ -31,6 +31,7 @@ pub(super) struct Written<'a> {
     balances: BTreeMap<(String, Bucket), i128>,
     raised: BTreeMap<String, Split>,
     outputs: Vec<Json>,
+    uploads: Vec<Json>,
     relinks: Vec<Json>,
     taken_from: Vec<ItemId>,
     recoveries: Vec<(ItemId, Json)>,
@@ -53,6 +54,7 @@ impl<'a> Written<'a> {
             balances: BTreeMap::new(),
             raised: BTreeMap::new(),
             outputs: Vec::new(),
+            uploads: Vec::new(),
             relinks: Vec::new(),
             taken_from: Vec::new(),
             recoveries: Vec::new(),
@@ -194,6 +196,7 @@ impl<'a> Written<'a> {
             return;
         };
         let output_id = format!("makegood:{item}:{}", settlement.case.token);
+        self.uploads.push(settlement.case.upload(copied.note).json());
         self.outputs.push(json!({
             "id": output_id, "charge_id": item.charge_id, "output_index": item.output_index,
             "provider": job.provider, "provider_job_id": job.job_id, "provider_output_index": job.output_index,
@@ -335,6 +338,7 @@ impl<'a> Written<'a> {
         rows_of(tx, statements::INSERT_LEDGER_ENTRIES, &self.entries).await?;
         self.add_to_balances(tx).await?;
         rows_of(tx, statements::INSERT_STORED_OUTPUTS, &self.outputs).await?;
+        rows_of(tx, statements::FORGET_UPLOADS, &self.uploads).await?;
         self.put_back(tx).await?;
         rows_of(tx, statements::INSERT_RECOVERIES, &recoveries).await?;
         rows_of(tx, statements::INSERT_LATE_QUESTIONS, &self.late_questions).await?;

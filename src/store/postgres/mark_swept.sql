@@ -1,0 +1,5 @@
+-- mark_swept: what a sweep tried at $2. $1: JSON list of {orphan_id, lease_token, nth, cleared}; cleared 1: it is gone.
+UPDATE makegood_uploads u
+SET tried_at = $2, swept_at = CASE WHEN d.cleared = 1 THEN $2 ELSE u.swept_at END
+FROM jsonb_to_recordset($1::jsonb) AS d(orphan_id bigint, lease_token bigint, nth bigint, cleared bigint)
+WHERE u.orphan_id = d.orphan_id AND u.lease_token = d.lease_token AND u.nth = d.nth

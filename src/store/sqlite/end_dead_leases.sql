@@ -1,0 +1,8 @@
+-- end_dead_leases: a lease that ran out while an object was being written is over, so that its worker can settle no more.
+-- $1: now. The journal leads, which is small, and never the orphans, which are many.
+UPDATE makegood_orphans
+SET leased_until = NULL
+WHERE id IN (SELECT u.orphan_id FROM makegood_uploads u)
+  AND leased_until <= $1
+  AND EXISTS (SELECT 1 FROM makegood_uploads u
+              WHERE u.orphan_id = makegood_orphans.id AND u.lease_token = makegood_orphans.lease_token)
