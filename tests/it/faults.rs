@@ -9,6 +9,7 @@
 //! `MAKEGOOD_TEST_SEED` repeats a plan; `docs/testing.md` says how to run the long round.
 
 mod books;
+mod crossing;
 pub mod plan;
 mod platform;
 mod proxy;
