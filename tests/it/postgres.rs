@@ -48,9 +48,18 @@ pub fn server() -> &'static Server {
 
 /// Starts a server and leaves it to its lifeline.
 fn start() -> Result<Server, String> {
-    let (mut watchdog, directory) = launch()?;
+    let Launched { mut watchdog, directory } = launch()?;
     let lifeline = watchdog.stdin.take();
     Ok(Server { url: address(&directory), _lifeline: lifeline })
+}
+
+/// A server of our own: it goes with this value.
+#[derive(Debug)]
+pub struct Launched {
+    /// The process that watches; its input is the lifeline.
+    pub watchdog: Child,
+    /// Where the server's socket and data are.
+    pub directory: PathBuf,
 }
 
 /// The address of the database `postgres` behind the socket in `directory`.
@@ -58,8 +67,8 @@ fn address(directory: &Path) -> String {
     format!("postgres://postgres@localhost:5432/postgres?host={}", directory.display())
 }
 
-/// Starts the script and waits for its word: the process that watches, and the server's directory.
-fn launch() -> Result<(Child, PathBuf), String> {
+/// Starts the script and waits for its word.
+pub fn launch() -> Result<Launched, String> {
     let binaries = binaries().ok_or_else(|| {
         format!(
             "neither /usr/lib/postgresql/*/bin nor PATH has initdb. Install it (Debian: apt-get install \
@@ -86,7 +95,7 @@ fn launch() -> Result<(Child, PathBuf), String> {
     for line in BufReader::new(words).lines() {
         let line = line.map_err(|why| format!("could not read what the server's start says: {why}"))?;
         if let Some(directory) = line.strip_prefix("ready ") {
-            return Ok((watchdog, PathBuf::from(directory)));
+            return Ok(Launched { watchdog, directory: PathBuf::from(directory) });
         }
         said.push_str("\n  ");
         said.push_str(&line);
@@ -95,7 +104,7 @@ fn launch() -> Result<(Child, PathBuf), String> {
 }
 
 /// A shell as a user for whom PostgreSQL runs: it refuses root.
-fn shell() -> Command {
+pub fn shell() -> Command {
     let root = std::fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0);
     if !root {
         return Command::new("sh");
@@ -106,7 +115,7 @@ fn shell() -> Command {
 }
 
 /// Where `initdb` and `pg_ctl` are: the newest of Debian's, otherwise where PATH finds them.
-fn binaries() -> Option<PathBuf> {
+pub fn binaries() -> Option<PathBuf> {
     let newest = std::fs::read_dir("/usr/lib/postgresql")
         .into_iter()
         .flatten()
@@ -133,7 +142,7 @@ fn a_server_goes_away_with_its_lifeline() {
         eprintln!("nothing to start here: the tests use the server that {SERVER_VARIABLE} names");
         return;
     }
-    let (mut watchdog, directory) = launch().unwrap();
+    let Launched { mut watchdog, directory } = launch().unwrap();
     assert!(directory.join(".s.PGSQL.5432").exists(), "{} has no socket", directory.display());
 
     drop(watchdog.stdin.take());

@@ -7,7 +7,7 @@
 mod books;
 mod figures;
 mod kinds;
-mod seed;
+pub mod seed;
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -398,6 +398,6 @@ async fn at_full_size() {
 }
 
 /// The built binary, or the one that `MAKEGOOD_TEST_BINARY` names: to measure two builds by one stick.
-fn binary() -> String {
+pub fn binary() -> String {
     std::env::var("MAKEGOOD_TEST_BINARY").unwrap_or_else(|_| env!("CARGO_BIN_EXE_makegood").to_owned())
 }

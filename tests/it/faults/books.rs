@@ -1,0 +1,214 @@
+//! What must be true after every step, asked in SQL of the test's own: each statement names what must not be there,
+//! beginning with the item or the charge.
+
+/// True at any time at which no transaction is open.
+pub const ALWAYS: &[(&str, &str)] = &[
+    (
+        "items with two current resolutions",
+        "SELECT charge_id || '/' || output_index FROM makegood_resolutions WHERE superseded_at IS NULL
+         GROUP BY charge_id, output_index HAVING count(*) > 1",
+    ),
+    (
+        "items refunded twice by makegood",
+        "SELECT charge_id || '/' || output_index FROM ledger_entries WHERE kind = 'refund' AND refund_id IS NOT NULL
+         GROUP BY charge_id, output_index, bucket HAVING count(*) > 1
+         UNION ALL
+         SELECT charge_id || '/' || output_index FROM makegood_refunds GROUP BY charge_id, output_index HAVING count(*) > 1",
+    ),
+    (
+        "charges of which makegood gave back more, in one bucket, than was drawn",
+        "SELECT c.id || ' ' || b.bucket || ': drawn ' || b.drawn || ', refunded ' || l.credits
+         FROM charges c
+         CROSS JOIN LATERAL (VALUES ('subscription', c.subscription_credits), ('wallet', c.wallet_credits)) AS b(bucket, drawn)
+         JOIN (SELECT charge_id, bucket, sum(credits) AS credits FROM ledger_entries
+               WHERE kind = 'refund' AND refund_id IS NOT NULL GROUP BY charge_id, bucket) l ON l.charge_id = c.id AND l.bucket = b.bucket
+         WHERE l.credits > b.drawn",
+    ),
+    (
+        "balances that are not what they opened with and the ledger since",
+        "SELECT b.account_id || ' ' || b.bucket || ': ' || b.credits || ' instead of ' || o.credits + coalesce(l.credits, 0)
+         FROM balances b JOIN faults.opening o ON o.account_id = b.account_id AND o.bucket = b.bucket
+         LEFT JOIN (SELECT account_id, bucket, sum(credits) AS credits FROM ledger_entries GROUP BY account_id, bucket) l
+                ON l.account_id = b.account_id AND l.bucket = b.bucket
+         WHERE b.credits IS DISTINCT FROM o.credits + coalesce(l.credits, 0)",
+    ),
+    (
+        "refunds that the ledger does not show, per bucket, or shows on another account",
+        "SELECT r.charge_id || '/' || r.output_index || ' ' || b.bucket FROM makegood_refunds r
+         CROSS JOIN LATERAL (VALUES ('subscription', r.subscription_credits), ('wallet', r.wallet_credits)) AS b(bucket, credits)
+         JOIN charges c ON c.id = r.charge_id
+         LEFT JOIN (SELECT refund_id, account_id, bucket, sum(credits) AS credits FROM ledger_entries WHERE kind = 'refund'
+                    GROUP BY refund_id, account_id, bucket) l
+                ON l.refund_id = r.id AND l.bucket = b.bucket AND l.account_id = c.account_id
+         WHERE coalesce(l.credits, 0) <> b.credits",
+    ),
+    (
+        "entries that name a refund which is none",
+        "SELECT l.charge_id || '/' || l.output_index || ' ' || l.id FROM ledger_entries l
+         WHERE l.refund_id IS NOT NULL AND NOT EXISTS (SELECT 1 FROM makegood_refunds r WHERE r.id = l.refund_id)",
+    ),
+    (
+        "charges whose row is not the sum of their refunds",
+        "SELECT m.charge_id FROM makegood_charges m
+         LEFT JOIN (SELECT charge_id, sum(subscription_credits) AS s, sum(wallet_credits) AS w FROM makegood_refunds GROUP BY charge_id) r
+                ON r.charge_id = m.charge_id
+         WHERE (m.subscription_refunded, m.wallet_refunded) IS DISTINCT FROM (coalesce(r.s, 0), coalesce(r.w, 0))",
+    ),
+    (
+        "items refunded by another sum than they cost",
+        "SELECT r.charge_id || '/' || r.output_index FROM makegood_refunds r
+         JOIN charge_items i ON i.charge_id = r.charge_id AND i.output_index = r.output_index
+         WHERE i.credits <> r.subscription_credits + r.wallet_credits",
+    ),
+    (
+        "resolutions without exactly one event of their own, or events without a resolution",
+        "SELECT coalesce(r.charge_id, e.charge_id) || '/' || coalesce(r.output_index, e.output_index) || ' ' || coalesce(r.kind, e.kind)
+                || ': ' || coalesce(r.many, 0) || ' resolutions, ' || coalesce(e.many, 0) || ' events'
+         FROM (SELECT charge_id, output_index, kind, count(*) AS many FROM makegood_resolutions GROUP BY 1, 2, 3) r
+         FULL JOIN (SELECT charge_id, output_index, kind, count(*) AS many FROM makegood_orphan_events
+                    WHERE kind IN ('refund', 'recover', 'relink', 'close') GROUP BY 1, 2, 3) e
+                ON (e.charge_id, e.output_index, e.kind) = (r.charge_id, r.output_index, r.kind)
+         WHERE r.many IS DISTINCT FROM e.many",
+    ),
+    (
+        "orphans that do not stand as their current resolution says",
+        "SELECT o.charge_id || '/' || o.output_index || ' is ' || o.state || ', resolved by ' || coalesce(r.kind, 'nothing')
+         FROM makegood_orphans o
+         LEFT JOIN makegood_resolutions r ON r.charge_id = o.charge_id AND r.output_index = o.output_index AND r.superseded_at IS NULL
+         WHERE o.state IS DISTINCT FROM CASE r.kind WHEN 'refund' THEN 'refunded' WHEN 'recover' THEN 'recovered' WHEN 'relink' THEN 'relinked'
+                                                    WHEN 'close' THEN 'closed' ELSE CASE WHEN o.state = 'held' THEN 'held' ELSE 'open' END END",
+    ),
+    (
+        "orphans without exactly one event of their opening",
+        "SELECT o.charge_id || '/' || o.output_index FROM makegood_orphans o
+         WHERE (SELECT count(*) FROM makegood_orphan_events e WHERE e.orphan_id = o.id AND e.kind = 'opened') <> 1",
+    ),
+    (
+        "refunds without a resolution, or resolutions by refund without one",
+        "SELECT coalesce(r.charge_id, s.charge_id) || '/' || coalesce(r.output_index, s.output_index) FROM makegood_refunds r
+         FULL JOIN (SELECT * FROM makegood_resolutions WHERE kind = 'refund') s ON s.id = r.resolution_id
+         WHERE r.id IS NULL OR s.id IS NULL",
+    ),
+    (
+        "items that were brought home twice, or brought home and refunded",
+        "SELECT v.charge_id || '/' || v.output_index FROM makegood_recoveries v
+         LEFT JOIN makegood_refunds r ON r.charge_id = v.charge_id AND r.output_index = v.output_index
+         WHERE v.kind = 'recover'
+         GROUP BY v.charge_id, v.output_index HAVING count(DISTINCT v.id) > 1 OR count(r.id) > 0",
+    ),
+    (
+        "recoveries without their stored output, or outputs of makegood's without a recovery",
+        "SELECT coalesce(v.charge_id, s.charge_id) || '/' || coalesce(v.output_index, s.output_index)
+         FROM (SELECT * FROM makegood_recoveries WHERE kind = 'recover') v
+         FULL JOIN (SELECT * FROM stored_outputs WHERE id LIKE 'makegood:%') s
+                ON s.id = v.stored_output_id AND (s.charge_id, s.output_index, s.sha256) = (v.charge_id, v.output_index, v.sha256)
+         WHERE v.id IS NULL OR s.id IS NULL",
+    ),
+    (
+        "refunds of items whose output was to be seen before",
+        "SELECT r.charge_id || '/' || r.output_index || ': seen ' || v.at || ', refunded ' || r.refunded_at FROM makegood_refunds r
+         JOIN faults.visible v ON v.charge_id = r.charge_id AND v.output_index = r.output_index AND v.what = 'output'
+         WHERE v.at < r.refunded_at",
+    ),
+    (
+        "refunds of items that the platform was seen to have refunded before",
+        "SELECT r.charge_id || '/' || r.output_index || ': seen ' || v.at || ', refunded ' || r.refunded_at FROM makegood_refunds r
+         JOIN faults.visible v ON v.charge_id = r.charge_id AND v.output_index = r.output_index AND v.what = 'refund'
+         WHERE v.at < r.refunded_at",
+    ),
+    (
+        "refunds of items whose output makegood_store_output had taken in",
+        "SELECT r.charge_id || '/' || r.output_index || ': taken in ' || v.at || ', refunded ' || r.refunded_at FROM makegood_refunds r
+         JOIN faults.visible v ON v.charge_id = r.charge_id AND v.output_index = r.output_index AND v.what = 'kept'",
+    ),
+    (
+        "counters that are not the books'",
+        "SELECT x.metric || ': ' || coalesce(c.value, 0) || ' instead of ' || x.books FROM (
+           SELECT 'refunded_credits' AS metric, (SELECT coalesce(sum(credits), 0) FROM ledger_entries WHERE refund_id IS NOT NULL) AS books
+           UNION ALL SELECT 'refunds', (SELECT count(*) FROM makegood_refunds)
+           UNION ALL SELECT 'recoveries', (SELECT count(*) FROM makegood_recoveries)) x
+         LEFT JOIN (SELECT metric, sum(value) AS value FROM makegood_counters GROUP BY metric) c ON c.metric = x.metric
+         WHERE coalesce(c.value, 0) <> x.books",
+    ),
+    (
+        "refunds beyond the brake's limit in some hour, counted from its last release",
+        "SELECT r.charge_id || '/' || r.output_index FROM makegood_refunds r
+         WHERE $brake > 0 AND (SELECT count(*) FROM makegood_refunds b
+                WHERE b.refunded_at <= r.refunded_at AND b.refunded_at > r.refunded_at - interval '1 hour'
+                  AND b.refunded_at > coalesce((SELECT max(e.at) FROM makegood_brake_events e
+                                                WHERE e.kind = 'released' AND e.at < r.refunded_at), '-infinity')) > $brake",
+    ),
+];
+
+/// True once a pass has ended that nothing disturbed.
+pub const CALM: &[(&str, &str)] = &[
+    ("orphans that are leased", "SELECT charge_id || '/' || output_index FROM makegood_orphans WHERE leased_until IS NOT NULL"),
+    (
+        "orphans that were due when the last pass began, and still are",
+        "SELECT charge_id || '/' || output_index || ' since ' || due_at FROM makegood_orphans
+         WHERE state IN ('open', 'held') AND due_at <= (SELECT max(started_at) FROM makegood_passes)",
+    ),
+    (
+        // What was committed more than an hour late is found at the look at 20 hours, if not at the one at 6.
+        "items past their grace without an output, of which nothing is known",
+        "SELECT i.charge_id || '/' || i.output_index || ' committed ' || i.late_by || ' minutes late' FROM faults.items i JOIN charges c ON c.id = i.charge_id
+         WHERE c.charged_at < (SELECT max(started_at) FROM makegood_passes) - CASE WHEN i.late_by <= 60 THEN interval '15 minutes' ELSE interval '20 hours' END
+           AND NOT EXISTS (SELECT 1 FROM makegood_orphans o WHERE o.charge_id = i.charge_id AND o.output_index = i.output_index)
+           AND NOT EXISTS (SELECT 1 FROM stored_outputs s WHERE s.charge_id = i.charge_id AND s.output_index = i.output_index)",
+    ),
+    (
+        // What was found late has two hours to be asked three times; an undisturbed pass comes at least every 100 minutes.
+        "items open past the end of their window",
+        "SELECT o.charge_id || '/' || o.output_index || ' ' || o.state || ' ' || coalesce(o.reason, '-') || ', charged ' || c.charged_at || ', opened ' || o.opened_at
+         FROM makegood_orphans o JOIN charges c ON c.id = o.charge_id
+         WHERE o.state IN ('open', 'held')
+           AND CASE WHEN o.opened_at <= c.charged_at + interval '20 hours' THEN c.charged_at + interval '24 hours'
+                    ELSE o.opened_at + interval '6 hours' END < clock_timestamp()",
+    ),
+    (
+        "items that ended otherwise than their job's fate has it, and nobody touched them",
+        "SELECT i.charge_id || '/' || i.output_index || ' (' || i.kind || '): wanted ' || i.want || ', is ' || o.state || ' ' || coalesce(o.reason, '-')
+         FROM faults.items i JOIN makegood_orphans o ON o.charge_id = i.charge_id AND o.output_index = i.output_index
+         WHERE NOT i.touched AND o.state <> 'open'
+           -- Files that nobody numbered go in order to those that still wait: touching one moves them all.
+           AND (i.kind <> 'two of three' OR NOT EXISTS (SELECT 1 FROM faults.items t WHERE t.charge_id = i.charge_id AND t.touched)) AND (o.state <> 'held' OR o.reason <> 'brake') AND i.want NOT LIKE '%' || o.state || '%'",
+    ),
+];
+
+/// True when every window has closed.
+pub const AT_THE_END: &[(&str, &str)] = &[
+    (
+        "items that ended in neither an output nor a refund",
+        "SELECT i.charge_id || '/' || i.output_index || ' (' || i.kind || '): ' || coalesce(o.state || ' ' || coalesce(o.reason, ''), 'nothing known')
+         FROM faults.items i LEFT JOIN makegood_orphans o ON o.charge_id = i.charge_id AND o.output_index = i.output_index
+         WHERE NOT EXISTS (SELECT 1 FROM stored_outputs s JOIN charges c ON c.id = i.charge_id
+                           WHERE s.charge_id = i.charge_id AND s.output_index = i.output_index
+                             AND (s.project_id, s.node_id) = (c.project_id, c.node_id))
+           AND NOT EXISTS (SELECT 1 FROM ledger_entries l WHERE l.kind = 'refund' AND l.charge_id = i.charge_id AND l.output_index = i.output_index)
+           AND o.reason IS DISTINCT FROM 'completed_after_cancel'",
+    ),
+    (
+        "orphans that are open or held",
+        "SELECT charge_id || '/' || output_index || ' ' || state || ' ' || coalesce(reason, '-') FROM makegood_orphans WHERE state IN ('open', 'held')",
+    ),
+];
+
+/// Items that both the platform and makegood refunded, or refunded and then stored: races that nobody could see coming.
+pub const PHOTO_FINISHES: &str = "SELECT count(*) FROM makegood_refunds r JOIN faults.visible v ON v.charge_id = r.charge_id AND v.output_index = r.output_index";
+
+/// The story of one item, in order of the database's time.
+pub const STORY: &str = "
+    SELECT to_char(at, 'DD HH24:MI:SS.US ') || said FROM (
+      SELECT c.charged_at AS at, 0 AS nth, 'charged ' || i.credits || ' by ' || c.provider || ', job ' || coalesce(i.provider_job_id, c.provider_job_id, '-') AS said
+        FROM charge_items i JOIN charges c ON c.id = i.charge_id WHERE i.charge_id = '$charge' AND i.output_index = $index
+      UNION ALL SELECT at, id, 'event ' || kind || ' ' || coalesce(reason, '') || ', rule ' || coalesce(rule::text, '-') || ', token ' || coalesce(lease_token::text, '-')
+             || ', pass ' || coalesce(pass_id::text, '-') || ' ' || coalesce(detail, '') FROM makegood_orphan_events WHERE charge_id = '$charge' AND output_index = $index
+      UNION ALL SELECT refunded_at, 1, 'refund ' || subscription_credits || '+' || wallet_credits FROM makegood_refunds WHERE charge_id = '$charge' AND output_index = $index
+      UNION ALL SELECT posted_at, 2, 'ledger ' || id || ' ' || kind || ' ' || bucket || ' ' || credits FROM ledger_entries WHERE charge_id = '$charge' AND coalesce(output_index, $index) = $index
+      UNION ALL SELECT stored_at, 3, 'output ' || id || ' of ' || provider_job_id || '#' || provider_output_index || ' on ' || coalesce(charge_id, '-') || '/' || coalesce(output_index, -9)
+        FROM stored_outputs WHERE (charge_id = '$charge' AND output_index = $index) OR id = 'lost:$charge'
+      UNION ALL SELECT at, 4, 'seen: ' || what || ' by the platform' FROM faults.visible WHERE charge_id = '$charge' AND output_index = $index
+      UNION ALL SELECT a.asked_at, 5, 'answer ' || a.verdict || ' ' || coalesce(a.message, '') FROM makegood_answers a JOIN charges c ON a.provider_job_id = c.provider_job_id AND c.id = '$charge'
+      UNION ALL SELECT due_at, 6, 'stands as ' || state || ' ' || coalesce(reason, '-') || ', due here, token ' || lease_token || ', questions ' || questions || ', refund_by ' || refund_by
+        FROM makegood_orphans WHERE charge_id = '$charge' AND output_index = $index
+    ) AS x ORDER BY at, nth";

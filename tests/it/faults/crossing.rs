@@ -1,0 +1,62 @@
+//! A scan that crosses with another pass, which makes good what the scan has just found undelivered.
+
+use std::time::Duration;
+
+use makegood::report::Report;
+use sqlx::{AssertSqlSafe, Executor as _, PgConnection};
+
+use crate::world::{Sql, World};
+
+/// The item is found undelivered; then another pass opens it, puts its output back and resolves it, all of it before the
+/// scan can open it. It must stay resolved: nothing is reopened that is where it belongs.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_put_back_meanwhile_is_not_reopened() {
+    let world = World::postgres().await;
+    let Sql::Postgres(pool) = world.sql.clone() else { panic!("a PostgreSQL was asked for") };
+    world.balance("ada", 0, 0).await;
+    world.charge("crossed").job("ok-crossed").insert().await;
+    let at = world.at(world.now());
+
+    // The other pass, about to commit.
+    let mut other: sqlx::pool::PoolConnection<sqlx::Postgres> = pool.acquire().await.unwrap();
+    let other: &mut PgConnection = &mut other;
+    let output = world.output_row(
+        "back",
+        Some(("crossed", 0)),
+        ("replicate", "ok-crossed", 0),
+        ("p-crossed", "n-crossed"),
+    );
+    let rows = format!(
+        "BEGIN; {output};
+         INSERT INTO makegood_orphans (charge_id, output_index, provider, charged_at, opened_at, opened_by, refund_by, window_ends_at,
+                                       state, reason, due_at, urgent_at, resolved_at)
+         VALUES ('crossed', 0, 'replicate', {at}, {at}, 'grace', {at}, {at}, 'relinked', 'misattributed', {at}, {at}, {at});
+         INSERT INTO makegood_resolutions (charge_id, output_index, kind, reason, rule, resolved_at, decided_by)
+         VALUES ('crossed', 0, 'relink', 'misattributed', 3, {at}, 'makegood');"
+    );
+    other.execute(sqlx::raw_sql(AssertSqlSafe(rows))).await.unwrap();
+
+    let (parts, store, now) = (world.parts.clone(), world.store.clone(), world.now());
+    let scan = tokio::spawn(async move {
+        let mut report = Report::default();
+        makegood::detect::detect(&store, &parts.providers, &parts.rules.detect, None, now, &mut report)
+            .await
+            .unwrap();
+        report
+    });
+    // It has found the item and waits with opening it.
+    let waits = "SELECT count(*) AS v FROM pg_stat_activity WHERE application_name = 'makegood' AND wait_event_type = 'Lock'
+                 AND datname = current_database()";
+    while world.number(waits).await == 0 {
+        assert!(!scan.is_finished(), "the scan did not meet the other pass");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    other.execute("COMMIT").await.unwrap();
+
+    let report = scan.await.unwrap();
+    assert_eq!((report.opened, report.reopened), (0, 0));
+    assert_eq!(world.fate("crossed", 0).await, "relinked misattributed");
+    let current =
+        "SELECT kind AS v FROM makegood_resolutions WHERE charge_id = 'crossed' AND superseded_at IS NULL";
+    assert_eq!(world.texts(current).await, ["relink"]);
+}

@@ -1,0 +1,269 @@
+//! What goes wrong and when, drawn from a seed alone: the same seed is the same plan, on any machine.
+//!
+//! Only the plan repeats. Which of several processes is first is the system's choice, so a failure may need some tries.
+
+use std::fmt;
+use std::time::Duration;
+
+/// Random numbers from a seed (splitmix64).
+#[derive(Debug)]
+pub struct Dice(u64);
+
+impl Dice {
+    pub const fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    /// From 0 up to below `end`.
+    pub const fn below(&mut self, end: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        (mixed ^ (mixed >> 31)) % if end == 0 { 1 } else { end }
+    }
+
+    /// True so many times in a hundred.
+    pub const fn percent(&mut self, chance: u64) -> bool {
+        self.below(100) < chance
+    }
+
+    /// One of them, by weight.
+    pub fn weighted<'a, T>(&mut self, choices: &'a [(u64, T)]) -> &'a T {
+        let mut left = self.below(choices.iter().map(|(weight, _)| weight).sum());
+        for (weight, choice) in choices {
+            match left.checked_sub(*weight) {
+                Some(rest) => left = rest,
+                None => return choice,
+            }
+        }
+        &choices[0].1
+    }
+
+    fn index(&mut self, end: usize) -> usize {
+        usize::try_from(self.below(end as u64)).unwrap_or(0)
+    }
+
+    fn millis(&mut self, end: u64) -> Duration {
+        Duration::from_millis(self.below(end))
+    }
+}
+
+/// How large a round is.
+#[derive(Clone, Copy, Debug)]
+pub struct Size {
+    /// Steps of time, each with workers in trouble and a calm pass after them.
+    pub steps: usize,
+    /// Runs in trouble at once.
+    pub workers: usize,
+    /// Runs in trouble of each worker, one after the other.
+    pub runs: usize,
+    /// Charges that the platform makes in each step.
+    pub charges: usize,
+    /// Whether time goes on at the end until every window has closed.
+    pub to_the_end: bool,
+}
+
+/// When something happens to a run.
+#[derive(Clone, Copy, Debug)]
+pub enum Moment {
+    /// At the nth message that it sends to the database.
+    Message(u64),
+    /// At its nth COMMIT.
+    Commit(u64),
+    /// So long after its start.
+    After(Duration),
+}
+
+/// What happens to a run.
+#[derive(Clone, Copy, Debug)]
+pub enum Trouble {
+    /// Nothing.
+    None,
+    /// SIGKILL. `heard`: what it has just sent to the database is carried out, and it never learns of it.
+    Kill { heard: bool },
+    /// The connection breaks. `heard`: after what was sent is carried out, so that the answer is lost.
+    Cut { heard: bool },
+    /// SIGSTOP, then the database's clock passes its lease and another pass takes over; then it wakes up.
+    Pause { heard: bool, minutes: i64 },
+    /// PostgreSQL is restarted: at once (`immediate`, as if it crashed) or after throwing out its clients.
+    Restart { immediate: bool },
+    /// The database's clock leaps ahead while the run is at work; the worker's own stays.
+    Leap { minutes: i64 },
+    /// Every message of its is late by so much.
+    Slow { by: Duration },
+    /// The disk is full: of any file it can write the first 512 bytes and no more.
+    Full,
+}
+
+/// One run of `makegood run` and what happens to it.
+#[derive(Clone, Copy, Debug)]
+pub struct Mishap {
+    pub moment: Moment,
+    pub trouble: Trouble,
+}
+
+/// Something that the platform does by itself, while workers are at work.
+#[derive(Clone, Copy, Debug)]
+pub struct Deed {
+    /// How far back from the newest charge.
+    pub back: usize,
+    pub item: usize,
+    pub what: Own,
+    /// So long after the one before.
+    pub after: Duration,
+}
+
+/// What the platform does.
+#[derive(Clone, Copy, Debug)]
+pub enum Own {
+    /// Stores an output late.
+    Store,
+    /// The same by `makegood_store_output`, which takes the lock that settle takes.
+    StoreUnderLock,
+    /// Refunds an item itself.
+    Refund,
+    /// Records that an item failed.
+    Fail,
+    /// Notes that the user cancelled.
+    Cancel,
+}
+
+/// One charge that the platform makes.
+#[derive(Clone, Copy, Debug)]
+pub struct NewCharge {
+    /// Which of the kinds.
+    pub kind: usize,
+    pub account: usize,
+    /// How long ago, in minutes.
+    pub age: i64,
+    /// Which part of it was drawn from the subscription, in hundredths.
+    pub subscription: i64,
+    /// For jobs that take long: finished after so many steps.
+    pub finished_after: usize,
+    /// What the platform does in the very moment in which its provider is asked for the first time, and to which item.
+    pub struck: Option<(Own, usize)>,
+}
+
+/// One step of time.
+#[derive(Debug)]
+pub struct Step {
+    /// By how much the clock goes on at its beginning.
+    pub minutes: i64,
+    pub charges: Vec<NewCharge>,
+    pub deeds: Vec<Deed>,
+    /// For each worker, its runs.
+    pub workers: Vec<Vec<Mishap>>,
+    /// The storage cannot be written to while the workers are at work.
+    pub storage_fails: bool,
+    /// So long, and then it fails until the end of the step.
+    pub storage_after: Duration,
+}
+
+/// A whole round.
+#[derive(Debug)]
+pub struct Plan {
+    pub seed: u64,
+    /// By how much the database's clock differs from the workers' at the beginning, in minutes.
+    pub skew: i64,
+    pub steps: Vec<Step>,
+}
+
+/// How many accounts there are. Few, so that settles meet at their balances.
+pub const ACCOUNTS: usize = 5;
+
+impl Plan {
+    pub fn new(seed: u64, size: Size, kinds: &[(u64, usize)]) -> Self {
+        let mut dice = Dice::new(seed);
+        let skew = i64::try_from(dice.below(6000)).unwrap_or(0) - 3000;
+        let steps = (0..size.steps).map(|_| step(&mut dice, size, kinds)).collect();
+        Self { seed, skew, steps }
+    }
+}
+
+fn step(dice: &mut Dice, size: Size, kinds: &[(u64, usize)]) -> Step {
+    let minutes =
+        |dice: &mut Dice, from: u64, to: u64| i64::try_from(from + dice.below(to - from)).unwrap_or(1);
+    let charges = (0..size.charges)
+        .map(|_| NewCharge {
+            kind: *dice.weighted(kinds),
+            account: dice.index(ACCOUNTS),
+            age: if dice.percent(80) { minutes(dice, 0, 60) } else { minutes(dice, 60, 19 * 60) },
+            subscription: *dice.weighted(&[(4, 0), (4, 100), (2, 37)]),
+            finished_after: dice.index(4),
+            struck: dice.percent(35).then(|| {
+                (
+                    *dice.weighted(&[(3, Own::Store), (2, Own::StoreUnderLock), (2, Own::Refund)]),
+                    dice.index(4),
+                )
+            }),
+        })
+        .collect();
+    let deeds = (0..size.charges / 2)
+        .map(|_| Deed {
+            back: dice.index(size.charges * 2),
+            item: dice.index(4),
+            what: *dice.weighted(&[
+                (3, Own::Store),
+                (2, Own::StoreUnderLock),
+                (4, Own::Refund),
+                (2, Own::Fail),
+                (1, Own::Cancel),
+            ]),
+            after: dice.millis(300),
+        })
+        .collect();
+    let mut leaps = LEAPS;
+    let workers =
+        (0..size.workers).map(|_| (0..size.runs).map(|_| mishap(dice, &mut leaps)).collect()).collect();
+    Step {
+        minutes: minutes(dice, 5, 40),
+        charges,
+        deeds,
+        workers,
+        storage_fails: dice.percent(15),
+        storage_after: dice.millis(600),
+    }
+}
+
+/// By so many minutes, all leaps of a step together, lest no pass be whole for longer than any schedule would have it.
+const LEAPS: i64 = 60;
+
+fn mishap(dice: &mut Dice, leaps: &mut i64) -> Mishap {
+    let moment = match dice.below(10) {
+        0..5 => Moment::Commit(1 + dice.below(4)),
+        5..9 => Moment::Message(1 + dice.below(70)),
+        _ => Moment::After(dice.millis(800)),
+    };
+    let heard = dice.percent(50);
+    let (ahead, part) = (i64::try_from(dice.below(45)).unwrap_or(0).min(*leaps), dice.below(40));
+    let trouble = *dice.weighted(&[
+        (58, Trouble::Kill { heard }),
+        (16, Trouble::Cut { heard }),
+        (8, Trouble::Pause { heard, minutes: ahead }),
+        (4, Trouble::Restart { immediate: true }),
+        (3, Trouble::Restart { immediate: false }),
+        (4, Trouble::Leap { minutes: ahead }),
+        (3, Trouble::Slow { by: Duration::from_millis(part) }),
+        (4, Trouble::Full),
+        (2, Trouble::None),
+    ]);
+    if matches!(trouble, Trouble::Pause { .. } | Trouble::Leap { .. }) {
+        *leaps -= ahead;
+    }
+    Mishap { moment, trouble }
+}
+
+impl fmt::Display for Mishap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?} at {:?}", self.trouble, self.moment)
+    }
+}
+
+#[test]
+fn one_seed_is_one_plan() {
+    let size = Size { steps: 5, workers: 3, runs: 2, charges: 9, to_the_end: false };
+    let plan = |seed| format!("{:?}", Plan::new(seed, size, &[(1, 0), (2, 1)]).steps);
+    assert_eq!(plan(7), plan(7));
+    assert_ne!(plan(7), plan(8));
+}

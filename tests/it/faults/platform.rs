@@ -1,0 +1,276 @@
+//! The platform around makegood, which goes on charging, storing late outputs and refunding by itself.
+//!
+//! All of it in plain SQL that may be sent twice without harm, as the server may be restarted under it. What the
+//! books are later held against is written beside it into the schema `faults`, where makegood never looks. The
+//! database's clock is the test's: `clock_timestamp()` is found in that schema first, and runs ahead as it is told.
+
+use sqlx::PgPool;
+
+use super::plan::{ACCOUNTS, NewCharge, Own};
+use super::server::{number, run};
+
+/// What a job brings, and what has to become of its items when the platform does nothing of its own.
+#[derive(Clone, Copy, Debug)]
+pub struct Kind {
+    pub name: &'static str,
+    weight: u64,
+    provider: &'static str,
+    job: Job,
+    /// One for each item: how its orphan has to end.
+    wants: &'static [&'static str],
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Job {
+    None,
+    /// One for all items.
+    One(&'static str),
+    /// One for each item.
+    Each(&'static [&'static str]),
+    /// It is said to run until it is finished some steps later, and then has this fate.
+    Slow(&'static str),
+    /// Stored by the platform, and linked to nothing.
+    Unlinked(&'static str),
+}
+
+const RECOVERED: &str = "recovered";
+const REFUNDED: &str = "refunded";
+/// Refunded, or closed because the user had cancelled.
+const GONE: &str = "refunded or closed";
+
+/// A provider that nobody answers for.
+pub const OFFLINE: &str = "offline";
+
+const fn kind(
+    name: &'static str,
+    weight: u64,
+    provider: &'static str,
+    job: Job,
+    wants: &'static [&'static str],
+) -> Kind {
+    Kind { name, weight, provider, job, wants }
+}
+
+pub const KINDS: &[Kind] = &[
+    kind("a file", 6, "replicate", Job::One("ok"), &[RECOVERED]),
+    kind("a batch", 4, "fal", Job::One("ok4"), &[RECOVERED; 4]),
+    kind("a pair", 3, "veo-gemini", Job::One("ok2"), &[RECOVERED; 2]),
+    kind("two of three", 3, "fal", Job::One("two-of-three"), &[RECOVERED, RECOVERED, REFUNDED]),
+    kind(
+        "jobs of their own",
+        4,
+        "replicate",
+        Job::Each(&["ok", "failed", "ok"]),
+        &[RECOVERED, REFUNDED, RECOVERED],
+    ),
+    kind("failed", 5, "replicate", Job::One("failed"), &[REFUNDED]),
+    kind("a failed batch", 5, "fal", Job::One("failed"), &[REFUNDED; 4]),
+    kind("unsafe", 3, "veo-gemini", Job::One("safety"), &[REFUNDED]),
+    kind("unknown", 3, "fal", Job::One("unknown"), &[REFUNDED]),
+    kind("never submitted", 2, "fal", Job::None, &[REFUNDED]),
+    kind("files gone", 2, "replicate", Job::One("gone"), &[GONE]),
+    kind("slow", 3, "replicate", Job::Slow("ok"), &[RECOVERED]),
+    kind("endless", 2, "fal", Job::One("running"), &[REFUNDED]),
+    kind("file unreachable", 1, "replicate", Job::One("file-down"), &[REFUNDED]),
+    kind("provider unreachable", 1, OFFLINE, Job::One("failed"), &[REFUNDED]),
+    kind("unlinked", 3, "veo-gemini", Job::Unlinked("ok"), &["relinked"]),
+];
+
+/// Kinds with their weights, to draw from.
+pub fn weights() -> Vec<(u64, usize)> {
+    KINDS.iter().enumerate().map(|(nth, kind)| (kind.weight, nth)).collect()
+}
+
+/// A charge that was made.
+#[derive(Clone, Debug)]
+pub struct Made {
+    pub id: String,
+    pub kind: &'static Kind,
+    /// A job that is said to run, and in which step that ends.
+    pub slow: Option<(String, usize)>,
+    /// The jobs that it was bought from.
+    pub jobs: Vec<String>,
+    /// Everything was drawn from this bucket; none: from both.
+    bucket: Option<&'static str>,
+}
+
+/// The clock and the accounts.
+pub fn begin(database: &str, skew: i64) -> String {
+    let accounts: Vec<String> = (0..ACCOUNTS).map(|nth| format!("('account-{nth}', 'user')")).collect();
+    format!(
+        "CREATE SCHEMA faults;
+         CREATE TABLE faults.clock (minutes bigint NOT NULL);
+         INSERT INTO faults.clock VALUES ({skew});
+         CREATE FUNCTION faults.clock_timestamp() RETURNS timestamptz LANGUAGE sql VOLATILE
+             AS 'SELECT pg_catalog.clock_timestamp() + (SELECT minutes FROM faults.clock) * interval ''1 minute''';
+         CREATE TABLE faults.items (charge_id text, output_index bigint, kind text, want text, late_by bigint, touched boolean NOT NULL DEFAULT false,
+                                    PRIMARY KEY (charge_id, output_index));
+         CREATE TABLE faults.visible (charge_id text, output_index bigint, what text, at timestamptz,
+                                      PRIMARY KEY (charge_id, output_index, what));
+         CREATE TABLE faults.opening (account_id text, bucket text, credits bigint);
+         CREATE TABLE faults.hashes (charge_id text, output_index bigint, sha256 text);
+         ALTER DATABASE {database} SET search_path = public, faults, pg_catalog;
+         INSERT INTO accounts VALUES {};
+         INSERT INTO balances SELECT a.id, b.bucket, 100000 FROM accounts a, (VALUES ('subscription'), ('wallet')) AS b(bucket);
+         INSERT INTO faults.opening SELECT * FROM balances;",
+        accounts.join(", ")
+    )
+}
+
+/// Moves the database's clock.
+pub async fn leap(pool: &PgPool, minutes: i64) {
+    // Sent twice, it would leap twice: so the goal is named, not the way.
+    let goal = number(pool, "SELECT minutes FROM faults.clock").await + minutes;
+    run(pool, &format!("UPDATE faults.clock SET minutes = greatest(minutes, {goal})")).await;
+}
+
+/// Makes a charge: the deduction in balance and ledger, the rows, and for some an output.
+pub async fn charge(pool: &PgPool, id: String, step: usize, new: NewCharge) -> Made {
+    let kind = &KINDS[new.kind];
+    let job_of = |fate: &str, part: &str| {
+        makegood::demo::simulator::job_id(
+            if kind.provider == OFFLINE { "replicate" } else { kind.provider },
+            fate,
+            &format!("{id}{part}"),
+        )
+    };
+    let job = match kind.job {
+        Job::One(fate) | Job::Slow(fate) | Job::Unlinked(fate) => Some(job_of(fate, "")),
+        Job::None | Job::Each(_) => None,
+    };
+    let text = |text: Option<&String>| text.map_or_else(|| "NULL".to_owned(), |text| format!("'{text}'"));
+    let prices: Vec<i64> = (7..).take(kind.wants.len()).collect();
+    let total: i64 = prices.iter().sum();
+    let subscription = total * new.subscription / 100;
+    let wallet = total - subscription;
+    let account = format!("account-{}", new.account);
+    // Young enough to be finished inside its window.
+    let age = if matches!(kind.job, Job::Slow(_)) { new.age.min(120) } else { new.age };
+    let mut sql = format!(
+        "INSERT INTO charges SELECT '{id}', '{account}', 'p-{id}', 'n-{id}', '{}', 'a/model', {}, clock_timestamp() - interval '{age} minutes', {subscription}, {wallet}, NULL
+         ON CONFLICT DO NOTHING;
+         WITH taken AS (INSERT INTO ledger_entries SELECT 'taken:{id}:' || bucket, '{account}', bucket, -credits, 'charge', '{id}', NULL, NULL, clock_timestamp()
+                        FROM (VALUES ('subscription', {subscription}), ('wallet', {wallet})) AS d(bucket, credits) WHERE credits > 0
+                        ON CONFLICT DO NOTHING RETURNING account_id, bucket, credits)
+         UPDATE balances b SET credits = b.credits + taken.credits FROM taken WHERE b.account_id = taken.account_id AND b.bucket = taken.bucket;",
+        kind.provider,
+        text(job.as_ref())
+    );
+    let mut jobs: Vec<String> = job.iter().cloned().collect();
+    for (nth, (price, want)) in prices.iter().zip(kind.wants).enumerate() {
+        let own = match kind.job {
+            Job::Each(fates) => Some(job_of(fates[nth], &format!("-{nth}"))),
+            Job::None | Job::One(_) | Job::Slow(_) | Job::Unlinked(_) => None,
+        };
+        jobs.extend(own.clone());
+        let more = format!(
+            "INSERT INTO charge_items VALUES ('{id}', {nth}, {price}, {}, NULL, NULL) ON CONFLICT DO NOTHING;
+             INSERT INTO faults.items VALUES ('{id}', {nth}, '{}', '{want}', {age}) ON CONFLICT DO NOTHING;",
+            text(own.as_ref()),
+            kind.name
+        );
+        sql += &more;
+    }
+    if let (Job::Unlinked(_), Some(job)) = (kind.job, &job) {
+        let more = format!(
+            "INSERT INTO stored_outputs VALUES ('lost:{id}', NULL, NULL, '{}', '{job}', 0, 'p-{id}', 'n-{id}', 'file:///lost', 'image/png', 3, 'lost-{id}', clock_timestamp())
+             ON CONFLICT DO NOTHING;",
+            kind.provider
+        );
+        sql += &more;
+    }
+    run(pool, &sql).await;
+    let slow = match (kind.job, job) {
+        (Job::Slow(_), Some(job)) => Some((job, step + 1 + new.finished_after)),
+        _ => None,
+    };
+    let bucket = match (subscription, wallet) {
+        (0, _) => Some("wallet"),
+        (_, 0) => Some("subscription"),
+        _ => None,
+    };
+    Made { id, kind, slow, jobs, bucket }
+}
+
+/// Does something to an item of `made`, as a webhook or a person would: first it looks whether that is needed.
+pub async fn act(pool: &PgPool, made: &Made, what: Own, item: usize) {
+    let (id, nth) = (&made.id, item % made.kind.wants.len());
+    let touch =
+        format!("UPDATE faults.items SET touched = true WHERE charge_id = '{id}' AND output_index = {nth};");
+    let no_refund = format!(
+        "NOT EXISTS (SELECT 1 FROM ledger_entries l WHERE l.kind = 'refund' AND l.charge_id = '{id}' AND l.output_index = {nth})"
+    );
+    let no_output = format!(
+        "NOT EXISTS (SELECT 1 FROM stored_outputs s WHERE s.charge_id = '{id}' AND s.output_index = {nth})"
+    );
+    match what {
+        // Which of the job's files is whose is told by hash alone there, and this one has none.
+        Own::Store | Own::StoreUnderLock if made.kind.name == "two of three" => {}
+        Own::StoreUnderLock => {
+            run(pool, &touch).await;
+            // What it says is kept in the same transaction: `stored` is a promise that nothing will be refunded.
+            run(
+                pool,
+                &format!(
+                    "WITH said AS (
+                         SELECT makegood_store_output('late:{id}:{nth}', '{id}', {nth}, 'file:///late', 'image/png', 3, 'late-{id}-{nth}') AS word
+                         FROM charges c JOIN charge_items i ON i.charge_id = c.id AND i.output_index = {nth}
+                         WHERE c.id = '{id}' AND coalesce(i.provider_job_id, c.provider_job_id) IS NOT NULL AND {no_output} AND {no_refund}
+                           AND NOT EXISTS (SELECT 1 FROM stored_outputs s WHERE s.id = 'lost:{id}'))
+                     INSERT INTO faults.visible SELECT '{id}', {nth}, 'kept', clock_timestamp() FROM said WHERE word = 'stored'
+                     ON CONFLICT DO NOTHING"
+                ),
+            )
+            .await;
+        }
+        Own::Store => {
+            run(pool, &touch).await;
+            run(pool, &format!(
+                "INSERT INTO stored_outputs
+                 SELECT 'late:{id}:{nth}', '{id}', {nth}, c.provider, coalesce(i.provider_job_id, c.provider_job_id),
+                        CASE WHEN i.provider_job_id IS NULL THEN {nth} ELSE 0 END, c.project_id, c.node_id, 'file:///late',
+                        'image/png', 3, 'late-{id}-{nth}', clock_timestamp()
+                 FROM charges c JOIN charge_items i ON i.charge_id = c.id AND i.output_index = {nth}
+                 WHERE c.id = '{id}' AND coalesce(i.provider_job_id, c.provider_job_id) IS NOT NULL AND {no_output} AND {no_refund}
+                   AND NOT EXISTS (SELECT 1 FROM stored_outputs s WHERE s.id = 'lost:{id}')
+                 ON CONFLICT DO NOTHING"
+            )).await;
+            run(pool, &format!(
+                "INSERT INTO faults.visible SELECT '{id}', {nth}, 'output', clock_timestamp() FROM stored_outputs WHERE id = 'late:{id}:{nth}'
+                 ON CONFLICT DO NOTHING"
+            )).await;
+        }
+        Own::Refund => {
+            // From the one bucket that all was drawn from: with two, only makegood knows what is left of each.
+            let Some(bucket) = made.bucket else { return };
+            run(pool, &touch).await;
+            run(pool, &format!(
+                "WITH given AS (INSERT INTO ledger_entries
+                     SELECT 'own:{id}:{nth}', c.account_id, '{bucket}', i.credits, 'refund', '{id}', {nth}, NULL, clock_timestamp()
+                     FROM charges c JOIN charge_items i ON i.charge_id = c.id AND i.output_index = {nth}
+                     WHERE c.id = '{id}' AND {no_refund} AND {no_output}
+                     ON CONFLICT DO NOTHING RETURNING account_id, bucket, credits)
+                 UPDATE balances b SET credits = b.credits + given.credits FROM given WHERE b.account_id = given.account_id AND b.bucket = given.bucket"
+            )).await;
+            run(pool, &format!(
+                "INSERT INTO faults.visible SELECT '{id}', {nth}, 'refund', clock_timestamp() FROM ledger_entries WHERE id = 'own:{id}:{nth}'
+                 ON CONFLICT DO NOTHING"
+            )).await;
+        }
+        Own::Fail => {
+            // A job that runs still is given up for it, and might have brought its output.
+            run(pool, &touch).await;
+            run(
+                pool,
+                &format!(
+                    "UPDATE charge_items SET failed_at = clock_timestamp()
+                     WHERE charge_id = '{id}' AND output_index = {nth} AND failed_at IS NULL"
+                ),
+            )
+            .await;
+        }
+        Own::Cancel => run(pool, &format!(
+            "UPDATE charges SET cancelled_at = clock_timestamp() WHERE id = '{id}' AND cancelled_at IS NULL"
+        )).await,
+    }
+}

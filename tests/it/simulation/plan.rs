@@ -1,0 +1,305 @@
+//! A world of 48 hours, drawn from a seed alone: charges with what becomes of their jobs, what the platform does by
+//! itself and when, outages, a clock that is wrong for some hours, and when makegood's workers run and die.
+//!
+//! Times are minutes from the world's beginning. The same seed is the same plan.
+
+use serde_json::{Value as Json, json};
+
+use crate::faults::plan::Dice;
+
+/// The last charge is made this long before the end, so that every window closes.
+const LAST_CHARGE: u64 = 22 * 60;
+/// When the world ends.
+pub const END: i64 = 48 * 60;
+/// Longest time between two passes, in minutes. In production there is one every minute.
+const GAP: u64 = 45;
+
+/// So late a row is still found, less what the clock was ahead: the last look is at 20 hours and stays an hour behind.
+const LATEST: i64 = 19 * 60;
+
+/// Never.
+const NEVER: i64 = i64::MAX;
+
+/// What becomes of a provider job.
+#[derive(Clone, Debug)]
+pub struct Job {
+    pub id: String,
+    /// Known to the provider from then on.
+    pub visible: i64,
+    /// It has ended.
+    pub done: i64,
+    pub verdict: &'static str,
+    /// Whether each of its outputs is offered.
+    pub offers: Vec<bool>,
+    /// Its files are dropped.
+    pub gone: i64,
+    /// Until then nobody can read what is answered about it.
+    pub garbage: i64,
+}
+
+/// What the platform does to one item by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Own {
+    Nothing,
+    Stores,
+    StoresInTheWrongPlace,
+    StoresLinkedToNothing,
+    /// Linked to the first item of the charge before.
+    StoresOnAnother,
+    Refunds,
+}
+
+#[derive(Clone, Debug)]
+pub struct Item {
+    /// Which of the charge's jobs.
+    pub job: usize,
+    /// Which output of it.
+    pub output: i64,
+    pub own: Own,
+    /// When it does so; and when it noted that the item failed.
+    pub own_at: i64,
+    pub failed_at: i64,
+}
+
+#[derive(Clone, Debug)]
+pub struct Charge {
+    pub id: String,
+    pub account: u64,
+    pub provider: &'static str,
+    /// Its time, when its row is committed, and when its items are.
+    pub at: i64,
+    pub committed: i64,
+    pub items_at: i64,
+    pub cancelled: i64,
+    /// In hundredths.
+    pub subscription: i64,
+    /// Empty: it was never submitted.
+    pub jobs: Vec<Job>,
+    pub own_jobs: bool,
+    pub items: Vec<Item>,
+}
+
+/// One time at which workers run.
+#[derive(Clone, Debug)]
+pub struct Pass {
+    pub at: i64,
+    /// For each worker, after how many microseconds it dies.
+    pub workers: Vec<Option<u64>>,
+}
+
+/// When nobody answers for a provider.
+#[derive(Clone, Copy, Debug)]
+pub struct Outage {
+    pub provider: &'static str,
+    pub from: i64,
+    pub until: i64,
+}
+
+/// The clock is wrong by so many minutes.
+#[derive(Clone, Copy, Debug)]
+pub struct Skew {
+    pub from: i64,
+    pub until: i64,
+    pub minutes: i64,
+}
+
+#[derive(Clone, Debug)]
+pub struct Plan {
+    pub seed: u64,
+    pub charges: Vec<Charge>,
+    pub passes: Vec<Pass>,
+    pub outages: Vec<Outage>,
+    pub skew: Option<Skew>,
+    /// Refunds in an hour before the brake is pulled; zero: no limit.
+    pub brake: u64,
+    /// A person releases the brake whenever it was on for so long; none: nobody does.
+    pub released_after: Option<i64>,
+}
+
+/// Providers: one that keeps files, and one that drops them.
+pub const PROVIDERS: [(&str, &str); 2] =
+    [("keeper", ""), ("dropper", "retention = \"2h\"\ngrace = \"10m\"\n")];
+/// How long the second keeps them, in minutes.
+const RETENTION: i64 = 120;
+
+impl Plan {
+    pub fn new(seed: u64, charges: u64) -> Self {
+        let mut dice = Dice::new(seed);
+        let many = charges / 2 + dice.below(charges);
+        let mut charges: Vec<Charge> = (0..many).map(|nth| charge(&mut dice, nth)).collect();
+        let mut passes: Vec<Pass> = Vec::new();
+        let mut at = 1 + number(&mut dice, GAP);
+        while at < END {
+            let mut workers: Vec<Option<u64>> =
+                (0..=dice.below(6) / 3).map(|_| dice.percent(20).then(|| dice.below(20_000))).collect();
+            // Whatever is begun in the last two hours of a window must find somebody who lives to end it.
+            if passes.last().is_some_and(|last| last.workers.iter().any(Option::is_some)) {
+                workers[0] = None;
+            }
+            passes.push(Pass { at, workers });
+            at += 8 + number(&mut dice, GAP - 8);
+        }
+        // The last one lives.
+        passes.push(Pass { at: END, workers: vec![None] });
+        let outages = (0..dice.below(3))
+            .map(|_| {
+                let from = number(&mut dice, 40 * 60);
+                Outage { provider: provider(&mut dice), from, until: from + 10 + number(&mut dice, 8 * 60) }
+            })
+            .collect();
+        let skew = dice.percent(30).then(|| {
+            let from = number(&mut dice, 24 * 60);
+            let hours = number(&mut dice, 10) + 1;
+            let minutes = if dice.percent(50) { hours * 60 } else { hours * -60 };
+            Skew { from, until: from + 30 + number(&mut dice, 6 * 60), minutes }
+        });
+        for charge in &mut charges {
+            let ahead = skew.map_or(0, |skew| skew.minutes.max(0));
+            let most = (LATEST - ahead).max(60);
+            charge.committed = charge.committed.min(charge.at + most);
+            charge.items_at = charge.items_at.min(charge.at + most);
+        }
+        let brake = if dice.percent(25) { 1 + dice.below(3) } else { 0 };
+        let released_after = dice.percent(80).then(|| number(&mut dice, 90));
+        Self { seed, charges, passes, outages, skew, brake, released_after }
+    }
+
+    /// What the worker's clock shows at this minute.
+    pub fn clock(&self, minute: i64) -> i64 {
+        match self.skew {
+            Some(skew) if (skew.from..skew.until).contains(&minute) => minute + skew.minutes,
+            Some(_) | None => minute,
+        }
+    }
+
+    /// By how much an end may be late because the clock was.
+    pub fn slack(&self) -> i64 {
+        self.skew.map_or(0, |skew| skew.minutes.abs())
+    }
+}
+
+fn number(dice: &mut Dice, end: u64) -> i64 {
+    i64::try_from(dice.below(end)).unwrap_or(0)
+}
+
+fn provider(dice: &mut Dice) -> &'static str {
+    PROVIDERS[usize::from(dice.percent(40))].0
+}
+
+fn charge(dice: &mut Dice, nth: u64) -> Charge {
+    let at = number(dice, LAST_CHARGE);
+    let provider = provider(dice);
+    let committed = at + *dice.weighted(&[(75, 0), (12, 40), (7, 200), (3, 600), (3, 1000)]);
+    let items_at = committed + *dice.weighted(&[(90, 0), (4, 20), (4, 100)]);
+    let many = usize::try_from(*dice.weighted(&[(6, 1), (2, 2), (2, 4)])).unwrap_or(1);
+    let own_jobs = many > 1 && dice.percent(30);
+    let submitted = dice.percent(93);
+    let jobs: Vec<Job> = if submitted {
+        (0..if own_jobs { many } else { 1 })
+            .map(|each| job(dice, &format!("j{nth}-{each}"), provider, at, if own_jobs { 1 } else { many }))
+            .collect()
+    } else {
+        Vec::new()
+    };
+    let items = (0..many)
+        .map(|each| {
+            let job = if own_jobs { each } else { 0 };
+            let made = jobs.get(job).is_some_and(|job| job.verdict == "succeeded" && job.done < NEVER);
+            let own = if made {
+                *dice.weighted(&[
+                    (45, Own::Nothing),
+                    (38, Own::Stores),
+                    (4, Own::StoresInTheWrongPlace),
+                    (4, Own::StoresLinkedToNothing),
+                    (3, Own::StoresOnAnother),
+                    (6, Own::Refunds),
+                ])
+            } else {
+                *dice.weighted(&[(88, Own::Nothing), (12, Own::Refunds)])
+            };
+            let ready = jobs.get(job).map_or(at, |job| job.done.min(at + 1200)).max(items_at);
+            Item {
+                job,
+                output: if own_jobs { 0 } else { i64::try_from(each).unwrap_or(0) },
+                own,
+                own_at: ready + *dice.weighted(&[(70, 2), (10, 50), (10, 300), (10, 900)]),
+                failed_at: if dice.percent(6) { items_at + number(dice, 300) } else { NEVER },
+            }
+        })
+        .collect();
+    Charge {
+        id: format!("c{nth}"),
+        account: dice.below(4),
+        provider,
+        at,
+        committed,
+        items_at,
+        cancelled: if dice.percent(7) { committed + number(dice, 120) } else { NEVER },
+        subscription: *dice.weighted(&[(4, 0), (4, 100), (2, 37)]),
+        jobs,
+        own_jobs,
+        items,
+    }
+}
+
+fn job(dice: &mut Dice, id: &str, provider: &str, at: i64, outputs: usize) -> Job {
+    let verdict = *dice.weighted(&[(62, "succeeded"), (22, "failed"), (6, "cancelled"), (10, "unknown_job")]);
+    let takes = *dice.weighted(&[(60, 3), (15, 25), (10, 200), (6, 700), (4, 1310), (3, 2000), (5, NEVER)]);
+    let done = if takes == NEVER { NEVER } else { at + takes };
+    let whole = dice.percent(80);
+    Job {
+        id: id.to_owned(),
+        visible: at + *dice.weighted(&[(85, 0), (15, 30)]),
+        done,
+        verdict,
+        offers: (0..outputs).map(|_| whole || dice.percent(60)).collect(),
+        gone: if provider == PROVIDERS[1].0 && done < NEVER { done + RETENTION } else { NEVER },
+        garbage: if dice.percent(6) { at + number(dice, 30 * 60) } else { 0 },
+    }
+}
+
+impl Job {
+    /// What is answered about it: a status and what the filter is to say.
+    pub fn answer(&self, minute: i64, down: bool) -> (u16, Json) {
+        if down {
+            return (503, json!("nobody is here"));
+        }
+        if minute < self.garbage {
+            return (200, json!("what is this"));
+        }
+        if minute < self.visible || self.verdict == "unknown_job" {
+            return (200, json!({"verdict": "unknown_job"}));
+        }
+        if minute < self.done {
+            return (200, json!({"verdict": "running"}));
+        }
+        if self.verdict != "succeeded" {
+            return (200, json!({"verdict": self.verdict, "message": "as planned"}));
+        }
+        if minute >= self.gone {
+            return (200, json!({"verdict": "succeeded", "outputs_gone": true}));
+        }
+        let outputs: Vec<Json> = self
+            .offers
+            .iter()
+            .enumerate()
+            .filter(|(_, offered)| **offered)
+            .map(|(nth, _)| json!({"index": nth, "base64": base64(&format!("output {nth} of {}", self.id)), "content_type": "text/plain"}))
+            .collect();
+        (200, json!({"verdict": "succeeded", "outputs": outputs}))
+    }
+}
+
+fn base64(text: &str) -> String {
+    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut out = String::new();
+    for three in text.as_bytes().chunks(3) {
+        let bits =
+            three.iter().fold(0_u32, |bits, byte| bits << 8 | u32::from(*byte)) << (8 * (3 - three.len()));
+        for nth in 0..4 {
+            let letter = LETTERS[(bits >> (18 - 6 * nth) & 63) as usize];
+            out.push(if nth <= three.len() { char::from(letter) } else { '=' });
+        }
+    }
+    out
+}
