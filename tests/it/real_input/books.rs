@@ -138,7 +138,7 @@ pub const NONE: &[(&str, &str)] = &[
 ];
 
 /// The end state as lines: everything but what may differ from run to run (times, ids, tokens, places on disk, how
-/// often an open case was looked at, and how the items of one charge share its two buckets).
+/// often an open case was looked at, what killed copies left behind, and how the items of one charge share its two buckets).
 pub const STATE: &str = "
     SELECT 'orphan ' || charge_id || '/' || output_index || ' ' || provider || ' ' || coalesce(provider_job_id, '-') || ' ' || state
            || CASE WHEN state = 'open' THEN '' ELSE ' ' || coalesce(reason, '-') END AS line FROM makegood_orphans
@@ -160,6 +160,6 @@ pub const STATE: &str = "
     UNION ALL SELECT 'event ' || charge_id || '/' || output_index || ' ' || kind || ' ' || coalesce(reason, '-') || ' ' || count(*)
            FROM makegood_orphan_events WHERE kind <> 'wait' GROUP BY charge_id, output_index, kind, reason
     UNION ALL SELECT 'counter ' || metric || ' ' || label_a || ' ' || label_b || ' ' || value FROM makegood_counters
-           WHERE metric NOT LIKE 'resolution%'
+           WHERE metric NOT LIKE 'resolution%' AND metric <> 'swept'
     UNION ALL SELECT 'brake ' || coalesce(reason, 'off') FROM makegood_brake
     ORDER BY 1";
