@@ -30,7 +30,8 @@ fn every_example_and_everything_that_was_kept_is_read_by_every_provider() {
     let mut silent: Vec<&str> = answers::PROVIDERS.names().collect();
     for seed in &seeds {
         answers::try_all(seed);
-        let (choice, body) = answers::split(seed).unwrap();
+        // What a fuzzer keeps may be too short to be an answer at all.
+        let Some((choice, body)) = answers::split(seed) else { continue };
         silent.retain(|provider| match answers::try_one(provider, choice, body) {
             Reading::Judged(evidence) => matches!(evidence.verdict, Verdict::CouldNotTell(_)),
             Reading::AskNext(_) => true,
