@@ -6,6 +6,7 @@
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use super::DemoError;
 use super::platform::{Balance, Platform};
@@ -17,7 +18,7 @@ use crate::config::Settings;
 use crate::ops::stop::Stop;
 use crate::pass::{self, Orders, Parts, Rules, copy_limits};
 use crate::provider::Providers;
-use crate::recovery::{Fetcher, Storage};
+use crate::recovery::{self, Fetcher, Storage};
 use crate::report::Report;
 use crate::store::Store;
 
@@ -39,7 +40,9 @@ pub fn parts(settings: &Settings, store: Store, clock: &Clock) -> Result<Parts, 
         .map_err(|source| DemoError::SetUp { what: "the provider files", source: Box::new(source) })?;
     let storage = Storage::open(settings.storage.url.as_str(), Path::new("."))
         .map_err(|source| DemoError::SetUp { what: "the storage", source: Box::new(source) })?;
-    let fetcher = Fetcher::new(copy_limits(settings))
+    // The day passes by hand, and so would the pauses between two tries of a file that breaks off: in real time.
+    let limits = recovery::Limits { pause: Duration::from_millis(1), ..copy_limits(settings) };
+    let fetcher = Fetcher::new(limits)
         .map_err(|source| DemoError::SetUp { what: "the download client", source: Box::new(source) })?;
     Ok(Parts {
         store,
