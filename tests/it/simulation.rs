@@ -34,7 +34,7 @@ const CHARGES: u64 = 12;
 /// One world in so many is large: its batches are full, and its passes are long.
 const LARGE_EVERY: u64 = 100;
 /// Charges in a large one, about.
-const LARGE: u64 = 600;
+const LARGE: u64 = 200;
 
 /// When every world begins.
 fn start() -> Timestamp {

@@ -233,13 +233,13 @@ impl Plan {
     }
 }
 
-/// When workers run, how many, and which die. Some worlds have a pass every ten minutes, some every forty.
+/// When workers run, how many, and which die. Most worlds have a pass every half hour or so, some every quarter.
 fn passes(dice: &mut Dice) -> Vec<Pass> {
-    let pace = SHORTEST_GAP + 4 + dice.below(GAP - SHORTEST_GAP - 4);
+    let (least, most) = if dice.percent(8) { (SHORTEST_GAP, 20) } else { (28, GAP) };
     let mut passes: Vec<Pass> = Vec::new();
     let mut at = 1 + number(dice, GAP);
     while at < END {
-        let many = *dice.weighted(&[(5, 1), (3, 2), (1, 3)]);
+        let many = *dice.weighted(&[(7, 1), (2, 2), (1, 3)]);
         let mut workers: Vec<Option<u32>> = (0..many)
             .map(|_| dice.percent(20).then(|| u32::try_from(dice.below(1_200)).unwrap_or(0)))
             .collect();
@@ -249,9 +249,8 @@ fn passes(dice: &mut Dice) -> Vec<Pass> {
         }
         let meanwhile = *dice.weighted(&[(60, 0), (20, 1), (20, 2)]);
         passes.push(Pass { at, workers, meanwhile });
-        let spread = if dice.percent(10) { GAP } else { 2 * pace - SHORTEST_GAP };
-        let gap = SHORTEST_GAP + dice.below(spread - SHORTEST_GAP);
-        at += i64::try_from(gap.min(GAP)).unwrap_or(0);
+        let least = if dice.percent(8) { SHORTEST_GAP } else { least };
+        at += i64::try_from(least + dice.below(most - least)).unwrap_or(0);
     }
     // The last one lives, and nothing happens beside it.
     passes.push(Pass { at: END, workers: vec![None], meanwhile: 0 });
