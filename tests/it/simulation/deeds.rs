@@ -6,6 +6,8 @@ use super::plan::{Charge, END, Item, Own, Plan};
 /// Something that the platform does, and when.
 pub struct Deed {
     pub at: i64,
+    /// Which charge it is about: its place in the plan.
+    pub charge: usize,
     /// `$now` is the time at which it is done.
     pub sql: String,
 }
@@ -13,13 +15,13 @@ pub struct Deed {
 /// Everything that the platform does, as SQL with its time.
 pub fn deeds(plan: &Plan) -> Vec<Deed> {
     let mut deeds = Vec::new();
-    let mut deed = |at: i64, sql: String| {
-        if at <= END {
-            deeds.push(Deed { at, sql });
-        }
-    };
     for (nth, charge) in plan.charges.iter().enumerate() {
         let Charge { id, provider, .. } = charge;
+        let mut deed = |at: i64, sql: String| {
+            if at <= END {
+                deeds.push(Deed { at, charge: nth, sql });
+            }
+        };
         let micros = |minute: i64| at(minute).micros();
         let total = i64::try_from(charge.items.len()).unwrap() * 20;
         let subscription = total * charge.subscription / 100;

@@ -87,7 +87,7 @@ pub struct Pass {
     pub at: i64,
     /// For each worker, when it dies: in thousandths of the time that a pass takes in this world.
     pub workers: Vec<Option<u32>>,
-    /// Every so many of the platform's deeds since the pass before happen while this one runs; zero: none.
+    /// Every so many of the platform's deeds since the pass before happen while this one asks about them; zero: none.
     pub meanwhile: usize,
 }
 

@@ -2,7 +2,7 @@
 //! provider files, and a database with its connections, which is emptied before each.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use makegood::clock::Clock;
@@ -33,6 +33,8 @@ pub struct Stage {
     pub stores: Vec<Store>,
     /// The platform's, and the checks'.
     pub sql: SqlitePool,
+    /// What the platform does while a question about a job of that charge is under way, in order.
+    pub beside: Arc<Mutex<Vec<(usize, String)>>>,
     /// Empties the database.
     broom: SqlitePool,
     empties: String,
@@ -64,6 +66,22 @@ impl Stage {
         let stores = stores(&file).await;
         let broom = open(&file, false).await;
         let empties = empties(&broom, &folder.path().join("empty.db")).await;
+        let sql = open(&file, true).await;
+        let beside: Arc<Mutex<Vec<(usize, String)>>> = Arc::default();
+        let (platform, deeds) = (sql.clone(), Arc::clone(&beside));
+        simulator.on_ask(Arc::new(move |job| {
+            let due: Vec<(usize, String)> = {
+                let mut deeds = deeds.lock().unwrap();
+                deeds.extract_if(.., |(charge, _)| job.starts_with(&format!("j{charge}-"))).collect()
+            };
+            let platform = platform.clone();
+            Box::pin(async move {
+                for (_, sql) in due {
+                    let done = sqlx::raw_sql(AssertSqlSafe(sql.clone())).execute(&platform).await;
+                    done.unwrap_or_else(|error| panic!("{sql}\n{error}"));
+                }
+            })
+        }));
         Self {
             providers: Arc::new(Providers::load(Some(&files), clock.clone()).unwrap()),
             fetcher: Arc::new(
@@ -73,7 +91,8 @@ impl Stage {
             clock,
             simulator,
             stores,
-            sql: open(&file, true).await,
+            sql,
+            beside,
             broom,
             empties,
             folder,
@@ -129,10 +148,17 @@ async fn empties(broom: &SqlitePool, copy: &Path) -> String {
     }
     let tables =
         texts("SELECT name FROM before.sqlite_master WHERE type = 'table' AND name <> 'sqlite_stat1'").await;
-    let mut sql = "BEGIN IMMEDIATE; INSERT INTO emptying VALUES (1);".to_owned();
-    for table in tables.iter().filter(|table| *table != "sqlite_sequence") {
-        sql += &format!("DELETE FROM main.{table}; INSERT INTO main.{table} SELECT * FROM before.{table};");
-    }
-    sql + "DELETE FROM main.sqlite_sequence; INSERT INTO main.sqlite_sequence SELECT * FROM before.sqlite_sequence;
-           DELETE FROM emptying; COMMIT;"
+    let again: Vec<String> = tables
+        .iter()
+        .filter(|table| *table != "sqlite_sequence")
+        .map(|table| {
+            format!("DELETE FROM main.{table}; INSERT INTO main.{table} SELECT * FROM before.{table};")
+        })
+        .collect();
+    format!(
+        "BEGIN IMMEDIATE; INSERT INTO emptying VALUES (1); {}
+         DELETE FROM main.sqlite_sequence; INSERT INTO main.sqlite_sequence SELECT * FROM before.sqlite_sequence;
+         DELETE FROM emptying; COMMIT;",
+        again.join(" ")
+    )
 }

@@ -166,7 +166,8 @@ impl<'a> World<'a> {
         }
     }
 
-    /// Workers side by side, of which some die, and the platform beside them.
+    /// Workers side by side, of which some die, and the platform beside them: it acts while a question about a job of
+    /// the same charge is under way, so between makegood's look at the charge and its settle.
     async fn passes(&mut self, pass: &Pass, meanwhile: &[Deed]) {
         let (usual, clock) = (self.usual, &self.stage.clock);
         let runs = pass.workers.iter().zip(&self.workers).map(|(dies, parts)| async move {
@@ -181,19 +182,19 @@ impl<'a> World<'a> {
                 Some(share) => tokio::time::timeout(usual * *share / 1000, run).await.ok(),
             }
         });
-        let beside = async {
-            for deed in meanwhile {
-                let turns = 1 + deed.sql.len() % 40;
-                for _ in 0..turns {
-                    tokio::task::yield_now().await;
-                }
-                self.does(deed, pass.at).await;
-            }
-        };
+        let now = at(self.plan.clock(pass.at)).micros().to_string();
+        let beside = meanwhile.iter().map(|deed| (deed.charge, deed.sql.replace("$now", &now)));
+        *self.stage.beside.lock().unwrap() = beside.collect();
         let began = Instant::now();
-        let (ended, ()) = tokio::join!(futures_util::future::join_all(runs), beside);
+        let ended = futures_util::future::join_all(runs).await;
+        let took = began.elapsed();
+        // Nobody was asked about these.
+        let left = std::mem::take(&mut *self.stage.beside.lock().unwrap());
+        for (_, sql) in &left {
+            self.run(sql).await;
+        }
         if pass.workers.iter().all(Option::is_none) {
-            self.usual = (self.usual + began.elapsed()) / 2;
+            self.usual = (self.usual + took) / 2;
         }
         for ended in ended {
             self.tally.passes += 1;
@@ -245,10 +246,11 @@ impl<'a> World<'a> {
             let words: Vec<&str> = line.split(' ').collect();
             let path = url::Url::parse(words[1]).unwrap().to_file_path().unwrap();
             let there = std::fs::read_to_string(&path).unwrap_or_default();
-            let hash: String = Sha256::digest(&there).iter().map(|byte| format!("{byte:02x}")).collect();
+            let bytes: Vec<String> =
+                Sha256::digest(&there).iter().map(|byte| format!("{byte:02x}")).collect();
             if there != format!("output {} of {}", words[5], words[4])
                 || there.len().to_string() != words[2]
-                || hash != words[3]
+                || bytes.concat() != words[3]
             {
                 self.give_up(&format!("{line}: the file says {there:?}"), &line).await;
             }
@@ -259,7 +261,7 @@ impl<'a> World<'a> {
     async fn give_up(&self, why: &str, item: &str) -> ! {
         let plan = &self.plan;
         let item = item.split(' ').next().unwrap_or_default();
-        let (charge, index) = item.split_once('/').unwrap_or((item, "0"));
+        let charge = item.split('/').next().unwrap_or_default();
         let mut told = format!(
             "world {}: {why}\nscripts/simulate.sh 1 {} lives through it again, MAKEGOOD_TEST_SEED={} cargo test simulation:: too\n\
              the clock: {:?}\noutages: {:?}\nnothing can be stored: {:?}\n\
@@ -275,14 +277,25 @@ impl<'a> World<'a> {
             plan.release_when_gone,
             plan.own_faults
         );
-        if let Some(planned) = plan.charges.iter().find(|each| each.id == charge) {
-            told += &format!("planned, in minutes: {planned:?}\n");
+        let planned = plan.charges.iter().find(|each| each.id == charge);
+        if let Some(planned) = planned {
+            let more = format!("planned, in minutes: {planned:?}\n");
+            told += &more.replace(&i64::MAX.to_string(), "never");
         }
-        let story = books::STORY.replace("$charge", charge).replace("$index", index);
-        told += &format!(
-            "what happened to {item} (minutes by makegood's clock):\n  {}",
-            self.lines(&story).await.join("\n  ")
-        );
+        // Of a whole charge: all its items.
+        let items = match item.split_once('/') {
+            Some(_) => vec![item.to_owned()],
+            None => (0..planned.map_or(0, |charge| charge.items.len()))
+                .map(|index| format!("{charge}/{index}"))
+                .collect(),
+        };
+        for item in items {
+            let (charge, index) = item.split_once('/').unwrap_or((&item, "0"));
+            let story = books::STORY.replace("$charge", charge).replace("$index", index);
+            let lines = self.lines(&story).await.join("\n  ");
+            let more = format!("what happened to {item} (minutes by makegood's clock):\n  {lines}\n");
+            told += &more;
+        }
         panic!("{told}");
     }
 }
