@@ -29,6 +29,8 @@ use world::World;
 const MINUTE: Duration = Duration::from_mins(1);
 /// How often a long round says how far it is.
 const TELL_EVERY: Duration = Duration::from_secs(30);
+/// Worlds with every test run: what two hundred seconds of one processor are enough for, unoptimised.
+const SHORT: u64 = 100;
 /// Charges in an ordinary world, about.
 const CHARGES: u64 = 12;
 /// One world in so many is large: its batches are full, and its passes are long.
@@ -114,7 +116,7 @@ fn number_from(name: &str) -> Option<u64> {
 fn p15_every_world_ends_with_everybody_made_good() {
     let tally = match number_from("MAKEGOOD_TEST_SEED") {
         Some(seed) => on_threads(1, seed, 1),
-        None => on_threads(2, 1, 200),
+        None => on_threads(2, 1, SHORT),
     };
     eprintln!("{tally}");
 }
