@@ -3,7 +3,8 @@
 #
 # usage: scripts/simulate.sh [WORLDS [FIRST]]      (10000 from seed 1)
 #
-# A world that fails prints its seed; `scripts/simulate.sh 1 SEED` lives through that one alone.
+# Says every half minute how far it is, and in the end what was in the worlds. A world that fails prints its seed and the
+# story of the item; `scripts/simulate.sh 1 SEED` lives through that one alone. docs/testing.md tells more.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

@@ -224,6 +224,8 @@ impl Db {
                 .max_connections(connections)
                 .idle_timeout(None)
                 .max_lifetime(None)
+                // It is no server that may have gone: asking before each statement would only double the round trips.
+                .test_before_acquire(false)
                 .connect_with(options)
                 .await
                 .map_err(failed)?;

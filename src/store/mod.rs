@@ -69,10 +69,10 @@ impl Store {
         Ok(Self { db, clock, asked: Arc::default(), beginning: Arc::default() })
     }
 
-    /// The same tables with a clock of our own: for simulations, tests and the demo.
+    /// The same tables with a clock of our own, and nothing remembered: for simulations, tests and the demo.
     #[must_use]
     pub fn with_clock(self, clock: Clock) -> Self {
-        Self { clock: Some(clock), ..self }
+        Self { db: self.db, clock: Some(clock), asked: Arc::default(), beginning: Arc::default() }
     }
 
     /// What time it is for all workers, to the microsecond: the database's last answer and the time since.

@@ -75,6 +75,11 @@ pub const ALWAYS: &[(&str, &str)] = &[
          GROUP BY s.charge_id, s.output_index HAVING count(*) > 1 OR count(v.id) <> 1",
     ),
     (
+        "recoveries whose stored output does not say what they say",
+        "SELECT v.charge_id || '/' || v.output_index FROM makegood_recoveries v LEFT JOIN stored_outputs s ON s.id = v.stored_output_id
+         WHERE v.kind = 'recover' AND (v.sha256 IS NULL OR v.size_bytes IS NULL OR s.uri IS NOT v.uri OR s.size_bytes IS NOT v.size_bytes)",
+    ),
+    (
         "refunds beyond the brake's limit in some hour, counted from its last release",
         "SELECT r.charge_id || '/' || r.output_index FROM makegood_refunds r
          WHERE $brake > 0 AND (SELECT count(*) FROM makegood_refunds b
@@ -85,7 +90,8 @@ pub const ALWAYS: &[(&str, &str)] = &[
 ];
 
 /// P15: items whose window has closed, with neither an output in its place nor a refund, and for no good reason.
-/// `$before`: charged before this. A brake that held it, the user's own cancelling, and what waits for a person are reasons.
+/// `$before`: charged before this. A brake that holds it, or did after `$held_since`, and the user's own cancelling
+/// are reasons.
 pub const OVERDUE: &str = "
     SELECT i.charge_id || '/' || i.output_index || ' is ' || coalesce(o.state || ' ' || coalesce(o.reason, '-'), 'not even known')
     FROM charge_items i JOIN charges c ON c.id = i.charge_id
@@ -95,7 +101,14 @@ pub const OVERDUE: &str = "
                                                        AND s.project_id = c.project_id AND s.node_id = c.node_id)
       AND NOT EXISTS (SELECT 1 FROM ledger_entries l WHERE l.kind = 'refund' AND l.charge_id = i.charge_id AND l.output_index = i.output_index)
       AND coalesce(o.reason, '-') NOT IN ('completed_after_cancel', 'duplicate_job')
-      AND NOT EXISTS (SELECT 1 FROM makegood_orphan_events e WHERE e.orphan_id = o.id AND e.kind = 'hold' AND e.reason = 'brake')";
+      AND coalesce(o.state, '-') <> 'held'
+      AND NOT EXISTS (SELECT 1 FROM makegood_orphan_events e WHERE e.orphan_id = o.id AND e.kind = 'hold' AND e.reason = 'brake' AND e.at > $held_since)";
+
+/// What is waiting for its release, with the reason.
+pub const HELD: &str = "SELECT charge_id || '/' || output_index || ' ' || coalesce(reason, '-') FROM makegood_orphans WHERE state = 'held'";
+
+/// How items ended.
+pub const ENDS: &str = "SELECT kind || ' ' || reason FROM makegood_resolutions WHERE superseded_at IS NULL";
 
 /// The story of one item.
 pub const STORY: &str = "

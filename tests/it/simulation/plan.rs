@@ -13,6 +13,8 @@ const LAST_CHARGE: u64 = 22 * 60;
 pub const END: i64 = 48 * 60;
 /// Longest time between two passes, in minutes. In production there is one every minute.
 const GAP: u64 = 45;
+/// And the shortest.
+const SHORTEST_GAP: u64 = 8;
 
 /// So late a row is still found, less what the clock was ahead: the last look is at 20 hours and stays an hour behind.
 const LATEST: i64 = 19 * 60;
@@ -83,16 +85,20 @@ pub struct Charge {
 #[derive(Clone, Debug)]
 pub struct Pass {
     pub at: i64,
-    /// For each worker, after how many microseconds it dies.
-    pub workers: Vec<Option<u64>>,
+    /// For each worker, when it dies: in thousandths of the time that a pass takes in this world.
+    pub workers: Vec<Option<u32>>,
+    /// Every so many of the platform's deeds since the pass before happen while this one asks about them; zero: none.
+    pub meanwhile: usize,
 }
 
-/// When nobody answers for a provider.
+/// When a provider is of no use.
 #[derive(Clone, Copy, Debug)]
 pub struct Outage {
     pub provider: &'static str,
     pub from: i64,
     pub until: i64,
+    /// It refuses our key, instead of being away.
+    pub refuses_us: bool,
 }
 
 /// The clock is wrong by so many minutes.
@@ -110,10 +116,16 @@ pub struct Plan {
     pub passes: Vec<Pass>,
     pub outages: Vec<Outage>,
     pub skew: Option<Skew>,
+    /// From when until when nothing can be written to the storage.
+    pub full: Option<(i64, i64)>,
     /// Refunds in an hour before the brake is pulled; zero: no limit.
     pub brake: u64,
     /// A person releases the brake whenever it was on for so long; none: nobody does.
     pub released_after: Option<i64>,
+    /// The brake goes off by itself.
+    pub release_when_gone: bool,
+    /// Refunds in a day for faults of ours, before such are held; zero: no limit.
+    pub own_faults: u64,
 }
 
 /// Providers: one that keeps files, and one that drops them.
@@ -127,24 +139,12 @@ impl Plan {
         let mut dice = Dice::new(seed);
         let many = charges / 2 + dice.below(charges);
         let mut charges: Vec<Charge> = (0..many).map(|nth| charge(&mut dice, nth)).collect();
-        let mut passes: Vec<Pass> = Vec::new();
-        let mut at = 1 + number(&mut dice, GAP);
-        while at < END {
-            let mut workers: Vec<Option<u64>> =
-                (0..=dice.below(6) / 3).map(|_| dice.percent(20).then(|| dice.below(20_000))).collect();
-            // Whatever is begun in the last two hours of a window must find somebody who lives to end it.
-            if passes.last().is_some_and(|last| last.workers.iter().any(Option::is_some)) {
-                workers[0] = None;
-            }
-            passes.push(Pass { at, workers });
-            at += 8 + number(&mut dice, GAP - 8);
-        }
-        // The last one lives.
-        passes.push(Pass { at: END, workers: vec![None] });
+        let passes = passes(&mut dice);
         let outages = (0..dice.below(3))
             .map(|_| {
                 let from = number(&mut dice, 40 * 60);
-                Outage { provider: provider(&mut dice), from, until: from + 10 + number(&mut dice, 8 * 60) }
+                let until = from + 10 + number(&mut dice, 8 * 60);
+                Outage { provider: provider(&mut dice), from, until, refuses_us: dice.percent(30) }
             })
             .collect();
         let skew = dice.percent(30).then(|| {
@@ -152,6 +152,10 @@ impl Plan {
             let hours = number(&mut dice, 10) + 1;
             let minutes = if dice.percent(50) { hours * 60 } else { hours * -60 };
             Skew { from, until: from + 30 + number(&mut dice, 6 * 60), minutes }
+        });
+        let full = dice.percent(15).then(|| {
+            let from = number(&mut dice, 40 * 60);
+            (from, (from + 10 + number(&mut dice, 6 * 60)).min(END - 1))
         });
         for charge in &mut charges {
             let ahead = skew.map_or(0, |skew| skew.minutes.max(0));
@@ -161,7 +165,58 @@ impl Plan {
         }
         let brake = if dice.percent(25) { 1 + dice.below(3) } else { 0 };
         let released_after = dice.percent(80).then(|| number(&mut dice, 90));
-        Self { seed, charges, passes, outages, skew, brake, released_after }
+        let release_when_gone = dice.percent(20);
+        let own_faults = if dice.percent(15) { 1 + dice.below(3) } else { 0 };
+        Self {
+            seed,
+            charges,
+            passes,
+            outages,
+            skew,
+            full,
+            brake,
+            released_after,
+            release_when_gone,
+            own_faults,
+        }
+    }
+
+    /// Which kinds of trouble it has, for the count of many worlds.
+    pub fn kinds(&self) -> Vec<&'static str> {
+        let items = || self.charges.iter().flat_map(|charge| &charge.items);
+        let jobs = || self.charges.iter().flat_map(|charge| &charge.jobs);
+        let own = |what: Own| items().any(|item| item.own == what);
+        [
+            ("a provider that is away", self.outages.iter().any(|outage| !outage.refuses_us)),
+            ("a provider that refuses our key", self.outages.iter().any(|outage| outage.refuses_us)),
+            ("a storage that takes nothing", self.full.is_some()),
+            ("a clock that is ahead", self.skew.is_some_and(|skew| skew.minutes > 0)),
+            ("a clock that is behind", self.skew.is_some_and(|skew| skew.minutes < 0)),
+            ("a limit of refunds in an hour", self.brake > 0),
+            ("a brake that nobody releases", self.brake > 0 && self.released_after.is_none()),
+            ("a brake that goes off by itself", self.brake > 0 && self.release_when_gone),
+            ("a limit of refunds for our own faults", self.own_faults > 0),
+            ("charges committed an hour late or more", self.charges.iter().any(|c| c.committed >= c.at + 60)),
+            ("items added after their charge", self.charges.iter().any(|c| c.items_at > c.committed)),
+            ("charges that were never submitted", self.charges.iter().any(|c| c.jobs.is_empty())),
+            ("charges with a job for each item", self.charges.iter().any(|c| c.own_jobs)),
+            ("the user's cancelling", self.charges.iter().any(|c| c.cancelled < NEVER)),
+            ("failures that the platform noted", items().any(|item| item.failed_at < NEVER)),
+            ("jobs that never end", jobs().any(|job| job.done == NEVER)),
+            ("files that expire", jobs().any(|job| job.gone < NEVER)),
+            ("answers that nobody can read", jobs().any(|job| job.garbage > 0)),
+            ("fewer outputs than were ordered", jobs().any(|job| job.offers.contains(&false))),
+            ("outputs in the wrong place", own(Own::StoresInTheWrongPlace)),
+            ("outputs linked to nothing", own(Own::StoresLinkedToNothing)),
+            ("outputs linked to another's item", own(Own::StoresOnAnother)),
+            ("refunds by the platform itself", own(Own::Refunds)),
+            ("deeds of the platform during a pass", self.passes.iter().any(|pass| pass.meanwhile > 0)),
+            ("workers side by side", self.passes.iter().any(|pass| pass.workers.len() > 1)),
+            ("workers that die", self.passes.iter().any(|pass| pass.workers.iter().any(Option::is_some))),
+        ]
+        .into_iter()
+        .filter_map(|(kind, has)| has.then_some(kind))
+        .collect()
     }
 
     /// What the worker's clock shows at this minute.
@@ -176,6 +231,30 @@ impl Plan {
     pub fn slack(&self) -> i64 {
         self.skew.map_or(0, |skew| skew.minutes.abs())
     }
+}
+
+/// When workers run, how many, and which die. Most worlds have a pass every half hour or so, some every quarter.
+fn passes(dice: &mut Dice) -> Vec<Pass> {
+    let (least, most) = if dice.percent(8) { (SHORTEST_GAP, 20) } else { (28, GAP) };
+    let mut passes: Vec<Pass> = Vec::new();
+    let mut at = 1 + number(dice, GAP);
+    while at < END {
+        let many = *dice.weighted(&[(7, 1), (2, 2), (1, 3)]);
+        let mut workers: Vec<Option<u32>> = (0..many)
+            .map(|_| dice.percent(20).then(|| u32::try_from(dice.below(1_200)).unwrap_or(0)))
+            .collect();
+        // Whatever is begun in the last two hours of a window must find somebody who lives to end it.
+        if passes.last().is_some_and(|last| last.workers.iter().any(Option::is_some)) {
+            workers[0] = None;
+        }
+        let meanwhile = *dice.weighted(&[(60, 0), (20, 1), (20, 2)]);
+        passes.push(Pass { at, workers, meanwhile });
+        let least = if dice.percent(8) { SHORTEST_GAP } else { least };
+        at += i64::try_from(least + dice.below(most - least)).unwrap_or(0);
+    }
+    // The last one lives, and nothing happens beside it.
+    passes.push(Pass { at: END, workers: vec![None], meanwhile: 0 });
+    passes
 }
 
 fn number(dice: &mut Dice, end: u64) -> i64 {
@@ -260,9 +339,13 @@ fn job(dice: &mut Dice, id: &str, provider: &str, at: i64, outputs: usize) -> Jo
 
 impl Job {
     /// What is answered about it: a status and what the filter is to say.
-    pub fn answer(&self, minute: i64, down: bool) -> (u16, Json) {
-        if down {
-            return (503, json!("nobody is here"));
+    pub fn answer(&self, minute: i64, outage: Option<&Outage>) -> (u16, Json) {
+        if let Some(outage) = outage {
+            return if outage.refuses_us {
+                (401, json!("who are you"))
+            } else {
+                (503, json!("nobody is here"))
+            };
         }
         if minute < self.garbage {
             return (200, json!("what is this"));
