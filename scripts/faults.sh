@@ -13,4 +13,4 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 export MAKEGOOD_TEST_KILLS=${1:-1000} MAKEGOOD_TEST_RESTARTS=${2:-100}
-exec cargo test --locked --release --test it faults::the_long_round -- --ignored --exact --nocapture
+exec cargo test --locked --profile long --test it faults::the_long_round -- --ignored --exact --nocapture

@@ -9,4 +9,4 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 export MAKEGOOD_TEST_WORLDS=${1:-10000} MAKEGOOD_TEST_SEED=${2:-1}
-exec cargo test --locked --release --test it simulation::many_worlds -- --ignored --exact --nocapture
+exec cargo test --locked --profile long --test it simulation::many_worlds -- --ignored --exact --nocapture
