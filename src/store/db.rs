@@ -15,10 +15,15 @@ use sqlx::{AssertSqlSafe, Executor as _, Postgres, SqlSafeStr as _, Sqlite, Tran
 
 use crate::clock::Timestamp;
 
+mod again;
 mod row;
 
+pub use again::{Tries, Trouble};
 use row::Inner;
 pub use row::Row;
+
+/// A connection that is not there after so long is asked for anew.
+const CONNECTION_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// One SQL statement in both dialects.
 #[derive(Debug)]
@@ -111,6 +116,9 @@ pub enum DbError {
         #[source]
         source: sqlx::Error,
     },
+    /// The answer to a commit was lost, and what it was about has been through other hands since.
+    #[error("the answer to a commit was lost, and whether it happened cannot be found out any more")]
+    InDoubt,
     /// The database could not be reached or opened.
     #[error("could not open the database {url}")]
     Open {
@@ -123,30 +131,14 @@ pub enum DbError {
 }
 
 impl DbError {
-    fn sqlx(&self) -> &sqlx::Error {
+    const fn sqlx(&self) -> Option<&sqlx::Error> {
         match self {
+            Self::InDoubt => None,
             Self::Statement { source, .. }
             | Self::Column { source, .. }
             | Self::Transaction { source, .. }
-            | Self::Open { source, .. } => source,
+            | Self::Open { source, .. } => Some(source),
         }
-    }
-
-    /// The same transaction may well succeed if it is run once more: a deadlock, a serialization failure, a busy file.
-    pub fn is_worth_repeating(&self) -> bool {
-        let Some(code) =
-            self.sqlx().as_database_error().and_then(|error| error.code().map(std::borrow::Cow::into_owned))
-        else {
-            return false;
-        };
-        matches!(code.as_str(), "40001" | "40P01" | "55P03" | "5" | "6" | "261" | "517")
-    }
-
-    /// A relation is not there: the tables were never made, or lie elsewhere.
-    pub fn is_about_missing_tables(&self) -> bool {
-        self.sqlx().as_database_error().is_some_and(|error| {
-            error.code().is_some_and(|code| code == "42P01") || error.message().contains("no such table")
-        })
     }
 
     /// A row broke a rule of the database: repeating does not help, leaving the row out does.
@@ -164,7 +156,7 @@ impl DbError {
                         || code.parse::<i32>().is_ok_and(|code| matches!(code & 0xff, 18..=20))
                 })
             }
-            Self::Open { .. } => false,
+            Self::Open { .. } | Self::InDoubt => false,
         }
     }
 }
@@ -239,11 +231,10 @@ impl Db {
         ]);
         let pool = PgPoolOptions::new()
             .max_connections(max_connections)
-            .acquire_timeout(Duration::from_secs(30))
-            .connect_with(options)
-            .await
-            .map_err(failed)?;
-        Ok(Self::Postgres(pool))
+            // Short, because who waits here for the server to allow one more does not see one of ours come free.
+            .acquire_timeout(CONNECTION_TIMEOUT.min(statement_timeout))
+            .connect_with(options);
+        Ok(Self::Postgres(pool.await.map_err(failed)?))
     }
 
     /// Whether this is PostgreSQL.
