@@ -226,6 +226,8 @@ impl Db {
             ("statement_timeout", statement_timeout.as_millis().to_string()),
             ("idle_in_transaction_session_timeout", "60000".to_owned()),
             ("timezone", "UTC".to_owned()),
+            // Whatever the database's own default is: settle looks once more after its locks, at what is committed by then.
+            ("default_transaction_isolation", "read committed".to_owned()),
             // Batches are small and their plans are always the same: compiling them costs more than it saves.
             ("jit", "off".to_owned()),
         ]);

@@ -12,7 +12,7 @@ mod books;
 mod crossing;
 pub mod plan;
 mod platform;
-mod proxy;
+pub mod proxy;
 mod server;
 
 use std::collections::{BTreeSet, HashMap};

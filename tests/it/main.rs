@@ -19,6 +19,7 @@ mod kills;
 mod late;
 mod leases;
 mod leftovers;
+mod limits;
 mod manners;
 mod postgres;
 mod promises;
