@@ -201,7 +201,7 @@ pub async fn run(
     // What it failed of is told, not that this could not be noted either.
     let noted = tokio::time::timeout(LAST_WORD, note_end(&parts.store, pass_id, "failed", &mut report)).await;
     if !matches!(noted, Ok(Ok(()))) {
-        tracing::warn!(pass_id, "that the pass failed could not be noted in the database");
+        tracing::warn!(pass_id, "the end of the pass could not be noted in the database");
     }
     Err(error)
 }

@@ -4,7 +4,7 @@
 //! by column name and says which statement and column it stumbled on. All else in `store` is written once.
 //! Batches travel as one JSON parameter, so that a statement is set-based in both dialects.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value as Json, json};
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
@@ -23,7 +23,10 @@ use row::Inner;
 pub use row::Row;
 
 /// A connection that is not there after so long is asked for anew.
-const CONNECTION_TIMEOUT: Duration = Duration::from_secs(5);
+const CONNECTION_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// For so long a connection is waited for that is about to come free.
+const A_MOMENT: Duration = Duration::from_millis(20);
 
 /// One SQL statement in both dialects.
 #[derive(Debug)]
@@ -262,6 +265,7 @@ impl Db {
         let failed = |source| DbError::Statement { statement: statement.name, source };
         match self {
             Self::Postgres(pool) => {
+                one_may_come_free(pool).await;
                 let query = bound!(Postgres, statement.postgres, values, Timestamp::to_chrono);
                 let rows = pool.fetch_all(query).await.map_err(failed)?;
                 Ok(rows
@@ -300,7 +304,10 @@ impl Db {
     pub async fn begin(&self) -> Result<Tx, DbError> {
         let failed = |source| DbError::Transaction { what: "begin", source };
         match self {
-            Self::Postgres(pool) => Ok(Tx::Postgres(pool.begin().await.map_err(failed)?)),
+            Self::Postgres(pool) => {
+                one_may_come_free(pool).await;
+                Ok(Tx::Postgres(pool.begin().await.map_err(failed)?))
+            }
             Self::Sqlite(pool) => Ok(Tx::Sqlite(pool.begin_with("BEGIN IMMEDIATE").await.map_err(failed)?)),
         }
     }
@@ -311,6 +318,16 @@ impl Db {
             Self::Postgres(pool) => pool.close().await,
             Self::Sqlite(pool) => pool.close().await,
         }
+    }
+}
+
+/// Waits a moment for a connection that is just being given back, before one more is opened: where the server has no room
+/// for that, opening takes until it is given up.
+async fn one_may_come_free(pool: &PgPool) {
+    let most = pool.options().get_max_connections();
+    let began = Instant::now();
+    while pool.num_idle() == 0 && (1..most).contains(&pool.size()) && began.elapsed() < A_MOMENT {
+        tokio::time::sleep(Duration::from_millis(1)).await;
     }
 }
 

@@ -28,4 +28,5 @@ mod real_input;
 mod recoveries;
 mod s3;
 mod simulation;
+mod two_authorities;
 mod world;

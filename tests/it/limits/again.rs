@@ -70,8 +70,7 @@ async fn what_does_not_pass_ends_the_pass_and_leaves_nothing_half_done() {
         assert!(error.to_string().contains("insert_ledger_entries"), "{error}");
         assert_eq!(tries(&world).await, tried, "{code}");
         assert_eq!(world.fate("c1", 0).await, "open ", "{code}");
-        let leased =
-            "SELECT count(*) AS v FROM makegood_orphans WHERE leased_until IS NOT NULL OR resolved_at IS NOT NULL";
+        let leased = "SELECT count(*) AS v FROM makegood_orphans WHERE leased_until IS NOT NULL OR resolved_at IS NOT NULL";
         assert_eq!(world.number(leased).await, 0, "{code}: given back");
         for table in ["makegood_refunds", "ledger_entries", "makegood_resolutions"] {
             assert_eq!(
@@ -101,11 +100,8 @@ async fn a_deadlock_with_the_platform_costs_a_try_and_no_refund() {
     let (outcome, ()) = tokio::join!(settle(&store, &world, settlement(&world, case, REFUND)), async {
         // Settle holds its orphan. The platform holds the balance and then wants the orphan, in no hurry to call it a ring.
         seen_waiting(&world, "insert_ledger_entries").await;
-        on(
-            &mut platform,
-            "SET deadlock_timeout = '10min'; BEGIN; UPDATE balances SET credits = credits + 1",
-        )
-        .await;
+        on(&mut platform, "SET deadlock_timeout = '10min'; BEGIN; UPDATE balances SET credits = credits + 1")
+            .await;
         let wants = on(
             &mut platform,
             "/* platform */ SELECT FROM makegood_orphans FOR UPDATE; UPDATE balances SET credits = credits - 1; COMMIT",

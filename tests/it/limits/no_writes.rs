@@ -11,7 +11,8 @@ use crate::world::World;
 /// It failed, and said so in one line: on what, and what to do.
 fn failed(ended: &Ended, place: &str, why: &str, advice: &str) {
     assert_eq!((ended.code, ended.stdout.as_str()), (Some(1), ""), "{ended:?}");
-    let told: Vec<&str> = ended.stderr.lines().filter(|line| line.contains("the pass failed")).collect();
+    let told: Vec<&str> =
+        ended.stderr.lines().filter(|line| line.contains("the pass failed on the database")).collect();
     assert_eq!(told.len(), 1, "{ended:?}");
     for words in [place, why, advice, "nothing is half done", "the next pass does the rest"] {
         assert!(told[0].contains(words), "no `{words}` in {}", told[0]);
