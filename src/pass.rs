@@ -71,16 +71,16 @@ pub struct Rules {
     pub batch: u32,
     /// How long a claim lasts.
     pub lease: Duration,
-    /// Files fetched at the same time, by all providers together; each may fetch one in any case.
+    /// Files fetched from one provider at the same time.
     pub copies: usize,
+    /// Memory for the files of all providers, in bytes; each provider may have what one file needs in any case.
+    pub memory: u64,
     /// When a provider is asked again after a refund without proof.
     pub late: policy::late::Times,
     /// Such questions that one pass asks of any one provider.
     pub late_questions: u32,
     /// The longest that such questions may keep a pass from ending.
     pub late_budget: Duration,
-    /// Memory for them in bytes; each provider may have what one file needs in any case.
-    pub memory: u64,
     /// The largest file, where the provider's file says nothing else.
     pub max_bytes: u64,
     /// After so long what a killed copy left is removed for the last time.
@@ -277,11 +277,11 @@ async fn work(
 async fn lanes(pass: &Arc<Pass>, report: &mut Report, progress: &Progress) -> Result<(), DbError> {
     let mut lanes = tokio::task::JoinSet::new();
     let due = pass.parts.store.due_providers(pass.due_by).await?;
-    // Each provider has its own share of the copies, so that files that trickle hold up nobody else's.
+    // Each provider has a room of its own, so that files that trickle hold up nobody else's.
     let rules = &pass.parts.rules;
     let providers = due.len().max(1);
     for (provider, _) in due {
-        let room = Arc::new(Room::share(rules.copies, rules.memory, providers));
+        let room = Arc::new(Room::new(rules.copies, rules.memory / providers as u64));
         lanes.spawn(lane::run(Arc::clone(pass), provider, room, Arc::clone(progress)));
     }
     let mut failed = None;

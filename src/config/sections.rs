@@ -128,7 +128,7 @@ pub struct Recovery {
     pub allow_loopback: bool,
     /// What to do with an orphan whose output can still be had.
     pub prefer: Prefer,
-    /// Files fetched at the same time.
+    /// Files fetched from one provider at the same time.
     #[serde(deserialize_with = "units::whole::<_, _, 1, 1024>")]
     pub concurrency: usize,
     /// Memory for them.

@@ -266,7 +266,6 @@ impl Recovery<'_> {
         let model = &case.facts.record.charge.model;
         let provider = self.pass.parts.providers.get(&case.facts.record.charge.provider);
         let fetching = provider.map(|provider| provider.fetching(model)).unwrap_or_default();
-        let _room = self.room.take(fetching.max_bytes.unwrap_or(self.pass.parts.rules.max_bytes)).await;
         let hosts = provider.map_or(&[][..], |provider| &provider.output_hosts);
         let auth = match (source, provider) {
             (Source::Url { auth: true, .. }, Some(provider)) => {
@@ -276,18 +275,27 @@ impl Recovery<'_> {
             (Source::Url { .. } | Source::Inline { .. } | Source::Failed { .. }, _) => None,
         };
         let item = &case.facts.orphan.item;
-        let errand = Errand {
-            source,
-            allowed_hosts: hosts,
-            auth,
-            storage: &self.pass.parts.storage,
-            key: &Key::new(&item.charge_id, item.output_index, case.token),
-            kinds: &fetching.kinds,
-            max_bytes: fetching.max_bytes,
-            time_budget: fetching.time_budget,
-            journal: Arc::clone(journal) as Arc<dyn Journal>,
-        };
-        self.pass.parts.fetcher.copy(errand).await
+        let key = Key::new(&item.charge_id, item.output_index, case.token);
+        let place = self.room.enter().await;
+        loop {
+            let errand = Errand {
+                source,
+                allowed_hosts: hosts,
+                auth: auth.clone(),
+                storage: &self.pass.parts.storage,
+                key: &key,
+                kinds: &fetching.kinds,
+                max_bytes: fetching.max_bytes,
+                time_budget: fetching.time_budget,
+                memory: Some(&place),
+                journal: Arc::clone(journal) as Arc<dyn Journal>,
+            };
+            match self.pass.parts.fetcher.copy(errand).await {
+                // Not held open meanwhile: waiting is no part of the file's time, and costs no connection.
+                Err(CopyError::NoMemory { bytes }) => place.wait_for(bytes).await,
+                done => return done,
+            }
+        }
     }
 }
 

@@ -16,7 +16,7 @@ use tokio::time::timeout;
 
 use super::link::{LENGTH_MAX, UrlRefusal};
 use super::write::Writer;
-use super::{CopyError, Limits, NotOutput, TimeLimit};
+use super::{CopyError, Limits, Memory, NotOutput, TimeLimit, take_memory};
 
 /// How many buckets are remembered.
 const BUCKETS_MAX: usize = 64;
@@ -63,6 +63,7 @@ impl Buckets {
         &self,
         url: &str,
         listed: &[String],
+        memory: Option<&dyn Memory>,
         limits: &Limits,
         writer: &mut Writer<'_>,
     ) -> Result<String, CopyError> {
@@ -80,6 +81,7 @@ impl Buckets {
         if size > limits.max_bytes {
             return Err(CopyError::TooLarge { max_bytes: limits.max_bytes });
         }
+        take_memory(memory, Some(size), limits)?;
         writer.declare(content_type(&file));
         let mut pieces = file.into_stream();
         while let Some(piece) = timeout(limits.stall, pieces.next()).await.map_err(stalled)? {
@@ -172,7 +174,7 @@ mod tests {
         let listed: Vec<String> = listed.iter().map(|host| (*host).to_owned()).collect();
         let notes = Arc::new(super::super::tests::Notes::default());
         let mut writer = Writer::new(&storage, &key, notes, &[], limits.max_bytes);
-        let host = buckets.download(url, &listed, limits, &mut writer).await?;
+        let host = buckets.download(url, &listed, None, limits, &mut writer).await?;
         Ok((host, writer.size()))
     }
 

@@ -22,7 +22,7 @@ use super::bucket::{self, Buckets};
 use super::link::{self, UrlRefusal};
 use super::resume::{Anchor, State, Tries, breaks_off};
 use super::write::Writer;
-use super::{Copied, CopyError, Errand, INLINE, Limits, NotOutput, TimeLimit};
+use super::{Copied, CopyError, Errand, INLINE, Limits, Memory, NotOutput, TimeLimit, take_memory};
 use crate::evidence::Source;
 
 /// For a connection to stand, TLS included.
@@ -71,17 +71,18 @@ impl Fetcher {
             time_budget: errand.time_budget.unwrap_or(self.limits.time_budget),
             ..self.limits.clone()
         };
-        let Errand { source, allowed_hosts, auth, storage, key, kinds, journal, .. } = errand;
+        let Errand { source, allowed_hosts, auth, storage, key, kinds, memory, journal, .. } = errand;
         let mut writer = Writer::new(storage, key, journal, kinds, limits.max_bytes);
         let deadline = Instant::now() + limits.time_budget;
         let copied = timeout_at(deadline, async {
             let host = match source {
                 Source::Url { url, auth: _ } if bucket::is_one(url) => {
-                    self.buckets.download(url, allowed_hosts, &limits, &mut writer).await?
+                    self.buckets.download(url, allowed_hosts, memory, &limits, &mut writer).await?
                 }
                 Source::Url { url, auth: wanted } => {
                     let auth = auth.filter(|_| *wanted);
-                    let asking = Asking { first: link::parse(url)?, allowed_hosts, auth, limits: &limits };
+                    let first = link::parse(url)?;
+                    let asking = Asking { first, allowed_hosts, auth, memory, limits: &limits };
                     self.download(&asking, &mut writer).await?
                 }
                 Source::Inline { bytes, content_type } => {
@@ -163,6 +164,7 @@ impl Fetcher {
             if promised.is_some_and(|promised| promised > limits.max_bytes) {
                 return Err(CopyError::TooLarge { max_bytes: limits.max_bytes });
             }
+            take_memory(asking.memory, promised, limits)?;
             let content_type = response.headers().get(CONTENT_TYPE);
             writer.declare(content_type.and_then(|value| value.to_str().ok()).map(str::to_owned));
             state.begun = true;
@@ -233,6 +235,7 @@ struct Asking<'a> {
     first: Url,
     allowed_hosts: &'a [String],
     auth: Option<HeaderMap>,
+    memory: Option<&'a dyn Memory>,
     limits: &'a Limits,
 }
 

@@ -64,8 +64,26 @@ pub struct Errand<'a> {
     pub max_bytes: Option<u64>,
     /// Instead of [`Limits::time_budget`].
     pub time_budget: Option<Duration>,
+    /// Who gives out memory; none: as much as it takes.
+    pub memory: Option<&'a dyn Memory>,
     /// Where it is noted what may be left over.
     pub journal: Arc<dyn Journal>,
+}
+
+/// Gives out memory to copies. A copy asks once its file answers and says how large it is: before that it holds none.
+pub trait Memory: fmt::Debug + Send + Sync {
+    /// Takes so many bytes for this copy, instead of what it has; false if they are not free now.
+    fn take(&self, bytes: u64) -> bool;
+}
+
+/// Takes memory for a file that says its size, or does not.
+fn take_memory(memory: Option<&dyn Memory>, size: Option<u64>, limits: &Limits) -> Result<(), CopyError> {
+    let most = memory_bytes(limits.max_bytes);
+    let bytes = size.map_or(most, |size| size.min(most));
+    match memory {
+        Some(memory) if !memory.take(bytes) => Err(CopyError::NoMemory { bytes }),
+        Some(_) | None => Ok(()),
+    }
 }
 
 /// How far a copy may go.
@@ -157,6 +175,12 @@ pub enum CopyError {
         /// The cap.
         max_bytes: u64,
     },
+    /// The file is there, and others have the memory for it: to be tried again once so much is free. Nothing was written.
+    #[error("there is no memory for {bytes} bytes of the file now")]
+    NoMemory {
+        /// How much it needs.
+        bytes: u64,
+    },
     /// It took longer than allowed.
     #[error("the copy took too long: {what}")]
     TimedOut {
@@ -219,6 +243,7 @@ impl CopyError {
             Self::Refused { .. } => "refused",
             Self::NotAnOutput { .. } => "not_an_output",
             Self::TooLarge { .. } => "too_large",
+            Self::NoMemory { .. } => "no_memory",
             Self::TimedOut { .. } => "timed_out",
             Self::Unauthorized { .. } => "unauthorized",
             Self::Http { .. } => "http",
@@ -237,6 +262,7 @@ impl CopyError {
             Self::TimedOut { what } => Some(what.as_str()),
             Self::Gone { .. }
             | Self::TooLarge { .. }
+            | Self::NoMemory { .. }
             | Self::Unauthorized { .. }
             | Self::Http { .. }
             | Self::Network { .. }

@@ -136,6 +136,7 @@ pub(super) const fn breaks_off(error: &CopyError) -> bool {
         | CopyError::Gone { .. }
         | CopyError::Refused { .. }
         | CopyError::TooLarge { .. }
+        | CopyError::NoMemory { .. }
         | CopyError::Unauthorized { .. }
         | CopyError::Bucket { .. }
         | CopyError::Storage(_)

@@ -109,6 +109,7 @@ async fn copy(world: &World, case: &Case, evidence: &Evidence) -> Copied {
         kinds: &[],
         max_bytes: None,
         time_budget: None,
+        memory: None,
         journal: Arc::new(Notes::default()),
     };
     world.parts.fetcher.copy(errand).await.unwrap()

@@ -207,6 +207,20 @@ on_both! {
 }
 
 on_both! {
+    async fn p15_files_that_find_no_memory_wait_for_it_and_all_come_home(world) {
+        let mut world = world;
+        // Less than the smallest file: one at a time, and everybody else asks again.
+        (world.parts.rules.copies, world.parts.rules.memory) = (4, 1);
+        for provider in ["replicate", "veo-gemini"] {
+            charges(&world, provider, 12).await;
+        }
+        let report = world.pass().await;
+        assert_eq!((report.total("recover"), report.total("wait")), (24, 0), "{report:?}");
+        world.books_balance().await;
+    }
+}
+
+on_both! {
     async fn a_refused_key_is_told_at_once_and_is_no_verdict(world) {
         charges(&world, "replicate", 3).await;
         for n in 0..3 {

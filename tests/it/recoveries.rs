@@ -234,6 +234,13 @@ async fn ten_thousand(into_bucket: bool) {
         10_000 - done,
         load()
     );
+    let waiting = "SELECT coalesce(o.reason, '-') || ' ' || coalesce(e.detail, '-') || ' x ' || count(*) AS v
+                   FROM makegood_orphans o
+                   LEFT JOIN makegood_orphan_events e ON e.charge_id = o.charge_id AND e.output_index = o.output_index
+                   WHERE o.state <> 'recovered' GROUP BY o.reason, e.detail ORDER BY count(*) DESC LIMIT 10";
+    for row in world.texts(waiting).await {
+        println!("{what}: not home: {row}");
+    }
     assert_eq!(world.number("SELECT count(*) AS v FROM stored_outputs").await, 10_000);
     assert_eq!(world.number("SELECT count(*) AS v FROM makegood_uploads WHERE swept_at IS NULL").await, 0);
 

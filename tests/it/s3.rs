@@ -84,6 +84,7 @@ async fn recover_from(port: u16, storage: &Storage, notes: &Arc<Notes>) -> Resul
         kinds: &[],
         max_bytes: None,
         time_budget: None,
+        memory: None,
         journal: Arc::clone(notes) as Arc<dyn Journal>,
     };
     fetcher.copy(errand).await

@@ -243,3 +243,32 @@ async fn what_a_killed_copy_left_is_cleared_by_its_note_and_a_named_object_stays
     world.storage().clear(&place.path, None, false).await.unwrap();
     world.storage().clear("no/such/place/1.png", None, false).await.unwrap();
 }
+
+/// Says how much was asked for, and gives nothing.
+#[derive(Debug, Default)]
+struct NoneFree(Mutex<Vec<u64>>);
+
+impl Memory for NoneFree {
+    fn take(&self, bytes: u64) -> bool {
+        self.0.lock().unwrap().push(bytes);
+        false
+    }
+}
+
+#[tokio::test]
+async fn a_file_asks_for_memory_once_it_says_its_size_and_leaves_nothing_where_there_is_none() {
+    let world = World::new().await;
+    let (storage, key) = (world.storage(), Key::new("ch_1", 0, 7));
+    let memory = NoneFree::default();
+    let listed = ["files.test".to_owned()];
+    let silent = [&b"HTTP/1.1 200 OK\r\n\r\n"[..], PNG].concat();
+    for (path, answer) in [("/said", ok("", PNG)), ("/unsaid", Answer::Send(silent))] {
+        let source = source(&world.at(path, answer));
+        let errand = Errand { memory: Some(&memory), ..world.errand(&source, &listed, &storage, &key) };
+        let error = world.fetcher(limits()).copy(errand).await.unwrap_err();
+        assert_eq!(error.kind(), "no_memory", "{error:?}");
+    }
+    let most = memory_bytes(limits().max_bytes);
+    assert_eq!(*memory.0.lock().unwrap(), [PNG.len() as u64, most]);
+    assert_eq!(world.stored(), Vec::<std::path::PathBuf>::new());
+}

@@ -208,6 +208,7 @@ impl World {
             kinds: &[],
             max_bytes: None,
             time_budget: None,
+            memory: None,
             journal: Arc::clone(&self.notes) as Arc<dyn Journal>,
         }
     }

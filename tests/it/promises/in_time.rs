@@ -158,6 +158,8 @@ on_both! {
     async fn p15_the_brake_counts_a_pass_by_itself_and_goes_off_when_its_condition_is_gone(world) {
         let mut world = world;
         world.parts.rules.brake = Limits { refunds_per_pass: 3, ..Limits::default() };
+        // Several transactions at one instant: what the first refunds counts for the second.
+        world.parts.rules.batch = 2;
         world.balance("ada", 0, 0).await;
         for nth in 0..8 {
             world.charge(&format!("c{nth}")).job(&format!("failed-{nth}")).insert().await;
