@@ -38,6 +38,9 @@ use room::Room;
 /// How long what the brake holds is left alone before it is looked at again: a late output still closes it.
 const HELD_FOR: Duration = Duration::from_hours(1);
 
+/// The longest that a pass which has failed keeps trying to leave word in the database that failed it.
+const LAST_WORD: Duration = Duration::from_secs(5);
+
 /// What a pass works with; lives as long as the process.
 #[derive(Clone, Debug)]
 pub struct Parts {
@@ -192,21 +195,30 @@ pub async fn run(
         // Last: nobody waits for it. What it cannot do is no failed pass.
         sweep::run(parts, &mut report).await;
     }
-    let finished_at = parts.store.now().await?;
-    report.finished_at = Some(finished_at);
-    let outcome = match (&result, report.stopped_early) {
-        (Err(_), _) => "failed",
-        (Ok(()), true) => "stopped",
-        (Ok(()), false) => "done",
+    let Err(error) = result else {
+        return finish(&parts.store, pass_id, report).await;
     };
-    if result.is_ok() {
-        report.unresolved =
-            Standing::new(&parts.store.unresolved(finished_at).await?, &parts.store.brake().await?);
+    // What it failed of is told, not that this could not be noted either.
+    let noted = tokio::time::timeout(LAST_WORD, note_end(&parts.store, pass_id, "failed", &mut report)).await;
+    if !matches!(noted, Ok(Ok(()))) {
+        tracing::warn!(pass_id, "the end of the pass could not be noted in the database");
     }
+    Err(error)
+}
+
+/// Notes that a pass has ended well, and what it leaves.
+async fn finish(store: &Store, pass_id: i64, mut report: Report) -> Result<Report, DbError> {
+    report.unresolved = Standing::new(&store.unresolved(store.now().await?).await?, &store.brake().await?);
+    let outcome = if report.stopped_early { "stopped" } else { "done" };
+    note_end(store, pass_id, outcome, &mut report).await.map(|()| report)
+}
+
+async fn note_end(store: &Store, pass_id: i64, outcome: &str, report: &mut Report) -> Result<(), DbError> {
+    let finished_at = store.now().await?;
+    report.finished_at = Some(finished_at);
     // A report is plain data: it always has a JSON form.
-    let json = serde_json::to_string(&report).unwrap_or_default();
-    let noted = parts.store.finish_pass(pass_id, finished_at, outcome, &json).await;
-    result.and(noted).map(|()| report)
+    let json = serde_json::to_string(report).unwrap_or_default();
+    store.finish_pass(pass_id, finished_at, outcome, &json).await
 }
 
 type Progress = Arc<dyn Fn(u64) + Send + Sync>;

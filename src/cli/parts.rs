@@ -1,6 +1,5 @@
 //! Puts the parts of a pass together from checked settings.
 
-use std::error::Error;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -9,7 +8,7 @@ use crate::config::{Settings, show_span};
 use crate::pass::{Parts, Rules, copy_limits};
 use crate::provider::{ProviderError, Providers};
 use crate::recovery::{Fetcher, Storage};
-use crate::store::{DbError, Store};
+use crate::store::{DbError, Store, redacted};
 
 /// Opens the database that the settings name.
 pub async fn open_store(settings: &Settings) -> Result<Store, DbError> {
@@ -24,29 +23,36 @@ pub fn load_providers(settings: &Settings) -> Result<Providers, ProviderError> {
 
 /// What to tell a person when the database could not be read.
 pub fn said_for_people(error: &DbError) -> super::Failure {
-    let advice =
-        if error.is_about_missing_tables() { MIGRATE } else { "; `makegood check` says what is wrong" };
-    super::Failure::from(format!("could not read the database: {}{advice}", crate::report::chain(error)))
+    let advice = error.trouble().advice().unwrap_or("`makegood check` says what is wrong");
+    super::Failure::from(format!("could not read the database: {}; {advice}", crate::report::chain(error)))
 }
 
-const MIGRATE: &str =
-    "; run `makegood migrate` first (with --reference-schema where the platform has no relations of its own)";
+/// The database that the settings name, as people may read it.
+pub fn database_place(settings: &Settings) -> String {
+    redacted(settings.database.url.expose())
+}
 
 /// What to tell a person when the database could not be worked with in the middle of a pass.
-pub fn pass_failed(error: &DbError) -> super::Failure {
-    let advice = if error.is_about_missing_tables() {
-        MIGRATE
-    } else {
-        "; what was committed stays, and the next pass does the rest"
-    };
-    super::Failure::from(format!("the pass failed: {}{advice}", crate::report::chain(error)))
+pub fn pass_failed(error: &DbError, place: &str) -> super::Failure {
+    let advice = error.trouble().advice().map_or_else(String::new, |advice| format!("; {advice}"));
+    super::Failure::from(format!(
+        "the pass failed on the database {place}: {}{advice}; nothing is half done: what was committed stays, and the next \
+         pass does the rest",
+        crate::report::chain(error)
+    ))
+}
+
+/// What to tell a person when the database does not even let itself be opened.
+fn not_opened(error: &DbError) -> super::Failure {
+    let advice = error.trouble().advice().unwrap_or("`makegood check` says what is wrong");
+    super::Failure::from(format!("{}; {advice}; nothing was begun", crate::report::chain(error)))
 }
 
 /// Everything that a pass works with.
 ///
 /// # Errors
 /// The database does not answer, a provider file is wrong, or the storage cannot be used: each says what to do.
-pub async fn open_parts(settings: &Settings) -> Result<Parts, Box<dyn Error + Send + Sync>> {
+pub async fn open_parts(settings: &Settings) -> Result<Parts, super::Failure> {
     let providers = load_providers(settings)?;
     if let Some((name, budget)) = providers.too_patient(settings.pass.lease) {
         let (budget, lease) = (show_span(budget), show_span(settings.pass.lease));
@@ -57,7 +63,7 @@ pub async fn open_parts(settings: &Settings) -> Result<Parts, Box<dyn Error + Se
     }
     let storage = Storage::open(settings.storage.url.as_str(), Path::new("."))?;
     let fetcher = Fetcher::new(copy_limits(settings))?;
-    let store = open_store(settings).await?;
+    let store = open_store(settings).await.map_err(|error| not_opened(&error))?;
     Ok(Parts {
         store,
         providers: Arc::new(providers),

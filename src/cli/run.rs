@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::output::{OutputFormat, Progress, print};
-use super::parts::{open_parts, pass_failed};
+use super::parts::{database_place, open_parts, pass_failed};
 use super::values::{Since, positive_span};
 use super::{Exit, Outcome};
 use crate::config::Settings;
@@ -62,7 +62,7 @@ pub async fn run(args: Args, settings: Settings) -> Outcome {
     if !args.dry_run {
         totals::deliver(&settings.metrics, &parts.store, &process).await;
     }
-    let report = result.map_err(|error| pass_failed(&error))?;
+    let report = result.map_err(|error| pass_failed(&error, &database_place(&settings)))?;
     report.log("run");
     print(&match format {
         OutputFormat::Text => report.to_text().trim_end().to_owned(),

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::parts::{open_parts, pass_failed};
+use super::parts::{database_place, open_parts, pass_failed};
 use super::{Exit, Outcome};
 use crate::clock::Clock;
 use crate::config::Settings;
@@ -30,7 +30,8 @@ pub async fn run(_args: Args, settings: Settings) -> Outcome {
     };
     let parts = open_parts(&settings).await?;
     let now = parts.store.now().await?;
-    let known = totals::totals(&parts.store, now).await.map_err(|error| pass_failed(&error))?;
+    let place = database_place(&settings);
+    let known = totals::totals(&parts.store, now).await.map_err(|error| pass_failed(&error, &place))?;
     let asked = parts.store.clone();
     let daemon = Daemon {
         timetable: settings.schedule.timetable()?,
@@ -46,13 +47,13 @@ pub async fn run(_args: Args, settings: Settings) -> Outcome {
         patience: settings.pass.lease,
     };
     let store = parts.store.clone();
-    Box::pin(daemon.run(|stop, pulse| one_pass(parts.clone(), stop, pulse))).await?;
+    Box::pin(daemon.run(|stop, pulse| one_pass(parts.clone(), &place, stop, pulse))).await?;
     store.close().await;
     Ok(Exit::Done)
 }
 
 /// One pass; what goes wrong is logged and left to the next one.
-async fn one_pass(parts: Parts, stop: Stop, pulse: Pulse) -> Ended {
+async fn one_pass(parts: Parts, place: &str, stop: Stop, pulse: Pulse) -> Ended {
     let orders = Orders { mode: "schedule", dry_run: false, since: None, stop };
     let result = pass::run(&parts, orders, move |_settled| pulse.beat(Clock::System.now())).await;
     let known = async { totals::totals(&parts.store, parts.store.now().await?).await };
@@ -67,7 +68,7 @@ async fn one_pass(parts: Parts, stop: Stop, pulse: Pulse) -> Ended {
             Ended { end: PassEnd::Done, totals, report }
         }
         Err(error) => {
-            tracing::error!("{}", pass_failed(&error));
+            tracing::error!("{}", pass_failed(&error, place));
             Ended { end: PassEnd::Failed, totals, report: None }
         }
     }

@@ -116,7 +116,7 @@ pub(super) async fn run(
     if result.is_err() {
         lane.tasks.shutdown().await;
         // The database may be gone altogether: then the leases run out by themselves.
-        let _given_back = lane.give_back_all().await;
+        let _given_back = tokio::time::timeout(super::LAST_WORD, lane.give_back_all()).await;
     }
     (lane.report, result)
 }

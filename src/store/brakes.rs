@@ -58,6 +58,7 @@ impl Store {
     /// release.
     pub async fn release_brake(&self, by: &str, reason: &str) -> Result<Option<u64>, DbError> {
         with_retries!(
+            self,
             async {
                 let now = self.now().await?;
                 let mut tx = self.db.begin().await?;
@@ -77,6 +78,7 @@ impl Store {
     /// Releases the brake if its condition is gone. Returns how many orphans that freed, or none if it was off or has to stay on.
     pub async fn release_brake_when_gone(&self, watch: &Watch) -> Result<Option<u64>, DbError> {
         with_retries!(
+            self,
             async {
                 let now = self.now().await?;
                 let mut tx = self.db.begin().await?;

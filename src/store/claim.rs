@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde_json::{Value as Json, json};
 
 use super::db::{DbError, Row, Run};
-use super::{Store, UploadKey, statements, with_retries};
+use super::{Store, UploadKey, statements};
 use crate::charge::{Bucket, Charge, Item, ItemId, JobKey, Split, StoredOutput};
 use crate::clock::Timestamp;
 use crate::facts::{Around, Delivery, Facts, JobItem, LedgerRefund, Orphan, Rows};
@@ -64,12 +64,12 @@ impl Store {
         let now = self.now().await?;
         let values =
             [provider.into(), due_by.into(), now.into(), (now + lease).into(), i64::from(batch).into()];
-        let rows = with_retries!(self.rows(statements::CLAIM, &values).await)?;
+        let rows = self.rows(statements::CLAIM, &values).await?;
         let ids: Vec<i64> = rows.iter().map(|row| row.int("id")).collect::<Result<_, _>>()?;
         if ids.is_empty() {
             return Ok(Claimed::default());
         }
-        self.cases(&mut &self.db, &ids).await
+        self.cases(&mut &*self, &ids).await
     }
 
     /// What is known about the listed orphans, as of now.
@@ -114,7 +114,7 @@ impl Store {
             .iter()
             .map(|(id, token)| json!({"orphan_id": id, "lease_token": token, "due_at": due_at}));
         let list = Json::Array(list.collect());
-        with_retries!(self.rows(statements::RELEASE_LEASES, &[(&list).into()]).await)?;
+        self.rows(statements::RELEASE_LEASES, &[(&list).into()]).await?;
         Ok(())
     }
 
@@ -123,7 +123,7 @@ impl Store {
         let until = self.now().await? + lease;
         let list = orphans.iter().map(|(id, token)| json!({"orphan_id": id, "lease_token": token}));
         let list = Json::Array(list.collect());
-        with_retries!(self.rows(statements::EXTEND_LEASES, &[(&list).into(), until.into()]).await)?;
+        self.rows(statements::EXTEND_LEASES, &[(&list).into(), until.into()]).await?;
         Ok(())
     }
 

@@ -4,7 +4,7 @@
 //! by column name and says which statement and column it stumbled on. All else in `store` is written once.
 //! Batches travel as one JSON parameter, so that a statement is set-based in both dialects.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value as Json, json};
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
@@ -15,10 +15,18 @@ use sqlx::{AssertSqlSafe, Executor as _, Postgres, SqlSafeStr as _, Sqlite, Tran
 
 use crate::clock::Timestamp;
 
+mod again;
 mod row;
 
+pub use again::{Tries, Trouble};
 use row::Inner;
 pub use row::Row;
+
+/// A connection that is not there after so long is asked for anew.
+const CONNECTION_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// For so long a connection is waited for that is about to come free.
+const A_MOMENT: Duration = Duration::from_millis(20);
 
 /// One SQL statement in both dialects.
 #[derive(Debug)]
@@ -111,6 +119,9 @@ pub enum DbError {
         #[source]
         source: sqlx::Error,
     },
+    /// The answer to a commit was lost, and what it was about has been through other hands since.
+    #[error("the answer to a commit was lost, and whether it happened cannot be found out any more")]
+    InDoubt,
     /// The database could not be reached or opened.
     #[error("could not open the database {url}")]
     Open {
@@ -123,30 +134,14 @@ pub enum DbError {
 }
 
 impl DbError {
-    fn sqlx(&self) -> &sqlx::Error {
+    const fn sqlx(&self) -> Option<&sqlx::Error> {
         match self {
+            Self::InDoubt => None,
             Self::Statement { source, .. }
             | Self::Column { source, .. }
             | Self::Transaction { source, .. }
-            | Self::Open { source, .. } => source,
+            | Self::Open { source, .. } => Some(source),
         }
-    }
-
-    /// The same transaction may well succeed if it is run once more: a deadlock, a serialization failure, a busy file.
-    pub fn is_worth_repeating(&self) -> bool {
-        let Some(code) =
-            self.sqlx().as_database_error().and_then(|error| error.code().map(std::borrow::Cow::into_owned))
-        else {
-            return false;
-        };
-        matches!(code.as_str(), "40001" | "40P01" | "55P03" | "5" | "6" | "261" | "517")
-    }
-
-    /// A relation is not there: the tables were never made, or lie elsewhere.
-    pub fn is_about_missing_tables(&self) -> bool {
-        self.sqlx().as_database_error().is_some_and(|error| {
-            error.code().is_some_and(|code| code == "42P01") || error.message().contains("no such table")
-        })
     }
 
     /// A row broke a rule of the database: repeating does not help, leaving the row out does.
@@ -164,7 +159,7 @@ impl DbError {
                         || code.parse::<i32>().is_ok_and(|code| matches!(code & 0xff, 18..=20))
                 })
             }
-            Self::Open { .. } => false,
+            Self::Open { .. } | Self::InDoubt => false,
         }
     }
 }
@@ -236,16 +231,17 @@ impl Db {
             ("statement_timeout", statement_timeout.as_millis().to_string()),
             ("idle_in_transaction_session_timeout", "60000".to_owned()),
             ("timezone", "UTC".to_owned()),
+            // Whatever the database's own default is: settle looks once more after its locks, at what is committed by then.
+            ("default_transaction_isolation", "read committed".to_owned()),
             // Batches are small and their plans are always the same: compiling them costs more than it saves.
             ("jit", "off".to_owned()),
         ]);
         let pool = PgPoolOptions::new()
             .max_connections(max_connections)
-            .acquire_timeout(Duration::from_secs(30))
-            .connect_with(options)
-            .await
-            .map_err(failed)?;
-        Ok(Self::Postgres(pool))
+            // Short, because who waits here for the server to allow one more does not see one of ours come free.
+            .acquire_timeout(CONNECTION_TIMEOUT.min(statement_timeout))
+            .connect_with(options);
+        Ok(Self::Postgres(pool.await.map_err(failed)?))
     }
 
     /// Whether this is PostgreSQL.
@@ -271,6 +267,7 @@ impl Db {
         let failed = |source| DbError::Statement { statement: statement.name, source };
         match self {
             Self::Postgres(pool) => {
+                one_may_come_free(pool).await;
                 let query = bound!(Postgres, statement.postgres, values, Timestamp::to_chrono);
                 let rows = pool.fetch_all(query).await.map_err(failed)?;
                 Ok(rows
@@ -309,7 +306,10 @@ impl Db {
     pub async fn begin(&self) -> Result<Tx, DbError> {
         let failed = |source| DbError::Transaction { what: "begin", source };
         match self {
-            Self::Postgres(pool) => Ok(Tx::Postgres(pool.begin().await.map_err(failed)?)),
+            Self::Postgres(pool) => {
+                one_may_come_free(pool).await;
+                Ok(Tx::Postgres(pool.begin().await.map_err(failed)?))
+            }
             Self::Sqlite(pool) => Ok(Tx::Sqlite(pool.begin_with("BEGIN IMMEDIATE").await.map_err(failed)?)),
         }
     }
@@ -320,6 +320,16 @@ impl Db {
             Self::Postgres(pool) => pool.close().await,
             Self::Sqlite(pool) => pool.close().await,
         }
+    }
+}
+
+/// Waits a moment for a connection that is just being given back, before one more is opened: where the server has no room
+/// for that, opening takes until it is given up.
+async fn one_may_come_free(pool: &PgPool) {
+    let most = pool.options().get_max_connections();
+    let began = Instant::now();
+    while pool.num_idle() == 0 && (1..most).contains(&pool.size()) && began.elapsed() < A_MOMENT {
+        tokio::time::sleep(Duration::from_millis(1)).await;
     }
 }
 

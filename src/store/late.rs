@@ -108,6 +108,7 @@ impl Store {
     ) -> Result<LateClaimed, DbError> {
         let now = self.now().await?;
         let rows = with_retries!(
+            self,
             async {
                 let mut tx = self.db.begin().await?;
                 tx.rows(statements::LATE_TURN, &[now.into()]).await?;
@@ -129,7 +130,7 @@ impl Store {
             return Ok(LateClaimed::default());
         }
         let ids: Vec<i64> = leased.keys().copied().collect();
-        let found = self.cases(&mut &self.db, &ids).await?;
+        let found = self.cases(&mut &*self, &ids).await?;
         let mut claimed = LateClaimed::default();
         for case in found.cases {
             if let Some((token, refunded)) = leased.remove(&case.facts.orphan.id) {
@@ -150,6 +151,7 @@ impl Store {
             return Ok(0);
         }
         with_retries!(
+            self,
             async {
                 let mut tx = self.db.begin().await?;
                 let ours = lock(&mut tx, leased).await?;
@@ -178,7 +180,7 @@ impl Store {
         if batch.is_empty() {
             return Ok(LateSuccesses::default());
         }
-        with_retries!(self.settle_late_at_once(batch, pass_id).await)
+        with_retries!(self, self.settle_late_at_once(batch, pass_id).await)
     }
 
     async fn settle_late_at_once(
@@ -291,6 +293,7 @@ impl Store {
         }
         let now = self.now().await?;
         with_retries!(
+            self,
             async {
                 let mut tx = self.db.begin().await?;
                 let new = self.note_successes(&mut tx, &found, NoticedBy::Look, now, pass_id).await?;

@@ -31,7 +31,7 @@ mod uploads;
 pub use brakes::{BrakeEvent, BrakeState};
 pub use claim::{Case, Claimed};
 pub use contract::{Balance, Kind, Kinds};
-pub use db::DbError;
+pub use db::{DbError, Trouble, redacted};
 pub use late::{LateCase, LateClaimed, LateNext, LateSettlement, LateSuccesses};
 pub use migrations::{MigrateError, OWN_VERSION};
 pub use provider_state::ProviderState;
@@ -42,7 +42,40 @@ pub use story::{AnswerRow, EventRow, ItemRow, OrphanRow, OutputRow, ResolutionRo
 pub use totals::{Counter, LastPass, RESOLUTION_BUCKETS_SECONDS, Unresolved};
 pub use uploads::{Leftover, UploadKey};
 
-use db::{Db, Row, Statement, Value};
+use db::{Db, Row, Run, Statement, Tries, Value};
+
+/// Runs a transaction again when another try may succeed: it lost a race, ran into a time limit, or lost its connection.
+/// Each try begins afresh; nothing of a failed one stays, unless the connection broke at its commit. So what is run here does
+/// no harm when it is done twice: it goes by keys and tokens, or counts, at worst, a pass or a sweep too many.
+macro_rules! with_retries {
+    ($store:expr, $attempt:expr) => {{
+        let mut tries = crate::store::db::Tries::new($store.patience);
+        loop {
+            let pause = match $attempt {
+                Ok(done) => break Ok(done),
+                Err(error) => match tries.pause(error.trouble()) {
+                    None => break Err(error),
+                    Some(pause) => {
+                        crate::store::tell_of_another_try(&error, error.trouble());
+                        pause
+                    }
+                },
+            };
+            tokio::time::sleep(pause).await;
+        }
+    }};
+}
+use with_retries;
+
+/// Races are everyday; the rest is for whoever looks after the database.
+fn tell_of_another_try(error: &dyn std::error::Error, trouble: Trouble) {
+    let why = crate::report::chain(error);
+    if trouble == Trouble::Race {
+        tracing::debug!("run again: {why}");
+    } else {
+        tracing::warn!("the database: {why}; run again");
+    }
+}
 
 /// The tables of one platform.
 #[derive(Clone, Debug)]
@@ -53,6 +86,14 @@ pub struct Store {
     asked: Arc<Mutex<Option<(Instant, Timestamp)>>>,
     /// Uploads that are about to be noted.
     beginning: Arc<uploads::Beginning>,
+    /// For so long a connection that is missing is waited for: as long as a statement may take.
+    patience: Duration,
+}
+
+impl Run for &Store {
+    async fn rows(&mut self, statement: &'static Statement, values: &[Value]) -> Result<Vec<Row>, DbError> {
+        Store::rows(self, statement, values).await
+    }
 }
 
 /// For so long the database's last answer and our own stopwatch tell the time, before it is asked again.
@@ -64,9 +105,23 @@ impl Store {
     /// # Errors
     /// The address is unreadable or nobody answers there.
     pub async fn open(url: &str, max_connections: u32, statement_timeout: Duration) -> Result<Self, DbError> {
-        let db = Db::open(url, max_connections, statement_timeout).await?;
+        let mut tries = Tries::new(statement_timeout);
+        let db = loop {
+            match Db::open(url, max_connections, statement_timeout).await {
+                Ok(db) => break db,
+                // It has waited long enough for one that is down; a full house is asked again.
+                Err(error) => {
+                    let Some(pause) =
+                        tries.pause(error.trouble()).filter(|_| error.trouble() == Trouble::NoConnection)
+                    else {
+                        return Err(error);
+                    };
+                    tokio::time::sleep(pause).await;
+                }
+            }
+        };
         let clock = (!db.is_postgres()).then_some(Clock::System);
-        Ok(Self { db, clock, asked: Arc::default(), beginning: Arc::default() })
+        Ok(Self { db, clock, asked: Arc::default(), beginning: Arc::default(), patience: statement_timeout })
     }
 
     /// The same tables with a clock of our own, and nothing remembered: for simulations, tests and the demo.
@@ -115,7 +170,7 @@ impl Store {
     }
 
     async fn rows(&self, statement: &'static Statement, values: &[Value]) -> Result<Vec<Row>, DbError> {
-        self.db.rows(statement, values).await
+        with_retries!(self, self.db.rows(statement, values).await)
     }
 }
 
@@ -123,26 +178,3 @@ impl Store {
 fn first<'a>(statement: &'static Statement, rows: &'a [Row]) -> Result<&'a Row, DbError> {
     rows.first().ok_or(DbError::Statement { statement: statement.name, source: sqlx::Error::RowNotFound })
 }
-
-/// Runs a transaction again when it lost a race that a second try can win (deadlock, serialization failure, busy file).
-/// Each try begins afresh; nothing of a failed one stays.
-macro_rules! with_retries {
-    ($attempt:expr) => {{
-        let mut tries = 0_u32;
-        loop {
-            match $attempt {
-                Err(error) if error.is_worth_repeating() && tries < 5 => {
-                    tries += 1;
-                    tracing::debug!(
-                        error = &error as &dyn std::error::Error,
-                        tries,
-                        "the transaction is run again"
-                    );
-                    tokio::time::sleep(std::time::Duration::from_millis(10 << tries)).await;
-                }
-                result => break result,
-            }
-        }
-    }};
-}
-use with_retries;

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use super::db::{DbError, Value};
-use super::{Store, statements, with_retries};
+use super::{Store, statements};
 use crate::clock::Timestamp;
 use crate::provider::State;
 
@@ -39,7 +39,7 @@ impl Store {
             Value::MaybeTime(open_until),
             now.into(),
         ];
-        with_retries!(self.rows(statements::NOTE_PROVIDER_STATE, &values).await)?;
+        self.rows(statements::NOTE_PROVIDER_STATE, &values).await?;
         Ok(())
     }
 

@@ -126,15 +126,16 @@ impl Store {
     pub async fn scan(&self, scan: &Scan, chunk: u32, dating: &Dating) -> Result<Found, DbError> {
         let mut found = Found::default();
         if scan.over == Over::FailedAt {
-            with_retries!(hasten_failed(&mut &self.db, scan).await)?;
+            hasten_failed(&mut &*self, scan).await?;
         }
         let mut from = Place::begin(scan);
         while let Some(last) = self.chunk_end(&from, scan, chunk).await? {
             // Most chunks hold nothing new: look first, and open a transaction only for what was found.
-            let items = self.undelivered(&mut &self.db, scan, &from, &last).await?;
+            let items = self.undelivered(&mut &*self, scan, &from, &last).await?;
             if !items.is_empty() {
                 let now = self.now().await?;
                 let opened = with_retries!(
+                    self,
                     async {
                         let mut tx = self.db.begin().await?;
                         let found = self.open_in_parts(&mut tx, scan.name, &items, now, dating).await?;
@@ -155,7 +156,7 @@ impl Store {
         let mut count = 0;
         let mut from = Place::begin(scan);
         while let Some(last) = self.chunk_end(&from, scan, chunk).await? {
-            count += self.undelivered(&mut &self.db, scan, &from, &last).await?.len() as u64;
+            count += self.undelivered(&mut &*self, scan, &from, &last).await?.len() as u64;
             from = last;
         }
         Ok(count)

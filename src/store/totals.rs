@@ -3,7 +3,7 @@
 //! Costs follow what is unresolved and the number of different labels, never the size of the tables.
 
 use super::db::DbError;
-use super::{Store, first, statements, with_retries};
+use super::{Store, first, statements};
 use crate::clock::Timestamp;
 
 /// Upper ends of the buckets of `makegood_resolution_seconds`: what is promised within an hour (P01), within a few
@@ -64,7 +64,7 @@ impl Store {
     /// Notes that a pass begins and returns its id.
     pub async fn begin_pass(&self, mode: &str) -> Result<(i64, Timestamp), DbError> {
         let now = self.now().await?;
-        let rows = with_retries!(self.rows(statements::PASS_BEGIN, &[mode.into(), now.into()]).await)?;
+        let rows = self.rows(statements::PASS_BEGIN, &[mode.into(), now.into()]).await?;
         Ok((first(statements::PASS_BEGIN, &rows)?.int("id")?, now))
     }
 
@@ -77,7 +77,7 @@ impl Store {
         report: &str,
     ) -> Result<(), DbError> {
         let values = [id.into(), at.into(), outcome.into(), report.into()];
-        with_retries!(self.rows(statements::PASS_FINISH, &values).await)?;
+        self.rows(statements::PASS_FINISH, &values).await?;
         Ok(())
     }
 

@@ -11,7 +11,7 @@ use serde_json::{Value as Json, json};
 use tokio::sync::oneshot;
 
 use super::db::DbError;
-use super::{Store, statements, with_retries};
+use super::{Store, statements};
 use crate::charge::ItemId;
 use crate::clock::Timestamp;
 use crate::recovery::Place;
@@ -109,7 +109,7 @@ impl Store {
             }
             let batch = self.beginning.take();
             let rows = Json::Array(batch.iter().map(|(row, _)| row.clone()).collect());
-            with_retries!(self.rows(statements::BEGIN_UPLOADS, &[(&rows).into()]).await)?;
+            self.rows(statements::BEGIN_UPLOADS, &[(&rows).into()]).await?;
             for (_, written) in batch {
                 // Who does not listen any more was dropped; its row is for the sweep.
                 let _gone = written.send(());
@@ -120,7 +120,7 @@ impl Store {
     /// Notes the id that the storage gave an upload in parts.
     pub async fn name_upload(&self, key: UploadKey, id: &str) -> Result<(), DbError> {
         let values = [id.into(), key.orphan_id.into(), key.lease_token.into(), key.nth.into()];
-        with_retries!(self.rows(statements::NAME_UPLOAD, &values).await).map(drop)
+        self.rows(statements::NAME_UPLOAD, &values).await.map(drop)
     }
 
     /// Nothing is left there that nobody names.
@@ -129,7 +129,7 @@ impl Store {
             return Ok(());
         }
         let list = Json::Array(keys.iter().map(|key| key.json()).collect());
-        with_retries!(self.rows(statements::FORGET_UPLOADS, &[(&list).into()]).await).map(drop)
+        self.rows(statements::FORGET_UPLOADS, &[(&list).into()]).await.map(drop)
     }
 
     /// Ends the leases that ran out while an object was being written, and returns what dead leases may have left in
@@ -141,7 +141,7 @@ impl Store {
         at_most: u32,
     ) -> Result<Vec<Leftover>, DbError> {
         let now = self.now().await?;
-        with_retries!(self.rows(statements::END_DEAD_LEASES, &[now.into()]).await)?;
+        self.rows(statements::END_DEAD_LEASES, &[now.into()]).await?;
         let values = [storage.into(), old.into(), i64::from(at_most).into()];
         let rows = self.rows(statements::FIND_LEFTOVERS, &values).await?;
         rows.iter()
@@ -167,7 +167,7 @@ impl Store {
         if first > 0 {
             let value = i64::try_from(first).unwrap_or(i64::MAX);
             let count = json!([{"metric": "swept", "label_a": "", "label_b": "", "value": value}]);
-            with_retries!(self.rows(statements::COUNT_UP, &[(&count).into()]).await)?;
+            self.rows(statements::COUNT_UP, &[(&count).into()]).await?;
         }
         if tried.is_empty() {
             return Ok(());
@@ -179,6 +179,6 @@ impl Store {
         });
         let list = Json::Array(list.collect());
         let now = self.now().await?;
-        with_retries!(self.rows(statements::MARK_SWEPT, &[(&list).into(), now.into()]).await).map(drop)
+        self.rows(statements::MARK_SWEPT, &[(&list).into(), now.into()]).await.map(drop)
     }
 }

@@ -12,28 +12,29 @@ mod books;
 mod crossing;
 pub mod plan;
 mod platform;
-mod proxy;
+pub mod proxy;
 mod server;
+mod storage;
+mod strike;
+mod tally;
 
-use std::collections::{BTreeSet, HashMap};
-use std::os::unix::process::ExitStatusExt as _;
-use std::path::PathBuf;
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use makegood::demo::simulator::{Canned, Simulator, write_provider_files};
-use sha2::{Digest as _, Sha256};
 use sqlx::PgPool;
 use tempfile::TempDir;
-use url::Url;
 
-use crate::binary::{Ended, Makegood, Run, run_of};
+use crate::binary::{Ended, Makegood, run_of};
 use crate::postgres;
-use crate::real_input::{binary, seed::file_url};
-use plan::{Mishap, Moment, Own, Plan, Size, Step, Trouble};
+use crate::real_input::binary;
+use plan::{Own, Plan, Size, Step};
 use platform::{Made, OFFLINE};
-use proxy::{Held, Proxy, Then};
+use proxy::Proxy;
 use server::{Server, lines, number, run};
+use storage::Storage;
+use tally::Tally;
 
 /// What `cargo test` can afford.
 const SHORT: Size = Size { steps: 3, workers: 3, runs: 2, charges: 10, to_the_end: false };
@@ -48,29 +49,6 @@ const LEASE_MINUTES: i64 = 2;
 /// A run in trouble soon gives up what waits for a lock that a sleeping one holds.
 const IMPATIENT: (&str, &str) = ("MAKEGOOD__DATABASE__STATEMENT_TIMEOUT", "1s");
 
-/// Runs a program that can write no more than 512 bytes into any file, and is told so instead of killed for it.
-const FULL_DISK: [&str; 4] = ["sh", "-c", "trap '' XFSZ; ulimit -f 1; exec \"$@\"", "sh"];
-
-/// What happened in a round, or in many.
-#[derive(Clone, Copy, Debug, Default)]
-struct Tally {
-    runs: u64,
-    kills: u64,
-    answers_lost: u64,
-    cuts: u64,
-    pauses: u64,
-    restarts: u64,
-    crashes: u64,
-    leaps: u64,
-    failed: u64,
-    charges: u64,
-    refunds: i64,
-    recoveries: i64,
-    photo_finishes: i64,
-    unnamed: u64,
-    lost_leases: u64,
-}
-
 /// A database with a platform, and workers with a proxy each.
 struct World<'a> {
     server: &'a Server,
@@ -78,6 +56,7 @@ struct World<'a> {
     brake: u32,
     simulator: Simulator,
     folder: TempDir,
+    storage: Storage,
     pool: PgPool,
     proxies: Vec<Proxy>,
     tally: Mutex<Tally>,
@@ -112,6 +91,7 @@ impl<'a> World<'a> {
         }
         // One plan in three runs under a brake that is pulled now and then.
         let brake = if seed.is_multiple_of(3) { 12 } else { 0 };
+        let storage = Storage::of(seed, folder.path()).await;
         let world = Self {
             server,
             pool: server.pool(&database),
@@ -119,6 +99,7 @@ impl<'a> World<'a> {
             brake,
             simulator,
             folder,
+            storage,
             proxies,
             tally: Mutex::default(),
             told: Mutex::default(),
@@ -147,7 +128,7 @@ impl<'a> World<'a> {
     fn settings(&self) {
         let text = format!(
             "[database]\nmax_connections = 4\n[providers]\ndir = \"providers\"\n\
-             [storage]\nurl = \"file:./outputs\"\n[recovery]\nallow_loopback = true\ntime_budget = \"60s\"\n\
+             [recovery]\nallow_loopback = true\ntime_budget = \"60s\"\n\
              [pass]\nlease = \"{LEASE_MINUTES}m\"\nbatch = {BATCH}\n\
              [brake]\nmax_refunds_per_hour = {}\nmax_refunds_per_day = 0\n[log]\nlevel = \"warn\"\n",
             self.brake
@@ -171,7 +152,8 @@ impl<'a> World<'a> {
         };
         let binary = binary();
         let command = [prefix, &[&binary, "--config", "makegood.toml"], arguments].concat();
-        run_of(command[0], &command[1..]).within(self.folder.path()).env("DATABASE_URL", &url)
+        let run = run_of(command[0], &command[1..]).within(self.folder.path()).env("DATABASE_URL", &url);
+        self.storage.given_to(run)
     }
 
     fn count(&self, what: impl FnOnce(&mut Tally)) {
@@ -204,6 +186,8 @@ impl<'a> World<'a> {
                 self.simulator.clear_answer(job);
             }
         }
+        let stumbles = self.storage.stumble(step);
+        self.count(|tally| tally.storage_faults += stumbles);
         let platform = async {
             for deed in &step.deeds {
                 tokio::time::sleep(deed.after).await;
@@ -214,7 +198,8 @@ impl<'a> World<'a> {
         let storage = async {
             if step.storage_fails {
                 tokio::time::sleep(step.storage_after).await;
-                self.break_storage();
+                self.storage.fail();
+                self.count(|tally| tally.storage_faults += 1);
             }
         };
         let workers = step.workers.iter().enumerate().map(|(worker, runs)| async move {
@@ -223,128 +208,9 @@ impl<'a> World<'a> {
             }
         });
         tokio::join!(futures_util::future::join_all(workers), platform, storage);
-        self.mend_storage();
+        self.storage.mend();
         self.calm().await;
         self.books_agree(&[books::ALWAYS, books::CALM]).await;
-    }
-
-    /// A pass that something happens to.
-    async fn troubled(&self, step: usize, worker: usize, mishap: Mishap) {
-        let proxy = &self.proxies[worker];
-        let at = match mishap.moment {
-            Moment::Message(_) | Moment::Commit(_) => Some(mishap.moment),
-            Moment::After(_) => None,
-        };
-        let mut trap = proxy.begin(at);
-        let prefix: &[&str] = if matches!(mishap.trouble, Trouble::Full) { &FULL_DISK } else { &[] };
-        let mut run = self.makegood_by(prefix, Some(worker), &["run"]).env(IMPATIENT.0, IMPATIENT.1).start();
-        self.count(|tally| tally.runs += 1);
-        let held = match mishap.moment {
-            Moment::After(wait) => {
-                tokio::select! {
-                    () = tokio::time::sleep(wait) => Ok(None),
-                    () = has_ended(&mut run) => Err(()),
-                }
-            }
-            Moment::Message(_) | Moment::Commit(_) => {
-                tokio::select! {
-                    held = &mut trap => Ok(held.ok()),
-                    () = has_ended(&mut run) => Err(()),
-                }
-            }
-        };
-        let began = Instant::now();
-        let mut words = format!("step {step}, worker {worker}: {mishap}");
-        match held {
-            Ok(held) => words += &self.strike(worker, &mut run, held, mishap.trouble).await,
-            Err(()) => words += ", not reached",
-        }
-        let ended = run.ended().await;
-        self.count(|tally| {
-            tally.kills += u64::from(ended.status.signal() == Some(9));
-            tally.failed += u64::from(ended.code == Some(1));
-            tally.lost_leases += u64::from(ended.stdout.contains("lease_ran_out"));
-        });
-        let more = format!("; it ended with {} after {} ms more", ended.status, began.elapsed().as_millis());
-        words += &more;
-        if ended.code == Some(1) {
-            let more = format!(": {}", ended.stderr.lines().last().unwrap_or_default());
-            words += &more;
-        }
-        self.tell(words);
-        let as_it_should = matches!(ended.code, Some(0 | 1 | 3)) || ended.status.signal() == Some(9);
-        if !as_it_should || ended.stderr.contains("panicked") {
-            self.give_up(&format!("a worker ended like this: {ended:?}"));
-        }
-    }
-
-    /// Does to a run what is to be done to it; says what came of it.
-    async fn strike(&self, worker: usize, run: &mut Run, held: Option<Held>, trouble: Trouble) -> String {
-        let proxy = &self.proxies[worker];
-        match trouble {
-            Trouble::None | Trouble::Full => go_on(held, Then::Forward),
-            Trouble::Kill { heard } => {
-                let mut lost = false;
-                match held {
-                    Some(held) if heard => {
-                        lost = held.mute().await;
-                        run.kill();
-                    }
-                    held => {
-                        run.kill();
-                        go_on(held, Then::Drop);
-                    }
-                }
-                self.count(|tally| tally.answers_lost += u64::from(lost));
-            }
-            Trouble::Cut { heard } => {
-                self.count(|tally| tally.cuts += 1);
-                match held {
-                    Some(held) if heard => {
-                        let lost = held.mute().await;
-                        self.count(|tally| tally.answers_lost += u64::from(lost));
-                    }
-                    Some(held) => held.go_on(Then::Drop),
-                    None => proxy.cut(),
-                }
-            }
-            Trouble::Pause { heard, minutes } => {
-                let Some(id) = run.id() else { return String::new() };
-                self.count(|tally| tally.pauses += 1);
-                signal("STOP", id).await;
-                let held = match held {
-                    Some(held) if heard => {
-                        held.go_on(Then::Forward);
-                        None
-                    }
-                    held => held,
-                };
-                platform::leap(&self.pool, LEASE_MINUTES + minutes).await;
-                // Others take over what it had in hand; what it has locked, they cannot.
-                let other = self.makegood(None, &["run"]).env(IMPATIENT.0, IMPATIENT.1).output().await;
-                go_on(held, Then::Forward);
-                signal("CONT", id).await;
-                return format!(", another pass meanwhile ended with {}", other.status);
-            }
-            Trouble::Restart { immediate } => {
-                self.server.restart(immediate).await;
-                self.count(|tally| {
-                    tally.restarts += 1;
-                    tally.crashes += u64::from(immediate);
-                });
-                go_on(held, Then::Forward);
-            }
-            Trouble::Leap { minutes } => {
-                self.count(|tally| tally.leaps += 1);
-                platform::leap(&self.pool, minutes).await;
-                go_on(held, Then::Forward);
-            }
-            Trouble::Slow { by } => {
-                proxy.slow(by);
-                go_on(held, Then::Forward);
-            }
-        }
-        String::new()
     }
 
     /// Passes that nothing happens to, once all leases of the dead have run out: they mend everything there is to mend.
@@ -374,35 +240,6 @@ impl<'a> World<'a> {
         self.give_up("the brake is pulled again and again");
     }
 
-    /// A file where its directory was: no file can be written, by root neither.
-    fn break_storage(&self) {
-        let (there, away) = (self.folder.path().join("outputs"), self.folder.path().join("outputs-away"));
-        std::fs::create_dir_all(&there).unwrap();
-        std::fs::rename(&there, &away).unwrap();
-        // A worker may make the directory anew in between; then it writes there, and that is moved back below.
-        let _there_again = std::fs::write(&there, "no directory");
-    }
-
-    fn mend_storage(&self) {
-        let (there, away) = (self.folder.path().join("outputs"), self.folder.path().join("outputs-away"));
-        if !away.exists() {
-            return;
-        }
-        if there.is_dir() {
-            for (from, to) in files_below(&there)
-                .iter()
-                .map(|file| (file.clone(), away.join(file.strip_prefix(&there).unwrap())))
-            {
-                std::fs::create_dir_all(to.parent().unwrap()).unwrap();
-                std::fs::rename(from, to).unwrap();
-            }
-            std::fs::remove_dir_all(&there).unwrap();
-        } else {
-            std::fs::remove_file(&there).unwrap();
-        }
-        std::fs::rename(&away, &there).unwrap();
-    }
-
     async fn books_agree(&self, pages: &[&[(&str, &str)]]) {
         for (what, sql) in pages.iter().copied().flatten() {
             let wrong = lines(&self.pool, &sql.replace("$brake", &self.brake.to_string())).await;
@@ -424,42 +261,6 @@ impl<'a> World<'a> {
         }
     }
 
-    /// Every recovered file is where its row says, whole, and the one that the provider offers for this item.
-    async fn files_are_there(&self) {
-        let sql = "SELECT concat_ws(' ', uri, sha256, size_bytes, provider, provider_job_id, provider_output_index, charge_id)
-                   FROM stored_outputs WHERE id LIKE 'makegood:%'";
-        let client = reqwest::Client::builder().no_proxy().build().unwrap();
-        let (mut named, mut hashes) = (BTreeSet::new(), BTreeSet::new());
-        for line in lines(&self.pool, sql).await {
-            let words: Vec<&str> = line.split(' ').collect();
-            let path = Url::parse(words[0]).unwrap().to_file_path().unwrap();
-            let Ok(bytes) = std::fs::read(&path) else {
-                self.give_up(&format!("{line}: the file is not there"));
-            };
-            let hash = sha256(&bytes);
-            if hash != words[1] || bytes.len().to_string() != words[2] {
-                self.give_up(&format!("{line}: the file is another, {hash}, {} bytes", bytes.len()));
-            }
-            let nth: i64 = words[5].parse().unwrap();
-            // Files that the provider does not number go in order to the items that still wait, and the platform
-            // may have refunded an earlier one: any of the job's, but nobody else's.
-            let any = words[4].starts_with("two-of-three");
-            let mut is_offered = false;
-            for nth in if any { 0..2 } else { nth..nth + 1 } {
-                let url = file_url(&self.simulator.base_url(), words[3], words[4], nth);
-                let offered = client.get(&url).send().await.unwrap().bytes().await.unwrap();
-                is_offered |= sha256(&offered) == hash;
-            }
-            if !is_offered || !hashes.insert(hash) {
-                self.give_up(&format!("{line}: not the file of this item, or another's too"));
-            }
-            named.insert(path);
-        }
-        let outputs = self.folder.path().canonicalize().unwrap().join("outputs");
-        let unnamed = files_below(&outputs).iter().filter(|path| !named.contains(*path)).count();
-        self.count(|tally| tally.unnamed += unnamed as u64);
-    }
-
     /// Fails with everything that is needed to look into it.
     fn give_up(&self, why: &str) -> ! {
         let told = self.told.lock().unwrap().join("\n  ");
@@ -468,48 +269,6 @@ impl<'a> World<'a> {
             self.plan.seed, self.plan.seed
         );
     }
-}
-
-fn go_on(held: Option<Held>, then: Then) {
-    if let Some(held) = held {
-        held.go_on(then);
-    }
-}
-
-async fn has_ended(run: &mut Run) {
-    while !run.has_ended() {
-        tokio::time::sleep(Duration::from_millis(3)).await;
-    }
-}
-
-async fn signal(name: &str, id: u32) {
-    let id = id.to_string();
-    let mut sent = tokio::process::Command::new("sh");
-    sent.args(["-c", "kill -\"$1\" \"$2\"", "sh", name, &id]).stderr(std::process::Stdio::null());
-    // It may have ended in this very moment.
-    let _ended = sent.status().await;
-}
-
-fn files_below(folder: &std::path::Path) -> Vec<PathBuf> {
-    let (mut found, mut folders) = (Vec::new(), vec![folder.to_owned()]);
-    while let Some(folder) = folders.pop() {
-        // Nothing was recovered yet.
-        let Ok(entries) = std::fs::read_dir(folder) else { continue };
-        for entry in entries {
-            let path = entry.unwrap().path();
-            if path.is_dir() { folders.push(path) } else { found.push(path) }
-        }
-    }
-    found
-}
-
-fn sha256(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-    Sha256::digest(bytes).iter().fold(String::new(), |mut text, byte| {
-        // Writing to a String cannot fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 /// One round from a seed.
@@ -589,27 +348,5 @@ async fn the_long_round() {
         let one = round(&server, seed, LONG).await;
         all = all.plus(one);
         eprintln!("after {} s: {all:?}", began.elapsed().as_secs());
-    }
-}
-
-impl Tally {
-    const fn plus(self, other: Self) -> Self {
-        Self {
-            runs: self.runs + other.runs,
-            kills: self.kills + other.kills,
-            answers_lost: self.answers_lost + other.answers_lost,
-            cuts: self.cuts + other.cuts,
-            pauses: self.pauses + other.pauses,
-            restarts: self.restarts + other.restarts,
-            crashes: self.crashes + other.crashes,
-            leaps: self.leaps + other.leaps,
-            failed: self.failed + other.failed,
-            charges: self.charges + other.charges,
-            refunds: self.refunds + other.refunds,
-            recoveries: self.recoveries + other.recoveries,
-            photo_finishes: self.photo_finishes + other.photo_finishes,
-            unnamed: self.unnamed + other.unnamed,
-            lost_leases: self.lost_leases + other.lost_leases,
-        }
     }
 }

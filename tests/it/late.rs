@@ -29,10 +29,10 @@ use crate::s3::Notes;
 use crate::world::{HOUR, World};
 
 const LEASE: Duration = Duration::from_mins(15);
-const REFUND: Decision = Decision { action: Action::Refund, reason: Reason::ProviderError, rule: 6 };
+pub const REFUND: Decision = Decision { action: Action::Refund, reason: Reason::ProviderError, rule: 6 };
 
 /// Opens orphans, as a pass begins.
-async fn detect(world: &World) {
+pub async fn detect(world: &World) {
     let (parts, mut report) = (&world.parts, Report::default());
     makegood::detect::detect(
         &world.store,
@@ -47,18 +47,18 @@ async fn detect(world: &World) {
 }
 
 /// A store of its own, as another process would have.
-async fn another(world: &World) -> Store {
+pub async fn another(world: &World) -> Store {
     let store = Store::open(&world.database.url, 4, Duration::from_secs(30)).await.unwrap();
     store.with_clock(world.clock.clone())
 }
 
-async fn claim(world: &World) -> Vec<Case> {
+pub async fn claim(world: &World) -> Vec<Case> {
     let claimed = world.store.claim("replicate", world.now(), LEASE, 100).await.unwrap();
     assert!(claimed.unreadable.is_empty(), "{:?}", claimed.unreadable);
     claimed.cases
 }
 
-fn rules(world: &World) -> SettleRules {
+pub fn rules(world: &World) -> SettleRules {
     let parts = &world.parts;
     SettleRules {
         brake: Watch::default(),
@@ -70,7 +70,7 @@ fn rules(world: &World) -> SettleRules {
     }
 }
 
-fn settlement(world: &World, case: Case, decision: Decision) -> Settlement {
+pub fn settlement(world: &World, case: Case, decision: Decision) -> Settlement {
     Settlement { case, decision, evidence: None, copied: None, look_again: world.now() + HOUR, detail: None }
 }
 
@@ -115,12 +115,12 @@ async fn copy(world: &World, case: &Case, evidence: &Evidence) -> Copied {
     world.parts.fetcher.copy(errand).await.unwrap()
 }
 
-async fn settle(store: &Store, world: &World, settlement: Settlement) -> Outcome {
+pub async fn settle(store: &Store, world: &World, settlement: Settlement) -> Outcome {
     store.settle(&[settlement], &rules(world)).await.unwrap().remove(0)
 }
 
 /// Stores the output of item 0 of a charge whose job is `job`, as the platform would.
-fn output(world: &World, charge: &str, job: &str) -> String {
+pub fn output(world: &World, charge: &str, job: &str) -> String {
     world.output_row(
         &format!("late-{charge}"),
         Some((charge, 0)),
@@ -148,11 +148,11 @@ async fn counted(world: &World, kind: &str) -> i64 {
 }
 
 /// A connection to the world's PostgreSQL beside all pools.
-async fn connection(world: &World) -> PgConnection {
+pub async fn connection(world: &World) -> PgConnection {
     PgConnection::connect(&world.database.url).await.unwrap()
 }
 
-async fn on(connection: &mut PgConnection, sql: &str) {
+pub async fn on(connection: &mut PgConnection, sql: &str) {
     sqlx::raw_sql(AssertSqlSafe(sql.to_owned()))
         .execute(connection)
         .await
@@ -164,7 +164,7 @@ async fn text(connection: &mut PgConnection, sql: &str) -> Result<String, sqlx::
 }
 
 /// Waits until a statement that holds `words` is seen to wait for a lock.
-async fn seen_waiting(world: &World, words: &str) {
+pub async fn seen_waiting(world: &World, words: &str) {
     let waiting = format!(
         "SELECT count(*) AS v FROM pg_stat_activity
          WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE '%{words}%' AND pid <> pg_backend_pid()"
@@ -180,7 +180,7 @@ async fn seen_waiting(world: &World, words: &str) {
 
 /// The platform's own trigger waits while somebody holds the advisory lock 4711: settle stands between its last check
 /// and its commit.
-const WAIT_IN_LEDGER: &str = "
+pub const WAIT_IN_LEDGER: &str = "
     CREATE FUNCTION wait_here() RETURNS trigger LANGUAGE plpgsql AS $$
     BEGIN PERFORM pg_advisory_xact_lock_shared(4711); RETURN NEW; END $$;
     CREATE TRIGGER wait_here BEFORE INSERT ON ledger_entries FOR EACH ROW EXECUTE FUNCTION wait_here();";

@@ -251,11 +251,11 @@ on_both! {
 }
 
 /// A small file system of its own, unmounted in the end.
-struct Small(std::path::PathBuf);
+pub struct Small(PathBuf);
 
 impl Small {
     /// None where this process may not mount.
-    fn mount(at: PathBuf) -> Option<Self> {
+    pub fn mount(at: PathBuf) -> Option<Self> {
         std::fs::create_dir_all(&at).unwrap();
         let mounted = std::process::Command::new("mount")
             .args(["-t", "tmpfs", "-o", "size=12m", "tmpfs"])
@@ -264,11 +264,30 @@ impl Small {
             .status();
         mounted.is_ok_and(|status| status.success()).then_some(Self(at))
     }
+
+    /// Where it is.
+    pub fn path(&self) -> &std::path::Path {
+        &self.0
+    }
+
+    /// Leaves no room on it.
+    pub fn fill(&self) {
+        use std::io::Write as _;
+        let mut filler =
+            std::fs::OpenOptions::new().create(true).append(true).open(self.0.join("filler")).unwrap();
+        let block = [0; 4096];
+        while filler.write_all(&block).is_ok() {}
+    }
+
+    /// Makes room again.
+    pub fn make_room(&self) {
+        std::fs::remove_file(self.0.join("filler")).unwrap();
+    }
 }
 
 impl Drop for Small {
     fn drop(&mut self) {
-        let _ended = std::process::Command::new("umount").arg(&self.0).status();
+        let _ended = std::process::Command::new("umount").arg("--lazy").arg(&self.0).status();
     }
 }
 

@@ -9,7 +9,8 @@
 //! It never decides whether something is owed: see `policy`. It may only make less of a decision: hold a refund for
 //! the brake, or give a case back because the world changed. Exactly once rests on unique keys: one current
 //! resolution an item, one refund an item, ledger ids made of item and bucket.
-//! Crash before commit: nothing happened. Crash after: the next claim finds the orphans resolved.
+//! Crash before commit: nothing happened. Crash after: the next claim finds the orphans resolved. Connection lost at the
+//! commit: it is found out which of the two it was (`doubt`).
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -18,7 +19,7 @@ use std::time::Duration;
 use serde_json::{Value as Json, json};
 
 use super::claim::Case;
-use super::db::{DbError, Tx};
+use super::db::{DbError, Trouble, Tx};
 use super::scan::Dating;
 use super::{Store, statements, with_retries};
 use crate::brake;
@@ -28,8 +29,10 @@ use crate::evidence::Evidence;
 use crate::policy::{self, Action, Decision, Pick, Reason};
 use crate::recovery::Copied;
 
+mod doubt;
 mod writes;
 
+use doubt::{InDoubt, Looked};
 use writes::Written;
 pub(super) use writes::answer_row;
 
@@ -119,10 +122,12 @@ impl From<DbError> for Failure {
 }
 
 impl Failure {
-    fn is_worth_repeating(&self) -> bool {
+    fn trouble(&self) -> Trouble {
         match self {
-            Self::Db(error) => error.is_worth_repeating(),
-            Self::Balance { .. } | Self::TooMuch { .. } | Self::Relink { .. } | Self::NotKept { .. } => false,
+            Self::Db(error) => error.trouble(),
+            Self::Balance { .. } | Self::TooMuch { .. } | Self::Relink { .. } | Self::NotKept { .. } => {
+                Trouble::Other
+            }
         }
     }
 }
@@ -169,7 +174,7 @@ impl Store {
     /// # Errors
     /// The database cannot be worked with at all; nothing of the failing transaction stays.
     pub async fn settle(&self, batch: &[Settlement], rules: &SettleRules) -> Result<Vec<Outcome>, DbError> {
-        match with_retries!(self.settle_at_once(batch, rules).await) {
+        match self.settle_whole(batch, rules).await {
             Ok(outcomes) => return Ok(outcomes),
             Err(Failure::Db(error)) if !error.is_about_a_row() => return Err(error),
             Err(failure) => {
@@ -210,7 +215,7 @@ impl Store {
         part: &[Settlement],
         rules: &SettleRules,
     ) -> Result<Option<Vec<Outcome>>, DbError> {
-        match with_retries!(self.settle_at_once(part, rules).await) {
+        match self.settle_whole(part, rules).await {
             Ok(settled) => Ok(Some(settled)),
             Err(Failure::Db(error)) if !error.is_about_a_row() => Err(error),
             Err(Failure::Relink { .. }) => Ok(None),
@@ -225,7 +230,7 @@ impl Store {
     /// back: then it is not a race that was lost, and deciding again would come to the same for ever.
     async fn settle_alone(&self, settlement: Settlement, rules: &SettleRules) -> Result<Outcome, DbError> {
         let part = [settlement];
-        let settled = match with_retries!(self.settle_at_once(&part, rules).await) {
+        let settled = match self.settle_whole(&part, rules).await {
             Ok(settled) => settled,
             Err(Failure::Db(error)) if !error.is_about_a_row() => return Err(error),
             Err(failure @ (Failure::Relink { .. } | Failure::Balance { .. })) => {
@@ -268,17 +273,25 @@ impl Store {
                 None => settlement.clone(),
             })
             .collect();
-        match with_retries!(self.settle_at_once(&held, rules).await) {
+        match self.settle_whole(&held, rules).await {
             Ok(outcomes) => Ok(outcomes),
             Err(Failure::Db(error)) if !error.is_about_a_row() => Err(error),
             Err(failure) => Ok(vec![Outcome::Refused(crate::report::chain(&failure)); held.len()]),
         }
     }
 
+    /// One transaction, run again where that may help. If its commit's answer was lost, the next try begins by looking
+    /// whether it happened: then it was ours, and is told as it was.
+    async fn settle_whole(&self, batch: &[Settlement], rules: &SettleRules) -> Result<Vec<Outcome>, Failure> {
+        let mut doubt = None;
+        with_retries!(self, self.settle_at_once(batch, rules, &mut doubt).await)
+    }
+
     async fn settle_at_once(
         &self,
         batch: &[Settlement],
         rules: &SettleRules,
+        doubt: &mut Option<InDoubt>,
     ) -> Result<Vec<Outcome>, Failure> {
         let now = self.now().await?;
         let mut tx = self.db.begin().await?;
@@ -290,7 +303,16 @@ impl Store {
             None
         };
         let mut refunded = lock_charges(&mut tx, batch).await?;
-        let ours = self.still_ours(&mut tx, batch).await?;
+        let leases = lock_orphans(&mut tx, batch).await?;
+        if let Some(before) = doubt.take() {
+            // The locks are ours: whatever it was by now is over.
+            match before.look(batch, &leases) {
+                Looked::Happened(outcomes) => return Ok(outcomes),
+                Looked::DidNot => {}
+                Looked::CannotTell => return Err(DbError::InDoubt.into()),
+            }
+        }
+        let ours = self.still_ours(&mut tx, batch, &leases).await?;
 
         let mut written = Written::new(self, now, rules);
         written.answers(&mut tx, batch, &ours).await?;
@@ -305,26 +327,29 @@ impl Store {
         }
         let engaged = brake.and_then(|brake| brake.engaged);
         written.write(&mut tx, engaged.as_deref()).await?;
-        tx.commit().await?;
-        Ok(outcomes)
+        match tx.commit().await {
+            Ok(()) => Ok(outcomes),
+            Err(error) if error.trouble().leaves_doubt() => {
+                *doubt = Some(InDoubt(outcomes));
+                Err(error.into())
+            }
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Proves for each settlement that its lease is ours and its facts are as they were.
-    async fn still_ours(&self, tx: &mut Tx, batch: &[Settlement]) -> Result<Vec<Standing>, DbError> {
-        let mut ids: Vec<i64> = batch.iter().map(|each| each.case.facts.orphan.id).collect();
-        ids.sort_unstable();
-        let mut tokens = HashMap::new();
-        for row in tx.rows(statements::LOCK_ORPHANS, &[(&json!(ids)).into()]).await? {
-            if row.maybe_time("leased_until")?.is_some() {
-                tokens.insert(row.int("id")?, row.int("lease_token")?);
-            }
-        }
-        let again = self.cases(tx, &ids).await?;
+    async fn still_ours(
+        &self,
+        tx: &mut Tx,
+        batch: &[Settlement],
+        leases: &HashMap<i64, Lease>,
+    ) -> Result<Vec<Standing>, DbError> {
+        let again = self.cases(tx, &ids(batch)).await?;
         let again: HashMap<i64, &Case> =
             again.cases.iter().map(|case| (case.facts.orphan.id, case)).collect();
         let standing = |settlement: &Settlement| {
             let id = settlement.case.facts.orphan.id;
-            if tokens.get(&id) != Some(&settlement.case.token) {
+            if !leases.get(&id).is_some_and(|lease| lease.token == settlement.case.token && lease.alive()) {
                 return Standing::Lost;
             }
             let before = &settlement.case.facts;
@@ -336,6 +361,42 @@ impl Store {
         };
         Ok(batch.iter().map(standing).collect())
     }
+}
+
+/// The last lease of an orphan.
+#[derive(Clone, Copy, Debug)]
+struct Lease {
+    token: i64,
+    /// Not ended.
+    leased: bool,
+    /// The orphan is not open any more.
+    resolved: bool,
+}
+
+impl Lease {
+    const fn alive(self) -> bool {
+        self.leased && !self.resolved
+    }
+}
+
+fn ids(batch: &[Settlement]) -> Vec<i64> {
+    let mut ids: Vec<i64> = batch.iter().map(|each| each.case.facts.orphan.id).collect();
+    ids.sort_unstable();
+    ids
+}
+
+/// Locks the orphans; the last lease of each.
+async fn lock_orphans(tx: &mut Tx, batch: &[Settlement]) -> Result<HashMap<i64, Lease>, DbError> {
+    let mut leases = HashMap::new();
+    for row in tx.rows(statements::LOCK_ORPHANS, &[(&json!(ids(batch))).into()]).await? {
+        let lease = Lease {
+            token: row.int("lease_token")?,
+            leased: row.maybe_time("leased_until")?.is_some(),
+            resolved: row.int("resolved")? == 1,
+        };
+        leases.insert(row.int("id")?, lease);
+    }
+    Ok(leases)
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]

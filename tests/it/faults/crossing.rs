@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use makegood::report::Report;
-use sqlx::{AssertSqlSafe, Executor as _, PgConnection};
+use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection, SqliteConnection};
 
 use crate::world::{Sql, World};
 
@@ -59,4 +59,73 @@ async fn what_was_put_back_meanwhile_is_not_reopened() {
     let current =
         "SELECT kind AS v FROM makegood_resolutions WHERE charge_id = 'crossed' AND superseded_at IS NULL";
     assert_eq!(world.texts(current).await, ["relink"]);
+}
+
+/// The same on SQLite, where a scan finds without a lock and opens as the one writer there is. Nothing shows that it waits
+/// for its turn, so a witness tells: an item that was found undelivered is opened, although its output is there by now.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_put_back_meanwhile_is_not_reopened_on_sqlite() {
+    for wait in [50, 500, 5_000] {
+        if crossed_on_sqlite(Duration::from_millis(wait)).await {
+            return;
+        }
+    }
+    panic!("the scan never met the other pass");
+}
+
+/// Gives the scan so long to find what it is to open. False: it had not found it yet.
+async fn crossed_on_sqlite(wait: Duration) -> bool {
+    let world = World::sqlite().await;
+    world.balance("ada", 0, 0).await;
+    for charge in ["crossed", "witness"] {
+        world.charge(charge).job(&format!("ok-{charge}")).insert().await;
+    }
+    let at = world.at(world.now());
+    let output = |charge: &str| {
+        let (job, project, node) = (format!("ok-{charge}"), format!("p-{charge}"), format!("n-{charge}"));
+        world.output_row(
+            &format!("back-{charge}"),
+            Some((charge, 0)),
+            ("replicate", &job, 0),
+            (&project, &node),
+        )
+    };
+    let rows = format!(
+        "BEGIN IMMEDIATE; {}; {};
+         INSERT INTO makegood_orphans (charge_id, output_index, provider, charged_at, opened_at, opened_by, refund_by, window_ends_at,
+                                       state, reason, due_at, urgent_at, resolved_at)
+         VALUES ('crossed', 0, 'replicate', {at}, {at}, 'grace', {at}, {at}, 'relinked', 'misattributed', {at}, {at}, {at});
+         INSERT INTO makegood_resolutions (charge_id, output_index, kind, reason, rule, resolved_at, decided_by)
+         VALUES ('crossed', 0, 'relink', 'misattributed', 3, {at}, 'makegood');",
+        output("crossed"),
+        output("witness")
+    );
+    let mut other = SqliteConnection::connect(&world.database.url).await.unwrap();
+    other.execute(sqlx::raw_sql(AssertSqlSafe(rows))).await.unwrap();
+
+    let parts = &world.parts;
+    let looks = makegood::detect::looks(
+        &world.store,
+        &parts.providers,
+        &parts.rules.detect,
+        None,
+        world.now(),
+        &mut Report::default(),
+    )
+    .await
+    .unwrap();
+    let scan = looks.into_iter().find(|look| look.scan.name == "grace").unwrap().scan;
+    let dating = makegood::detect::dating(&parts.rules.detect, &parts.providers);
+    let store = world.store.clone();
+    let scan = tokio::spawn(async move { store.scan(&scan, 100, &dating).await.unwrap() });
+    tokio::time::sleep(wait).await;
+    assert!(!scan.is_finished(), "it cannot write while another does");
+    other.execute("COMMIT").await.unwrap();
+    let found = scan.await.unwrap();
+    assert_eq!(found.reopened, 0);
+    assert_eq!(world.fate("crossed", 0).await, "relinked misattributed");
+    let current =
+        "SELECT kind AS v FROM makegood_resolutions WHERE charge_id = 'crossed' AND superseded_at IS NULL";
+    assert_eq!(world.texts(current).await, ["relink"]);
+    found.opened == 1
 }

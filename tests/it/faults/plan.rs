@@ -5,6 +5,10 @@
 use std::fmt;
 use std::time::Duration;
 
+use hyper::StatusCode;
+
+use crate::s3::bucket::How;
+
 /// Random numbers from a seed (splitmix64).
 #[derive(Debug)]
 pub struct Dice(u64);
@@ -145,6 +149,16 @@ pub struct NewCharge {
     pub struck: Option<(Own, usize)>,
 }
 
+/// Requests to the bucket that go wrong, where the storage is one.
+#[derive(Clone, Copy, Debug)]
+pub struct BucketFault {
+    /// How their method and query begin.
+    pub at: &'static str,
+    /// So many of them. Each is tried three times by the client.
+    pub times: u32,
+    pub how: How,
+}
+
 /// One step of time.
 #[derive(Debug)]
 pub struct Step {
@@ -154,6 +168,7 @@ pub struct Step {
     pub deeds: Vec<Deed>,
     /// For each worker, its runs.
     pub workers: Vec<Vec<Mishap>>,
+    pub bucket_faults: Vec<BucketFault>,
     /// The storage cannot be written to while the workers are at work.
     pub storage_fails: bool,
     /// So long, and then it fails until the end of the step.
@@ -221,8 +236,32 @@ fn step(dice: &mut Dice, size: Size, kinds: &[(u64, usize)]) -> Step {
         charges,
         deeds,
         workers,
+        bucket_faults: (0..dice.below(5)).map(|_| bucket_fault(dice)).collect(),
         storage_fails: dice.percent(15),
         storage_after: dice.millis(600),
+    }
+}
+
+fn bucket_fault(dice: &mut Dice) -> BucketFault {
+    let late = dice.millis(1500);
+    BucketFault {
+        at: dice.weighted::<&'static str>(&[
+            (4, "PUT "),
+            (2, "PUT partNumber=1"),
+            (2, "PUT partNumber=2"),
+            (2, "POST uploads"),
+            (3, "POST uploadId"),
+            (2, "DELETE "),
+        ]),
+        times: u32::try_from(1 + dice.below(6)).unwrap_or(1),
+        how: *dice.weighted(&[
+            (3, How::Status(StatusCode::INTERNAL_SERVER_ERROR)),
+            (1, How::Status(StatusCode::FORBIDDEN)),
+            (3, How::SlowDown),
+            (3, How::Reset),
+            (4, How::Lost),
+            (2, How::Late(late)),
+        ]),
     }
 }
 

@@ -53,6 +53,8 @@ const fn kind(
 
 pub const KINDS: &[Kind] = &[
     kind("a file", 6, "replicate", Job::One("ok"), &[RECOVERED]),
+    // In two parts, where the storage is a bucket.
+    kind("a large file", 2, "replicate", Job::One("ok-size=9000000"), &[RECOVERED]),
     kind("a batch", 4, "fal", Job::One("ok4"), &[RECOVERED; 4]),
     kind("a pair", 3, "veo-gemini", Job::One("ok2"), &[RECOVERED; 2]),
     kind("two of three", 3, "fal", Job::One("two-of-three"), &[RECOVERED, RECOVERED, REFUNDED]),

@@ -122,5 +122,7 @@ pub fn sql(size: Size) -> String {
 pub fn file_url(base: &str, provider: &str, job: &str, nth: i64) -> String {
     let job = job.rsplit('/').next().unwrap_or(job);
     let ending = if provider == "veo-gemini" || job.contains("video") { "mp4" } else { "png" };
-    format!("{base}/files/{}/{nth}.{ending}", utf8_percent_encode(job, NON_ALPHANUMERIC))
+    let size = job.split('-').find(|word| word.starts_with("size="));
+    let size = size.map_or_else(String::new, |size| format!("?{size}"));
+    format!("{base}/files/{}/{nth}.{ending}{size}", utf8_percent_encode(job, NON_ALPHANUMERIC))
 }

@@ -251,6 +251,11 @@ impl Bucket {
         inside.objects.iter().map(|(path, object)| (path.clone(), object.sha256.clone())).collect()
     }
 
+    /// An object's bytes, if it is there.
+    pub fn find(&self, path: &str) -> Option<Bytes> {
+        self.0.lock().unwrap().objects.get(path).map(|object| object.bytes.clone())
+    }
+
     pub fn bytes(&self, path: &str) -> Bytes {
         self.0.lock().unwrap().objects[path].bytes.clone()
     }

@@ -1,0 +1,192 @@
+//! What a failure of the database means: whether the same transaction may succeed when it is run once more, how long to
+//! go on trying, and what a person should do who finds a pass ended by it.
+//!
+//! Three kinds are worth repeating. A race that was lost (deadlock, serialization failure, lock timeout, busy file): a
+//! few times at once. A statement that ran into its time limit: twice. A connection that broke, or that was not to be
+//! had: as long as a statement may take, since a restart or a full house is over in seconds or not at all.
+
+use std::time::{Duration, Instant};
+
+use super::DbError;
+
+/// Tries after the first for a race that was lost.
+const RACES: u32 = 5;
+/// Tries after the first for a statement that ran into its time limit: each costs that limit.
+const TIMEOUTS: u32 = 2;
+/// The longest pause between two tries.
+const PAUSE_MAX: Duration = Duration::from_secs(1);
+
+/// What is the matter with the database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trouble {
+    /// Others were first: a deadlock, a serialization failure, a lock timeout, a busy file.
+    Race,
+    /// A statement took longer than it may.
+    TimedOut,
+    /// The connection is gone, and nobody knows what came of what was under way.
+    ConnectionLost,
+    /// No connection was to be had: all are at work, or the server allows no more.
+    NoConnection,
+    /// It takes no writes.
+    ReadOnly,
+    /// It has no room left.
+    Full,
+    /// The tables were never made, or lie elsewhere.
+    NoTables,
+    /// Anything else.
+    Other,
+}
+
+impl DbError {
+    /// What is the matter.
+    pub fn trouble(&self) -> Trouble {
+        let Some(source) = self.sqlx() else { return Trouble::Other };
+        match source {
+            sqlx::Error::PoolTimedOut => return Trouble::NoConnection,
+            sqlx::Error::Io(_) | sqlx::Error::Protocol(_) => return Trouble::ConnectionLost,
+            _ => {}
+        }
+        let Some(error) = source.as_database_error() else { return Trouble::Other };
+        let code = error.code().unwrap_or_default();
+        match code.as_ref() {
+            "40001" | "40P01" | "55P03" => Trouble::Race,
+            "57014" => Trouble::TimedOut,
+            // Thrown out, crashed, coming up or going down, or slept too long inside a transaction.
+            "57P01" | "57P02" | "57P03" | "57P05" | "25P03" => Trouble::ConnectionLost,
+            "53300" => Trouble::NoConnection,
+            "25006" => Trouble::ReadOnly,
+            "53100" => Trouble::Full,
+            "42P01" => Trouble::NoTables,
+            class if class.len() == 5 && class.starts_with("08") => Trouble::ConnectionLost,
+            // SQLite's; the low byte is the kind, what is above it the occasion.
+            number => match number.parse::<i32>().map(|number| number & 0xff) {
+                Ok(5 | 6) => Trouble::Race,
+                Ok(8) => Trouble::ReadOnly,
+                Ok(13) => Trouble::Full,
+                Ok(_) | Err(_) if error.message().contains("no such table") => Trouble::NoTables,
+                Ok(_) | Err(_) => Trouble::Other,
+            },
+        }
+    }
+
+    /// A relation is not there: the tables were never made, or lie elsewhere.
+    pub fn is_about_missing_tables(&self) -> bool {
+        self.trouble() == Trouble::NoTables
+    }
+}
+
+impl Trouble {
+    /// Whether what was sent may have been carried out although nobody heard so.
+    pub const fn leaves_doubt(self) -> bool {
+        matches!(self, Self::ConnectionLost)
+    }
+
+    /// What a person should do about it, as the end of a sentence; none: nothing in particular.
+    pub const fn advice(self) -> Option<&'static str> {
+        match self {
+            Self::Race => Some("others were first again and again: look for what holds locks for long"),
+            Self::TimedOut => Some(
+                "a statement took longer than database.statement_timeout: look for locks held for long (pg_stat_activity) \
+                 and for a database that has become slow",
+            ),
+            Self::ConnectionLost => {
+                Some("the database went away or did not let us in: is it up, and reachable from here?")
+            }
+            Self::NoConnection => Some(
+                "no connection was to be had: the database refuses more than it has room for (max_connections, or a limit of \
+                 the role or the database), or all of database.max_connections were at work for too long",
+            ),
+            Self::ReadOnly => Some(
+                "the database takes no writes: point database.url at the primary, or make it writable again \
+                 (default_transaction_read_only, the file's and directory's rights, mode=ro)",
+            ),
+            Self::Full => Some("the database has no room left: free some, or give it more"),
+            Self::NoTables => Some(
+                "run `makegood migrate` first (with --reference-schema where the platform has no relations of its own)",
+            ),
+            Self::Other => None,
+        }
+    }
+}
+
+/// How often a transaction was tried, and why.
+#[derive(Debug)]
+pub struct Tries {
+    races: u32,
+    timeouts: u32,
+    lost: u32,
+    /// For so long a connection is waited for, from when it was first missed.
+    patience: Duration,
+    missed: Option<Instant>,
+}
+
+impl Tries {
+    /// None yet.
+    pub const fn new(patience: Duration) -> Self {
+        Self { races: 0, timeouts: 0, lost: 0, patience, missed: None }
+    }
+
+    /// How long to wait before the next try; none: it is no use.
+    pub fn pause(&mut self, trouble: Trouble) -> Option<Duration> {
+        match trouble {
+            Trouble::Race => {
+                self.races += 1;
+                (self.races <= RACES).then(|| Duration::from_millis(10 << self.races))
+            }
+            Trouble::TimedOut => {
+                self.timeouts += 1;
+                (self.timeouts <= TIMEOUTS).then_some(Duration::from_millis(20))
+            }
+            Trouble::ConnectionLost | Trouble::NoConnection => {
+                let missed = *self.missed.get_or_insert_with(Instant::now);
+                self.lost += 1;
+                let pause = Duration::from_millis(20 << self.lost.min(6)).min(PAUSE_MAX);
+                (missed.elapsed() < self.patience).then_some(pause)
+            }
+            Trouble::ReadOnly | Trouble::Full | Trouble::NoTables | Trouble::Other => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_hours(1);
+
+    #[test]
+    fn what_another_try_does_not_mend_is_not_tried_again() {
+        for trouble in [Trouble::ReadOnly, Trouble::Full, Trouble::NoTables, Trouble::Other] {
+            assert_eq!(Tries::new(PATIENCE).pause(trouble), None, "{trouble:?}");
+        }
+    }
+
+    #[test]
+    fn tries_come_to_an_end() {
+        let mut tries = Tries::new(PATIENCE);
+        let races = (0..100).filter(|_| tries.pause(Trouble::Race).is_some()).count();
+        let timeouts = (0..100).filter(|_| tries.pause(Trouble::TimedOut).is_some()).count();
+        assert_eq!((races, timeouts), (5, 2));
+        assert!(tries.pause(Trouble::ConnectionLost).is_some(), "of its own");
+        let mut impatient = Tries::new(Duration::ZERO);
+        assert_eq!(impatient.pause(Trouble::ConnectionLost), None);
+        assert_eq!(impatient.pause(Trouble::NoConnection), None);
+    }
+
+    #[test]
+    fn a_missing_connection_is_asked_for_at_most_once_a_second() {
+        let mut tries = Tries::new(PATIENCE);
+        let pauses: Vec<_> = (0..8).filter_map(|_| tries.pause(Trouble::NoConnection)).collect();
+        assert_eq!(pauses.len(), 8);
+        assert!(pauses.is_sorted() && pauses[7] == PAUSE_MAX, "{pauses:?}");
+    }
+
+    #[test]
+    fn each_failure_is_told_from_the_others() {
+        let statement = |source| DbError::Statement { statement: "claim", source };
+        assert_eq!(statement(sqlx::Error::PoolTimedOut).trouble(), Trouble::NoConnection);
+        let reset = std::io::Error::from(std::io::ErrorKind::ConnectionReset);
+        assert_eq!(statement(sqlx::Error::Io(reset)).trouble(), Trouble::ConnectionLost);
+        assert_eq!(statement(sqlx::Error::RowNotFound).trouble(), Trouble::Other);
+    }
+}

@@ -1,0 +1,121 @@
+//! Too few connections, and connections that break in the middle of a pass.
+
+use std::time::Duration;
+
+use makegood::store::{Outcome, Store};
+
+use super::{all_made_good, alter_database, nothing_half_done, run, two_charges};
+use crate::database::as_least_privileged;
+use crate::late::{
+    REFUND, WAIT_IN_LEDGER, another, claim, connection, detect, on, seen_waiting, settle, settlement,
+};
+use crate::world::{World, on_both};
+
+const END_ALL: &str = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+                       WHERE application_name = 'makegood' AND datname = current_database()";
+
+on_both! {
+    async fn one_connection_is_enough_for_everything(world) {
+        let mut world = world;
+        world.balance("ada", 0, 0).await;
+        for nth in 0..6 {
+            let fate = ["ok", "failed", "unknown"][nth % 3];
+            let provider = ["replicate", "fal"][nth % 2];
+            let charge = format!("c{nth}");
+            let job = format!("{fate}-{nth}");
+            world.charge(&charge).provider(provider, "acme/still-life").job(&job).insert().await;
+        }
+        world.parts.rules.batch = 2;
+        // Less than the time after which a connection that is missing counts as missing.
+        world.parts.store = Store::open(&world.database.url, 1, Duration::from_secs(30)).await.unwrap().with_clock(world.clock.clone());
+        let began = tokio::time::Instant::now();
+        let report = world.pass().await;
+        assert_eq!(report.total("refund") + report.total("recover"), 6, "{report:?}");
+        assert!(began.elapsed() < Duration::from_secs(30), "it waited for a second connection while it held the first");
+        world.books_balance().await;
+    }
+}
+
+/// How many connections there are to the world's database once makegood's are gone.
+async fn connected(world: &World) -> i64 {
+    let ours = "SELECT count(*) AS v FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'makegood'";
+    while world.number(ours).await > 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    world.number("SELECT count(*) AS v FROM pg_stat_activity WHERE datname = current_database()").await
+}
+
+#[tokio::test]
+async fn a_server_that_lets_only_one_of_eight_connections_in_is_worked_with() {
+    let world = World::postgres().await;
+    two_charges(&world).await;
+    for nth in 3..5 {
+        let charge = format!("c{nth}");
+        world.charge(&charge).provider("fal", "acme/still-life").job(&format!("ok-{nth}")).insert().await;
+    }
+    world.store.close().await;
+    let url = as_least_privileged(&world.database).await;
+    let limit = connected(&world).await + 1;
+    alter_database(&world, &format!("CONNECTION LIMIT {limit}")).await;
+    let ended = run(&world, &url).output().await;
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert_eq!(world.number("SELECT count(*) AS v FROM stored_outputs").await, 3);
+    assert_eq!(world.balance_of("ada").await, (0, 10));
+    world.books_balance().await;
+}
+
+#[tokio::test]
+async fn a_server_that_lets_nobody_in_ends_the_pass_and_says_so() {
+    let world = World::postgres().await;
+    two_charges(&world).await;
+    world.store.close().await;
+    let url = as_least_privileged(&world.database).await;
+    let limit = connected(&world).await;
+    alter_database(&world, &format!("CONNECTION LIMIT {limit}")).await;
+    let ended = run(&world, &url).env("MAKEGOOD__DATABASE__STATEMENT_TIMEOUT", "1s").output().await;
+    assert_eq!((ended.code, ended.stdout.as_str()), (Some(1), ""), "{ended:?}");
+    let told: Vec<&str> =
+        ended.stderr.lines().filter(|line| line.contains("no connection was to be had")).collect();
+    assert_eq!(told.len(), 1, "{ended:?}");
+    assert!(told[0].contains("could not open the database") && !told[0].contains(":makegood@"), "{told:?}");
+    nothing_half_done(&world).await;
+    alter_database(&world, "CONNECTION LIMIT -1").await;
+    let ended = run(&world, &url).output().await;
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    all_made_good(&world).await;
+}
+
+#[tokio::test]
+async fn a_connection_that_breaks_in_the_middle_of_settle_is_tried_again() {
+    let world = World::postgres().await;
+    world.balance("ada", 0, 0).await;
+    world.charge("c1").job("failed-1").insert().await;
+    detect(&world).await;
+    let case = claim(&world).await.remove(0);
+    world.run(WAIT_IN_LEDGER).await;
+    let mut holder = connection(&world).await;
+    on(&mut holder, "SELECT pg_advisory_lock(4711)").await;
+    let store = another(&world).await;
+    let (outcome, ()) = tokio::join!(settle(&store, &world, settlement(&world, case, REFUND)), async {
+        for _ in 0..3 {
+            seen_waiting(&world, "insert_ledger_entries").await;
+            world.run(&format!("{END_ALL} AND wait_event_type = 'Lock'")).await;
+        }
+        on(&mut holder, "SELECT pg_advisory_unlock(4711)").await;
+    });
+    assert_eq!(outcome, Outcome::Settled(REFUND));
+    assert_eq!(world.balance_of("ada").await, (0, 10));
+    world.books_balance().await;
+}
+
+#[tokio::test]
+async fn every_connection_may_break_while_a_provider_is_asked() {
+    let world = World::postgres().await;
+    world.balance("ada", 0, 0).await;
+    world.charge("c1").job("failed-1").insert().await;
+    world.charge("c2").job("ok-2").insert().await;
+    world.while_asked("failed-1", END_ALL.to_owned());
+    let report = world.pass().await;
+    assert_eq!((report.total("refund"), report.total("recover")), (1, 1), "{report:?}");
+    all_made_good(&world).await;
+}

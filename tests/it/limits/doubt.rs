@@ -1,0 +1,77 @@
+//! Every commit of a pass, one after the other, whose answer is lost: carried out or not, it is told as it was.
+
+use std::time::Duration;
+
+use makegood::pass;
+use makegood::store::Store;
+use url::Url;
+
+use super::{all_made_good, two_charges};
+use crate::database::as_least_privileged;
+use crate::faults::plan::Moment;
+use crate::faults::proxy::{Proxy, Then};
+use crate::world::World;
+
+/// The proxy before the world's database, and the address through it; none: it has no socket here.
+async fn through_a_proxy(world: &World) -> Option<(Proxy, String)> {
+    let mut url = Url::parse(&as_least_privileged(&world.database).await).unwrap();
+    let folder = url.query_pairs().find(|(name, _)| name == "host")?.1.into_owned();
+    let proxy = Proxy::start(std::path::Path::new(&folder).join(".s.PGSQL.5432")).await;
+    url.set_query(Some("sslmode=disable"));
+    url.set_host(Some("127.0.0.1")).unwrap();
+    url.set_port(Some(proxy.address.port())).unwrap();
+    Some((proxy, url.into()))
+}
+
+/// A pass whose `nth` commit meets `then`; false: it had fewer.
+async fn with_the_commit(nth: u64, then: Then) -> bool {
+    let mut world = World::postgres().await;
+    two_charges(&world).await;
+    let Some((proxy, url)) = through_a_proxy(&world).await else {
+        eprintln!("not tried: the server of MAKEGOOD_TEST_POSTGRES has no socket here");
+        return false;
+    };
+    world.parts.store =
+        Store::open(&url, 4, Duration::from_secs(30)).await.unwrap().with_clock(world.clock.clone());
+    let trap = proxy.begin(Some(Moment::Commit(nth)));
+    let parts = world.parts.clone();
+    let pass = tokio::spawn(async move { pass::run(&parts, World::orders(), |_| {}).await });
+    let mut reached = false;
+    tokio::select! {
+        held = trap => {
+            reached = true;
+            let held = held.unwrap();
+            if then == Then::Mute {
+                assert!(held.mute().await, "commit {nth} was carried out");
+            } else {
+                held.go_on(then);
+            }
+        }
+        () = async { while !pass.is_finished() { tokio::time::sleep(Duration::from_millis(5)).await } } => {}
+    }
+    let report = pass.await.unwrap().unwrap();
+    let told = (report.total("refund"), report.total("recover"), report.total("lost"));
+    assert_eq!(told, (1, 1, 0), "commit {nth}, {then:?}: {report:?}");
+    assert_eq!(report.refunded_credits, 10);
+    all_made_good(&world).await;
+    reached
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p01_p16_a_commit_that_happened_and_looks_as_if_it_had_not_is_told_as_what_it_was() {
+    let mut nth = 1;
+    while with_the_commit(nth, Then::Mute).await {
+        nth += 1;
+    }
+    // One that opens, and one at least that settles.
+    assert!(nth > 2 || std::env::var_os("MAKEGOOD_TEST_POSTGRES").is_some(), "{nth}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p01_p16_a_commit_that_never_arrived_is_made_again() {
+    let mut nth = 1;
+    while with_the_commit(nth, Then::Drop).await {
+        nth += 1;
+    }
+    assert!(nth > 2 || std::env::var_os("MAKEGOOD_TEST_POSTGRES").is_some(), "{nth}");
+}
