@@ -127,7 +127,7 @@ impl Store {
     /// The same tables with a clock of our own, and nothing remembered: for simulations, tests and the demo.
     #[must_use]
     pub fn with_clock(self, clock: Clock) -> Self {
-        Self { db: self.db, clock: Some(clock), asked: Arc::default(), beginning: Arc::default() }
+        Self { clock: Some(clock), asked: Arc::default(), beginning: Arc::default(), ..self }
     }
 
     /// What time it is for all workers, to the microsecond: the database's last answer and the time since.
