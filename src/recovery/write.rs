@@ -113,14 +113,11 @@ impl<'a> Writer<'a> {
         if uploading {
             self.send_part().await?;
         }
-        let storage = self.storage;
+        let (storage, size) = (self.storage, self.size);
         let last = self.part.split().freeze();
         let begun = self.begin(&last).await?;
         match &mut begun.upload {
-            Some(upload) => {
-                let completed = upload.complete().await;
-                completed.map_err(|source| storage.failed("write", &begun.path, source))?;
-            }
+            Some(upload) => storage.complete(upload, &begun.path, size).await?,
             None => storage.put(&begun.path, last, &begun.kind.content_type).await?,
         }
         let Kind { content_type, sniffed, declared, extension: _ } = begun.kind.clone();

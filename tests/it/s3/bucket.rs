@@ -35,9 +35,12 @@ pub enum How {
     Hold,
 }
 
+const LAST_MODIFIED: &str = "Mon, 24 Nov 2025 16:00:00 GMT";
+
 struct Object {
     content_type: String,
     sha256: String,
+    length: usize,
     bytes: Bytes,
 }
 
@@ -201,13 +204,23 @@ impl Bucket {
             (&Method::GET, "", None) => match inside.objects.get(&path) {
                 Some(object) => {
                     let mut answer = tagged(&object.bytes, "");
-                    answer
-                        .headers_mut()
-                        .insert("last-modified", "Mon, 24 Nov 2025 16:00:00 GMT".parse().unwrap());
+                    answer.headers_mut().insert("last-modified", LAST_MODIFIED.parse().unwrap());
                     *answer.body_mut() = Full::new(object.bytes.clone());
                     answer
                 }
                 None => plain(StatusCode::NOT_FOUND, "NoSuchKey"),
+            },
+            (&Method::HEAD, "", None) => match inside.objects.get(&path) {
+                Some(object) => {
+                    let mut answer = tagged(b"", "");
+                    for (name, value) in
+                        [("last-modified", LAST_MODIFIED), ("content-length", &object.length.to_string())]
+                    {
+                        answer.headers_mut().insert(name, value.parse().unwrap());
+                    }
+                    answer
+                }
+                None => plain(StatusCode::NOT_FOUND, ""),
             },
             (method, ..) => plain(StatusCode::NOT_IMPLEMENTED, method.as_str()),
         }
@@ -268,7 +281,8 @@ impl Inside {
             hash.update(piece);
         }
         let bytes = if self.forgets { Bytes::new() } else { pieces.concat().into() };
-        self.objects.insert(path, Object { content_type, sha256: hex(&hash.finalize()), bytes });
+        let length = pieces.iter().map(Bytes::len).sum();
+        self.objects.insert(path, Object { content_type, sha256: hex(&hash.finalize()), length, bytes });
     }
 }
 
