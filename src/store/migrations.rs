@@ -62,17 +62,19 @@ const OWN: Set = Set {
         (2, "uploads", include_str!("../../migrations/postgres/0002_uploads.sql")),
         (3, "late", include_str!("../../migrations/postgres/0003_late.sql")),
         (4, "provider_state", include_str!("../../migrations/postgres/0004_provider_state.sql")),
+        (5, "lock_balances", include_str!("../../migrations/postgres/0005_lock_balances.sql")),
     ],
     sqlite: &[
         (1, "makegood", include_str!("../../migrations/sqlite/0001_makegood.sql")),
         (2, "uploads", include_str!("../../migrations/sqlite/0002_uploads.sql")),
         (3, "late", include_str!("../../migrations/sqlite/0003_late.sql")),
         (4, "provider_state", include_str!("../../migrations/sqlite/0004_provider_state.sql")),
+        (5, "lock_balances", include_str!("../../migrations/sqlite/0005_lock_balances.sql")),
     ],
 };
 
 /// The newest of makegood's own migrations.
-pub const OWN_VERSION: i64 = 4;
+pub const OWN_VERSION: i64 = 5;
 
 impl Set {
     fn migrator(&self, postgres: bool) -> Migrator {

@@ -108,6 +108,7 @@ statements! {
     ITEMS_OF_JOBS = "items_of_jobs",
     LATE_LOCK = "late_lock",
     LATE_SETTLE = "late_settle",
+    LOCK_BALANCES = "lock_balances",
     LOCK_CHARGES = "lock_charges",
     LOCK_ORPHANS = "lock_orphans",
     MARK_SWEPT = "mark_swept",

@@ -15,7 +15,9 @@ use crate::world::World;
 async fn alter_database(world: &World, what: &str) {
     world
         .run(&format!(
-            "DO $do$ BEGIN EXECUTE format('ALTER DATABASE %I {what}', current_database()); END $do$"
+            "BEGIN READ WRITE;
+             DO $do$ BEGIN EXECUTE format('ALTER DATABASE %I {what}', current_database()); END $do$;
+             COMMIT"
         ))
         .await;
 }

@@ -96,6 +96,30 @@ on_both! {
     }
 }
 
+#[tokio::test]
+async fn p01_a_refund_by_an_operator_that_is_under_way_is_waited_for_and_seen() {
+    let world = World::postgres().await;
+    world.balance("ada", 0, 0).await;
+    world.charge("c1").job("failed-1").insert().await;
+    detect(&world).await;
+    let case = claim(&world).await.remove(0);
+    let store = another(&world).await;
+    let settling = settle(&store, &world, settlement(&world, case, REFUND));
+    // Written before settle begins, and committed after its last look, did it not wait before that.
+    let mut operator = connection(&world).await;
+    on(&mut operator, &format!("BEGIN; {}", world.refund_row("c1", Some(0), "wallet", 10))).await;
+    let (outcome, ()) = tokio::join!(Box::pin(settling), async {
+        seen_waiting(&world, "_balances").await;
+        on(&mut operator, "COMMIT").await;
+    });
+    assert_eq!(outcome, Outcome::Changed);
+    assert_eq!(world.balance_of("ada").await, (0, 10), "the operator's, and no second one");
+    world.pass_time(HOUR);
+    world.pass().await;
+    assert_eq!(world.fate("c1", 0).await, "closed already_refunded");
+    world.books_balance().await;
+}
+
 on_both! {
     /// Within one pass: the report says that it was decided again, and what came of it.
     async fn p01_a_pass_says_that_the_platform_was_first(world) {

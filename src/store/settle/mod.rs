@@ -1,7 +1,7 @@
 //! The one transaction that moves money.
 //!
 //! For a batch of decisions, in this order: lock the brake (if anything is to be refunded), lock makegood's rows of
-//! the charges, lock the orphans; prove that each lease is still ours and that what the platform has on record is
+//! the charges, lock the orphans, lock the balances that are to get something; prove that each lease is still ours and that what the platform has on record is
 //! still what was decided upon; then write refunds, ledger entries, balances, relinked and recovered outputs, events
 //! and the orphans' new state. All of it or nothing. The locks are always taken in this order and by key, so that
 //! two processes never wait for each other in a ring.
@@ -12,7 +12,7 @@
 //! Crash before commit: nothing happened. Crash after: the next claim finds the orphans resolved. Connection lost at the
 //! commit: it is found out which of the two it was (`doubt`).
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -312,6 +312,9 @@ impl Store {
                 Looked::CannotTell => return Err(DbError::InDoubt.into()),
             }
         }
+        if brake.as_ref().is_some_and(|brake| brake.engaged.is_none()) {
+            lock_balances(&mut tx, batch).await?;
+        }
         let ours = self.still_ours(&mut tx, batch, &leases).await?;
 
         let mut written = Written::new(self, now, rules);
@@ -404,6 +407,26 @@ enum Standing {
     Ours,
     Changed,
     Lost,
+}
+
+/// Holds the balances that refunds go to. A platform that gives something back by itself changes the same rows: what it has
+/// begun is waited for and then seen by the last look, and what it begins later waits for the end of this transaction.
+async fn lock_balances(tx: &mut Tx, batch: &[Settlement]) -> Result<(), DbError> {
+    let mut keys: BTreeSet<(&str, Bucket)> = BTreeSet::new();
+    for settlement in batch.iter().filter(|each| each.decision.action == Action::Refund) {
+        let charge = &settlement.case.facts.record.charge;
+        keys.extend(
+            Bucket::ALL
+                .into_iter()
+                .filter(|bucket| charge.drawn.of(*bucket) > 0)
+                .map(|bucket| (charge.account_id.as_str(), bucket)),
+        );
+    }
+    let list = keys
+        .into_iter()
+        .map(|(account, bucket)| json!({"account_id": account, "bucket": bucket.as_str()}))
+        .collect();
+    tx.rows(statements::LOCK_BALANCES, &[(&Json::Array(list)).into()]).await.map(drop)
 }
 
 /// Locks makegood's rows of the charges and returns what makegood has refunded of each.
