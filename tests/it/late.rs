@@ -28,7 +28,7 @@ use sqlx::{AssertSqlSafe, Connection as _, PgConnection, Row as _};
 use crate::s3::Notes;
 use crate::world::{HOUR, World};
 
-const LEASE: Duration = Duration::from_mins(15);
+pub const LEASE: Duration = Duration::from_mins(15);
 pub const REFUND: Decision = Decision { action: Action::Refund, reason: Reason::ProviderError, rule: 6 };
 
 /// Opens orphans, as a pass begins.

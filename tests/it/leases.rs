@@ -9,45 +9,15 @@ use std::time::Duration;
 
 use makegood::brake::{Limits, Watch};
 use makegood::policy::{Action, Decision, Reason};
-use makegood::report::Report;
 use makegood::store::{Case, Outcome, SettleRules, Settlement, Store};
 
+use crate::late::{LEASE, REFUND, another, detect, settlement};
 use crate::world::{HOUR, ItemRow, MINUTE, Sql, World, on_both};
-
-const LEASE: Duration = Duration::from_mins(15);
-const REFUND: Decision = Decision { action: Action::Refund, reason: Reason::ProviderError, rule: 6 };
-
-/// Opens orphans, as a pass begins.
-async fn detect(world: &World) {
-    let (parts, mut report) = (&world.parts, Report::default());
-    makegood::detect::detect(
-        &world.store,
-        &parts.providers,
-        &parts.rules.detect,
-        None,
-        world.now(),
-        &mut report,
-    )
-    .await
-    .unwrap();
-}
-
-/// A connection of its own, as another process would have.
-async fn another(world: &World) -> Store {
-    Store::open(&world.database.url, 4, Duration::from_secs(30))
-        .await
-        .unwrap()
-        .with_clock(world.clock.clone())
-}
 
 async fn claim(store: &Store, world: &World, batch: u32) -> Vec<Case> {
     let claimed = store.claim("replicate", world.now(), LEASE, batch).await.unwrap();
     assert!(claimed.unreadable.is_empty(), "{:?}", claimed.unreadable);
     claimed.cases
-}
-
-fn settlement(world: &World, case: Case, decision: Decision) -> Settlement {
-    Settlement { case, decision, evidence: None, copied: None, look_again: world.now() + HOUR, detail: None }
 }
 
 pub fn rules(world: &World, brake: Limits) -> SettleRules {
