@@ -8,6 +8,7 @@ use std::fmt;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::path::{Component, Path as FilePath, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use object_store::aws::AmazonS3Builder;
@@ -16,7 +17,9 @@ use object_store::gcp::GoogleCloudStorageBuilder;
 use object_store::local::LocalFileSystem;
 use object_store::multipart::MultipartStore;
 use object_store::path::Path;
-use object_store::{Attribute, Attributes, ObjectStore, ObjectStoreExt, PutMultipartOptions, PutOptions};
+use object_store::{
+    Attribute, Attributes, ObjectStore, ObjectStoreExt, PutMultipartOptions, PutOptions, RetryConfig,
+};
 use percent_encoding::percent_decode_str;
 use url::Url;
 
@@ -85,6 +88,12 @@ pub enum StorageError {
     },
 }
 
+/// How a request to a bucket is tried again. A bucket that is down fails a copy soon: the next pass tries it again, and nobody
+/// waits three minutes for each step of it, cleaning up included.
+fn retry() -> RetryConfig {
+    RetryConfig { max_retries: 5, retry_timeout: Duration::from_secs(30), ..RetryConfig::default() }
+}
+
 impl Storage {
     /// Opens the storage behind `url`; relative directories are below `working_dir`. Touches
     /// nothing yet: directories are made by the first write.
@@ -96,12 +105,14 @@ impl Storage {
             "file" => Self::local(&directory(rest, working_dir)?),
             "s3" => Self::s3(AmazonS3Builder::from_env(), rest),
             "gs" => Self::bucket(scheme, rest, |bucket| {
-                let store = Arc::new(GoogleCloudStorageBuilder::from_env().with_bucket_name(bucket).build()?);
+                let client = GoogleCloudStorageBuilder::from_env().with_retry(retry());
+                let store = Arc::new(client.with_bucket_name(bucket).build()?);
                 Ok((store.clone(), Some(store)))
             }),
             // Azure gives no ids, and its parts vanish by themselves after a week.
             "az" => Self::bucket(scheme, rest, |container| {
-                let store = MicrosoftAzureBuilder::from_env().with_container_name(container).build()?;
+                let client = MicrosoftAzureBuilder::from_env().with_retry(retry());
+                let store = client.with_container_name(container).build()?;
                 Ok((Arc::new(store), None))
             }),
             _ => Err(StorageError::Url { why: "its scheme is not one of file, s3, gs, az" }),
@@ -113,7 +124,8 @@ impl Storage {
     pub fn s3(client: AmazonS3Builder, bucket_and_prefix: &str) -> Result<Self, StorageError> {
         Self::bucket("s3", bucket_and_prefix, |bucket| {
             // One object at a time is deleted here, and not every S3 knows how to delete many.
-            let store = Arc::new(client.with_disable_bulk_delete(true).with_bucket_name(bucket).build()?);
+            let client = client.with_disable_bulk_delete(true).with_retry(retry());
+            let store = Arc::new(client.with_bucket_name(bucket).build()?);
             Ok((store.clone(), Some(store)))
         })
     }
