@@ -4,15 +4,16 @@
 # usage: scripts/mutants.sh [LIBRARY|ALL]      (ALL)
 #
 # Two rounds, since the first is quick: the library's tests, then for what they let through the integration tests on
-# SQLite. What nobody noticed stands in mutants.out/missed.txt at the end; docs/testing.md says which of them are right to
-# live. Works on a copy of the sources. Some 15 minutes for the first round on two cores, and about a minute for each
-# mutant of the second.
+# SQLite. What nobody noticed stands in mutants.out/missed.txt at the end. Works on a copy of the sources. On two cores 10 to
+# 20 seconds for each of some 400 mutants in the first round, and about a minute for each that is left in the second.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 command -v cargo-mutants >/dev/null || cargo install cargo-mutants --locked
 
-rounds() { cargo mutants --no-shuffle --timeout 300 "$@" || [[ $? -eq 2 ]]; }
+# 2: some were missed, which is no reason to stop.
+round() { cargo mutants --no-shuffle --timeout 300 "$@" || [[ $? -eq 2 ]]; }
 
-rounds -- --lib
-[[ ${1:-ALL} == LIBRARY ]] || rounds --iterate -- --test it on_sqlite
+# Built and run with the same selection, so that nothing else is built.
+round --cargo-arg=--lib
+[[ ${1:-ALL} == LIBRARY ]] || round --iterate --cargo-arg=--test --cargo-arg=it -- -- on_sqlite
