@@ -280,6 +280,10 @@ mod tests {
         assert!(few.engaged.unwrap().contains("50 percent of a day's charges, 101 refunds of 0"));
         let mut half = with(300);
         assert_eq!((0..400).filter(|_| half.admit("acme", 1, false)).count(), 150, "half of 300");
+        let no_limit = Limits::default();
+        let counted = Counted { charges: Some(300), ..Counted::default() };
+        let mut unlimited = Brake::new(no_limit, None, counted);
+        assert!((0..400).all(|_| unlimited.admit("acme", 1, false)), "no percent is no limit");
         let mut uncounted = brake(limits);
         assert!((0..400).all(|_| uncounted.admit("acme", 1, false)));
     }

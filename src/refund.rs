@@ -45,6 +45,11 @@ mod tests {
     }
 
     #[test]
+    fn p01_a_refunds_id_is_its_items() {
+        assert_eq!(refund_id("c1", 2), "makegood:c1/2");
+    }
+
+    #[test]
     fn nothing_is_given_for_nothing() {
         assert_eq!(allocate(0, split(5, 5), split(0, 0)), None);
         assert_eq!(allocate(-3, split(5, 5), split(0, 0)), None);

@@ -142,6 +142,33 @@ fn a_charge_without_items_closes_once_they_came_and_add_up() {
 }
 
 #[test]
+fn a_charge_that_has_no_items_never_adds_up_even_if_it_drew_nothing() {
+    let mut record = facts().record;
+    assert!(super::adds_up(&record));
+    (record.items, record.charge.drawn) =
+        (crate::facts::ItemsSum::default(), crate::charge::Split::default());
+    assert!(!super::adds_up(&record));
+}
+
+#[test]
+fn p13_an_output_in_the_wrong_place_is_put_back_unless_another_item_claims_it_too() {
+    let mut facts = facts();
+    facts.record.delivery =
+        Delivery::Misplaced { output_id: "o1".to_owned(), linked_to: None, moved: false, claimed: false };
+    assert!(!super::needs_evidence(&facts, &LIMITS, charged_at() + HOUR), "nobody has to be asked");
+    let decided_now = |facts: &Facts| decide(facts, None, &LIMITS, charged_at() + HOUR);
+    assert_eq!(decided_now(&facts).action, Action::Relink { output_id: "o1".to_owned() });
+    facts.record.rival = true;
+    assert_eq!(
+        (decided_now(&facts).action, decided_now(&facts).reason),
+        (Action::Hold, Reason::DuplicateJob)
+    );
+    facts.record.rival = false;
+    facts.record.delivery = Delivery::Missing;
+    assert!(super::needs_evidence(&facts, &LIMITS, charged_at() + HOUR));
+}
+
+#[test]
 fn p11_a_cancelled_run_stays_paid_when_the_provider_completed_it_and_its_file_is_gone() {
     let mut cancelled = facts();
     cancelled.record.charge.cancelled_at = Some(charged_at());
