@@ -81,8 +81,6 @@ pub struct Rules {
     pub late_questions: u32,
     /// The longest that such questions may keep a pass from ending.
     pub late_budget: Duration,
-    /// The largest file, where the provider's file says nothing else.
-    pub max_bytes: u64,
     /// After so long what a killed copy left is removed for the last time.
     pub sweep_after: Duration,
     /// Nothing new is begun after this.
@@ -128,7 +126,6 @@ impl Rules {
             late_questions: settings.late.questions_per_pass,
             late_budget: late::BUDGET,
             memory: settings.recovery.memory,
-            max_bytes: settings.recovery.max_bytes,
             sweep_after: settings.recovery.sweep_after,
             max_duration: settings.pass.max_duration,
         }

@@ -30,7 +30,7 @@ const AFTER_CHANGE: Duration = Duration::from_mins(1);
 struct Lane {
     pass: Arc<Pass>,
     provider: String,
-    /// Its share of the copies, and of the memory for them.
+    /// Where its copies wait for their turn, and for memory.
     room: Arc<Room>,
     progress: Progress,
     report: Report,

@@ -1,9 +1,9 @@
 //! The one transaction that moves money.
 //!
 //! For a batch of decisions, in this order: lock the brake (if anything is to be refunded), lock makegood's rows of
-//! the charges, lock the orphans, lock the balances that are to get something; prove that each lease is still ours and that what the platform has on record is
-//! still what was decided upon; then write refunds, ledger entries, balances, relinked and recovered outputs, events
-//! and the orphans' new state. All of it or nothing. The locks are always taken in this order and by key, so that
+//! the charges, lock the orphans, lock the balances that are to get something; prove that each lease is still ours and
+//! that what the platform has on record is still what was decided upon; then write refunds, ledger entries, balances,
+//! relinked and recovered outputs, events and the orphans' new state. All of it or nothing. The locks are always taken in this order and by key, so that
 //! two processes never wait for each other in a ring.
 //!
 //! It never decides whether something is owed: see `policy`. It may only make less of a decision: hold a refund for
