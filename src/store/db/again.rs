@@ -1,9 +1,9 @@
 //! What a failure of the database means: whether the same transaction may succeed when it is run once more, how long to
 //! go on trying, and what a person should do who finds a pass ended by it.
 //!
-//! Three kinds are worth repeating. A race that was lost (deadlock, serialization failure, lock timeout, busy file): a
-//! few times at once. A statement that ran into its time limit: twice. A connection that broke, or that was not to be
-//! had: as long as a statement may take, since a restart or a full house is over in seconds or not at all.
+//! Three kinds are worth repeating. A race that was lost (deadlock, serialization failure, lock timeout): a few times at
+//! once. A statement that ran into its time limit: twice. A connection that broke, or that was not to be had, and a file
+//! that another holds: as long as a statement may take, since a restart or a full house is over in seconds or not at all.
 
 use std::time::{Duration, Instant};
 
@@ -19,8 +19,10 @@ const PAUSE_MAX: Duration = Duration::from_secs(1);
 /// What is the matter with the database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trouble {
-    /// Others were first: a deadlock, a serialization failure, a lock timeout, a busy file.
+    /// Others were first: a deadlock, a serialization failure, a lock timeout.
     Race,
+    /// Another holds the file: SQLite waits for it by itself, but not in every case.
+    Locked,
     /// A statement took longer than it may.
     TimedOut,
     /// The connection is gone, and nobody knows what came of what was under way.
@@ -60,7 +62,7 @@ impl DbError {
             class if class.len() == 5 && class.starts_with("08") => Trouble::ConnectionLost,
             // SQLite's; the low byte is the kind, what is above it the occasion.
             number => match number.parse::<i32>().map(|number| number & 0xff) {
-                Ok(5 | 6) => Trouble::Race,
+                Ok(5 | 6) => Trouble::Locked,
                 Ok(8) => Trouble::ReadOnly,
                 Ok(13) => Trouble::Full,
                 Ok(_) | Err(_) if error.message().contains("no such table") => Trouble::NoTables,
@@ -85,6 +87,7 @@ impl Trouble {
     pub const fn advice(self) -> Option<&'static str> {
         match self {
             Self::Race => Some("others were first again and again: look for what holds locks for long"),
+            Self::Locked => Some("another process holds the file for long: look for one that writes to it"),
             Self::TimedOut => Some(
                 "a statement took longer than database.statement_timeout: look for locks held for long (pg_stat_activity) \
                  and for a database that has become slow",
@@ -115,7 +118,7 @@ pub struct Tries {
     races: u32,
     timeouts: u32,
     lost: u32,
-    /// For so long a connection is waited for, from when it was first missed.
+    /// For so long a connection, or the file, is waited for, from when it was first missed.
     patience: Duration,
     missed: Option<Instant>,
 }
@@ -137,7 +140,7 @@ impl Tries {
                 self.timeouts += 1;
                 (self.timeouts <= TIMEOUTS).then_some(Duration::from_millis(20))
             }
-            Trouble::ConnectionLost | Trouble::NoConnection => {
+            Trouble::Locked | Trouble::ConnectionLost | Trouble::NoConnection => {
                 let missed = *self.missed.get_or_insert_with(Instant::now);
                 self.lost += 1;
                 let pause = Duration::from_millis(20 << self.lost.min(6)).min(PAUSE_MAX);

@@ -179,7 +179,8 @@ async fn makegood_works_over_views_on_sqlite() {
 
 #[tokio::test]
 async fn postgres_can_neither_lock_these_views_nor_find_a_conflict_in_them() {
-    // What the test above rests on: had makegood tried either, it would have failed there.
+    // What the test above rests on: had makegood needed either, it would have failed there. (Balances it tries to lock, and
+    // goes on without.)
     let schema = format!("{}{VIEWS}{POSTGRES_TRIGGERS}", tables("timestamptz"));
     let world = World::on(database::database().await, Some(&schema)).await;
     for relation in ["charges", "charge_items", "stored_outputs", "balances", "ledger_entries"] {

@@ -12,8 +12,6 @@ pub struct Tally {
     /// Passes, each worker's its own.
     pub passes: u64,
     pub died: u64,
-    /// Passes that failed since the file was locked.
-    pub locked: u64,
     pub deeds: u64,
     /// Worlds in which makegood was stopped by a brake for a while.
     pub braked: u64,
@@ -30,7 +28,6 @@ impl Tally {
         self.items += other.items;
         self.passes += other.passes;
         self.died += other.died;
-        self.locked += other.locked;
         self.deeds += other.deeds;
         self.braked += other.braked;
         for (kind, worlds) in other.kinds {
@@ -44,13 +41,12 @@ impl Tally {
     /// How far it has come, in one line.
     pub fn line(&self, elapsed: Duration) -> String {
         format!(
-            "{} worlds, {} charges, {} items, {} passes, {} workers died, {} found the file locked, {:.1} s",
+            "{} worlds, {} charges, {} items, {} passes, {} workers died, {:.1} s",
             self.worlds,
             self.charges,
             self.items,
             self.passes,
             self.died,
-            self.locked,
             elapsed.as_secs_f64()
         )
     }

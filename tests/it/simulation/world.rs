@@ -18,8 +18,6 @@ use super::stage::{Stage, WORKERS};
 use super::tally::Tally;
 use super::{at, books, start};
 
-/// Passes of a world that may fail since the file was locked.
-const LOCKED_AT_MOST: u64 = 3;
 /// From a charge to the end of its window, in minutes.
 const WINDOW: i64 = 24 * 60;
 /// What the brake held so long ago has been looked at again since, in minutes: two passes, and a lease of one that died.
@@ -203,14 +201,6 @@ impl<'a> World<'a> {
             match ended {
                 None => self.tally.died += 1,
                 Some(Ok(_)) => {}
-                // Seen once in two thousand worlds, and not understood: SQLite said so although it may wait 30 seconds. Such
-                // a pass has failed, as `makegood run` would with exit 1, and the next one has to mend it.
-                Some(Err(error))
-                    if self.tally.locked < LOCKED_AT_MOST
-                        && makegood::report::chain(&error).contains("database is locked") =>
-                {
-                    self.tally.locked += 1;
-                }
                 Some(Err(error)) => {
                     self.give_up(&format!("a pass failed: {}", makegood::report::chain(&error)), "").await;
                 }
