@@ -15,6 +15,8 @@ use makegood::store::Store;
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePool, SqlitePoolOptions};
 use sqlx::{AssertSqlSafe, Row as _};
 use tempfile::TempDir;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
 
 use super::plan::PROVIDERS;
 use super::start;
@@ -35,6 +37,8 @@ pub struct Stage {
     pub sql: SqlitePool,
     /// What the platform does while a question about a job of that charge is under way, in order.
     pub beside: Arc<Mutex<Vec<(usize, String)>>>,
+    /// What it has begun of that.
+    begun: Arc<Mutex<Vec<JoinHandle<()>>>>,
     /// Empties the database.
     broom: SqlitePool,
     empties: String,
@@ -68,19 +72,26 @@ impl Stage {
         let empties = empties(&broom, &folder.path().join("empty.db")).await;
         let sql = open(&file, true).await;
         let beside: Arc<Mutex<Vec<(usize, String)>>> = Arc::default();
-        let (platform, deeds) = (sql.clone(), Arc::clone(&beside));
+        let begun: Arc<Mutex<Vec<JoinHandle<()>>>> = Arc::default();
+        let (platform, deeds, doing) = (sql.clone(), Arc::clone(&beside), Arc::clone(&begun));
         simulator.on_ask(Arc::new(move |job| {
             let due: Vec<(usize, String)> = {
                 let mut deeds = deeds.lock().unwrap();
                 deeds.extract_if(.., |(charge, _)| job.starts_with(&format!("j{charge}-"))).collect()
             };
             let platform = platform.clone();
-            Box::pin(async move {
+            let (done, is_done) = oneshot::channel();
+            // Of its own: the question is dropped with the worker that asks and dies, and the platform does not stop between
+            // its BEGIN and its COMMIT for that.
+            doing.lock().unwrap().push(tokio::spawn(async move {
                 for (_, sql) in due {
                     let done = sqlx::raw_sql(AssertSqlSafe(sql.clone())).execute(&platform).await;
                     done.unwrap_or_else(|error| panic!("{sql}\n{error}"));
                 }
-            })
+                // Nobody may wait for it any more.
+                let _ = done.send(());
+            }));
+            Box::pin(async move { is_done.await.unwrap_or_default() })
         }));
         Self {
             providers: Arc::new(Providers::load(Some(&files), clock.clone()).unwrap()),
@@ -93,9 +104,18 @@ impl Stage {
             stores,
             sql,
             beside,
+            begun,
             broom,
             empties,
             folder,
+        }
+    }
+
+    /// Waits until the platform has done what it has begun.
+    pub async fn platform_is_done(&self) {
+        let begun = std::mem::take(&mut *self.begun.lock().unwrap());
+        for deed in begun {
+            deed.await.unwrap();
         }
     }
 

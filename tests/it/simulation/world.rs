@@ -188,6 +188,7 @@ impl<'a> World<'a> {
         let began = Instant::now();
         let ended = futures_util::future::join_all(runs).await;
         let took = began.elapsed();
+        self.stage.platform_is_done().await;
         // Nobody was asked about these.
         let left = std::mem::take(&mut *self.stage.beside.lock().unwrap());
         for (_, sql) in &left {
