@@ -5,8 +5,9 @@
 //! [`Writer::write`] waits while they are under way, and so the download waits too.
 //!
 //! Before anything is written its place is noted (`journal`). An upload that is not finished is aborted and its note
-//! taken back: by [`Writer::abort`], or in the background if the writer is dropped halfway. What a killed process leaves is
-//! on record until it is swept.
+//! taken back by [`Writer::abort`]. If the writer is dropped halfway, that is done in the background and the note stays: what
+//! was under way may still arrive (a directory is written by threads that nothing stops, a bucket by a request that
+//! has left), so the sweep looks once more. What a killed process leaves is on record in the same way.
 
 use std::sync::Arc;
 
@@ -141,7 +142,7 @@ impl<'a> Writer<'a> {
     /// Forgets all that came and takes back whatever was written, to begin anew.
     pub(super) async fn restart(&mut self) {
         if let Some(begun) = self.begun.take() {
-            abort(begun, self.storage, &*self.journal).await;
+            abort_and_forget(begun, self.storage, &*self.journal).await;
         }
         self.part.clear();
         self.hash.reset();
@@ -151,7 +152,7 @@ impl<'a> Writer<'a> {
     /// Takes back whatever was written. What fails here is left to the sweep.
     pub(super) async fn abort(mut self) {
         if let Some(begun) = self.begun.take() {
-            abort(begun, self.storage, &*self.journal).await;
+            abort_and_forget(begun, self.storage, &*self.journal).await;
         }
     }
 
@@ -198,20 +199,30 @@ impl<'a> Writer<'a> {
 impl Drop for Writer<'_> {
     fn drop(&mut self) {
         if let (Some(begun), Ok(runtime)) = (self.begun.take(), tokio::runtime::Handle::try_current()) {
-            let (storage, journal) = (self.storage.clone(), Arc::clone(&self.journal));
-            runtime.spawn(async move { abort(begun, &storage, &*journal).await });
+            let storage = self.storage.clone();
+            runtime.spawn(async move { abort(begun.upload, &begun.path, &storage).await });
         }
     }
 }
 
-async fn abort(begun: Begun, storage: &Storage, journal: &dyn Journal) {
-    let aborted = match begun.upload {
-        Some(upload) => upload.abort().await.map_err(|source| storage.failed("abort", &begun.path, source)),
+/// For one whose last write has ended, well or badly: nothing of it arrives later.
+async fn abort_and_forget(begun: Begun, storage: &Storage, journal: &dyn Journal) {
+    if abort(begun.upload, &begun.path, storage).await
+        && let Err(error) = journal.forget(begun.note).await
+    {
+        tracing::debug!(%error, "the note of a copy that left nothing stays until the next sweep");
+    }
+}
+
+/// True: nothing is left.
+async fn abort(upload: Option<Upload>, path: &Path, storage: &Storage) -> bool {
+    let aborted = match upload {
+        Some(upload) => upload.abort().await.map_err(|source| storage.failed("abort", path, source)),
         None => Ok(()),
     };
     // Also where the upload was complete, or the write done, and only its answer was lost. The key is
     // this lease's alone, so nobody else's object goes.
-    let deleted = storage.delete_path(&begun.path).await;
+    let deleted = storage.delete_path(path).await;
     let clean = aborted.is_ok() && deleted.is_ok();
     for error in [aborted, deleted].into_iter().filter_map(Result::err) {
         tracing::warn!(
@@ -219,9 +230,7 @@ async fn abort(begun: Begun, storage: &Storage, journal: &dyn Journal) {
             "a broken copy left something behind; the next sweep removes it"
         );
     }
-    if clean && let Err(error) = journal.forget(begun.note).await {
-        tracing::debug!(%error, "the note of a copy that left nothing stays until the next sweep");
-    }
+    clean
 }
 
 /// How large the parts of a file of at most `max_bytes` are.

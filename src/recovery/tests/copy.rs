@@ -135,7 +135,7 @@ async fn a_storage_that_refuses_is_told_as_such() {
 }
 
 #[tokio::test]
-async fn a_copy_that_is_dropped_halfway_leaves_nothing() {
+async fn a_copy_that_is_dropped_halfway_leaves_nothing_but_its_note() {
     let world = World::new().await;
     let begun = whole("200 OK", "", 1 << 30, &noise(17 << 20));
     let url = world.at("/midway", Answer::SendAndHang(begun));
@@ -157,11 +157,14 @@ async fn a_copy_that_is_dropped_halfway_leaves_nothing() {
     }
     // The clean-up runs by itself.
     let gone = async {
-        while !world.stored().is_empty() || !world.notes.open.lock().unwrap().is_empty() {
+        while !world.stored().is_empty() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
     tokio::time::timeout(Duration::from_mins(1), gone).await.unwrap();
+    // A write that was under way may still arrive: the sweep has to know of it.
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert_eq!(world.notes.open.lock().unwrap().len(), 1);
 }
 
 #[tokio::test]
