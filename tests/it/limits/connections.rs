@@ -28,21 +28,26 @@ on_both! {
         world.parts.rules.batch = 2;
         // Less than the time after which a connection that is missing counts as missing.
         world.parts.store = Store::open(&world.database.url, 1, Duration::from_secs(30)).await.unwrap().with_clock(world.clock.clone());
-        let began = tokio::time::Instant::now();
+        // One that waited for a second connection while it holds the first would fail once its patience is at an end.
         let report = world.pass().await;
         assert_eq!(report.total("refund") + report.total("recover"), 6, "{report:?}");
-        assert!(began.elapsed() < Duration::from_secs(30), "it waited for a second connection while it held the first");
         world.books_balance().await;
     }
 }
 
-/// How many connections there are to the world's database once makegood's are gone.
-async fn connected(world: &World) -> i64 {
+/// Lets only so many more connections in than there are once makegood's are gone. Counted where it is set: the test's own pool
+/// may have opened one more for any statement before.
+async fn let_in(world: &World, more: u32) {
     let ours = "SELECT count(*) AS v FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'makegood'";
     while world.number(ours).await > 0 {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    world.number("SELECT count(*) AS v FROM pg_stat_activity WHERE datname = current_database()").await
+    world
+        .run(&format!(
+            "DO $do$ BEGIN EXECUTE format('ALTER DATABASE %I CONNECTION LIMIT %s', current_database(),
+             (SELECT count(*) + {more} FROM pg_stat_activity WHERE datname = current_database())); END $do$"
+        ))
+        .await;
 }
 
 #[tokio::test]
@@ -55,8 +60,7 @@ async fn a_server_that_lets_only_one_of_eight_connections_in_is_worked_with() {
     }
     world.store.close().await;
     let url = as_least_privileged(&world.database).await;
-    let limit = connected(&world).await + 1;
-    alter_database(&world, &format!("CONNECTION LIMIT {limit}")).await;
+    let_in(&world, 1).await;
     let ended = run(&world, &url).output().await;
     assert_eq!(ended.code, Some(0), "{ended:?}");
     assert_eq!(world.number("SELECT count(*) AS v FROM stored_outputs").await, 3);
@@ -70,8 +74,7 @@ async fn a_server_that_lets_nobody_in_ends_the_pass_and_says_so() {
     two_charges(&world).await;
     world.store.close().await;
     let url = as_least_privileged(&world.database).await;
-    let limit = connected(&world).await;
-    alter_database(&world, &format!("CONNECTION LIMIT {limit}")).await;
+    let_in(&world, 0).await;
     let ended = run(&world, &url).env("MAKEGOOD__DATABASE__STATEMENT_TIMEOUT", "1s").output().await;
     assert_eq!((ended.code, ended.stdout.as_str()), (Some(1), ""), "{ended:?}");
     let told: Vec<&str> =

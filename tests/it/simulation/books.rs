@@ -90,8 +90,8 @@ pub const ALWAYS: &[(&str, &str)] = &[
 ];
 
 /// P15: items whose window has closed, with neither an output in its place nor a refund, and for no good reason.
-/// `$before`: charged before this. A brake that holds it, or did after `$held_since`, and the user's own cancelling
-/// are reasons.
+/// `$before`: charged before this. A brake that holds it, or did at any time after `$held_since`, and the user's own
+/// cancelling are reasons.
 pub const OVERDUE: &str = "
     SELECT i.charge_id || '/' || i.output_index || ' is ' || coalesce(o.state || ' ' || coalesce(o.reason, '-'), 'not even known')
     FROM charge_items i JOIN charges c ON c.id = i.charge_id
@@ -102,7 +102,8 @@ pub const OVERDUE: &str = "
       AND NOT EXISTS (SELECT 1 FROM ledger_entries l WHERE l.kind = 'refund' AND l.charge_id = i.charge_id AND l.output_index = i.output_index)
       AND coalesce(o.reason, '-') NOT IN ('completed_after_cancel', 'duplicate_job')
       AND coalesce(o.state, '-') <> 'held'
-      AND NOT EXISTS (SELECT 1 FROM makegood_orphan_events e WHERE e.orphan_id = o.id AND e.kind = 'hold' AND e.reason = 'brake' AND e.at > $held_since)";
+      AND NOT EXISTS (SELECT 1 FROM makegood_orphan_events e WHERE e.orphan_id = o.id AND e.kind = 'hold' AND e.reason = 'brake' AND e.at > $held_since)
+      AND NOT (o.reason = 'brake' AND EXISTS (SELECT 1 FROM makegood_brake_events b WHERE b.kind = 'released' AND b.at > $held_since))";
 
 /// What is waiting for its release, with the reason.
 pub const HELD: &str = "SELECT charge_id || '/' || output_index || ' ' || coalesce(reason, '-') FROM makegood_orphans WHERE state = 'held'";
