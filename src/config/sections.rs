@@ -57,7 +57,7 @@ pub struct Database {
     /// Connections that this process may open.
     #[serde(deserialize_with = "units::whole::<_, _, 1, 1000>")]
     pub max_connections: u32,
-    /// Beyond this a statement is given up.
+    /// Beyond this a statement is given up; a connection that is missing, or a locked file, is waited for as long.
     #[serde(deserialize_with = "units::span::<_, 1000>")]
     pub statement_timeout: Duration,
 }

@@ -29,8 +29,8 @@ use world::World;
 const MINUTE: Duration = Duration::from_mins(1);
 /// How often a long round says how far it is.
 const TELL_EVERY: Duration = Duration::from_secs(30);
-/// Worlds with every test run: what two hundred seconds of one processor are enough for, unoptimised.
-const SHORT: u64 = 100;
+/// Worlds with every test run: unoptimised, eight minutes of one processor.
+const SHORT: u64 = 200;
 /// Charges in an ordinary world, about.
 const CHARGES: u64 = 12;
 /// One world in so many is large: its batches are full, and its passes are long.
