@@ -13,6 +13,8 @@ pub mod simulator;
 mod stories;
 mod story;
 mod tell;
+#[cfg(test)]
+mod tests;
 mod world;
 
 use std::path::PathBuf;
