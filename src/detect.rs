@@ -329,9 +329,12 @@ mod tests {
     fn since_only_counts_what_is_older_than_a_week_unless_the_backlog_is_asked_for() {
         let month = now() - 30 * DAY;
         let (look, counted) = plan_since(&rules(), &graces(), Since { from: month, backlog: false }, now());
-        assert_eq!(look.scan.after, now() - 7 * DAY);
+        assert_eq!((look.scan.after, look.scan.until), (now() - 7 * DAY, now() - 5 * MINUTE));
         let counted = counted.unwrap();
         assert_eq!((counted.after, counted.until), (month, now() - 7 * DAY));
+
+        let week = Since { from: now() - 7 * DAY, backlog: false };
+        assert!(plan_since(&rules(), &graces(), week, now()).1.is_none(), "nothing is older");
 
         let (look, counted) = plan_since(&rules(), &graces(), Since { from: month, backlog: true }, now());
         assert_eq!(look.scan.after, month);

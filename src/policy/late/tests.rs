@@ -55,7 +55,27 @@ fn a_provider_that_is_left_alone_costs_no_time_but_not_for_ever() {
     let retry = Duration::from_secs(40);
     assert_eq!(after_not_asked(refunded(None), TIMES, retry, after(6)), Step::NotYet(after(6) + retry));
     assert_eq!(after_not_asked(refunded(None), TIMES, retry, after(30)), Step::NotYet(after(30) + retry));
-    assert_eq!(after_not_asked(refunded(None), TIMES, retry, after(8 * 24)), Step::End(End::AskedEnough));
+    let week_later = 24 + 7 * 24;
+    assert_eq!(
+        after_not_asked(refunded(None), TIMES, retry, after(week_later - 1)),
+        Step::NotYet(after(week_later - 1) + retry)
+    );
+    assert_eq!(after_not_asked(refunded(None), TIMES, retry, after(week_later)), Step::End(End::AskedEnough));
+}
+
+/// Whoever reads the table goes by the words beside its column.
+#[test]
+fn each_end_is_spelled_as_the_migrations_say() {
+    let said = [
+        include_str!("../../../migrations/postgres/0003_late.sql"),
+        include_str!("../../../migrations/sqlite/0003_late.sql"),
+    ];
+    let ends =
+        [End::Succeeded, End::Stored, End::DidNot, End::AskedEnough, End::DuplicateJob, End::UnreadableRow];
+    let spelled = ends.map(End::as_str).join(", ");
+    for text in said {
+        assert!(text.contains(&spelled), "{spelled}");
+    }
 }
 
 #[test]
