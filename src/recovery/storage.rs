@@ -397,14 +397,14 @@ mod tests {
     use super::*;
 
     fn directory_of(url: &str) -> Result<PathBuf, StorageError> {
-        directory(url.strip_prefix("file:").unwrap(), FilePath::new("/work dir"))
+        directory(url.strip_prefix("file:").unwrap(), FilePath::new("/srv dir"))
     }
 
     #[test]
     fn file_urls_mean_the_directory_they_seem_to_mean() {
         for (url, path) in [
-            ("file:./out", "/work dir/out"),
-            ("file:out/deep/", "/work dir/out/deep"),
+            ("file:./out", "/srv dir/out"),
+            ("file:out/deep/", "/srv dir/out/deep"),
             ("file:../out", "/out"),
             ("file:/abs", "/abs"),
             ("file:///abs", "/abs"),
@@ -435,7 +435,7 @@ mod tests {
             "gs://buck et/",
             "file:///",
         ] {
-            let error = Storage::open(url, FilePath::new("/work")).unwrap_err();
+            let error = Storage::open(url, FilePath::new("/srv")).unwrap_err();
             assert!(matches!(error, StorageError::Url { .. }), "{url}");
             assert!(!error.to_string().contains("SECRET"), "{error}");
         }
@@ -444,10 +444,10 @@ mod tests {
     #[test]
     fn uris_name_the_object_once_encoded() {
         let key = Key::new("a/b", 0, 7).with_extension("png");
-        let local = Storage::open("file:./out put", FilePath::new("/work")).unwrap();
-        assert_eq!(local.uri(&key), "file:///work/out%20put/a%252Fb/0/7.png");
+        let local = Storage::open("file:./out put", FilePath::new("/srv")).unwrap();
+        assert_eq!(local.uri(&key), "file:///srv/out%20put/a%252Fb/0/7.png");
         let file = Url::parse(&local.uri(&key)).unwrap().to_file_path().unwrap();
-        assert_eq!(file, FilePath::new("/work/out put/a%2Fb/0/7.png"));
+        assert_eq!(file, FilePath::new("/srv/out put/a%2Fb/0/7.png"));
 
         let bucket = |url| {
             Storage::bucket("s3", url, |_| Ok((Arc::new(object_store::memory::InMemory::new()), None)))

@@ -205,7 +205,8 @@ impl Drop for Writer<'_> {
     }
 }
 
-/// For one whose last write has ended, well or badly: nothing of it arrives later.
+/// For one whose last write has ended, well or badly. In a directory nothing of it arrives later; a bucket could still carry out
+/// a request of which it never answered any try.
 async fn abort_and_forget(begun: Begun, storage: &Storage, journal: &dyn Journal) {
     if abort(begun.upload, &begun.path, storage).await
         && let Err(error) = journal.forget(begun.note).await

@@ -21,7 +21,7 @@ const PAUSE_MAX: Duration = Duration::from_secs(1);
 pub enum Trouble {
     /// Others were first: a deadlock, a serialization failure, a lock timeout.
     Race,
-    /// Another holds the file: SQLite waits for it by itself, but not in every case.
+    /// Another holds the file, and did for as long as SQLite itself waits for it.
     Locked,
     /// A statement took longer than it may.
     TimedOut,
@@ -171,8 +171,10 @@ mod tests {
         let timeouts = (0..100).filter(|_| tries.pause(Trouble::TimedOut).is_some()).count();
         assert_eq!((races, timeouts), (5, 2));
         assert!(tries.pause(Trouble::ConnectionLost).is_some(), "of its own");
+        assert!(tries.pause(Trouble::Locked).is_some(), "a file is waited for like a connection");
         let mut impatient = Tries::new(Duration::ZERO);
         assert_eq!(impatient.pause(Trouble::ConnectionLost), None);
+        assert_eq!(impatient.pause(Trouble::Locked), None);
         assert_eq!(impatient.pause(Trouble::NoConnection), None);
     }
 
