@@ -18,7 +18,7 @@ pub mod late;
 mod waits;
 
 #[cfg(test)]
-mod samples;
+pub(crate) mod samples;
 #[cfg(test)]
 mod table;
 #[cfg(test)]

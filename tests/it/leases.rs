@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use makegood::brake::{Limits, Watch};
+use makegood::pass;
 use makegood::policy::{Action, Decision, Reason};
 use makegood::store::{Case, Outcome, SettleRules, Settlement, Store};
 
@@ -247,6 +248,33 @@ on_both! {
 }
 
 on_both! {
+    async fn p15_the_brakes_limit_of_a_pass_counts_what_the_pass_refunded_before_and_nothing_older(world) {
+        world.balance("ada", 0, 0).await;
+        for nth in 0..4 {
+            world.charge(&format!("c{nth}")).job(&format!("failed-{nth}")).insert().await;
+        }
+        detect(&world).await;
+        let pass_began = world.now() + 2 * MINUTE;
+        let mut told = Vec::new();
+        for _ in 0..4 {
+            let case = claim(&world.store, &world, 1).await.remove(0);
+            let watch = Watch {
+                limits: Limits { refunds_per_pass: 2, ..Limits::default() },
+                pass_began: Some(pass_began),
+                ..Watch::default()
+            };
+            let rules = SettleRules { brake: watch, ..rules(&world, Limits::default()) };
+            let outcomes = world.store.settle(&[settlement(&world, case, REFUND)], &rules).await.unwrap();
+            told.push(outcomes[0] == settled());
+            world.pass_time(2 * MINUTE);
+        }
+        // The first came before the pass: it does not count.
+        assert_eq!(told, [true, true, true, false]);
+        world.books_balance().await;
+    }
+}
+
+on_both! {
     async fn a_row_that_the_database_refuses_spoils_nothing_but_itself(world) {
         world.balance("ada", 0, 0).await;
         world.balance("eve", 0, 0).await;
@@ -321,6 +349,85 @@ async fn a_constraint_that_speaks_at_the_commit_spoils_nothing_but_its_row() {
         report.findings
     );
     assert_eq!((world.balance_of("ada").await, world.balance_of("eve").await), ((0, 10), (0, 0)));
+    world.books_balance().await;
+}
+
+/// A refund for ada, and one for eve whose balance takes nothing; `watch` watches the events that tell of a hold.
+async fn while_a_hold_is_written(watch: &str) -> World {
+    let world = World::postgres().await;
+    world.balance("ada", 0, 0).await;
+    world.balance("eve", 0, 0).await;
+    let sql = format!(
+        "CREATE FUNCTION skip_eve() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+           IF NEW.account_id = 'eve' THEN RETURN NULL; END IF; RETURN NEW; END $$;
+         CREATE TRIGGER skip_eve BEFORE UPDATE ON balances FOR EACH ROW EXECUTE FUNCTION skip_eve();
+         CREATE FUNCTION watch() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+           IF NEW.kind = 'hold' THEN {watch} END IF; RETURN NEW; END $$;
+         CREATE TRIGGER watch BEFORE INSERT ON makegood_orphan_events FOR EACH ROW EXECUTE FUNCTION watch();"
+    );
+    world.run(&sql).await;
+    world.charge("a").job("failed-a").insert().await;
+    world.charge("b").account("eve").job("failed-b").insert().await;
+    world
+}
+
+#[tokio::test]
+async fn a_hold_that_the_database_refuses_spoils_nothing_but_itself() {
+    let world = while_a_hold_is_written("RAISE EXCEPTION 'no holds today';").await;
+    let report = world.pass().await;
+    assert_eq!(world.fate("a", 0).await, "refunded provider_error");
+    assert_eq!(world.fate("b", 0).await, "open ");
+    let told = |each: &makegood::report::Finding| {
+        (each.kind, each.about.as_str()) == ("refused_row", "item b/0")
+            && each.detail.contains("no holds today")
+    };
+    assert!(report.findings.iter().any(told), "{:?}", report.findings);
+    world.run("DROP TRIGGER watch ON makegood_orphan_events").await;
+    world.pass_time(HOUR);
+    world.pass().await;
+    assert_eq!(world.fate("b", 0).await, "held no_balance");
+    let why = "SELECT detail AS v FROM makegood_orphan_events WHERE kind = 'hold'";
+    assert_eq!(world.texts(why).await, ["0 balance rows instead of one for account `eve`, bucket wallet"]);
+    world.books_balance().await;
+}
+
+#[tokio::test]
+async fn a_database_that_gives_out_while_rows_are_settled_one_by_one_ends_the_pass_and_keeps_what_was_settled()
+ {
+    let full = "RAISE EXCEPTION 'no room' USING ERRCODE = '53100';";
+    let world = while_a_hold_is_written(full).await;
+    let error = pass::run(&world.parts, World::orders(), |_| {}).await.unwrap_err();
+    assert!(error.to_string().contains("insert_events"), "{error}");
+    assert_eq!(world.fate("b", 0).await, "open ");
+    world.run("DROP TRIGGER watch ON makegood_orphan_events").await;
+    world.pass_time(HOUR);
+    world.pass().await;
+    assert_eq!(world.fate("a", 0).await, "refunded provider_error");
+    assert_eq!(world.fate("b", 0).await, "held no_balance");
+    assert_eq!(world.balance_of("ada").await, (0, 10));
+    world.books_balance().await;
+
+    // The same where the first try is refused for its row, and every later one finds no room.
+    let world = World::postgres().await;
+    world.balance("ada", 0, 0).await;
+    world.charge("c1").job("failed-1").insert().await;
+    world
+        .run(
+            "CREATE SEQUENCE tried;
+             CREATE FUNCTION give_out() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$ BEGIN
+               IF nextval('tried') = 1 THEN RAISE EXCEPTION 'this row'; END IF;
+               RAISE EXCEPTION 'no room' USING ERRCODE = '53100'; END $$;
+             CREATE TRIGGER give_out BEFORE INSERT ON ledger_entries FOR EACH ROW EXECUTE FUNCTION give_out();",
+        )
+        .await;
+    let error = pass::run(&world.parts, World::orders(), |_| {}).await.unwrap_err();
+    assert!(error.to_string().contains("insert_ledger_entries"), "{error}");
+    assert_eq!(world.fate("c1", 0).await, "open ");
+    assert_eq!(world.number("SELECT last_value AS v FROM tried").await, 2, "tried alone, once");
+    world.run("DROP TRIGGER give_out ON ledger_entries").await;
+    world.pass_time(HOUR);
+    world.pass().await;
+    assert_eq!(world.balance_of("ada").await, (0, 10));
     world.books_balance().await;
 }
 

@@ -30,6 +30,8 @@ use crate::policy::{self, Action, Decision, Pick, Reason};
 use crate::recovery::Copied;
 
 mod doubt;
+#[cfg(test)]
+mod tests;
 mod writes;
 
 use doubt::{InDoubt, Looked};
@@ -130,6 +132,14 @@ impl Failure {
             }
         }
     }
+
+    /// What it means for the one settlement that failed: its rows were refused, unless no other would fare better.
+    fn refused(self) -> Result<Outcome, DbError> {
+        match self {
+            Self::Db(error) if !error.is_about_a_row() => Err(error),
+            failure => Ok(Outcome::Refused(crate::report::chain(&failure))),
+        }
+    }
 }
 
 impl std::fmt::Display for Failure {
@@ -178,106 +188,37 @@ impl Store {
             Ok(outcomes) => return Ok(outcomes),
             Err(Failure::Db(error)) if !error.is_about_a_row() => return Err(error),
             Err(failure) => {
-                tracing::debug!(error = &failure as &dyn std::error::Error, "settling charge by charge");
+                tracing::debug!(error = &failure as &dyn std::error::Error, "settling one by one");
             }
         }
-        let mut charges: Vec<(&str, Vec<usize>)> = Vec::new();
-        for (nth, settlement) in batch.iter().enumerate() {
-            let id = settlement.case.facts.record.charge.id.as_str();
-            match charges.iter_mut().find(|(charge, _)| *charge == id) {
-                Some((_, of_charge)) => of_charge.push(nth),
-                None => charges.push((id, vec![nth])),
-            }
-        }
-        let mut outcomes = vec![Outcome::Changed; batch.len()];
-        for (_, of_charge) in charges {
-            let part: Vec<Settlement> = of_charge.iter().map(|nth| batch[*nth].clone()).collect();
-            // What does not let itself be put back holds up nothing else of its charge.
-            let apart = if let Some(settled) = self.settle_part(&part, rules).await? {
-                settled
-            } else {
-                let mut settled = Vec::with_capacity(part.len());
-                for each in part {
-                    settled.push(self.settle_alone(each, rules).await?);
-                }
-                settled
-            };
-            for (nth, outcome) in of_charge.into_iter().zip(apart) {
-                outcomes[nth] = outcome;
-            }
+        let mut outcomes = Vec::with_capacity(batch.len());
+        for settlement in batch {
+            outcomes.push(self.settle_alone(settlement, rules).await?);
         }
         Ok(outcomes)
     }
 
-    /// Settles what belongs to one charge. None: an output in it would not be put back.
-    async fn settle_part(
-        &self,
-        part: &[Settlement],
-        rules: &SettleRules,
-    ) -> Result<Option<Vec<Outcome>>, DbError> {
-        match self.settle_whole(part, rules).await {
-            Ok(settled) => Ok(Some(settled)),
-            Err(Failure::Db(error)) if !error.is_about_a_row() => Err(error),
-            Err(Failure::Relink { .. }) => Ok(None),
-            Err(failure @ Failure::Balance { .. }) => self.hold(part, &failure, rules).await.map(Some),
-            Err(failure @ (Failure::Db(_) | Failure::TooMuch { .. } | Failure::NotKept { .. })) => {
-                Ok(Some(vec![Outcome::Refused(crate::report::chain(&failure)); part.len()]))
-            }
-        }
+    /// Settles one. What proves impossible at the last moment is held for a person: the balance row vanished or doubled
+    /// between the decision and the posting (rule 16), or the output, found where it was decided upon in this transaction
+    /// too, would not be put back (rule 3); then deciding again would come to the same for ever.
+    async fn settle_alone(&self, settlement: &Settlement, rules: &SettleRules) -> Result<Outcome, DbError> {
+        let failure = match self.settle_one(settlement, rules).await {
+            Ok(outcome) => return Ok(outcome),
+            Err(failure) => failure,
+        };
+        let decision = match &failure {
+            Failure::Balance { .. } => policy::without_balance(),
+            Failure::Relink { .. } => policy::cannot_relink(),
+            Failure::Db(_) | Failure::TooMuch { .. } | Failure::NotKept { .. } => return failure.refused(),
+        };
+        let held = Settlement { decision, detail: Some(failure.to_string()), ..settlement.clone() };
+        self.settle_one(&held, rules).await.or_else(Failure::refused)
     }
 
-    /// Settles one. Its output was found where it was decided upon, in this transaction too, and still would not be put
-    /// back: then it is not a race that was lost, and deciding again would come to the same for ever.
-    async fn settle_alone(&self, settlement: Settlement, rules: &SettleRules) -> Result<Outcome, DbError> {
-        let part = [settlement];
-        let settled = match self.settle_whole(&part, rules).await {
-            Ok(settled) => settled,
-            Err(Failure::Db(error)) if !error.is_about_a_row() => return Err(error),
-            Err(failure @ (Failure::Relink { .. } | Failure::Balance { .. })) => {
-                self.hold(&part, &failure, rules).await?
-            }
-            Err(failure @ (Failure::Db(_) | Failure::TooMuch { .. } | Failure::NotKept { .. })) => {
-                vec![Outcome::Refused(crate::report::chain(&failure))]
-            }
-        };
-        Ok(settled.into_iter().next().unwrap_or(Outcome::Changed))
-    }
-
-    /// At the last moment a decision cannot be carried out: the balance row vanished or doubled between the decision and
-    /// the posting (rule 16), or the output does not let itself be put back (rule 3).
-    async fn hold(
-        &self,
-        part: &[Settlement],
-        failure: &Failure,
-        rules: &SettleRules,
-    ) -> Result<Vec<Outcome>, DbError> {
-        let instead = |settlement: &Settlement| match (&settlement.decision.action, failure) {
-            (Action::Refund, Failure::Balance { .. }) => Some(policy::without_balance()),
-            (Action::Relink { .. }, Failure::Relink { .. }) => Some(policy::cannot_relink()),
-            (
-                Action::Refund
-                | Action::Recover(_)
-                | Action::Relink { .. }
-                | Action::Wait
-                | Action::Close
-                | Action::Hold,
-                _,
-            ) => None,
-        };
-        let held: Vec<Settlement> = part
-            .iter()
-            .map(|settlement| match instead(settlement) {
-                Some(decision) => {
-                    Settlement { decision, detail: Some(failure.to_string()), ..settlement.clone() }
-                }
-                None => settlement.clone(),
-            })
-            .collect();
-        match self.settle_whole(&held, rules).await {
-            Ok(outcomes) => Ok(outcomes),
-            Err(Failure::Db(error)) if !error.is_about_a_row() => Err(error),
-            Err(failure) => Ok(vec![Outcome::Refused(crate::report::chain(&failure)); held.len()]),
-        }
+    async fn settle_one(&self, settlement: &Settlement, rules: &SettleRules) -> Result<Outcome, Failure> {
+        let mut outcomes = self.settle_whole(std::slice::from_ref(settlement), rules).await?;
+        // One for each.
+        Ok(outcomes.remove(0))
     }
 
     /// One transaction, run again where that may help. If its commit's answer was lost, the next try begins by looking
@@ -297,7 +238,7 @@ impl Store {
         let mut tx = self.db.begin().await?;
         let refund = |each: &Settlement| each.decision.action == Action::Refund;
         let mut brake = if batch.iter().any(refund) {
-            let own_faults = batch.iter().any(|each| refund(each) && each.is_own_fault());
+            let own_faults = batch.iter().any(Settlement::is_own_fault);
             Some(self.lock_brake(&mut tx, &rules.brake, now, own_faults).await?)
         } else {
             None

@@ -385,7 +385,7 @@ impl<'a> Written<'a> {
     async fn add_to_balances(&self, tx: &mut Tx) -> Result<(), Failure> {
         let mut list = Vec::with_capacity(self.balances.len());
         for ((account_id, bucket), credits) in &self.balances {
-            // More than a balance can hold all at once; charge by charge it may fit, or the database says no.
+            // More than a balance can hold all at once; one by one they may fit, or the database says no.
             let Ok(credits) = i64::try_from(*credits) else {
                 return Err(Failure::TooMuch { account_id: account_id.clone(), bucket: *bucket });
             };

@@ -202,6 +202,24 @@ on_both! {
 }
 
 on_both! {
+    async fn p15_a_brake_by_the_day_counts_what_is_older_than_an_hour_and_not_what_is_older_than_a_day(world) {
+        let mut world = world;
+        world.parts.rules.brake = Limits { refunds_per_day: 3, ..Limits::default() };
+        world.parts.rules.release_when_gone = true;
+        world.balance("ada", 0, 0).await;
+        for (hours, refunded, held) in [(0, 2, 0), (2, 1, 1), (23, 3, 0)] {
+            world.pass_time(hours * HOUR);
+            for nth in 0..2 {
+                world.charge(&format!("c{hours}-{nth}")).job(&format!("failed-{hours}-{nth}")).insert().await;
+            }
+            let report = world.pass().await;
+            assert_eq!((report.total("refund"), report.unresolved.held_by_brake), (refunded, held), "after {hours} h: {report:?}");
+        }
+        world.books_balance().await;
+    }
+}
+
+on_both! {
     async fn p15_when_our_own_storage_makes_everything_look_lost_the_brake_stops_and_all_comes_right(world) {
         // 250 charges, all delivered, all expired at the provider. Then the platform's outputs cannot be seen any more.
         let mut world = world;
@@ -251,6 +269,10 @@ on_both! {
         world.pass_time(HOUR / 2);
         world.pass().await;
         assert_eq!(world.fate("theirs", 0).await, "refunded provider_error");
+        // Looked at again, in a transaction that has refunded none itself: those of before count.
+        world.pass_time(HOUR);
+        assert_eq!(world.pass().await.unresolved.held_by_brake, 4);
+        assert_eq!(world.number("SELECT count(*) AS v FROM makegood_refunds WHERE reason = 'unconfirmed'").await, 2);
         // Released by hand: two more, and the rest again waits for a person.
         assert_eq!(world.store.release_brake("grace", "the key was mended").await.unwrap(), Some(4));
         world.pass_time(MINUTE);

@@ -1,0 +1,73 @@
+//! What settle tells apart without a database: whose fault a refund is, whose a lease is, and what a failure says.
+
+use std::error::Error as _;
+
+use super::*;
+use crate::evidence::{Doubt, Verdict};
+use crate::policy::samples::{charged_at, evidence, facts};
+
+fn settlement(reason: Reason, verdict: Option<Verdict>) -> Settlement {
+    Settlement {
+        case: Case { facts: facts(), token: 1 },
+        decision: Decision { action: Action::Refund, reason, rule: 12 },
+        evidence: verdict.map(|verdict| Arc::new(evidence(verdict))),
+        copied: None,
+        look_again: charged_at(),
+        detail: None,
+    }
+}
+
+#[test]
+fn a_refund_is_for_a_fault_of_ours_only_where_nothing_else_speaks_for_it() {
+    let refused = Some(Verdict::CouldNotTell(Doubt::Unauthorized));
+    assert!(settlement(Reason::Unconfirmed, refused).is_own_fault());
+    assert!(
+        !settlement(Reason::ReportedFailed, refused).is_own_fault(),
+        "the platform's record speaks for it"
+    );
+    let away = Some(Verdict::CouldNotTell(Doubt::Unreachable));
+    assert!(!settlement(Reason::Unconfirmed, away).is_own_fault());
+    assert!(!settlement(Reason::Unconfirmed, None).is_own_fault());
+}
+
+#[test]
+fn a_lease_is_alive_until_it_is_ended_or_its_orphan_resolved() {
+    let alive = |leased, resolved| Lease { token: 1, leased, resolved }.alive();
+    assert!(alive(true, false));
+    assert!(!alive(false, false));
+    assert!(!alive(true, true));
+    assert!(!alive(false, true));
+}
+
+#[test]
+fn a_failure_names_what_it_is_about_and_keeps_its_cause() {
+    let (account_id, output_id) = ("ada".to_owned(), "o1".to_owned());
+    let failures = [
+        (
+            Failure::Balance { account_id: account_id.clone(), bucket: Bucket::Wallet, rows: 2 },
+            "2 balance rows instead of one for account `ada`, bucket wallet",
+        ),
+        (
+            Failure::TooMuch { account_id, bucket: Bucket::Subscription },
+            "account `ada`, bucket subscription, is to get more credits than a number can hold",
+        ),
+        (
+            Failure::Relink { output_id: output_id.clone() },
+            "the platform's stored_outputs does not let output `o1` be put back: the UPDATE left it where it was",
+        ),
+        (
+            Failure::NotKept { output_id },
+            "the platform's stored_outputs took output `o1`, and does not show it where its item expects it",
+        ),
+    ];
+    for (failure, text) in failures {
+        assert_eq!(failure.to_string(), text);
+        assert!(failure.source().is_none());
+        assert!(matches!(failure.trouble(), Trouble::Other), "{text}: trying again helps nobody");
+    }
+    let lost = sqlx::Error::from(std::io::Error::from(std::io::ErrorKind::ConnectionReset));
+    let failure = Failure::Db(DbError::Transaction { what: "commit", source: lost });
+    assert_eq!(failure.to_string(), "could not commit a transaction");
+    assert!(failure.source().is_some_and(|cause| cause.to_string().contains("reset")));
+    assert!(failure.trouble().leaves_doubt());
+}
