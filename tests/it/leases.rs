@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use makegood::brake::{Limits, Watch};
 use makegood::pass;
-use makegood::policy::{Action, Decision, Reason};
+use makegood::policy::{Action, Decision, Pick, Reason};
 use makegood::store::{Case, Outcome, SettleRules, Settlement, Store};
 
 use crate::late::{LEASE, REFUND, another, detect, settlement};
@@ -210,6 +210,25 @@ on_both! {
         }
         assert_eq!(outcomes["as-it-was/0"], settled());
         assert_eq!(world.number("SELECT count(*) AS v FROM ledger_entries").await, before + 1);
+        world.books_balance().await;
+    }
+}
+
+on_both! {
+    async fn p06_a_file_that_was_picked_by_its_place_among_others_is_picked_again_when_one_of_them_is_stored(world) {
+        world.balance("ada", 0, 0).await;
+        world.charge("c").job("failed-c").drawn(0, 20).items(&[10, 10]).insert().await;
+        detect(&world).await;
+        let case = claim(&world.store, &world, 10).await.remove(1);
+        world.store_output("first", Some(("c", 0)), ("replicate", "failed-c", 0), ("p-c", "n-c")).await;
+        let settle = async |decision: Decision| {
+            let batch = [settlement(&world, case.clone(), decision)];
+            world.store.settle(&batch, &rules(&world, Limits::default())).await.unwrap().remove(0)
+        };
+        let by_place = Decision { action: Action::Recover(Pick::Unclaimed(1)), reason: Reason::OutputAvailable, rule: 5 };
+        assert_eq!(settle(by_place).await, Outcome::Changed);
+        // A refund rests on no file's place.
+        assert_eq!(settle(REFUND).await, settled());
         world.books_balance().await;
     }
 }
