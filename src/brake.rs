@@ -144,9 +144,19 @@ impl Brake {
         Self { engaged, limits, counted }
     }
 
-    /// From when refunds count: an hour or a day back, but not what was let go before the last release.
+    /// From when refunds count: so far back, but not what was let go before the last release.
+    ///
+    /// A release that lies ahead was written while the clock was wrong. It excuses nothing: until its time came, no refund
+    /// would count, and the brake would stop nobody.
     pub fn since(now: Timestamp, span: Duration, released_at: Option<Timestamp>) -> Timestamp {
-        (now - span).max(released_at.unwrap_or(now - span))
+        let back = now - span;
+        released_at.filter(|at| *at <= now).map_or(back, |at| at.max(back))
+    }
+
+    /// How far back a pass reaches. Began it ahead of now, the clock was put back in the middle of it: then an hour, since
+    /// rather too much is counted than nothing.
+    pub fn span_of_pass(now: Timestamp, began: Timestamp) -> Duration {
+        if began > now { HOUR } else { now.since(began) }
     }
 
     /// Whether one more refund may go; if it would pass a limit, the brake is on from here.
@@ -339,6 +349,17 @@ mod tests {
         assert_eq!(Brake::since(now, HOUR, Some(released)), released);
         assert_eq!(Brake::since(now, HOUR, None), now - HOUR);
         assert_eq!(Brake::since(now, HOUR, Some(now - DAY)), now - HOUR);
+        assert_eq!(Brake::since(now, HOUR, Some(now)), now);
+    }
+
+    #[test]
+    fn p15_a_clock_that_was_put_back_excuses_nothing() {
+        let now = Timestamp::from_micros(100 * 3_600_000_000);
+        let ahead = now + 5 * HOUR;
+        assert_eq!(Brake::since(now, DAY, Some(ahead)), now - DAY, "released while it was ahead");
+        assert_eq!(Brake::span_of_pass(now, now - 2 * HOUR), 2 * HOUR);
+        assert_eq!(Brake::span_of_pass(now, now), Duration::ZERO);
+        assert_eq!(Brake::span_of_pass(now, ahead), HOUR, "begun while it was ahead");
     }
 
     #[test]

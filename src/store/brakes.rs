@@ -176,7 +176,7 @@ async fn count(
     let day = if by_day { Brake::since(now, DAY, state.released_at) } else { hour };
     let by_pass = [limits.refunds_per_pass, limits.credits_per_pass] != [0; 2];
     let began = watch.pass_began.filter(|_| by_pass).unwrap_or(now);
-    let pass = began.max(state.released_at.unwrap_or(began));
+    let pass = Brake::since(now, Brake::span_of_pass(now, began), state.released_at);
     let earliest = hour.min(day).min(pass);
     let values = [hour.into(), day.into(), pass.into(), earliest.into()];
     for row in tx.rows(statements::BRAKE_RECENT, &values).await? {

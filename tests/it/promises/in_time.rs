@@ -220,6 +220,23 @@ on_both! {
 }
 
 on_both! {
+    async fn p15_a_brake_that_was_released_while_the_clock_was_ahead_still_counts(world) {
+        let mut world = world;
+        world.parts.rules.brake = Limits { refunds_per_hour: 1, ..Limits::default() };
+        // Each refund in a transaction of its own, so that it counts only if it is looked up.
+        world.parts.rules.batch = 1;
+        world.balance("ada", 0, 0).await;
+        for nth in 0..3 {
+            world.charge(&format!("c{nth}")).job(&format!("failed-{nth}")).insert().await;
+        }
+        world.run(&format!("UPDATE makegood_brake SET released_at = {}", world.at(world.now() + 5 * HOUR))).await;
+        let report = world.pass().await;
+        assert_eq!((report.total("refund"), report.unresolved.held_by_brake), (1, 2), "{report:?}");
+        world.books_balance().await;
+    }
+}
+
+on_both! {
     async fn p15_when_our_own_storage_makes_everything_look_lost_the_brake_stops_and_all_comes_right(world) {
         // 250 charges, all delivered, all expired at the provider. Then the platform's outputs cannot be seen any more.
         let mut world = world;
