@@ -66,13 +66,13 @@ mod tests {
     const CLOSE: Decision = Decision { action: Action::Close, reason: Reason::Delivered, rule: 1 };
 
     /// An orphan as the next try finds it.
-    const fn found(token: i64, leased: bool, resolved: bool) -> Option<Lease> {
-        Some(Lease { token, leased, resolved })
+    const fn found(token: i64, leased: bool, resolved: bool) -> Lease {
+        Lease { token, leased, resolved }
     }
-    const SETTLED: Option<Lease> = found(OURS, false, true);
-    const UNTOUCHED: Option<Lease> = found(OURS, true, false);
-    const PUT_OFF: Option<Lease> = found(OURS, false, false);
-    const ANOTHERS: Option<Lease> = found(OURS + 1, true, false);
+    const SETTLED: Option<Lease> = Some(found(OURS, false, true));
+    const UNTOUCHED: Option<Lease> = Some(found(OURS, true, false));
+    const PUT_OFF: Option<Lease> = Some(found(OURS, false, false));
+    const ANOTHERS: Option<Lease> = Some(found(OURS + 1, true, false));
 
     /// What is found out from what each settlement of a transaction would have become and its orphan as it is now.
     fn told(transaction: &[(Outcome, Option<Lease>)]) -> &'static str {
@@ -110,7 +110,7 @@ mod tests {
             assert_eq!(one(UNTOUCHED), "did not");
             assert_eq!(one(PUT_OFF), "did not", "given back by the sweep of dead leases, and not resolved");
             assert_eq!(one(ANOTHERS), "cannot tell");
-            assert_eq!(one(found(OURS + 1, false, true)), "cannot tell", "resolved, but by whom?");
+            assert_eq!(one(Some(found(OURS + 1, false, true))), "cannot tell", "resolved, but by whom?");
             assert_eq!(one(None), "cannot tell");
         }
     }
