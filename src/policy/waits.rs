@@ -61,3 +61,6 @@ fn shortened(wait: Duration, orphan_id: i64, waits: i64) -> Duration {
     let sixths_of_thousand = u32::try_from(mixed % 1000).unwrap_or(0);
     wait.saturating_sub(wait / 6 * sixths_of_thousand / 1000)
 }
+
+#[cfg(test)]
+mod tests;
