@@ -2,9 +2,10 @@
 
 use std::error::Error as _;
 
+use super::writes::earliest_expiry;
 use super::*;
-use crate::evidence::{Doubt, Verdict};
-use crate::policy::samples::{charged_at, evidence, facts};
+use crate::evidence::{Doubt, FailureClass, Offer, Source, Verdict};
+use crate::policy::samples::{HOUR, charged_at, evidence, facts, file, offering};
 
 fn settlement(reason: Reason, verdict: Option<Verdict>) -> Settlement {
     Settlement {
@@ -70,4 +71,22 @@ fn a_failure_names_what_it_is_about_and_keeps_its_cause() {
     assert_eq!(failure.to_string(), "could not commit a transaction");
     assert!(failure.source().is_some_and(|cause| cause.to_string().contains("reset")));
     assert!(failure.trouble().leaves_doubt());
+}
+
+#[test]
+fn p15_an_orphan_is_as_urgent_as_the_first_of_its_files_that_goes() {
+    let goes = |offer: Offer, hours: u32| Offer { expires_at: Some(charged_at() + hours * HOUR), ..offer };
+    let no_file = Source::Failed { class: FailureClass::ContentSafety, message: None };
+    let failed = Offer { index: None, source: no_file, expires_at: None };
+    let earliest = |outputs| earliest_expiry(&offering(Verdict::Succeeded, outputs));
+    assert_eq!(
+        earliest(vec![
+            goes(file(Some(0)), 5),
+            goes(file(Some(1)), 3),
+            file(Some(2)),
+            goes(failed.clone(), 1)
+        ]),
+        Some(charged_at() + 3 * HOUR)
+    );
+    assert_eq!(earliest(vec![file(Some(0)), goes(failed, 1)]), None);
 }

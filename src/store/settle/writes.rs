@@ -440,7 +440,7 @@ async fn rows_of(tx: &mut Tx, statement: &'static Statement, batch: &[Json]) -> 
 }
 
 /// When the first of the offered files goes.
-fn earliest_expiry(evidence: &Evidence) -> Option<Timestamp> {
+pub(super) fn earliest_expiry(evidence: &Evidence) -> Option<Timestamp> {
     let files = evidence.outputs.iter().filter(|offer| !matches!(offer.source, Source::Failed { .. }));
     files.filter_map(|offer| offer.expires_at).min()
 }
