@@ -403,7 +403,8 @@ on_both! {
         }
         let report = world.pass().await;
         assert_eq!(world.fate("c1", 0).await, "open ");
-        assert!(report.findings.iter().any(|each| each.kind == "refused_row" && each.detail.contains("does not show it")), "{:?}", report.findings);
+        let told = "took output `makegood:c1/0:1`, and does not show it";
+        assert!(report.findings.iter().any(|each| each.kind == "refused_row" && each.detail.contains(told)), "{:?}", report.findings);
         match &world.sql {
             Sql::Postgres(_) => world.run("DROP TRIGGER drop_it ON stored_outputs").await,
             Sql::Sqlite(_) => world.run("DROP TRIGGER drop_it").await,
