@@ -240,6 +240,12 @@ impl<'a> World<'a> {
         self.give_up("the brake is pulled again and again");
     }
 
+    /// What became of one item, by the database's time.
+    async fn story(&self, charge: &str, index: i64) -> String {
+        let story = books::STORY.replace("$charge", charge).replace("$index", &index.to_string());
+        format!("the story of {charge}/{index}:\n  {}", lines(&self.pool, &story).await.join("\n  "))
+    }
+
     async fn books_agree(&self, pages: &[&[(&str, &str)]]) {
         for (what, sql) in pages.iter().copied().flatten() {
             let wrong = lines(&self.pool, &sql.replace("$brake", &self.brake.to_string())).await;
@@ -248,13 +254,8 @@ impl<'a> World<'a> {
                     format!("{} {what}:\n  {}", wrong.len(), wrong[..wrong.len().min(10)].join("\n  "));
                 let item = first.split([' ', ':']).next().unwrap_or_default();
                 let (charge, index) = item.split_once('/').unwrap_or((item, "0"));
-                if index.parse::<i64>().is_ok() {
-                    let story = books::STORY.replace("$charge", charge).replace("$index", index);
-                    let more = format!(
-                        "\nthe story of {charge}/{index}:\n  {}",
-                        lines(&self.pool, &story).await.join("\n  ")
-                    );
-                    told += &more;
+                if let Ok(index) = index.parse() {
+                    told = format!("{told}\n{}", self.story(charge, index).await);
                 }
                 self.give_up(&told);
             }

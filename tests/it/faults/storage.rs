@@ -85,13 +85,18 @@ impl Storage {
         }
     }
 
-    /// The file that a row names.
-    fn file(&self, uri: &str) -> Option<Vec<u8>> {
+    /// The file that a row names, or why there is none and what is beside it.
+    fn file(&self, uri: &str) -> Result<Vec<u8>, String> {
         match self {
-            Self::Folder(_) => std::fs::read(Url::parse(uri).unwrap().to_file_path().unwrap()).ok(),
+            Self::Folder(_) => {
+                let path = Url::parse(uri).unwrap().to_file_path().unwrap();
+                std::fs::read(&path)
+                    .map_err(|error| format!("{error}; beside it: {:?}", files_below(path.parent().unwrap())))
+            }
             // The client encodes the `%` of the key once more for its URL.
             Self::Bucket(bucket, _) => {
-                bucket.find(&uri.strip_prefix("s3:/")?.replace('%', "%25")).map(Vec::from)
+                let object = uri.strip_prefix("s3:/").and_then(|path| bucket.find(&path.replace('%', "%25")));
+                object.map(Vec::from).ok_or_else(|| "no such object".to_owned())
             }
         }
     }
@@ -129,14 +134,22 @@ fn mend_folder(folder: &Path) {
 impl World<'_> {
     /// Every recovered file is where its row says, whole, and the one that the provider offers for this item.
     pub async fn files_are_there(&self) {
-        let sql = "SELECT concat_ws(' ', uri, sha256, size_bytes, provider, provider_job_id, provider_output_index, charge_id)
+        let sql = "SELECT concat_ws(' ', uri, sha256, size_bytes, provider, provider_job_id, provider_output_index, charge_id, output_index)
                    FROM stored_outputs WHERE id LIKE 'makegood:%'";
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
         let (mut named, mut hashes) = (BTreeSet::new(), BTreeSet::new());
         for line in lines(&self.pool, sql).await {
             let words: Vec<&str> = line.split(' ').collect();
-            let Some(bytes) = self.storage.file(words[0]) else {
-                self.give_up(&format!("{line}: the file is not there"));
+            let bytes = match self.storage.file(words[0]) {
+                Ok(bytes) => bytes,
+                Err(why) => {
+                    let left = "SELECT concat_ws(' ', orphan_id, lease_token, nth, path, begun_at, tried_at, swept_at) FROM makegood_uploads";
+                    let notes = lines(&self.pool, left).await.join("\n  ");
+                    let story = self.story(words[6], words[7].parse().unwrap()).await;
+                    self.give_up(&format!(
+                        "{line}: the file is not there: {why}\nnotes that are left:\n  {notes}\n{story}"
+                    ));
+                }
             };
             let hash = sha256(&bytes);
             if hash != words[1] || bytes.len().to_string() != words[2] {
