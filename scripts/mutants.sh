@@ -4,9 +4,10 @@
 # usage: scripts/mutants.sh [LIBRARY|ALL]      (ALL)
 #
 # Two rounds, since the first is quick: the library's tests, then for what they let through the integration tests on
-# SQLite and those of the database's limits. What nobody noticed stands in mutants.out/missed.txt at the end, and what made
-# the tests run out of time in timeout.txt. Works on a copy of the sources. On two cores 10 to 20 seconds for each of some
-# 400 mutants in the first round, and about a minute for each that is left in the second.
+# SQLite, and those on PostgreSQL that are about settle: its limits, refused rows, two authorities. What nobody noticed
+# stands in mutants.out/missed.txt at the end, and what made the tests run out of time in timeout.txt. Works on a copy of
+# the sources. On two cores 10 to 20 seconds for each of some 400 mutants in the first round, and about a minute for each
+# that is left in the second.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -21,4 +22,4 @@ round() { cargo mutants --no-shuffle --timeout 300 "$@" || [[ $? -eq 2 ]]; }
 # Built and run with the same selection, so that nothing else is built.
 round --cargo-arg=--lib
 [[ ${1:-ALL} == LIBRARY ]] || round --iterate --cargo-arg=--test --cargo-arg=it -- -- \
-  on_sqlite limits:: a_run_leaves_its_metrics
+  on_sqlite limits:: refused:: two_authorities:: a_run_leaves_its_metrics

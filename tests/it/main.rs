@@ -26,6 +26,7 @@ mod promises;
 mod protocol;
 mod real_input;
 mod recoveries;
+mod refused;
 mod s3;
 mod simulation;
 mod two_authorities;

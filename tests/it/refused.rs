@@ -1,0 +1,182 @@
+//! What the database refuses to settle: a row spoils nothing but itself, is told, and is made good once it was mended.
+//!
+//! Settle tries a batch whole, and one by one what it could not (`store::settle`).
+
+use std::collections::BTreeSet;
+
+use makegood::pass;
+
+use crate::world::{HOUR, Sql, World, on_both};
+
+on_both! {
+    async fn a_row_that_the_database_refuses_spoils_nothing_but_itself(world) {
+        world.balance("ada", 0, 0).await;
+        world.balance("eve", 0, 0).await;
+        world.balance("ida", 0, 0).await;
+        // Of eve's balance the platform's trigger leaves no row to be hit; of ida's it makes an error.
+        match &world.sql {
+            Sql::Postgres(_) => world.run(
+                "CREATE FUNCTION watch() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+                   IF NEW.account_id = 'eve' THEN RETURN NULL; END IF;
+                   IF NEW.account_id = 'ida' THEN RAISE EXCEPTION 'this account is frozen'; END IF;
+                   RETURN NEW; END $$;
+                 CREATE TRIGGER watch BEFORE UPDATE ON balances FOR EACH ROW EXECUTE FUNCTION watch();").await,
+            Sql::Sqlite(_) => world.run(
+                "CREATE TRIGGER skip_eve BEFORE UPDATE ON balances WHEN NEW.account_id = 'eve' BEGIN SELECT RAISE(IGNORE); END;
+                 CREATE TRIGGER stop_ida BEFORE UPDATE ON balances WHEN NEW.account_id = 'ida' BEGIN SELECT RAISE(ABORT, 'this account is frozen'); END;").await,
+        }
+        for (charge, account) in [("a", "ada"), ("b", "eve"), ("c", "ida"), ("d", "ada")] {
+            world.charge(charge).account(account).job(&format!("failed-{charge}")).insert().await;
+        }
+        // And one whose id in the ledger is taken.
+        world.charge("e").job("failed-e").insert().await;
+        world.run(&format!("INSERT INTO ledger_entries VALUES ('makegood:e/0:wallet', 'ada', 'wallet', 1, 'bonus', 'e', NULL, NULL, {})", world.at(world.now()))).await;
+        let report = world.pass().await;
+        assert_eq!(world.fate("a", 0).await, "refunded provider_error");
+        assert_eq!(world.fate("b", 0).await, "held no_balance");
+        assert_eq!(world.fate("c", 0).await, "open ");
+        assert_eq!(world.fate("d", 0).await, "refunded provider_error");
+        assert_eq!(world.fate("e", 0).await, "open ");
+        assert_eq!(world.balance_of("ada").await, (0, 20));
+        let kinds: BTreeSet<(&str, &str)> = report.findings.iter().map(|each| (each.kind, each.about.as_str())).collect();
+        assert_eq!(kinds, [("no_balance", "item b/0"), ("refused_row", "item c/0"), ("refused_row", "item e/0")].into());
+        assert!(report.findings.iter().any(|each| each.detail.contains("this account is frozen")), "{:?}", report.findings);
+        world.books_balance().await;
+
+        // Mended by a person, it is made good by itself.
+        match &world.sql {
+            Sql::Postgres(_) => world.run("DROP TRIGGER watch ON balances").await,
+            Sql::Sqlite(_) => world.run("DROP TRIGGER skip_eve; DROP TRIGGER stop_ida").await,
+        }
+        world.pass_time(HOUR);
+        world.pass().await;
+        assert_eq!((world.balance_of("eve").await, world.balance_of("ida").await), ((0, 10), (0, 10)));
+        assert_eq!(world.fate("e", 0).await, "open ");
+        world.books_balance().await;
+    }
+}
+
+#[tokio::test]
+async fn a_constraint_that_speaks_at_the_commit_spoils_nothing_but_its_row() {
+    let world = World::postgres().await;
+    world.balance("ada", 0, 0).await;
+    world.balance("eve", 0, 0).await;
+    world
+        .run(
+            "CREATE FUNCTION audit() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+               IF NEW.account_id = 'eve' THEN RAISE EXCEPTION 'no entry for eve'; END IF; RETURN NEW; END $$;
+             CREATE CONSTRAINT TRIGGER audit AFTER INSERT ON ledger_entries DEFERRABLE INITIALLY DEFERRED
+               FOR EACH ROW EXECUTE FUNCTION audit();",
+        )
+        .await;
+    world.charge("a").job("failed-a").insert().await;
+    world.charge("b").account("eve").job("failed-b").insert().await;
+    let report = world.pass().await;
+    assert_eq!(world.fate("a", 0).await, "refunded provider_error");
+    assert_eq!(world.fate("b", 0).await, "open ");
+    assert!(
+        report
+            .findings
+            .iter()
+            .any(|each| each.kind == "refused_row" && each.detail.contains("no entry for eve")),
+        "{:?}",
+        report.findings
+    );
+    assert_eq!((world.balance_of("ada").await, world.balance_of("eve").await), ((0, 10), (0, 0)));
+    world.books_balance().await;
+}
+
+/// A refund for ada, and one for eve whose balance takes nothing; `watch` watches the events that tell of a hold.
+async fn while_a_hold_is_written(watch: &str) -> World {
+    let world = World::postgres().await;
+    world.balance("ada", 0, 0).await;
+    world.balance("eve", 0, 0).await;
+    let sql = format!(
+        "CREATE FUNCTION skip_eve() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+           IF NEW.account_id = 'eve' THEN RETURN NULL; END IF; RETURN NEW; END $$;
+         CREATE TRIGGER skip_eve BEFORE UPDATE ON balances FOR EACH ROW EXECUTE FUNCTION skip_eve();
+         CREATE FUNCTION watch() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+           IF NEW.kind = 'hold' THEN {watch} END IF; RETURN NEW; END $$;
+         CREATE TRIGGER watch BEFORE INSERT ON makegood_orphan_events FOR EACH ROW EXECUTE FUNCTION watch();"
+    );
+    world.run(&sql).await;
+    world.charge("a").job("failed-a").insert().await;
+    world.charge("b").account("eve").job("failed-b").insert().await;
+    world
+}
+
+#[tokio::test]
+async fn a_hold_that_the_database_refuses_spoils_nothing_but_itself() {
+    let world = while_a_hold_is_written("RAISE EXCEPTION 'no holds today';").await;
+    let report = world.pass().await;
+    assert_eq!(world.fate("a", 0).await, "refunded provider_error");
+    assert_eq!(world.fate("b", 0).await, "open ");
+    let told = |each: &makegood::report::Finding| {
+        (each.kind, each.about.as_str()) == ("refused_row", "item b/0")
+            && each.detail.contains("no holds today")
+    };
+    assert!(report.findings.iter().any(told), "{:?}", report.findings);
+    world.run("DROP TRIGGER watch ON makegood_orphan_events").await;
+    world.pass_time(HOUR);
+    world.pass().await;
+    assert_eq!(world.fate("b", 0).await, "held no_balance");
+    let why = "SELECT detail AS v FROM makegood_orphan_events WHERE kind = 'hold'";
+    assert_eq!(world.texts(why).await, ["0 balance rows instead of one for account `eve`, bucket wallet"]);
+    world.books_balance().await;
+}
+
+#[tokio::test]
+async fn a_database_that_gives_out_while_rows_are_settled_one_by_one_ends_the_pass_and_keeps_what_was_settled()
+ {
+    let full = "RAISE EXCEPTION 'no room' USING ERRCODE = '53100';";
+    let world = while_a_hold_is_written(full).await;
+    let error = pass::run(&world.parts, World::orders(), |_| {}).await.unwrap_err();
+    assert!(error.to_string().contains("insert_events"), "{error}");
+    assert_eq!(world.fate("b", 0).await, "open ");
+    world.run("DROP TRIGGER watch ON makegood_orphan_events").await;
+    world.pass_time(HOUR);
+    world.pass().await;
+    assert_eq!(world.fate("a", 0).await, "refunded provider_error");
+    assert_eq!(world.fate("b", 0).await, "held no_balance");
+    assert_eq!(world.balance_of("ada").await, (0, 10));
+    world.books_balance().await;
+
+    // The same where the first try is refused for its row, and every later one finds no room.
+    let world = World::postgres().await;
+    world.balance("ada", 0, 0).await;
+    world.charge("c1").job("failed-1").insert().await;
+    world
+        .run(
+            "CREATE SEQUENCE tried;
+             CREATE FUNCTION give_out() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$ BEGIN
+               IF nextval('tried') = 1 THEN RAISE EXCEPTION 'this row'; END IF;
+               RAISE EXCEPTION 'no room' USING ERRCODE = '53100'; END $$;
+             CREATE TRIGGER give_out BEFORE INSERT ON ledger_entries FOR EACH ROW EXECUTE FUNCTION give_out();",
+        )
+        .await;
+    let error = pass::run(&world.parts, World::orders(), |_| {}).await.unwrap_err();
+    assert!(error.to_string().contains("insert_ledger_entries"), "{error}");
+    assert_eq!(world.fate("c1", 0).await, "open ");
+    assert_eq!(world.number("SELECT last_value AS v FROM tried").await, 2, "tried alone, once");
+    world.run("DROP TRIGGER give_out ON ledger_entries").await;
+    world.pass_time(HOUR);
+    world.pass().await;
+    assert_eq!(world.balance_of("ada").await, (0, 10));
+    world.books_balance().await;
+}
+
+on_both! {
+    async fn a_balance_row_that_doubles_between_decision_and_settlement_holds_the_refund(world) {
+        world.balance("ada", 0, 0).await;
+        world.balance("eve", 0, 0).await;
+        world.without_keys("balances").await;
+        world.charge("a").job("failed-a").insert().await;
+        world.charge("b").account("eve").job("failed-b").insert().await;
+        world.while_asked("failed-a", "INSERT INTO balances VALUES ('ada', 'wallet', 0)".to_owned());
+        let report = world.pass().await;
+        assert_eq!(world.fate("a", 0).await, "held no_balance", "{report:?}");
+        assert_eq!(world.fate("b", 0).await, "refunded provider_error");
+        assert_eq!(world.texts("SELECT credits AS v FROM balances WHERE account_id = 'ada'").await, ["0", "0", "0"]);
+        world.books_balance().await;
+    }
+}
