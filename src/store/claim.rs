@@ -1,7 +1,8 @@
 //! Leases due orphans and reads what is known about them.
 //!
-//! A claim raises each orphan's token; only who names the current one may settle it. A dead worker's lease runs
-//! out and the next claim takes over. Facts are read set-based, a handful of statements a batch, and put together
+//! A claim raises each orphan's token and returns it; only who names the current one may settle it. The facts are read
+//! after that: an orphan that has another token by then is somebody else's and is left out, so that no token ever has two
+//! holders, who would write the same object. A dead worker's lease runs out and the next claim takes over. Facts are read set-based, a handful of statements a batch, and put together
 //! by the pure `facts`. A row that cannot be read costs its own orphan an hour and nobody else anything.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -61,15 +62,30 @@ impl Store {
         lease: Duration,
         batch: u32,
     ) -> Result<Claimed, DbError> {
-        let now = self.now().await?;
-        let values =
-            [provider.into(), due_by.into(), now.into(), (now + lease).into(), i64::from(batch).into()];
-        let rows = self.rows(statements::CLAIM, &values).await?;
-        let ids: Vec<i64> = rows.iter().map(|row| row.int("id")).collect::<Result<_, _>>()?;
-        if ids.is_empty() {
-            return Ok(Claimed::default());
+        loop {
+            let now = self.now().await?;
+            let values =
+                [provider.into(), due_by.into(), now.into(), (now + lease).into(), i64::from(batch).into()];
+            let rows = self.rows(statements::CLAIM, &values).await?;
+            let tokens: HashMap<i64, i64> = rows
+                .iter()
+                .map(|row| Ok((row.int("id")?, row.int("lease_token")?)))
+                .collect::<Result<_, DbError>>()?;
+            if tokens.is_empty() {
+                return Ok(Claimed::default());
+            }
+            let mut ids: Vec<i64> = tokens.keys().copied().collect();
+            ids.sort_unstable();
+            let mut claimed = self.cases(&mut &*self, &ids).await?;
+            // Who slept past its lease between the two statements reads the next one's token: that is not ours to use.
+            let ours = |id: i64, token: i64| tokens.get(&id) == Some(&token);
+            claimed.cases.retain(|case| ours(case.facts.orphan.id, case.token));
+            claimed.unreadable.retain(|each| ours(each.orphan_id, each.token));
+            // All of it somebody else's by now says nothing about what else is due.
+            if !claimed.cases.is_empty() || !claimed.unreadable.is_empty() {
+                return Ok(claimed);
+            }
         }
-        self.cases(&mut &*self, &ids).await
     }
 
     /// What is known about the listed orphans, as of now.

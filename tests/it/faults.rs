@@ -8,6 +8,7 @@
 //!
 //! `MAKEGOOD_TEST_SEED` repeats a plan; `docs/testing.md` says how to run the long round.
 
+mod asleep;
 mod books;
 mod crossing;
 pub mod plan;

@@ -15,8 +15,11 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinHandle;
+use url::Url;
 
 use super::plan::Moment;
+use crate::database::as_least_privileged;
+use crate::world::World;
 
 /// A COMMIT as a client sends it: a simple query with its length.
 const COMMIT: &[u8] = b"Q\0\0\0\x0bCOMMIT\0";
@@ -140,6 +143,17 @@ impl State {
         });
         if due { trap.take() } else { None }
     }
+}
+
+/// The proxy before the world's database, and the address through it; none: it has no socket here.
+pub async fn before(world: &World) -> Option<(Proxy, String)> {
+    let mut url = Url::parse(&as_least_privileged(&world.database).await).unwrap();
+    let folder = url.query_pairs().find(|(name, _)| name == "host")?.1.into_owned();
+    let proxy = Proxy::start(PathBuf::from(folder).join(".s.PGSQL.5432")).await;
+    url.set_query(Some("sslmode=disable"));
+    url.set_host(Some("127.0.0.1")).unwrap();
+    url.set_port(Some(proxy.address.port())).unwrap();
+    Some((proxy, url.into()))
 }
 
 async fn between(client: TcpStream, server: UnixStream, state: &Arc<State>) {

@@ -4,30 +4,17 @@ use std::time::Duration;
 
 use makegood::pass;
 use makegood::store::Store;
-use url::Url;
 
 use super::{all_made_good, two_charges};
-use crate::database::as_least_privileged;
 use crate::faults::plan::Moment;
-use crate::faults::proxy::{Proxy, Then};
+use crate::faults::proxy::{Then, before};
 use crate::world::World;
-
-/// The proxy before the world's database, and the address through it; none: it has no socket here.
-async fn through_a_proxy(world: &World) -> Option<(Proxy, String)> {
-    let mut url = Url::parse(&as_least_privileged(&world.database).await).unwrap();
-    let folder = url.query_pairs().find(|(name, _)| name == "host")?.1.into_owned();
-    let proxy = Proxy::start(std::path::Path::new(&folder).join(".s.PGSQL.5432")).await;
-    url.set_query(Some("sslmode=disable"));
-    url.set_host(Some("127.0.0.1")).unwrap();
-    url.set_port(Some(proxy.address.port())).unwrap();
-    Some((proxy, url.into()))
-}
 
 /// A pass whose `nth` commit meets `then`; false: it had fewer.
 async fn with_the_commit(nth: u64, then: Then) -> bool {
     let mut world = World::postgres().await;
     two_charges(&world).await;
-    let Some((proxy, url)) = through_a_proxy(&world).await else {
+    let Some((proxy, url)) = before(&world).await else {
         eprintln!("not tried: the server of MAKEGOOD_TEST_POSTGRES has no socket here");
         return false;
     };
