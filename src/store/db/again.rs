@@ -78,9 +78,10 @@ impl DbError {
 }
 
 impl Trouble {
-    /// Whether what was sent may have been carried out although nobody heard so.
+    /// Whether what was sent may have been carried out although nobody heard so. A time limit, too: PostgreSQL may tell of one that
+    /// struck just before a commit after it has committed.
     pub const fn leaves_doubt(self) -> bool {
-        matches!(self, Self::ConnectionLost)
+        matches!(self, Self::ConnectionLost | Self::TimedOut)
     }
 
     /// What a person should do about it, as the end of a sentence; none: nothing in particular.
@@ -184,6 +185,23 @@ mod tests {
         let pauses: Vec<_> = (0..8).filter_map(|_| tries.pause(Trouble::NoConnection)).collect();
         assert_eq!(pauses.len(), 8);
         assert!(pauses.is_sorted() && pauses[7] == PAUSE_MAX, "{pauses:?}");
+    }
+
+    #[test]
+    fn p16_what_may_have_been_committed_is_told_from_what_was_not() {
+        for trouble in [Trouble::ConnectionLost, Trouble::TimedOut] {
+            assert!(trouble.leaves_doubt(), "{trouble:?}");
+        }
+        for trouble in [
+            Trouble::Race,
+            Trouble::Locked,
+            Trouble::NoConnection,
+            Trouble::ReadOnly,
+            Trouble::Full,
+            Trouble::Other,
+        ] {
+            assert!(!trouble.leaves_doubt(), "{trouble:?} was rolled back for certain");
+        }
     }
 
     #[test]

@@ -15,6 +15,8 @@ pub const END: i64 = 48 * 60;
 const GAP: u64 = 45;
 /// And the shortest.
 const SHORTEST_GAP: u64 = 8;
+/// By so much the clock leaps while workers are at work, in minutes: longer than a lease.
+pub const LEAP: u64 = 16;
 
 /// So late a row is still found, less what the clock was ahead: the last look is at 20 hours and stays an hour behind.
 const LATEST: i64 = 19 * 60;
@@ -87,6 +89,8 @@ pub struct Pass {
     pub at: i64,
     /// For each worker, when it dies: in thousandths of the time that a pass takes in this world.
     pub workers: Vec<Option<u32>>,
+    /// When the clock leaps past every lease while they are at work, in the same measure.
+    pub leap: Option<u32>,
     /// Every so many of the platform's deeds since the pass before happen while this one asks about them; zero: none.
     pub meanwhile: usize,
 }
@@ -212,6 +216,7 @@ impl Plan {
             ("refunds by the platform itself", own(Own::Refunds)),
             ("deeds of the platform during a pass", self.passes.iter().any(|pass| pass.meanwhile > 0)),
             ("workers side by side", self.passes.iter().any(|pass| pass.workers.len() > 1)),
+            ("leases that run out at work", self.passes.iter().any(|pass| pass.leap.is_some())),
             ("workers that die", self.passes.iter().any(|pass| pass.workers.iter().any(Option::is_some))),
         ]
         .into_iter()
@@ -244,16 +249,22 @@ fn passes(dice: &mut Dice) -> Vec<Pass> {
             .map(|_| dice.percent(20).then(|| u32::try_from(dice.below(1_200)).unwrap_or(0)))
             .collect();
         // Whatever is begun in the last two hours of a window must find somebody who lives to end it.
-        if passes.last().is_some_and(|last| last.workers.iter().any(Option::is_some)) {
+        let troubled =
+            passes.last().is_some_and(|last| last.leap.is_some() || last.workers.iter().any(Option::is_some));
+        if troubled {
             workers[0] = None;
         }
         let meanwhile = *dice.weighted(&[(60, 0), (20, 1), (20, 2)]);
-        passes.push(Pass { at, workers, meanwhile });
-        let least = if dice.percent(8) { SHORTEST_GAP } else { least };
-        at += i64::try_from(least + dice.below(most - least)).unwrap_or(0);
+        let leaps = many > 1 && dice.percent(30) && !troubled && at + i64::try_from(GAP).unwrap_or(0) < END;
+        let leap = leaps.then(|| u32::try_from(dice.below(1_000)).unwrap_or(0));
+        passes.push(Pass { at, workers, leap, meanwhile });
+        // The clock does not go back.
+        let shortest = if leap.is_some() { LEAP + 2 } else { SHORTEST_GAP };
+        let least = if dice.percent(8) { shortest } else { least.max(shortest) };
+        at += i64::try_from(least + dice.below(most.max(least + 1) - least)).unwrap_or(0);
     }
     // The last one lives, and nothing happens beside it.
-    passes.push(Pass { at: END, workers: vec![None], meanwhile: 0 });
+    passes.push(Pass { at: END, workers: vec![None], leap: None, meanwhile: 0 });
     passes
 }
 

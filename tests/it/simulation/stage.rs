@@ -74,17 +74,19 @@ impl Stage {
         let beside: Arc<Mutex<Vec<(usize, String)>>> = Arc::default();
         let begun: Arc<Mutex<Vec<JoinHandle<()>>>> = Arc::default();
         let (platform, deeds, doing) = (sql.clone(), Arc::clone(&beside), Arc::clone(&begun));
+        let time = clock.clone();
         simulator.on_ask(Arc::new(move |job| {
             let due: Vec<(usize, String)> = {
                 let mut deeds = deeds.lock().unwrap();
                 deeds.extract_if(.., |(charge, _)| job.starts_with(&format!("j{charge}-"))).collect()
             };
-            let platform = platform.clone();
+            let (platform, now) = (platform.clone(), time.now().micros().to_string());
             let (done, is_done) = oneshot::channel();
             // Of its own: the question is dropped with the worker that asks and dies, and the platform does not stop between
             // its BEGIN and its COMMIT for that.
             doing.lock().unwrap().push(tokio::spawn(async move {
                 for (_, sql) in due {
+                    let sql = sql.replace("$now", &now);
                     let done = sqlx::raw_sql(AssertSqlSafe(sql.clone())).execute(&platform).await;
                     done.unwrap_or_else(|error| panic!("{sql}\n{error}"));
                 }

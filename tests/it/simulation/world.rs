@@ -13,10 +13,10 @@ use sha2::{Digest as _, Sha256};
 use sqlx::{AssertSqlSafe, Row as _};
 
 use super::deeds::{Deed, deeds};
-use super::plan::{END, Pass, Plan};
+use super::plan::{END, LEAP, Pass, Plan};
 use super::stage::{Stage, WORKERS};
 use super::tally::Tally;
-use super::{at, books, start};
+use super::{MINUTE, at, books, start};
 
 /// From a charge to the end of its window, in minutes.
 const WINDOW: i64 = 24 * 60;
@@ -31,6 +31,8 @@ pub struct World<'a> {
     tally: Tally,
     /// How long a pass takes here, by one that nobody disturbed.
     usual: Duration,
+    /// To which minute the clock has leapt last.
+    leapt_to: i64,
 }
 
 impl<'a> World<'a> {
@@ -64,7 +66,7 @@ impl<'a> World<'a> {
             kinds: plan.kinds().into_iter().map(|kind| (kind, 1)).collect(),
             ..Tally::default()
         };
-        Self { stage, plan, folder, workers, tally, usual: Duration::from_millis(5) }
+        Self { stage, plan, folder, workers, tally, usual: Duration::from_millis(5), leapt_to: 0 }
     }
 
     async fn run(&self, sql: &str) {
@@ -102,7 +104,7 @@ impl<'a> World<'a> {
                 if beside { &mut meanwhile } else { &mut first }.push(deed);
             }
             for deed in first {
-                self.does(&deed, deed.at).await;
+                self.does(&deed, deed.at.max(self.leapt_to)).await;
             }
             self.stage.clock.set(at(self.plan.clock(pass.at)));
             self.answers(pass.at);
@@ -182,17 +184,26 @@ impl<'a> World<'a> {
                 Some(share) => tokio::time::timeout(usual * *share / 1000, run).await.ok(),
             }
         });
-        let now = at(self.plan.clock(pass.at)).micros().to_string();
-        let beside = meanwhile.iter().map(|deed| (deed.charge, deed.sql.replace("$now", &now)));
+        let beside = meanwhile.iter().map(|deed| (deed.charge, deed.sql.clone()));
         *self.stage.beside.lock().unwrap() = beside.collect();
         let began = Instant::now();
-        let ended = futures_util::future::join_all(runs).await;
+        let leap = async {
+            if let Some(share) = pass.leap {
+                tokio::time::sleep(usual * share / 1000).await;
+                clock.set(clock.now() + MINUTE * u32::try_from(LEAP).unwrap());
+            }
+        };
+        let (ended, ()) = tokio::join!(futures_util::future::join_all(runs), leap);
         let took = began.elapsed();
         self.stage.platform_is_done().await;
         // Nobody was asked about these.
         let left = std::mem::take(&mut *self.stage.beside.lock().unwrap());
+        let now = clock.now().micros().to_string();
         for (_, sql) in &left {
-            self.run(sql).await;
+            self.run(&sql.replace("$now", &now)).await;
+        }
+        if pass.leap.is_some() {
+            self.leapt_to = pass.at + i64::try_from(LEAP).unwrap();
         }
         if pass.workers.iter().all(Option::is_none) {
             self.usual = (self.usual + took) / 2;
