@@ -1,6 +1,7 @@
 -- claim: leases due orphans of one provider, earliest deadline first, all of one job together.
 -- $1: provider. $2: due by this (the pass's start, so that a pass ends). $3: now. $4: leased until. $5: at most so many due ones.
--- Every claim raises the token, and returns it: read later it may be the next one's. SKIP LOCKED: many workers claim side by side and none waits for another.
+-- Every claim raises the token and returns it: read later, it may be the next one's.
+-- SKIP LOCKED: many workers claim side by side and none waits for another.
 -- The lowest id of a job is its lead; only who locks the lead leases the job's orphans, so a job is never split.
 -- OFFSET 0 keeps the planner from joining: without statistics, as after the first big pass, it would go through all
 -- of a provider's orphans once for each that is claimed, instead of looking up the job.

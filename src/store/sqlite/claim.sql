@@ -1,6 +1,7 @@
 -- claim: leases due orphans of one provider, earliest deadline first, all of one job together.
 -- $1: provider. $2: due by this (the pass's start, so that a pass ends). $3: now. $4: leased until. $5: at most so many due ones.
--- Every claim raises the token, and returns it: read later it may be the next one's. SQLite has one writer at a time, so nothing needs to be locked or skipped.
+-- Every claim raises the token and returns it: read later, it may be the next one's.
+-- SQLite has one writer at a time, so nothing needs to be locked or skipped.
 WITH due AS (
     SELECT o.id, o.provider_job_id
     FROM makegood_orphans o
