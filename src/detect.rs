@@ -18,6 +18,8 @@ const LATER_LOOKS: [(&str, Duration); 2] =
     [("six_hours", Duration::from_hours(6)), ("twenty_hours", Duration::from_hours(20))];
 /// Charges further ahead than this are a finding; clocks may differ by less.
 const CLOCK_SKEW: Duration = Duration::from_mins(5);
+/// So many old items that were recorded as failed are counted; beyond, it no longer matters how many they are.
+const FAILED_BACKLOG_MAX: i64 = 10_000;
 /// What an orphan gets that is opened late, from its opening to the end of doubt.
 const LATE: Duration = Duration::from_hours(2);
 
@@ -124,9 +126,12 @@ pub fn plan(
         let at = cursor(name).unwrap_or(first);
         rules.start_at.map_or(at, |start_at| at.max(start_at))
     };
+    // As far back as any look goes by itself: a platform that records the failures of a year all at once is told so.
+    let charged_after = rules.start_at.map_or(first, |start_at| start_at.max(first));
+    let over = Over::FailedAt { charged_after };
     let mut looks = vec![
         Look {
-            scan: Scan { over: Over::FailedAt, ..graces.scan("failed", begin("failed"), now, now) },
+            scan: Scan { over, ..graces.scan("failed", begin("failed"), now, now) },
             cursor: Some(now - rules.overlap),
         },
         Look {
@@ -188,6 +193,9 @@ pub async fn looks(
     }
     looks.retain(|look| look.scan.after < look.scan.until);
     find_future_charges(store, now, report).await?;
+    for look in &looks {
+        find_failed_backlog(store, &look.scan, report).await?;
+    }
     Ok(looks)
 }
 
@@ -243,6 +251,25 @@ async fn find_future_charges(store: &Store, now: Timestamp, report: &mut Report)
             about: format!("charge {first}"),
             detail: format!(
                 "{many} charges have a charged_at that is still to come; they are looked at when it has come"
+            ),
+        });
+    }
+    Ok(())
+}
+
+async fn find_failed_backlog(store: &Store, scan: &Scan, report: &mut Report) -> Result<(), DbError> {
+    if let Some((items, example)) = store.failed_backlog(scan, FAILED_BACKLOG_MAX + 1).await? {
+        let many = if items > FAILED_BACKLOG_MAX.unsigned_abs() {
+            format!("more than {FAILED_BACKLOG_MAX}")
+        } else {
+            items.to_string()
+        };
+        report.find(Finding {
+            kind: "failed_backlog",
+            about: format!("charge {}", shortened(&example)),
+            detail: format!(
+                "{many} items of charges from before [detect] start_at or backlog_age were recorded as failed lately; nothing \
+                 is given back for them unless a person asks: makegood run --since T --backlog"
             ),
         });
     }

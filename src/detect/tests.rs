@@ -59,8 +59,23 @@ fn p14_each_cursor_stays_behind_what_could_still_change_for_it() {
 fn p19_recorded_failures_are_looked_at_up_to_now() {
     let looks = plan(&rules(), &graces(), |_| None, now());
     let failed = look(&looks, "failed");
-    assert_eq!((failed.scan.over, failed.scan.until), (Over::FailedAt, now()));
+    assert_eq!(failed.scan.until, now());
     assert_eq!(failed.cursor, Some(now() - HOUR));
+}
+
+#[test]
+fn p19_failures_recorded_for_charges_from_before_any_look_are_left_to_a_person() {
+    let charged_after = |start_at, cursor: Option<Timestamp>| {
+        match look(&plan(&Rules { start_at, ..rules() }, &graces(), |_| cursor, now()), "failed").scan.over {
+            Over::FailedAt { charged_after } => charged_after,
+            Over::ChargedAt => panic!("it goes by when failures were recorded"),
+        }
+    };
+    let (week, day) = (now() - 7 * DAY, now() - DAY);
+    assert_eq!(charged_after(None, None), week);
+    assert_eq!(charged_after(None, Some(now() - MINUTE)), week, "whatever was looked at already");
+    assert_eq!(charged_after(Some(day), None), day);
+    assert_eq!(charged_after(Some(now() - 30 * DAY), None), week, "as old as that only if asked for");
 }
 
 #[test]

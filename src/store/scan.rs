@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::{Value as Json, json};
 
 use super::db::{DbError, Run, Tx, Value};
-use super::{Store, statements, with_retries};
+use super::{Store, first, statements, with_retries};
 use crate::charge::ItemId;
 use crate::clock::{Timestamp, micros};
 
@@ -34,8 +34,11 @@ pub struct Scan {
 pub enum Over {
     /// When charges were made: items older than their grace.
     ChargedAt,
-    /// When the platform recorded failures: items of any age (P19).
-    FailedAt,
+    /// When the platform recorded failures: items without grace (P19), of charges made after this.
+    FailedAt {
+        /// Older charges are a person's to ask for.
+        charged_after: Timestamp,
+    },
 }
 
 /// What fits a provider, or one model of it.
@@ -125,7 +128,7 @@ impl Store {
     /// Looks at one stretch in chunks of `chunk` charges and opens orphans, a transaction each.
     pub async fn scan(&self, scan: &Scan, chunk: u32, dating: &Dating) -> Result<Found, DbError> {
         let mut found = Found::default();
-        if scan.over == Over::FailedAt {
+        if matches!(scan.over, Over::FailedAt { .. }) {
             hasten_failed(&mut &*self, scan).await?;
         }
         let mut from = Place::begin(scan);
@@ -162,6 +165,23 @@ impl Store {
         Ok(count)
     }
 
+    /// How many items of charges that are too old for it a scan of recorded failures leaves alone, counted up to `at_most`, and
+    /// one of the charges.
+    pub async fn failed_backlog(
+        &self,
+        scan: &Scan,
+        at_most: i64,
+    ) -> Result<Option<(u64, String)>, DbError> {
+        let Over::FailedAt { charged_after } = scan.over else {
+            return Ok(None);
+        };
+        let values = [scan.after.into(), scan.until.into(), charged_after.into(), at_most.into()];
+        let rows = self.rows(statements::FAILED_BACKLOG, &values).await?;
+        let row = first(statements::FAILED_BACKLOG, &rows)?;
+        let items = u64::try_from(row.int("items")?).unwrap_or(0);
+        Ok(row.maybe_text("example")?.map(|example| (items, example)))
+    }
+
     /// What a pass would find and what is known about everything that is due by then, most urgent first and at most `limit`.
     /// Everything happens in one transaction that is rolled back.
     pub async fn preview(
@@ -175,7 +195,7 @@ impl Store {
         let mut tx = self.db.begin().await?;
         let mut found = Found::default();
         for look in looks {
-            if look.scan.over == Over::FailedAt {
+            if matches!(look.scan.over, Over::FailedAt { .. }) {
                 hasten_failed(&mut tx, &look.scan).await?;
             }
             let mut from = Place::begin(&look.scan);
@@ -198,7 +218,7 @@ impl Store {
         };
         // The whole rest. Recorded failures are few: one chunk.
         let rest = Place { at: scan.until, id: None };
-        if scan.over == Over::FailedAt {
+        if matches!(scan.over, Over::FailedAt { .. }) {
             return Ok(Some(rest));
         }
         let offset = i64::from(chunk.max(1)) - 1;
@@ -217,8 +237,9 @@ impl Store {
         from: &Place,
         last: &Place,
     ) -> Result<Vec<ItemId>, DbError> {
-        if scan.over == Over::FailedAt {
-            return item_ids(&run.rows(statements::FIND_FAILED, &[from.at.into(), last.at.into()]).await?);
+        if let Over::FailedAt { charged_after } = scan.over {
+            let values = [from.at.into(), last.at.into(), charged_after.into()];
+            return item_ids(&run.rows(statements::FIND_FAILED, &values).await?);
         }
         let graces: Vec<Json> = scan
             .graces

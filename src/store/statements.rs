@@ -45,6 +45,7 @@ statements! {
     CURSOR_POSITION = "cursor_position",
     DUE_ORPHANS = "due_orphans",
     DUE_PROVIDERS = "due_providers",
+    FAILED_BACKLOG = "failed_backlog",
     FIND_FAILED = "find_failed",
     FIND_STORED_LATE = "find_stored_late",
     FIND_LEFTOVERS = "find_leftovers",
