@@ -3,11 +3,12 @@
 //! The brake is one row in the database, locked by every settle that refunds, so that the limits hold across
 //! all processes at once. What is refunded in a rolling hour and day, and since the pass began, is counted from the
 //! refunds themselves. Once a limit would be passed, the brake is on until a person releases it, or, where the
-//! settings say so, until the condition is gone; only refunds are held, recoveries and closings go on. Releasing
-//! starts the count afresh.
+//! settings say so, until the condition is gone; only refunds are held, recoveries and closings go on. Who releases it
+//! starts the count afresh; where it goes off by itself, what was refunded still counts.
 //!
 //! Refunds that rest on nothing but a fault of ours (a key refused, a provider file missing, an answer that our filter
-//! cannot read) have a limit of their own. Beyond it they alone are held; everybody else's go on, and the brake stays off.
+//! cannot read, an output that is offered and that we cannot bring home) have a brake of their own, which is on and released
+//! like the other. It holds them alone; everybody else's go on.
 //!
 //! This file judges; `store::settle` locks and writes.
 
@@ -16,6 +17,7 @@ use std::time::Duration;
 
 use crate::clock::Timestamp;
 use crate::evidence::{Doubt, Evidence, Verdict};
+use crate::policy::Reason;
 
 /// The rolling spans that are counted.
 pub const HOUR: Duration = Duration::from_hours(1);
@@ -27,6 +29,8 @@ pub const DAY: Duration = Duration::from_hours(24);
 pub struct Limits {
     /// Refunds since the pass began, by all processes.
     pub refunds_per_pass: u64,
+    /// Refunds since the pass began for jobs of one provider.
+    pub refunds_per_pass_per_provider: u64,
     /// Credits since the pass began, in the smallest unit.
     pub credits_per_pass: u64,
     /// Refunds in an hour.
@@ -39,6 +43,8 @@ pub struct Limits {
     pub credits_per_day: u64,
     /// Refunds in an hour for jobs of one provider.
     pub refunds_per_hour_per_provider: u64,
+    /// Refunds in a day for jobs of one provider.
+    pub refunds_per_day_per_provider: u64,
     /// Refunds in a day, in percent of the charges made in it.
     pub share_per_day: u64,
     /// Refunds in a day that rest on nothing but faults of ours.
@@ -111,37 +117,43 @@ pub struct Counted {
     pub own_faults: u64,
 }
 
+/// Which refunds are held, and why.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Held {
+    /// All of them: the limit that was reached; none: the brake is off.
+    pub all: Option<String>,
+    /// Those that rest on nothing but faults of ours.
+    pub own_faults: Option<String>,
+}
+
 /// The brake while it is locked: lets refunds through one by one and counts them.
 #[derive(Clone, Debug)]
 pub struct Brake {
-    /// Why it is on; none: it is off.
-    pub engaged: Option<String>,
+    /// What it holds by now.
+    pub held: Held,
     limits: Limits,
     counted: Counted,
 }
 
-/// Whether a refund on this evidence would rest on nothing but a fault of ours: then more of them say something
-/// about us, and nothing about the provider.
-pub fn is_own_fault(evidence: Option<&Evidence>) -> bool {
-    match evidence.map(|evidence| evidence.verdict) {
-        Some(Verdict::CouldNotTell(Doubt::Unauthorized | Doubt::UnknownProvider | Doubt::Unreadable)) => true,
-        Some(
-            Verdict::CouldNotTell(Doubt::Unreachable | Doubt::RateLimited)
-            | Verdict::Queued
-            | Verdict::Running
-            | Verdict::Succeeded
-            | Verdict::Failed
-            | Verdict::Cancelled
-            | Verdict::UnknownJob,
-        )
-        | None => false,
+/// Whether such a refund would rest on nothing but a fault of ours: then more of them say something about us, and nothing
+/// about the provider.
+pub fn is_own_fault(reason: Reason, evidence: Option<&Evidence>) -> bool {
+    match (reason, evidence.map(|evidence| evidence.verdict)) {
+        // It was offered, all day long.
+        (Reason::RecoveryFailed, _) => true,
+        (Reason::Unconfirmed, Some(Verdict::CouldNotTell(doubt))) => match doubt {
+            Doubt::Unauthorized | Doubt::UnknownProvider | Doubt::Unreadable => true,
+            Doubt::Unreachable | Doubt::RateLimited => false,
+        },
+        // What is proven, or what the provider itself kept from us.
+        (_, _) => false,
     }
 }
 
 impl Brake {
-    /// The brake as it stands: on for a reason or off, with what was counted.
-    pub fn new(limits: Limits, engaged: Option<String>, counted: Counted) -> Self {
-        Self { engaged, limits, counted }
+    /// The brake as it stands: what it holds already, and what was counted.
+    pub fn new(limits: Limits, held: Held, counted: Counted) -> Self {
+        Self { held, limits, counted }
     }
 
     /// From when refunds count: so far back, but not what was let go before the last release.
@@ -161,17 +173,22 @@ impl Brake {
 
     /// Whether one more refund may go; if it would pass a limit, the brake is on from here.
     pub fn admit(&mut self, provider: &str, credits: i64, own_fault: bool) -> bool {
-        if self.engaged.is_some() {
+        if self.held.all.is_some() || own_fault && self.held.own_faults.is_some() {
             return false;
         }
+        let limit = self.limits.own_faults_per_day;
         let own_faults = self.counted.own_faults.saturating_add(u64::from(own_fault));
-        if own_fault && exceeds(own_faults, self.limits.own_faults_per_day) {
+        if own_fault && exceeds(own_faults, limit) {
+            self.held.own_faults = Some(format!(
+                "more than {limit} refunds in a day for nothing but faults of ours \
+                 ([brake] max_own_fault_refunds_per_day); these alone are held"
+            ));
             return false;
         }
         let one = Sums::one(u64::try_from(credits).unwrap_or(0));
         let own = self.of(provider).plus(one);
         if let Some(why) = self.broken_limit(provider, self.all().plus(one), own) {
-            self.engaged = Some(why);
+            self.held.all = Some(why);
             return false;
         }
         self.counted.per_provider.insert(provider.to_owned(), own);
@@ -186,6 +203,11 @@ impl Brake {
         let all = twice(self.all());
         let providers = self.counted.per_provider.keys().map(String::as_str).chain([""]);
         providers.into_iter().all(|name| self.broken_limit(name, all, twice(self.of(name))).is_none())
+    }
+
+    /// The same of refunds for faults of ours.
+    pub const fn own_faults_are_gone(&self) -> bool {
+        !exceeds(self.counted.own_faults.saturating_mul(2), self.limits.own_faults_per_day)
     }
 
     fn all(&self) -> Sums {
@@ -211,11 +233,17 @@ impl Brake {
                 return Some(format!("more than {limit} {what} ([brake] {key})"));
             }
         }
-        let limit = limits.refunds_per_hour_per_provider;
-        if exceeds(own.hour_refunds, limit) {
-            return Some(format!(
-                "more than {limit} refunds in an hour for {provider} ([brake] max_refunds_per_hour_per_provider)"
-            ));
+        let checks = [
+            (limits.refunds_per_pass_per_provider, own.pass_refunds, "a pass", "pass"),
+            (limits.refunds_per_hour_per_provider, own.hour_refunds, "an hour", "hour"),
+            (limits.refunds_per_day_per_provider, own.day_refunds, "a day", "day"),
+        ];
+        for (limit, would_be, span, key) in checks {
+            if exceeds(would_be, limit) {
+                return Some(format!(
+                    "more than {limit} refunds in {span} for {provider} ([brake] max_refunds_per_{key}_per_provider)"
+                ));
+            }
         }
         let (percent, charges) = (limits.share_per_day, self.counted.charges?);
         let share = u128::from(all.day_refunds) * 100 > u128::from(charges) * u128::from(percent);
@@ -239,8 +267,12 @@ mod tests {
     use super::*;
     use crate::evidence::FailureClass;
 
+    fn on() -> Held {
+        Held { all: Some("why".to_owned()), ..Held::default() }
+    }
+
     fn brake(limits: Limits) -> Brake {
-        Brake::new(limits, None, Counted::default())
+        Brake::new(limits, Held::default(), Counted::default())
     }
 
     #[test]
@@ -248,7 +280,7 @@ mod tests {
         let mut brake = brake(Limits { refunds_per_hour: 3, ..Limits::default() });
         assert_eq!([(); 5].map(|()| brake.admit("acme", 10, false)), [true, true, true, false, false]);
         assert_eq!(
-            brake.engaged.as_deref(),
+            brake.held.all.as_deref(),
             Some("more than 3 refunds in an hour ([brake] max_refunds_per_hour)")
         );
     }
@@ -262,8 +294,16 @@ mod tests {
             (Limits { credits_per_hour: 19, ..Limits::default() }, "max_credits_per_hour"),
             (Limits { credits_per_day: 19, ..Limits::default() }, "max_credits_per_day"),
             (
+                Limits { refunds_per_pass_per_provider: 1, ..Limits::default() },
+                "max_refunds_per_pass_per_provider",
+            ),
+            (
                 Limits { refunds_per_hour_per_provider: 1, ..Limits::default() },
                 "max_refunds_per_hour_per_provider",
+            ),
+            (
+                Limits { refunds_per_day_per_provider: 1, ..Limits::default() },
+                "max_refunds_per_day_per_provider",
             ),
         ];
         for (limits, key) in cases {
@@ -271,9 +311,9 @@ mod tests {
             assert!(brake.admit("acme", 10, false), "{key}");
             assert!(!brake.admit("acme", 10, false), "{key}");
             assert!(
-                brake.engaged.as_deref().is_some_and(|why| why.contains(key)),
+                brake.held.all.as_deref().is_some_and(|why| why.contains(key)),
                 "{key}: {:?}",
-                brake.engaged
+                brake.held.all
             );
             assert!(!brake.condition_is_gone(), "{key}");
         }
@@ -283,16 +323,16 @@ mod tests {
     fn a_share_of_the_charges_counts_from_a_hundred_refunds_on() {
         let limits = Limits { share_per_day: 50, ..Limits::default() };
         let with =
-            |charges| Brake::new(limits, None, Counted { charges: Some(charges), ..Counted::default() });
+            |charges| Brake::new(limits, Held::default(), Counted { charges: Some(charges), ..Counted::default() });
         let mut few = with(0);
         assert!((0..SHARE_FROM).all(|_| few.admit("acme", 1, false)), "a hundred are no sign of anything");
         assert!(!few.admit("acme", 1, false));
-        assert!(few.engaged.unwrap().contains("50 percent of a day's charges, 101 refunds of 0"));
+        assert!(few.held.all.unwrap().contains("50 percent of a day's charges, 101 refunds of 0"));
         let mut half = with(300);
         assert_eq!((0..400).filter(|_| half.admit("acme", 1, false)).count(), 150, "half of 300");
         let no_limit = Limits::default();
         let counted = Counted { charges: Some(300), ..Counted::default() };
-        let mut unlimited = Brake::new(no_limit, None, counted);
+        let mut unlimited = Brake::new(no_limit, Held::default(), counted);
         assert!((0..400).all(|_| unlimited.admit("acme", 1, false)), "no percent is no limit");
         let mut uncounted = brake(limits);
         assert!((0..400).all(|_| uncounted.admit("acme", 1, false)));
@@ -302,7 +342,28 @@ mod tests {
     fn faults_of_ours_are_held_by_themselves_and_stop_nobody_else() {
         let mut brake = brake(Limits { own_faults_per_day: 2, ..Limits::default() });
         assert_eq!([(); 4].map(|()| brake.admit("acme", 1, true)), [true, true, false, false]);
-        assert!(brake.admit("acme", 1, false) && brake.engaged.is_none());
+        let why = brake.held.own_faults.clone().unwrap();
+        assert!(why.starts_with("more than 2 refunds in a day") && why.contains("max_own_fault_refunds_per_day"));
+        assert!(brake.admit("acme", 1, false) && brake.held.all.is_none());
+    }
+
+    #[test]
+    fn faults_of_ours_stay_held_until_they_are_released_however_few_count_by_then() {
+        let limits = Limits { own_faults_per_day: 2, ..Limits::default() };
+        let held = Held { own_faults: Some("why".to_owned()), ..Held::default() };
+        let mut brake = Brake::new(limits, held, Counted::default());
+        assert!(!brake.admit("acme", 1, true));
+        assert!(brake.admit("acme", 1, false));
+    }
+
+    #[test]
+    fn faults_of_ours_are_gone_at_half_of_their_limit() {
+        let with = |own_faults, own_faults_per_day| {
+            let limits = Limits { own_faults_per_day, ..Limits::default() };
+            Brake::new(limits, on(), Counted { own_faults, ..Counted::default() }).own_faults_are_gone()
+        };
+        assert_eq!([0, 2, 3, 4].map(|own_faults| with(own_faults, 4)), [true, true, false, false]);
+        assert!(with(1_000, 0), "no limit");
     }
 
     #[test]
@@ -316,11 +377,15 @@ mod tests {
             (Doubt::RateLimited, false),
         ] {
             let evidence = Evidence::could_not_tell(doubt, "", now);
-            assert_eq!(is_own_fault(Some(&evidence)), ours, "{doubt:?}");
+            assert_eq!(is_own_fault(Reason::Unconfirmed, Some(&evidence)), ours, "{doubt:?}");
+            assert!(is_own_fault(Reason::RecoveryFailed, Some(&evidence)), "offered before, and never home");
+            assert!(!is_own_fault(Reason::ReportedFailed, Some(&evidence)), "the platform's own word");
         }
         let mut failed = Evidence::could_not_tell(Doubt::Unreadable, "", now);
         (failed.verdict, failed.class) = (Verdict::Failed, Some(FailureClass::ServerError));
-        assert!(!is_own_fault(Some(&failed)) && !is_own_fault(None));
+        assert!(!is_own_fault(Reason::Unconfirmed, Some(&failed)));
+        assert!(!is_own_fault(Reason::Unconfirmed, None));
+        assert!(!is_own_fault(Reason::ServerError, Some(&failed)));
     }
 
     #[test]
@@ -329,7 +394,7 @@ mod tests {
         let with = |hour_refunds| {
             let sums = Sums { hour_refunds, ..Sums::default() };
             let per_provider = BTreeMap::from([("acme".to_owned(), sums)]);
-            Brake::new(limits, Some("why".to_owned()), Counted { per_provider, ..Counted::default() })
+            Brake::new(limits, on(), Counted { per_provider, ..Counted::default() })
         };
         assert!(with(0).condition_is_gone() && with(2).condition_is_gone());
         assert!(!with(3).condition_is_gone(), "acme is still above half of its own limit");
@@ -340,6 +405,8 @@ mod tests {
     fn one_provider_at_its_limit_is_not_another_at_its() {
         let mut brake = brake(Limits { refunds_per_hour_per_provider: 1, ..Limits::default() });
         assert!(brake.admit("acme", 1, false) && brake.admit("other", 1, false));
+        assert!(!brake.admit("other", 1, false));
+        assert!(brake.held.all.unwrap().contains("1 refunds in an hour for other"));
     }
 
     #[test]

@@ -71,6 +71,8 @@ pub struct Standing {
     pub oldest_charged_at: Option<Timestamp>,
     /// Why the brake is on, if it is.
     pub brake: Option<String>,
+    /// Why refunds are held that rest on nothing but faults of ours, if they are.
+    pub own_faults: Option<String>,
 }
 
 /// Something a person should look at.
@@ -175,6 +177,7 @@ impl Report {
             left_held = self.unresolved.held,
             past_window = self.unresolved.past_window,
             brake = self.unresolved.brake,
+            own_faults_held = self.unresolved.own_faults,
             "pass done"
         );
     }
@@ -248,10 +251,10 @@ impl Report {
                 "  BRAKE ON   {why}; {} refunds are held until `makegood brake release --by WHO --reason WHY`",
                 standing.held_by_brake
             );
-        } else if standing.held_by_brake > 0 {
+        } else if let Some(why) = &standing.own_faults {
             let _ = writeln!(
                 text,
-                "  HELD       {} refunds that rest only on faults of ours: mend them, or `makegood brake release`",
+                "  BRAKE ON   {why}; {} are waiting: mend the cause, then `makegood brake release --by WHO --reason WHY`",
                 standing.held_by_brake
             );
         }
@@ -271,13 +274,15 @@ impl Standing {
         let sum = |of: &dyn Fn(&Unresolved) -> bool| -> u64 {
             unresolved.iter().filter(|each| of(each)).map(|each| each.orphans).sum()
         };
+        let brake = brake.held();
         Self {
             open: sum(&|each| each.state == "open"),
             held: sum(&|each| each.state == "held"),
             held_by_brake: sum(&|each| each.state == "held" && each.reason == "brake"),
             past_window: unresolved.iter().map(|each| each.past_window).sum(),
             oldest_charged_at: unresolved.iter().map(|each| each.oldest_charged_at).min(),
-            brake: brake.engaged_at.map(|_| brake.reason.clone().unwrap_or_default()),
+            brake: brake.all,
+            own_faults: brake.own_faults,
         }
     }
 }

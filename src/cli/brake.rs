@@ -9,6 +9,7 @@ use super::parts::{open_store, said_for_people};
 use super::values::said;
 use super::words::{count, plain, table, time, when};
 use super::{Exit, Outcome};
+use crate::brake::Held;
 use crate::clock::Timestamp;
 use crate::config::Settings;
 use crate::store::{BrakeEvent, BrakeState, DbError, Waiting};
@@ -65,7 +66,9 @@ pub async fn run(args: Args, settings: Settings) -> Outcome {
                 OutputFormat::Text => status(&brake, &held, &events, now),
                 OutputFormat::Json => json!({
                     "now": now, "engaged": brake.engaged_at.is_some(), "engaged_at": brake.engaged_at,
-                    "reason": brake.reason, "released_at": brake.released_at, "held": held, "events": events,
+                    "reason": brake.reason, "released_at": brake.released_at,
+                    "own_faults_held_at": brake.own_faults_at, "own_faults_reason": brake.own_faults_reason,
+                    "held": held, "events": events,
                 })
                 .to_string(),
             })?;
@@ -99,12 +102,17 @@ fn status(brake: &BrakeState, held: &[Waiting], events: &[BrakeEvent], now: Time
         // Writing to a string does not fail.
         let _ = writeln!(page, "{line}");
     };
-    match brake.engaged_at {
-        Some(since) => {
-            line(format!("THE BRAKE IS ON since {}.", when(since, now)));
-            line(format!("  why   {}", plain(brake.reason.as_deref().unwrap_or("no reason is on record"))));
-        }
-        None => line("The brake is off.".to_owned()),
+    let on = brake.held();
+    if let (Some(since), Some(why)) = (brake.engaged_at, &on.all) {
+        line(format!("THE BRAKE IS ON since {}.", when(since, now)));
+        line(format!("  why   {}", plain(why)));
+    }
+    if let (Some(since), Some(why)) = (brake.own_faults_at, &on.own_faults) {
+        line(format!("THE BRAKE IS ON FOR FAULTS OF OURS since {}.", when(since, now)));
+        line(format!("  why   {}", plain(why)));
+    }
+    if on == Held::default() {
+        line("The brake is off.".to_owned());
     }
     let items: i64 = held.iter().map(|each| each.items).sum();
     if items > 0 {
@@ -128,14 +136,14 @@ fn status(brake: &BrakeState, held: &[Waiting], events: &[BrakeEvent], now: Time
         let header = ["provider", "refunds", "credits", "late", "oldest charge", "for instance"];
         line(table(&header, &["refunds", "credits", "late"], rows).trim_end().to_owned());
     }
-    if brake.engaged_at.is_none() && items > 0 {
+    if on.own_faults.is_some() {
         line(
-            "\nThese rest on nothing but faults of ours: keys refused, provider files missing, answers that could not be \
-             read.\nMend those, then release: each is decided again, and asked about again."
+            "\nFaults of ours are: keys refused, provider files missing, answers that could not be read, outputs that are offered \
+             and\ncould not be brought home. Mend those, then release: each is decided again, and asked about again."
                 .to_owned(),
         );
     }
-    if brake.engaged_at.is_some() || items > 0 {
+    if on != Held::default() || items > 0 {
         line("\nLook before you release:".to_owned());
         line(
             "  makegood run --dry-run                what would be decided, with nothing carried out"
@@ -170,7 +178,7 @@ mod tests {
         let on = BrakeState {
             engaged_at: Some(NOW - Duration::from_mins(5)),
             reason: Some("more than 3 refunds in an hour".to_owned()),
-            released_at: None,
+            ..BrakeState::default()
         };
         let held = Waiting {
             state: "held".to_owned(),
@@ -198,5 +206,14 @@ mod tests {
         ] {
             assert!(page.contains(says), "{says}\nis not in\n{page}");
         }
+        let ours = BrakeState {
+            own_faults_at: Some(NOW - Duration::from_mins(5)),
+            own_faults_reason: Some("more than 100 refunds".to_owned()),
+            ..BrakeState::default()
+        };
+        let page = status(&ours, &[], &[], NOW);
+        assert!(page.starts_with("THE BRAKE IS ON FOR FAULTS OF OURS since 2025-11-24 15:55:00"), "{page}");
+        assert!(page.contains("more than 100 refunds") && page.contains("Mend those, then release"), "{page}");
+        assert!(!page.contains("is off"), "{page}");
     }
 }

@@ -61,6 +61,8 @@ struct Review {
     /// When a pass last ended well.
     last_success: Option<Timestamp>,
     brake: Option<Engaged>,
+    /// The same for refunds that rest on nothing but faults of ours.
+    own_faults: Option<Engaged>,
     made_good: Vec<MadeGood>,
     waiting: Vec<Waiting>,
     /// How many are late: past the time within which they were promised to be made good.
@@ -104,11 +106,16 @@ pub async fn run(args: Args, settings: Settings) -> Outcome {
 async fn read(store: &Store, since: Timestamp, now: Timestamp) -> Result<Review, DbError> {
     let waiting = store.waiting(now).await?;
     let brake = store.brake().await?;
+    let held = brake.held();
+    let engaged = |since: Option<Timestamp>, why: Option<String>| {
+        since.zip(why).map(|(since, reason)| Engaged { since, reason })
+    };
     Ok(Review {
         now,
         since,
         last_success: store.last_success().await?,
-        brake: brake.engaged_at.map(|since| Engaged { since, reason: brake.reason.unwrap_or_default() }),
+        brake: engaged(brake.engaged_at, held.all),
+        own_faults: engaged(brake.own_faults_at, held.own_faults),
         made_good: store.made_good(since).await?,
         late_total: waiting.iter().map(|each| each.past_window).sum(),
         waiting,

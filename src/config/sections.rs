@@ -189,6 +189,9 @@ pub struct Brake {
     /// Refunds since the pass began, by all processes.
     #[serde(deserialize_with = "limit")]
     pub max_refunds_per_pass: u64,
+    /// Refunds since the pass began for any one provider, by all processes.
+    #[serde(deserialize_with = "limit")]
+    pub max_refunds_per_pass_per_provider: u64,
     /// Credits refunded since the pass began, by all processes.
     #[serde(deserialize_with = "limit")]
     pub max_credits_per_pass: u64,
@@ -207,6 +210,9 @@ pub struct Brake {
     /// Refunds in any hour for any one provider.
     #[serde(deserialize_with = "limit")]
     pub max_refunds_per_hour_per_provider: u64,
+    /// Refunds in any 24 hours for any one provider.
+    #[serde(deserialize_with = "limit")]
+    pub max_refunds_per_day_per_provider: u64,
     /// Refunds in any 24 hours, in percent of the charges made in them.
     #[serde(deserialize_with = "units::whole::<_, _, 0, 100>")]
     pub max_refund_share_per_day: u64,
@@ -381,6 +387,11 @@ impl Settings {
         for (key, day, hour) in [
             ("brake.max_refunds_per_day", self.brake.max_refunds_per_day, self.brake.max_refunds_per_hour),
             ("brake.max_credits_per_day", self.brake.max_credits_per_day, self.brake.max_credits_per_hour),
+            (
+                "brake.max_refunds_per_day_per_provider",
+                self.brake.max_refunds_per_day_per_provider,
+                self.brake.max_refunds_per_hour_per_provider,
+            ),
         ] {
             refuse(
                 day != 0 && day < hour,

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 
 use super::metrics::{self, Process, Totals};
+use crate::brake::Held;
 use crate::charge::Bucket;
 use crate::clock::Timestamp;
 use crate::config::Metrics;
@@ -60,11 +61,12 @@ fn add_up(
     brake: &BrakeState,
     now: Timestamp,
 ) -> Totals {
-    let mut totals = Totals { last_success, brake_engaged: brake.engaged_at.is_some(), ..Totals::default() };
+    let brake_engaged = brake.held() != Held::default();
+    let mut totals = Totals { last_success, brake_engaged, ..Totals::default() };
     for each in unresolved {
         *totals.orphans.entry((each.state.clone(), each.provider.clone())).or_default() += each.orphans;
         totals.orphans_past_window += each.past_window;
-        // Also with the brake off: what rests on faults of ours alone has a limit of its own.
+        // Also while it is being released.
         totals.brake_engaged |= each.state == "held" && each.reason == "brake";
         totals.oldest_orphan_age = totals.oldest_orphan_age.max(now.since(each.oldest_charged_at));
     }

@@ -2,7 +2,7 @@
 
 use super::db::{DbError, Row, Tx};
 use super::{Store, first, statements, with_retries};
-use crate::brake::{self, Brake, Counted, DAY, HOUR, Sums, Watch};
+use crate::brake::{self, Brake, Counted, DAY, HOUR, Held, Sums, Watch};
 use crate::clock::Timestamp;
 
 /// Beyond so many charges a day it no longer matters how many they are.
@@ -28,8 +28,27 @@ pub struct BrakeState {
     pub engaged_at: Option<Timestamp>,
     /// Which limit was reached.
     pub reason: Option<String>,
-    /// When it was last released.
+    /// When a person last released it.
     pub released_at: Option<Timestamp>,
+    /// Since when refunds are held that rest on nothing but faults of ours, if they are.
+    pub own_faults_at: Option<Timestamp>,
+    /// Why these are held.
+    pub own_faults_reason: Option<String>,
+    /// When a person last released these.
+    pub own_faults_released_at: Option<Timestamp>,
+}
+
+impl BrakeState {
+    /// What it holds.
+    pub fn held(&self) -> Held {
+        let why = |at: Option<Timestamp>, reason: &Option<String>| {
+            at.map(|_| reason.clone().unwrap_or_else(|| "no reason is on record".to_owned()))
+        };
+        Held {
+            all: why(self.engaged_at, &self.reason),
+            own_faults: why(self.own_faults_at, &self.own_faults_reason),
+        }
+    }
 }
 
 impl Store {
@@ -65,9 +84,7 @@ impl Store {
                 if tx.rows(statements::BRAKE_RELEASE, &[now.into()]).await?.is_empty() {
                     return Ok(None);
                 }
-                let freed = tx.rows(statements::BRAKE_FREE_ORPHANS, &[now.into()]).await?.len() as u64;
-                let values = [now.into(), "released".into(), by.into(), reason.into()];
-                tx.rows(statements::INSERT_BRAKE_EVENT, &values).await?;
+                let freed = free(&mut tx, by, reason, now).await?;
                 tx.commit().await?;
                 Ok::<_, DbError>(Some(freed))
             }
@@ -75,7 +92,8 @@ impl Store {
         )
     }
 
-    /// Releases the brake if its condition is gone. Returns how many orphans that freed, or none if it was off or has to stay on.
+    /// Releases the brake if its condition is gone, and refunds for faults of ours if theirs is. Returns how many orphans that freed,
+    /// or none if nothing was held or all of it has to stay.
     pub async fn release_brake_when_gone(&self, watch: &Watch) -> Result<Option<u64>, DbError> {
         with_retries!(
             self,
@@ -83,20 +101,25 @@ impl Store {
                 let now = self.now().await?;
                 let mut tx = self.db.begin().await?;
                 let state = lock(&mut tx).await?;
-                let Some(why) = state.engaged_at.map(|_| state.reason.clone().unwrap_or_default()) else {
-                    return Ok(None);
-                };
-                let counted = count(&mut tx, watch, &state, now, false).await?;
-                if !Brake::new(watch.limits, None, counted).condition_is_gone() {
+                let held = state.held();
+                if held == Held::default() {
                     return Ok(None);
                 }
-                tx.rows(statements::BRAKE_RELEASE, &[now.into()]).await?;
-                let freed = tx.rows(statements::BRAKE_FREE_ORPHANS, &[now.into()]).await?.len() as u64;
-                let reason = format!("the condition is gone: {why}");
-                let values = [now.into(), "released".into(), "makegood".into(), reason.as_str().into()];
-                tx.rows(statements::INSERT_BRAKE_EVENT, &values).await?;
+                let counted = count(&mut tx, watch, &state, now, held.own_faults.is_some()).await?;
+                let brake = Brake::new(watch.limits, Held::default(), counted);
+                let gone = Held {
+                    all: held.all.filter(|_| brake.condition_is_gone()),
+                    own_faults: held.own_faults.filter(|_| brake.own_faults_are_gone()),
+                };
+                if gone == Held::default() {
+                    return Ok(None);
+                }
+                let which = [&gone.all, &gone.own_faults].map(|gone| i64::from(gone.is_some()).into());
+                tx.rows(statements::BRAKE_LET_GO, &which).await?;
+                let why = [gone.all, gone.own_faults].into_iter().flatten().collect::<Vec<_>>().join("; ");
+                let freed = free(&mut tx, "makegood", &format!("the condition is gone: {why}"), now).await?;
                 tx.commit().await?;
-                tracing::warn!(freed, why, "the brake is off again by itself: its condition is gone");
+                tracing::warn!(freed, why, "the brake lets go by itself: its condition is gone");
                 Ok::<_, DbError>(Some(freed))
             }
             .await
@@ -126,23 +149,41 @@ impl Store {
         own_faults: bool,
     ) -> Result<Brake, DbError> {
         let state = lock(tx).await?;
-        let engaged = state.engaged_at.map(|_| state.reason.clone().unwrap_or_default());
-        let counted = match engaged {
-            None => count(tx, watch, &state, now, own_faults).await?,
-            Some(_) => Counted::default(),
+        let held = state.held();
+        let counted = if held.all.is_some() {
+            Counted::default()
+        } else {
+            count(tx, watch, &state, now, own_faults && held.own_faults.is_none()).await?
         };
-        Ok(Brake::new(watch.limits, engaged, counted))
+        Ok(Brake::new(watch.limits, held, counted))
     }
 
-    /// Pulls the brake, unless it is on already, and tells so.
-    pub(super) async fn pull_brake(&self, tx: &mut Tx, why: &str, now: Timestamp) -> Result<(), DbError> {
-        if !tx.rows(statements::BRAKE_ENGAGE, &[now.into(), why.into()]).await?.is_empty() {
-            let values = [now.into(), "engaged".into(), "makegood".into(), why.into()];
-            tx.rows(statements::INSERT_BRAKE_EVENT, &values).await?;
-            tracing::error!(reason = why, "the brake is on: refunds are held until `makegood brake release`");
+    /// Pulls the brake for what is held by now, unless it holds it already, and tells so.
+    pub(super) async fn pull_brake(&self, tx: &mut Tx, held: &Held, now: Timestamp) -> Result<(), DbError> {
+        for (why, statement) in [
+            (&held.all, statements::BRAKE_ENGAGE),
+            (&held.own_faults, statements::BRAKE_HOLD_OWN_FAULTS),
+        ] {
+            let Some(why) = why.as_deref() else { continue };
+            if !tx.rows(statement, &[now.into(), why.into()]).await?.is_empty() {
+                let values = [now.into(), "engaged".into(), "makegood".into(), why.into()];
+                tx.rows(statements::INSERT_BRAKE_EVENT, &values).await?;
+                tracing::error!(
+                    reason = why,
+                    "the brake is on: refunds are held until `makegood brake release`"
+                );
+            }
         }
         Ok(())
     }
+}
+
+/// Makes due what was held, and keeps who let go and why. What is still to be held finds that out by itself.
+async fn free(tx: &mut Tx, by: &str, reason: &str, now: Timestamp) -> Result<u64, DbError> {
+    let freed = tx.rows(statements::BRAKE_FREE_ORPHANS, &[now.into()]).await?.len() as u64;
+    let values = [now.into(), "released".into(), by.into(), reason.into()];
+    tx.rows(statements::INSERT_BRAKE_EVENT, &values).await?;
+    Ok(freed)
 }
 
 async fn lock(tx: &mut Tx) -> Result<BrakeState, DbError> {
@@ -155,6 +196,9 @@ fn state(row: &Row) -> Result<BrakeState, DbError> {
         engaged_at: row.maybe_time("engaged_at")?,
         reason: row.maybe_text("reason")?,
         released_at: row.maybe_time("released_at")?,
+        own_faults_at: row.maybe_time("own_faults_at")?,
+        own_faults_reason: row.maybe_text("own_faults_reason")?,
+        own_faults_released_at: row.maybe_time("own_faults_released_at")?,
     })
 }
 
@@ -172,9 +216,15 @@ async fn count(
         return Ok(counted);
     }
     let hour = Brake::since(now, HOUR, state.released_at);
-    let by_day = [limits.refunds_per_day, limits.credits_per_day, limits.share_per_day] != [0; 3];
+    let by_day = [
+        limits.refunds_per_day,
+        limits.credits_per_day,
+        limits.refunds_per_day_per_provider,
+        limits.share_per_day,
+    ] != [0; 4];
     let day = if by_day { Brake::since(now, DAY, state.released_at) } else { hour };
-    let by_pass = [limits.refunds_per_pass, limits.credits_per_pass] != [0; 2];
+    let by_pass =
+        [limits.refunds_per_pass, limits.credits_per_pass, limits.refunds_per_pass_per_provider] != [0; 3];
     let began = watch.pass_began.filter(|_| by_pass).unwrap_or(now);
     let pass = Brake::since(now, Brake::span_of_pass(now, began), state.released_at);
     let earliest = hour.min(day).min(pass);
@@ -192,7 +242,7 @@ async fn count(
         counted.per_provider.insert(row.text("provider")?, sums);
     }
     if own_faults && limits.own_faults_per_day > 0 {
-        let since = Brake::since(now, DAY, state.released_at);
+        let since = Brake::since(now, DAY, state.own_faults_released_at);
         let rows = tx.rows(statements::BRAKE_OWN_FAULTS, &[since.into()]).await?;
         let refunds = first(statements::BRAKE_OWN_FAULTS, &rows)?.int("refunds")?;
         counted.own_faults = u64::try_from(refunds).unwrap_or(0);

@@ -29,6 +29,8 @@ statements! {
     BRAKE_ENGAGE = "brake_engage",
     BRAKE_EVENTS = "brake_events",
     BRAKE_FREE_ORPHANS = "brake_free_orphans",
+    BRAKE_HOLD_OWN_FAULTS = "brake_hold_own_faults",
+    BRAKE_LET_GO = "brake_let_go",
     BRAKE_OWN_FAULTS = "brake_own_faults",
     BRAKE_RELEASE = "brake_release",
     BRAKE_STATE = "brake_state",

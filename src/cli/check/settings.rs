@@ -27,10 +27,17 @@ pub(super) fn check(settings: &Settings, found: &mut Findings) {
         );
     }
     let brake = &settings.brake;
+    let per_pass =
+        [brake.max_refunds_per_pass, brake.max_credits_per_pass, brake.max_refunds_per_pass_per_provider];
     let per_hour =
         [brake.max_refunds_per_hour, brake.max_credits_per_hour, brake.max_refunds_per_hour_per_provider];
-    let per_day = [brake.max_refunds_per_day, brake.max_credits_per_day, brake.max_refund_share_per_day];
-    if per_hour.iter().chain(&per_day).all(|limit| *limit == 0) {
+    let per_day = [
+        brake.max_refunds_per_day,
+        brake.max_credits_per_day,
+        brake.max_refunds_per_day_per_provider,
+        brake.max_refund_share_per_day,
+    ];
+    if per_pass.iter().chain(&per_hour).chain(&per_day).all(|limit| *limit == 0) {
         found.warn("brake", "no limit is set: nothing stops refunds that are wrong", "set limits in [brake]");
     }
     if settings.database.url.kind() == DatabaseKind::Postgres && settings.storage.url.scheme() == "file" {

@@ -28,13 +28,18 @@ async fn look(store: &Store, providers: Option<&Providers>, found: &mut Findings
     let now = store.now().await?;
     last_success(store.last_success().await?, now, found);
     let brake = store.brake().await?;
-    match brake.engaged_at {
-        None => found.ok("brake", "off"),
-        Some(since) => found.warn(
-            "brake",
-            format!("ON since {}: {}", relative(since, now), brake.reason.unwrap_or_default()),
-            "refunds are held; see `makegood brake status`",
-        ),
+    let held = brake.held();
+    for (since, why) in [(brake.engaged_at, held.all), (brake.own_faults_at, held.own_faults)] {
+        if let (Some(since), Some(why)) = (since, why) {
+            found.warn(
+                "brake",
+                format!("ON since {}: {why}", relative(since, now)),
+                "refunds are held; see `makegood brake status`",
+            );
+        }
+    }
+    if brake.engaged_at.is_none() && brake.own_faults_at.is_none() {
+        found.ok("brake", "off");
     }
     let unresolved = store.unresolved(now).await?;
     let late: u64 = unresolved.iter().map(|each| each.past_window).sum();

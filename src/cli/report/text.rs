@@ -21,7 +21,7 @@ pub(super) fn render(review: &Review) -> String {
         Some(at) => line!(page, "The last pass that succeeded ended {}.", relative(at, now)),
         None => line!(page, "No pass has succeeded yet."),
     }
-    if let Some(brake) = &review.brake {
+    for brake in [&review.brake, &review.own_faults].into_iter().flatten() {
         line!(page, "\nTHE BRAKE IS ON since {}: {}.", when(brake.since, now), plain(&brake.reason));
         line!(page, "Refunds are held. Look into it, then: makegood brake release --by WHO --reason WHY");
     }
@@ -276,6 +276,7 @@ mod tests {
             now: NOW,
             since: NOW - Duration::from_hours(24),
             last_success: Some(NOW - Duration::from_secs(61)),
+            own_faults: None,
             brake: Some(Engaged { since: NOW - Duration::from_mins(5), reason: "more than 3".to_owned() }),
             made_good: vec![made("recover", "output_available", 0, 0), made("refund", "server_error", 12, 8)],
             waiting: vec![waits("open", "not_asked_yet", 0), waits("held", "brake", 2)],

@@ -1,2 +1,3 @@
 -- brake_lock: the one brake, locked until the transaction ends, so that limits hold across all processes.
-SELECT engaged_at, reason, released_at FROM makegood_brake WHERE id = 1 FOR UPDATE
+SELECT engaged_at, reason, released_at, own_faults_at, own_faults_reason, own_faults_released_at
+FROM makegood_brake WHERE id = 1 FOR UPDATE

@@ -26,7 +26,7 @@ use crate::brake;
 use crate::charge::{Bucket, Split};
 use crate::clock::Timestamp;
 use crate::evidence::Evidence;
-use crate::policy::{self, Action, Decision, Pick, Reason};
+use crate::policy::{self, Action, Decision, Pick};
 use crate::recovery::Copied;
 
 mod doubt;
@@ -58,7 +58,7 @@ pub struct Settlement {
 impl Settlement {
     /// Whether a refund would rest on nothing but a fault of ours.
     fn is_own_fault(&self) -> bool {
-        self.decision.reason == Reason::Unconfirmed && brake::is_own_fault(self.evidence.as_deref())
+        brake::is_own_fault(self.decision.reason, self.evidence.as_deref())
     }
 }
 
@@ -253,7 +253,7 @@ impl Store {
                 Looked::CannotTell => return Err(DbError::InDoubt.into()),
             }
         }
-        if brake.as_ref().is_some_and(|brake| brake.engaged.is_none()) {
+        if brake.as_ref().is_some_and(|brake| brake.held.all.is_none()) {
             lock_balances(&mut tx, batch).await?;
         }
         let ours = self.still_ours(&mut tx, batch, &leases).await?;
@@ -269,8 +269,7 @@ impl Store {
             };
             outcomes.push(outcome);
         }
-        let engaged = brake.and_then(|brake| brake.engaged);
-        written.write(&mut tx, engaged.as_deref()).await?;
+        written.write(&mut tx, brake.map(|brake| brake.held).unwrap_or_default()).await?;
         match tx.commit().await {
             Ok(()) => Ok(outcomes),
             Err(error) if error.trouble().leaves_doubt() => {

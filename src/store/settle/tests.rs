@@ -5,6 +5,7 @@ use std::error::Error as _;
 use super::writes::earliest_expiry;
 use super::*;
 use crate::evidence::{Doubt, FailureClass, Offer, Source, Verdict};
+use crate::policy::Reason;
 use crate::policy::samples::{HOUR, charged_at, evidence, facts, file, offering};
 
 fn settlement(reason: Reason, verdict: Option<Verdict>) -> Settlement {

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use serde_json::{Value as Json, json};
 
 use super::{Failure, SettleRules, Settlement, Standing};
-use crate::brake::Brake;
+use crate::brake::{Brake, Held};
 use crate::charge::{Bucket, ItemId, JobKey, Split};
 use crate::clock::Timestamp;
 use crate::evidence::{Evidence, FailureClass, Source};
@@ -314,7 +314,7 @@ impl<'a> Written<'a> {
     }
 
     /// Writes it all, set by set.
-    pub(super) async fn write(mut self, tx: &mut Tx, engaged: Option<&str>) -> Result<(), Failure> {
+    pub(super) async fn write(mut self, tx: &mut Tx, held: Held) -> Result<(), Failure> {
         let mut resolution_ids: HashMap<ItemId, i64> = HashMap::new();
         for row in rows_of(tx, statements::INSERT_RESOLUTIONS, &self.resolutions).await? {
             let item = ItemId { charge_id: row.text("charge_id")?, output_index: row.int("output_index")? };
@@ -345,9 +345,7 @@ impl<'a> Written<'a> {
         rows_of(tx, statements::SETTLE_ORPHANS, &self.orphans).await?;
         rows_of(tx, statements::INSERT_EVENTS, &self.events).await?;
         self.look_at_holders(tx).await?;
-        if let Some(why) = engaged {
-            self.store.pull_brake(tx, why, self.now).await?;
-        }
+        self.store.pull_brake(tx, &held, self.now).await?;
         let counts = self.counts.iter().map(
             |((metric, a, b), value)| json!({"metric": metric, "label_a": a, "label_b": b, "value": value}),
         );
