@@ -94,10 +94,14 @@ impl Expiry {
             Self::Secs(secs) => {
                 (0.0..1e11).contains(secs).then(|| Timestamp::from_micros((secs * 1e6) as i64))
             }
-            Self::Text(text) => Timestamp::parse(text).ok(),
+            Self::Text(text) => Timestamp::parse(text).ok().filter(|at| WRITABLE.contains(at)),
         }
     }
 }
+
+/// Times that every database can keep: PostgreSQL knows no year 0, and what is past the year 9999 is spelled otherwise.
+const WRITABLE: std::ops::Range<Timestamp> =
+    Timestamp::from_micros(-62_135_596_800_000_000)..Timestamp::from_micros(253_402_300_800_000_000);
 
 impl SaidOutput {
     /// The output as evidence, or what is wrong with it.

@@ -96,9 +96,12 @@ impl Fetcher {
         })
         .await
         .unwrap_or(Err(CopyError::TimedOut { what: TimeLimit::Budget }));
-        if copied.is_err() {
-            // Outside the budget: cleaning up is not part of the copy.
-            writer.abort().await;
+        // Outside the budget: cleaning up is not part of the copy.
+        match &copied {
+            Ok(_) => {}
+            // Cut off wherever it was, perhaps in the middle of a write that goes on without us.
+            Err(CopyError::TimedOut { what: TimeLimit::Budget }) => writer.abort_cut_off().await,
+            Err(_) => writer.abort().await,
         }
         copied
     }

@@ -5,7 +5,7 @@
 //! [`Writer::write`] waits while they are under way, and so the download waits too.
 //!
 //! Before anything is written its place is noted (`journal`). An upload that is not finished is aborted and its note
-//! taken back by [`Writer::abort`]. If the writer is dropped halfway, that is done in the background and the note stays: what
+//! taken back by [`Writer::abort`]. If its time was up or the writer is dropped halfway, it is aborted and the note stays: what
 //! was under way may still arrive (a directory is written by threads that nothing stops, a bucket by a request that
 //! has left), so the sweep looks once more. What a killed process leaves is on record in the same way.
 
@@ -153,6 +153,13 @@ impl<'a> Writer<'a> {
     pub(super) async fn abort(mut self) {
         if let Some(begun) = self.begun.take() {
             abort_and_forget(begun, self.storage, &*self.journal).await;
+        }
+    }
+
+    /// The same for one whose last write was cut off: what was under way may still arrive, so the note stays for the sweep.
+    pub(super) async fn abort_cut_off(mut self) {
+        if let Some(begun) = self.begun.take() {
+            abort(begun.upload, &begun.path, self.storage).await;
         }
     }
 

@@ -155,6 +155,22 @@ fn outputs_are_taken_over_with_all_that_is_said_of_them() {
 }
 
 #[test]
+fn an_expiry_that_no_database_could_keep_is_an_unknown_one() {
+    for (text, known) in [
+        ("0000-01-01T00:00:00Z", false),
+        ("0001-01-01T00:00:00Z", true),
+        ("9999-12-31T23:59:59Z", true),
+        ("9999-12-31T23:59:59-01:00", false),
+    ] {
+        let filter = format!(
+            r#"{{verdict: "succeeded", outputs: [{{index: 0, url: "https://cdn/x", expires_at: "{text}"}}]}}"#
+        );
+        let evidence = judged(&filter, 200, b"{}");
+        assert_eq!(evidence.outputs[0].expires_at.is_some(), known, "{text}");
+    }
+}
+
+#[test]
 fn what_is_kept_of_an_answer_holds_no_secret_and_no_signature() {
     let body = br#"{"m":"key s3cret-key is bad","url":"https://cdn/x?sig=abc"}"#;
     let evidence = judged("{verdict: \"failed\", code: .body.m, message: .body.m}", 200, body);

@@ -121,6 +121,18 @@ async fn silence_and_slowness_end_by_their_own_limits() {
 }
 
 #[tokio::test]
+async fn p16_a_copy_that_is_cut_off_by_its_time_keeps_its_note_as_a_write_may_still_arrive() {
+    let world = World::new().await;
+    let begun = whole("200 OK", "", 1 << 30, &noise(17 << 20));
+    let url = world.at("/midway", Answer::SendAndHang(begun));
+    let limits = Limits { time_budget: Duration::from_millis(500), ..limits() };
+    let error = world.copy_with(limits, &source(&url), None).await.unwrap_err();
+    assert!(matches!(error, CopyError::TimedOut { what: TimeLimit::Budget }), "{error:?}");
+    assert!(world.stored().is_empty(), "{:?}", world.stored());
+    assert_eq!(world.notes.open.lock().unwrap().len(), 1);
+}
+
+#[tokio::test]
 async fn a_storage_that_refuses_is_told_as_such() {
     let world = World::new().await;
     std::fs::write(world.scratch.path().join("out"), b"a file where the directory should be").unwrap();
