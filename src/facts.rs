@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 
-use crate::charge::{Bucket, Charge, Item, ItemId, Split, StoredOutput, WHOLE_CHARGE};
+use crate::charge::{Bucket, Charge, Item, ItemId, Split, StoredOutput};
 use crate::clock::Timestamp;
 
 /// Everything that `policy` judges by, but for the provider's word.
@@ -77,8 +77,10 @@ pub enum Delivery {
 /// Refunds in the ledger that are not makegood's.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RefundedElsewhere {
-    /// One names this item.
+    /// Those that name this item give back as much as it cost.
     pub item: bool,
+    /// They give back something, and less than that.
+    pub part: bool,
     /// One names the charge and no item.
     pub whole_charge: bool,
     /// All of them together, for any item of the charge: they count towards the draw (P03).
@@ -221,9 +223,8 @@ impl Facts {
             credits: sum.credits.saturating_add(each.item.credits),
             negative: sum.negative || each.item.credits < 0,
         });
-        let item = (orphan.item.output_index != WHOLE_CHARGE)
-            .then(|| of_charge.iter().find(|each| each.item.id == orphan.item).map(|each| each.item.clone()))
-            .flatten();
+        // None also stands for a whole charge, unless the platform really numbers an output so.
+        let item = of_charge.iter().find(|each| each.item.id == orphan.item).map(|each| each.item.clone());
         let mates = item
             .as_ref()
             .and_then(|item| item.job.as_ref())
@@ -236,7 +237,7 @@ impl Facts {
         let record = Record {
             delivery: item.as_ref().map_or(Delivery::Missing, |item| delivery(&charge, item, around)),
             rival,
-            refunded_elsewhere: refunded_elsewhere(&charge, &orphan.item, around),
+            refunded_elsewhere: refunded_elsewhere(&charge, &orphan.item, item.as_ref(), around),
             balance_rows: BalanceRows {
                 subscription: balance_rows(&charge, Bucket::Subscription, around),
                 wallet: balance_rows(&charge, Bucket::Wallet, around),
@@ -281,16 +282,29 @@ fn delivery(charge: &Charge, item: &Item, around: &Around<'_>) -> Delivery {
     }
 }
 
-fn refunded_elsewhere(charge: &Charge, item: &ItemId, around: &Around<'_>) -> RefundedElsewhere {
+fn refunded_elsewhere(
+    charge: &Charge,
+    id: &ItemId,
+    item: Option<&Item>,
+    around: &Around<'_>,
+) -> RefundedElsewhere {
     let refunds = around.refunds_by_charge.get(charge.id.as_str());
-    refunds.into_iter().flatten().fold(RefundedElsewhere::default(), |mut sum, refund| {
+    let mut sum = RefundedElsewhere::default();
+    let mut of_item = 0_i128;
+    for refund in refunds.into_iter().flatten() {
         match refund.output_index {
-            Some(index) => sum.item |= index == item.output_index,
+            Some(index) if index == id.output_index => of_item += i128::from(refund.credits),
+            Some(_) => {}
             None => sum.whole_charge = true,
         }
         sum.credits.add(refund.bucket, refund.credits);
-        sum
-    })
+    }
+    // A refund that the platform has reversed itself is none.
+    if of_item > 0 {
+        sum.item = item.is_none_or(|item| of_item >= i128::from(item.credits));
+        sum.part = !sum.item;
+    }
+    sum
 }
 
 fn balance_rows(charge: &Charge, bucket: Bucket, around: &Around<'_>) -> i64 {

@@ -308,7 +308,7 @@ fn decide_from_record(facts: &Facts, limits: &Limits, now: Timestamp) -> Option<
     if record.refunded_elsewhere.item {
         return Some(rule(2, Action::Close, Reason::AlreadyRefunded));
     }
-    if record.refunded_elsewhere.whole_charge {
+    if record.refunded_elsewhere.whole_charge || record.refunded_elsewhere.part {
         return Some(rule(2, Action::Hold, Reason::AlreadyRefunded));
     }
     match &record.delivery {

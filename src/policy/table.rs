@@ -59,6 +59,10 @@ fn rows() -> Vec<(&'static str, Decision)> {
             decided(&with(|facts| facts.record.refunded_elsewhere.item = true), &running, 1),
         ),
         (
+            "the platform refunded a part of this item itself",
+            decided(&with(|facts| facts.record.refunded_elsewhere.part = true), &running, 1),
+        ),
+        (
             "the platform refunded the whole charge, naming no item",
             decided(&with(|facts| facts.record.refunded_elsewhere.whole_charge = true), &running, 1),
         ),

@@ -1,6 +1,6 @@
 //! How long to wait: when an orphan that is not resolved is looked at again.
 //!
-//! Waits double from 1 minute up to 1 hour, never longer than a third of the provider's output retention,
+//! Waits double from 1 minute up to 1 hour (a held orphan's too: what a person mends is made good within the hour), never longer than a third of the provider's output retention,
 //! never past `refund_by` or a known expiry of the output. Jitter only shortens, so that no promise is missed by it.
 
 use std::time::Duration;
@@ -11,8 +11,6 @@ use crate::facts::Facts;
 
 const SHORTEST: Duration = Duration::from_mins(1);
 const LONGEST: Duration = Duration::from_hours(1);
-/// A held orphan waits for a person; it is looked at again because a late output or a mended row closes the case.
-const LONGEST_HELD: Duration = Duration::from_hours(24);
 
 /// What bounds a wait besides the orphan itself.
 #[derive(Clone, Copy, Debug, Default)]
@@ -26,9 +24,8 @@ pub struct Patience {
 /// When to look again at an orphan that `decision` leaves open or held.
 pub fn next_look(facts: &Facts, decision: &Decision, patience: Patience, now: Timestamp) -> Timestamp {
     let orphan = &facts.orphan;
-    let longest = if decision.action == Action::Hold { LONGEST_HELD } else { LONGEST };
     let doublings = u32::try_from(orphan.waits.clamp(0, 20)).unwrap_or(20);
-    let mut wait = SHORTEST.saturating_mul(1 << doublings).min(longest);
+    let mut wait = SHORTEST.saturating_mul(1 << doublings).min(LONGEST);
     if let Some(retention) = patience.retention {
         wait = wait.min(retention / 3);
     }

@@ -57,11 +57,11 @@ fn p15_past_refund_by_the_questions_that_are_missing_are_asked_evenly() {
 }
 
 #[test]
-fn p15_what_is_held_past_refund_by_waits_for_its_person() {
+fn p15_what_is_held_past_refund_by_waits_for_its_person_and_is_seen_within_the_hour_once_it_is_mended() {
     let hold = decision(Action::Hold, Reason::DuplicateJob);
     let now = facts().orphan.refund_by;
     let next = looked_at(|facts| facts.orphan.waits = 60, &hold, Patience::default(), now);
-    assert!(next.since(now) >= 20 * HOUR, "{next:?}");
+    assert!((50 * MINUTE..=HOUR).contains(&next.since(now)), "{next:?}");
 }
 
 #[test]
@@ -81,5 +81,6 @@ fn p15_a_file_is_looked_at_half_a_minute_before_it_goes_unless_the_brake_holds_i
     }
     let braked = decision(Action::Hold, Reason::Brake);
     let held = looked_at(|_| {}, &braked, until(now + 10 * MINUTE), now);
-    assert!(held.since(now) > HOUR, "the brake is released by a person or the hour, not by a file");
+    let without = looked_at(|_| {}, &braked, Patience::default(), now);
+    assert_eq!(held, without, "the brake is released by a person or the hour, not by a file");
 }

@@ -121,6 +121,26 @@ on_both! {
 }
 
 on_both! {
+    async fn p01_what_the_platform_gave_back_in_part_is_held_for_a_person_and_what_it_took_back_again_is_no_refund(world) {
+        world.balance("ada", 0, 0).await;
+        world.charge("part").job("failed-a").insert().await;
+        world.run(&world.refund_row("part", Some(0), "wallet", 3)).await;
+        world.charge("reversed").job("failed-b").insert().await;
+        world.run(&world.refund_row("reversed", Some(0), "wallet", 10)).await;
+        world.run(&world.refund_row("reversed", Some(0), "wallet", -10).replace("'own-", "'back-")).await;
+        world.charge("both").job("failed-c").drawn(4, 6).insert().await;
+        world.run(&world.refund_row("both", Some(0), "subscription", 4)).await;
+        world.run(&world.refund_row("both", Some(0), "wallet", 6)).await;
+        let report = world.pass().await;
+        assert_eq!(world.fate("part", 0).await, "held already_refunded");
+        assert!(report.findings.iter().any(|each| each.kind == "already_refunded" && each.about == "item part/0"));
+        assert_eq!(world.fate("reversed", 0).await, "refunded provider_error");
+        assert_eq!(world.fate("both", 0).await, "closed already_refunded");
+        assert_eq!(world.balance_of("ada").await, (4, 19));
+    }
+}
+
+on_both! {
     async fn p03_a_platform_that_gave_back_too_much_leaves_no_room_for_more(world) {
         world.balance("ada", 0, 0).await;
         world.charge("c1").drawn(6, 14).item_rows(vec![shot("failed-a"), shot("failed-b")]).insert().await;
