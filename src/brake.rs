@@ -322,8 +322,9 @@ mod tests {
     #[test]
     fn a_share_of_the_charges_counts_from_a_hundred_refunds_on() {
         let limits = Limits { share_per_day: 50, ..Limits::default() };
-        let with =
-            |charges| Brake::new(limits, Held::default(), Counted { charges: Some(charges), ..Counted::default() });
+        let with = |charges| {
+            Brake::new(limits, Held::default(), Counted { charges: Some(charges), ..Counted::default() })
+        };
         let mut few = with(0);
         assert!((0..SHARE_FROM).all(|_| few.admit("acme", 1, false)), "a hundred are no sign of anything");
         assert!(!few.admit("acme", 1, false));
@@ -343,7 +344,9 @@ mod tests {
         let mut brake = brake(Limits { own_faults_per_day: 2, ..Limits::default() });
         assert_eq!([(); 4].map(|()| brake.admit("acme", 1, true)), [true, true, false, false]);
         let why = brake.held.own_faults.clone().unwrap();
-        assert!(why.starts_with("more than 2 refunds in a day") && why.contains("max_own_fault_refunds_per_day"));
+        assert!(
+            why.starts_with("more than 2 refunds in a day") && why.contains("max_own_fault_refunds_per_day")
+        );
         assert!(brake.admit("acme", 1, false) && brake.held.all.is_none());
     }
 

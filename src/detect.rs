@@ -42,6 +42,14 @@ pub struct Rules {
     pub margin: Duration,
 }
 
+impl Rules {
+    /// The oldest charge that is looked at without a person's asking for it.
+    fn oldest(&self, now: Timestamp) -> Timestamp {
+        let first = now - self.backlog_age;
+        self.start_at.map_or(first, |start_at| start_at.max(first))
+    }
+}
+
 /// Graces by provider and model, the smallest and the largest of all.
 #[derive(Clone, Debug)]
 pub struct Graces {
@@ -121,14 +129,13 @@ pub fn plan(
     cursor: impl Fn(&str) -> Option<Timestamp>,
     now: Timestamp,
 ) -> Vec<Look> {
-    let first = now - rules.backlog_age;
+    // One that lies ahead was moved by a clock that was: it says nothing about what was looked at.
     let begin = |name| {
-        let at = cursor(name).unwrap_or(first);
+        let at = cursor(name).filter(|at| *at <= now).unwrap_or(now - rules.backlog_age);
         rules.start_at.map_or(at, |start_at| at.max(start_at))
     };
-    // As far back as any look goes by itself: a platform that records the failures of a year all at once is told so.
-    let charged_after = rules.start_at.map_or(first, |start_at| start_at.max(first));
-    let over = Over::FailedAt { charged_after };
+    // A platform that records the failures of a year all at once is told so.
+    let over = Over::FailedAt { charged_after: rules.oldest(now) };
     let mut looks = vec![
         Look {
             scan: Scan { over, ..graces.scan("failed", begin("failed"), now, now) },
@@ -151,7 +158,7 @@ pub fn plan(
 
 /// What `--since` adds: the stretch to open, and the one before it that is only counted.
 pub fn plan_since(rules: &Rules, graces: &Graces, since: Since, now: Timestamp) -> (Look, Option<Scan>) {
-    let oldest = now - rules.backlog_age;
+    let oldest = rules.oldest(now);
     let until = now - graces.smallest();
     let from = if since.backlog { since.from } else { since.from.max(oldest) };
     let counted =
@@ -169,6 +176,15 @@ pub fn dating(rules: &Rules, providers: &Providers) -> crate::store::Dating {
     }
 }
 
+/// What a pass is to look at.
+#[derive(Clone, Debug)]
+pub struct Looks {
+    /// The stretches.
+    pub looks: Vec<Look>,
+    /// A cursor lies ahead of now: the database's clock was ahead, and what was written then is dated wrongly.
+    pub clock_was_ahead: bool,
+}
+
 /// The stretches that a pass at `now` looks at; tells the report what is too old to be opened, and what is odd.
 pub async fn looks(
     store: &Store,
@@ -177,11 +193,21 @@ pub async fn looks(
     since: Option<Since>,
     now: Timestamp,
     report: &mut Report,
-) -> Result<Vec<Look>, DbError> {
+) -> Result<Looks, DbError> {
     let graces = Graces::new(rules.grace, providers);
     let mut cursors = HashMap::new();
     for name in ["failed", "grace"].into_iter().chain(LATER_LOOKS.map(|(name, _)| name)) {
         cursors.insert(name, store.cursor(name).await?);
+    }
+    let furthest = cursors.values().flatten().max().copied().filter(|at| *at > now);
+    if let Some(at) = furthest {
+        report.find(Finding {
+            kind: "clock_was_ahead",
+            about: format!("a scan that has looked up to {at}"),
+            detail: "which is still to come: the database's clock was ahead for a while. What the scans may have skipped is looked \
+                     at again, and what was put off until then is due now"
+                .to_owned(),
+        });
     }
     let mut looks = plan(rules, &graces, |name| cursors.get(name).copied().flatten(), now);
     if let Some(since) = since {
@@ -196,7 +222,7 @@ pub async fn looks(
     for look in &looks {
         find_failed_backlog(store, &look.scan, report).await?;
     }
-    Ok(looks)
+    Ok(Looks { looks, clock_was_ahead: furthest.is_some() })
 }
 
 /// Looks at all stretches and opens orphans.
@@ -209,12 +235,21 @@ pub async fn detect(
     report: &mut Report,
 ) -> Result<(), DbError> {
     let dating = dating(rules, providers);
-    for look in looks(store, providers, rules, since, now, report).await? {
+    let Looks { looks, clock_was_ahead } = looks(store, providers, rules, since, now, report).await?;
+    if clock_was_ahead {
+        // Before the cursors are put right: should this pass die in between, the next one still sees it by them.
+        store.date_orphans_anew(now, &dating).await?;
+    }
+    for look in looks {
         let found = store.scan(&look.scan, rules.chunk, &dating).await?;
-        tell(found, report);
         if let Some(cursor) = look.cursor {
+            // An item that was refused has no orphan that would keep it in mind: the cursor waits until its row is mended,
+            // or so old that no look begins there by itself.
+            let waits = found.refused_after.map(|at| at.max(rules.oldest(now)));
+            let cursor = waits.map_or(cursor, |at| at.min(cursor));
             store.advance_cursor(look.scan.name, cursor, now).await?;
         }
+        tell(found, report);
     }
     Ok(())
 }

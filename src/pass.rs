@@ -38,6 +38,9 @@ use room::Room;
 /// How long what the brake holds is left alone before it is looked at again: a late output still closes it.
 const HELD_FOR: Duration = Duration::from_hours(1);
 
+/// So long after a pass's beginning at the earliest is due again what it has looked at.
+const NOT_BEFORE: Duration = Duration::from_secs(1);
+
 /// The longest that a pass which has failed keeps trying to leave word in the database that failed it.
 const LAST_WORD: Duration = Duration::from_secs(5);
 
@@ -168,6 +171,11 @@ struct Pass {
 }
 
 impl Pass {
+    /// What was looked at is not due again in this pass, also where the clock was put back in the middle of it: a pass ends.
+    fn not_before(&self) -> Timestamp {
+        self.due_by + NOT_BEFORE
+    }
+
     /// Whether to begin nothing new.
     fn is_ending(&self) -> bool {
         self.stop.requested() || self.deadline.is_some_and(|deadline| Instant::now() >= deadline)
@@ -251,6 +259,7 @@ async fn work(
                 dating: detect::dating(&parts.rules.detect, &parts.providers),
                 late: parts.rules.late,
                 held_for: HELD_FOR,
+                not_before: Some(due_by + NOT_BEFORE),
                 pass_id: Some(pass_id),
                 decided_by: "makegood".to_owned(),
             },

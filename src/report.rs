@@ -78,7 +78,8 @@ pub struct Standing {
 /// Something a person should look at.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Finding {
-    /// Its kind: a reason's word, or `unreadable_row`, `refused_row`, `charged_in_the_future`, `key_refused`.
+    /// Its kind: a reason's word, or `unreadable_row`, `refused_row`, `charged_in_the_future`, `failed_backlog`,
+    /// `clock_was_ahead`, `key_refused`.
     pub kind: &'static str,
     /// What it is about.
     pub about: String,

@@ -213,7 +213,10 @@ mod tests {
         };
         let page = status(&ours, &[], &[], NOW);
         assert!(page.starts_with("THE BRAKE IS ON FOR FAULTS OF OURS since 2025-11-24 15:55:00"), "{page}");
-        assert!(page.contains("more than 100 refunds") && page.contains("Mend those, then release"), "{page}");
+        assert!(
+            page.contains("more than 100 refunds") && page.contains("Mend those, then release"),
+            "{page}"
+        );
         assert!(!page.contains("is off"), "{page}");
     }
 }

@@ -65,11 +65,15 @@ fn p19_recorded_failures_are_looked_at_up_to_now() {
 
 #[test]
 fn p19_failures_recorded_for_charges_from_before_any_look_are_left_to_a_person() {
-    let charged_after = |start_at, cursor: Option<Timestamp>| {
-        match look(&plan(&Rules { start_at, ..rules() }, &graces(), |_| cursor, now()), "failed").scan.over {
-            Over::FailedAt { charged_after } => charged_after,
-            Over::ChargedAt => panic!("it goes by when failures were recorded"),
-        }
+    let charged_after = |start_at, cursor: Option<Timestamp>| match look(
+        &plan(&Rules { start_at, ..rules() }, &graces(), |_| cursor, now()),
+        "failed",
+    )
+    .scan
+    .over
+    {
+        Over::FailedAt { charged_after } => charged_after,
+        Over::ChargedAt => panic!("it goes by when failures were recorded"),
     };
     let (week, day) = (now() - 7 * DAY, now() - DAY);
     assert_eq!(charged_after(None, None), week);
@@ -112,7 +116,7 @@ fn item(id: &str) -> crate::charge::ItemId {
 fn what_was_found_is_counted_and_what_was_refused_is_told_at_a_readable_length() {
     let mut report = Report { opened: 10, reopened: 20, ..Report::default() };
     let refused = vec![(item("c1"), "too long".to_owned()), (item(&"é".repeat(300)), "too long".to_owned())];
-    tell(Found { opened: 2, reopened: 3, refused }, &mut report);
+    tell(Found { opened: 2, reopened: 3, refused, refused_after: Some(now()) }, &mut report);
     assert_eq!((report.opened, report.reopened), (12, 23));
     let about: Vec<_> = report.findings.iter().map(|finding| finding.about.clone()).collect();
     assert_eq!(about, ["item c1/0".to_owned(), format!("item {}…", "é".repeat(200))]);

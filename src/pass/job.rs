@@ -185,6 +185,7 @@ impl Recovery<'_> {
         // A link that ran out looks like a missing file, or like a refused key: ask for a fresh one first (rules 14, 15).
         let stale =
             matches!(&result, Err(CopyError::Gone { status: 404, .. } | CopyError::Unauthorized { .. }));
+        let mut renewed = false;
         if let (true, Some(question)) = (stale, self.question)
             && let Asked::Answered(fresh) = self.pass.parts.providers.ask(question).await
         {
@@ -195,12 +196,12 @@ impl Recovery<'_> {
             match again.action {
                 Action::Recover(fresh_pick) => {
                     result = self.copy(case, Some(&fresh), fresh_pick, &journal).await;
-                    (evidence, decision, pick) = (Some(fresh), again, fresh_pick);
+                    (evidence, decision, pick, renewed) = (Some(fresh), again, fresh_pick, true);
                 }
                 Action::Refund | Action::Close => {
                     return Ok(self.pass.settlement(case.clone(), again, Some(fresh), now));
                 }
-                // No fresh link, and no verdict either: what the copy said stands.
+                // No fresh link, and no verdict either: whether the file is gone is not known (rule 15).
                 Action::Relink { .. } | Action::Wait | Action::Hold => {}
             }
         }
@@ -211,7 +212,7 @@ impl Recovery<'_> {
                 ..self.pass.settlement(case.clone(), decision, evidence, now)
             },
             Err(error) => {
-                let gone = matches!(error, CopyError::Gone { .. });
+                let gone = matches!(error, CopyError::Gone { status, .. } if status != 404 || renewed);
                 let completed =
                     evidence.as_ref().is_some_and(|evidence| evidence.verdict == Verdict::Succeeded);
                 let decision = policy::after_recovery(&case.facts, completed, gone, now);

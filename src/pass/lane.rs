@@ -37,6 +37,10 @@ struct Lane {
     in_flight: Arc<InFlight>,
     /// Changed once while they were looked at.
     changed: HashSet<i64>,
+    /// Something was settled, or refused for its own rows: the database can be worked with.
+    works: bool,
+    /// Why something was refused that may be everybody's trouble.
+    failing: Option<String>,
     /// Something may be due that is not claimed yet.
     more: bool,
     tasks: JoinSet<()>,
@@ -106,6 +110,8 @@ pub(super) async fn run(
         report: Report::default(),
         in_flight: Arc::default(),
         changed: HashSet::new(),
+        works: false,
+        failing: None,
         more: true,
         tasks: JoinSet::new(),
         noted: Instant::now(),
@@ -131,7 +137,16 @@ impl Lane {
             providers.leave_alone(&self.provider, left);
         }
         self.drive(receiver).await?;
-        self.note_state().await
+        self.note_state().await?;
+        self.has_worked()
+    }
+
+    /// One that is refused is told, and stands in nobody's way; where nothing else was settled, it says so of the database.
+    fn has_worked(&mut self) -> Result<(), DbError> {
+        match self.failing.take() {
+            Some(why) if !self.works => Err(DbError::NothingSettled { why }),
+            Some(_) | None => Ok(()),
+        }
     }
 
     /// For people, and for the next process.
@@ -189,7 +204,7 @@ impl Lane {
                 detail: format!("{}; mend the row, it is looked at again within the hour", each.why),
             });
         }
-        self.pass.parts.store.release(&bad, Some(now + AFTER_BAD_ROWS)).await?;
+        self.pass.parts.store.release(&bad, Some((now + AFTER_BAD_ROWS).max(self.pass.not_before()))).await?;
         self.in_flight.lock().extend(cases.iter().map(|case| (case.facts.orphan.id, case.token)));
         for job in Job::group(cases, &self.pass.parts.rules.policy, now) {
             let (pass, sender) = (Arc::clone(&self.pass), self.sender.clone());
@@ -242,6 +257,8 @@ impl Lane {
 
     async fn settle(&mut self, settlements: Vec<Settlement>) -> Result<(), DbError> {
         let outcomes = self.pass.parts.store.settle(&settlements, &self.pass.settle).await?;
+        self.works |= outcomes.iter().any(|outcome| !matches!(outcome, Outcome::Failed(_)));
+        let many = outcomes.len() > 1;
         for (settlement, outcome) in settlements.iter().zip(outcomes) {
             self.in_flight.landed(settlement.case.facts.orphan.id, settlement.case.token);
             let kept = self.told(settlement, outcome).await?;
@@ -250,7 +267,8 @@ impl Lane {
             }
         }
         (self.progress)(settlements.len() as u64);
-        Ok(())
+        // Not asked for all that is due first.
+        if many { self.has_worked() } else { Ok(()) }
     }
 
     /// Counts one outcome. True: what was carried out is recorded.
@@ -297,18 +315,23 @@ impl Lane {
                 self.report.add("lost", "lease_ran_out");
                 Ok(false)
             }
-            Outcome::Refused(why) => {
-                self.report.add("wait", "refused_row");
-                self.report.find(Finding {
-                    kind: "refused_row",
-                    about: format!("item {}", orphan.item),
-                    detail: format!("the database refused to settle it, nothing was written: {why}"),
-                });
-                let now = self.pass.parts.store.now().await?;
-                self.give_back(std::slice::from_ref(&settlement.case), Some(now + AFTER_BAD_ROWS)).await?;
-                Ok(false)
+            Outcome::Refused(why) => self.refused(settlement, why).await.map(|()| false),
+            Outcome::Failed(why) => {
+                self.failing = Some(why.clone());
+                self.refused(settlement, why).await.map(|()| false)
             }
         }
+    }
+
+    async fn refused(&mut self, settlement: &Settlement, why: String) -> Result<(), DbError> {
+        self.report.add("wait", "refused_row");
+        self.report.find(Finding {
+            kind: "refused_row",
+            about: format!("item {}", settlement.case.facts.orphan.item),
+            detail: format!("the database refused to settle it, nothing was written: {why}"),
+        });
+        let now = self.pass.parts.store.now().await?;
+        self.give_back(std::slice::from_ref(&settlement.case), Some(now + AFTER_BAD_ROWS)).await
     }
 
     /// A refused key is ours to mend, whatever became of the item meanwhile.
@@ -339,6 +362,7 @@ impl Lane {
         for (id, token) in &leases {
             self.in_flight.landed(*id, *token);
         }
+        let due_at = due_at.map(|at| at.max(self.pass.not_before()));
         self.pass.parts.store.release(&leases, due_at).await
     }
 

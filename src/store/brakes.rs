@@ -160,10 +160,9 @@ impl Store {
 
     /// Pulls the brake for what is held by now, unless it holds it already, and tells so.
     pub(super) async fn pull_brake(&self, tx: &mut Tx, held: &Held, now: Timestamp) -> Result<(), DbError> {
-        for (why, statement) in [
-            (&held.all, statements::BRAKE_ENGAGE),
-            (&held.own_faults, statements::BRAKE_HOLD_OWN_FAULTS),
-        ] {
+        for (why, statement) in
+            [(&held.all, statements::BRAKE_ENGAGE), (&held.own_faults, statements::BRAKE_HOLD_OWN_FAULTS)]
+        {
             let Some(why) = why.as_deref() else { continue };
             if !tx.rows(statement, &[now.into(), why.into()]).await?.is_empty() {
                 let values = [now.into(), "engaged".into(), "makegood".into(), why.into()];

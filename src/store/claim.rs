@@ -153,7 +153,7 @@ impl Store {
         let accounts: BTreeSet<&str> = found.iter().map(|(charge, ..)| charge.account_id.as_str()).collect();
         let (charges, accounts) = (json!(charges), json!(accounts));
         let mut rows = Rows::default();
-        let mut bad = HashMap::new();
+        let mut bad = Bad::default();
         keep_items(&mut rows, &mut bad, &run.rows(statements::ITEMS_OF_CHARGES, &[(&charges).into()]).await?);
 
         let orphaned: BTreeSet<&ItemId> = found.iter().map(|(_, orphan, _)| &orphan.item).collect();
@@ -188,16 +188,10 @@ impl Store {
                     }
                     // Whose it might be: the item's that it hangs on and those of its job.
                     Err(why) => {
-                        let job_id = row.maybe_text("provider_job_id").ok().flatten();
-                        let of_job = rows.items.values().filter(|each| {
-                            job_id.is_some()
-                                && each.item.job.as_ref().map(|job| &job.job_id) == job_id.as_ref()
-                        });
-                        let charges = of_job.map(|each| each.item.id.charge_id.clone());
-                        bad.extend(
-                            charges
-                                .chain(row.maybe_text("charge_id").ok().flatten())
-                                .map(|id| (id, why.clone())),
+                        bad.add(
+                            row.maybe_text("charge_id").ok().flatten(),
+                            row.maybe_text("provider_job_id").ok().flatten(),
+                            &why,
                         );
                     }
                 }
@@ -225,9 +219,7 @@ impl Store {
             let charge_id = row.text("charge_id")?;
             match read_refund(&row, &charge_id) {
                 Ok(refund) => rows.refunds.push(refund),
-                Err(why) => {
-                    bad.insert(charge_id, why);
-                }
+                Err(why) => bad.add(Some(charge_id), None, &why),
             }
         }
         for row in run.rows(statements::BALANCE_ROWS, &[(&accounts).into()]).await? {
@@ -236,7 +228,40 @@ impl Store {
                 rows.balance_rows.insert((row.text("account_id")?, bucket), row.int("rows")?);
             }
         }
+        let bad = bad.charges(&rows);
         Ok((rows, bad))
+    }
+}
+
+/// What cannot be read, and why.
+#[derive(Debug, Default)]
+struct Bad {
+    charges: HashMap<String, String>,
+    jobs: HashMap<String, String>,
+}
+
+impl Bad {
+    /// A row that cannot be read hangs on this charge, and on this job.
+    fn add(&mut self, charge_id: Option<String>, job_id: Option<String>, why: &str) {
+        self.charges.extend(charge_id.map(|id| (id, why.to_owned())));
+        self.jobs.extend(job_id.filter(|id| !id.is_empty()).map(|id| (id, why.to_owned())));
+    }
+
+    /// The charges that cannot be judged: those of the rows themselves; those of the jobs, since who shares a job's outputs is
+    /// not known; and those whose output hangs on an item that may have a claim to it.
+    fn charges(mut self, rows: &Rows) -> HashMap<String, String> {
+        for output in &rows.outputs {
+            let why = output.item.as_ref().and_then(|holder| self.charges.get(&holder.charge_id));
+            if let Some(why) = why.cloned() {
+                self.jobs.entry(output.job.job_id.clone()).or_insert(why);
+            }
+        }
+        for each in rows.items.values() {
+            if let Some(why) = each.item.job.as_ref().and_then(|job| self.jobs.get(&job.job_id)) {
+                self.charges.entry(each.item.id.charge_id.clone()).or_insert_with(|| why.clone());
+            }
+        }
+        self.charges
     }
 }
 
@@ -244,23 +269,21 @@ fn bucket(word: &str) -> Option<Bucket> {
     Bucket::ALL.into_iter().find(|bucket| bucket.as_str() == word)
 }
 
-/// Keeps the items that can be read; of the others, notes whose charge they belong to.
-fn keep_items(rows: &mut Rows, bad: &mut HashMap<String, String>, read: &[Row]) {
+/// Keeps the items that can be read; of the others, notes what they hang on.
+fn keep_items(rows: &mut Rows, bad: &mut Bad, read: &[Row]) {
     let mut seen = HashSet::new();
     for row in read {
-        match read_item(row) {
+        let why = match read_item(row) {
             Ok((id, item)) => {
-                if !seen.insert(id.clone()) {
-                    bad.insert(
-                        id.charge_id.clone(),
-                        format!("charges or charge_items has two rows of item {id}"),
-                    );
-                }
+                let twice = (!seen.insert(id.clone()))
+                    .then(|| format!("charges or charge_items has two rows of item {id}"));
                 rows.items.insert(id, item);
+                twice
             }
-            Err(error) => {
-                bad.extend(row.text("charge_id").ok().map(|id| (id, crate::report::chain(&error))));
-            }
+            Err(error) => Some(crate::report::chain(&error)),
+        };
+        if let Some(why) = why {
+            bad.add(row.text("charge_id").ok(), row.maybe_text("job_id").ok().flatten(), &why);
         }
     }
 }

@@ -122,6 +122,12 @@ pub enum DbError {
     /// The answer to a commit was lost, and what it was about has been through other hands since.
     #[error("the answer to a commit was lost, and whether it happened cannot be found out any more")]
     InDoubt,
+    /// All that was tried in a row was refused, for a reason that is nobody's row.
+    #[error("nothing of what was due could be settled: {why}")]
+    NothingSettled {
+        /// What the database said of the last.
+        why: String,
+    },
     /// The database could not be reached or opened.
     #[error("could not open the database {url}")]
     Open {
@@ -136,12 +142,19 @@ pub enum DbError {
 impl DbError {
     const fn sqlx(&self) -> Option<&sqlx::Error> {
         match self {
-            Self::InDoubt => None,
+            Self::InDoubt | Self::NothingSettled { .. } => None,
             Self::Statement { source, .. }
             | Self::Column { source, .. }
             | Self::Transaction { source, .. }
             | Self::Open { source, .. } => Some(source),
         }
+    }
+
+    /// The database answered, and nothing here knows its answer: a platform's trigger, view or row policy may say so of one row,
+    /// or the database of everything that is tried.
+    pub fn may_be_about_a_row(&self) -> bool {
+        self.trouble() == Trouble::Other
+            && self.sqlx().is_some_and(|error| error.as_database_error().is_some())
     }
 
     /// A row broke a rule of the database: repeating does not help, leaving the row out does.
@@ -159,7 +172,7 @@ impl DbError {
                         || code.parse::<i32>().is_ok_and(|code| matches!(code & 0xff, 18..=20))
                 })
             }
-            Self::Open { .. } | Self::InDoubt => false,
+            Self::Open { .. } | Self::InDoubt | Self::NothingSettled { .. } => false,
         }
     }
 }

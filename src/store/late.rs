@@ -13,7 +13,7 @@ use serde_json::{Value as Json, json};
 
 use super::claim::Case;
 use super::db::{DbError, Tx};
-use super::settle::answer_row;
+use super::settle::{answer_key, keep_answers};
 use super::{Store, statements, with_retries};
 use crate::charge::ItemId;
 use crate::clock::Timestamp;
@@ -197,14 +197,19 @@ impl Store {
             ours.get(&each.late.case.facts.orphan.id).is_some_and(|token| *token == each.late.token)
         };
         let batch: Vec<&LateSettlement> = batch.iter().filter(ours).collect();
-        let answers = self.late_answers(&mut tx, &batch).await?;
+        let given = batch.iter().filter_map(|each| {
+            let item = each.late.case.facts.record.item.as_ref()?;
+            item.job.as_ref().zip(each.evidence.as_deref())
+        });
+        let answers = keep_answers(&self.db, &mut tx, given).await?;
         let (mut rows, mut events, mut successes) = (Vec::new(), Vec::new(), Vec::new());
         for each in batch {
             let facts = &each.late.case.facts;
             let (orphan_id, item) = (facts.orphan.id, &facts.orphan.item);
             let job = facts.record.item.as_ref().and_then(|item| item.job.as_ref());
-            let answer_id =
-                job.and_then(|job| answers.get(&(job.provider.clone(), job.job_id.clone())).copied());
+            let answer_id = job
+                .zip(each.evidence.as_deref())
+                .and_then(|(job, evidence)| answers.get(&answer_key(job, evidence)).copied());
             let (due_at, end) = match &each.next {
                 LateNext::GiveBack(due_at) => (*due_at, None),
                 LateNext::At(due_at) => (Some(*due_at), None),
@@ -243,30 +248,6 @@ impl Store {
         let new = self.note_successes(&mut tx, &successes, NoticedBy::Question, now, pass_id).await?;
         tx.commit().await?;
         Ok(new)
-    }
-
-    /// Keeps the answers, one row a job.
-    async fn late_answers(
-        &self,
-        tx: &mut Tx,
-        batch: &[&LateSettlement],
-    ) -> Result<HashMap<(String, String), i64>, DbError> {
-        let mut rows: BTreeMap<(&str, &str), Json> = BTreeMap::new();
-        for each in batch {
-            let job = each.late.case.facts.record.item.as_ref().and_then(|item| item.job.as_ref());
-            if let (Some(evidence), Some(job)) = (&each.evidence, job) {
-                let key = (job.provider.as_str(), job.job_id.as_str());
-                rows.entry(key).or_insert_with(|| answer_row(&self.db, job, evidence));
-            }
-        }
-        let mut ids = HashMap::new();
-        if !rows.is_empty() {
-            let list = Json::Array(rows.into_values().collect());
-            for row in tx.rows(statements::INSERT_ANSWERS, &[(&list).into()]).await? {
-                ids.insert((row.text("provider")?, row.text("provider_job_id")?), row.int("id")?);
-            }
-        }
-        Ok(ids)
     }
 
     /// Looks at the refunds of a stretch of time: has their output been stored since (P20)? What is new is told.

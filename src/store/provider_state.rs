@@ -48,7 +48,9 @@ impl Store {
     pub async fn circuit_left(&self, provider: &str) -> Result<Option<Duration>, DbError> {
         let now = self.now().await?;
         let states = self.provider_states(Some(provider)).await?;
-        let open_until = states.first().and_then(|state| state.circuit_open_until);
+        // What was noted while the clock was ahead could close it for good.
+        let state = states.first().filter(|state| state.noted_at <= now);
+        let open_until = state.and_then(|state| state.circuit_open_until);
         Ok(open_until.map(|until| until.since(now)))
     }
 

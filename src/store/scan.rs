@@ -12,6 +12,9 @@ use super::{Store, first, statements, with_retries};
 use crate::charge::ItemId;
 use crate::clock::{Timestamp, micros};
 
+/// Nothing is ever put off, or leased at once, for much longer than this; if it were, looking earlier would do no harm.
+const HONEST_WAIT: Duration = Duration::from_hours(1);
+
 /// One look at a stretch of `charged_at` (or of `failed_at`).
 #[derive(Clone, Debug)]
 pub struct Scan {
@@ -74,6 +77,8 @@ pub struct Found {
     pub reopened: u64,
     /// Items for which the database would take no orphan, each with the reason: a person has to look.
     pub refused: Vec<(ItemId, String)>,
+    /// The first of these was met later than this.
+    pub refused_after: Option<Timestamp>,
 }
 
 impl Found {
@@ -81,6 +86,7 @@ impl Found {
         self.opened += other.opened;
         self.reopened += other.reopened;
         self.refused.extend(other.refused);
+        self.refused_after = [self.refused_after, other.refused_after].into_iter().flatten().min();
     }
 }
 
@@ -125,6 +131,12 @@ impl Store {
         rows.iter().map(|row| row.text("id")).collect()
     }
 
+    /// Dates open orphans anew that bear times still to come: the database's clock was ahead when they were written.
+    pub async fn date_orphans_anew(&self, now: Timestamp, dating: &Dating) -> Result<(), DbError> {
+        let values = [now.into(), (now + HONEST_WAIT).into(), dating.doubt.into(), dating.late.into()];
+        self.rows(statements::DATE_ORPHANS_ANEW, &values).await.map(drop)
+    }
+
     /// Looks at one stretch in chunks of `chunk` charges and opens orphans, a transaction each.
     pub async fn scan(&self, scan: &Scan, chunk: u32, dating: &Dating) -> Result<Found, DbError> {
         let mut found = Found::default();
@@ -132,7 +144,7 @@ impl Store {
             hasten_failed(&mut &*self, scan).await?;
         }
         let mut from = Place::begin(scan);
-        while let Some(last) = self.chunk_end(&from, scan, chunk).await? {
+        while let Some(last) = chunk_end(&mut &*self, &from, scan, chunk).await? {
             // Most chunks hold nothing new: look first, and open a transaction only for what was found.
             let items = self.undelivered(&mut &*self, scan, &from, &last).await?;
             if !items.is_empty() {
@@ -141,8 +153,9 @@ impl Store {
                     self,
                     async {
                         let mut tx = self.db.begin().await?;
-                        let found = self.open_in_parts(&mut tx, scan.name, &items, now, dating).await?;
+                        let mut found = self.open_in_parts(&mut tx, scan.name, &items, now, dating).await?;
                         tx.commit().await?;
+                        found.refused_after = (!found.refused.is_empty()).then_some(from.at);
                         Ok::<_, DbError>(found)
                     }
                     .await
@@ -158,7 +171,7 @@ impl Store {
     pub async fn count_undelivered(&self, scan: &Scan, chunk: u32) -> Result<u64, DbError> {
         let mut count = 0;
         let mut from = Place::begin(scan);
-        while let Some(last) = self.chunk_end(&from, scan, chunk).await? {
+        while let Some(last) = chunk_end(&mut &*self, &from, scan, chunk).await? {
             count += self.undelivered(&mut &*self, scan, &from, &last).await?.len() as u64;
             from = last;
         }
@@ -167,11 +180,7 @@ impl Store {
 
     /// How many items of charges that are too old for it a scan of recorded failures leaves alone, counted up to `at_most`, and
     /// one of the charges.
-    pub async fn failed_backlog(
-        &self,
-        scan: &Scan,
-        at_most: i64,
-    ) -> Result<Option<(u64, String)>, DbError> {
+    pub async fn failed_backlog(&self, scan: &Scan, at_most: i64) -> Result<Option<(u64, String)>, DbError> {
         let Over::FailedAt { charged_after } = scan.over else {
             return Ok(None);
         };
@@ -199,7 +208,7 @@ impl Store {
                 hasten_failed(&mut tx, &look.scan).await?;
             }
             let mut from = Place::begin(&look.scan);
-            while let Some(last) = self.chunk_end(&from, &look.scan, chunk).await? {
+            while let Some(last) = chunk_end(&mut tx, &from, &look.scan, chunk).await? {
                 let items = self.undelivered(&mut tx, &look.scan, &from, &last).await?;
                 found.add(self.open_in_parts(&mut tx, look.scan.name, &items, due_by, dating).await?);
                 from = last;
@@ -209,25 +218,6 @@ impl Store {
         let ids: Vec<i64> = rows.iter().map(|row| row.int("id")).collect::<Result<_, _>>()?;
         let claimed = self.cases(&mut tx, &ids).await?;
         Ok(Preview { found, claimed })
-    }
-
-    /// Where the chunk after `from` ends; none: there is nothing after it.
-    async fn chunk_end(&self, from: &Place, scan: &Scan, chunk: u32) -> Result<Option<Place>, DbError> {
-        let Some(from_id) = &from.id else {
-            return Ok(None);
-        };
-        // The whole rest. Recorded failures are few: one chunk.
-        let rest = Place { at: scan.until, id: None };
-        if matches!(scan.over, Over::FailedAt { .. }) {
-            return Ok(Some(rest));
-        }
-        let offset = i64::from(chunk.max(1)) - 1;
-        let values = [from.at.into(), from_id.into(), scan.until.into(), offset.into()];
-        let rows = self.rows(statements::CHUNK_END, &values).await?;
-        Ok(Some(match rows.first() {
-            Some(row) => Place { at: row.time("charged_at")?, id: Some(row.text("id")?) },
-            None => rest,
-        }))
     }
 
     async fn undelivered(
@@ -351,8 +341,32 @@ impl Store {
         if !events.is_empty() {
             tx.rows(statements::INSERT_EVENTS, &[(&Json::Array(events)).into()]).await?;
         }
-        Ok(Found { opened: opened.len() as u64, reopened: reopened.len() as u64, refused: Vec::new() })
+        Ok(Found { opened: opened.len() as u64, reopened: reopened.len() as u64, ..Found::default() })
     }
+}
+
+/// Where the chunk after `from` ends; none: there is nothing after it.
+async fn chunk_end(
+    run: &mut impl Run,
+    from: &Place,
+    scan: &Scan,
+    chunk: u32,
+) -> Result<Option<Place>, DbError> {
+    let Some(from_id) = &from.id else {
+        return Ok(None);
+    };
+    // The whole rest. Recorded failures are few: one chunk.
+    let rest = Place { at: scan.until, id: None };
+    if matches!(scan.over, Over::FailedAt { .. }) {
+        return Ok(Some(rest));
+    }
+    let offset = i64::from(chunk.max(1)) - 1;
+    let values = [from.at.into(), from_id.into(), scan.until.into(), offset.into()];
+    let rows = run.rows(statements::CHUNK_END, &values).await?;
+    Ok(Some(match rows.first() {
+        Some(row) => Place { at: row.time("charged_at")?, id: Some(row.text("id")?) },
+        None => rest,
+    }))
 }
 
 /// What was told to wait before its failure was recorded waits no longer (P19).

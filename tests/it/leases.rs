@@ -27,6 +27,7 @@ pub fn rules(world: &World, brake: Limits) -> SettleRules {
         dating: makegood::detect::dating(&parts.rules.detect, &parts.providers),
         late: parts.rules.late,
         held_for: HOUR,
+        not_before: None,
         pass_id: None,
         decided_by: "makegood".to_owned(),
     }

@@ -5,6 +5,8 @@
 
 mod bad_input;
 mod binary;
+mod brakes;
+mod clocks;
 mod commands;
 mod conformance;
 mod database;
@@ -21,6 +23,7 @@ mod leases;
 mod leftovers;
 mod limits;
 mod manners;
+mod mended;
 mod postgres;
 mod promises;
 mod protocol;

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 
 use makegood::pass;
 
-use crate::world::{HOUR, Sql, World, on_both};
+use crate::world::{HOUR, MINUTE, Sql, World, on_both};
 
 on_both! {
     async fn a_row_that_the_database_refuses_spoils_nothing_but_itself(world) {
@@ -54,6 +54,71 @@ on_both! {
         assert_eq!(world.fate("e", 0).await, "open ");
         world.books_balance().await;
     }
+}
+
+/// A platform's trigger that answers for one account in a code of its own.
+async fn frozen(world: &World, account: &str) {
+    world
+        .run(&format!(
+            "CREATE FUNCTION say_no() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+               IF NEW.account_id LIKE '{account}' THEN RAISE EXCEPTION 'this account is frozen' USING ERRCODE = 'LB001'; END IF;
+               RETURN NEW; END $$;
+             CREATE TRIGGER say_no BEFORE UPDATE ON balances FOR EACH ROW EXECUTE FUNCTION say_no();"
+        ))
+        .await;
+}
+
+#[tokio::test]
+async fn an_answer_in_a_code_that_nobody_knows_spoils_nothing_but_its_row() {
+    let mut world = World::postgres().await;
+    frozen(&world, "eve").await;
+    for batch in [1, 10] {
+        world.parts.rules.batch = batch;
+        for account in ["eve", "ada"] {
+            world.run(&format!("DELETE FROM balances WHERE account_id = '{account}'; DELETE FROM accounts WHERE id = '{account}'")).await;
+            world.balance(account, 0, 0).await;
+            world
+                .charge(&format!("{account}-{batch}"))
+                .account(account)
+                .job(&format!("failed-{account}-{batch}"))
+                .age(20 * MINUTE)
+                .insert()
+                .await;
+        }
+        let report = world.pass().await;
+        assert_eq!(world.fate(&format!("ada-{batch}"), 0).await, "refunded provider_error");
+        assert_eq!(world.fate(&format!("eve-{batch}"), 0).await, "open ");
+        assert!(
+            report
+                .findings
+                .iter()
+                .any(|each| each.kind == "refused_row" && each.detail.contains("this account is frozen")),
+            "{:?}",
+            report.findings
+        );
+    }
+    world.run("DROP TRIGGER say_no ON balances").await;
+    world.pass_time(HOUR);
+    world.pass().await;
+    assert_eq!(world.balance_of("eve").await, (0, 20));
+}
+
+#[tokio::test]
+async fn an_answer_in_such_a_code_to_everything_fails_the_pass() {
+    let world = World::postgres().await;
+    frozen(&world, "%").await;
+    world.balance("ada", 0, 0).await;
+    for nth in 0..5 {
+        world.charge(&format!("c{nth}")).job(&format!("failed-{nth}")).insert().await;
+    }
+    let error = pass::run(&world.parts, World::orders(), |_| {}).await.unwrap_err();
+    let told = makegood::report::chain(&error);
+    assert!(told.contains("could be settled") && told.contains("this account is frozen"), "{told}");
+    assert_eq!(world.number("SELECT count(*) AS v FROM makegood_refunds").await, 0);
+    world.run("DROP TRIGGER say_no ON balances").await;
+    world.pass_time(HOUR);
+    assert_eq!(world.pass().await.total("refund"), 5);
+    world.books_balance().await;
 }
 
 #[tokio::test]

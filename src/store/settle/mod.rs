@@ -36,7 +36,7 @@ mod writes;
 
 use doubt::{InDoubt, Looked};
 use writes::Written;
-pub(super) use writes::answer_row;
+pub(super) use writes::{answer_key, keep_answers};
 
 /// A decision about one claimed orphan, carried out as far as it needs no transaction.
 #[derive(Clone, Debug)]
@@ -73,6 +73,8 @@ pub enum Outcome {
     Lost,
     /// The database refused its rows: nothing was written for it, a person has to look.
     Refused(String),
+    /// The database refused, and whether its rows are to blame shows by how others fare.
+    Failed(String),
 }
 
 /// What settles besides the decisions.
@@ -86,6 +88,8 @@ pub struct SettleRules {
     pub late: policy::late::Times,
     /// When a case that was held for the brake is looked at again.
     pub held_for: Duration,
+    /// Nothing that stays open is due before this.
+    pub not_before: Option<Timestamp>,
     /// The pass.
     pub pass_id: Option<i64>,
     /// Who decided: `makegood`, or a person's name.
@@ -133,10 +137,14 @@ impl Failure {
         }
     }
 
-    /// What it means for the one settlement that failed: its rows were refused, unless no other would fare better.
+    /// What it means for the one settlement that failed: its rows were refused, unless no other would fare better for certain.
     fn refused(self) -> Result<Outcome, DbError> {
         match self {
-            Self::Db(error) if !error.is_about_a_row() => Err(error),
+            Self::Db(error) if error.is_about_a_row() => Ok(Outcome::Refused(crate::report::chain(&error))),
+            Self::Db(error) if error.may_be_about_a_row() => {
+                Ok(Outcome::Failed(crate::report::chain(&error)))
+            }
+            Self::Db(error) => Err(error),
             failure => Ok(Outcome::Refused(crate::report::chain(&failure))),
         }
     }
@@ -186,7 +194,9 @@ impl Store {
     pub async fn settle(&self, batch: &[Settlement], rules: &SettleRules) -> Result<Vec<Outcome>, DbError> {
         match self.settle_whole(batch, rules).await {
             Ok(outcomes) => return Ok(outcomes),
-            Err(Failure::Db(error)) if !error.is_about_a_row() => return Err(error),
+            Err(Failure::Db(error)) if !error.is_about_a_row() && !error.may_be_about_a_row() => {
+                return Err(error);
+            }
             Err(failure) => {
                 tracing::debug!(error = &failure as &dyn std::error::Error, "settling one by one");
             }

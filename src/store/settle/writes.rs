@@ -3,7 +3,7 @@
 //! Nothing here proves anything: `settle` has locked and compared before. The order of the writes follows what refers
 //! to what; balances are raised in the order of their keys, counters last. A failing write rolls everything back.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use serde_json::{Value as Json, json};
 
@@ -24,7 +24,7 @@ pub(super) struct Written<'a> {
     store: &'a Store,
     now: Timestamp,
     rules: &'a SettleRules,
-    answer_ids: HashMap<(String, String), i64>,
+    answer_ids: HashMap<AnswerKey, i64>,
     resolutions: Vec<Json>,
     refunds: Vec<(ItemId, Json)>,
     entries: Vec<Json>,
@@ -34,6 +34,7 @@ pub(super) struct Written<'a> {
     uploads: Vec<Json>,
     relinks: Vec<Json>,
     taken_from: Vec<ItemId>,
+    mended: BTreeSet<String>,
     recoveries: Vec<(ItemId, Json)>,
     late_questions: Vec<Json>,
     orphans: Vec<Json>,
@@ -57,6 +58,7 @@ impl<'a> Written<'a> {
             uploads: Vec::new(),
             relinks: Vec::new(),
             taken_from: Vec::new(),
+            mended: BTreeSet::new(),
             recoveries: Vec::new(),
             late_questions: Vec::new(),
             orphans: Vec::new(),
@@ -65,28 +67,16 @@ impl<'a> Written<'a> {
         }
     }
 
-    /// Keeps the answers, one row a job, before anything refers to them.
+    /// Keeps the answers, before anything refers to them.
     pub(super) async fn answers(
         &mut self,
         tx: &mut Tx,
         batch: &[Settlement],
         ours: &[Standing],
     ) -> Result<(), DbError> {
-        let mut seen = HashSet::new();
-        let mut rows = Vec::new();
-        for (settlement, standing) in batch.iter().zip(ours) {
-            let job = settlement.case.facts.record.item.as_ref().and_then(|item| item.job.as_ref());
-            if let (Some(evidence), Some(job), Standing::Ours) = (&settlement.evidence, job, standing)
-                && seen.insert((&job.provider, &job.job_id))
-            {
-                rows.push(answer_row(&self.store.db, job, evidence));
-            }
-        }
-        if !rows.is_empty() {
-            for row in tx.rows(statements::INSERT_ANSWERS, &[(&Json::Array(rows)).into()]).await? {
-                self.answer_ids.insert((row.text("provider")?, row.text("provider_job_id")?), row.int("id")?);
-            }
-        }
+        let settled = batch.iter().zip(ours).filter(|(_, standing)| **standing == Standing::Ours);
+        let given = settled.filter_map(|(settlement, _)| answer_of(settlement));
+        self.answer_ids = keep_answers(&self.store.db, tx, given).await?;
         Ok(())
     }
 
@@ -117,6 +107,7 @@ impl<'a> Written<'a> {
                 decision = policy::without_room();
             }
         }
+        self.note_mended(settlement, &decision);
         match &decision.action {
             Action::Refund => self.refund(settlement, &decision, given.unwrap_or_default()),
             Action::Recover(_) => self.recover(settlement),
@@ -128,9 +119,8 @@ impl<'a> Written<'a> {
     }
 
     fn answer_id(&self, settlement: &Settlement) -> Option<i64> {
-        let job = settlement.case.facts.record.item.as_ref()?.job.as_ref()?;
-        settlement.evidence.as_ref()?;
-        self.answer_ids.get(&(job.provider.clone(), job.job_id.clone())).copied()
+        let (job, evidence) = answer_of(settlement)?;
+        self.answer_ids.get(&answer_key(job, evidence)).copied()
     }
 
     fn count(&mut self, metric: &'static str, label_a: &str, label_b: &str, by: i64) {
@@ -261,6 +251,7 @@ impl<'a> Written<'a> {
         } else {
             settlement.look_again
         };
+        let look_again = self.rules.not_before.map_or(look_again, |earliest| look_again.max(earliest));
         let expires_at = settlement.evidence.as_ref().and_then(|evidence| earliest_expiry(evidence));
         let job = facts.record.item.as_ref().and_then(|item| item.job.as_ref());
         self.orphans.push(json!({
@@ -345,6 +336,7 @@ impl<'a> Written<'a> {
         rows_of(tx, statements::SETTLE_ORPHANS, &self.orphans).await?;
         rows_of(tx, statements::INSERT_EVENTS, &self.events).await?;
         self.look_at_holders(tx).await?;
+        self.look_at_mended(tx).await?;
         self.store.pull_brake(tx, &held, self.now).await?;
         let counts = self.counts.iter().map(
             |((metric, a, b), value)| json!({"metric": metric, "label_a": a, "label_b": b, "value": value}),
@@ -418,8 +410,62 @@ impl<'a> Written<'a> {
     }
 }
 
+impl Written<'_> {
+    /// A charge whose items did not add up, and do now: its other items may have come after every look had passed it.
+    fn note_mended(&mut self, settlement: &Settlement, decision: &Decision) {
+        let mismatch = Reason::ItemsMismatch;
+        let was_held = settlement.case.facts.orphan.held.as_deref() == Some(mismatch.as_str());
+        let is_held = decision.reason == mismatch && decision.action == Action::Hold;
+        if (was_held || decision.reason == mismatch) && !is_held {
+            self.mended.insert(settlement.case.facts.record.charge.id.clone());
+        }
+    }
+
+    async fn look_at_mended(&self, tx: &mut Tx) -> Result<(), DbError> {
+        if self.mended.is_empty() {
+            return Ok(());
+        }
+        let mut items = Vec::new();
+        for row in tx.rows(statements::FIND_OF_CHARGES, &[(&json!(self.mended)).into()]).await? {
+            items.push(ItemId { charge_id: row.text("charge_id")?, output_index: row.int("output_index")? });
+        }
+        self.store.open_orphans(tx, "items_mended", &items, self.now, &self.rules.dating).await?;
+        Ok(())
+    }
+}
+
+/// Which answer: a job's items may be decided upon by different ones, when it was asked again for a fresh link.
+pub(in crate::store) type AnswerKey = (String, String, Timestamp, String);
+
+pub(in crate::store) fn answer_key(job: &JobKey, evidence: &Evidence) -> AnswerKey {
+    (job.provider.clone(), job.job_id.clone(), evidence.asked_at, evidence.verdict.as_str().to_owned())
+}
+
+fn answer_of(settlement: &Settlement) -> Option<(&JobKey, &Evidence)> {
+    let item = settlement.case.facts.record.item.as_ref()?;
+    item.job.as_ref().zip(settlement.evidence.as_deref())
+}
+
+/// Keeps answers, each once however many items it is about, and returns their ids.
+pub(in crate::store) async fn keep_answers<'e>(
+    db: &Db,
+    tx: &mut Tx,
+    given: impl Iterator<Item = (&'e JobKey, &'e Evidence)>,
+) -> Result<HashMap<AnswerKey, i64>, DbError> {
+    let mut rows: BTreeMap<AnswerKey, Json> = BTreeMap::new();
+    for (job, evidence) in given {
+        rows.entry(answer_key(job, evidence)).or_insert_with(|| answer_row(db, job, evidence));
+    }
+    let rows: Vec<Json> = rows.into_values().collect();
+    let kept = rows_of(tx, statements::INSERT_ANSWERS, &rows).await?;
+    let key = |row: &Row| -> Result<AnswerKey, DbError> {
+        Ok((row.text("provider")?, row.text("provider_job_id")?, row.time("asked_at")?, row.text("verdict")?))
+    };
+    kept.iter().map(|row| Ok((key(row)?, row.int("id")?))).collect()
+}
+
 /// One answer about a job, as it is kept.
-pub(in crate::store) fn answer_row(db: &Db, job: &JobKey, evidence: &Evidence) -> Json {
+fn answer_row(db: &Db, job: &JobKey, evidence: &Evidence) -> Json {
     json!({
         "provider": job.provider, "provider_job_id": job.job_id, "asked_at": db.time(evidence.asked_at),
         "verdict": evidence.verdict.as_str(), "class": evidence.class.map(FailureClass::as_str),

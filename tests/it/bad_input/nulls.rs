@@ -43,6 +43,22 @@ on_both! {
 }
 
 on_both! {
+    async fn p13_an_output_is_not_taken_from_an_item_that_cannot_be_read(world) {
+        loosen(&world).await;
+        good_one(&world).await;
+        world.balance("ada", 0, 0).await;
+        world.charge("mine").job("ok-1").insert().await;
+        world.charge("holder").job("ok-1").account("bob").insert().await;
+        world.store_output("out", Some(("holder", 0)), ("replicate", "ok-1", 0), ("p-holder", "n-holder")).await;
+        world.run("UPDATE charge_items SET credits = NULL WHERE charge_id = 'holder'").await;
+        let report = world.pass().await;
+        finds(&report, "unreadable_row", "item mine/0");
+        assert_eq!(world.texts("SELECT charge_id || ' ' || project_id AS v FROM stored_outputs").await, ["holder p-holder"]);
+        only_the_good_one_was_refunded(&world).await;
+    }
+}
+
+on_both! {
     async fn a_null_in_an_item_is_told_and_stops_nobody(world) {
         loosen(&world).await;
         good_one(&world).await;

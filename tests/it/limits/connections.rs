@@ -28,6 +28,8 @@ on_both! {
         world.parts.rules.batch = 2;
         // Less than the time after which a connection that is missing counts as missing.
         world.parts.store = Store::open(&world.database.url, 1, Duration::from_secs(30)).await.unwrap().with_clock(world.clock.clone());
+        let dry = makegood::pass::Orders { dry_run: true, ..World::orders() };
+        assert_eq!(world.pass_with(dry).await.opened, 6);
         // One that waited for a second connection while it holds the first would fail once its patience is at an end.
         let report = world.pass().await;
         assert_eq!(report.total("refund") + report.total("recover"), 6, "{report:?}");

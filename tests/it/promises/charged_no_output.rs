@@ -168,6 +168,54 @@ on_both! {
 }
 
 on_both! {
+    async fn p16_a_missing_file_is_not_gone_while_nobody_can_be_asked_for_a_fresh_link(world) {
+        world.balance("ada", 0, 0).await;
+        world.charge("c1").job("lost-1").insert().await;
+        // The first question is answered, the one for a fresh link is not.
+        let asked = std::sync::Arc::new(std::sync::atomic::AtomicU32::new(0));
+        let world = std::sync::Arc::new(world);
+        let weak = std::sync::Arc::downgrade(&world);
+        world.simulator.on_ask(std::sync::Arc::new(move |_| {
+            if asked.fetch_add(1, std::sync::atomic::Ordering::SeqCst) == 1 && let Some(world) = weak.upgrade() {
+                world.simulator.set_answer("lost-1", Canned::new(503, "down"));
+            }
+            Box::pin(async {})
+        }));
+        world.pass().await;
+        assert_eq!(world.fate("c1", 0).await, "open recovery_retry");
+        world.simulator.clear_answer("lost-1");
+        world.pass_time(2 * HOUR);
+        world.pass().await;
+        assert_eq!(world.fate("c1", 0).await, "refunded output_expired", "asked again, and missing again");
+        world.books_balance().await;
+    }
+}
+
+on_both! {
+    async fn p01_a_refund_names_the_answer_that_it_rests_on_although_another_item_of_the_job_had_another(world) {
+        world.balance("ada", 0, 0).await;
+        world.charge("c1").job("x-1").drawn(0, 20).items(&[10, 10]).insert().await;
+        let file = |job: &str| format!("{}/files/{job}/0.png", world.simulator.base_url());
+        world.simulator.set_answer("x-1", Canned::json(200, &json!({"status": "succeeded", "output": [file("ok-1"), file("lost-1")]})));
+        let asked = std::sync::Arc::new(std::sync::atomic::AtomicU32::new(0));
+        let world = std::sync::Arc::new(world);
+        let weak = std::sync::Arc::downgrade(&world);
+        world.simulator.on_ask(std::sync::Arc::new(move |_| {
+            if asked.fetch_add(1, std::sync::atomic::Ordering::SeqCst) == 1 && let Some(world) = weak.upgrade() {
+                world.simulator.set_answer("x-1", Canned::json(200, &json!({"status": "failed", "output": null, "error": "no"})));
+            }
+            Box::pin(async {})
+        }));
+        world.pass().await;
+        assert_eq!(world.fate("c1", 0).await, "recovered output_available");
+        assert_eq!(world.fate("c1", 1).await, "refunded provider_error");
+        let rests_on = "SELECT r.output_index || ' ' || a.verdict AS v FROM makegood_resolutions r JOIN makegood_answers a ON a.id = r.answer_id ORDER BY r.output_index";
+        assert_eq!(world.texts(rests_on).await, ["0 succeeded", "1 failed"]);
+        world.books_balance().await;
+    }
+}
+
+on_both! {
     async fn p18_a_link_that_ran_out_is_asked_for_again_and_the_file_comes_home(world) {
         world.balance("ada", 0, 0).await;
         world.charge("c1").job("x-1").insert().await;

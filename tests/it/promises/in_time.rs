@@ -207,7 +207,7 @@ on_both! {
         world.parts.rules.brake = Limits { refunds_per_day: 3, ..Limits::default() };
         world.parts.rules.release_when_gone = true;
         world.balance("ada", 0, 0).await;
-        for (hours, refunded, held) in [(0, 2, 0), (2, 1, 1), (23, 3, 0)] {
+        for (hours, refunded, held) in [(0, 2, 0), (2, 1, 1), (23, 2, 1)] {
             world.pass_time(hours * HOUR);
             for nth in 0..2 {
                 world.charge(&format!("c{hours}-{nth}")).job(&format!("failed-{hours}-{nth}")).insert().await;

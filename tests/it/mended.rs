@@ -1,0 +1,80 @@
+//! What a person mends is made good, however late: after every look over time has passed the charge (P14, P15, P24).
+
+use crate::bad_input::finds;
+use crate::world::{HOUR, MINUTE, on_both};
+
+on_both! {
+    async fn p14_items_that_come_after_every_look_has_passed_their_charge_are_made_good(world) {
+        world.balance("ada", 0, 0).await;
+        world.charge("none").job("failed-1").drawn(4, 6).items(&[]).insert().await;
+        world.charge("two-of-three").job("failed-2").drawn(0, 30).items(&[10, 10]).insert().await;
+        let mut late = 0;
+        for _ in 0..30 {
+            late = world.pass().await.unresolved.past_window;
+            world.pass_time(HOUR);
+        }
+        assert_eq!(late, 3, "a person is called for");
+        assert_eq!(world.fate("none", -1).await, "held items_mismatch");
+        assert_eq!(world.fate("two-of-three", 0).await, "held items_mismatch");
+        world.run("INSERT INTO charge_items VALUES ('none', 0, 10, NULL, NULL, NULL), ('two-of-three', 2, 10, NULL, NULL, NULL)").await;
+        // Within the hour it is seen, and what it brings to light is due at once.
+        world.pass().await;
+        world.pass_time(MINUTE);
+        let report = world.pass().await;
+        assert_eq!(world.fate("none", -1).await, "closed items_mismatch");
+        for (charge, index) in [("none", 0), ("two-of-three", 0), ("two-of-three", 1), ("two-of-three", 2)] {
+            assert_eq!(world.fate(charge, index).await, "refunded provider_error", "{charge}/{index}");
+        }
+        assert_eq!(world.balance_of("ada").await, (4, 36));
+        assert_eq!(report.unresolved.past_window, 0);
+        world.books_balance().await;
+    }
+}
+
+on_both! {
+    async fn p14_an_item_that_the_database_took_no_orphan_for_is_looked_at_until_its_row_is_mended(world) {
+        world.without_keys("charges").await;
+        world.balance("ada", 0, 0).await;
+        world.charge("odd").job("failed-1").insert().await;
+        world.run("UPDATE charges SET provider = NULL WHERE id = 'odd'").await;
+        for _ in 0..30 {
+            let report = world.pass().await;
+            finds(&report, "refused_row", "item odd/0");
+            world.charge(&format!("later-{}", world.now().micros())).job("failed-x").age(HOUR).insert().await;
+            world.pass_time(HOUR);
+        }
+        world.run("UPDATE charges SET provider = 'replicate' WHERE id = 'odd'").await;
+        world.pass().await;
+        assert_eq!(world.fate("odd", 0).await, "refunded provider_error");
+        world.books_balance().await;
+    }
+}
+
+on_both! {
+    async fn p15_a_balance_row_that_is_mended_days_later_is_paid_into_within_the_hour(world) {
+        world.charge("c1").account("new").job("failed-1").insert().await;
+        for _ in 0..60 {
+            world.pass().await;
+            world.pass_time(HOUR);
+        }
+        assert_eq!(world.fate("c1", 0).await, "held no_balance");
+        world.pass().await;
+        world.balance("new", 0, 0).await;
+        world.pass_time(HOUR);
+        world.pass().await;
+        assert_eq!(world.balance_of("new").await, (0, 10));
+        world.books_balance().await;
+    }
+}
+
+on_both! {
+    async fn p05_an_output_that_the_platform_numbers_below_zero_is_an_item_like_another(world) {
+        world.balance("ada", 0, 0).await;
+        world.charge("c1").job("unknown-1").insert().await;
+        world.run("UPDATE charge_items SET output_index = -1").await;
+        world.pass().await;
+        assert_eq!(world.fate("c1", -1).await, "refunded never_returned");
+        assert_eq!(world.balance_of("ada").await, (0, 10));
+        world.books_balance().await;
+    }
+}
