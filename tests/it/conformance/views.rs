@@ -112,7 +112,7 @@ async fn the_whole_way(world: World) {
     world.run(&format!("INSERT INTO media VALUES ('m1', NULL, NULL, 'replicate', 'ok-3', 0, 'b-x', 'c-x', 'u', 't', 1, 'h', {now}, NULL, NULL)")).await;
     world
         .run(&format!(
-            "INSERT INTO journal VALUES ('j1', 'ada', true, 6, 'refund', 'theirs', 0, NULL, {now})"
+            "INSERT INTO journal VALUES ('j1', 'ada', true, 6, 'refund', 'theirs', 0, NULL, {now}), ('j2', 'ada', false, 4, 'refund', 'theirs', 0, NULL, {now})"
         ))
         .await;
     world.while_asked("failed-5", format!("INSERT INTO media VALUES ('m2', 'close', 0, 'replicate', 'failed-5', 0, 'b-close', 'c-close', 'u', 't', 1, 'h', {now}, NULL, NULL)"));
