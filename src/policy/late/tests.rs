@@ -162,7 +162,7 @@ fn any_look() -> impl Strategy<Value = Look> {
 }
 
 fn any_times() -> impl Strategy<Value = Times> {
-    // Also only one of them, none, and the last before the first: nobody checks what people set.
+    // Also only one of them, none, and the last before the first: nothing here rests on their order.
     let span = || prop::option::weighted(0.8, (0..48_u64 * 60).prop_map(Duration::from_mins));
     (span(), span()).prop_map(|(first, last)| Times { first, last })
 }
@@ -190,10 +190,14 @@ proptest! {
                 Look::JobAppears => facts.record.item.as_mut().expect("the sample has one").job.clone_from(&job),
                 Look::Doubt | Look::NotAsked(_) => {}
             }
+            let unserved = |state: Refunded| {
+                let later = |time: &Timestamp| state.last_asked_at.is_none_or(|last| *time > last + HOUR);
+                wanted.iter().copied().filter(later).collect::<Vec<_>>()
+            };
+            let job_known = facts.record.item.as_ref().is_some_and(|item| item.job.is_some());
             match step(&facts, state, times, now) {
                 Step::Ask => {
-                    let unserved = |time: &&Timestamp| state.last_asked_at.is_none_or(|last| **time > last + HOUR);
-                    prop_assert!(wanted.iter().filter(unserved).any(|time| *time <= now), "too soon, or once too often");
+                    prop_assert!(unserved(state).iter().any(|time| *time <= now), "too soon, or once too often");
                     match look {
                         Look::NotAsked(minutes) => {
                             let retry_in = minutes * Duration::from_mins(1);
@@ -207,12 +211,14 @@ proptest! {
                             asked += 1;
                             state.last_asked_at = Some(now);
                             ended = matches!(after_doubt(state, times), Step::End(_));
+                            prop_assert_eq!(ended, unserved(state).is_empty());
                         }
                     }
                 }
-                Step::NotYet(at) => prop_assert!(at > now),
+                Step::NotYet(at) => prop_assert!(at > now && unserved(state).contains(&at), "{at} is none of the times"),
                 Step::End(end) => {
                     prop_assert_eq!(end, End::AskedEnough);
+                    prop_assert!(!job_known || unserved(state).is_empty(), "its times are not over");
                     ended = true;
                 }
                 Step::Stored { .. } => prop_assert!(false, "nothing is stored"),
