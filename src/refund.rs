@@ -186,6 +186,16 @@ mod tests {
             live(drawn, &grants)?;
         }
 
+        /// A ledger may also take back, and more than it gave: that makes no room beyond the draw.
+        #[test]
+        fn p03_no_grant_is_more_than_was_drawn_whatever_the_ledger_says(
+            credits in 1..400_i64, drawn in (0..200_i64, 0..200_i64), already in (-300..300_i64, -300..300_i64),
+        ) {
+            let (drawn, already) = (split(drawn.0, drawn.1), split(already.0, already.1));
+            let given = allocate(credits, drawn, already).unwrap_or_default();
+            prop_assert!(given.subscription <= drawn.subscription && given.wallet <= drawn.wallet, "{given:?}");
+        }
+
         /// Whatever the order in which the items of a charge come back, the sum per bucket is what was drawn.
         #[test]
         fn p03_items_in_any_order_give_back_exactly_the_draw(
