@@ -1,8 +1,7 @@
 //! What the table does not show: how files are shared, how the rules hold over time, how long waits are.
+//! Here by example; `properties`, `sharing` and `refunds` ask the same of any case.
 
 use std::time::Duration;
-
-use proptest::prelude::*;
 
 use super::samples::{
     HOUR, LIMITS, asked_enough, charged_at, copy_failed, decided, evidence, facts, failed, file, offering,
@@ -12,6 +11,12 @@ use super::{Action, Limits, Patience, Pick, Reason, decide, next_look};
 use crate::charge::WHOLE_CHARGE;
 use crate::evidence::{Doubt, Evidence, FailureClass, Offer, Source, Verdict};
 use crate::facts::{Delivery, Facts};
+
+pub(super) mod any;
+mod properties;
+mod reach;
+mod refunds;
+mod sharing;
 
 fn unnamed_failure(class: FailureClass) -> Offer {
     Offer { index: None, source: Source::Failed { class, message: None }, expires_at: None }
@@ -236,80 +241,4 @@ fn p15_past_refund_by_the_missing_questions_are_asked_within_half_an_hour() {
         now = next;
     }
     panic!("never refunded");
-}
-
-fn any_verdict() -> impl Strategy<Value = Verdict> {
-    use Doubt::{RateLimited, Unauthorized, UnknownProvider, Unreachable, Unreadable};
-    let doubts =
-        [Unreachable, RateLimited, Unauthorized, Unreadable, UnknownProvider].map(Verdict::CouldNotTell);
-    let verdicts = [
-        Verdict::Queued,
-        Verdict::Running,
-        Verdict::Succeeded,
-        Verdict::Failed,
-        Verdict::Cancelled,
-        Verdict::UnknownJob,
-    ];
-    prop::sample::select(verdicts.into_iter().chain(doubts).collect::<Vec<_>>())
-}
-
-prop_compose! {
-    fn any_facts()(
-        job in any::<bool>(), reported in any::<bool>(), cancelled in any::<bool>(), rival in any::<bool>(),
-        whole in any::<bool>(), item_refund in any::<bool>(), delivery in 0..4u8, credits in -2i64..20, questions in 0i64..5,
-        first in prop::option::of(0u32..30), balances in 0i64..3, waits in 0i64..12,
-    ) -> Facts {
-        let mut facts = facts();
-        let item = facts.record.item.as_mut().unwrap();
-        if !job { item.job = None; }
-        item.failed_at = reported.then(charged_at);
-        facts.record.charge.cancelled_at = cancelled.then(charged_at);
-        facts.record.rival = rival;
-        facts.record.refunded_elsewhere.whole_charge = whole;
-        facts.record.refunded_elsewhere.item = item_refund;
-        facts.record.items.credits = credits;
-        facts.record.items.negative = credits < 0;
-        facts.record.balance_rows.wallet = balances;
-        facts.orphan.questions = questions;
-        facts.orphan.first_asked_at = first.map(|hours| charged_at() + hours * HOUR);
-        facts.orphan.waits = waits;
-        facts.record.delivery = match delivery {
-            0 => Delivery::Delivered { output_id: "o".to_owned() },
-            1 | 2 => Delivery::Misplaced { output_id: "o".to_owned(), linked_to: None, moved: false, claimed: delivery == 1 },
-            _ => Delivery::Missing,
-        };
-        facts
-    }
-}
-
-proptest! {
-    #[test]
-    fn what_is_delivered_is_never_refunded(mut facts in any_facts(), verdict in any_verdict(), hours in 0u32..60) {
-        facts.record.delivery = Delivery::Delivered { output_id: "o".to_owned() };
-        prop_assert_eq!(decided(&facts, &evidence(verdict), hours).action, Action::Close);
-    }
-
-    #[test]
-    fn could_not_tell_is_never_a_refund_before_refund_by(mut facts in any_facts(), hours in 0u32..22, verdict in any_verdict()) {
-        facts.record.item.as_mut().unwrap().failed_at = None;
-        prop_assume!(matches!(verdict, Verdict::CouldNotTell(_)));
-        let decision = decided(&facts, &evidence(verdict), hours);
-        prop_assert!(decision.action != Action::Refund || decision.rule == 4, "{decision:?}");
-    }
-
-    #[test]
-    fn a_refund_is_not_a_wait_later_without_new_evidence(facts in any_facts(), verdict in any_verdict(), hours in 0u32..40, later in 0u32..40) {
-        let answer = evidence(verdict);
-        if decided(&facts, &answer, hours).action == Action::Refund {
-            prop_assert_eq!(decided(&facts, &answer, hours + later).action, Action::Refund);
-        }
-    }
-
-    #[test]
-    fn the_next_look_is_always_ahead_and_within_a_day(facts in any_facts(), verdict in any_verdict(), hours in 0u32..60) {
-        let now = charged_at() + hours * HOUR;
-        let decision = decided(&facts, &evidence(verdict), hours);
-        let next = next_look(&facts, &decision, Patience::default(), now);
-        prop_assert!(next > now && next <= now + 24 * HOUR);
-    }
 }

@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::super::samples::{HOUR, charged_at, evidence, facts, failed, file, offering};
+use super::super::tests::any::{NONE, any_verdict, case_of};
 use super::*;
 use crate::charge::ItemId;
 use crate::evidence::{Doubt, FailureClass};
@@ -138,26 +139,109 @@ fn only_refunds_without_the_providers_word_are_asked_about_again() {
     assert_eq!(asked, ["no_provider_job", "reported_failed", "never_returned", "timed_out", "unconfirmed"]);
 }
 
+/// What happens to a refunded item while somebody looks at it now and then.
+#[derive(Clone, Copy, Debug)]
+enum Look {
+    /// Asked if its time has come, and the answer leaves it open.
+    Doubt,
+    /// The same, but the provider is left alone for this many minutes.
+    NotAsked(u32),
+    /// The job was asked about for another of its items.
+    Answered,
+    /// The platform learns of the job.
+    JobAppears,
+}
+
+fn any_look() -> impl Strategy<Value = Look> {
+    prop_oneof![
+        6 => Just(Look::Doubt),
+        2 => (1..90_u32).prop_map(Look::NotAsked),
+        1 => Just(Look::Answered),
+        1 => Just(Look::JobAppears),
+    ]
+}
+
+fn any_times() -> impl Strategy<Value = Times> {
+    // Also only one of them, none, and the last before the first: nothing here rests on their order.
+    let span = || prop::option::weighted(0.8, (0..48_u64 * 60).prop_map(Duration::from_mins));
+    (span(), span()).prop_map(|(first, last)| Times { first, last })
+}
+
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(500))]
+
     #[test]
-    fn questions_are_bounded_and_come_to_an_end_whenever_somebody_looks(looks in prop::collection::vec(0_u64..100_000, 1..60)) {
-        let mut looks = looks;
-        looks.sort_unstable();
-        let (mut state, mut asked, mut ended) = (refunded(None), 0, false);
-        for minutes in looks.into_iter().map(|seconds| Duration::from_mins(seconds / 10)) {
-            let now = charged_at() + minutes;
-            match step(&facts(), state, TIMES, now) {
-                Step::Ask => {
-                    prop_assert!(!ended);
-                    asked += 1;
-                    state.last_asked_at = Some(now);
-                    ended = matches!(after_doubt(state, TIMES), Step::End(_));
-                }
-                Step::NotYet(at) => prop_assert!(at > now),
-                Step::End(_) => ended = true,
-                Step::Stored { .. } => prop_assert!(false),
-            }
-            prop_assert!(asked <= 2);
+    fn questions_are_asked_in_their_time_are_bounded_and_come_to_an_end_whenever_somebody_looks(
+        times in any_times(), jobless in prop::bool::weighted(0.2), looks in prop::collection::vec((0..600_u32, any_look()), 0..30),
+    ) {
+        let wanted: Vec<Timestamp> = times.first.into_iter().chain(times.last).map(|span| charged_at() + span).collect();
+        let mut facts = facts();
+        let job = facts.record.item.as_ref().and_then(|item| item.job.clone());
+        if jobless {
+            facts.record.item.as_mut().expect("the sample has one").job = None;
         }
+        let (mut state, mut asked, mut ended, mut now) = (refunded(None), 0, false, charged_at());
+        // A last look long after: what is asked about for ever costs money for ever.
+        let end = after(48 + 7 * 24 + 1);
+        for (minutes, look) in looks.into_iter().map(|(minutes, look)| (Some(minutes), look)).chain([(None, Look::NotAsked(1)), (None, Look::Doubt)]) {
+            now = minutes.map_or(end.max(now), |minutes| now + minutes * Duration::from_mins(1));
+            match look {
+                Look::Answered => state.last_asked_at = Some(now),
+                Look::JobAppears => facts.record.item.as_mut().expect("the sample has one").job.clone_from(&job),
+                Look::Doubt | Look::NotAsked(_) => {}
+            }
+            let unserved = |state: Refunded| {
+                let later = |time: &Timestamp| state.last_asked_at.is_none_or(|last| *time > last + HOUR);
+                wanted.iter().copied().filter(later).collect::<Vec<_>>()
+            };
+            let job_known = facts.record.item.as_ref().is_some_and(|item| item.job.is_some());
+            match step(&facts, state, times, now) {
+                Step::Ask => {
+                    prop_assert!(unserved(state).iter().any(|time| *time <= now), "too soon, or once too often");
+                    match look {
+                        Look::NotAsked(minutes) => {
+                            let retry_in = minutes * Duration::from_mins(1);
+                            let next = after_not_asked(state, times, retry_in, now);
+                            let given_up = wanted.last().is_some_and(|last| now >= *last + Duration::from_hours(7 * 24));
+                            prop_assert_eq!(next == Step::End(End::AskedEnough), given_up, "{:?}", next);
+                            prop_assert!(given_up || next == Step::NotYet(now + retry_in));
+                            ended = given_up;
+                        }
+                        Look::Doubt | Look::Answered | Look::JobAppears => {
+                            asked += 1;
+                            state.last_asked_at = Some(now);
+                            ended = matches!(after_doubt(state, times), Step::End(_));
+                            prop_assert_eq!(ended, unserved(state).is_empty());
+                        }
+                    }
+                }
+                Step::NotYet(at) => prop_assert!(at > now && unserved(state).contains(&at), "{at} is none of the times"),
+                Step::End(end) => {
+                    prop_assert_eq!(end, End::AskedEnough);
+                    prop_assert!(!job_known || unserved(state).is_empty(), "its times are not over");
+                    ended = true;
+                }
+                Step::Stored { .. } => prop_assert!(false, "nothing is stored"),
+            }
+            prop_assert!(asked <= wanted.len());
+            if ended {
+                break;
+            }
+        }
+        prop_assert!(ended, "still open a week after the last time");
+    }
+
+    /// The late word and the decision that it would have been are read from one answer in one way.
+    #[test]
+    fn a_late_word_says_succeeded_exactly_where_an_answer_in_time_would_have_kept_the_item_paid(case in case_of(any_verdict(), NONE)) {
+        let mut case = case;
+        case.limits.prefer_refund = false;
+        let made = matches!(case.decided().rule, 5 | 7);
+        let expected = match case.answer.verdict {
+            Verdict::Succeeded | Verdict::Failed | Verdict::Cancelled if made => Word::Succeeded,
+            Verdict::Succeeded | Verdict::Failed | Verdict::Cancelled => Word::DidNot,
+            Verdict::Queued | Verdict::Running | Verdict::UnknownJob | Verdict::CouldNotTell(_) => Word::Open,
+        };
+        prop_assert_eq!(word(&case.facts, &case.answer), expected);
     }
 }

@@ -1,0 +1,99 @@
+//! What the generated cases come to. A property that no case reaches cannot fail: here it would be seen.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::LazyLock;
+
+use proptest::prelude::*;
+use proptest::strategy::ValueTree;
+use proptest::test_runner::TestRunner;
+
+use super::super::{Action, Decision};
+use super::any::{Case, case};
+
+/// A row of the page: rule, decision, reason.
+pub type Row = (u8, &'static str, &'static str);
+
+/// The rows of the page that `table` prints.
+pub static PAGE: LazyLock<BTreeSet<Row>> = LazyLock::new(|| {
+    let lines = include_str!("../../policy.md").lines();
+    let cells =
+        lines.map(|line| line.split('|').map(|cell| cell.trim().trim_matches('`')).collect::<Vec<_>>());
+    cells
+        .filter_map(|cells| match cells[..] {
+            [_, rule, _, action, reason, _] => Some((rule.parse().ok()?, action, reason)),
+            _ => None,
+        })
+        .collect()
+});
+
+pub fn row(decision: &Decision) -> Row {
+    (decision.rule, decision.action.as_str(), decision.reason.as_str())
+}
+
+/// What only settle says, when it looks at the brake, the room left and what it may write.
+const SETTLES: [Row; 2] = [(3, "hold", "cannot_relink"), (16, "hold", "brake")];
+
+/// The same every time.
+static CASES: LazyLock<Vec<Case>> = LazyLock::new(|| {
+    let mut runner = TestRunner::deterministic();
+    let cases = case();
+    (0..6000).map(|_| cases.new_tree(&mut runner).expect("nothing is filtered").current()).collect()
+});
+
+#[test]
+fn every_row_of_the_table_is_reached_by_the_cases_and_two_in_five_need_the_providers_word() {
+    let mut reached: BTreeMap<Row, usize> = BTreeMap::new();
+    let (mut by_word, mut refunds, mut waits) = (0, 0, 0);
+    for case in CASES.iter() {
+        let decision = case.decided();
+        by_word += usize::from((5..=13).contains(&decision.rule));
+        refunds += usize::from(decision.action == Action::Refund);
+        waits += usize::from(decision.action == Action::Wait);
+        *reached.entry(row(&decision)).or_default() += 1;
+        if matches!(decision.action, Action::Recover(_)) {
+            for gone in [true, false] {
+                *reached.entry(row(&case.copy_failed_at(gone, case.now))).or_default() += 1;
+            }
+        }
+    }
+    println!("{by_word} by rules 5 to 13, {refunds} refunds, {waits} waits; {reached:#?}");
+    for row in PAGE.iter().filter(|row| !SETTLES.contains(row)) {
+        let times = reached.get(row).copied().unwrap_or_default();
+        assert!(times >= 10, "{row:?} was reached by {times} of the cases");
+    }
+    assert!(by_word * 5 >= CASES.len() * 2, "{by_word}");
+    assert!(refunds * 5 >= CASES.len(), "{refunds}");
+    assert!(waits * 10 >= CASES.len(), "{waits}");
+}
+
+/// Where a condition changes its mind, the cases stand on both sides of it and exactly on it.
+#[test]
+fn the_cases_stand_on_both_sides_of_every_limit_in_time_and_on_it() {
+    let mut seen: BTreeMap<(&str, i64), usize> = BTreeMap::new();
+    for case in CASES.iter() {
+        let orphan = &case.facts.orphan;
+        let charged_at = case.facts.record.charge.charged_at;
+        let limits = [
+            ("refund_by", Some(orphan.refund_by)),
+            ("grace", Some(charged_at + case.limits.unknown_job_grace)),
+            ("half an hour of questions", orphan.first_asked_at.map(|first| first + super::any::MINUTE * 30)),
+        ];
+        for (what, limit) in limits {
+            let aside = limit.map(|limit| case.now.micros() - limit.micros());
+            if let Some(aside @ -1..=1) = aside {
+                *seen.entry((what, aside)).or_default() += 1;
+            }
+        }
+        if case.asked_enough() {
+            *seen.entry(("asked enough, with questions", orphan.questions.min(3))).or_default() += 1;
+        }
+    }
+    println!("{seen:#?}");
+    for what in ["refund_by", "grace", "half an hour of questions"] {
+        for aside in -1..=1 {
+            let times = seen.get(&(what, aside)).copied().unwrap_or_default();
+            assert!(times >= 20, "{aside} µs from {what}: {times} of the cases");
+        }
+    }
+    assert!(seen.get(&("asked enough, with questions", 2)).is_some_and(|times| *times >= 100));
+}
