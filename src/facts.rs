@@ -299,6 +299,8 @@ fn refunded_elsewhere(
         }
         sum.credits.add(refund.bucket, refund.credits);
     }
+    // What the platform took back beyond what it gave makes no room for us.
+    sum.credits = Split { subscription: sum.credits.subscription.max(0), wallet: sum.credits.wallet.max(0) };
     // A refund that the platform has reversed itself is none.
     if of_item > 0 {
         sum.item = item.is_none_or(|item| of_item >= i128::from(item.credits));

@@ -354,7 +354,8 @@ fn decide_from_evidence(facts: &Facts, evidence: &Evidence, limits: &Limits, now
         let action = if limits.prefer_refund { Action::Refund } else { Action::Recover(pick) };
         return rule(5, action, Reason::OutputAvailable);
     }
-    if let Offered::Failed(class) = offered {
+    // Of an answer that nobody could make sense of, no part proves a failure either.
+    if let (Offered::Failed(class), false) = (offered, matches!(evidence.verdict, Verdict::CouldNotTell(_))) {
         return rule(6, Action::Refund, class.into());
     }
     match evidence.verdict {

@@ -138,6 +138,7 @@ on_both! {
         // A refund to a bucket that nobody knows cannot be weighed: held, not guessed at.
         world.charge("c2").job("failed-2").insert().await;
         world.run(&format!("INSERT INTO ledger_entries VALUES ('x', 'ada', 'gift card', 3, 'refund', 'c2', 0, NULL, {})", world.at(world.now()))).await;
+        world.opens_with("ada", "gift card", 5 + 6 - 3);
         let report = world.pass().await;
         assert_eq!(world.fate("c1", 0).await, "refunded provider_error");
         finds(&report, "unreadable_row", "item c2/0");

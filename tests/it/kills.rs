@@ -17,6 +17,7 @@ use makegood::demo::simulator::Canned;
 use sha2::{Digest, Sha256};
 
 use crate::binary::{Makegood, makegood};
+use crate::database::as_least_privileged;
 use crate::leftovers::stored;
 use crate::s3::bucket::{Bucket, How, hex, listen};
 use crate::s3::film;
@@ -56,10 +57,10 @@ async fn world_with_a_file(
     (world, file, holds)
 }
 
-fn run(world: &World, storage: Option<&str>) -> Makegood {
+async fn run(world: &World, storage: Option<&str>) -> Makegood {
     let run = makegood(&["run"])
         .within(world.folder.path())
-        .env("DATABASE_URL", &world.database.url)
+        .env("DATABASE_URL", &as_least_privileged(&world.database).await)
         .env("MAKEGOOD__PROVIDERS__DIR", "providers")
         .env("MAKEGOOD__RECOVERY__ALLOW_LOOPBACK", "true");
     match storage {
@@ -78,7 +79,7 @@ fn run(world: &World, storage: Option<&str>) -> Makegood {
 async fn next_pass(world: &World, storage: Option<&str>) {
     world.run("UPDATE makegood_orphans SET leased_until = now() - interval '1 second' WHERE leased_until IS NOT NULL").await;
     for _ in 0..50 {
-        let ended = run(world, storage).output().await;
+        let ended = run(world, storage).await.output().await;
         assert_eq!(ended.code, Some(0), "{ended:?}");
         if world.fate("c1", 0).await == "recovered output_available" {
             return;
@@ -125,7 +126,7 @@ async fn p16_killed_at_every_step_of_a_write_into_a_bucket() {
         let bucket = Bucket::default();
         let endpoint = bucket.serve().await;
         bucket.fail(step, 1, How::Hold);
-        let mut killed = run(&world, Some(&endpoint)).start();
+        let mut killed = run(&world, Some(&endpoint)).await.start();
         bucket.held().await;
         killed.kill();
         killed.ended().await;
@@ -149,7 +150,7 @@ async fn p16_killed_in_the_middle_of_a_file_and_between_file_and_settle() {
         let endpoint = bucket.serve().await;
         let storage = storage.then_some(endpoint.as_str());
         let lock = if point == "unsettled" { Some(locked(&world).await) } else { None };
-        let mut killed = run(&world, storage).start();
+        let mut killed = run(&world, storage).await.start();
         let there = || match storage {
             None if point == "midway" => stored(&world).iter().any(|name| name.ends_with(".mp4#1")),
             None => stored(&world).iter().any(|name| !name.contains('#')),

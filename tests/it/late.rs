@@ -25,6 +25,7 @@ use makegood::report::Report;
 use makegood::store::{Case, Outcome, SettleRules, Settlement, Store};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, Row as _};
 
+use crate::database::as_least_privileged;
 use crate::s3::Notes;
 use crate::world::{HOUR, World};
 
@@ -46,9 +47,10 @@ pub async fn detect(world: &World) {
     .unwrap();
 }
 
-/// A store of its own, as another process would have.
+/// A store of its own, as another process would have, with the rights that makegood asks for.
 pub async fn another(world: &World) -> Store {
-    let store = Store::open(&world.database.url, 4, Duration::from_secs(30)).await.unwrap();
+    let url = as_least_privileged(&world.database).await;
+    let store = Store::open(&url, 4, Duration::from_secs(30)).await.unwrap();
     store.with_clock(world.clock.clone())
 }
 

@@ -46,6 +46,20 @@ pub fn server() -> &'static Server {
     }
 }
 
+/// Set to 1, what cannot be tried here fails.
+const STRICT_VARIABLE: &str = "MAKEGOOD_TEST_STRICT";
+
+/// A test, or a part of one, has to do without something that is not to be had here: it says so, and passes. Whoever means to
+/// have tried everything sets `MAKEGOOD_TEST_STRICT=1`, and it fails.
+///
+/// # Panics
+/// Everything was to be tried.
+pub fn not_tried(why: &str) {
+    let strict = std::env::var_os(STRICT_VARIABLE).is_some_and(|value| value == "1");
+    assert!(!strict, "not tried, and {STRICT_VARIABLE} is set: {why}");
+    eprintln!("not tried: {why}");
+}
+
 /// Starts a server and leaves it to its lifeline.
 fn start() -> Result<Server, String> {
     let Launched { mut watchdog, directory } = launch()?;
@@ -139,7 +153,7 @@ fn has_server(directory: &Path) -> bool {
 #[test]
 fn a_server_goes_away_with_its_lifeline() {
     if std::env::var_os(SERVER_VARIABLE).is_some() && binaries().is_none() {
-        eprintln!("nothing to start here: the tests use the server that {SERVER_VARIABLE} names");
+        not_tried("nothing to start here: the tests use the server that MAKEGOOD_TEST_POSTGRES names");
         return;
     }
     let Launched { mut watchdog, directory } = launch().unwrap();

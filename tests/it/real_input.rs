@@ -41,6 +41,8 @@ struct World {
     folder: TempDir,
     pool: PgPool,
     database: TestDatabase,
+    /// As whom makegood connects: its owner until the tables are there, then the role that it asks for.
+    url: String,
 }
 
 impl World {
@@ -58,10 +60,12 @@ impl World {
             .replace(&simulator.base_url(), "http://127.0.0.1:1");
         std::fs::write(providers.join(format!("{}.toml", kinds::OFFLINE)), offline).unwrap();
         let pool = PgPool::connect(&database.url).await.unwrap();
-        let world = Self { simulator, folder, pool, database };
+        let url = database.url.clone();
+        let mut world = Self { simulator, folder, pool, database, url };
         world.settings(NO_BRAKE, 256);
         let migrated = world.makegood(&["migrate", "--reference-schema"]).output().await;
         assert_eq!(migrated.code, Some(0), "{migrated:?}");
+        world.url = database::as_least_privileged(&world.database).await;
         world.run(&seed::sql(size)).await;
         world.hash_what_is_stored().await;
         world
@@ -79,7 +83,7 @@ impl World {
 
     fn makegood(&self, arguments: &[&str]) -> Makegood {
         let arguments = [&["--config", "makegood.toml"], arguments].concat();
-        run_of(&binary(), &arguments).within(self.folder.path()).env("DATABASE_URL", &self.database.url)
+        run_of(&binary(), &arguments).within(self.folder.path()).env("DATABASE_URL", &self.url)
     }
 
     /// One pass to its end.

@@ -28,8 +28,9 @@ on_both! {
         for (charge, account) in [("a", "ada"), ("b", "eve"), ("c", "ida"), ("d", "ada")] {
             world.charge(charge).account(account).job(&format!("failed-{charge}")).insert().await;
         }
-        // And one whose id in the ledger is taken.
+        // And one whose id in the ledger is taken, by an entry that no balance shows.
         world.charge("e").job("failed-e").insert().await;
+        world.opens_with("ada", "wallet", -1);
         world.run(&format!("INSERT INTO ledger_entries VALUES ('makegood:e/0:wallet', 'ada', 'wallet', 1, 'bonus', 'e', NULL, NULL, {})", world.at(world.now()))).await;
         let report = world.pass().await;
         assert_eq!(world.fate("a", 0).await, "refunded provider_error");

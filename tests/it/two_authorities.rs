@@ -5,25 +5,31 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
-use makegood::store::Outcome;
+use makegood::demo::simulator::Canned;
+use makegood::store::{Case, Outcome};
 use sqlx::{AssertSqlSafe, Connection as _, SqliteConnection};
 
 use crate::late::{REFUND, another, claim, connection, detect, on, output, seen_waiting, settle, settlement};
 use crate::world::{HOUR, ItemRow, MINUTE, Sql, World, on_both};
 
-/// Settles a refund of `c1` while `sql` of the platform's commits after settle's transaction has begun and before its last look.
+/// Settles a refund of the first item of `c1` while `sql` of the platform's commits after settle's transaction has begun and before its last look.
 async fn settled_while_the_platform(world: &World, sql: String) -> Outcome {
-    Box::pin(settled_meanwhile(world, sql)).await
+    Box::pin(settled_meanwhile(world, "c1", sql)).await
 }
 
-async fn settled_meanwhile(world: &World, sql: String) -> Outcome {
+async fn settled_meanwhile(world: &World, charge: &str, sql: String) -> Outcome {
     detect(world).await;
-    let case = claim(world).await.remove(0);
+    let first = |case: &Case| {
+        let item = &case.facts.orphan.item;
+        (item.charge_id.as_str(), item.output_index) == (charge, 0)
+    };
+    let case = claim(world).await.into_iter().find(first).unwrap();
     let store = another(world).await;
     let settling = settle(&store, world, settlement(world, case, REFUND));
     if let Sql::Postgres(_) = &world.sql {
         let mut holder = connection(world).await;
-        on(&mut holder, "BEGIN; INSERT INTO makegood_charges VALUES ('c1', 'ada', 0, 10)").await;
+        on(&mut holder, &format!("BEGIN; INSERT INTO makegood_charges VALUES ('{charge}', 'ada', 0, 10)"))
+            .await;
         let (outcome, ()) = tokio::join!(settling, async {
             seen_waiting(world, "lock_charges").await;
             world.run(&sql).await;
@@ -78,6 +84,37 @@ on_both! {
         assert!(report.findings.iter().any(|each| each.kind == "already_refunded"), "{:?}", report.findings);
         assert_eq!(world.balance_of("ada").await, (0, 4));
         world.books_balance().await;
+    }
+}
+
+on_both! {
+    /// Two buckets paid for two items. What the platform gives back of the one between decision and settle counts: neither bucket
+    /// gets more than was drawn from it, whichever it chose.
+    async fn p01_p03_a_partial_refund_by_the_platform_in_that_moment_leaves_each_bucket_its_own_room(world) {
+        world.balance("ada", 0, 0).await;
+        // What the platform gives, of which item and to which bucket; what makegood gives for the first item then, and how that ends.
+        for (nth, (theirs, ours, fate)) in [
+            (&[(1, "subscription", 5)][..], (3, 7), "refunded provider_error"),
+            (&[(1, "subscription", 8), (1, "wallet", 2)], (0, 10), "refunded provider_error"),
+            (&[(1, "wallet", 10)], (8, 2), "refunded provider_error"),
+            // More than that item cost: there is no room for the whole of the other.
+            (&[(1, "wallet", 12)], (0, 0), "held already_refunded"),
+            // Of this very item, and not the whole of it: that was the platform's to decide.
+            (&[(0, "subscription", 5)], (0, 0), "closed already_refunded"),
+        ].into_iter().enumerate() {
+            let charge = format!("c{nth}");
+            world.charge(&charge).age(30 * MINUTE).job(&format!("failed-{nth}")).drawn(8, 12).items(&[10, 10]).insert().await;
+            let by_hand: String = theirs.iter().map(|(index, bucket, credits)| world.refund_row(&charge, Some(*index), bucket, *credits)).collect();
+            let outcome = Box::pin(settled_meanwhile(&world, &charge, by_hand)).await;
+            assert_eq!((outcome, world.refunded(&charge).await), (Outcome::Changed, (0, 0)), "{charge}");
+            world.pass_time(HOUR);
+            world.pass().await;
+            assert_eq!(world.fate(&charge, 0).await, fate, "{charge}");
+            let of_first = format!("SELECT subscription_credits || ' ' || wallet_credits AS v FROM makegood_refunds WHERE charge_id = '{charge}' AND output_index = 0");
+            let of_first = world.texts(&of_first).await.pop().unwrap_or_else(|| "0 0".to_owned());
+            assert_eq!(of_first, format!("{} {}", ours.0, ours.1), "{charge}");
+            world.books_balance().await;
+        }
     }
 }
 
@@ -172,5 +209,47 @@ on_both! {
         }
         assert_eq!(world.balance_of("ada").await, (56, 184));
         world.books_balance().await;
+    }
+}
+
+on_both! {
+    /// A recovery stands for as long as its output is there: `docs/exactly-once.md`, the claim. What comes after it may be a refund,
+    /// and that is final.
+    async fn p10_p18_an_output_that_the_platform_loses_is_owed_again_and_one_that_a_user_deletes_is_not(world) {
+        world.balance("ada", 0, 0).await;
+        for (charge, job) in [("lost", "ok-1"), ("found", "ok-2"), ("deleted", "ok-3")] {
+            world.charge(charge).job(job).insert().await;
+        }
+        assert_eq!(world.pass().await.total("recover"), 3);
+        world.run("DELETE FROM stored_outputs WHERE charge_id IN ('lost', 'found')").await;
+        world.run(&format!("UPDATE stored_outputs SET deleted_at = {}", world.at(world.now()))).await;
+        // Of the one, the provider has dropped the file by now.
+        let gone = serde_json::json!({"id": "ok-1", "status": "succeeded", "output": null, "error": null, "data_removed": true});
+        world.simulator.set_answer("ok-1", Canned::json(200, &gone));
+        // The look at six hours finds what is missing.
+        world.pass_time(4 * HOUR);
+        assert_eq!(world.pass().await.reopened, 2);
+        let ends = "SELECT charge_id || ' ' || kind || ' ' || reason || CASE WHEN superseded_at IS NULL THEN '' ELSE ', superseded' END AS v
+                    FROM makegood_resolutions ORDER BY charge_id, id";
+        let ended = [
+            "deleted recover output_available",
+            "found recover output_available, superseded",
+            "found recover output_available",
+            "lost recover output_available, superseded",
+            "lost refund output_expired",
+        ];
+        assert_eq!(world.texts(ends).await, ended);
+        assert_eq!(world.balance_of("ada").await, (0, 10));
+        world.books_balance().await;
+        // Found again, and lost once more: a refund is not taken back, and nothing is brought home after it.
+        for sql in [output(&world, "lost", "ok-1"), "DELETE FROM stored_outputs WHERE charge_id = 'lost'".to_owned()] {
+            world.run(&sql).await;
+            let since = makegood::detect::Since { from: world.now() - 24 * HOUR, backlog: false };
+            let report = world.pass_with(makegood::pass::Orders { since: Some(since), ..World::orders() }).await;
+            assert_eq!((report.reopened, report.total("refund") + report.total("recover")), (0, 0), "{report:?}");
+            assert_eq!(world.texts(ends).await, ended);
+            assert_eq!(world.balance_of("ada").await, (0, 10));
+            world.books_balance().await;
+        }
     }
 }

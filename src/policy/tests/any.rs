@@ -77,6 +77,7 @@ const TROUBLES: &[fn(&mut Facts)] = &[
     |facts| facts.record.delivery = misplaced(true),
     |facts| facts.record.delivery = Delivery::Delivered { output_id: "o1".to_owned() },
     |facts| facts.record.refunded_elsewhere.item = true,
+    |facts| facts.record.refunded_elsewhere.part = true,
     |facts| facts.record.refunded_elsewhere.whole_charge = true,
     |facts| facts.record.rival = true,
     // The items do not add up to the draw.

@@ -3,16 +3,23 @@
 use std::time::Duration;
 
 use makegood::pass;
-use makegood::store::{Outcome, Store};
+use makegood::store::{Case, Outcome, Store};
 
 use super::alter_database;
+use crate::database::as_least_privileged;
 use crate::late::{
-    REFUND, WAIT_IN_LEDGER, another, claim, connection, detect, on, output, seen_waiting, settle, settlement,
+    REFUND, WAIT_IN_LEDGER, another, claim, connection, detect, on, output, rules, seen_waiting, settle,
+    settlement,
 };
 use crate::world::World;
 
-/// The first so many entries into the ledger fail with this SQLSTATE; a sequence counts, which no rollback takes back.
+/// The first so many entries into the ledger fail with this SQLSTATE.
 async fn fails_first(world: &World, code: &str, times: u32) {
+    fails_first_at(world, "INSERT ON ledger_entries", code, times).await;
+}
+
+/// The first so many rows of `deed` fail with this SQLSTATE; a sequence counts, which no rollback takes back.
+async fn fails_first_at(world: &World, deed: &str, code: &str, times: u32) {
     let sql = format!(
         "CREATE SEQUENCE tried;
          CREATE FUNCTION fail_first() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
@@ -20,7 +27,7 @@ async fn fails_first(world: &World, code: &str, times: u32) {
            IF nextval('tried') <= {times} THEN RAISE EXCEPTION 'as the test wants it' USING ERRCODE = '{code}'; END IF;
            RETURN NEW;
          END $$;
-         CREATE TRIGGER fail_first BEFORE INSERT ON ledger_entries FOR EACH ROW EXECUTE FUNCTION fail_first();"
+         CREATE TRIGGER fail_first BEFORE {deed} FOR EACH ROW EXECUTE FUNCTION fail_first();"
     );
     world.run(&sql).await;
 }
@@ -87,6 +94,118 @@ async fn what_does_not_pass_ends_the_pass_and_leaves_nothing_half_done() {
     }
 }
 
+/// Others may be first wherever something is written: each row that the opening of an orphan writes, up to its last statement.
+#[tokio::test]
+async fn p14_a_race_while_an_orphan_is_opened_opens_it_once_and_tells_so_once() {
+    for deed in ["INSERT ON makegood_orphans", "INSERT ON makegood_orphan_events"] {
+        for code in ["40001", "40P01"] {
+            let world = one_refund_is_due().await;
+            fails_first_at(&world, deed, code, 3).await;
+            detect(&world).await;
+            assert_eq!(tries(&world).await, 4, "{code} {deed}");
+            // Half of it done, the next try would find the orphan there, and tell nobody.
+            assert_eq!(
+                world.texts("SELECT kind AS v FROM makegood_orphan_events").await,
+                ["opened"],
+                "{code} {deed}"
+            );
+            assert_eq!(world.fate("c1", 0).await, "open ", "{code} {deed}");
+            let report = world.pass().await;
+            assert_eq!((report.opened, report.total("refund")), (0, 1), "{code} {deed}: {report:?}");
+            refunded_once(&world).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_race_that_goes_on_for_ever_opens_nothing() {
+    for deed in ["INSERT ON makegood_orphans", "INSERT ON makegood_orphan_events"] {
+        let world = one_refund_is_due().await;
+        fails_first_at(&world, deed, "40001", 1000).await;
+        pass::run(&world.parts, World::orders(), |_| {}).await.unwrap_err();
+        assert_eq!(tries(&world).await, 6, "{deed}");
+        for table in ["makegood_orphans", "makegood_orphan_events"] {
+            assert_eq!(
+                world.number(&format!("SELECT count(*) AS v FROM {table}")).await,
+                0,
+                "{deed}: {table}"
+            );
+        }
+        let table = deed.trim_start_matches("INSERT ON ");
+        world.run(&format!("DROP TRIGGER fail_first ON {table}")).await;
+        world.pass().await;
+        refunded_once(&world).await;
+    }
+}
+
+#[tokio::test]
+async fn a_race_while_orphans_are_claimed_costs_tries_and_raises_each_token_once() {
+    for code in ["40001", "40P01"] {
+        let world = one_refund_is_due().await;
+        world.charge("c2").job("failed-2").insert().await;
+        detect(&world).await;
+        // Strikes at the first row, and then at the second, which leaves the first one raised if not all of it is undone.
+        fails_first_at(&world, "UPDATE OF lease_token ON makegood_orphans", code, 1).await;
+        world.run("CREATE TRIGGER fail_later AFTER UPDATE OF lease_token ON makegood_orphans FOR EACH ROW WHEN (NEW.charge_id = 'c2') EXECUTE FUNCTION fail_first()").await;
+        let cases = claim(&world).await;
+        assert_eq!(cases.iter().map(|case| case.token).collect::<Vec<_>>(), [1, 1], "{code}");
+        assert_eq!(world.texts("SELECT lease_token AS v FROM makegood_orphans").await, ["1", "1"], "{code}");
+        assert!(tries(&world).await > 1, "{code}");
+        let outcomes = settle_all(&world, cases).await;
+        assert_eq!(outcomes, vec![Outcome::Settled(REFUND); 2], "{code}");
+        world.books_balance().await;
+    }
+}
+
+async fn settle_all(world: &World, cases: Vec<Case>) -> Vec<Outcome> {
+    let batch: Vec<_> = cases.into_iter().map(|case| settlement(world, case, REFUND)).collect();
+    world.store.settle(&batch, &rules(world)).await.unwrap()
+}
+
+/// One refund that the brake holds.
+async fn one_refund_is_held() -> World {
+    let world = one_refund_is_due().await;
+    let on =
+        format!("UPDATE makegood_brake SET engaged_at = {}, reason = 'by the test'", world.at(world.now()));
+    world.run(&on).await;
+    world.pass().await;
+    assert_eq!(world.fate("c1", 0).await, "held brake");
+    world
+}
+
+const RELEASE: [&str; 3] =
+    ["UPDATE ON makegood_brake", "UPDATE ON makegood_orphans", "INSERT ON makegood_brake_events"];
+
+#[tokio::test]
+async fn a_race_while_the_brake_is_released_releases_it_once_and_frees_what_it_held() {
+    for deed in RELEASE {
+        let world = one_refund_is_held().await;
+        fails_first_at(&world, deed, "40P01", 3).await;
+        // Half of it done, the next try would find nothing to release, and nobody freed.
+        let freed = world.store.release_brake("eve", "it was the test").await.unwrap();
+        assert_eq!((freed, tries(&world).await), (Some(1), 4), "{deed}");
+        assert_eq!(
+            world.texts("SELECT kind || ' ' || by_whom AS v FROM makegood_brake_events").await,
+            ["released eve"],
+            "{deed}"
+        );
+        world.pass().await;
+        refunded_once(&world).await;
+    }
+}
+
+#[tokio::test]
+async fn a_race_that_goes_on_for_ever_leaves_the_brake_as_it_was() {
+    for deed in RELEASE {
+        let world = one_refund_is_held().await;
+        let before = world.all_rows().await;
+        fails_first_at(&world, deed, "40001", 1000).await;
+        world.store.release_brake("eve", "it was the test").await.unwrap_err();
+        assert_eq!(tries(&world).await, 6, "{deed}");
+        assert_eq!(world.all_rows().await, before, "{deed}");
+    }
+}
+
 #[tokio::test]
 async fn a_deadlock_with_the_platform_costs_a_try_and_no_refund() {
     let world = one_refund_is_due().await;
@@ -136,7 +255,8 @@ async fn a_lock_timeout_is_tried_again() {
 #[tokio::test]
 async fn a_statement_timeout_is_tried_again() {
     let world = one_refund_is_due().await;
-    let impatient = Store::open(&world.database.url, 4, Duration::from_secs(2)).await.unwrap();
+    let url = as_least_privileged(&world.database).await;
+    let impatient = Store::open(&url, 4, Duration::from_secs(2)).await.unwrap();
     while_the_ledger_is_held(&world, &impatient.with_clock(world.clock.clone())).await;
 }
 

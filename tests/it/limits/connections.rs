@@ -27,7 +27,8 @@ on_both! {
         }
         world.parts.rules.batch = 2;
         // Less than the time after which a connection that is missing counts as missing.
-        world.parts.store = Store::open(&world.database.url, 1, Duration::from_secs(30)).await.unwrap().with_clock(world.clock.clone());
+        let url = as_least_privileged(&world.database).await;
+        world.parts.store = Store::open(&url, 1, Duration::from_secs(30)).await.unwrap().with_clock(world.clock.clone());
         let dry = makegood::pass::Orders { dry_run: true, ..World::orders() };
         assert_eq!(world.pass_with(dry).await.opened, 6);
         // One that waited for a second connection while it holds the first would fail once its patience is at an end.
@@ -35,6 +36,35 @@ on_both! {
         assert_eq!(report.total("refund") + report.total("recover"), 6, "{report:?}");
         world.books_balance().await;
     }
+}
+
+/// The pool's own time limit, not the server's refusal: its one connection is at work for longer than the pool waits.
+#[tokio::test]
+async fn a_connection_that_comes_free_after_the_pool_has_given_up_is_waited_for() {
+    /// So long the pool waits before it says `PoolTimedOut`.
+    const POOL_WAITS: Duration = Duration::from_secs(2);
+    let world = World::postgres().await;
+    world.balance("ada", 0, 0).await;
+    world.charge("c1").job("failed-1").insert().await;
+    world.charge("c2").job("failed-2").insert().await;
+    detect(&world).await;
+    let mut cases = claim(&world).await;
+    world.run(WAIT_IN_LEDGER).await;
+    let mut holder = connection(&world).await;
+    on(&mut holder, "SELECT pg_advisory_lock(4711)").await;
+    let url = as_least_privileged(&world.database).await;
+    let store = Store::open(&url, 1, Duration::from_secs(30)).await.unwrap().with_clock(world.clock.clone());
+    let mut next = || settlement(&world, cases.remove(0), REFUND);
+    let (one, other) = (next(), next());
+    let outcomes = tokio::join!(settle(&store, &world, one), settle(&store, &world, other), async {
+        seen_waiting(&world, "insert_ledger_entries").await;
+        // Whoever of the two came second has been waiting for the connection all the time.
+        tokio::time::sleep(POOL_WAITS + Duration::from_secs(1)).await;
+        on(&mut holder, "SELECT pg_advisory_unlock(4711)").await;
+    });
+    assert_eq!((outcomes.0, outcomes.1), (Outcome::Settled(REFUND), Outcome::Settled(REFUND)));
+    assert_eq!(world.balance_of("ada").await, (0, 20));
+    world.books_balance().await;
 }
 
 /// Lets only so many more connections in than there are once makegood's are gone. Counted where it is set: the test's own pool

@@ -6,6 +6,7 @@ use super::{all_made_good, alter_database, nothing_half_done, run, two_charges};
 use crate::binary::Ended;
 use crate::database::{as_least_privileged, sqlite};
 use crate::leftovers::Small;
+use crate::postgres::not_tried;
 use crate::world::World;
 
 /// It failed, and said so in one line: on what, and what to do.
@@ -83,11 +84,11 @@ async fn a_postgres_that_stops_taking_writes_in_the_middle_ends_the_pass_and_not
 async fn a_full_disk_under_postgres_ends_the_pass_and_is_made_up_for() {
     let folder = tempfile::tempdir_in("/tmp").unwrap();
     let Some(small) = Small::mount(folder.path().join("disk")) else {
-        eprintln!("not tried: a small file system can only be mounted by root");
+        not_tried("a small file system can only be mounted by root");
         return;
     };
     if std::env::var_os("MAKEGOOD_TEST_POSTGRES").is_some() {
-        eprintln!("not tried: the server is elsewhere");
+        not_tried("the server is elsewhere");
         return;
     }
     let disk = small.path().display().to_string();
@@ -125,7 +126,7 @@ async fn a_full_disk_under_sqlite_ends_the_pass_and_is_made_up_for() {
         let file = database.url.trim_start_matches("sqlite://").to_owned();
         let folder = std::path::Path::new(&file).parent().unwrap().to_owned();
         let Some(small) = Small::mount(folder) else {
-            eprintln!("not tried: a small file system can only be mounted by root");
+            not_tried("a small file system can only be mounted by root");
             return;
         };
         let small = Arc::new(small);

@@ -1,0 +1,554 @@
+//! The states of the model, and what each step does to one.
+
+use super::Guards;
+
+pub const ITEMS: usize = 2;
+pub const WORKERS: usize = 2;
+
+/// How an item was made good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Resolution {
+    Refunded,
+    Recovered,
+    /// Delivered or refunded by the platform, so that nothing was owed.
+    Closed,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Lease {
+    None,
+    Alive,
+    RunOut,
+}
+
+/// What the database holds of an item.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Item {
+    resolution: Option<Resolution>,
+    lease: Lease,
+    /// Refunds of ours. The unique key allows one.
+    refunds: u8,
+    /// Outputs of ours. One resolution allows one.
+    recoveries: u8,
+    /// How many of two things the platform has done: stored an output, refunded. Either is a reason to close, neither is ever
+    /// undone, and settle compares for equality: so which of them came first makes no difference to anybody.
+    elsewhere: u8,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decision {
+    Undecided,
+    Refund,
+    Recover,
+    Close,
+    Wait,
+}
+
+impl Decision {
+    /// The resolution that it makes; none: the item stays open.
+    const fn ends_in(self) -> Option<Resolution> {
+        match self {
+            Self::Refund => Some(Resolution::Refunded),
+            Self::Recover => Some(Resolution::Recovered),
+            Self::Close => Some(Resolution::Closed),
+            Self::Undecided | Self::Wait => None,
+        }
+    }
+}
+
+/// What a worker knows of an item that it claimed, and what is true of it whether the worker knows or not.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a fact of its own, and all combinations are walked"
+)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Held {
+    /// The lease token is still the newest: nobody has claimed the item since.
+    newest: bool,
+    /// The facts, as they were read.
+    elsewhere: u8,
+    decision: Decision,
+    /// The check of the settling transaction found it ours and unchanged.
+    stands: bool,
+    /// That check stood in front of an output or a refund of the platform's.
+    seen: bool,
+    /// A transaction of this worker's has ended the item, whether or not it heard so.
+    done: bool,
+    /// A committed recovery names the object of this token.
+    named: bool,
+    /// The object of this token is gone.
+    gone: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// Tokens are raised; what was claimed is not read yet.
+    Claimed,
+    /// The facts are read, statement by statement, outside of a transaction.
+    Read,
+    /// The provider was asked and files are copied: nothing that anybody else can see, and no transaction is open.
+    CarriedOut,
+    /// In the settling transaction, after its check: rows are locked, nothing is visible to others yet.
+    Checked,
+    /// The answer to the commit was lost: it happened, or it did not.
+    InDoubt,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Work {
+    stage: Stage,
+    held: [Option<Held>; ITEMS],
+}
+
+/// What must never be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// An item was made good twice.
+    MadeGoodTwice,
+    /// An item was made good without a resolution that says so, or the other way round.
+    Unexplained,
+    /// Two workers hold one token, and so write one object.
+    TwoHolders,
+    /// Refunded or recovered what settle's own check had seen delivered or refunded.
+    MadeGoodWhatWasSeen,
+    /// What a worker told of an item is not what it committed.
+    ToldWrong,
+    /// A worker threw a file away that a committed recovery names.
+    ThrownAway,
+    /// A recovery was committed whose file was gone.
+    NamesNothing,
+    /// A unique key had to refuse what settle was about to write.
+    KeyWasNeeded,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct State {
+    items: [Item; ITEMS],
+    workers: [Option<Work>; WORKERS],
+    /// What the last step did wrong.
+    wrong: Option<Fault>,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub enum Step {
+    Claim(usize, [bool; ITEMS]),
+    Read(usize),
+    AskDecideCarryOut(usize, [Decision; ITEMS]),
+    Check(usize),
+    Commit(usize),
+    /// The connection breaks at the commit, which happened (true) or did not.
+    CutOff(usize, bool),
+    /// Tries again after that, and looks first whether it happened: at the orphans in the batch's order, which may be any.
+    TryAgain(usize, [usize; ITEMS]),
+    /// Killed, or the database is gone for good: what was not committed never was.
+    Die(usize),
+    RunOut(usize),
+    /// A pass sweeps the file of a lease that is over: a worker's, of an item.
+    Sweep(usize, usize),
+    /// The platform stores an output of the item, or refunds it.
+    Platform(usize),
+}
+
+/// What the look at a commit in doubt comes to.
+enum Looked {
+    Happened,
+    DidNot,
+    CannotTell,
+}
+
+impl Item {
+    const fn new() -> Self {
+        Self { resolution: None, lease: Lease::None, refunds: 0, recoveries: 0, elsewhere: 0 }
+    }
+
+    fn code(self) -> u32 {
+        let resolution = self.resolution.map_or(0, |resolution| resolution as u32 + 1);
+        let counts = u32::from(self.refunds) << 3 | u32::from(self.recoveries);
+        resolution << 10 | (self.lease as u32) << 8 | counts << 2 | u32::from(self.elsewhere)
+    }
+}
+
+impl Held {
+    const fn claimed() -> Self {
+        Self {
+            newest: true,
+            elsewhere: 0,
+            decision: Decision::Undecided,
+            stands: false,
+            seen: false,
+            done: false,
+            named: false,
+            gone: false,
+        }
+    }
+
+    fn code(self) -> u32 {
+        1 | u32::from(self.newest) << 1
+            | u32::from(self.stands) << 2
+            | u32::from(self.seen) << 3
+            | u32::from(self.done) << 4
+            | u32::from(self.named) << 5
+            | u32::from(self.gone) << 6
+            | u32::from(self.elsewhere) << 7
+            | (self.decision as u32) << 9
+    }
+
+    /// Has brought a file home.
+    fn has_file(self) -> bool {
+        self.decision == Decision::Recover
+    }
+}
+
+impl State {
+    pub const fn start() -> Self {
+        Self { items: [Item::new(); ITEMS], workers: [None; WORKERS], wrong: None }
+    }
+
+    /// Whether somebody's open transaction has the item's row locked.
+    fn locked(&self, item: usize, guards: Guards) -> bool {
+        let holds = |work: &Work| work.stage == Stage::Checked && work.held[item].is_some();
+        guards.locks && self.workers.iter().flatten().any(holds)
+    }
+
+    /// The charge's row is locked first: one settle of a charge at a time.
+    fn charge_is_locked(&self, guards: Guards) -> bool {
+        guards.locks && self.workers.iter().flatten().any(|work| work.stage == Stage::Checked)
+    }
+
+    /// Everything that can happen next.
+    pub fn steps(&self, guards: Guards) -> Vec<Step> {
+        let mut steps = Vec::new();
+        for (nth, worker) in self.workers.iter().enumerate() {
+            let Some(work) = worker else {
+                let free = |item: usize| {
+                    let row = &self.items[item];
+                    row.resolution.is_none() && row.lease != Lease::Alive && !self.locked(item, guards)
+                };
+                // Any of those that are due: of one job or of several, in one batch or in two.
+                for which in [[true, false], [false, true], [true, true]] {
+                    if (0..ITEMS).all(|item| !which[item] || free(item)) {
+                        steps.push(Step::Claim(nth, which));
+                    }
+                }
+                continue;
+            };
+            steps.push(Step::Die(nth));
+            match work.stage {
+                Stage::Claimed => steps.push(Step::Read(nth)),
+                Stage::Read => {
+                    for first in choices(work.held[0]) {
+                        for second in choices(work.held[1]) {
+                            steps.push(Step::AskDecideCarryOut(nth, [*first, *second]));
+                        }
+                    }
+                }
+                Stage::CarriedOut if !self.charge_is_locked(guards) => steps.push(Step::Check(nth)),
+                Stage::InDoubt if !self.charge_is_locked(guards) => {
+                    steps.push(Step::TryAgain(nth, [0, 1]));
+                    steps.push(Step::TryAgain(nth, [1, 0]));
+                }
+                Stage::CarriedOut | Stage::InDoubt => {}
+                Stage::Checked => {
+                    steps.extend([Step::Commit(nth), Step::CutOff(nth, true), Step::CutOff(nth, false)]);
+                }
+            }
+            for item in 0..ITEMS {
+                if self.may_be_swept(work, item, guards) {
+                    steps.push(Step::Sweep(nth, item));
+                }
+            }
+        }
+        for (nth, item) in self.items.iter().enumerate() {
+            if item.lease == Lease::Alive {
+                steps.push(Step::RunOut(nth));
+            }
+            if item.elsewhere < 2 {
+                steps.push(Step::Platform(nth));
+            }
+        }
+        steps
+    }
+
+    /// A note of a file whose lease is over, and that no row names.
+    fn may_be_swept(&self, work: &Work, item: usize, guards: Guards) -> bool {
+        let Some(held) = &work.held[item] else { return false };
+        let over = match self.items[item].lease {
+            _ if !held.newest => true,
+            Lease::None => true,
+            // What is locked is left for the next time.
+            Lease::RunOut => !self.locked(item, guards),
+            Lease::Alive => false,
+        };
+        over && held.has_file() && !held.done && !held.named && !held.gone
+    }
+
+    pub fn after(&self, step: Step, guards: Guards) -> Self {
+        let mut next = Self { wrong: None, ..*self };
+        match step {
+            Step::Claim(worker, which) => {
+                let mut held = [None; ITEMS];
+                for item in (0..ITEMS).filter(|item| which[*item]) {
+                    next.items[item].lease = Lease::Alive;
+                    held[item] = Some(Held::claimed());
+                    // The token was raised: whoever held the one before holds an old one.
+                    for other in next.workers.iter_mut().flatten() {
+                        if let Some(held) = &mut other.held[item] {
+                            held.newest = false;
+                        }
+                    }
+                }
+                next.workers[worker] = Some(Work { stage: Stage::Claimed, held });
+            }
+            Step::Read(worker) => next.at_work(worker, |state, work| {
+                for (held, row) in work.held.iter_mut().zip(&state.items) {
+                    let Some(read) = held else { continue };
+                    if guards.claimed && !read.newest {
+                        *held = None;
+                        continue;
+                    }
+                    // The token stands in the row that is read: whoever's it is.
+                    read.newest = true;
+                    read.elsewhere = row.elsewhere;
+                }
+                work.stage = Stage::Read;
+            }),
+            Step::AskDecideCarryOut(worker, decisions) => next.at_work(worker, |_, work| {
+                for (held, decision) in work.held.iter_mut().zip(decisions) {
+                    if let Some(held) = held {
+                        held.decision = decision;
+                    }
+                }
+                work.stage = Stage::CarriedOut;
+            }),
+            Step::Check(worker) => next.check(worker, guards),
+            Step::Commit(worker) => {
+                next = next.committed(worker, guards);
+                // What a key forbade is told as refused, and looked at by a person.
+                if next.wrong != Some(Fault::KeyWasNeeded) {
+                    next.tell(worker);
+                }
+                next.workers[worker] = None;
+            }
+            Step::CutOff(worker, happened) => {
+                if happened {
+                    next = next.committed(worker, guards);
+                }
+                next.at_work(worker, |_, work| work.stage = Stage::InDoubt);
+            }
+            Step::TryAgain(worker, order) => match next.look(worker, order, guards) {
+                Looked::Happened => {
+                    next.tell(worker);
+                    next.workers[worker] = None;
+                }
+                Looked::DidNot => next.check(worker, guards),
+                // The pass fails, and nothing is thrown away.
+                Looked::CannotTell => next.workers[worker] = None,
+            },
+            Step::Die(worker) => next.workers[worker] = None,
+            Step::RunOut(item) => next.items[item].lease = Lease::RunOut,
+            Step::Sweep(worker, item) => {
+                let newest = next.held(worker, item).is_some_and(|held| held.newest);
+                if guards.ended && newest {
+                    next.items[item].lease = Lease::None;
+                }
+                next.lose_file(worker, item);
+            }
+            Step::Platform(item) => next.items[item].elsewhere += 1,
+        }
+        next
+    }
+
+    fn held(&mut self, worker: usize, item: usize) -> Option<&mut Held> {
+        self.workers[worker].as_mut()?.held[item].as_mut()
+    }
+
+    fn at_work(&mut self, worker: usize, change: impl FnOnce(&Self, &mut Work)) {
+        let before = *self;
+        if let Some(work) = &mut self.workers[worker] {
+            change(&before, work);
+        }
+    }
+
+    /// All who hold the token that this worker holds of the item: itself, and nobody else as long as every guard is on.
+    fn alike(&mut self, worker: usize, item: usize, change: impl Fn(&mut Held)) {
+        let newest = self.held(worker, item).is_some_and(|held| held.newest);
+        for other in 0..WORKERS {
+            if let Some(held) = self.held(other, item)
+                && (other == worker || (newest && held.newest))
+            {
+                change(held);
+            }
+        }
+    }
+
+    /// The object of a token is removed: whoever has it written already has it no more.
+    fn lose_file(&mut self, worker: usize, item: usize) {
+        self.alike(worker, item, |held| held.gone = held.has_file());
+    }
+
+    /// The proof of settle, under its locks.
+    fn check(&mut self, worker: usize, guards: Guards) {
+        self.at_work(worker, |state, work| {
+            for (held, row) in work.held.iter_mut().zip(&state.items) {
+                let Some(held) = held else { continue };
+                let alive = row.lease != Lease::None && row.resolution.is_none();
+                let ours = !guards.token || (held.newest && alive);
+                held.stands = ours && (held.elsewhere == row.elsewhere || !guards.facts);
+                // What the last look saw, whatever is made of it.
+                held.seen = held.stands && row.elsewhere > 0;
+            }
+            work.stage = Stage::Checked;
+        });
+    }
+
+    /// The rows after the settling transaction; as they were, if a key forbids it.
+    fn committed(&self, worker: usize, guards: Guards) -> Self {
+        let mut next = *self;
+        for item in 0..ITEMS {
+            let Some(held) = self.workers[worker].and_then(|work| work.held[item]).filter(|held| held.stands)
+            else {
+                continue;
+            };
+            let row = &mut next.items[item];
+            row.lease = Lease::None;
+            let Some(resolution) = held.decision.ends_in() else { continue };
+            if guards.keys && row.resolution.is_some() {
+                // All of it or nothing.
+                return Self { wrong: Some(Fault::KeyWasNeeded), ..*self };
+            }
+            row.resolution = Some(resolution);
+            match resolution {
+                Resolution::Refunded => row.refunds += 1,
+                Resolution::Recovered => row.recoveries += 1,
+                Resolution::Closed => {}
+            }
+            if held.seen && resolution != Resolution::Closed {
+                next.wrong = Some(Fault::MadeGoodWhatWasSeen);
+            }
+            if let Some(held) = next.held(worker, item) {
+                held.done = true;
+            }
+            if resolution == Resolution::Recovered {
+                if held.gone {
+                    next.wrong = Some(Fault::NamesNothing);
+                }
+                next.alike(worker, item, |held| held.named = true);
+            }
+        }
+        next
+    }
+
+    /// Whether a commit in doubt happened: `doubt.rs`, line by line.
+    fn look(&self, worker: usize, order: [usize; ITEMS], guards: Guards) -> Looked {
+        let mut waits_happened = false;
+        for item in order {
+            let Some(held) = self.workers[worker].and_then(|work| work.held[item]).filter(|held| held.stands)
+            else {
+                continue;
+            };
+            let row = &self.items[item];
+            match (held.newest, held.decision.ends_in().is_some()) {
+                _ if !guards.doubt => return Looked::DidNot,
+                (true, true) if row.resolution.is_some() => return Looked::Happened,
+                (true, true) => return Looked::DidNot,
+                (false, true) => return Looked::CannotTell,
+                (newest, false) => {
+                    waits_happened |= newest && (row.lease == Lease::None || row.resolution.is_some());
+                }
+            }
+        }
+        if waits_happened { Looked::Happened } else { Looked::DidNot }
+    }
+
+    /// What becomes of each item is told as its check had it: what does not stand is given back, and its file thrown away.
+    fn tell(&mut self, worker: usize) {
+        for item in 0..ITEMS {
+            let Some(held) = self.workers[worker].and_then(|work| work.held[item]) else { continue };
+            if held.decision.ends_in().is_some() && held.stands != held.done {
+                self.wrong = Some(Fault::ToldWrong);
+            }
+            if held.stands {
+                continue;
+            }
+            if held.newest {
+                self.items[item].lease = Lease::None;
+            }
+            if held.has_file() {
+                if held.named {
+                    self.wrong = Some(Fault::ThrownAway);
+                }
+                self.lose_file(worker, item);
+            }
+        }
+    }
+
+    /// What is wrong, of what is asked for.
+    pub fn fault(&self, asked: &[Fault]) -> Option<Fault> {
+        let holders = |item: usize| {
+            let newest = |work: &&Work| work.held[item].is_some_and(|held| held.newest);
+            self.workers.iter().flatten().filter(newest).count()
+        };
+        let twice = |item: &Item| item.refunds + item.recoveries > 1;
+        let unexplained = |item: &Item| {
+            (item.refunds, item.recoveries)
+                != match item.resolution {
+                    Some(Resolution::Refunded) => (1, 0),
+                    Some(Resolution::Recovered) => (0, 1),
+                    Some(Resolution::Closed) | None => (0, 0),
+                }
+        };
+        asked.iter().copied().find(|fault| match fault {
+            Fault::MadeGoodTwice => self.items.iter().any(twice),
+            Fault::Unexplained => self.items.iter().any(unexplained),
+            Fault::TwoHolders => (0..ITEMS).any(|item| holders(item) > 1),
+            Fault::MadeGoodWhatWasSeen
+            | Fault::ToldWrong
+            | Fault::ThrownAway
+            | Fault::NamesNothing
+            | Fault::KeyWasNeeded => self.wrong == Some(*fault),
+        })
+    }
+
+    /// Workers are alike and items are alike: one state stands for all that differ only in who is who. Returns it with a
+    /// number that no other has.
+    pub fn canonical(mut self) -> (u128, Self) {
+        let work = |work: &Option<Work>| match work {
+            None => (0, 0, 0),
+            Some(work) => {
+                let held = |nth: usize| work.held[nth].map_or(0, Held::code);
+                (work.stage as u32 + 1, held(0), held(1))
+            }
+        };
+        let (one, other) = (work(&self.workers[0]), work(&self.workers[1]));
+        let items = (self.items[0].code(), self.items[1].code());
+        // 12 bits an item or what is held of one, 3 a stage.
+        let straight = |(stage, first, second): (u32, u32, u32)| stage << 24 | first << 12 | second;
+        let crossed = |(stage, first, second): (u32, u32, u32)| stage << 24 | second << 12 | first;
+        let ordered = |one: u32, other: u32| (one.min(other), one.max(other), other < one);
+        let as_is = (items.0 << 12 | items.1, ordered(straight(one), straight(other)));
+        let swapped = (items.1 << 12 | items.0, ordered(crossed(one), crossed(other)));
+        let (items, (first, second, workers)) = as_is.min(swapped);
+        if swapped < as_is {
+            self.items.swap(0, 1);
+            self.workers.iter_mut().flatten().for_each(|work| work.held.swap(0, 1));
+        }
+        if workers {
+            self.workers.swap(0, 1);
+        }
+        let wrong = self.wrong.map_or(0, |wrong| wrong as u128 + 1);
+        (wrong << 78 | u128::from(items) << 54 | u128::from(first) << 27 | u128::from(second), self)
+    }
+
+    pub fn is_over(&self) -> bool {
+        self.items.iter().all(|item| item.resolution.is_some())
+    }
+}
+
+/// What may be decided: delivered or refunded means close; else the provider may have said anything.
+fn choices(held: Option<Held>) -> &'static [Decision] {
+    match held {
+        None => &[Decision::Undecided],
+        Some(held) if held.elsewhere > 0 => &[Decision::Close],
+        Some(_) => &[Decision::Refund, Decision::Recover, Decision::Wait],
+    }
+}
