@@ -37,7 +37,7 @@ const SETTLES: [Row; 2] = [(3, "hold", "cannot_relink"), (16, "hold", "brake")];
 static CASES: LazyLock<Vec<Case>> = LazyLock::new(|| {
     let mut runner = TestRunner::deterministic();
     let cases = case();
-    (0..6000).map(|_| cases.new_tree(&mut runner).expect("nothing is filtered").current()).collect()
+    (0..12_000).map(|_| cases.new_tree(&mut runner).expect("nothing is filtered").current()).collect()
 });
 
 #[test]

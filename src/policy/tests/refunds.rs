@@ -28,7 +28,7 @@ fn any_step() -> impl Strategy<Value = Step> {
     let named = prop::option::weighted(0.9, any::<prop::sample::Index>());
     prop_oneof![
         3 => any::<prop::sample::Index>().prop_map(Step::Look),
-        1 => (named, buckets, 1..120_i64).prop_map(|(item, bucket, credits)| Step::Platform(item, bucket, credits)),
+        1 => (named, buckets, (-60..120_i64).prop_filter("gives or takes something", |credits| *credits != 0)).prop_map(|(item, bucket, credits)| Step::Platform(item, bucket, credits)),
     ]
 }
 
@@ -84,14 +84,14 @@ proptest! {
         let subscription = prices.iter().sum::<i64>() * of_subscription / 4;
         let mut world = World::new(&prices, subscription);
         let drawn = world.charge.drawn;
-        // By the platform or by us; and whether the platform gave something for the charge without naming an item.
-        let (mut theirs, mut ours, mut whole) = (vec![false; prices.len()], vec![false; prices.len()], false);
+        // What the platform gave, less what it took back, and whether we did; and whether it gave for the charge without naming an item.
+        let (mut theirs, mut ours, mut whole) = (vec![0; prices.len()], vec![false; prices.len()], false);
         for step in steps {
             match step {
                 Step::Platform(item, bucket, credits) => {
                     let item = item.map(|item| item.index(prices.len()));
                     match item {
-                        Some(nth) => theirs[nth] = true,
+                        Some(nth) => theirs[nth] += credits,
                         None => whole = true,
                     }
                     let output_index = item.map(|nth| i64::try_from(nth).expect("at most five"));
@@ -104,11 +104,12 @@ proptest! {
                 Step::Look(item) => {
                     let nth = item.index(prices.len());
                     let index = i64::try_from(nth).expect("at most five");
-                    let already = world.ours.plus(world.theirs);
+                    let theirs_net = Split { subscription: world.theirs.subscription.max(0), wallet: world.theirs.wallet.max(0) };
+                    let already = world.ours.plus(theirs_net);
                     let room = |bucket| (drawn.of(bucket) - already.of(bucket)).max(0);
                     let fits = room(Bucket::Subscription) + room(Bucket::Wallet) >= prices[nth];
                     let given = world.look(index);
-                    prop_assert_eq!(given.is_some(), !theirs[nth] && !whole && fits, "item {}", nth);
+                    prop_assert_eq!(given.is_some(), theirs[nth] <= 0 && !whole && fits, "item {}", nth);
                     let given = given.unwrap_or_default();
                     for bucket in Bucket::ALL {
                         prop_assert!((0..=room(bucket)).contains(&given.of(bucket)), "{given:?} of {already:?} in {drawn:?}");
