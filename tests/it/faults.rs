@@ -18,6 +18,7 @@ pub mod plan;
 mod platform;
 pub mod proxy;
 mod server;
+mod spoiled;
 mod storage;
 mod strike;
 mod tally;
