@@ -4,7 +4,7 @@
 //! Each worker has a proxy of its own between it and the database, so that a fault can strike at an exact message: a
 //! worker dies after its COMMIT was carried out and before it hears so, for instance. After the troubled runs of a step
 //! one pass is left alone, and then the books are checked by SQL that shares nothing with the program. The workers'
-//! own clocks are days away from the database's throughout, and its clock leaps while they work; in one plan of four it
+//! own clocks are days away from the database's throughout, and its clock leaps while they work; in one plan of five it
 //! is wrong by hours now and then, forward and back. They come as the role that `docs/adopting.md` makes.
 //!
 //! `MAKEGOOD_TEST_SEED` repeats a plan; `docs/testing.md` says how to run the long round.
