@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Faults on the real thing: workers killed, cut off, paused and misled, PostgreSQL restarted under them, round after round,
-# until so many workers were killed and so many restarts were made. After every step the books are checked.
+# until so many workers were killed and so many restarts were made. After every step the books are checked; in the end, that
+# every kind of fault has struck.
 #
 # usage: scripts/faults.sh [KILLS [RESTARTS]]      (1000 and 100: about half an hour on two cores)
 #

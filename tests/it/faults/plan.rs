@@ -90,14 +90,17 @@ pub enum Trouble {
     Cut { heard: bool },
     /// SIGSTOP, then the database's clock passes its lease and another pass takes over; then it wakes up.
     Pause { heard: bool, minutes: i64 },
-    /// PostgreSQL is restarted: at once (`immediate`, as if it crashed) or after throwing out its clients.
-    Restart { immediate: bool },
+    /// PostgreSQL is restarted: at once (`immediate`, as if it crashed) or after throwing out its clients. What the worker
+    /// has just sent arrives when it is back; `on_its_way`: so long after the restart has begun, in the middle of it.
+    Restart { immediate: bool, on_its_way: Option<Duration> },
     /// The database's clock leaps ahead while the run is at work; the worker's own stays.
     Leap { minutes: i64 },
+    /// The platform does something, under the lock that settle takes, about one of the items that the worker has in hand.
+    Cross { what: Own, pick: usize },
     /// Every message of its is late by so much.
     Slow { by: Duration },
-    /// The disk is full: of any file it can write the first 512 bytes and no more.
-    Full,
+    /// The disk is full: of any file it can write so many blocks of 512 bytes, and no more.
+    Full { blocks: u64 },
 }
 
 /// One run of `makegood run` and what happens to it.
@@ -127,6 +130,8 @@ pub enum Own {
     StoreUnderLock,
     /// Refunds an item itself.
     Refund,
+    /// The same, but takes the balance's row before it looks whether makegood has refunded.
+    RefundUnderLock,
     /// Records that an item failed.
     Fail,
     /// Notes that the user cancelled.
@@ -159,6 +164,13 @@ pub struct BucketFault {
     pub how: How,
 }
 
+/// A failover to a server whose clock is another: from then on the database's time is so many hours away from the right one.
+#[derive(Clone, Copy, Debug)]
+pub struct Failover {
+    pub after: Duration,
+    pub hours: i64,
+}
+
 /// One step of time.
 #[derive(Debug)]
 pub struct Step {
@@ -173,6 +185,9 @@ pub struct Step {
     pub storage_fails: bool,
     /// So long, and then it fails until the end of the step.
     pub storage_after: Duration,
+    /// A provider that is away in this step, its calm pass too: for one, or some in a row.
+    pub away: Option<&'static str>,
+    pub failover: Option<Failover>,
 }
 
 /// A whole round.
@@ -181,8 +196,13 @@ pub struct Plan {
     pub seed: u64,
     /// By how much the database's clock differs from the workers' at the beginning, in minutes.
     pub skew: i64,
+    /// Whether the database's clock is wrong by hours now and then, forward and back.
+    pub wild: bool,
     pub steps: Vec<Step>,
 }
+
+/// In a wild plan the database's clock is never further than this from the right one.
+pub const WRONG_HOURS: i64 = 5;
 
 /// How many accounts there are. Few, so that settles meet at their balances.
 pub const ACCOUNTS: usize = 5;
@@ -191,12 +211,33 @@ impl Plan {
     pub fn new(seed: u64, size: Size, kinds: &[(u64, usize)]) -> Self {
         let mut dice = Dice::new(seed);
         let skew = i64::try_from(dice.below(6000)).unwrap_or(0) - 3000;
-        let steps = (0..size.steps).map(|_| step(&mut dice, size, kinds)).collect();
-        Self { seed, skew, steps }
+        // By the seed, so that a long round of seeds in a row has some.
+        let wild = seed.is_multiple_of(5);
+        let mut steps: Vec<Step> = (0..size.steps).map(|_| step(&mut dice, size, kinds, seed)).collect();
+        let mut away = None;
+        for step in &mut steps {
+            away = match away {
+                Some(provider) if dice.percent(40) => Some(provider),
+                // Who asks tries again after a while, and there is no time for that in a short round.
+                _ => (size.to_the_end && dice.percent(15))
+                    .then(|| *dice.weighted(&[(2, "replicate"), (1, "fal"), (1, "veo-gemini")])),
+            };
+            step.away = away;
+            if wild && dice.percent(40) {
+                let hours = i64::try_from(dice.below(11)).unwrap_or(0) - WRONG_HOURS;
+                step.failover = Some(Failover { after: dice.millis(600), hours });
+            }
+        }
+        Self { seed, skew, wild, steps }
     }
 }
 
-fn step(dice: &mut Dice, size: Size, kinds: &[(u64, usize)]) -> Step {
+/// Where the files of this seed go: to a bucket, or to a directory.
+pub const fn to_a_bucket(seed: u64) -> bool {
+    !seed.is_multiple_of(2)
+}
+
+fn step(dice: &mut Dice, size: Size, kinds: &[(u64, usize)], seed: u64) -> Step {
     let minutes =
         |dice: &mut Dice, from: u64, to: u64| i64::try_from(from + dice.below(to - from)).unwrap_or(1);
     let charges = (0..size.charges)
@@ -208,7 +249,12 @@ fn step(dice: &mut Dice, size: Size, kinds: &[(u64, usize)]) -> Step {
             finished_after: dice.index(4),
             struck: dice.percent(35).then(|| {
                 (
-                    *dice.weighted(&[(3, Own::Store), (2, Own::StoreUnderLock), (2, Own::Refund)]),
+                    *dice.weighted(&[
+                        (3, Own::Store),
+                        (2, Own::StoreUnderLock),
+                        (2, Own::Refund),
+                        (2, Own::RefundUnderLock),
+                    ]),
                     dice.index(4),
                 )
             }),
@@ -221,7 +267,8 @@ fn step(dice: &mut Dice, size: Size, kinds: &[(u64, usize)]) -> Step {
             what: *dice.weighted(&[
                 (3, Own::Store),
                 (2, Own::StoreUnderLock),
-                (4, Own::Refund),
+                (2, Own::Refund),
+                (2, Own::RefundUnderLock),
                 (2, Own::Fail),
                 (1, Own::Cancel),
             ]),
@@ -230,7 +277,7 @@ fn step(dice: &mut Dice, size: Size, kinds: &[(u64, usize)]) -> Step {
         .collect();
     let mut leaps = LEAPS;
     let workers =
-        (0..size.workers).map(|_| (0..size.runs).map(|_| mishap(dice, &mut leaps)).collect()).collect();
+        (0..size.workers).map(|_| (0..size.runs).map(|_| mishap(dice, &mut leaps, seed)).collect()).collect();
     Step {
         minutes: minutes(dice, 5, 40),
         charges,
@@ -239,6 +286,8 @@ fn step(dice: &mut Dice, size: Size, kinds: &[(u64, usize)]) -> Step {
         bucket_faults: (0..dice.below(5)).map(|_| bucket_fault(dice)).collect(),
         storage_fails: dice.percent(15),
         storage_after: dice.millis(600),
+        away: None,
+        failover: None,
     }
 }
 
@@ -268,23 +317,32 @@ fn bucket_fault(dice: &mut Dice) -> BucketFault {
 /// By so many minutes, all leaps of a step together, lest no pass be whole for longer than any schedule would have it.
 const LEAPS: i64 = 60;
 
-fn mishap(dice: &mut Dice, leaps: &mut i64) -> Mishap {
+fn mishap(dice: &mut Dice, leaps: &mut i64, seed: u64) -> Mishap {
     let moment = match dice.below(10) {
         0..5 => Moment::Commit(1 + dice.below(4)),
-        5..9 => Moment::Message(1 + dice.below(70)),
+        // It has claimed something after some sixty messages.
+        5..7 => Moment::Message(1 + dice.below(60)),
+        7..9 => Moment::Message(60 + dice.below(90)),
         _ => Moment::After(dice.millis(800)),
     };
     let heard = dice.percent(50);
     let (ahead, part) = (i64::try_from(dice.below(45)).unwrap_or(0).min(*leaps), dice.below(40));
+    let on_its_way = dice.percent(60).then(|| dice.millis(40));
+    let by = Duration::from_millis(part);
+    let what = *dice.weighted(&[(1, Own::StoreUnderLock), (2, Own::RefundUnderLock)]);
+    let pick = dice.index(8);
+    // A worker that writes to a bucket writes nothing on its disk: it is slow instead.
+    let full = if to_a_bucket(seed) { Trouble::Slow { by } } else { Trouble::Full { blocks: dice.below(2) } };
     let trouble = *dice.weighted(&[
-        (58, Trouble::Kill { heard }),
+        (54, Trouble::Kill { heard }),
         (16, Trouble::Cut { heard }),
         (8, Trouble::Pause { heard, minutes: ahead }),
-        (4, Trouble::Restart { immediate: true }),
-        (3, Trouble::Restart { immediate: false }),
+        (5, Trouble::Restart { immediate: true, on_its_way }),
+        (3, Trouble::Restart { immediate: false, on_its_way }),
         (4, Trouble::Leap { minutes: ahead }),
-        (3, Trouble::Slow { by: Duration::from_millis(part) }),
-        (4, Trouble::Full),
+        (6, Trouble::Cross { what, pick }),
+        (3, Trouble::Slow { by }),
+        (5, full),
         (2, Trouble::None),
     ]);
     if matches!(trouble, Trouble::Pause { .. } | Trouble::Leap { .. }) {

@@ -2,12 +2,15 @@
 //!
 //! All of it in plain SQL that may be sent twice without harm, as the server may be restarted under it. What the
 //! books are later held against is written beside it into the schema `faults`, where makegood never looks. The
-//! database's clock is the test's: `clock_timestamp()` is found in that schema first, and runs ahead as it is told.
+//! database's clock is the test's: `clock_timestamp()` is found in that schema first, and goes as it is told. What was
+//! first, a deed of the platform's or a refund, is told by the real one (`pg_catalog`): makegood's own stamps are its view
+//! of a clock that leaps, and may be minutes early.
 
 use sqlx::PgPool;
 
+use super::answers::Lie;
 use super::plan::{ACCOUNTS, NewCharge, Own};
-use super::server::{number, run};
+use super::server::{ROLE, lines, number, run};
 
 /// What a job brings, and what has to become of its items when the platform does nothing of its own.
 #[derive(Clone, Copy, Debug)]
@@ -31,12 +34,17 @@ enum Job {
     Slow(&'static str),
     /// Stored by the platform, and linked to nothing.
     Unlinked(&'static str),
+    /// Every question is answered otherwise than the one before.
+    Lies(Lie),
 }
 
 const RECOVERED: &str = "recovered";
 const REFUNDED: &str = "refunded";
 /// Refunded, or closed because the user had cancelled.
 const GONE: &str = "refunded or closed";
+
+/// One of both, and which of them depends on the question that counted.
+const EITHER: &str = "recovered or refunded";
 
 /// A provider that nobody answers for.
 pub const OFFLINE: &str = "offline";
@@ -52,17 +60,19 @@ const fn kind(
 }
 
 pub const KINDS: &[Kind] = &[
-    kind("a file", 6, "replicate", Job::One("ok"), &[RECOVERED]),
+    kind("a small file", 3, "replicate", Job::One("ok"), &[RECOVERED]),
+    // Larger than what can be written where the disk is full.
+    kind("a file", 4, "replicate", Job::One("ok-size=2000"), &[RECOVERED]),
     // In two parts, where the storage is a bucket.
     kind("a large file", 2, "replicate", Job::One("ok-size=9000000"), &[RECOVERED]),
-    kind("a batch", 4, "fal", Job::One("ok4"), &[RECOVERED; 4]),
+    kind("a batch", 4, "fal", Job::One("ok4-size=2000"), &[RECOVERED; 4]),
     kind("a pair", 3, "veo-gemini", Job::One("ok2"), &[RECOVERED; 2]),
     kind("two of three", 3, "fal", Job::One("two-of-three"), &[RECOVERED, RECOVERED, REFUNDED]),
     kind(
         "jobs of their own",
         4,
         "replicate",
-        Job::Each(&["ok", "failed", "ok"]),
+        Job::Each(&["ok-size=2000", "failed", "ok"]),
         &[RECOVERED, REFUNDED, RECOVERED],
     ),
     kind("failed", 5, "replicate", Job::One("failed"), &[REFUNDED]),
@@ -71,11 +81,14 @@ pub const KINDS: &[Kind] = &[
     kind("unknown", 3, "fal", Job::One("unknown"), &[REFUNDED]),
     kind("never submitted", 2, "fal", Job::None, &[REFUNDED]),
     kind("files gone", 2, "replicate", Job::One("gone"), &[GONE]),
-    kind("slow", 3, "replicate", Job::Slow("ok"), &[RECOVERED]),
+    kind("slow", 3, "replicate", Job::Slow("ok-size=2000"), &[RECOVERED]),
     kind("endless", 2, "fal", Job::One("running"), &[REFUNDED]),
     kind("file unreachable", 1, "replicate", Job::One("file-down"), &[REFUNDED]),
     kind("provider unreachable", 1, OFFLINE, Job::One("failed"), &[REFUNDED]),
     kind("unlinked", 3, "veo-gemini", Job::Unlinked("ok"), &["relinked"]),
+    kind("failed, or not", 3, "replicate", Job::Lies(Lie::FailedOrNot), &[EITHER]),
+    kind("there, or unknown", 3, "replicate", Job::Lies(Lie::ThereOrUnknown), &[EITHER]),
+    kind("another file each time", 3, "replicate", Job::Lies(Lie::AnotherFile), &[EITHER]),
 ];
 
 /// Kinds with their weights, to draw from.
@@ -92,31 +105,95 @@ pub struct Made {
     pub slow: Option<(String, usize)>,
     /// The jobs that it was bought from.
     pub jobs: Vec<String>,
+    pub lie: Option<Lie>,
     /// Everything was drawn from this bucket; none: from both.
     bucket: Option<&'static str>,
 }
 
-/// The clock and the accounts.
-pub fn begin(database: &str, skew: i64) -> String {
-    let accounts: Vec<String> = (0..ACCOUNTS).map(|nth| format!("('account-{nth}', 'user')")).collect();
+impl Kind {
+    pub const fn provider(&self) -> &'static str {
+        self.provider
+    }
+}
+
+/// The clock. It is there before makegood's tables, so that what is made with them (`makegood_store_output`) goes by it too.
+pub fn clock(database: &str, skew: i64) -> String {
     format!(
         "CREATE SCHEMA faults;
-         CREATE TABLE faults.clock (minutes bigint NOT NULL);
-         INSERT INTO faults.clock VALUES ({skew});
+         CREATE TABLE faults.clock (minutes bigint NOT NULL, wrong_by bigint NOT NULL);
+         INSERT INTO faults.clock VALUES ({skew}, 0);
          CREATE FUNCTION faults.clock_timestamp() RETURNS timestamptz LANGUAGE sql VOLATILE
-             AS 'SELECT pg_catalog.clock_timestamp() + (SELECT minutes FROM faults.clock) * interval ''1 minute''';
-         CREATE TABLE faults.items (charge_id text, output_index bigint, kind text, want text, late_by bigint, touched boolean NOT NULL DEFAULT false,
+             AS 'SELECT pg_catalog.clock_timestamp() + (SELECT minutes + wrong_by FROM faults.clock) * interval ''1 minute''';
+         GRANT USAGE ON SCHEMA faults TO {ROLE};
+         GRANT SELECT ON faults.clock TO {ROLE};
+         ALTER DATABASE {database} SET search_path = public, faults, pg_catalog"
+    )
+}
+
+/// The accounts, and what the books are held against.
+pub fn begin() -> String {
+    let accounts: Vec<String> = (0..ACCOUNTS).map(|nth| format!("('account-{nth}', 'user')")).collect();
+    format!(
+        "CREATE TABLE faults.items (charge_id text, output_index bigint, kind text, want text, late_by bigint, touched boolean NOT NULL DEFAULT false,
                                     PRIMARY KEY (charge_id, output_index));
-         CREATE TABLE faults.visible (charge_id text, output_index bigint, what text, at timestamptz,
-                                      PRIMARY KEY (charge_id, output_index, what));
+         -- A deed: its transaction's begin, its last word before the commit, and when it was to be seen by others.
+         CREATE TABLE faults.visible (charge_id text, output_index bigint, what text, began timestamptz NOT NULL, noted timestamptz NOT NULL,
+                                      seen timestamptz, PRIMARY KEY (charge_id, output_index, what));
          CREATE TABLE faults.opening (account_id text, bucket text, credits bigint);
-         CREATE TABLE faults.hashes (charge_id text, output_index bigint, sha256 text);
-         ALTER DATABASE {database} SET search_path = public, faults, pg_catalog;
+         -- When passes began that nothing happened to.
+         CREATE TABLE faults.calm (at timestamptz);
+         CREATE TABLE faults.away (provider text PRIMARY KEY);
+         -- A refund: when its transaction began, which is before settle's last look.
+         CREATE TABLE faults.refunds (charge_id text, output_index bigint, began timestamptz NOT NULL);
+         CREATE FUNCTION faults.note_refund() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
+         BEGIN
+             INSERT INTO faults.refunds VALUES (NEW.charge_id, NEW.output_index, pg_catalog.transaction_timestamp());
+             RETURN NULL;
+         END $$;
+         CREATE TRIGGER faults_refund AFTER INSERT ON makegood_refunds FOR EACH ROW EXECUTE FUNCTION faults.note_refund();
+         -- Which worker claimed an orphan last.
+         CREATE TABLE faults.claims (orphan_id bigint PRIMARY KEY, token bigint NOT NULL, worker text);
+         CREATE FUNCTION faults.note_claim() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
+         BEGIN
+             INSERT INTO faults.claims VALUES (NEW.id, NEW.lease_token, current_setting('faults.worker', true))
+             ON CONFLICT (orphan_id) DO UPDATE SET token = excluded.token, worker = excluded.worker;
+             RETURN NULL;
+         END $$;
+         CREATE TRIGGER faults_claim AFTER UPDATE ON makegood_orphans FOR EACH ROW
+             WHEN (NEW.lease_token <> OLD.lease_token) EXECUTE FUNCTION faults.note_claim();
          INSERT INTO accounts VALUES {};
          INSERT INTO balances SELECT a.id, b.bucket, 100000 FROM accounts a, (VALUES ('subscription'), ('wallet')) AS b(bucket);
          INSERT INTO faults.opening SELECT * FROM balances;",
         accounts.join(", ")
     )
+}
+
+/// What this worker has claimed and not given back: charge, item and token.
+pub async fn claimed_by(pool: &PgPool, worker: &str) -> Vec<String> {
+    let sql = format!(
+        "SELECT concat_ws(' ', o.charge_id, o.output_index, o.lease_token) FROM makegood_orphans o
+         JOIN faults.claims c ON c.orphan_id = o.id AND c.token = o.lease_token AND c.worker = '{worker}'
+         WHERE o.leased_until IS NOT NULL AND o.state IN ('open', 'held') ORDER BY o.id"
+    );
+    lines(pool, &sql).await
+}
+
+/// The database is another from now on, with another clock.
+pub async fn fail_over(pool: &PgPool, hours: i64) {
+    run(pool, &format!("UPDATE faults.clock SET wrong_by = {}", hours * 60)).await;
+}
+
+/// A provider is away. What may come to the end of its doubt meanwhile may end as nobody would wish.
+pub async fn is_away(pool: &PgPool, provider: &str) {
+    run(
+        pool,
+        &format!(
+            "INSERT INTO faults.away VALUES ('{provider}') ON CONFLICT DO NOTHING;
+             UPDATE faults.items i SET touched = true FROM charges c
+             WHERE c.id = i.charge_id AND c.provider = '{provider}' AND c.charged_at < clock_timestamp() - interval '12 hours'"
+        ),
+    )
+    .await;
 }
 
 /// Moves the database's clock.
@@ -138,6 +215,7 @@ pub async fn charge(pool: &PgPool, id: String, step: usize, new: NewCharge) -> M
     };
     let job = match kind.job {
         Job::One(fate) | Job::Slow(fate) | Job::Unlinked(fate) => Some(job_of(fate, "")),
+        Job::Lies(_) => Some(job_of("ok-lies", "")),
         Job::None | Job::Each(_) => None,
     };
     let text = |text: Option<&String>| text.map_or_else(|| "NULL".to_owned(), |text| format!("'{text}'"));
@@ -162,7 +240,7 @@ pub async fn charge(pool: &PgPool, id: String, step: usize, new: NewCharge) -> M
     for (nth, (price, want)) in prices.iter().zip(kind.wants).enumerate() {
         let own = match kind.job {
             Job::Each(fates) => Some(job_of(fates[nth], &format!("-{nth}"))),
-            Job::None | Job::One(_) | Job::Slow(_) | Job::Unlinked(_) => None,
+            Job::None | Job::One(_) | Job::Slow(_) | Job::Unlinked(_) | Job::Lies(_) => None,
         };
         jobs.extend(own.clone());
         let more = format!(
@@ -191,7 +269,22 @@ pub async fn charge(pool: &PgPool, id: String, step: usize, new: NewCharge) -> M
         (_, 0) => Some("subscription"),
         _ => None,
     };
-    Made { id, kind, slow, jobs, bucket }
+    let lie = if let Job::Lies(lie) = kind.job { Some(lie) } else { None };
+    Made { id, kind, slow, jobs, lie, bucket }
+}
+
+/// When a deed's transaction began, and now, just before its commit: it was done at neither, but between them or a moment later.
+const NOTED: &str = "pg_catalog.transaction_timestamp(), pg_catalog.clock_timestamp()";
+
+/// What was done about an item is committed, and to be seen by everybody who looks from now on.
+async fn seen(pool: &PgPool, id: &str, nth: usize) {
+    run(
+        pool,
+        &format!(
+            "UPDATE faults.visible SET seen = pg_catalog.clock_timestamp() WHERE charge_id = '{id}' AND output_index = {nth} AND seen IS NULL"
+        ),
+    )
+    .await;
 }
 
 /// Does something to an item of `made`, as a webhook or a person would: first it looks whether that is needed.
@@ -219,7 +312,7 @@ pub async fn act(pool: &PgPool, made: &Made, what: Own, item: usize) {
                          FROM charges c JOIN charge_items i ON i.charge_id = c.id AND i.output_index = {nth}
                          WHERE c.id = '{id}' AND coalesce(i.provider_job_id, c.provider_job_id) IS NOT NULL AND {no_output} AND {no_refund}
                            AND NOT EXISTS (SELECT 1 FROM stored_outputs s WHERE s.id = 'lost:{id}'))
-                     INSERT INTO faults.visible SELECT '{id}', {nth}, 'kept', clock_timestamp() FROM said WHERE word = 'stored'
+                     INSERT INTO faults.visible SELECT '{id}', {nth}, 'kept', {NOTED} FROM said WHERE word = 'stored'
                      ON CONFLICT DO NOTHING"
                 ),
             )
@@ -228,36 +321,44 @@ pub async fn act(pool: &PgPool, made: &Made, what: Own, item: usize) {
         Own::Store => {
             run(pool, &touch).await;
             run(pool, &format!(
-                "INSERT INTO stored_outputs
+                "WITH kept AS (INSERT INTO stored_outputs
                  SELECT 'late:{id}:{nth}', '{id}', {nth}, c.provider, coalesce(i.provider_job_id, c.provider_job_id),
                         CASE WHEN i.provider_job_id IS NULL THEN {nth} ELSE 0 END, c.project_id, c.node_id, 'file:///late',
                         'image/png', 3, 'late-{id}-{nth}', clock_timestamp()
                  FROM charges c JOIN charge_items i ON i.charge_id = c.id AND i.output_index = {nth}
                  WHERE c.id = '{id}' AND coalesce(i.provider_job_id, c.provider_job_id) IS NOT NULL AND {no_output} AND {no_refund}
                    AND NOT EXISTS (SELECT 1 FROM stored_outputs s WHERE s.id = 'lost:{id}')
-                 ON CONFLICT DO NOTHING"
+                 ON CONFLICT DO NOTHING RETURNING 1)
+                 INSERT INTO faults.visible SELECT '{id}', {nth}, 'output', {NOTED} FROM kept ON CONFLICT DO NOTHING"
             )).await;
-            run(pool, &format!(
-                "INSERT INTO faults.visible SELECT '{id}', {nth}, 'output', clock_timestamp() FROM stored_outputs WHERE id = 'late:{id}:{nth}'
-                 ON CONFLICT DO NOTHING"
-            )).await;
+            seen(pool, id, nth).await;
         }
-        Own::Refund => {
+        Own::Refund | Own::RefundUnderLock => {
             // From the one bucket that all was drawn from: with two, only makegood knows what is left of each.
             let Some(bucket) = made.bucket else { return };
             run(pool, &touch).await;
-            run(pool, &format!(
-                "WITH given AS (INSERT INTO ledger_entries
+            // Each statement of one message sees what was committed before it, and all are one transaction.
+            let (lock, word) = if matches!(what, Own::RefundUnderLock) {
+                let account = format!("(SELECT account_id FROM charges WHERE id = '{id}')");
+                let lock = format!("SELECT 1 FROM balances WHERE bucket = '{bucket}' AND account_id = {account} FOR UPDATE;");
+                (lock, "given")
+            } else {
+                (String::new(), "refund")
+            };
+            let sql = format!(
+                "{lock}
+                 WITH given AS (INSERT INTO ledger_entries
                      SELECT 'own:{id}:{nth}', c.account_id, '{bucket}', i.credits, 'refund', '{id}', {nth}, NULL, clock_timestamp()
                      FROM charges c JOIN charge_items i ON i.charge_id = c.id AND i.output_index = {nth}
                      WHERE c.id = '{id}' AND {no_refund} AND {no_output}
-                     ON CONFLICT DO NOTHING RETURNING account_id, bucket, credits)
-                 UPDATE balances b SET credits = b.credits + given.credits FROM given WHERE b.account_id = given.account_id AND b.bucket = given.bucket"
-            )).await;
-            run(pool, &format!(
-                "INSERT INTO faults.visible SELECT '{id}', {nth}, 'refund', clock_timestamp() FROM ledger_entries WHERE id = 'own:{id}:{nth}'
-                 ON CONFLICT DO NOTHING"
-            )).await;
+                     ON CONFLICT DO NOTHING RETURNING account_id, bucket, credits
+                 ), added AS (UPDATE balances b SET credits = b.credits + given.credits FROM given
+                     WHERE b.account_id = given.account_id AND b.bucket = given.bucket RETURNING 1
+                 )
+                 INSERT INTO faults.visible SELECT '{id}', {nth}, '{word}', {NOTED} FROM added ON CONFLICT DO NOTHING"
+            );
+            run(pool, &sql).await;
+            seen(pool, id, nth).await;
         }
         Own::Fail => {
             // A job that runs still is given up for it, and might have brought its output.

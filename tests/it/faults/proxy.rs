@@ -1,6 +1,6 @@
 //! A TCP proxy between one worker and PostgreSQL: it counts what the worker sends, and breaks what it is told to.
 //!
-//! It knows one thing about the protocol: how a COMMIT looks. At a chosen message it holds everything back until it is
+//! It knows little about the protocol: how BEGIN, COMMIT and ROLLBACK look. At a chosen message it holds everything back until it is
 //! told what to do: pass the message on, drop it, or pass it on and never let the answer through, which is a commit
 //! that happened and looks like one that failed. The server is behind a socket in a directory, so that a restarted one
 //! is found again.
@@ -23,6 +23,11 @@ use crate::world::World;
 
 /// A COMMIT as a client sends it: a simple query with its length.
 const COMMIT: &[u8] = b"Q\0\0\0\x0bCOMMIT\0";
+/// What begins and ends a transaction besides.
+const BEGIN: &[u8] = b"Q\0\0\0\x0aBEGIN\0";
+const ROLLBACK: &[u8] = b"Q\0\0\0\x0dROLLBACK\0";
+/// How the server says that a commit was one: after ROLLBACK stands the same with another word.
+const COMMITTED: &[u8] = b"C\0\0\0\x0bCOMMIT\0";
 /// How long the server's answer is waited for, once the client is not to hear it.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -40,6 +45,8 @@ pub enum Then {
 /// A message that is held.
 #[derive(Debug)]
 pub struct Held {
+    /// Whether it is a COMMIT.
+    pub is_commit: bool,
     then: oneshot::Sender<Then>,
     answered: oneshot::Receiver<bool>,
 }
@@ -50,7 +57,7 @@ impl Held {
         let _gone = self.then.send(then);
     }
 
-    /// Lets the server answer and the client not hear it. True: what was sent was carried out.
+    /// Lets the server answer and the client not hear it. True: what was sent was carried out; a COMMIT, that it did commit.
     pub async fn mute(self) -> bool {
         let _gone = self.then.send(Then::Mute);
         self.answered.await.unwrap_or(false)
@@ -67,6 +74,8 @@ struct Trap {
 struct State {
     messages: AtomicU64,
     commits: AtomicU64,
+    /// Connections that are in the middle of a transaction.
+    open: AtomicU64,
     /// Microseconds that each message is late.
     late: AtomicU64,
     trap: Mutex<Option<Trap>>,
@@ -123,6 +132,11 @@ impl Proxy {
         self.state.late.store(u64::try_from(by.as_micros()).unwrap_or(0), Ordering::SeqCst);
     }
 
+    /// How many transactions this worker has open.
+    pub fn open_transactions(&self) -> u64 {
+        self.state.open.load(Ordering::SeqCst)
+    }
+
     /// Breaks every connection of this worker.
     pub fn cut(&self) {
         self.state.cut.notify_waiters();
@@ -133,7 +147,7 @@ impl State {
     /// Whether this message is the one to be held.
     fn trapped(&self, chunk: &[u8]) -> Option<Trap> {
         let messages = self.messages.fetch_add(1, Ordering::SeqCst) + 1;
-        let commit = chunk.windows(COMMIT.len()).any(|window| window == COMMIT);
+        let commit = says(chunk, COMMIT);
         let commits = self.commits.fetch_add(u64::from(commit), Ordering::SeqCst) + u64::from(commit);
         let mut trap = self.trap.lock().unwrap();
         let due = trap.as_ref().is_some_and(|trap| match trap.moment {
@@ -142,6 +156,41 @@ impl State {
             Moment::After(_) => false,
         });
         if due { trap.take() } else { None }
+    }
+}
+
+fn says(chunk: &[u8], words: &[u8]) -> bool {
+    chunk.windows(words.len()).any(|window| window == words)
+}
+
+/// Counts a connection among those with an open transaction, for as long as it has one.
+struct Open<'a> {
+    state: &'a State,
+    is: bool,
+}
+
+impl Open<'_> {
+    fn sent(&mut self, chunk: &[u8]) {
+        if says(chunk, BEGIN) {
+            self.becomes(true);
+        } else if says(chunk, COMMIT) || says(chunk, ROLLBACK) {
+            self.becomes(false);
+        }
+    }
+
+    fn becomes(&mut self, is: bool) {
+        if is && !self.is {
+            self.state.open.fetch_add(1, Ordering::SeqCst);
+        } else if !is && self.is {
+            self.state.open.fetch_sub(1, Ordering::SeqCst);
+        }
+        self.is = is;
+    }
+}
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        self.becomes(false);
     }
 }
 
@@ -161,9 +210,11 @@ async fn between(client: TcpStream, server: UnixStream, state: &Arc<State>) {
     let (mut from_client, mut to_client) = client.into_split();
     let (mut from_server, mut to_server) = server.into_split();
     let muted = AtomicBool::new(false);
+    let committed = AtomicBool::new(false);
     let heard = Notify::new();
     let up = async {
         let mut buffer = vec![0; 64 * 1024];
+        let mut open = Open { state, is: false };
         while let Ok(count @ 1..) = from_client.read(&mut buffer).await {
             let chunk = &buffer[..count];
             let late = state.late.load(Ordering::SeqCst);
@@ -173,7 +224,8 @@ async fn between(client: TcpStream, server: UnixStream, state: &Arc<State>) {
             if let Some(trap) = state.trapped(chunk) {
                 let (then, what) = oneshot::channel();
                 let (tell, answered) = oneshot::channel();
-                if trap.sender.send(Held { then, answered }).is_ok() {
+                let is_commit = says(chunk, COMMIT);
+                if trap.sender.send(Held { is_commit, then, answered }).is_ok() {
                     match what.await.unwrap_or(Then::Forward) {
                         Then::Forward => {}
                         Then::Drop => return,
@@ -181,7 +233,8 @@ async fn between(client: TcpStream, server: UnixStream, state: &Arc<State>) {
                             muted.store(true, Ordering::SeqCst);
                             let sent = to_server.write_all(chunk).await.is_ok();
                             let answer = tokio::time::timeout(PATIENCE, heard.notified()).await;
-                            let _gone = tell.send(sent && answer.is_ok());
+                            let done = answer.is_ok() && (!is_commit || committed.load(Ordering::SeqCst));
+                            let _gone = tell.send(sent && done);
                             return;
                         }
                     }
@@ -190,6 +243,7 @@ async fn between(client: TcpStream, server: UnixStream, state: &Arc<State>) {
             if to_server.write_all(chunk).await.is_err() {
                 return;
             }
+            open.sent(chunk);
         }
     };
     let down = async {
@@ -197,6 +251,7 @@ async fn between(client: TcpStream, server: UnixStream, state: &Arc<State>) {
         while let Ok(count @ 1..) = from_server.read(&mut buffer).await {
             if muted.load(Ordering::SeqCst) {
                 // One statement at a time: the first word is the answer to it.
+                committed.fetch_or(says(&buffer[..count], COMMITTED), Ordering::SeqCst);
                 heard.notify_one();
                 continue;
             }

@@ -2,17 +2,20 @@
 //!
 //! Unlike the other tests' server it tells of a commit only when that is written: a restart must not lose what was
 //! confirmed. Nothing is flushed to the disk still, as the machine itself does not go down here.
+//! The workers come as the role that `docs/adopting.md` makes, with no other rights than its.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use sqlx::postgres::{PgPool, PgPoolOptions};
+use sqlx::postgres::{PgPool, PgPoolOptions, PgRow};
 use sqlx::{AssertSqlSafe, Row as _};
 use tokio::sync::Mutex;
 
 use crate::postgres::{self, Launched};
 
+/// The role of `docs/adopting.md`.
+pub const ROLE: &str = "makegood";
 /// A guard against waiting for ever.
 const TRIES: u32 = 600;
 
@@ -30,6 +33,7 @@ impl Server {
         let pool = server.pool("postgres");
         run(&pool, "ALTER SYSTEM SET synchronous_commit = on").await;
         run(&pool, "SELECT pg_reload_conf()").await;
+        run(&pool, role().0).await;
         server
     }
 
@@ -45,6 +49,21 @@ impl Server {
             self.launched.directory.display()
         );
         PgPoolOptions::new().max_connections(4).connect_lazy(&url).unwrap()
+    }
+
+    /// Writes everything that is in a database into a file, and what the server has said beside it; says what went wrong.
+    /// Waits in place: for a test that is failing.
+    pub fn keep(&self, database: &str, folder: &Path) -> std::io::Result<()> {
+        let binaries = postgres::binaries().unwrap_or_default();
+        let dump = std::fs::File::create(folder.join("database.sql"))?;
+        let ended = std::process::Command::new(binaries.join("pg_dump"))
+            .args(["--username=postgres", "--host"])
+            .arg(&self.launched.directory)
+            .arg(database)
+            .stdout(dump)
+            .status()?;
+        std::fs::copy(self.launched.directory.join("server.log"), folder.join("server.log"))?;
+        if ended.success() { Ok(()) } else { Err(std::io::Error::other(format!("pg_dump: {ended}"))) }
     }
 
     /// Restarts it: `immediate` is a crash, otherwise (`fast`) it throws its clients out and ends in order.
@@ -70,6 +89,17 @@ impl Server {
     }
 }
 
+/// The SQL of `docs/adopting.md`: what makes the role `makegood`, once a server, and what lets it into a migrated database.
+pub fn role() -> (&'static str, &'static str) {
+    let page = include_str!("../../../docs/adopting.md");
+    let section = page.split("## The database role").nth(1).expect("the page has the section");
+    let sql =
+        section.split("```").nth(1).and_then(|block| block.strip_prefix("sql\n")).expect("with its SQL");
+    let (make, let_in) = sql.split_once('\n').expect("first the role, then its rights");
+    assert!(make.starts_with("CREATE ROLE makegood LOGIN") && !let_in.contains("CREATE ROLE"), "{sql}");
+    (make, let_in)
+}
+
 /// Whether the statement may go through if it is sent once more: the server was restarted, or two waited for each other.
 fn in_passing(error: &sqlx::Error) -> bool {
     match error {
@@ -83,20 +113,23 @@ fn in_passing(error: &sqlx::Error) -> bool {
 
 /// Runs SQL of the test's own, which must be such that running it twice does no harm.
 pub async fn run(pool: &PgPool, sql: &str) {
-    lines(pool, sql).await;
+    rows(pool, sql).await;
 }
 
-/// The first column of every row as text, where there is one.
+/// The first column of every row, which must be text.
 pub async fn lines(pool: &PgPool, sql: &str) -> Vec<String> {
+    let text = |row: &PgRow| match row.try_get::<Option<String>, _>(0) {
+        Ok(text) => text.unwrap_or_else(|| "NULL".to_owned()),
+        // Left out, it would make of every check of its kind one that finds nothing.
+        Err(error) => panic!("a row that cannot be told: {error}\n{sql}"),
+    };
+    rows(pool, sql).await.iter().map(text).collect()
+}
+
+async fn rows(pool: &PgPool, sql: &str) -> Vec<PgRow> {
     for _ in 0..TRIES {
         match sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).fetch_all(pool).await {
-            Ok(rows) => {
-                return rows
-                    .iter()
-                    .filter_map(|row| row.try_get::<Option<String>, _>(0).ok())
-                    .map(|text| text.unwrap_or_else(|| "NULL".to_owned()))
-                    .collect();
-            }
+            Ok(rows) => return rows,
             Err(error) if in_passing(&error) => tokio::time::sleep(Duration::from_millis(50)).await,
             Err(error) => panic!("{sql}\n{error}"),
         }

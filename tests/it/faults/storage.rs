@@ -6,13 +6,18 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use hyper::StatusCode;
 use sha2::{Digest as _, Sha256};
 use url::Url;
 
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+
 use super::World;
-use super::plan::Step;
+use super::plan::{Step, to_a_bucket};
 use super::server::lines;
 use crate::binary::Makegood;
 use crate::real_input::seed::file_url;
@@ -22,26 +27,44 @@ use crate::s3::bucket::{Bucket, How};
 pub enum Storage {
     /// `outputs` in this folder.
     Folder(PathBuf),
-    /// A bucket, and where it is served.
-    Bucket(Bucket, String),
+    /// A bucket, where it is reached, and what it did to those who did.
+    Bucket(Bucket, String, Arc<Struck>),
+}
+
+/// What workers have met at the bucket, counted on the way to them.
+#[derive(Debug, Default)]
+pub struct Struck {
+    refused: AtomicU64,
+    broke_off: AtomicU64,
 }
 
 impl Storage {
     /// The one of this seed.
     pub async fn of(seed: u64, folder: &Path) -> Self {
-        if seed.is_multiple_of(2) {
+        if !to_a_bucket(seed) {
             return Self::Folder(folder.to_owned());
         }
         let bucket = Bucket::default();
-        let endpoint = bucket.serve().await;
-        Self::Bucket(bucket, endpoint)
+        let struck = Arc::new(Struck::default());
+        let endpoint = watched(bucket.serve().await, Arc::clone(&struck)).await;
+        Self::Bucket(bucket, endpoint, struck)
+    }
+
+    /// How many requests were refused, and how many broke off.
+    pub fn struck(&self) -> (u64, u64) {
+        match self {
+            Self::Folder(_) => (0, 0),
+            Self::Bucket(_, _, struck) => {
+                (struck.refused.load(Ordering::SeqCst), struck.broke_off.load(Ordering::SeqCst))
+            }
+        }
     }
 
     /// Points a run at it.
     pub fn given_to(&self, run: Makegood) -> Makegood {
         match self {
             Self::Folder(_) => run.env("MAKEGOOD__STORAGE__URL", "file:./outputs"),
-            Self::Bucket(_, endpoint) => run
+            Self::Bucket(_, endpoint, _) => run
                 .env("MAKEGOOD__STORAGE__URL", "s3://outputs/recovered")
                 .env("AWS_ENDPOINT", endpoint)
                 .env("AWS_ALLOW_HTTP", "true")
@@ -51,13 +74,12 @@ impl Storage {
         }
     }
 
-    /// What goes wrong in this step from its beginning. Returns how much that is.
-    pub fn stumble(&self, step: &Step) -> u64 {
-        let Self::Bucket(bucket, _) = self else { return 0 };
+    /// What goes wrong in this step from its beginning.
+    pub fn stumble(&self, step: &Step) {
+        let Self::Bucket(bucket, _, _) = self else { return };
         for fault in &step.bucket_faults {
             bucket.fail(fault.at, fault.times, fault.how);
         }
-        step.bucket_faults.len() as u64
     }
 
     /// From now on nothing can be written, by root neither.
@@ -71,7 +93,7 @@ impl Storage {
                 // A worker may make the directory anew in between; then it writes there, and that is moved back below.
                 let _there_again = std::fs::write(&there, "no directory");
             }
-            Self::Bucket(bucket, _) => {
+            Self::Bucket(bucket, _, _) => {
                 bucket.fail("", u32::MAX, How::Status(StatusCode::INTERNAL_SERVER_ERROR));
             }
         }
@@ -81,7 +103,7 @@ impl Storage {
     pub fn mend(&self) {
         match self {
             Self::Folder(folder) => mend_folder(folder),
-            Self::Bucket(bucket, _) => bucket.mend(),
+            Self::Bucket(bucket, _, _) => bucket.mend(),
         }
     }
 
@@ -94,7 +116,7 @@ impl Storage {
                     .map_err(|error| format!("{error}; beside it: {:?}", files_below(path.parent().unwrap())))
             }
             // The client encodes the `%` of the key once more for its URL.
-            Self::Bucket(bucket, _) => {
+            Self::Bucket(bucket, _, _) => {
                 let object = uri.strip_prefix("s3:/").and_then(|path| bucket.find(&path.replace('%', "%25")));
                 object.map(Vec::from).ok_or_else(|| "no such object".to_owned())
             }
@@ -105,7 +127,7 @@ impl Storage {
     fn count(&self) -> usize {
         match self {
             Self::Folder(folder) => files_below(&folder.join("outputs")).len(),
-            Self::Bucket(bucket, _) => {
+            Self::Bucket(bucket, _, _) => {
                 let (objects, uploads) = bucket.left();
                 objects.len() + uploads
             }
@@ -131,9 +153,62 @@ fn mend_folder(folder: &Path) {
     std::fs::rename(&away, &there).unwrap();
 }
 
+/// Passes on what is said to the bucket at `endpoint` and what it answers; counts what it was told to answer instead, and
+/// connections that end without an answer. It refuses nobody by itself with any of these.
+async fn watched(endpoint: String, struck: Arc<Struck>) -> String {
+    let to = endpoint.strip_prefix("http://").unwrap().to_owned();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let at = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        while let Ok((client, _)) = listener.accept().await {
+            let (to, struck) = (to.clone(), Arc::clone(&struck));
+            tokio::spawn(async move {
+                if let Ok(bucket) = TcpStream::connect(&to).await {
+                    watch(client, bucket, &struck).await;
+                }
+            });
+        }
+    });
+    at
+}
+
+async fn watch(client: TcpStream, bucket: TcpStream, struck: &Struck) {
+    const INSTEAD: [&[u8]; 3] = [b"HTTP/1.1 500", b"HTTP/1.1 503", b"HTTP/1.1 403"];
+    let (mut from_client, mut to_client) = client.into_split();
+    let (mut from_bucket, mut to_bucket) = bucket.into_split();
+    let asked = AtomicBool::new(false);
+    let up = async {
+        let mut buffer = vec![0; 64 * 1024];
+        while let Ok(count @ 1..) = from_client.read(&mut buffer).await {
+            asked.store(true, Ordering::SeqCst);
+            if to_bucket.write_all(&buffer[..count]).await.is_err() {
+                // It broke off in the middle of the request: what it does with the answer tells.
+                return std::future::pending().await;
+            }
+        }
+    };
+    let down = async {
+        let mut buffer = vec![0; 64 * 1024];
+        while let Ok(count @ 1..) = from_bucket.read(&mut buffer).await {
+            asked.store(false, Ordering::SeqCst);
+            let instead = INSTEAD.iter().any(|words| buffer[..count].starts_with(words));
+            struck.refused.fetch_add(u64::from(instead), Ordering::SeqCst);
+            if to_client.write_all(&buffer[..count]).await.is_err() {
+                return;
+            }
+        }
+        struck.broke_off.fetch_add(u64::from(asked.load(Ordering::SeqCst)), Ordering::SeqCst);
+    };
+    tokio::select! {
+        () = up => {}
+        () = down => {}
+    }
+}
+
 impl World<'_> {
-    /// Every recovered file is where its row says, whole, and the one that the provider offers for this item.
-    pub async fn files_are_there(&self) {
+    /// Every recovered file is where its row says, whole, and the one that the provider offers for this item. Returns how
+    /// many others there are.
+    pub async fn files_are_there(&self) -> u64 {
         let sql = "SELECT concat_ws(' ', uri, sha256, size_bytes, provider, provider_job_id, provider_output_index, charge_id, output_index)
                    FROM stored_outputs WHERE id LIKE 'makegood:%'";
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
@@ -158,20 +233,30 @@ impl World<'_> {
             let nth: i64 = words[5].parse().unwrap();
             // Files that the provider does not number go in order to the items that still wait, and the platform
             // may have refunded an earlier one: any of the job's, but nobody else's.
-            let any = words[4].starts_with("two-of-three");
+            // The same of one that offers another file each time.
+            let any = words[4].starts_with("two-of-three") || words[4].starts_with("ok-lies");
             let mut is_offered = false;
             for nth in if any { 0..2 } else { nth..nth + 1 } {
                 let url = file_url(&self.simulator.base_url(), words[3], words[4], nth);
-                let offered = client.get(&url).send().await.unwrap().bytes().await.unwrap();
-                is_offered |= sha256(&offered) == hash;
+                is_offered |= self.offered(&client, url).await == hash;
             }
             if !is_offered || !hashes.insert(hash) {
                 self.give_up(&format!("{line}: not the file of this item, or another's too"));
             }
             named.insert(words[0].to_owned());
         }
-        let unnamed = self.storage.count() - named.len();
-        self.count(|tally| tally.unnamed += unnamed as u64);
+        (self.storage.count() - named.len()) as u64
+    }
+
+    /// The hash of what the provider offers there: always the same, so it is asked once.
+    async fn offered(&self, client: &reqwest::Client, url: String) -> String {
+        if let Some(hash) = self.offers.lock().unwrap().get(&url) {
+            return hash.clone();
+        }
+        let bytes = client.get(&url).send().await.unwrap().bytes().await.unwrap();
+        let hash = sha256(&bytes);
+        self.offers.lock().unwrap().insert(url, hash.clone());
+        hash
     }
 }
 

@@ -1,6 +1,7 @@
 //! Does to a run of a worker what the plan has for it, at the moment that it names, and tells what came of it.
 
 use std::os::unix::process::ExitStatusExt as _;
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use super::plan::{Mishap, Moment, Trouble};
@@ -8,8 +9,14 @@ use super::proxy::{Held, Then};
 use super::{IMPATIENT, LEASE_MINUTES, World, platform};
 use crate::binary::Run;
 
-/// Runs a program that can write no more than 512 bytes into any file, and is told so instead of killed for it.
-const FULL_DISK: [&str; 4] = ["sh", "-c", "trap '' XFSZ; ulimit -f 1; exec \"$@\"", "sh"];
+/// Runs a program that can write no more than so many blocks into any file, and is told so instead of killed for it.
+const FULL_DISK: &str = "trap '' XFSZ; ulimit -f \"$1\"; shift; exec \"$@\"";
+/// What the system says to who writes more than that, and to who writes where there is no directory any more.
+const TOO_LARGE: &str = "(os error 27)";
+const NO_DIRECTORY: &str = "(os error 20)";
+
+/// For how long a worker is held up for a deed of the platform's.
+const CROSSED: Duration = Duration::from_millis(30);
 
 impl World<'_> {
     /// A pass that something happens to.
@@ -20,8 +27,11 @@ impl World<'_> {
             Moment::After(_) => None,
         };
         let mut trap = proxy.begin(at);
-        let prefix: &[&str] = if matches!(mishap.trouble, Trouble::Full) { &FULL_DISK } else { &[] };
-        let mut run = self.makegood_by(prefix, Some(worker), &["run"]).env(IMPATIENT.0, IMPATIENT.1).start();
+        let blocks =
+            if let Trouble::Full { blocks } = mishap.trouble { Some(blocks.to_string()) } else { None };
+        let prefix =
+            blocks.iter().flat_map(|blocks| ["sh", "-c", FULL_DISK, "sh", blocks]).collect::<Vec<_>>();
+        let mut run = self.makegood_by(&prefix, Some(worker), &["run"]).env(IMPATIENT.0, IMPATIENT.1).start();
         self.count(|tally| tally.runs += 1);
         let held = match mishap.moment {
             Moment::After(wait) => {
@@ -48,6 +58,8 @@ impl World<'_> {
             tally.kills += u64::from(ended.status.signal() == Some(9));
             tally.failed += u64::from(ended.code == Some(1));
             tally.lost_leases += u64::from(ended.stdout.contains("lease_ran_out"));
+            tally.disk_full += ended.stderr.matches(TOO_LARGE).count() as u64;
+            tally.directory_gone += ended.stderr.matches(NO_DIRECTORY).count() as u64;
         });
         let more = format!("; it ended with {} after {} ms more", ended.status, began.elapsed().as_millis());
         words += &more;
@@ -66,69 +78,136 @@ impl World<'_> {
     async fn strike(&self, worker: usize, run: &mut Run, held: Option<Held>, trouble: Trouble) -> String {
         let proxy = &self.proxies[worker];
         match trouble {
-            Trouble::None | Trouble::Full => go_on(held, Then::Forward),
-            Trouble::Kill { heard } => {
-                let mut lost = false;
-                match held {
-                    Some(held) if heard => {
-                        lost = held.mute().await;
-                        run.kill();
-                    }
-                    held => {
-                        run.kill();
-                        go_on(held, Then::Drop);
-                    }
-                }
-                self.count(|tally| tally.answers_lost += u64::from(lost));
-            }
+            Trouble::None | Trouble::Full { .. } => go_on(held, Then::Forward),
+            Trouble::Kill { heard } => return self.kill(worker, run, held, heard).await,
             Trouble::Cut { heard } => {
                 self.count(|tally| tally.cuts += 1);
                 match held {
-                    Some(held) if heard => {
-                        let lost = held.mute().await;
-                        self.count(|tally| tally.answers_lost += u64::from(lost));
-                    }
+                    Some(held) if heard => self.mute(held).await,
                     Some(held) => held.go_on(Then::Drop),
                     None => proxy.cut(),
                 }
             }
             Trouble::Pause { heard, minutes } => {
-                let Some(id) = run.id() else { return String::new() };
-                self.count(|tally| tally.pauses += 1);
-                signal("STOP", id).await;
-                let held = match held {
-                    Some(held) if heard => {
-                        held.go_on(Then::Forward);
-                        None
-                    }
-                    held => held,
-                };
-                platform::leap(&self.pool, LEASE_MINUTES + minutes).await;
-                // Others take over what it had in hand; what it has locked, they cannot.
-                let other = self.makegood(None, &["run"]).env(IMPATIENT.0, IMPATIENT.1).output().await;
-                go_on(held, Then::Forward);
-                signal("CONT", id).await;
-                return format!(", another pass meanwhile ended with {}", other.status);
+                return self.pause(worker, run, held, (heard, minutes)).await;
             }
-            Trouble::Restart { immediate } => {
-                self.server.restart(immediate).await;
+            Trouble::Restart { immediate, on_its_way } => {
                 self.count(|tally| {
                     tally.restarts += 1;
                     tally.crashes += u64::from(immediate);
                 });
-                go_on(held, Then::Forward);
+                match (held, on_its_way) {
+                    (Some(held), Some(after)) => {
+                        self.count(|tally| {
+                            tally.met_on_its_way += 1;
+                            tally.met_at_commit += u64::from(held.is_commit);
+                        });
+                        let arrives = async {
+                            tokio::time::sleep(after).await;
+                            held.go_on(Then::Forward);
+                        };
+                        tokio::join!(self.server.restart(immediate), arrives);
+                    }
+                    (held, _) => {
+                        self.server.restart(immediate).await;
+                        go_on(held, Then::Forward);
+                    }
+                }
             }
             Trouble::Leap { minutes } => {
                 self.count(|tally| tally.leaps += 1);
                 platform::leap(&self.pool, minutes).await;
                 go_on(held, Then::Forward);
             }
+            Trouble::Cross { what, pick } => {
+                let claimed = platform::claimed_by(&self.pool, &worker.to_string()).await;
+                let Some(claim) = claimed.get(pick % claimed.len().max(1)) else {
+                    go_on(held, Then::Forward);
+                    return ", with nothing in hand".to_owned();
+                };
+                let words: Vec<&str> = claim.split(' ').collect();
+                let made = self.made.lock().unwrap()[words[0]].clone();
+                self.count(|tally| tally.crossed += 1);
+                let goes_on = async {
+                    // Long enough for the deed to be done, or to wait for the worker.
+                    tokio::time::sleep(CROSSED).await;
+                    go_on(held, Then::Forward);
+                };
+                let item = words[1].parse().unwrap();
+                tokio::join!(platform::act(&self.pool, &made, what, item), goes_on);
+                return format!(", about {}/{item}", made.id);
+            }
             Trouble::Slow { by } => {
+                self.count(|tally| tally.slowed += 1);
                 proxy.slow(by);
                 go_on(held, Then::Forward);
             }
         }
         String::new()
+    }
+
+    async fn mute(&self, held: Held) {
+        let is_commit = held.is_commit;
+        let lost = u64::from(held.mute().await);
+        self.count(|tally| {
+            let kind = if is_commit { &mut tally.commits_unheard } else { &mut tally.others_unheard };
+            *kind += lost;
+        });
+    }
+
+    async fn kill(&self, worker: usize, run: &mut Run, held: Option<Held>, heard: bool) -> String {
+        let in_transaction = self.proxies[worker].open_transactions() > 0;
+        let claimed = platform::claimed_by(&self.pool, &worker.to_string()).await.len();
+        match held {
+            Some(held) if heard => {
+                self.mute(held).await;
+                run.kill();
+            }
+            held => {
+                run.kill();
+                go_on(held, Then::Drop);
+            }
+        }
+        self.count(|tally| {
+            let kind = match (in_transaction, claimed) {
+                (true, _) => &mut tally.kills_in_transactions,
+                (false, 0) => &mut tally.kills_idle,
+                (false, _) => &mut tally.kills_with_leases,
+            };
+            *kind += 1;
+        });
+        format!(", {} transaction, {claimed} claimed", if in_transaction { "in a" } else { "in no" })
+    }
+
+    /// It sleeps past its lease, and others take over what it had in hand; what it has locked, they cannot.
+    async fn pause(
+        &self,
+        worker: usize,
+        run: &mut Run,
+        held: Option<Held>,
+        (heard, minutes): (bool, i64),
+    ) -> String {
+        let Some(id) = run.id() else { return String::new() };
+        signal("STOP", id).await;
+        let held = match held {
+            Some(held) if heard => {
+                held.go_on(Then::Forward);
+                None
+            }
+            held => held,
+        };
+        let before = platform::claimed_by(&self.pool, &worker.to_string()).await;
+        platform::leap(&self.pool, LEASE_MINUTES + minutes).await;
+        let other = self.makegood(None, &["run"]).env(IMPATIENT.0, IMPATIENT.1).output().await;
+        let after = platform::claimed_by(&self.pool, &worker.to_string()).await;
+        let taken = before.iter().filter(|claim| !after.contains(claim)).count();
+        go_on(held, Then::Forward);
+        signal("CONT", id).await;
+        self.count(|tally| {
+            tally.pauses += 1;
+            tally.takeovers += taken as u64;
+        });
+        format!(", another pass meanwhile ended with {} and took {taken} of {}", other.status, before.len())
     }
 }
 
@@ -147,7 +226,7 @@ async fn has_ended(run: &mut Run) {
 async fn signal(name: &str, id: u32) {
     let id = id.to_string();
     let mut sent = tokio::process::Command::new("sh");
-    sent.args(["-c", "kill -\"$1\" \"$2\"", "sh", name, &id]).stderr(std::process::Stdio::null());
+    sent.args(["-c", "kill -\"$1\" \"$2\"", "sh", name, &id]).stderr(Stdio::null());
     // It may have ended in this very moment.
     let _ended = sent.status().await;
 }
