@@ -80,6 +80,9 @@ step() {
 
 set_up
 
+# As root with a server of our own everything can be tried: what is not tried fails, instead of passing without a word.
+[[ $(id -u) -ne 0 || -n ${MAKEGOOD_TEST_POSTGRES:-} ]] || export MAKEGOOD_TEST_STRICT=1
+
 lints=(-D warnings)
 minor=$(rustc --version | sed -E 's/^rustc 1\.([0-9]+).*/\1/')
 if [[ $minor -gt $LINTED_WITH ]]; then

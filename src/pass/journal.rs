@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use futures_util::future::BoxFuture;
 
-use super::Pass;
+use super::{Parts, Pass};
 use crate::charge::ItemId;
 use crate::recovery::{Copied, Journal, JournalError, Place};
 use crate::store::{Case, Store, UploadKey};
@@ -58,16 +58,24 @@ impl Journal for LeaseJournal {
 impl Pass {
     /// Removes a file that was brought home and is not wanted. Failing costs space, not credits, and the sweep's time.
     pub(super) async fn discard(&self, case: &Case, copied: &Copied) {
-        let error: JournalError = match self.parts.storage.delete(&copied.key).await {
-            Ok(()) => match self.parts.store.forget_uploads(&[case.upload(copied.note)]).await {
-                Ok(()) => return,
-                Err(error) => error.into(),
-            },
-            Err(error) => error.into(),
-        };
-        tracing::warn!(
-            error = &*error as &dyn std::error::Error,
-            "a file that is not wanted stays until it is swept"
-        );
+        if let Err(error) = self.throw_away(case, copied).await {
+            tracing::warn!(
+                error = &*error as &dyn std::error::Error,
+                "a file that is not wanted stays until it is swept"
+            );
+        }
+    }
+
+    /// Nothing brings a file back, so the database is asked once more, whatever this pass believes: what a row names stays.
+    async fn throw_away(&self, case: &Case, copied: &Copied) -> Result<(), JournalError> {
+        let Parts { store, storage, .. } = &self.parts;
+        let item = &case.facts.orphan.item;
+        if store.names(item, case.token, &copied.uri).await? {
+            tracing::error!(%item, uri = copied.uri, "a file that a row names was to be thrown away; it stays");
+            return Ok(());
+        }
+        storage.delete(&copied.key).await?;
+        store.forget_uploads(&[case.upload(copied.note)]).await?;
+        Ok(())
     }
 }

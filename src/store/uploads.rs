@@ -11,7 +11,7 @@ use serde_json::{Value as Json, json};
 use tokio::sync::oneshot;
 
 use super::db::DbError;
-use super::{Store, statements};
+use super::{Store, first, statements};
 use crate::charge::ItemId;
 use crate::clock::Timestamp;
 use crate::recovery::Place;
@@ -130,6 +130,14 @@ impl Store {
         }
         let list = Json::Array(keys.iter().map(|key| key.json()).collect());
         self.rows(statements::FORGET_UPLOADS, &[(&list).into()]).await.map(drop)
+    }
+
+    /// Whether a row names the object that a lease wrote for an item.
+    pub async fn names(&self, item: &ItemId, lease_token: i64, uri: &str) -> Result<bool, DbError> {
+        let values =
+            [item.charge_id.as_str().into(), item.output_index.into(), uri.into(), lease_token.into()];
+        let rows = self.rows(statements::OBJECT_IS_NAMED, &values).await?;
+        Ok(first(statements::OBJECT_IS_NAMED, &rows)?.int("named")? == 1)
     }
 
     /// Ends the leases that ran out while an object was being written, and returns what dead leases may have left in

@@ -32,7 +32,7 @@ use sqlx::PgPool;
 use tempfile::TempDir;
 
 use crate::binary::{Ended, Makegood, run_of};
-use crate::postgres;
+use crate::postgres::{self, not_tried};
 use crate::real_input::binary;
 use answers::Answers;
 use keep::Keep;
@@ -409,12 +409,6 @@ fn number_from(name: &str) -> Option<u64> {
 fn fresh_seed() -> u64 {
     use std::hash::{BuildHasher as _, RandomState};
     RandomState::new().hash_one(0) % 1_000_000_000
-}
-
-/// Says that a test was not tried, which is a failure where everything has to be (`MAKEGOOD_TEST_STRICT=1`).
-fn not_tried(why: &str) {
-    assert!(std::env::var_os("MAKEGOOD_TEST_STRICT").is_none_or(|strict| strict != "1"), "not tried: {why}");
-    eprintln!("not tried: {why}");
 }
 
 /// Whether a server can be started here. Where there is none and none is named, starting it fails.

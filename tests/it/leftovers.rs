@@ -300,7 +300,7 @@ impl Drop for Small {
 async fn p16_a_full_disk_leaves_nothing_half_and_the_file_comes_home_once_there_is_room() {
     let mut world = World::sqlite().await;
     let Some(small) = Small::mount(world.folder.path().join("outputs")) else {
-        eprintln!("not tried: a small file system can only be mounted by root");
+        crate::postgres::not_tried("a small file system can only be mounted by root");
         return;
     };
     // As `stored` finds them.
@@ -327,4 +327,24 @@ async fn p16_a_full_disk_leaves_nothing_half_and_the_file_comes_home_once_there_
     assert_eq!(report.total("recover"), 2, "{report:?}");
     assert_eq!((stored(&world).len(), notes(&world).await), (2, 0));
     world.books_balance().await;
+}
+
+on_both! {
+    async fn p16_a_file_that_a_row_names_is_not_thrown_away_whatever_its_worker_believes(world) {
+        world.balance("ada", 0, 0).await;
+        world.charge("c1").job("ok-1").insert().await;
+        // As if another had settled under this lease: the worker finds that the world has changed, and does not want its file.
+        let row = world.output_row("makegood:c1/0:1", Some(("c1", 0)), ("replicate", "ok-1", 0), ("p-c1", "n-c1"));
+        world.while_asked("ok-1", row);
+        let report = world.pass().await;
+        assert_eq!(report.total("decide_again"), 1, "{:?}", report.outcomes);
+        assert_eq!(world.fate("c1", 0).await, "closed delivered");
+        assert_eq!(stored(&world).len(), 1);
+        // One that no row names goes.
+        world.charge("c2").job("ok-2").age(20 * MINUTE).insert().await;
+        world.while_asked("ok-2", world.output_row("theirs", Some(("c2", 0)), ("replicate", "ok-2", 0), ("p-c2", "n-c2")));
+        world.pass().await;
+        assert_eq!(world.fate("c2", 0).await, "closed delivered");
+        assert_eq!(stored(&world).len(), 1);
+    }
 }

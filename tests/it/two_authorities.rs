@@ -99,8 +99,8 @@ on_both! {
             (&[(1, "wallet", 10)], (8, 2), "refunded provider_error"),
             // More than that item cost: there is no room for the whole of the other.
             (&[(1, "wallet", 12)], (0, 0), "held already_refunded"),
-            // Of this very item, and not the whole of it: that was the platform's to decide.
-            (&[(0, "subscription", 5)], (0, 0), "closed already_refunded"),
+            // Of this very item, and not the whole of it: a person decides about the rest.
+            (&[(0, "subscription", 5)], (0, 0), "held already_refunded"),
         ].into_iter().enumerate() {
             let charge = format!("c{nth}");
             world.charge(&charge).age(30 * MINUTE).job(&format!("failed-{nth}")).drawn(8, 12).items(&[10, 10]).insert().await;

@@ -396,16 +396,35 @@ impl<'a> Written<'a> {
 
     /// Items that an output was taken from are looked at again, unless they have their own by now (P13).
     async fn look_at_holders(&self, tx: &mut Tx) -> Result<(), DbError> {
-        let list: Vec<Json> = self
-            .taken_from
+        self.open_bare(tx, "taken_from", self.taken_from.clone()).await
+    }
+
+    /// So are all items of a charge that was mended: some may have come after every look over time had passed it (P14).
+    async fn look_at_mended(&self, tx: &mut Tx) -> Result<(), DbError> {
+        if self.mended.is_empty() {
+            return Ok(());
+        }
+        let rows = tx.rows(statements::ITEMS_OF_CHARGES, &[(&json!(self.mended)).into()]).await?;
+        let items = rows
             .iter()
+            .map(|row| {
+                Ok(ItemId { charge_id: row.text("charge_id")?, output_index: row.int("output_index")? })
+            })
+            .collect::<Result<_, DbError>>()?;
+        self.open_bare(tx, "items_mended", items).await
+    }
+
+    /// Opens those of the items that are paid for, not delivered, and have no unresolved orphan.
+    async fn open_bare(&self, tx: &mut Tx, by: &str, items: Vec<ItemId>) -> Result<(), DbError> {
+        let list: Vec<Json> = items
+            .into_iter()
             .map(|item| json!({"charge_id": item.charge_id, "output_index": item.output_index}))
             .collect();
         let mut bare = Vec::new();
         for row in rows_of(tx, statements::FIND_LISTED, &list).await? {
             bare.push(ItemId { charge_id: row.text("charge_id")?, output_index: row.int("output_index")? });
         }
-        self.store.open_orphans(tx, "taken_from", &bare, self.now, &self.rules.dating).await?;
+        self.store.open_orphans(tx, by, &bare, self.now, &self.rules.dating).await?;
         Ok(())
     }
 }
@@ -419,18 +438,6 @@ impl Written<'_> {
         if (was_held || decision.reason == mismatch) && !is_held {
             self.mended.insert(settlement.case.facts.record.charge.id.clone());
         }
-    }
-
-    async fn look_at_mended(&self, tx: &mut Tx) -> Result<(), DbError> {
-        if self.mended.is_empty() {
-            return Ok(());
-        }
-        let mut items = Vec::new();
-        for row in tx.rows(statements::FIND_OF_CHARGES, &[(&json!(self.mended)).into()]).await? {
-            items.push(ItemId { charge_id: row.text("charge_id")?, output_index: row.int("output_index")? });
-        }
-        self.store.open_orphans(tx, "items_mended", &items, self.now, &self.rules.dating).await?;
-        Ok(())
     }
 }
 

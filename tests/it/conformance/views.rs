@@ -99,7 +99,7 @@ async fn the_whole_way(world: World) {
     world.store.prepare_all().await.unwrap();
     world.run("INSERT INTO people VALUES ('ada', false, 100, 100)").await;
     // What the platform has given back itself is in it.
-    world.opens_with("ada", "subscription", 100);
+    world.opens_with("ada", "subscription", 100 - 4);
     world.opens_with("ada", "wallet", 100 - 6);
     for (name, ticket) in [
         ("refund", "failed-1"),

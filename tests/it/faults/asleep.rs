@@ -113,7 +113,7 @@ async fn p01_p16_a_worker_that_slept_past_its_lease_at_any_moment_harms_nobody()
         }
     });
     let Some(fewer) = futures_util::future::join_all(lives).await.into_iter().min().flatten() else {
-        return super::not_tried("the server of MAKEGOOD_TEST_POSTGRES has no socket here");
+        return crate::postgres::not_tried("the server of MAKEGOOD_TEST_POSTGRES has no socket here");
     };
     eprintln!("asleep at each of {} messages", fewer - 1);
     assert!(fewer > 40, "{fewer}");
