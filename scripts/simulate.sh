@@ -3,6 +3,7 @@
 #
 # usage: scripts/simulate.sh [WORLDS [FIRST]]      (10000 from seed 1)
 #
+# One world in a hundred has some two hundred charges, one in a thousand some thousands.
 # Says every half minute how far it is, and in the end what was in the worlds. A world that fails prints its seed and the
 # story of the item; `scripts/simulate.sh 1 SEED` lives through that one alone. docs/testing.md tells more.
 set -euo pipefail

@@ -1,15 +1,19 @@
 //! Worlds of 48 hours, each drawn from a seed: the whole pipeline on SQLite, by a clock that is moved by hand, with a
 //! simulated provider. Jobs fail, take for ever, answer rubbish and drop their files; the platform stores late, in
-//! wrong places and twice, commits hours late, adds items later and refunds by itself; providers go away; the clock is
-//! wrong for hours; workers run side by side and die halfway.
+//! wrong places and twice, commits hours late, adds items later and refunds by itself; providers go away and contradict
+//! themselves; the clock is wrong for hours; workers run side by side, fall asleep and die halfway.
 //!
-//! Promised of every world: the books balance at any time, and P15: nothing is unresolved after its window unless the
-//! brake held it. A failing world prints its seed and the story of the item. The plan follows from the seed alone; how
-//! workers that run at the same time interleave does not, as SQLite works on threads of its own.
+//! Promised of every world: the books balance after every pass; every decision says what was true when it was taken
+//! (`oracle`); and P15: nothing is unresolved after its window unless the brake held it. A failing world prints its seed
+//! and the story of the item. The plan follows from the seed alone, and so does whose turn it is among workers that run at
+//! the same time (`bench`); in which order SQLite's threads answer does not.
 //! `docs/testing.md` says how to run thousands.
 
+mod bench;
 mod books;
 mod deeds;
+mod job;
+mod oracle;
 mod plan;
 mod stage;
 mod tally;
@@ -37,6 +41,10 @@ const CHARGES: u64 = 12;
 const LARGE_EVERY: u64 = 100;
 /// Charges in a large one, about.
 const LARGE: u64 = 200;
+/// One world in so many is huge.
+const HUGE_EVERY: u64 = 1_000;
+/// Charges in a huge one, about: 1,250 to 3,750.
+const HUGE: u64 = 2_500;
 
 /// When every world begins.
 fn start() -> Timestamp {
@@ -66,8 +74,7 @@ impl Round {
             if seed >= self.until {
                 return;
             }
-            let charges = if seed.is_multiple_of(LARGE_EVERY) { LARGE } else { CHARGES };
-            let lived = World::new(&stage, Plan::new(seed, charges)).await.live().await;
+            let lived = World::new(&stage, Plan::new(seed, charges(seed))).await.live().await;
             let mut tally = self.tally.lock().unwrap_or_else(PoisonError::into_inner);
             tally.0.add(lived);
             if tally.1.elapsed() > TELL_EVERY {
@@ -75,6 +82,17 @@ impl Round {
                 eprintln!("{}", tally.0.line(self.began.elapsed()));
             }
         }
+    }
+}
+
+/// About how many charges the world of a seed has.
+const fn charges(seed: u64) -> u64 {
+    if seed.is_multiple_of(HUGE_EVERY) {
+        HUGE
+    } else if seed.is_multiple_of(LARGE_EVERY) {
+        LARGE
+    } else {
+        CHARGES
     }
 }
 
@@ -119,6 +137,17 @@ fn p15_every_world_ends_with_everybody_made_good() {
         None => on_threads(2, 1, SHORT),
     };
     eprintln!("{tally}");
+}
+
+/// The largest kind alone, with its time and its memory: `docs/testing.md`.
+#[test]
+#[ignore = "minutes: a world of thousands of charges"]
+fn p15_one_world_of_thousands_of_charges() {
+    let tally = on_threads(1, number_from("MAKEGOOD_TEST_SEED").unwrap_or(HUGE_EVERY), 1);
+    eprintln!("{tally}");
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    eprintln!("{}", status.lines().find(|line| line.starts_with("VmHWM")).unwrap_or_default());
+    assert!(tally.charges >= 1_000, "seed is a multiple of {HUGE_EVERY}");
 }
 
 /// As many as you like: `docs/testing.md`.

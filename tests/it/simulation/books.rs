@@ -21,11 +21,20 @@ pub const ALWAYS: &[(&str, &str)] = &[
          WHERE l.credits > CASE l.bucket WHEN 'wallet' THEN c.wallet_credits ELSE c.subscription_credits END",
     ),
     (
-        "balances that are not what they opened with and the ledger since",
-        "SELECT b.account_id || ' ' || b.bucket FROM balances b
-         LEFT JOIN (SELECT account_id, bucket, sum(credits) AS credits FROM ledger_entries GROUP BY account_id, bucket) l
-              ON l.account_id = b.account_id AND l.bucket = b.bucket
-         WHERE b.credits <> 100000 + coalesce(l.credits, 0)",
+        "balances that are not what they opened with and the ledger since, or that came or went",
+        "SELECT coalesce(b.account_id, x.account_id) || ' ' || coalesce(b.bucket, x.bucket) || ': ' || coalesce(b.credits, 'none') || ' instead of '
+                || coalesce(x.credits, 'none')
+         FROM balances b
+         FULL JOIN (SELECT o.account_id, o.bucket, 100000 + coalesce(sum(l.credits), 0) AS credits
+                    FROM (SELECT a.id AS account_id, k.column1 AS bucket FROM accounts a, (VALUES ('subscription'), ('wallet')) AS k) o
+                    LEFT JOIN ledger_entries l ON l.account_id = o.account_id AND l.bucket = o.bucket
+                    GROUP BY o.account_id, o.bucket) x ON x.account_id = b.account_id AND x.bucket = b.bucket
+         WHERE b.credits IS NOT x.credits",
+    ),
+    (
+        "balances with two rows, or accounts that came or went",
+        "SELECT account_id || ' ' || bucket FROM balances GROUP BY account_id, bucket HAVING count(*) > 1
+         UNION ALL SELECT 'accounts' FROM (SELECT count(*) AS many FROM accounts) WHERE many <> 4",
     ),
     (
         "refunds that the ledger does not show, or entries of no refund",
@@ -35,6 +44,28 @@ pub const ALWAYS: &[(&str, &str)] = &[
          UNION ALL
          SELECT l.charge_id || '/' || l.output_index FROM ledger_entries l
          WHERE l.refund_id IS NOT NULL AND NOT EXISTS (SELECT 1 FROM makegood_refunds r WHERE r.id = l.refund_id)",
+    ),
+    (
+        "entries on another account, charge, item or time than their refund, or of nothing",
+        "SELECT r.charge_id || '/' || r.output_index || ' ' || l.id FROM ledger_entries l
+         JOIN makegood_refunds r ON r.id = l.refund_id JOIN charges c ON c.id = r.charge_id
+         WHERE (l.account_id, l.charge_id, l.output_index, l.posted_at, l.kind) <> (c.account_id, r.charge_id, r.output_index, r.refunded_at, 'refund')
+            OR l.output_index IS NULL OR l.credits <= 0 OR r.account_id <> c.account_id",
+    ),
+    (
+        "charges whose row is not the sum of their refunds, or does not say what was drawn",
+        "SELECT m.charge_id FROM makegood_charges m JOIN charges c ON c.id = m.charge_id
+         LEFT JOIN (SELECT charge_id, sum(subscription_credits) AS s, sum(wallet_credits) AS w FROM makegood_refunds GROUP BY charge_id) r
+                ON r.charge_id = m.charge_id
+         WHERE (m.subscription_refunded, m.wallet_refunded, m.subscription_drawn, m.wallet_drawn)
+               <> (coalesce(r.s, 0), coalesce(r.w, 0), c.subscription_credits, c.wallet_credits)",
+    ),
+    (
+        "refunds without a resolution, or resolutions by refund without one",
+        "SELECT coalesce(r.charge_id, s.charge_id) || '/' || coalesce(r.output_index, s.output_index) FROM makegood_refunds r
+         FULL JOIN (SELECT * FROM makegood_resolutions WHERE kind = 'refund') s
+                ON s.id = r.resolution_id AND s.charge_id = r.charge_id AND s.output_index = r.output_index AND s.reason = r.reason
+         WHERE r.id IS NULL OR s.id IS NULL",
     ),
     (
         "items refunded by another sum than they cost",
@@ -54,11 +85,58 @@ pub const ALWAYS: &[(&str, &str)] = &[
          WHERE s.id LIKE 'makegood:%' OR s.stored_at < r.refunded_at - $slack_us",
     ),
     (
-        "resolutions without exactly one event of their own",
-        "SELECT r.charge_id || '/' || r.output_index || ' ' || r.kind FROM makegood_resolutions r
-         GROUP BY r.charge_id, r.output_index, r.kind
-         HAVING count(*) <> (SELECT count(*) FROM makegood_orphan_events e
-                             WHERE e.charge_id = r.charge_id AND e.output_index = r.output_index AND e.kind = r.kind)",
+        "resolutions without exactly one event of their own, or events without a resolution",
+        "SELECT coalesce(r.charge_id, e.charge_id) || '/' || coalesce(r.output_index, e.output_index) || ' ' || coalesce(r.kind, e.kind)
+                || ': ' || coalesce(r.many, 0) || ' resolutions, ' || coalesce(e.many, 0) || ' events'
+         FROM (SELECT charge_id, output_index, kind, reason, count(*) AS many FROM makegood_resolutions GROUP BY 1, 2, 3, 4) r
+         FULL JOIN (SELECT charge_id, output_index, kind, reason, count(*) AS many FROM makegood_orphan_events
+                    WHERE kind IN ('refund', 'recover', 'relink', 'close') GROUP BY 1, 2, 3, 4) e
+                ON e.charge_id = r.charge_id AND e.output_index = r.output_index AND e.kind = r.kind AND e.reason = r.reason
+         WHERE r.many IS NOT e.many",
+    ),
+    (
+        "orphans without exactly one event of their opening, dated as they are, or events of no orphan",
+        "SELECT o.charge_id || '/' || o.output_index FROM makegood_orphans o
+         LEFT JOIN makegood_orphan_events e ON e.orphan_id = o.id AND e.kind = 'opened' AND e.charge_id = o.charge_id
+                                           AND e.output_index = o.output_index AND e.at = o.opened_at
+         GROUP BY o.id HAVING count(e.id) <> 1
+         UNION ALL
+         SELECT e.charge_id || '/' || e.output_index || ' ' || e.kind FROM makegood_orphan_events e
+         LEFT JOIN makegood_orphans o ON o.id = e.orphan_id AND o.charge_id = e.charge_id AND o.output_index = e.output_index
+         WHERE o.id IS NULL OR (e.kind = 'opened' AND e.at <> o.opened_at)",
+    ),
+    (
+        "resolutions that were superseded without an event of reopening, or the reverse",
+        "SELECT coalesce(r.charge_id, e.charge_id) || '/' || coalesce(r.output_index, e.output_index)
+         FROM (SELECT charge_id, output_index, count(*) AS many FROM makegood_resolutions WHERE superseded_at IS NOT NULL GROUP BY 1, 2) r
+         FULL JOIN (SELECT charge_id, output_index, count(*) AS many FROM makegood_orphan_events WHERE kind = 'reopened' GROUP BY 1, 2) e
+                ON e.charge_id = r.charge_id AND e.output_index = r.output_index
+         WHERE r.many IS NOT e.many",
+    ),
+    (
+        "orphans that are held, and whose last event does not say so",
+        "SELECT o.charge_id || '/' || o.output_index || ' is held for ' || o.reason FROM makegood_orphans o
+         WHERE o.state = 'held' AND (SELECT e.kind || ' ' || e.reason FROM makegood_orphan_events e WHERE e.orphan_id = o.id
+                                     ORDER BY e.id DESC LIMIT 1) IS NOT 'hold ' || o.reason",
+    ),
+    (
+        "brakes whose events do not tell how they stand",
+        "SELECT 'brake ' || coalesce(l.kind, 'never') || ', ' || (b.engaged_at IS NOT NULL) FROM makegood_brake b
+         LEFT JOIN (SELECT kind, at FROM makegood_brake_events ORDER BY id DESC LIMIT 1) l
+         WHERE (l.kind IS 'engaged') <> (b.engaged_at IS NOT NULL) OR (l.kind = 'engaged' AND l.at <> b.engaged_at)
+         UNION ALL
+         SELECT 'brake ' || e.kind || ' twice' FROM makegood_brake_events e
+         WHERE e.kind = coalesce((SELECT p.kind FROM makegood_brake_events p WHERE p.id < e.id ORDER BY p.id DESC LIMIT 1), 'released')
+         UNION ALL
+         SELECT 'brake without a limit' FROM makegood_brake_events WHERE $brake = 0",
+    ),
+    (
+        "refunds without proof before their time: 22 hours after the charge, 2 after it was found",
+        "SELECT r.charge_id || '/' || r.output_index || ' ' || r.reason FROM makegood_refunds r
+         JOIN charges c ON c.id = r.charge_id
+         JOIN makegood_orphans o ON o.charge_id = r.charge_id AND o.output_index = r.output_index
+         WHERE r.reason IN ('timed_out', 'unconfirmed', 'recovery_failed')
+           AND r.refunded_at < max(c.charged_at + 22 * 3600000000, o.opened_at + 2 * 3600000000)",
     ),
     (
         "orphans that do not stand as their current resolution says",
@@ -87,23 +165,42 @@ pub const ALWAYS: &[(&str, &str)] = &[
                   AND b.refunded_at > coalesce((SELECT max(e.at) FROM makegood_brake_events e
                                                 WHERE e.kind = 'released' AND e.at <= r.refunded_at), 0)) > $brake",
     ),
+    (
+        "refunds for faults of ours beyond their limit in some day, counted from the brake's last release",
+        "WITH own AS (SELECT r.charge_id, r.output_index, r.refunded_at FROM makegood_refunds r
+                      JOIN makegood_resolutions s ON s.id = r.resolution_id JOIN makegood_answers a ON a.id = s.answer_id
+                      WHERE r.reason = 'unconfirmed' AND a.verdict IN ('unauthorized', 'unreadable'))
+         SELECT r.charge_id || '/' || r.output_index FROM own r
+         WHERE $own_faults > 0 AND (SELECT count(*) FROM own b
+                WHERE b.refunded_at <= r.refunded_at AND b.refunded_at > r.refunded_at - 24 * 3600000000
+                  AND b.refunded_at > coalesce((SELECT max(e.at) FROM makegood_brake_events e
+                                                WHERE e.kind = 'released' AND e.at <= r.refunded_at), 0)) > $own_faults",
+    ),
 ];
 
-/// P15: items whose window has closed, with neither an output in its place nor a refund, and for no good reason.
-/// `$before`: charged before this. A brake that holds it, or did at any time after `$held_since`, and the user's own
-/// cancelling are reasons.
+/// P15: items whose window has closed, with neither an output in its place nor a refund, how they stand, and whether the
+/// brake held them at any time after `?2`. `?1`: charged before this. What excuses them is the plan's to say.
 pub const OVERDUE: &str = "
-    SELECT i.charge_id || '/' || i.output_index || ' is ' || coalesce(o.state || ' ' || coalesce(o.reason, '-'), 'not even known')
+    SELECT i.charge_id || '/' || i.output_index || ' ' || coalesce(o.state || ' ' || coalesce(o.reason, '-'), 'unknown -') || ' ' || CASE WHEN
+             EXISTS (SELECT 1 FROM makegood_orphan_events e WHERE e.orphan_id = o.id AND e.kind = 'hold' AND e.reason = 'brake' AND e.at > ?2)
+             OR (o.reason = 'brake' AND EXISTS (SELECT 1 FROM makegood_brake_events b WHERE b.kind = 'released' AND b.at > ?2))
+             OR (o.reason = 'brake' AND EXISTS (SELECT 1 FROM makegood_brake b WHERE b.engaged_at IS NOT NULL)) THEN 'braked' ELSE '-' END
     FROM charge_items i JOIN charges c ON c.id = i.charge_id
     LEFT JOIN makegood_orphans o ON o.charge_id = i.charge_id AND o.output_index = i.output_index
-    WHERE c.charged_at < $before
+    WHERE c.charged_at < ?1
       AND NOT EXISTS (SELECT 1 FROM stored_outputs s WHERE s.charge_id = i.charge_id AND s.output_index = i.output_index
                                                        AND s.project_id = c.project_id AND s.node_id = c.node_id)
-      AND NOT EXISTS (SELECT 1 FROM ledger_entries l WHERE l.kind = 'refund' AND l.charge_id = i.charge_id AND l.output_index = i.output_index)
-      AND coalesce(o.reason, '-') NOT IN ('completed_after_cancel', 'duplicate_job')
-      AND coalesce(o.state, '-') <> 'held'
-      AND NOT EXISTS (SELECT 1 FROM makegood_orphan_events e WHERE e.orphan_id = o.id AND e.kind = 'hold' AND e.reason = 'brake' AND e.at > $held_since)
-      AND NOT (o.reason = 'brake' AND EXISTS (SELECT 1 FROM makegood_brake_events b WHERE b.kind = 'released' AND b.at > $held_since))";
+      AND NOT EXISTS (SELECT 1 FROM ledger_entries l WHERE l.kind = 'refund' AND l.charge_id = i.charge_id AND l.output_index = i.output_index)";
+
+/// What was decided after the event `?1`, and how it was dated, in minutes since `?2`.
+pub const DECIDED: &str = "
+    SELECT e.id || ' ' || e.charge_id || ' ' || e.output_index || ' ' || e.kind || ' ' || e.reason || ' ' || ((e.at - ?2) / 60000000) || ' '
+             || ((o.opened_at - ?2) / 60000000)
+    FROM makegood_orphan_events e JOIN makegood_orphans o ON o.id = e.orphan_id
+    WHERE e.id > ?1 AND e.kind IN ('refund', 'recover', 'relink', 'close', 'wait', 'hold') ORDER BY e.id";
+
+/// How an item stands.
+pub const STANDS: &str = "SELECT state || ' ' || coalesce(reason, '-') FROM makegood_orphans WHERE charge_id = '$charge' AND output_index = $index";
 
 /// What is waiting for its release, with the reason.
 pub const HELD: &str = "SELECT charge_id || '/' || output_index || ' ' || coalesce(reason, '-') FROM makegood_orphans WHERE state = 'held'";

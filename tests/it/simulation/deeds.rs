@@ -1,7 +1,7 @@
 //! What the platform does by itself, as SQL: it charges, adds items, notes failures, lets the user cancel, stores and refunds.
 
 use super::at;
-use super::plan::{Charge, END, Item, Own, Plan};
+use super::plan::{Charge, Item, Own, Plan};
 
 /// Something that the platform does, and when.
 pub struct Deed {
@@ -15,10 +15,11 @@ pub struct Deed {
 /// Everything that the platform does, as SQL with its time.
 pub fn deeds(plan: &Plan) -> Vec<Deed> {
     let mut deeds = Vec::new();
+    let end = plan.end();
     for (nth, charge) in plan.charges.iter().enumerate() {
         let Charge { id, provider, .. } = charge;
         let mut deed = |at: i64, sql: String| {
-            if at <= END {
+            if at <= end {
                 deeds.push(Deed { at, charge: nth, sql });
             }
         };
@@ -54,11 +55,11 @@ pub fn deeds(plan: &Plan) -> Vec<Deed> {
             charge.cancelled,
             format!(
                 "UPDATE charges SET cancelled_at = {} WHERE id = '{id}'",
-                micros(charge.cancelled.min(END))
+                micros(charge.cancelled.min(end))
             ),
         );
         for (index, item) in charge.items.iter().enumerate() {
-            if item.failed_at <= END {
+            if item.failed_at <= end {
                 let sql = format!(
                     "UPDATE charge_items SET failed_at = $now WHERE charge_id = '{id}' AND output_index = {index}"
                 );
@@ -88,22 +89,17 @@ fn own(plan: &Plan, nth: usize, index: usize, item: &Item) -> Option<String> {
             charge.provider, job.id, item.output
         ))
     };
-    match item.own {
+    match plan.own(nth, item) {
         Own::Nothing => None,
         Own::Stores => store(&format!("'{id}', {index}"), &format!("n-{id}")),
         Own::StoresInTheWrongPlace => store(&format!("'{id}', {index}"), "elsewhere"),
         Own::StoresLinkedToNothing => store("NULL, NULL", &format!("n-{id}")),
         Own::StoresOnAnother => {
-            let other = &plan.charges[nth.checked_sub(1)?];
+            let other = &plan.charges[nth - 1];
             store(&format!("'{}', 0", other.id), &format!("n-{}", other.id))
         }
         Own::Refunds => {
-            // From the one bucket that all was drawn from: with two, only makegood knows what is left of each.
-            let bucket = match charge.subscription {
-                0 => "wallet",
-                100 => "subscription",
-                _ => return None,
-            };
+            let bucket = if charge.subscription == 0 { "wallet" } else { "subscription" };
             Some(format!(
                 "BEGIN IMMEDIATE;
                  UPDATE balances SET credits = credits + 20 WHERE account_id = 'a{0}' AND bucket = '{bucket}' AND {needed};

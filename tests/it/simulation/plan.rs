@@ -3,14 +3,13 @@
 //!
 //! Times are minutes from the world's beginning. The same seed is the same plan.
 
-use serde_json::{Value as Json, json};
-
+use super::job::{Job, Says, Turn};
 use crate::faults::plan::Dice;
 
 /// The last charge is made this long before the end, so that every window closes.
 const LAST_CHARGE: u64 = 22 * 60;
-/// When the world ends.
-pub const END: i64 = 48 * 60;
+/// When the world ends, unless its clocks are wrong: then by so much later.
+const END: i64 = 48 * 60;
 /// Longest time between two passes, in minutes. In production there is one every minute.
 const GAP: u64 = 45;
 /// And the shortest.
@@ -18,28 +17,16 @@ const SHORTEST_GAP: u64 = 8;
 /// By so much the clock leaps while workers are at work, in minutes: longer than a lease.
 pub const LEAP: u64 = 16;
 
+/// The most workers side by side.
+pub const WORKERS: usize = 3;
+/// By so many minutes their clocks may be ahead or behind.
+const ASTRAY: u64 = 4;
+
 /// So late a row is still found, less what the clock was ahead: the last look is at 20 hours and stays an hour behind.
 const LATEST: i64 = 19 * 60;
 
 /// Never.
-const NEVER: i64 = i64::MAX;
-
-/// What becomes of a provider job.
-#[derive(Clone, Debug)]
-pub struct Job {
-    pub id: String,
-    /// Known to the provider from then on.
-    pub visible: i64,
-    /// It has ended.
-    pub done: i64,
-    pub verdict: &'static str,
-    /// Whether each of its outputs is offered.
-    pub offers: Vec<bool>,
-    /// Its files are dropped.
-    pub gone: i64,
-    /// Until then nobody can read what is answered about it.
-    pub garbage: i64,
-}
+pub const NEVER: i64 = i64::MAX;
 
 /// What the platform does to one item by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,13 +70,23 @@ pub struct Charge {
     pub items: Vec<Item>,
 }
 
+/// What befalls a worker in a pass. Its time is counted in rests: how often it had nothing to do but wait for an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    Lives,
+    /// Dies at this rest.
+    Dies(u32),
+    /// Falls asleep at this rest, until all others have ended.
+    Sleeps(u32),
+}
+
 /// One time at which workers run.
 #[derive(Clone, Debug)]
 pub struct Pass {
     pub at: i64,
-    /// For each worker, when it dies: in thousandths of the time that a pass takes in this world.
-    pub workers: Vec<Option<u32>>,
-    /// When the clock leaps past every lease while they are at work, in the same measure.
+    /// For each worker what befalls it.
+    pub workers: Vec<Fate>,
+    /// At which turn of theirs, all turns counted, the clock leaps past every lease while they are at work.
     pub leap: Option<u32>,
     /// Every so many of the platform's deeds since the pass before happen while this one asks about them; zero: none.
     pub meanwhile: usize,
@@ -101,8 +98,17 @@ pub struct Outage {
     pub provider: &'static str,
     pub from: i64,
     pub until: i64,
-    /// It refuses our key, instead of being away.
-    pub refuses_us: bool,
+    pub trouble: Trouble,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trouble {
+    /// It is away.
+    Away,
+    /// It refuses our key.
+    RefusesUs,
+    /// It says that it is asked too often, and when to come again.
+    TooOften,
 }
 
 /// The clock is wrong by so many minutes.
@@ -130,25 +136,34 @@ pub struct Plan {
     pub release_when_gone: bool,
     /// Refunds in a day for faults of ours, before such are held; zero: no limit.
     pub own_faults: u64,
+    /// By how many minutes each worker's clock is ahead. The first one's is right, as far as the world's is.
+    pub clocks: [i64; WORKERS],
 }
 
-/// Providers: one that keeps files, and one that drops them.
-pub const PROVIDERS: [(&str, &str); 2] =
-    [("keeper", ""), ("dropper", "retention = \"2h\"\ngrace = \"10m\"\n")];
+/// Without a breaker: its pause is real time, and a world's is simulated.
+const NO_BREAKER: &str = "circuit_opens_after = 1000000\n";
+/// Providers: one that keeps files, one that drops them, and one whose breaker is on, if only for a moment.
+pub const PROVIDERS: [(&str, &str, &str); 3] = [
+    ("keeper", NO_BREAKER, ""),
+    ("dropper", NO_BREAKER, "retention = \"2h\"\ngrace = \"10m\"\n"),
+    ("breaker", "circuit_opens_after = 3\ncircuit_pause = \"2ms\"\n", ""),
+];
 /// How long the second keeps them, in minutes.
 const RETENTION: i64 = 120;
 
 impl Plan {
+    /// A world of about so many charges: half of it more or less.
     pub fn new(seed: u64, charges: u64) -> Self {
         let mut dice = Dice::new(seed);
         let many = charges / 2 + dice.below(charges);
         let mut charges: Vec<Charge> = (0..many).map(|nth| charge(&mut dice, nth)).collect();
-        let passes = passes(&mut dice);
         let outages = (0..dice.below(3))
             .map(|_| {
                 let from = number(&mut dice, 40 * 60);
                 let until = from + 10 + number(&mut dice, 8 * 60);
-                Outage { provider: provider(&mut dice), from, until, refuses_us: dice.percent(30) }
+                let trouble =
+                    *dice.weighted(&[(50, Trouble::Away), (25, Trouble::RefusesUs), (25, Trouble::TooOften)]);
+                Outage { provider: provider(&mut dice), from, until, trouble }
             })
             .collect();
         let skew = dice.percent(30).then(|| {
@@ -167,14 +182,20 @@ impl Plan {
             charge.committed = charge.committed.min(charge.at + most);
             charge.items_at = charge.items_at.min(charge.at + most);
         }
+        let mut clocks = [0; WORKERS];
+        if dice.percent(20) {
+            for clock in &mut clocks[1..] {
+                *clock = number(&mut dice, 2 * ASTRAY + 1) - i64::try_from(ASTRAY).unwrap_or(0);
+            }
+        }
         let brake = if dice.percent(25) { 1 + dice.below(3) } else { 0 };
         let released_after = dice.percent(80).then(|| number(&mut dice, 90));
         let release_when_gone = dice.percent(20);
         let own_faults = if dice.percent(15) { 1 + dice.below(3) } else { 0 };
-        Self {
+        let mut plan = Self {
             seed,
             charges,
-            passes,
+            passes: Vec::new(),
             outages,
             skew,
             full,
@@ -182,7 +203,51 @@ impl Plan {
             released_after,
             release_when_gone,
             own_faults,
+            clocks,
+        };
+        plan.passes = passes(&mut dice, plan.end());
+        plan
+    }
+
+    /// When the world ends: late enough that every window has closed by the wrongest clock too.
+    pub fn end(&self) -> i64 {
+        END + self.slack()
+    }
+
+    /// What keeps a provider from answering at this minute.
+    pub fn outage(&self, provider: &str, minute: i64) -> Option<&Outage> {
+        self.outages
+            .iter()
+            .find(|each| each.provider == provider && (each.from..each.until).contains(&minute))
+    }
+
+    /// What is answered at this minute about the job of an item; none: it has none.
+    pub fn says(&self, charge: &Charge, item: &Item, minute: i64) -> Option<Says> {
+        Some(charge.jobs.get(item.job)?.says(minute, self.outage(charge.provider, minute)))
+    }
+
+    /// Whether nothing can be stored at this minute.
+    pub fn is_full(&self, minute: i64) -> bool {
+        self.full.is_some_and(|(from, until)| (from..until).contains(&minute))
+    }
+
+    /// What the platform does about an item, if it comes to it.
+    pub fn own(&self, nth: usize, item: &Item) -> Own {
+        let mixed = !matches!(self.charges[nth].subscription, 0 | 100);
+        match item.own {
+            // From two buckets: only makegood knows what is left of each.
+            Own::Refunds if mixed => Own::Nothing,
+            // There is no other one.
+            Own::StoresOnAnother if nth == 0 => Own::Nothing,
+            own => own,
         }
+    }
+
+    /// What an output of the next charge hangs on, whose platform linked it wrongly: when, if this is it.
+    pub fn holds_anothers(&self, nth: usize, index: usize) -> Option<i64> {
+        let next = self.charges.get(nth + 1).filter(|_| index == 0)?;
+        let hung = next.items.iter().filter(|item| item.own == Own::StoresOnAnother);
+        hung.map(|item| item.own_at).min()
     }
 
     /// Which kinds of trouble it has, for the count of many worlds.
@@ -190,9 +255,15 @@ impl Plan {
         let items = || self.charges.iter().flat_map(|charge| &charge.items);
         let jobs = || self.charges.iter().flat_map(|charge| &charge.jobs);
         let own = |what: Own| items().any(|item| item.own == what);
+        let troubles = |what: Trouble| self.outages.iter().any(|outage| outage.trouble == what);
+        let fates = || self.passes.iter().flat_map(|pass| &pass.workers);
         [
-            ("a provider that is away", self.outages.iter().any(|outage| !outage.refuses_us)),
-            ("a provider that refuses our key", self.outages.iter().any(|outage| outage.refuses_us)),
+            ("a provider that is away", troubles(Trouble::Away)),
+            ("a provider that refuses our key", troubles(Trouble::RefusesUs)),
+            ("a provider that is asked too often", troubles(Trouble::TooOften)),
+            ("a provider that contradicts itself", jobs().any(|job| job.turn.is_some())),
+            ("a circuit breaker", self.charges.iter().any(|charge| charge.provider == PROVIDERS[2].0)),
+            ("workers whose clocks differ", self.clocks != [0; WORKERS]),
             ("a storage that takes nothing", self.full.is_some()),
             ("a clock that is ahead", self.skew.is_some_and(|skew| skew.minutes > 0)),
             ("a clock that is behind", self.skew.is_some_and(|skew| skew.minutes < 0)),
@@ -217,7 +288,8 @@ impl Plan {
             ("deeds of the platform during a pass", self.passes.iter().any(|pass| pass.meanwhile > 0)),
             ("workers side by side", self.passes.iter().any(|pass| pass.workers.len() > 1)),
             ("leases that run out at work", self.passes.iter().any(|pass| pass.leap.is_some())),
-            ("workers that die", self.passes.iter().any(|pass| pass.workers.iter().any(Option::is_some))),
+            ("workers that die", fates().any(|fate| matches!(fate, Fate::Dies(_)))),
+            ("workers that fall asleep", fates().any(|fate| matches!(fate, Fate::Sleeps(_)))),
         ]
         .into_iter()
         .filter_map(|(kind, has)| has.then_some(kind))
@@ -234,29 +306,39 @@ impl Plan {
 
     /// By how much an end may be late because the clock was.
     pub fn slack(&self) -> i64 {
-        self.skew.map_or(0, |skew| skew.minutes.abs())
+        self.skew.map_or(0, |skew| skew.minutes.abs()) + self.spread()
+    }
+
+    /// By how much two workers' clocks differ at most.
+    pub fn spread(&self) -> i64 {
+        let (first, last) = (self.clocks.iter().min(), self.clocks.iter().max());
+        last.unwrap_or(&0) - first.unwrap_or(&0)
     }
 }
 
-/// When workers run, how many, and which die. Most worlds have a pass every half hour or so, some every quarter.
-fn passes(dice: &mut Dice) -> Vec<Pass> {
+impl Pass {
+    /// Whether all workers live through it, wake, and have no lease run out.
+    pub fn is_calm(&self) -> bool {
+        self.leap.is_none() && self.workers.iter().all(|fate| *fate == Fate::Lives)
+    }
+}
+
+/// When workers run, how many, and what befalls them. Most worlds have a pass every half hour or so, some every quarter.
+fn passes(dice: &mut Dice, end: i64) -> Vec<Pass> {
     let (least, most) = if dice.percent(8) { (SHORTEST_GAP, 20) } else { (28, GAP) };
     let mut passes: Vec<Pass> = Vec::new();
     let mut at = 1 + number(dice, GAP);
-    while at < END {
-        let many = *dice.weighted(&[(7, 1), (2, 2), (1, 3)]);
-        let mut workers: Vec<Option<u32>> = (0..many)
-            .map(|_| dice.percent(20).then(|| u32::try_from(dice.below(1_200)).unwrap_or(0)))
-            .collect();
+    while at < end {
+        let many = *dice.weighted(&[(12, 1), (5, 2), (3, 3)]);
+        let mut workers: Vec<Fate> = (0..many).map(|_| fate(dice, many)).collect();
         // Whatever is begun in the last two hours of a window must find somebody who lives to end it.
-        let troubled =
-            passes.last().is_some_and(|last| last.leap.is_some() || last.workers.iter().any(Option::is_some));
+        let troubled = passes.last().is_some_and(|last| !last.is_calm());
         if troubled {
-            workers[0] = None;
+            workers[0] = Fate::Lives;
         }
         let meanwhile = *dice.weighted(&[(60, 0), (20, 1), (20, 2)]);
-        let leaps = many > 1 && dice.percent(30) && !troubled && at + i64::try_from(GAP).unwrap_or(0) < END;
-        let leap = leaps.then(|| u32::try_from(dice.below(1_000)).unwrap_or(0));
+        let leaps = many > 1 && dice.percent(30) && !troubled && at + i64::try_from(GAP).unwrap_or(0) < end;
+        let leap = leaps.then(|| u32::try_from(dice.below(40)).unwrap_or(0));
         passes.push(Pass { at, workers, leap, meanwhile });
         // The clock does not go back.
         let shortest = if leap.is_some() { LEAP + 2 } else { SHORTEST_GAP };
@@ -264,8 +346,19 @@ fn passes(dice: &mut Dice) -> Vec<Pass> {
         at += i64::try_from(least + dice.below(most.max(least + 1) - least)).unwrap_or(0);
     }
     // The last one lives, and nothing happens beside it.
-    passes.push(Pass { at: END, workers: vec![None], leap: None, meanwhile: 0 });
+    passes.push(Pass { at: end, workers: vec![Fate::Lives], leap: None, meanwhile: 0 });
     passes
+}
+
+fn fate(dice: &mut Dice, many: i32) -> Fate {
+    // Most passes find little to do: a few dozen rests. A full one has hundreds.
+    let most = *dice.weighted(&[(3, 30), (2, 80), (1, 250)]);
+    let rest = u32::try_from(dice.below(most)).unwrap_or(0);
+    match dice.below(100) {
+        0..17 => Fate::Dies(rest),
+        17..30 if many > 1 => Fate::Sleeps(rest),
+        _ => Fate::Lives,
+    }
 }
 
 fn number(dice: &mut Dice, end: u64) -> i64 {
@@ -273,7 +366,7 @@ fn number(dice: &mut Dice, end: u64) -> i64 {
 }
 
 fn provider(dice: &mut Dice) -> &'static str {
-    PROVIDERS[usize::from(dice.percent(40))].0
+    dice.weighted::<&'static str>(&[(54, PROVIDERS[0].0), (36, PROVIDERS[1].0), (10, PROVIDERS[2].0)])
 }
 
 fn charge(dice: &mut Dice, nth: u64) -> Charge {
@@ -337,6 +430,17 @@ fn job(dice: &mut Dice, id: &str, provider: &str, at: i64, outputs: usize) -> Jo
     let takes = *dice.weighted(&[(60, 3), (15, 25), (10, 200), (6, 700), (4, 1310), (3, 2000), (5, NEVER)]);
     let done = if takes == NEVER { NEVER } else { at + takes };
     let whole = dice.percent(80);
+    let turns = verdict == "succeeded" && done < NEVER && dice.percent(8);
+    let turn = turns.then(|| {
+        let after = *dice.weighted(&[(3, 5), (3, 30), (3, 90), (1, 300)]);
+        let into = *dice.weighted(&[
+            (3, Turn::FromFailed),
+            (2, Turn::ToFailed),
+            (2, Turn::ToUnknown),
+            (2, Turn::ToOtherOutputs),
+        ]);
+        (done + after, into)
+    });
     Job {
         id: id.to_owned(),
         visible: at + *dice.weighted(&[(85, 0), (15, 30)]),
@@ -345,55 +449,6 @@ fn job(dice: &mut Dice, id: &str, provider: &str, at: i64, outputs: usize) -> Jo
         offers: (0..outputs).map(|_| whole || dice.percent(60)).collect(),
         gone: if provider == PROVIDERS[1].0 && done < NEVER { done + RETENTION } else { NEVER },
         garbage: if dice.percent(6) { at + number(dice, 30 * 60) } else { 0 },
+        turn,
     }
-}
-
-impl Job {
-    /// What is answered about it: a status and what the filter is to say.
-    pub fn answer(&self, minute: i64, outage: Option<&Outage>) -> (u16, Json) {
-        if let Some(outage) = outage {
-            return if outage.refuses_us {
-                (401, json!("who are you"))
-            } else {
-                (503, json!("nobody is here"))
-            };
-        }
-        if minute < self.garbage {
-            return (200, json!("what is this"));
-        }
-        if minute < self.visible || self.verdict == "unknown_job" {
-            return (200, json!({"verdict": "unknown_job"}));
-        }
-        if minute < self.done {
-            return (200, json!({"verdict": "running"}));
-        }
-        if self.verdict != "succeeded" {
-            return (200, json!({"verdict": self.verdict, "message": "as planned"}));
-        }
-        if minute >= self.gone {
-            return (200, json!({"verdict": "succeeded", "outputs_gone": true}));
-        }
-        let outputs: Vec<Json> = self
-            .offers
-            .iter()
-            .enumerate()
-            .filter(|(_, offered)| **offered)
-            .map(|(nth, _)| json!({"index": nth, "base64": base64(&format!("output {nth} of {}", self.id)), "content_type": "text/plain"}))
-            .collect();
-        (200, json!({"verdict": "succeeded", "outputs": outputs}))
-    }
-}
-
-fn base64(text: &str) -> String {
-    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut out = String::new();
-    for three in text.as_bytes().chunks(3) {
-        let bits =
-            three.iter().fold(0_u32, |bits, byte| bits << 8 | u32::from(*byte)) << (8 * (3 - three.len()));
-        for nth in 0..4 {
-            let letter = LETTERS[(bits >> (18 - 6 * nth) & 63) as usize];
-            out.push(if nth <= three.len() { char::from(letter) } else { '=' });
-        }
-    }
-    out
 }

@@ -18,21 +18,28 @@ use tempfile::TempDir;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-use super::plan::PROVIDERS;
+use super::bench::Bench;
+use super::plan::{PROVIDERS, WORKERS};
 use super::start;
 
-/// The most workers side by side.
-pub const WORKERS: usize = 3;
-
-pub struct Stage {
+/// What one worker has for itself, as a process of its own would.
+pub struct Kit {
     pub clock: Clock,
-    pub simulator: Simulator,
     pub providers: Arc<Providers>,
     pub fetcher: Arc<Fetcher>,
+    pub store: Store,
+}
+
+pub struct Stage {
+    /// The platform's.
+    pub clock: Clock,
+    pub simulator: Simulator,
     pub rules: Rules,
     pub folder: TempDir,
-    /// Each worker has connections of its own.
-    pub stores: Vec<Store>,
+    pub kits: Vec<Kit>,
+    pub bench: Bench,
+    /// For whoever releases the brake.
+    pub desk: Store,
     /// The platform's, and the checks'.
     pub sql: SqlitePool,
     /// What the platform does while a question about a job of that charge is under way, in order.
@@ -54,10 +61,9 @@ impl Stage {
         let simulator = Simulator::start("127.0.0.1:0".parse().unwrap()).await.unwrap();
         let files = folder.path().join("providers");
         std::fs::create_dir(&files).unwrap();
-        for (name, more) in PROVIDERS {
-            // The breaker's pause is real time, and a world's is simulated: it is kept out of the way.
+        for (name, breaker, more) in PROVIDERS {
             let text = format!(
-                "[provider]\nname = \"{name}\"\nretries = 0\ncircuit_opens_after = 1000000\noutput_hosts = []\n{more}\
+                "[provider]\nname = \"{name}\"\nretries = 0\n{breaker}output_hosts = []\n{more}\
                  [ask]\nrequest = \"GET {}/replicate/v1/predictions/{{job}}\"\nread = '.body'\n",
                 simulator.base_url()
             );
@@ -67,7 +73,19 @@ impl Stage {
             Settings::load(&LoadArgs { working_dir: folder.path().to_owned(), ..LoadArgs::default() })
                 .unwrap();
         let file = folder.path().join("world.db");
-        let stores = stores(&file).await;
+        let limits = Limits { allow_loopback: true, ..pass::copy_limits(&settings) };
+        let mut kits = Vec::new();
+        let mut stores = stores(&file).await;
+        let desk = stores.remove(0).with_clock(clock.clone());
+        for store in stores {
+            let clock = Clock::simulated(start());
+            kits.push(Kit {
+                store: store.with_clock(clock.clone()),
+                providers: Arc::new(Providers::load(Some(&files), clock.clone()).unwrap()),
+                fetcher: Arc::new(Fetcher::new(limits.clone()).unwrap()),
+                clock,
+            });
+        }
         let broom = open(&file, false).await;
         let empties = empties(&broom, &folder.path().join("empty.db")).await;
         let sql = open(&file, true).await;
@@ -96,14 +114,12 @@ impl Stage {
             Box::pin(async move { is_done.await.unwrap_or_default() })
         }));
         Self {
-            providers: Arc::new(Providers::load(Some(&files), clock.clone()).unwrap()),
-            fetcher: Arc::new(
-                Fetcher::new(Limits { allow_loopback: true, ..pass::copy_limits(&settings) }).unwrap(),
-            ),
             rules: Rules::new(&settings),
             clock,
             simulator,
-            stores,
+            kits,
+            bench: Bench::new(),
+            desk,
             sql,
             beside,
             begun,
@@ -138,10 +154,10 @@ async fn open(file: &Path, foreign_keys: bool) -> SqlitePool {
     pool.test_before_acquire(false).connect_with(options).await.unwrap()
 }
 
-/// Makes the tables, and the workers' connections to them.
+/// Makes the tables, and connections to them for each worker and one more.
 async fn stores(file: &Path) -> Vec<Store> {
     let mut stores = Vec::new();
-    for _ in 0..WORKERS {
+    for _ in 0..=WORKERS {
         stores.push(Store::open(&url(file), 2, Duration::from_mins(1)).await.unwrap());
     }
     stores[0].migrate(true).await.unwrap();

@@ -1,22 +1,23 @@
 //! One world: the platform's deeds, the workers' passes, and what must be true after each.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use makegood::brake;
-use makegood::demo::simulator::Canned;
-use makegood::ops::stop::Stop;
-use makegood::pass::{self, Orders, Parts, Rules};
+use makegood::pass::{Parts, Rules};
 use makegood::recovery::Storage;
 use sha2::{Digest as _, Sha256};
 use sqlx::{AssertSqlSafe, Row as _};
 
+use super::bench::Shift;
 use super::deeds::{Deed, deeds};
-use super::plan::{END, LEAP, Pass, Plan};
-use super::stage::{Stage, WORKERS};
+use super::oracle::{self, Moment, Noted};
+use super::plan::{Item, LEAP, Pass, Plan};
+use super::stage::{Kit, Stage};
 use super::tally::Tally;
 use super::{MINUTE, at, books, start};
+use crate::faults::plan::Dice;
 
 /// From a charge to the end of its window, in minutes.
 const WINDOW: i64 = 24 * 60;
@@ -29,8 +30,12 @@ pub struct World<'a> {
     folder: PathBuf,
     workers: Vec<Parts>,
     tally: Tally,
-    /// How long a pass takes here, by one that nobody disturbed.
-    usual: Duration,
+    /// What must be true at any time, with this world's limits.
+    always: Vec<(&'static str, String)>,
+    /// What must have been made good by the pass at this minute: charges and items by their places in the plan.
+    made_good_by: HashMap<i64, Vec<(usize, usize)>>,
+    /// The last event that was judged.
+    judged: i64,
     /// To which minute the clock has leapt last.
     leapt_to: i64,
 }
@@ -46,11 +51,11 @@ impl<'a> World<'a> {
             own_faults_per_day: plan.own_faults,
             ..brake::Limits::default()
         };
-        let worker = |nth: usize| Parts {
-            store: stage.stores[nth].clone().with_clock(stage.clock.clone()),
-            providers: Arc::clone(&stage.providers),
+        let worker = |kit: &Kit| Parts {
+            store: kit.store.clone(),
+            providers: Arc::clone(&kit.providers),
             storage: Arc::new(Storage::open("file:./outputs", &folder).unwrap()),
-            fetcher: Arc::clone(&stage.fetcher),
+            fetcher: Arc::clone(&kit.fetcher),
             rules: Rules {
                 brake,
                 batch: 8,
@@ -58,7 +63,7 @@ impl<'a> World<'a> {
                 ..stage.rules.clone()
             },
         };
-        let workers = (0..WORKERS).map(worker).collect();
+        let workers = stage.kits.iter().map(worker).collect();
         let tally = Tally {
             worlds: 1,
             charges: plan.charges.len() as u64,
@@ -66,7 +71,21 @@ impl<'a> World<'a> {
             kinds: plan.kinds().into_iter().map(|kind| (kind, 1)).collect(),
             ..Tally::default()
         };
-        Self { stage, plan, folder, workers, tally, usual: Duration::from_millis(5), leapt_to: 0 }
+        let limits = |sql: &str| {
+            sql.replace("$brake", &plan.brake.to_string())
+                .replace("$own_faults", &plan.own_faults.to_string())
+                .replace("$slack_us", &(plan.slack() * 60_000_000).to_string())
+        };
+        let always = books::ALWAYS.iter().map(|(what, sql)| (*what, limits(sql))).collect();
+        let mut made_good_by: HashMap<i64, Vec<(usize, usize)>> = HashMap::new();
+        for (nth, charge) in plan.charges.iter().enumerate() {
+            for index in 0..charge.items.len() {
+                if let Some(minute) = oracle::made_good_by(&plan, nth, index) {
+                    made_good_by.entry(minute).or_default().push((nth, index));
+                }
+            }
+        }
+        Self { stage, plan, folder, workers, tally, always, made_good_by, judged: 0, leapt_to: 0 }
     }
 
     async fn run(&self, sql: &str) {
@@ -75,8 +94,16 @@ impl<'a> World<'a> {
     }
 
     async fn lines(&self, sql: &str) -> Vec<String> {
-        let sql = sql.replace("$start", &start().micros().to_string());
-        let rows = sqlx::raw_sql(AssertSqlSafe(sql.clone())).fetch_all(&self.stage.sql).await;
+        self.asked(&sql.replace("$start", &start().micros().to_string()), &[], false).await
+    }
+
+    /// The same with numbers for `?1` and so on. `often`: it is kept prepared.
+    async fn asked(&self, sql: &str, numbers: &[i64], often: bool) -> Vec<String> {
+        let mut query = sqlx::query(AssertSqlSafe(sql.to_owned())).persistent(often);
+        for number in numbers {
+            query = query.bind(*number);
+        }
+        let rows = query.fetch_all(&self.stage.sql).await;
         let rows = rows.unwrap_or_else(|error| panic!("{sql}\n{error}"));
         rows.iter().map(|row| row.get::<Option<String>, _>(0).unwrap_or_else(|| "NULL".to_owned())).collect()
     }
@@ -95,7 +122,8 @@ impl<'a> World<'a> {
         let passes = std::mem::take(&mut self.plan.passes);
         let mut braked_since = None;
         let mut held = false;
-        for (nth, pass) in passes.iter().enumerate() {
+        let mut before = 0;
+        for pass in &passes {
             let (mut first, mut meanwhile) = (Vec::new(), Vec::new());
             let mut after = 0;
             while let Some(deed) = deeds.next_if(|deed| deed.at <= pass.at) {
@@ -106,21 +134,24 @@ impl<'a> World<'a> {
             for deed in first {
                 self.does(&deed, deed.at.max(self.leapt_to)).await;
             }
-            self.stage.clock.set(at(self.plan.clock(pass.at)));
+            self.set_clocks(pass.at);
             self.answers(pass.at);
             self.storage(pass.at);
             self.passes(pass, &meanwhile).await;
+            let surely_done = if meanwhile.is_empty() { pass.at } else { before };
+            let decided = self.judge(Moment { minute: pass.at, surely_done }).await;
             self.nothing_is_overdue(pass.at).await;
-            if nth.is_multiple_of(8) || pass.at == END {
+            if decided || after > 0 || pass.at == self.plan.end() {
                 self.books_balance().await;
-                held |= !self.lines(books::HELD).await.is_empty();
             }
-            let engaged = self.workers[0].store.brake().await.unwrap().engaged_at.is_some();
+            held |= self.plan.brake + self.plan.own_faults > 0 && !self.lines(books::HELD).await.is_empty();
+            before = pass.at;
+            let engaged = self.stage.desk.brake().await.unwrap().engaged_at.is_some();
             braked_since = engaged.then(|| braked_since.unwrap_or(pass.at));
             if let (Some(since), Some(after)) = (braked_since, self.plan.released_after)
                 && pass.at - since >= after
             {
-                self.workers[0].store.release_brake("a person", "that is the plan").await.unwrap();
+                self.stage.desk.release_brake("a person", "that is the plan").await.unwrap();
                 braked_since = None;
             }
         }
@@ -138,22 +169,27 @@ impl<'a> World<'a> {
         self.run(&deed.sql.replace("$now", &now)).await;
     }
 
+    fn set_clocks(&self, minute: i64) {
+        let now = self.plan.clock(minute);
+        self.stage.clock.set(at(now));
+        for (kit, ahead) in self.stage.kits.iter().zip(self.plan.clocks) {
+            kit.clock.set(at(now + ahead));
+        }
+    }
+
     /// What the providers say at this minute.
     fn answers(&self, minute: i64) {
         for charge in &self.plan.charges {
-            let mut outages = self.plan.outages.iter();
-            let outage = outages
-                .find(|each| each.provider == charge.provider && (each.from..each.until).contains(&minute));
+            let outage = self.plan.outage(charge.provider, minute);
             for job in &charge.jobs {
-                let (status, body) = job.answer(minute, outage);
-                self.stage.simulator.set_answer(&job.id, Canned::json(status, &body));
+                self.stage.simulator.set_answer(&job.id, job.answer(minute, outage));
             }
         }
     }
 
     /// Whether anything can be written: no directory can be made where a file is, nor written to that is not there.
     fn storage(&self, minute: i64) {
-        let full = self.plan.full.is_some_and(|(from, until)| (from..until).contains(&minute));
+        let full = self.plan.is_full(minute);
         let (outputs, away) = (self.folder.join("outputs"), self.folder.join("away"));
         if full && !outputs.is_file() {
             if outputs.exists() {
@@ -171,42 +207,30 @@ impl<'a> World<'a> {
     /// Workers side by side, of which some die, and the platform beside them: it acts while a question about a job of
     /// the same charge is under way, so between makegood's look at the charge and its settle.
     async fn passes(&mut self, pass: &Pass, meanwhile: &[Deed]) {
-        let (usual, clock) = (self.usual, &self.stage.clock);
-        let runs = pass.workers.iter().zip(&self.workers).map(|(dies, parts)| async move {
-            // A process of its own: what another one remembered died with it.
-            let store = parts.store.clone().with_clock(clock.clone());
-            let parts = Parts { store, ..parts.clone() };
-            let orders = Orders { mode: "schedule", dry_run: false, since: None, stop: Stop::new() };
-            let run = Box::pin(pass::run(&parts, orders, |_| {}));
-            match dies {
-                None => Some(run.await),
-                // Dropped where it stands: what it has begun is rolled back, what it has claimed stays leased.
-                Some(share) => tokio::time::timeout(usual * *share / 1000, run).await.ok(),
-            }
-        });
         let beside = meanwhile.iter().map(|deed| (deed.charge, deed.sql.clone()));
         *self.stage.beside.lock().unwrap() = beside.collect();
-        let began = Instant::now();
-        let leap = async {
-            if let Some(share) = pass.leap {
-                tokio::time::sleep(usual * share / 1000).await;
-                clock.set(clock.now() + MINUTE * u32::try_from(LEAP).unwrap());
-            }
-        };
-        let (ended, ()) = tokio::join!(futures_util::future::join_all(runs), leap);
-        let took = began.elapsed();
+        let runs = self.workers.iter().cloned().zip(pass.workers.iter().copied()).collect();
+        let clocks: Vec<_> =
+            self.stage.kits.iter().map(|kit| &kit.clock).chain([&self.stage.clock]).cloned().collect();
+        let leap = pass.leap.map(|turn| {
+            let leap = move || {
+                for clock in clocks {
+                    clock.set(clock.now() + MINUTE * u32::try_from(LEAP).unwrap());
+                }
+            };
+            (turn, Box::new(leap) as Box<dyn FnOnce() + Send>)
+        });
+        let dice = Dice::new(self.plan.seed.wrapping_mul(1_000_003).wrapping_add_signed(pass.at));
+        let ended = self.stage.bench.work(Shift { runs, dice, leap }).await;
         self.stage.platform_is_done().await;
         // Nobody was asked about these.
         let left = std::mem::take(&mut *self.stage.beside.lock().unwrap());
-        let now = clock.now().micros().to_string();
+        let now = self.stage.clock.now().micros().to_string();
         for (_, sql) in &left {
             self.run(&sql.replace("$now", &now)).await;
         }
         if pass.leap.is_some() {
             self.leapt_to = pass.at + i64::try_from(LEAP).unwrap();
-        }
-        if pass.workers.iter().all(Option::is_none) {
-            self.usual = (self.usual + took) / 2;
         }
         for ended in ended {
             self.tally.passes += 1;
@@ -220,16 +244,53 @@ impl<'a> World<'a> {
         }
     }
 
+    /// What this pass has decided, and what it should have. True: there is something new in the books.
+    async fn judge(&mut self, moment: Moment) -> bool {
+        let mut news = false;
+        for line in self.asked(books::DECIDED, &[self.judged, start().micros()], true).await {
+            let words: Vec<&str> = line.split(' ').collect();
+            let noted = Noted {
+                charge: words[1][1..].parse().unwrap(),
+                index: words[2].parse().unwrap(),
+                kind: words[3].to_owned(),
+                reason: words[4].to_owned(),
+                at: words[5].parse().unwrap(),
+                opened_at: words[6].parse().unwrap(),
+            };
+            if let Some(flaw) = oracle::flaw(&self.plan, &noted, moment) {
+                let item = format!("{}/{}", words[1], words[2]);
+                let (kind, reason) = (&noted.kind, &noted.reason);
+                self.give_up(&format!("{item}: {kind} {reason} at minute {}: {flaw}", moment.minute), &item)
+                    .await;
+            }
+            self.judged = words[0].parse().unwrap();
+            news |= noted.kind != "wait";
+        }
+        for (nth, index) in self.made_good_by.remove(&moment.minute).unwrap_or_default() {
+            let charge = &self.plan.charges[nth].id;
+            let sql = books::STANDS.replace("$charge", charge).replace("$index", &index.to_string());
+            let stands = self.lines(&sql).await.pop().unwrap_or_else(|| "unknown".to_owned());
+            if ["unknown", "open", "held"].iter().any(|word| stands.starts_with(word)) {
+                let item = format!("{charge}/{index}");
+                let minute = moment.minute;
+                self.give_up(
+                    &format!("{item} is {stands} at minute {minute}, and could be made good"),
+                    &item,
+                )
+                .await;
+            }
+        }
+        news
+    }
+
     async fn nothing_is_overdue(&self, minute: i64) {
         let before = minute - WINDOW - self.plan.slack();
         if before <= 0 {
             return;
         }
         let since = at(minute - LET_GO - self.plan.slack());
-        let sql = books::OVERDUE
-            .replace("$before", &at(before).micros().to_string())
-            .replace("$held_since", &since.micros().to_string());
-        let wrong = self.lines(&sql).await;
+        let mut wrong = self.asked(books::OVERDUE, &[at(before).micros(), since.micros()], true).await;
+        wrong.retain(|line| !self.excused(line, minute));
         if let Some(first) = wrong.first() {
             self.give_up(
                 &format!("P15, at minute {minute}, {} overdue: {}", wrong.len(), wrong.join("; ")),
@@ -239,12 +300,31 @@ impl<'a> World<'a> {
         }
     }
 
+    /// Whether the plan explains why an item is neither delivered nor refunded: a brake that nobody has released for
+    /// long, an output that two items have a claim to, or the user's own cancelling.
+    fn excused(&self, line: &str, minute: i64) -> bool {
+        let words: Vec<&str> = line.split(' ').collect();
+        let (nth, index) = words[0][1..].split_once('/').unwrap();
+        let nth: usize = nth.parse().unwrap();
+        let charge = &self.plan.charges[nth];
+        let item: &Item = &charge.items[index.parse::<usize>().unwrap()];
+        match (words[1], words[2]) {
+            ("held", "duplicate_job") => oracle::is_claimed_twice(&self.plan, nth, item),
+            ("closed", "completed_after_cancel") => charge.cancelled <= minute,
+            (_, _) if words[3] == "braked" && self.plan.brake > 0 => true,
+            // Beyond the limit for faults of ours, as long as it is one.
+            ("held", "brake") => {
+                self.plan.own_faults > 0
+                    && (minute - LET_GO..=minute)
+                        .any(|then| oracle::is_own_fault(self.plan.says(charge, item, then)))
+            }
+            (_, _) => false,
+        }
+    }
+
     async fn books_balance(&self) {
-        let slack = self.plan.slack() * 60_000_000;
-        for (what, sql) in books::ALWAYS {
-            let sql =
-                sql.replace("$brake", &self.plan.brake.to_string()).replace("$slack_us", &slack.to_string());
-            let wrong = self.lines(&sql).await;
+        for (what, sql) in &self.always {
+            let wrong = self.asked(sql, &[], true).await;
             if let Some(first) = wrong.first() {
                 self.give_up(&format!("{} {what}: {}", wrong.len(), wrong.join("; ")), first).await;
             }
@@ -276,12 +356,13 @@ impl<'a> World<'a> {
         let charge = item.split('/').next().unwrap_or_default();
         let mut told = format!(
             "world {}: {why}\nscripts/simulate.sh 1 {} lives through it again, MAKEGOOD_TEST_SEED={} cargo test simulation:: too\n\
-             the clock: {:?}\noutages: {:?}\nnothing can be stored: {:?}\n\
+             the clock: {:?}, the workers': {:?}\noutages: {:?}\nnothing can be stored: {:?}\n\
              brake at {} an hour, released after {:?}, by itself: {}; own faults held from {} a day\n",
             plan.seed,
             plan.seed,
             plan.seed,
             plan.skew,
+            plan.clocks,
             plan.outages,
             plan.full,
             plan.brake,

@@ -1,0 +1,184 @@
+//! Where workers of one pass sit side by side: a thread of their own, with a runtime for each, of which one runs at a time.
+//! Whose turn it is and for how long is drawn from the seed; the others stand still meanwhile, with all their tasks, as
+//! processes do that the system does not run.
+//!
+//! Time is counted in rests: a worker rests when all its tasks wait, for the database, a provider or a disk. So what
+//! befalls a worker at its nth rest befalls it at about the same place on any machine. Which of several answers comes
+//! first is still not ours to say: SQLite answers from threads of its own.
+
+use std::future::poll_fn;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
+use std::task::{Poll, Waker};
+use std::time::Duration;
+
+use makegood::ops::stop::Stop;
+use makegood::pass::{self, Orders, Parts};
+use makegood::report::Report;
+use makegood::store::DbError;
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+use super::plan::{Fate, WORKERS};
+use crate::faults::plan::Dice;
+
+/// The longest turn of one who waits for what another one holds.
+const LONGEST_TURN: Duration = Duration::from_millis(4);
+/// So many such turns in a row, and those who sleep are woken: nobody can go on without them.
+const STUCK: u32 = 6;
+
+/// One pass of several workers.
+pub struct Shift {
+    /// At most [`WORKERS`], each with what befalls it.
+    pub runs: Vec<(Parts, Fate)>,
+    /// Whose turn it is.
+    pub dice: Dice,
+    /// What happens at which turn.
+    pub leap: Option<(u32, Box<dyn FnOnce() + Send>)>,
+}
+
+/// How a worker's pass ended; none: it died.
+pub type Ended = Option<Result<Report, DbError>>;
+
+/// The bench. It lives as long as somebody sends shifts.
+pub struct Bench(mpsc::Sender<(Shift, oneshot::Sender<Vec<Ended>>)>);
+
+impl Bench {
+    pub fn new() -> Self {
+        let (sender, shifts) = mpsc::channel::<(Shift, oneshot::Sender<Vec<Ended>>)>();
+        std::thread::spawn(move || {
+            let seats: Vec<Seat> = (0..WORKERS).map(|_| Seat::new()).collect();
+            for (shift, done) in shifts {
+                // Nobody waits any more where a world has failed.
+                let _ = done.send(work(&seats, shift));
+            }
+        });
+        Self(sender)
+    }
+
+    /// Until all have ended.
+    pub async fn work(&self, shift: Shift) -> Vec<Ended> {
+        let (done, ended) = oneshot::channel();
+        self.0.send((shift, done)).unwrap();
+        ended.await.unwrap()
+    }
+}
+
+/// One worker's runtime.
+struct Seat {
+    runtime: Runtime,
+    rests: Arc<Rests>,
+}
+
+/// How often it has rested, and at which rest its turn ends.
+#[derive(Default)]
+struct Rests {
+    so_far: AtomicU32,
+    until: AtomicU32,
+    waker: Mutex<Option<Waker>>,
+}
+
+impl Seat {
+    fn new() -> Self {
+        let rests = Arc::<Rests>::default();
+        let counted = Arc::clone(&rests);
+        let rest = move || {
+            let rested = counted.so_far.fetch_add(1, Ordering::SeqCst) + 1;
+            if rested >= counted.until.load(Ordering::SeqCst)
+                && let Some(waker) = counted.waker.lock().unwrap().take()
+            {
+                waker.wake();
+            }
+        };
+        let runtime = Builder::new_current_thread().enable_all().on_thread_park(rest).build().unwrap();
+        Self { runtime, rests }
+    }
+
+    /// Lets it run until so often something that it waited for has come, and what followed from that is done. False: that
+    /// took too long.
+    fn turn(&self, rests: u32) -> bool {
+        let Rests { so_far, until, waker } = &*self.rests;
+        let before = so_far.load(Ordering::SeqCst);
+        // The first rest is the one that it has not come back from yet.
+        until.store(before.saturating_add(rests + 1), Ordering::SeqCst);
+        let rested = poll_fn(|context| {
+            if so_far.load(Ordering::SeqCst) >= until.load(Ordering::SeqCst) {
+                return Poll::Ready(());
+            }
+            *waker.lock().unwrap() = Some(context.waker().clone());
+            Poll::Pending
+        });
+        self.runtime.block_on(async { tokio::time::timeout(LONGEST_TURN, rested).await.is_ok() })
+    }
+}
+
+/// A worker at work.
+struct Run {
+    seat: usize,
+    handle: JoinHandle<Result<Report, DbError>>,
+    fate: Fate,
+    rested: u32,
+}
+
+fn work(seats: &[Seat], Shift { runs, mut dice, mut leap }: Shift) -> Vec<Ended> {
+    let mut ended: Vec<Ended> = runs.iter().map(|_| None).collect();
+    let mut at_work: Vec<Run> = Vec::new();
+    for (seat, (parts, fate)) in runs.into_iter().enumerate() {
+        let run = async move {
+            let orders = Orders { mode: "schedule", dry_run: false, since: None, stop: Stop::new() };
+            pass::run(&parts, orders, |_| {}).await
+        };
+        at_work.push(Run { seat, handle: seats[seat].runtime.spawn(run), fate, rested: 0 });
+    }
+    let (mut turns, mut stuck) = (0, 0);
+    while !at_work.is_empty() {
+        if leap.as_ref().is_some_and(|(at, _)| turns >= *at)
+            && let Some((_, leap)) = leap.take()
+        {
+            leap();
+        }
+        let asleep = |run: &Run| matches!(run.fate, Fate::Sleeps(at) if run.rested >= at);
+        let mut awake: Vec<usize> = (0..at_work.len()).filter(|nth| !asleep(&at_work[*nth])).collect();
+        if awake.is_empty() || stuck >= STUCK {
+            awake = (0..at_work.len()).collect();
+            for run in &mut at_work {
+                run.fate = if asleep(run) { Fate::Lives } else { run.fate };
+            }
+        }
+        let nth = awake[usize::try_from(dice.below(awake.len() as u64)).unwrap()];
+        let run = &mut at_work[nth];
+        let alone = awake.len() == 1 && run.fate == Fate::Lives && leap.is_none();
+        let rests = if alone { 50 } else { *dice.weighted(&[(5, 1), (4, 2), (2, 5), (1, 15)]) };
+        // What happens at a rest must not be run past.
+        let rests = match run.fate {
+            Fate::Lives => rests,
+            Fate::Dies(at) | Fate::Sleeps(at) => rests.min(at.saturating_sub(run.rested).max(1)),
+        };
+        let rested = seats[run.seat].turn(rests);
+        (run.rested, stuck) = if rested { (run.rested + rests, 0) } else { (run.rested, stuck + 1) };
+        turns += 1;
+        let dies = matches!(run.fate, Fate::Dies(at) if run.rested >= at);
+        if dies || run.handle.is_finished() {
+            let run = at_work.remove(nth);
+            ended[run.seat] = end(&seats[run.seat], run.handle, dies);
+        }
+    }
+    ended
+}
+
+/// What came of it. One that dies is dropped where it stands: what it has begun is rolled back, what it has claimed stays
+/// leased.
+fn end(seat: &Seat, handle: JoinHandle<Result<Report, DbError>>, dies: bool) -> Ended {
+    if dies {
+        handle.abort();
+    }
+    let ended = match seat.runtime.block_on(handle) {
+        Ok(ended) => Some(ended),
+        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+        Err(_) => None,
+    };
+    // The tasks that it leaves end too, and its connections go back to where they belong.
+    seat.turn(2);
+    ended
+}
