@@ -121,14 +121,20 @@ pub const ALWAYS: &[(&str, &str)] = &[
     ),
     (
         "brakes whose events do not tell how they stand",
-        "SELECT 'brake ' || coalesce(l.kind, 'never') || ', ' || (b.engaged_at IS NOT NULL) FROM makegood_brake b
-         LEFT JOIN (SELECT kind, at FROM makegood_brake_events ORDER BY id DESC LIMIT 1) l
-         WHERE (l.kind IS 'engaged') <> (b.engaged_at IS NOT NULL) OR (l.kind = 'engaged' AND l.at <> b.engaged_at)
+        // Two brakes, told apart by their words: that of all refunds, and that of refunds for faults of ours.
+        "WITH pulled AS (SELECT id, at, reason LIKE '%faults of ours%' AS ours FROM makegood_brake_events WHERE kind = 'engaged'),
+              stands AS (SELECT 0 AS ours, engaged_at AS at FROM makegood_brake UNION ALL SELECT 1, own_faults_at FROM makegood_brake)
+         SELECT 'brake ' || s.ours || ' is on without an event' FROM stands s
+         WHERE s.at IS NOT NULL AND NOT EXISTS (SELECT 1 FROM pulled p WHERE p.ours = s.ours AND p.at = s.at)
          UNION ALL
-         SELECT 'brake ' || e.kind || ' twice' FROM makegood_brake_events e
-         WHERE e.kind = coalesce((SELECT p.kind FROM makegood_brake_events p WHERE p.id < e.id ORDER BY p.id DESC LIMIT 1), 'released')
+         SELECT 'brake ' || s.ours || ' is off without an event' FROM stands s
+         WHERE s.at IS NULL AND EXISTS (SELECT 1 FROM pulled p WHERE p.ours = s.ours AND NOT EXISTS
+                   (SELECT 1 FROM makegood_brake_events e WHERE e.kind = 'released' AND e.id > p.id))
          UNION ALL
-         SELECT 'brake without a limit' FROM makegood_brake_events WHERE $brake = 0",
+         SELECT 'brake ' || p.ours || ' was pulled twice' FROM pulled p JOIN pulled q ON q.ours = p.ours AND q.id > p.id
+         WHERE NOT EXISTS (SELECT 1 FROM makegood_brake_events e WHERE e.kind = 'released' AND e.id > p.id AND e.id < q.id)
+         UNION ALL
+         SELECT 'brake ' || ours || ' without a limit' FROM pulled WHERE CASE WHEN ours THEN $own_faults ELSE $brake END = 0",
     ),
     (
         "refunds without proof before their time: 22 hours after the charge, 2 after it was found",
@@ -158,23 +164,23 @@ pub const ALWAYS: &[(&str, &str)] = &[
          WHERE v.kind = 'recover' AND (v.sha256 IS NULL OR v.size_bytes IS NULL OR s.uri IS NOT v.uri OR s.size_bytes IS NOT v.size_bytes)",
     ),
     (
-        "refunds beyond the brake's limit in some hour, counted from its last release",
+        "refunds beyond the brake's limit in some hour, counted from its last release by a person",
         "SELECT r.charge_id || '/' || r.output_index FROM makegood_refunds r
          WHERE $brake > 0 AND (SELECT count(*) FROM makegood_refunds b
                 WHERE b.refunded_at <= r.refunded_at AND b.refunded_at > r.refunded_at - 3600000000
                   AND b.refunded_at > coalesce((SELECT max(e.at) FROM makegood_brake_events e
-                                                WHERE e.kind = 'released' AND e.at <= r.refunded_at), 0)) > $brake",
+                                                WHERE e.kind = 'released' AND e.by_whom <> 'makegood' AND e.at <= r.refunded_at), 0)) > $brake",
     ),
     (
-        "refunds for faults of ours beyond their limit in some day, counted from the brake's last release",
+        "refunds for faults of ours beyond their limit in some day, counted from its last release by a person",
         "WITH own AS (SELECT r.charge_id, r.output_index, r.refunded_at FROM makegood_refunds r
-                      JOIN makegood_resolutions s ON s.id = r.resolution_id JOIN makegood_answers a ON a.id = s.answer_id
-                      WHERE r.reason = 'unconfirmed' AND a.verdict IN ('unauthorized', 'unreadable'))
+                      JOIN makegood_resolutions s ON s.id = r.resolution_id LEFT JOIN makegood_answers a ON a.id = s.answer_id
+                      WHERE r.reason = 'recovery_failed' OR r.reason = 'unconfirmed' AND a.verdict IN ('unauthorized', 'unreadable'))
          SELECT r.charge_id || '/' || r.output_index FROM own r
          WHERE $own_faults > 0 AND (SELECT count(*) FROM own b
                 WHERE b.refunded_at <= r.refunded_at AND b.refunded_at > r.refunded_at - 24 * 3600000000
                   AND b.refunded_at > coalesce((SELECT max(e.at) FROM makegood_brake_events e
-                                                WHERE e.kind = 'released' AND e.at <= r.refunded_at), 0)) > $own_faults",
+                                                WHERE e.kind = 'released' AND e.by_whom <> 'makegood' AND e.at <= r.refunded_at), 0)) > $own_faults",
     ),
 ];
 

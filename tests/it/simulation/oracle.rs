@@ -143,7 +143,10 @@ fn fits(plan: &Plan, charge: &Charge, item: &Item, noted: &Noted, moment: Moment
         ("wait", "rate_limited") => trouble(Trouble::TooOften),
         ("wait", "unreadable") => says == Some(Says::Garbage),
         ("wait", "recovery_retry") => offered && plan.is_full(minute),
-        ("hold", "brake") => plan.brake > 0 || (plan.own_faults > 0 && is_own_fault(says) && doubt_is_over),
+        ("hold", "brake") => {
+            let ours = is_own_fault(says) || (offered && plan.is_full(minute));
+            plan.brake > 0 || (plan.own_faults > 0 && ours && doubt_is_over)
+        }
         ("hold", "duplicate_job") => acted && is_claimed_twice(plan, noted.charge, item),
         _ => false,
     }

@@ -146,7 +146,8 @@ impl<'a> World<'a> {
             }
             held |= self.plan.brake + self.plan.own_faults > 0 && !self.lines(books::HELD).await.is_empty();
             before = pass.at;
-            let engaged = self.stage.desk.brake().await.unwrap().engaged_at.is_some();
+            let brake = self.stage.desk.brake().await.unwrap();
+            let engaged = brake.engaged_at.is_some() || brake.own_faults_at.is_some();
             braked_since = engaged.then(|| braked_since.unwrap_or(pass.at));
             if let (Some(since), Some(after)) = (braked_since, self.plan.released_after)
                 && pass.at - since >= after
@@ -315,8 +316,9 @@ impl<'a> World<'a> {
             // Beyond the limit for faults of ours, as long as it is one.
             ("held", "brake") => {
                 self.plan.own_faults > 0
-                    && (minute - LET_GO..=minute)
-                        .any(|then| oracle::is_own_fault(self.plan.says(charge, item, then)))
+                    && (minute - LET_GO..=minute).any(|then| {
+                        oracle::is_own_fault(self.plan.says(charge, item, then)) || self.plan.is_full(then)
+                    })
             }
             (_, _) => false,
         }
