@@ -36,7 +36,7 @@ const TELL_EVERY: Duration = Duration::from_secs(30);
 /// Worlds with every test run: unoptimised, eight minutes of one processor.
 const SHORT: u64 = 200;
 /// Charges in an ordinary world, about.
-const CHARGES: u64 = 12;
+const CHARGES: u64 = 11;
 /// One world in so many is large: its batches are full, and its passes are long.
 const LARGE_EVERY: u64 = 100;
 /// Charges in a large one, about.

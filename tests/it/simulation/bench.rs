@@ -24,9 +24,9 @@ use super::plan::{Fate, WORKERS};
 use crate::faults::plan::Dice;
 
 /// The longest turn of one who waits for what another one holds.
-const LONGEST_TURN: Duration = Duration::from_millis(4);
+const LONGEST_TURN: Duration = Duration::from_millis(2);
 /// So many such turns in a row, and those who sleep are woken: nobody can go on without them.
-const STUCK: u32 = 6;
+const STUCK: u32 = 10;
 
 /// One pass of several workers.
 pub struct Shift {
@@ -95,9 +95,9 @@ impl Seat {
         Self { runtime, rests }
     }
 
-    /// Lets it run until so often something that it waited for has come, and what followed from that is done. False: that
-    /// took too long.
-    fn turn(&self, rests: u32) -> bool {
+    /// Lets it run until so often something that it waited for has come, and what followed from that is done. Returns how
+    /// often it was: fewer, if that would take too long.
+    fn turn(&self, rests: u32) -> u32 {
         let Rests { so_far, until, waker } = &*self.rests;
         let before = so_far.load(Ordering::SeqCst);
         // The first rest is the one that it has not come back from yet.
@@ -109,7 +109,11 @@ impl Seat {
             *waker.lock().unwrap() = Some(context.waker().clone());
             Poll::Pending
         });
-        self.runtime.block_on(async { tokio::time::timeout(LONGEST_TURN, rested).await.is_ok() })
+        match self.runtime.block_on(async { tokio::time::timeout(LONGEST_TURN, rested).await }) {
+            Ok(()) => rests,
+            // The last thing that came was the end of its time.
+            Err(_) => (so_far.load(Ordering::SeqCst) - before).saturating_sub(2),
+        }
     }
 }
 
@@ -156,7 +160,8 @@ fn work(seats: &[Seat], Shift { runs, mut dice, mut leap }: Shift) -> Vec<Ended>
             Fate::Dies(at) | Fate::Sleeps(at) => rests.min(at.saturating_sub(run.rested).max(1)),
         };
         let rested = seats[run.seat].turn(rests);
-        (run.rested, stuck) = if rested { (run.rested + rests, 0) } else { (run.rested, stuck + 1) };
+        run.rested += rested;
+        stuck = if rested > 0 { 0 } else { stuck + 1 };
         turns += 1;
         let dies = matches!(run.fate, Fate::Dies(at) if run.rested >= at);
         if dies || run.handle.is_finished() {
@@ -179,6 +184,6 @@ fn end(seat: &Seat, handle: JoinHandle<Result<Report, DbError>>, dies: bool) -> 
         Err(_) => None,
     };
     // The tasks that it leaves end too, and its connections go back to where they belong.
-    seat.turn(2);
+    seat.turn(0);
     ended
 }

@@ -325,11 +325,11 @@ impl Pass {
 
 /// When workers run, how many, and what befalls them. Most worlds have a pass every half hour or so, some every quarter.
 fn passes(dice: &mut Dice, end: i64) -> Vec<Pass> {
-    let (least, most) = if dice.percent(8) { (SHORTEST_GAP, 20) } else { (28, GAP) };
+    let (least, most) = if dice.percent(5) { (SHORTEST_GAP, 20) } else { (28, GAP) };
     let mut passes: Vec<Pass> = Vec::new();
     let mut at = 1 + number(dice, GAP);
     while at < end {
-        let many = *dice.weighted(&[(12, 1), (5, 2), (3, 3)]);
+        let many = *dice.weighted(&[(13, 1), (5, 2), (2, 3)]);
         let mut workers: Vec<Fate> = (0..many).map(|_| fate(dice, many)).collect();
         // Whatever is begun in the last two hours of a window must find somebody who lives to end it.
         let troubled = passes.last().is_some_and(|last| !last.is_calm());

@@ -26,7 +26,6 @@ use super::start;
 pub struct Kit {
     pub clock: Clock,
     pub providers: Arc<Providers>,
-    pub fetcher: Arc<Fetcher>,
     pub store: Store,
 }
 
@@ -37,6 +36,8 @@ pub struct Stage {
     pub rules: Rules,
     pub folder: TempDir,
     pub kits: Vec<Kit>,
+    /// Files come inside the answers here: it has nothing to remember.
+    pub fetcher: Arc<Fetcher>,
     pub bench: Bench,
     /// For whoever releases the brake.
     pub desk: Store,
@@ -82,7 +83,6 @@ impl Stage {
             kits.push(Kit {
                 store: store.with_clock(clock.clone()),
                 providers: Arc::new(Providers::load(Some(&files), clock.clone()).unwrap()),
-                fetcher: Arc::new(Fetcher::new(limits.clone()).unwrap()),
                 clock,
             });
         }
@@ -118,6 +118,7 @@ impl Stage {
             clock,
             simulator,
             kits,
+            fetcher: Arc::new(Fetcher::new(limits).unwrap()),
             bench: Bench::new(),
             desk,
             sql,

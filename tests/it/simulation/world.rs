@@ -12,6 +12,7 @@ use sqlx::{AssertSqlSafe, Row as _};
 
 use super::bench::Shift;
 use super::deeds::{Deed, deeds};
+use super::job::Says;
 use super::oracle::{self, Moment, Noted};
 use super::plan::{Item, LEAP, Pass, Plan};
 use super::stage::{Kit, Stage};
@@ -34,6 +35,8 @@ pub struct World<'a> {
     always: Vec<(&'static str, String)>,
     /// What must have been made good by the pass at this minute: charges and items by their places in the plan.
     made_good_by: HashMap<i64, Vec<(usize, usize)>>,
+    /// What each job's provider says, and whether its first output is offered: of all other outputs it changes with that.
+    told: Vec<(Says, bool)>,
     /// The last event that was judged.
     judged: i64,
     /// To which minute the clock has leapt last.
@@ -55,7 +58,7 @@ impl<'a> World<'a> {
             store: kit.store.clone(),
             providers: Arc::clone(&kit.providers),
             storage: Arc::new(Storage::open("file:./outputs", &folder).unwrap()),
-            fetcher: Arc::clone(&kit.fetcher),
+            fetcher: Arc::clone(&stage.fetcher),
             rules: Rules {
                 brake,
                 batch: 8,
@@ -85,7 +88,18 @@ impl<'a> World<'a> {
                 }
             }
         }
-        Self { stage, plan, folder, workers, tally, always, made_good_by, judged: 0, leapt_to: 0 }
+        Self {
+            stage,
+            plan,
+            folder,
+            workers,
+            tally,
+            always,
+            made_good_by,
+            told: Vec::new(),
+            judged: 0,
+            leapt_to: 0,
+        }
     }
 
     async fn run(&self, sql: &str) {
@@ -178,12 +192,17 @@ impl<'a> World<'a> {
         }
     }
 
-    /// What the providers say at this minute.
-    fn answers(&self, minute: i64) {
+    /// What the providers say at this minute, where it is not what they said before.
+    fn answers(&mut self, minute: i64) {
+        let mut told = std::mem::take(&mut self.told).into_iter();
         for charge in &self.plan.charges {
             let outage = self.plan.outage(charge.provider, minute);
             for job in &charge.jobs {
-                self.stage.simulator.set_answer(&job.id, job.answer(minute, outage));
+                let answer = (job.says(minute, outage), job.offered(0, minute));
+                if told.next() != Some(answer) {
+                    self.stage.simulator.set_answer(&job.id, job.answer(minute, outage));
+                }
+                self.told.push(answer);
             }
         }
     }
