@@ -203,6 +203,8 @@ pub struct Plan {
 
 /// In a wild plan the database's clock is never further than this from the right one.
 pub const WRONG_HOURS: i64 = 5;
+/// So old, in minutes, is a charge at most that it commits late: the last look is at 20 hours and stays an hour behind.
+const LATEST_WILD: i64 = (19 - 2 * WRONG_HOURS) * 60;
 
 /// How many accounts there are. Few, so that settles meet at their balances.
 pub const ACCOUNTS: usize = 5;
@@ -223,6 +225,12 @@ impl Plan {
                     .then(|| *dice.weighted(&[(2, "replicate"), (1, "fal"), (1, "veo-gemini")])),
             };
             step.away = away;
+            if wild {
+                // What is committed later than 20 hours after its charge, less what the clock was ahead, nothing promises to find.
+                for charge in &mut step.charges {
+                    charge.age = charge.age.min(LATEST_WILD);
+                }
+            }
             if wild && dice.percent(40) {
                 let hours = i64::try_from(dice.below(11)).unwrap_or(0) - WRONG_HOURS;
                 step.failover = Some(Failover { after: dice.millis(600), hours });
