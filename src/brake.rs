@@ -131,29 +131,43 @@ pub struct Held {
 pub struct Brake {
     /// What it holds by now.
     pub held: Held,
+    /// What it held when it was locked.
+    before: Held,
     limits: Limits,
     counted: Counted,
 }
 
 /// Whether such a refund would rest on nothing but a fault of ours: then more of them say something about us, and nothing
-/// about the provider.
+/// about the provider. Either the output was offered all day long and we did not bring it home, or nobody could tell.
 pub fn is_own_fault(reason: Reason, evidence: Option<&Evidence>) -> bool {
-    match (reason, evidence.map(|evidence| evidence.verdict)) {
-        // It was offered, all day long.
-        (Reason::RecoveryFailed, _) => true,
-        (Reason::Unconfirmed, Some(Verdict::CouldNotTell(doubt))) => match doubt {
-            Doubt::Unauthorized | Doubt::UnknownProvider | Doubt::Unreadable => true,
-            Doubt::Unreachable | Doubt::RateLimited => false,
-        },
-        // What is proven, or what the provider itself kept from us.
-        (_, _) => false,
-    }
+    let doubt_is_ours = match evidence.map(|evidence| evidence.verdict) {
+        Some(Verdict::CouldNotTell(Doubt::Unauthorized | Doubt::UnknownProvider | Doubt::Unreadable)) => true,
+        Some(
+            Verdict::CouldNotTell(Doubt::Unreachable | Doubt::RateLimited)
+            | Verdict::Queued
+            | Verdict::Running
+            | Verdict::Succeeded
+            | Verdict::Failed
+            | Verdict::Cancelled
+            | Verdict::UnknownJob,
+        )
+        | None => false,
+    };
+    reason == Reason::RecoveryFailed || reason == Reason::Unconfirmed && doubt_is_ours
 }
 
 impl Brake {
     /// The brake as it stands: what it holds already, and what was counted.
     pub fn new(limits: Limits, held: Held, counted: Counted) -> Self {
-        Self { held, limits, counted }
+        Self { before: held.clone(), held, limits, counted }
+    }
+
+    /// What it holds since it was locked: that is still to be written down.
+    pub fn pulled(self) -> Held {
+        Held {
+            all: self.held.all.filter(|_| self.before.all.is_none()),
+            own_faults: self.held.own_faults.filter(|_| self.before.own_faults.is_none()),
+        }
     }
 
     /// From when refunds count: so far back, but not what was let go before the last release.
@@ -357,6 +371,18 @@ mod tests {
         let mut brake = Brake::new(limits, held, Counted::default());
         assert!(!brake.admit("acme", 1, true));
         assert!(brake.admit("acme", 1, false));
+    }
+
+    #[test]
+    fn only_what_was_not_held_before_is_to_be_written_down() {
+        let limits = Limits { own_faults_per_day: 1, refunds_per_hour: 1, ..Limits::default() };
+        let mut brake = Brake::new(limits, Held::default(), Counted::default());
+        assert!(brake.admit("acme", 1, true));
+        assert_eq!(brake.clone().pulled(), Held::default());
+        assert!(!brake.admit("acme", 1, true) && !brake.admit("acme", 1, false));
+        let pulled = brake.pulled();
+        assert!(pulled.all.is_some() && pulled.own_faults.is_some());
+        assert_eq!(Brake::new(limits, pulled, Counted::default()).pulled(), Held::default());
     }
 
     #[test]

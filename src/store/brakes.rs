@@ -158,10 +158,10 @@ impl Store {
         Ok(Brake::new(watch.limits, held, counted))
     }
 
-    /// Pulls the brake for what is held by now, unless it holds it already, and tells so.
-    pub(super) async fn pull_brake(&self, tx: &mut Tx, held: &Held, now: Timestamp) -> Result<(), DbError> {
+    /// Pulls the brake for what it has come to hold, and tells so.
+    pub(super) async fn pull_brake(&self, tx: &mut Tx, pulled: &Held, now: Timestamp) -> Result<(), DbError> {
         for (why, statement) in
-            [(&held.all, statements::BRAKE_ENGAGE), (&held.own_faults, statements::BRAKE_HOLD_OWN_FAULTS)]
+            [(&pulled.all, statements::BRAKE_ENGAGE), (&pulled.own_faults, statements::BRAKE_HOLD_OWN_FAULTS)]
         {
             let Some(why) = why.as_deref() else { continue };
             if !tx.rows(statement, &[now.into(), why.into()]).await?.is_empty() {

@@ -375,7 +375,7 @@ async fn hasten_failed(run: &mut impl Run, scan: &Scan) -> Result<(), DbError> {
     run.rows(statements::HASTEN_FAILED, &values).await.map(drop)
 }
 
-fn item_ids(rows: &[super::Row]) -> Result<Vec<ItemId>, DbError> {
+pub(super) fn item_ids(rows: &[super::Row]) -> Result<Vec<ItemId>, DbError> {
     rows.iter()
         .map(|row| Ok(ItemId { charge_id: row.text("charge_id")?, output_index: row.int("output_index")? }))
         .collect()

@@ -22,7 +22,7 @@ use super::claim::Case;
 use super::db::{DbError, Trouble, Tx};
 use super::scan::Dating;
 use super::{Store, statements, with_retries};
-use crate::brake;
+use crate::brake::{self, Brake};
 use crate::charge::{Bucket, Split};
 use crate::clock::Timestamp;
 use crate::evidence::Evidence;
@@ -279,7 +279,7 @@ impl Store {
             };
             outcomes.push(outcome);
         }
-        written.write(&mut tx, brake.map(|brake| brake.held).unwrap_or_default()).await?;
+        written.write(&mut tx, brake.map(Brake::pulled).unwrap_or_default()).await?;
         match tx.commit().await {
             Ok(()) => Ok(outcomes),
             Err(error) if error.trouble().leaves_doubt() => {

@@ -16,6 +16,7 @@ use crate::policy::late::{self, Refunded};
 use crate::policy::{self, Action, Decision, Reason};
 use crate::refund;
 use crate::store::db::{Db, DbError, Row, Statement, Tx};
+use crate::store::scan::item_ids;
 use crate::store::totals::RESOLUTION_BUCKETS_SECONDS;
 use crate::store::{Store, statements};
 
@@ -305,7 +306,7 @@ impl<'a> Written<'a> {
     }
 
     /// Writes it all, set by set.
-    pub(super) async fn write(mut self, tx: &mut Tx, held: Held) -> Result<(), Failure> {
+    pub(super) async fn write(mut self, tx: &mut Tx, pulled: Held) -> Result<(), Failure> {
         let mut resolution_ids: HashMap<ItemId, i64> = HashMap::new();
         for row in rows_of(tx, statements::INSERT_RESOLUTIONS, &self.resolutions).await? {
             let item = ItemId { charge_id: row.text("charge_id")?, output_index: row.int("output_index")? };
@@ -337,7 +338,7 @@ impl<'a> Written<'a> {
         rows_of(tx, statements::INSERT_EVENTS, &self.events).await?;
         self.look_at_holders(tx).await?;
         self.look_at_mended(tx).await?;
-        self.store.pull_brake(tx, &held, self.now).await?;
+        self.store.pull_brake(tx, &pulled, self.now).await?;
         let counts = self.counts.iter().map(
             |((metric, a, b), value)| json!({"metric": metric, "label_a": a, "label_b": b, "value": value}),
         );
@@ -396,40 +397,9 @@ impl<'a> Written<'a> {
 
     /// Items that an output was taken from are looked at again, unless they have their own by now (P13).
     async fn look_at_holders(&self, tx: &mut Tx) -> Result<(), DbError> {
-        self.open_bare(tx, "taken_from", self.taken_from.clone()).await
+        self.open_bare(tx, "taken_from", &self.taken_from).await
     }
 
-    /// So are all items of a charge that was mended: some may have come after every look over time had passed it (P14).
-    async fn look_at_mended(&self, tx: &mut Tx) -> Result<(), DbError> {
-        if self.mended.is_empty() {
-            return Ok(());
-        }
-        let rows = tx.rows(statements::ITEMS_OF_CHARGES, &[(&json!(self.mended)).into()]).await?;
-        let items = rows
-            .iter()
-            .map(|row| {
-                Ok(ItemId { charge_id: row.text("charge_id")?, output_index: row.int("output_index")? })
-            })
-            .collect::<Result<_, DbError>>()?;
-        self.open_bare(tx, "items_mended", items).await
-    }
-
-    /// Opens those of the items that are paid for, not delivered, and have no unresolved orphan.
-    async fn open_bare(&self, tx: &mut Tx, by: &str, items: Vec<ItemId>) -> Result<(), DbError> {
-        let list: Vec<Json> = items
-            .into_iter()
-            .map(|item| json!({"charge_id": item.charge_id, "output_index": item.output_index}))
-            .collect();
-        let mut bare = Vec::new();
-        for row in rows_of(tx, statements::FIND_LISTED, &list).await? {
-            bare.push(ItemId { charge_id: row.text("charge_id")?, output_index: row.int("output_index")? });
-        }
-        self.store.open_orphans(tx, by, &bare, self.now, &self.rules.dating).await?;
-        Ok(())
-    }
-}
-
-impl Written<'_> {
     /// A charge whose items did not add up, and do now: its other items may have come after every look had passed it.
     fn note_mended(&mut self, settlement: &Settlement, decision: &Decision) {
         let mismatch = Reason::ItemsMismatch;
@@ -438,6 +408,26 @@ impl Written<'_> {
         if (was_held || decision.reason == mismatch) && !is_held {
             self.mended.insert(settlement.case.facts.record.charge.id.clone());
         }
+    }
+
+    /// So are all items of a charge that was mended: some may have come after every look over time had passed it (P14).
+    async fn look_at_mended(&self, tx: &mut Tx) -> Result<(), DbError> {
+        if self.mended.is_empty() {
+            return Ok(());
+        }
+        let rows = tx.rows(statements::ITEMS_OF_CHARGES, &[(&json!(self.mended)).into()]).await?;
+        self.open_bare(tx, "items_mended", &item_ids(&rows)?).await
+    }
+
+    /// Opens those of the items that are paid for, not delivered, and have no unresolved orphan.
+    async fn open_bare(&self, tx: &mut Tx, by: &str, items: &[ItemId]) -> Result<(), DbError> {
+        let list: Vec<Json> = items
+            .iter()
+            .map(|item| json!({"charge_id": item.charge_id, "output_index": item.output_index}))
+            .collect();
+        let bare = item_ids(&rows_of(tx, statements::FIND_LISTED, &list).await?)?;
+        self.store.open_orphans(tx, by, &bare, self.now, &self.rules.dating).await?;
+        Ok(())
     }
 }
 

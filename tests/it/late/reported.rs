@@ -5,10 +5,12 @@ use makegood::ops;
 use serde_json::{Value, json};
 
 use crate::binary::makegood;
+use crate::database::as_least_privileged;
 use crate::world::{HOUR, MINUTE, World, on_both};
 
 async fn said(world: &World, arguments: &[&str]) -> String {
-    let run = makegood(arguments).within(world.folder.path()).env("DATABASE_URL", &world.database.url);
+    let url = as_least_privileged(&world.database).await;
+    let run = makegood(arguments).within(world.folder.path()).env("DATABASE_URL", &url);
     let ended = run.output().await;
     assert_eq!(ended.code, Some(0), "{arguments:?}: {ended:?}");
     ended.stdout
