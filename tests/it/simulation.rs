@@ -19,10 +19,12 @@ mod stage;
 mod tally;
 mod world;
 
+use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use futures_util::FutureExt as _;
 use makegood::clock::Timestamp;
 
 use plan::Plan;
@@ -33,6 +35,8 @@ use world::World;
 const MINUTE: Duration = Duration::from_mins(1);
 /// How often a long round says how far it is.
 const TELL_EVERY: Duration = Duration::from_secs(30);
+/// So many worlds that fail, and no other is begun.
+const ENOUGH: usize = 10;
 /// Worlds with every test run: unoptimised, eight minutes of one processor.
 const SHORT: u64 = 200;
 /// Charges in an ordinary world, about.
@@ -62,20 +66,27 @@ struct Round {
     next: AtomicU64,
     until: u64,
     tally: Mutex<(Tally, Instant)>,
+    /// The seeds of the worlds that failed. Each has told its story when it did.
+    failed: Mutex<Vec<u64>>,
     began: Instant,
 }
 
 impl Round {
-    /// Worlds one after the other, as long as there are some.
+    /// Worlds one after the other, as long as there are some. One that fails does not keep the others from being tried.
     async fn live(&self) {
-        let stage = Stage::new().await;
+        let mut stage = Stage::new().await;
         loop {
             let seed = self.next.fetch_add(1, Ordering::SeqCst);
-            if seed >= self.until {
+            if seed >= self.until || self.failed.lock().unwrap().len() >= ENOUGH {
                 return;
             }
-            let lived = World::new(&stage, Plan::new(seed, charges(seed))).await.live().await;
-            let mut tally = self.tally.lock().unwrap_or_else(PoisonError::into_inner);
+            let world = async { World::new(&stage, Plan::new(seed, charges(seed))).await.live().await };
+            let Ok(lived) = AssertUnwindSafe(world).catch_unwind().await else {
+                self.failed.lock().unwrap().push(seed);
+                stage = Stage::new().await;
+                continue;
+            };
+            let mut tally = self.tally.lock().unwrap();
             tally.0.add(lived);
             if tally.1.elapsed() > TELL_EVERY {
                 tally.1 = Instant::now();
@@ -103,6 +114,7 @@ fn on_threads(threads: usize, first: u64, many: u64) -> Tally {
         next: AtomicU64::new(first),
         until: first + many,
         tally: Mutex::new((Tally::default(), began)),
+        failed: Mutex::default(),
         began,
     });
     let threads: Vec<_> = (0..threads)
@@ -119,8 +131,10 @@ fn on_threads(threads: usize, first: u64, many: u64) -> Tally {
             std::panic::resume_unwind(why);
         }
     }
-    let mut tally = round.tally.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut tally = round.tally.lock().unwrap();
     eprintln!("from seed {first}: {}", tally.0.line(began.elapsed()));
+    let failed = std::mem::take(&mut *round.failed.lock().unwrap());
+    assert!(failed.is_empty(), "worlds {failed:?} failed: each tells its story above");
     std::mem::take(&mut tally.0)
 }
 
