@@ -111,7 +111,7 @@ fn fits(plan: &Plan, charge: &Charge, item: &Item, noted: &Noted, moment: Moment
         && matches!(own, Own::StoresInTheWrongPlace | Own::StoresLinkedToNothing | Own::StoresOnAnother);
     let offered = says == Some(Says::Succeeded) && charge.jobs[item.job].offered(output, minute);
     let silent = matches!(says, Some(Says::InTrouble(_) | Says::Garbage));
-    let doubt_is_over = noted.at >= (charge.at + DOUBT).max(noted.opened_at + LATE);
+    let doubt_is_over = noted.at >= (charge.at + DOUBT).max(found(plan, noted, moment) + LATE);
     let old = noted.at >= charge.at + UNKNOWN;
     // A leap may fall between deciding and settling.
     let was_young = noted.at - i64::try_from(LEAP).unwrap() < charge.at + UNKNOWN;
@@ -149,6 +149,21 @@ fn fits(plan: &Plan, charge: &Charge, item: &Item, noted: &Noted, moment: Moment
         }
         ("hold", "duplicate_job") => acted && is_claimed_twice(plan, noted.charge, item),
         _ => false,
+    }
+}
+
+/// Since when it counts as found, at the earliest: what a clock opened that was ahead is dated anew once the clock is right
+/// again.
+fn found(plan: &Plan, noted: &Noted, moment: Moment) -> i64 {
+    match plan.skew {
+        Some(skew)
+            if skew.minutes > 0
+                && moment.minute >= skew.until
+                && noted.opened_at >= skew.from + skew.minutes - plan.spread() =>
+        {
+            noted.opened_at.min(skew.until)
+        }
+        Some(_) | None => noted.opened_at,
     }
 }
 

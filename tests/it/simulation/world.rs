@@ -136,7 +136,8 @@ impl<'a> World<'a> {
         let passes = std::mem::take(&mut self.plan.passes);
         let mut braked_since = None;
         let mut held = false;
-        let mut before = 0;
+        // Nothing is there for certain before the first pass, where things happen in the middle of it.
+        let mut before = i64::MIN;
         for pass in &passes {
             let (mut first, mut meanwhile) = (Vec::new(), Vec::new());
             let mut after = 0;
