@@ -136,13 +136,14 @@ pub const ALWAYS: &[(&str, &str)] = &[
          UNION ALL
          SELECT 'brake ' || ours || ' without a limit' FROM pulled WHERE CASE WHEN ours THEN $own_faults ELSE $brake END = 0",
     ),
+    // Found by a clock that was ahead is found earlier than it says; the oracle knows when.
     (
         "refunds without proof before their time: 22 hours after the charge, 2 after it was found",
         "SELECT r.charge_id || '/' || r.output_index || ' ' || r.reason FROM makegood_refunds r
          JOIN charges c ON c.id = r.charge_id
          JOIN makegood_orphans o ON o.charge_id = r.charge_id AND o.output_index = r.output_index
          WHERE r.reason IN ('timed_out', 'unconfirmed', 'recovery_failed')
-           AND r.refunded_at < max(c.charged_at + 22 * 3600000000, o.opened_at + 2 * 3600000000)",
+           AND r.refunded_at < max(c.charged_at + 22 * 3600000000, o.opened_at - $slack_us + 2 * 3600000000)",
     ),
     (
         "orphans that do not stand as their current resolution says",
