@@ -105,6 +105,29 @@ async fn an_answer_in_a_code_that_nobody_knows_spoils_nothing_but_its_row() {
 }
 
 #[tokio::test]
+async fn p05_an_answer_in_such_a_code_to_all_items_of_one_job_spoils_nothing_but_them() {
+    let mut world = World::postgres().await;
+    frozen(&world, "eve").await;
+    // Alone in the first batch.
+    world.parts.rules.batch = 1;
+    for account in ["eve", "ada"] {
+        world.balance(account, 0, 0).await;
+    }
+    world.charge("eve").account("eve").job("failed-1").items(&[5, 5]).age(30 * MINUTE).insert().await;
+    world.charge("ada").job("failed-2").age(20 * MINUTE).insert().await;
+    let report = world.pass().await;
+    assert_eq!(world.fate("ada", 0).await, "refunded provider_error");
+    assert_eq!(
+        report.findings.iter().filter(|each| each.kind == "refused_row").count(),
+        2,
+        "{:?}",
+        report.findings
+    );
+    assert_eq!([world.fate("eve", 0).await, world.fate("eve", 1).await], ["open ", "open "]);
+    world.books_balance().await;
+}
+
+#[tokio::test]
 async fn an_answer_in_such_a_code_to_everything_fails_the_pass() {
     let world = World::postgres().await;
     frozen(&world, "%").await;
