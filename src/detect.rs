@@ -3,6 +3,8 @@
 //! Three cursors over `charged_at` see every charge three times: once its grace is over, at 6 hours and at 20 hours.
 //! Each stays `overlap` behind what could still change for it, so that what was committed late, or linked wrongly
 //! later, is found inside the window (P14, P15). Items with `failed_at` have a scan of their own without grace (P19).
+//! What the database refuses to open has no orphan that would keep it in mind: where the first of it was met is noted, and
+//! all since then is looked at again once an hour, until its rows are mended or too old.
 //! The stretches are planned by pure functions; `store::scan` looks. A crash means looking at a stretch again.
 
 use std::collections::HashMap;
@@ -11,13 +13,16 @@ use std::time::Duration;
 use crate::clock::Timestamp;
 use crate::provider::Providers;
 use crate::report::{Finding, Report};
-use crate::store::{DbError, Found, Grace, Over, Scan, Store};
+use crate::store::{DbError, Found, Grace, Over, Refused, Scan, Store};
 
 /// When every charge is looked at again.
 const LATER_LOOKS: [(&str, Duration); 2] =
     [("six_hours", Duration::from_hours(6)), ("twenty_hours", Duration::from_hours(20))];
 /// Charges further ahead than this are a finding; clocks may differ by less.
 const CLOCK_SKEW: Duration = Duration::from_mins(5);
+/// How often it is tried again to open what the database refused: in time for whoever mends its rows, and no pass looks at days
+/// of charges for the sake of one of them.
+const REFUSED_AGAIN: Duration = Duration::from_hours(1);
 /// So many old items that were recorded as failed are counted; beyond, it no longer matters how many they are.
 const FAILED_BACKLOG_MAX: i64 = 10_000;
 /// What an orphan gets that is opened late, from its opening to the end of doubt.
@@ -30,9 +35,10 @@ pub struct Rules {
     pub grace: Duration,
     /// How far a cursor stays behind what could still change.
     pub overlap: Duration,
-    /// Charges before this are never looked at.
+    /// No charge before this is looked at, unless a person asks for it. None, or earlier than `backlog_age` before the first
+    /// pass: from then on.
     pub start_at: Option<Timestamp>,
-    /// Charges older than this are only counted, unless asked for; the first pass begins there.
+    /// The first pass leaves charges alone that are older than this, unless a person asks for them.
     pub backlog_age: Duration,
     /// Charges in one statement.
     pub chunk: u32,
@@ -40,10 +46,12 @@ pub struct Rules {
     pub window: Duration,
     /// How long before the window's end the benefit of the doubt ends.
     pub margin: Duration,
+    /// How long an orphan is leased at once.
+    pub lease: Duration,
 }
 
 impl Rules {
-    /// The oldest charge that is looked at without a person's asking for it.
+    /// The oldest charge that is looked at without a person's asking for it, where no cursor has been left behind by an outage.
     fn oldest(&self, now: Timestamp) -> Timestamp {
         let first = now - self.backlog_age;
         self.start_at.map_or(first, |start_at| start_at.max(first))
@@ -111,6 +119,16 @@ pub struct Look {
     pub scan: Scan,
     /// Where the cursor moves to; none: this look has no cursor.
     pub cursor: Option<Timestamp>,
+    /// It tries again what was refused: from when on that was, as it is noted.
+    pub again: Option<Timestamp>,
+}
+
+/// By which name it is kept what a scan was refused.
+const fn kept_as(over: Over) -> &'static str {
+    match over {
+        Over::ChargedAt => "refused",
+        Over::FailedAt { .. } => "refused_failed",
+    }
 }
 
 /// What `--since` asks for.
@@ -140,10 +158,12 @@ pub fn plan(
         Look {
             scan: Scan { over, ..graces.scan("failed", begin("failed"), now, now) },
             cursor: Some(now - rules.overlap),
+            again: None,
         },
         Look {
             scan: graces.scan("grace", begin("grace"), now - graces.smallest(), now),
             cursor: Some(now - graces.largest() - rules.overlap),
+            again: None,
         },
     ];
     for (name, age) in LATER_LOOKS {
@@ -151,9 +171,23 @@ pub fn plan(
         looks.push(Look {
             scan: graces.scan(name, begin(name), until, now),
             cursor: Some(until - rules.overlap),
+            again: None,
         });
     }
     looks
+}
+
+/// The look that tries again to open what was refused, if it is time for it.
+fn plan_again(rules: &Rules, graces: &Graces, over: Over, refused: Refused, now: Timestamp) -> Option<Look> {
+    // A try that is still to come was noted by a clock that was ahead.
+    let due = refused.tried_at > now || now.since(refused.tried_at) >= REFUSED_AGAIN;
+    let until = match over {
+        Over::ChargedAt => now - graces.smallest(),
+        Over::FailedAt { .. } => now,
+    };
+    let from = refused.after.max(rules.oldest(now));
+    let scan = Scan { over, ..graces.scan(kept_as(over), from, until, now) };
+    due.then_some(Look { scan, cursor: None, again: Some(refused.after) })
 }
 
 /// What `--since` adds: the stretch to open, and the one before it that is only counted.
@@ -163,7 +197,7 @@ pub fn plan_since(rules: &Rules, graces: &Graces, since: Since, now: Timestamp) 
     let from = if since.backlog { since.from } else { since.from.max(oldest) };
     let counted =
         (!since.backlog && since.from < oldest).then(|| graces.scan("since", since.from, oldest, now));
-    (Look { scan: graces.scan("since", from, until, now), cursor: None }, counted)
+    (Look { scan: graces.scan("since", from, until, now), cursor: None, again: None }, counted)
 }
 
 /// How orphans are dated.
@@ -173,16 +207,8 @@ pub fn dating(rules: &Rules, providers: &Providers) -> crate::store::Dating {
         window: rules.window,
         late: LATE,
         retentions: providers.iter().filter_map(|each| Some((each.name.clone(), each.retention?))).collect(),
+        lease: rules.lease,
     }
-}
-
-/// What a pass is to look at.
-#[derive(Clone, Debug)]
-pub struct Looks {
-    /// The stretches.
-    pub looks: Vec<Look>,
-    /// A cursor lies ahead of now: the database's clock was ahead, and what was written then is dated wrongly.
-    pub clock_was_ahead: bool,
 }
 
 /// The stretches that a pass at `now` looks at; tells the report what is too old to be opened, and what is odd.
@@ -193,7 +219,7 @@ pub async fn looks(
     since: Option<Since>,
     now: Timestamp,
     report: &mut Report,
-) -> Result<Looks, DbError> {
+) -> Result<Vec<Look>, DbError> {
     let graces = Graces::new(rules.grace, providers);
     let mut cursors = HashMap::new();
     for name in ["failed", "grace"].into_iter().chain(LATER_LOOKS.map(|(name, _)| name)) {
@@ -205,11 +231,15 @@ pub async fn looks(
             kind: "clock_was_ahead",
             about: format!("a scan that has looked up to {at}"),
             detail: "which is still to come: the database's clock was ahead for a while. What the scans may have skipped is looked \
-                     at again, and what was put off until then is due now"
+                     at again"
                 .to_owned(),
         });
     }
     let mut looks = plan(rules, &graces, |name| cursors.get(name).copied().flatten(), now);
+    for over in [Over::ChargedAt, Over::FailedAt { charged_after: rules.oldest(now) }] {
+        let refused = store.refused(kept_as(over)).await?;
+        looks.extend(refused.and_then(|refused| plan_again(rules, &graces, over, refused, now)));
+    }
     if let Some(since) = since {
         let (look, counted) = plan_since(rules, &graces, since, now);
         looks.push(look);
@@ -219,10 +249,10 @@ pub async fn looks(
     }
     looks.retain(|look| look.scan.after < look.scan.until);
     find_future_charges(store, now, report).await?;
-    for look in &looks {
+    for look in looks.iter().filter(|look| look.again.is_none()) {
         find_failed_backlog(store, &look.scan, report).await?;
     }
-    Ok(Looks { looks, clock_was_ahead: furthest.is_some() })
+    Ok(looks)
 }
 
 /// Looks at all stretches and opens orphans.
@@ -235,19 +265,29 @@ pub async fn detect(
     report: &mut Report,
 ) -> Result<(), DbError> {
     let dating = dating(rules, providers);
-    let Looks { looks, clock_was_ahead } = looks(store, providers, rules, since, now, report).await?;
-    if clock_was_ahead {
-        // Before the cursors are put right: should this pass die in between, the next one still sees it by them.
-        store.date_orphans_anew(now, &dating).await?;
+    let looks = looks(store, providers, rules, since, now, report).await?;
+    // In every pass: what one wrote that was at work while the clock was ahead does not show in any cursor.
+    let dated = store.date_orphans_anew(now, &dating).await?;
+    if dated > 0 {
+        report.find(Finding {
+            kind: "clock_was_ahead",
+            about: if dated == 1 { "1 open orphan".to_owned() } else { format!("{dated} open orphans") },
+            detail: "written by a clock that was ahead of the database's, as it is now; what was put off until then is due now".to_owned(),
+        });
     }
     for look in looks {
-        let found = store.scan(&look.scan, rules.chunk, &dating).await?;
-        if let Some(cursor) = look.cursor {
-            // An item that was refused has no orphan that would keep it in mind: the cursor waits until its row is mended,
-            // or so old that no look begins there by itself.
-            let waits = found.refused_after.map(|at| at.max(rules.oldest(now)));
-            let cursor = waits.map_or(cursor, |at| at.min(cursor));
-            store.advance_cursor(look.scan.name, cursor, now).await?;
+        let Look { scan, cursor, again } = look;
+        let found = store.scan(&scan, rules.chunk, &dating).await?;
+        match (again, found.refused_after) {
+            (Some(before), after) => store.tried_refused(scan.name, before, after, now).await?,
+            // Before the cursor moves on: it would be forgotten, should this pass die in between.
+            (None, Some(after)) if cursor.is_some() => {
+                store.note_refused(kept_as(scan.over), after, now).await?
+            }
+            (None, Some(_) | None) => {}
+        }
+        if let Some(cursor) = cursor {
+            store.advance_cursor(scan.name, cursor, now).await?;
         }
         tell(found, report);
     }
@@ -263,7 +303,7 @@ pub fn tell(found: Found, report: &mut Report) {
             kind: "refused_row",
             about: format!("item {}", shortened(&item.to_string())),
             detail: format!(
-                "the database refused to open an orphan for it: {why}; mend the row, the next look finds it"
+                "the database refused to open an orphan for it: {why}; mend the row, it is tried again within the hour"
             ),
         });
     }

@@ -102,6 +102,7 @@ impl Rules {
                 chunk: settings.detect.chunk,
                 window: settings.window.length,
                 margin: settings.window.margin,
+                lease: settings.pass.lease,
             },
             policy: policy::Limits {
                 unknown_job_grace: settings.detect.unknown_job_grace,

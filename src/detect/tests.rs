@@ -17,6 +17,7 @@ fn rules() -> Rules {
         chunk: 100,
         window: DAY,
         margin: 2 * HOUR,
+        lease: 15 * MINUTE,
     }
 }
 
@@ -106,6 +107,26 @@ fn since_only_counts_what_is_older_than_a_week_unless_the_backlog_is_asked_for()
     assert_eq!(look.scan.after, month);
     assert!(counted.is_none());
     assert!(look.cursor.is_none(), "looking again moves no cursor");
+}
+
+#[test]
+fn what_was_refused_is_tried_again_once_an_hour_and_no_further_back_than_charges_are_looked_at() {
+    let charged = Over::ChargedAt;
+    let refused = |after, tried_at| Refused { after, tried_at };
+    let planned = |over, refused| plan_again(&rules(), &graces(), over, refused, now());
+    let day_ago = now() - DAY;
+    let again = planned(charged, refused(day_ago, now() - HOUR)).unwrap();
+    assert_eq!((again.scan.after, again.scan.until), (day_ago, now() - 5 * MINUTE));
+    assert_eq!((again.again, again.cursor), (Some(day_ago), None));
+    assert!(planned(charged, refused(day_ago, now() - 59 * MINUTE)).is_none(), "not in every pass");
+    assert!(planned(charged, refused(day_ago, now() + MINUTE)).is_some(), "that clock was ahead");
+
+    let old = planned(charged, refused(now() - 30 * DAY, now() - DAY)).unwrap();
+    assert_eq!((old.scan.after, old.again), (now() - 7 * DAY, Some(now() - 30 * DAY)));
+
+    let over = Over::FailedAt { charged_after: now() - 7 * DAY };
+    let failed = planned(over, refused(day_ago, now() - DAY)).unwrap();
+    assert_eq!((failed.scan.over, failed.scan.until), (over, now()));
 }
 
 fn item(id: &str) -> crate::charge::ItemId {

@@ -24,10 +24,10 @@ pub(super) async fn run(parts: &Parts, orders: &Orders) -> Result<Report, DbErro
     let store = &parts.store;
     let now = store.now().await?;
     let mut report = Report { dry_run: true, started_at: Some(now), ..Report::default() };
-    let planned =
+    let looks =
         detect::looks(store, &parts.providers, &parts.rules.detect, orders.since, now, &mut report).await?;
     let dating = detect::dating(&parts.rules.detect, &parts.providers);
-    let preview = store.preview(&planned.looks, parts.rules.detect.chunk, &dating, now, CASES_MAX).await?;
+    let preview = store.preview(&looks, parts.rules.detect.chunk, &dating, now, CASES_MAX).await?;
     detect::tell(preview.found, &mut report);
     let Claimed { cases, unreadable } = preview.claimed;
     if cases.len() >= CASES_MAX as usize {

@@ -36,7 +36,7 @@ pub use late::{LateCase, LateClaimed, LateNext, LateSettlement, LateSuccesses};
 pub use migrations::{MigrateError, OWN_VERSION};
 pub use provider_state::ProviderState;
 pub use review::{LateEvidence, LateItem, LateProvider, MadeGood, MadeGoodItem, Waiting, WaitingItem};
-pub use scan::{Dating, Found, Grace, Over, Preview, Scan};
+pub use scan::{Dating, Found, Grace, Over, Preview, Refused, Scan};
 pub use settle::{Outcome, SettleRules, Settlement};
 pub use story::{AnswerRow, EventRow, ItemRow, OrphanRow, OutputRow, ResolutionRow, Story};
 pub use totals::{Counter, LastPass, RESOLUTION_BUCKETS_SECONDS, Unresolved};

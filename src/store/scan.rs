@@ -12,8 +12,10 @@ use super::{Store, first, statements, with_retries};
 use crate::charge::ItemId;
 use crate::clock::{Timestamp, micros};
 
-/// Nothing is ever put off, or leased at once, for much longer than this; if it were, looking earlier would do no harm.
-const HONEST_WAIT: Duration = Duration::from_hours(1);
+/// Nothing is ever put off for much longer than this; if it were, looking earlier would do no harm.
+const LONGEST_WAIT: Duration = Duration::from_hours(1);
+/// Times that are further ahead were written by a clock that was: by less, the clocks of several machines may differ.
+const AHEAD: Duration = Duration::from_mins(5);
 
 /// One look at a stretch of `charged_at` (or of `failed_at`).
 #[derive(Clone, Debug)]
@@ -66,6 +68,17 @@ pub struct Dating {
     pub late: Duration,
     /// Providers that drop outputs, and after how long.
     pub retentions: Vec<(String, Duration)>,
+    /// How long an orphan is leased at once.
+    pub lease: Duration,
+}
+
+/// What the database refused to open, of which it is tried again and again whether it would by now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// The first of it was met later than this.
+    pub after: Timestamp,
+    /// The last try.
+    pub tried_at: Timestamp,
 }
 
 /// What a scan came upon.
@@ -131,10 +144,43 @@ impl Store {
         rows.iter().map(|row| row.text("id")).collect()
     }
 
-    /// Dates open orphans anew that bear times still to come: the database's clock was ahead when they were written.
-    pub async fn date_orphans_anew(&self, now: Timestamp, dating: &Dating) -> Result<(), DbError> {
-        let values = [now.into(), (now + HONEST_WAIT).into(), dating.doubt.into(), dating.late.into()];
-        self.rows(statements::DATE_ORPHANS_ANEW, &values).await.map(drop)
+    /// Dates open orphans anew that bear times still to come: the database's clock was ahead when they were written. How many
+    /// they were.
+    pub async fn date_orphans_anew(&self, now: Timestamp, dating: &Dating) -> Result<usize, DbError> {
+        let values = [
+            now.into(),
+            (now + AHEAD).into(),
+            (now + LONGEST_WAIT + AHEAD).into(),
+            (now + dating.lease + AHEAD).into(),
+            dating.doubt.into(),
+            dating.late.into(),
+        ];
+        Ok(self.rows(statements::DATE_ORPHANS_ANEW, &values).await?.len())
+    }
+
+    /// What is kept by this name of what the database refused to open. None: nothing, or it has been opened since.
+    pub async fn refused(&self, name: &str) -> Result<Option<Refused>, DbError> {
+        let rows = self.rows(statements::CURSOR_POSITION, &[name.into()]).await?;
+        let Some(row) = rows.first() else { return Ok(None) };
+        let refused = Refused { after: row.time("position")?, tried_at: row.time("updated_at")? };
+        Ok((refused.after < refused.tried_at).then_some(refused))
+    }
+
+    /// Keeps in mind that something was refused that was met later than this.
+    pub async fn note_refused(&self, name: &str, after: Timestamp, now: Timestamp) -> Result<(), DbError> {
+        self.rows(statements::REFUSED_NOTE, &[name.into(), after.into(), now.into()]).await.map(drop)
+    }
+
+    /// All since `before` was looked at again; `after`: what is refused still was met later than this.
+    pub async fn tried_refused(
+        &self,
+        name: &str,
+        before: Timestamp,
+        after: Option<Timestamp>,
+        now: Timestamp,
+    ) -> Result<(), DbError> {
+        let values = [name.into(), before.into(), after.unwrap_or(now).into(), now.into()];
+        self.rows(statements::REFUSED_TRIED, &values).await.map(drop)
     }
 
     /// Looks at one stretch in chunks of `chunk` charges and opens orphans, a transaction each.

@@ -68,6 +68,8 @@ statements! {
     PASS_FINISH = "pass_finish",
     PROVIDER_STATES = "provider_states",
     RECENT_PROVIDERS = "recent_providers",
+    REFUSED_NOTE = "refused_note",
+    REFUSED_TRIED = "refused_tried",
     REVIEW_LATE = "review_late",
     REVIEW_LATE_PROVIDERS = "review_late_providers",
     REVIEW_MADE_GOOD = "review_made_good",

@@ -45,6 +45,53 @@ on_both! {
 }
 
 on_both! {
+    async fn p15_a_clock_that_leaps_ahead_in_the_middle_of_a_pass_puts_nothing_off(world) {
+        world.balance("ada", 0, 0).await;
+        for nth in 0..3 {
+            world.charge(&format!("c{nth}")).job(&format!("running-{nth}")).insert().await;
+        }
+        let (clock, now, once) = (world.clock.clone(), world.now(), Arc::new(AtomicBool::new(false)));
+        world.simulator.on_ask(Arc::new(move |_| {
+            if !once.swap(true, Ordering::SeqCst) {
+                clock.set(now + 30 * HOUR);
+            }
+            Box::pin(async {})
+        }));
+        world.pass().await;
+        // No cursor tells of it: they were moved before.
+        world.clock.set(now + MINUTE);
+        let report = world.pass().await;
+        assert!(report.findings.iter().any(|each| each.kind == "clock_was_ahead"), "{:?}", report.findings);
+        for nth in 0..3 {
+            assert_eq!(world.simulator.asks(&format!("running-{nth}")), 2, "{nth}: due at once, not in thirty hours");
+        }
+        let report = world.pass().await;
+        assert!(report.findings.is_empty(), "told once: {:?}", report.findings);
+        world.books_balance().await;
+    }
+}
+
+on_both! {
+    async fn what_a_clock_far_ahead_opened_was_not_asked_about_when_it_is_dated_anew(world) {
+        world.balance("ada", 0, 0).await;
+        world.charge("c1").job("running-1").age(HOUR).insert().await;
+        let (store, parts, now) = (&world.store, &world.parts, world.now());
+        let detect = async |at| {
+            let mut report = makegood::report::Report::default();
+            world.clock.set(at);
+            makegood::detect::detect(store, &parts.providers, &parts.rules.detect, None, at, &mut report).await.unwrap();
+        };
+        detect(now + 30 * HOUR).await;
+        let doubt_until = async |at| world.texts(&format!("SELECT charge_id AS v FROM makegood_orphans WHERE refund_by = {}", world.at(at))).await;
+        assert_eq!(doubt_until(now + 32 * HOUR).await, ["c1"]);
+        detect(now + MINUTE).await;
+        let asked = "SELECT count(*) AS v FROM makegood_orphans WHERE first_asked_at IS NOT NULL OR last_asked_at IS NOT NULL";
+        assert_eq!(world.number(asked).await, 0, "three questions are still to be asked, over half an hour");
+        assert_eq!(doubt_until(now - HOUR + 22 * HOUR).await, ["c1"]);
+    }
+}
+
+on_both! {
     async fn a_lease_that_a_dead_worker_took_by_a_clock_far_ahead_runs_out(world) {
         world.balance("ada", 0, 0).await;
         world.charge("c1").job("failed-1").insert().await;

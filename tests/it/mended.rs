@@ -37,15 +37,35 @@ on_both! {
         world.balance("ada", 0, 0).await;
         world.charge("odd").job("failed-1").insert().await;
         world.run("UPDATE charges SET provider = NULL WHERE id = 'odd'").await;
+        finds(&world.pass().await, "refused_row", "item odd/0");
+        // Of a charge that no look at charges comes to any more, recorded as failed now.
+        world.charge("odd-failed").job("failed-2").age(72 * HOUR).failed().insert().await;
+        world.run("UPDATE charges SET provider = NULL WHERE id = 'odd-failed'").await;
+        finds(&world.pass().await, "refused_row", "item odd-failed/0");
         for _ in 0..30 {
-            let report = world.pass().await;
-            finds(&report, "refused_row", "item odd/0");
             world.charge(&format!("later-{}", world.now().micros())).job("failed-x").age(HOUR).insert().await;
             world.pass_time(HOUR);
+            let report = world.pass().await;
+            finds(&report, "refused_row", "item odd/0");
+            finds(&report, "refused_row", "item odd-failed/0");
         }
-        world.run("UPDATE charges SET provider = 'replicate' WHERE id = 'odd'").await;
+        // What all passes look at goes on meanwhile: it costs one look an hour.
+        for name in ["failed", "grace", "six_hours", "twenty_hours"] {
+            let looked_up_to = world.store.cursor(name).await.unwrap().unwrap();
+            assert!(looked_up_to >= world.now() - 22 * HOUR, "{name}: {looked_up_to}");
+        }
+        world.run("UPDATE charges SET provider = 'replicate' WHERE id LIKE 'odd%'").await;
+        world.pass_time(59 * MINUTE);
+        assert_eq!(world.pass().await.opened, 0);
+        world.pass_time(MINUTE);
         world.pass().await;
-        assert_eq!(world.fate("odd", 0).await, "refunded provider_error");
+        for charge in ["odd", "odd-failed"] {
+            assert_eq!(world.fate(charge, 0).await, "refunded provider_error", "{charge}");
+        }
+        // And once nothing is refused any more, nothing is looked at for it.
+        for name in ["refused", "refused_failed"] {
+            assert_eq!(world.store.refused(name).await.unwrap(), None, "{name}");
+        }
         world.books_balance().await;
     }
 }

@@ -114,7 +114,7 @@ async fn crossed_on_sqlite(wait: Duration) -> bool {
     )
     .await
     .unwrap();
-    let scan = looks.looks.into_iter().find(|look| look.scan.name == "grace").unwrap().scan;
+    let scan = looks.into_iter().find(|look| look.scan.name == "grace").unwrap().scan;
     let dating = makegood::detect::dating(&parts.rules.detect, &parts.providers);
     let store = world.store.clone();
     let scan = tokio::spawn(async move { store.scan(&scan, 100, &dating).await.unwrap() });
