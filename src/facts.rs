@@ -81,7 +81,7 @@ pub struct RefundedElsewhere {
     pub item: bool,
     /// They give back something, and less than that.
     pub part: bool,
-    /// One names the charge and no item.
+    /// Those that name the charge and no item give back something.
     pub whole_charge: bool,
     /// All of them together, for any item of the charge: they count towards the draw (P03).
     pub credits: Split,
@@ -290,18 +290,19 @@ fn refunded_elsewhere(
 ) -> RefundedElsewhere {
     let refunds = around.refunds_by_charge.get(charge.id.as_str());
     let mut sum = RefundedElsewhere::default();
-    let mut of_item = 0_i128;
+    let (mut of_item, mut of_charge) = (0_i128, 0_i128);
     for refund in refunds.into_iter().flatten() {
         match refund.output_index {
             Some(index) if index == id.output_index => of_item += i128::from(refund.credits),
             Some(_) => {}
-            None => sum.whole_charge = true,
+            None => of_charge += i128::from(refund.credits),
         }
         sum.credits.add(refund.bucket, refund.credits);
     }
     // What the platform took back beyond what it gave makes no room for us.
     sum.credits = Split { subscription: sum.credits.subscription.max(0), wallet: sum.credits.wallet.max(0) };
     // A refund that the platform has reversed itself is none.
+    sum.whole_charge = of_charge > 0;
     if of_item > 0 {
         sum.item = item.is_none_or(|item| of_item >= i128::from(item.credits));
         sum.part = !sum.item;

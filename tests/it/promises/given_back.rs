@@ -128,6 +128,9 @@ on_both! {
         world.charge("reversed").job("failed-b").insert().await;
         world.run(&world.refund_row("reversed", Some(0), "wallet", 10)).await;
         world.run(&world.refund_row("reversed", Some(0), "wallet", -10).replace("'own-", "'back-")).await;
+        world.charge("whole").job("failed-d").insert().await;
+        world.run(&world.refund_row("whole", None, "wallet", 10)).await;
+        world.run(&world.refund_row("whole", None, "wallet", -10).replace("'own-", "'back-")).await;
         world.charge("both").job("failed-c").drawn(4, 6).insert().await;
         world.run(&world.refund_row("both", Some(0), "subscription", 4)).await;
         world.run(&world.refund_row("both", Some(0), "wallet", 6)).await;
@@ -135,8 +138,9 @@ on_both! {
         assert_eq!(world.fate("part", 0).await, "held already_refunded");
         assert!(report.findings.iter().any(|each| each.kind == "already_refunded" && each.about == "item part/0"));
         assert_eq!(world.fate("reversed", 0).await, "refunded provider_error");
+        assert_eq!(world.fate("whole", 0).await, "refunded provider_error");
         assert_eq!(world.fate("both", 0).await, "closed already_refunded");
-        assert_eq!(world.balance_of("ada").await, (4, 19));
+        assert_eq!(world.balance_of("ada").await, (4, 29));
     }
 }
 
