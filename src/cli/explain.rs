@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::output::{OutputFormat, print};
 use super::parts::{load_providers, open_store, said_for_people};
 use super::{Exit, Failure, Outcome, evidence};
+use crate::brake::Held;
 use crate::charge::{ItemId, WHOLE_CHARGE};
 use crate::clock::Timestamp;
 use crate::config::Settings;
@@ -37,8 +38,8 @@ struct Now {
     consulted: Vec<Consulted>,
     /// Rows that cannot be read, and why.
     unreadable: Vec<String>,
-    /// Why the brake is on, if it is.
-    brake: Option<String>,
+    /// What the brake holds, and why.
+    brake: Held,
 }
 
 /// Runs the command.
@@ -132,11 +133,7 @@ async fn ask(
     let failed = |error: DbError| said_for_people(&error);
     let (cases, unreadable) = database.look_at(&items, now, &dating).await.map_err(failed)?;
     let brake = database.brake().await.map_err(failed)?;
-    Ok(Now {
-        consulted: consult(&providers, &rules, cases, now).await,
-        unreadable,
-        brake: brake.engaged_at.map(|_| brake.reason.unwrap_or_default()),
-    })
+    Ok(Now { consulted: consult(&providers, &rules, cases, now).await, unreadable, brake: brake.held() })
 }
 
 fn as_json(story: &Story, asked: Option<&Now>, now: Timestamp) -> Value {
@@ -154,7 +151,7 @@ fn as_json(story: &Story, asked: Option<&Now>, now: Timestamp) -> Value {
                 },
             })
         });
-        json!({"items": consulted.collect::<Vec<_>>(), "unreadable": asked.unreadable, "brake": asked.brake})
+        json!({"items": consulted.collect::<Vec<_>>(), "unreadable": asked.unreadable, "brake": asked.brake.all, "own_faults_brake": asked.brake.own_faults})
     });
     json!({"now": now, "meaning": meanings.collect::<Vec<_>>(), "story": story, "asked": asked})
 }

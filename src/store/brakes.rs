@@ -169,7 +169,7 @@ impl Store {
                 tx.rows(statements::INSERT_BRAKE_EVENT, &values).await?;
                 tracing::error!(
                     reason = why,
-                    "the brake is on: refunds are held until `makegood brake release`"
+                    "the brake is on: refunds are held; see `makegood brake status`"
                 );
             }
         }

@@ -49,7 +49,7 @@ pub fn sqlite() -> TestDatabase {
 }
 
 /// The role of the tests, the same for all databases of the server.
-const ROLE: &str = "makegood_test_role";
+pub const ROLE: &str = "makegood_test_role";
 
 /// Lets the role that `docs/adopting.md` describes into a database that was migrated, and returns the address by
 /// which it connects: so every test proves that those rights are enough. SQLite knows no roles.
@@ -70,7 +70,7 @@ pub async fn as_least_privileged(database: &TestDatabase) -> String {
 }
 
 /// The SQL of `docs/adopting.md`, for the role of the tests, which another test may have made already.
-fn grants() -> String {
+pub fn grants() -> String {
     let page = include_str!("../../docs/adopting.md");
     let section = page.split("## The database role").nth(1).expect("the page has the section");
     let sql =

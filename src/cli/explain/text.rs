@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use super::{Now, because, paragraph, would};
+use crate::brake::is_own_fault;
 use crate::charge::WHOLE_CHARGE;
 use crate::cli::evidence;
 use crate::cli::words::{count, cut, plain, table, time, when};
@@ -191,7 +192,9 @@ fn asked_now(page: &mut String, asked: &Now) {
             decision.rule,
             decision.reason
         );
-        if let (Action::Refund, Some(why)) = (&decision.action, &asked.brake) {
+        let own_fault = is_own_fault(decision.reason, each.evidence.as_deref());
+        let held = asked.brake.all.as_ref().or(asked.brake.own_faults.as_ref().filter(|_| own_fault));
+        if let (Action::Refund, Some(why)) = (&decision.action, held) {
             line!(page, "    But the brake is on ({}): the refund would be held.", plain(why));
         }
     }
