@@ -215,7 +215,8 @@ impl From<Doubt> for Reason {
 /// The head of `policy.md`; the table below it is printed by a test.
 #[cfg(test)]
 const LIMITS_DOC: &str = "\
-What is owed for one item: the first row that matches. This page is printed from `decide` by a test.
+What is owed for one item: the first row that matches, except for rule 16: its rows on items that do not add up come right after
+rule 3, and its others hold what a row above would refund. This page is printed from `decide` by a test.
 
 - `refund_by` is 2 hours before the 24 hours end; for an orphan that was found late, 2 hours after it was found.
 - \"Asked enough\": a refund without proof needs at least 3 questions over at least 30 minutes.

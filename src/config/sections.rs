@@ -84,7 +84,8 @@ pub struct Detect {
     /// How far detection stays behind what could still change.
     #[serde(deserialize_with = "units::span::<_, 1000>")]
     pub overlap: Duration,
-    /// The oldest charge ever looked at; none: seven days before the first pass.
+    /// No charge before this is looked at, unless a person asks for it. None, or earlier than `backlog_age` before the first
+    /// pass: from then on.
     #[serde(deserialize_with = "units::instant_or_none")]
     pub start_at: Option<Timestamp>,
     /// How long an unknown job, or one never submitted, is given to appear.
@@ -93,7 +94,7 @@ pub struct Detect {
     /// Charges looked at by one statement.
     #[serde(deserialize_with = "units::whole::<_, _, 1, 100_000>")]
     pub chunk: u32,
-    /// Charges older than this are only reported, unless a person asks for them.
+    /// The first pass leaves charges alone that are older than this, unless a person asks for them.
     #[serde(deserialize_with = "units::span::<_, 1000>")]
     pub backlog_age: Duration,
 }

@@ -33,9 +33,9 @@ pub const TEXT_FORMAT: &str = prometheus::TEXT_FORMAT;
 pub struct Totals {
     /// Orphans by (state, provider).
     pub orphans: BTreeMap<(String, String), u64>,
-    /// Age of the oldest open orphan, from its charge; zero if none is open.
+    /// Age of the oldest orphan that is open or held, from its charge; zero if there is none.
     pub oldest_orphan_age: Duration,
-    /// Open orphans past their window (P24).
+    /// Orphans, open or held, past their window (P24).
     pub orphans_past_window: u64,
     /// Refunds ever made by (provider, reason).
     pub refunds: BTreeMap<(String, String), u64>,
@@ -219,13 +219,13 @@ impl Totals {
             ),
             family(
                 "makegood_oldest_orphan_age_seconds",
-                "Time since the charge of the oldest open orphan; 0 if none is open.",
+                "Time since the charge of the oldest orphan that is open or held; 0 if there is none.",
                 MetricType::GAUGE,
                 vec![gauge(&[], self.oldest_orphan_age.as_secs_f64())],
             ),
             family(
                 "makegood_orphans_past_window",
-                "Open orphans past the time within which they were promised to be made good.",
+                "Orphans, open or held, past the time within which they were promised to be made good.",
                 MetricType::GAUGE,
                 vec![gauge(&[], count(self.orphans_past_window))],
             ),

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 
 use super::samples::{asked_enough, copy_failed, decided, evidence, facts, failed, file, offering, spelled};
 use super::{Decision, LIMITS_DOC, braked, cannot_relink, without_room};
-use crate::charge::ItemId;
+use crate::charge::{ItemId, WHOLE_CHARGE};
 use crate::evidence::{Doubt, FailureClass, Verdict};
 use crate::facts::{Delivery, Facts};
 
@@ -158,6 +158,17 @@ fn rows() -> Vec<(&'static str, Decision)> {
         (
             "the charge has no items, or they do not add up to what was drawn",
             decided(&with(|facts| facts.record.items.credits = 9), &failed(FailureClass::ServerError), 1),
+        ),
+        (
+            "the charge had no items, its items have come since, and each has a case of its own",
+            decided(
+                &with(|facts| {
+                    facts.orphan.item.output_index = WHOLE_CHARGE;
+                    facts.record.item = None;
+                }),
+                &failed(FailureClass::ServerError),
+                1,
+            ),
         ),
     ]);
     rows

@@ -32,7 +32,7 @@ pub struct Unresolved {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Counter {
     /// `refunds` (provider, reason), `refunded_credits` (bucket), `recoveries` (provider, kind),
-    /// `late_successes` (provider, kind),
+    /// `late_successes` (provider, kind), `swept`,
     /// `resolution_seconds` (upper bound, not cumulative), `resolution_microseconds` (their sum).
     pub metric: String,
     /// Its first label.

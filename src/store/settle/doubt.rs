@@ -61,8 +61,8 @@ mod tests {
 
     const OURS: i64 = 3;
     const REFUND: Decision = Decision { action: Action::Refund, reason: Reason::ProviderError, rule: 6 };
-    const WAIT: Decision = Decision { action: Action::Wait, reason: Reason::StillRunning, rule: 10 };
-    const HOLD: Decision = Decision { action: Action::Hold, reason: Reason::Brake, rule: 15 };
+    const WAIT: Decision = Decision { action: Action::Wait, reason: Reason::StillRunning, rule: 12 };
+    const HOLD: Decision = Decision { action: Action::Hold, reason: Reason::Brake, rule: 16 };
     const CLOSE: Decision = Decision { action: Action::Close, reason: Reason::Delivered, rule: 1 };
 
     /// An orphan as the next try finds it.
