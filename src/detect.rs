@@ -282,7 +282,7 @@ pub async fn detect(
             (Some(before), after) => store.tried_refused(scan.name, before, after, now).await?,
             // Before the cursor moves on: it would be forgotten, should this pass die in between.
             (None, Some(after)) if cursor.is_some() => {
-                store.note_refused(kept_as(scan.over), after, now).await?
+                store.note_refused(kept_as(scan.over), after, now).await?;
             }
             (None, Some(_) | None) => {}
         }
