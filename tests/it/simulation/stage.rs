@@ -63,8 +63,10 @@ impl Stage {
         let files = folder.path().join("providers");
         std::fs::create_dir(&files).unwrap();
         for (name, breaker, more) in PROVIDERS {
+            // A worker that stands still is not to run out of real time: by the world's clock none has passed.
             let text = format!(
-                "[provider]\nname = \"{name}\"\nretries = 0\n{breaker}output_hosts = []\n{more}\
+                "[provider]\nname = \"{name}\"\nretries = 0\nconnect_timeout = \"1h\"\nread_timeout = \"1h\"\ntimeout = \"1h\"\n\
+                 {breaker}output_hosts = []\n{more}\
                  [ask]\nrequest = \"GET {}/replicate/v1/predictions/{{job}}\"\nread = '.body'\n",
                 simulator.base_url()
             );
