@@ -167,8 +167,8 @@ on_both! {
         let claimed = world.store.claim("replicate", world.now(), 15 * MINUTE, 10).await.unwrap();
         let case = claimed.cases[0].clone();
         killed_copy(&world, "c1", case.token, 0, &["1.png"]).await;
-        // Nobody claims it: it is not due for long.
-        let later = world.at(world.now() + 5 * HOUR);
+        // Nobody claims it: it is not due for an hour.
+        let later = world.at(world.now() + HOUR);
         world.run(&format!("UPDATE makegood_orphans SET due_at = {later}")).await;
         world.pass_time(16 * MINUTE);
         let report = world.pass().await;
