@@ -272,7 +272,8 @@ pub async fn detect(
         report.find(Finding {
             kind: "clock_was_ahead",
             about: if dated == 1 { "1 open orphan".to_owned() } else { format!("{dated} open orphans") },
-            detail: "written by a clock that was ahead of the database's, as it is now; what was put off until then is due now".to_owned(),
+            detail: "bore times that are still to come: the database's clock was ahead for a while. What was put off until then is due now"
+                .to_owned(),
         });
     }
     for look in looks {
