@@ -14,6 +14,9 @@ use std::time::Duration;
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
+/// The clocks of several machines, or one before and after it was set, may differ by this much, and nobody makes anything of it.
+pub const SKEW: Duration = Duration::from_mins(5);
+
 /// An instant, in whole microseconds since 1970-01-01T00:00:00Z.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(i64);

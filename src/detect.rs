@@ -10,7 +10,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use crate::clock::Timestamp;
+use crate::clock::{SKEW, Timestamp};
 use crate::provider::Providers;
 use crate::report::{Finding, Report};
 use crate::store::{DbError, Found, Grace, Over, Refused, Scan, Store};
@@ -18,8 +18,6 @@ use crate::store::{DbError, Found, Grace, Over, Refused, Scan, Store};
 /// When every charge is looked at again.
 const LATER_LOOKS: [(&str, Duration); 2] =
     [("six_hours", Duration::from_hours(6)), ("twenty_hours", Duration::from_hours(20))];
-/// Charges further ahead than this are a finding; clocks may differ by less.
-const CLOCK_SKEW: Duration = Duration::from_mins(5);
 /// How often it is tried again to open what the database refused: in time for whoever mends its rows, and no pass looks at days
 /// of charges for the sake of one of them.
 const REFUSED_AGAIN: Duration = Duration::from_hours(1);
@@ -112,15 +110,24 @@ impl Graces {
     }
 }
 
-/// One stretch to look at, and where its cursor stands afterwards.
+/// One stretch to look at, and what is noted afterwards.
 #[derive(Clone, Debug)]
 pub struct Look {
     /// The stretch.
     pub scan: Scan,
-    /// Where the cursor moves to; none: this look has no cursor.
-    pub cursor: Option<Timestamp>,
-    /// It tries again what was refused: from when on that was, as it is noted.
-    pub again: Option<Timestamp>,
+    /// What is noted afterwards.
+    pub then: Then,
+}
+
+/// What is noted once a stretch was looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Then {
+    /// The scan's cursor moves to here.
+    Advance(Timestamp),
+    /// What was refused, by its note from here on, was tried again.
+    Tried(Timestamp),
+    /// Nothing: a person asked for this look.
+    Nothing,
 }
 
 /// By which name it is kept what a scan was refused.
@@ -157,21 +164,18 @@ pub fn plan(
     let mut looks = vec![
         Look {
             scan: Scan { over, ..graces.scan("failed", begin("failed"), now, now) },
-            cursor: Some(now - rules.overlap),
-            again: None,
+            then: Then::Advance(now - rules.overlap),
         },
         Look {
             scan: graces.scan("grace", begin("grace"), now - graces.smallest(), now),
-            cursor: Some(now - graces.largest() - rules.overlap),
-            again: None,
+            then: Then::Advance(now - graces.largest() - rules.overlap),
         },
     ];
     for (name, age) in LATER_LOOKS {
         let until = now - age;
         looks.push(Look {
             scan: graces.scan(name, begin(name), until, now),
-            cursor: Some(until - rules.overlap),
-            again: None,
+            then: Then::Advance(until - rules.overlap),
         });
     }
     looks
@@ -187,7 +191,7 @@ fn plan_again(rules: &Rules, graces: &Graces, over: Over, refused: Refused, now:
     };
     let from = refused.after.max(rules.oldest(now));
     let scan = Scan { over, ..graces.scan(kept_as(over), from, until, now) };
-    due.then_some(Look { scan, cursor: None, again: Some(refused.after) })
+    due.then_some(Look { scan, then: Then::Tried(refused.after) })
 }
 
 /// What `--since` adds: the stretch to open, and the one before it that is only counted.
@@ -197,7 +201,7 @@ pub fn plan_since(rules: &Rules, graces: &Graces, since: Since, now: Timestamp) 
     let from = if since.backlog { since.from } else { since.from.max(oldest) };
     let counted =
         (!since.backlog && since.from < oldest).then(|| graces.scan("since", since.from, oldest, now));
-    (Look { scan: graces.scan("since", from, until, now), cursor: None, again: None }, counted)
+    (Look { scan: graces.scan("since", from, until, now), then: Then::Nothing }, counted)
 }
 
 /// How orphans are dated.
@@ -249,7 +253,7 @@ pub async fn looks(
     }
     looks.retain(|look| look.scan.after < look.scan.until);
     find_future_charges(store, now, report).await?;
-    for look in looks.iter().filter(|look| look.again.is_none()) {
+    for look in looks.iter().filter(|look| matches!(look.then, Then::Advance(_))) {
         find_failed_backlog(store, &look.scan, report).await?;
     }
     Ok(looks)
@@ -277,18 +281,18 @@ pub async fn detect(
         });
     }
     for look in looks {
-        let Look { scan, cursor, again } = look;
+        let Look { scan, then } = look;
         let found = store.scan(&scan, rules.chunk, &dating).await?;
-        match (again, found.refused_after) {
-            (Some(before), after) => store.tried_refused(scan.name, before, after, now).await?,
-            // Before the cursor moves on: it would be forgotten, should this pass die in between.
-            (None, Some(after)) if cursor.is_some() => {
-                store.note_refused(kept_as(scan.over), after, now).await?;
+        match then {
+            Then::Advance(cursor) => {
+                // Before the cursor moves on: it would be forgotten, should this pass die in between.
+                if let Some(after) = found.refused_after {
+                    store.note_refused(kept_as(scan.over), after, now).await?;
+                }
+                store.advance_cursor(scan.name, cursor, now).await?;
             }
-            (None, Some(_) | None) => {}
-        }
-        if let Some(cursor) = cursor {
-            store.advance_cursor(scan.name, cursor, now).await?;
+            Then::Tried(before) => store.tried_refused(scan.name, before, found.refused_after, now).await?,
+            Then::Nothing => {}
         }
         tell(found, report);
     }
@@ -319,7 +323,7 @@ fn shortened(id: &str) -> String {
 }
 
 async fn find_future_charges(store: &Store, now: Timestamp, report: &mut Report) -> Result<(), DbError> {
-    let ahead = store.charges_in_the_future(now + CLOCK_SKEW).await?;
+    let ahead = store.charges_in_the_future(now + SKEW).await?;
     if let Some(first) = ahead.first() {
         let many = if ahead.len() > 100 { "more than 100".to_owned() } else { ahead.len().to_string() };
         report.find(Finding {

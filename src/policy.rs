@@ -24,7 +24,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 
-pub use waits::{Patience, next_look};
+pub use waits::{LONGEST as LONGEST_WAIT, Patience, next_look};
 
 /// Questions that must have been asked before a refund without proof.
 pub const QUESTIONS_MIN: i64 = 3;

@@ -50,10 +50,10 @@ fn p14_each_cursor_stays_behind_what_could_still_change_for_it() {
     let grace = look(&looks, "grace");
     assert_eq!(grace.scan.after, now() - 3 * HOUR);
     assert_eq!(grace.scan.until, now() - 5 * MINUTE, "the smallest grace");
-    assert_eq!(grace.cursor, Some(now() - 40 * MINUTE - HOUR), "the largest grace and the overlap");
+    assert_eq!(grace.then, Then::Advance(now() - 40 * MINUTE - HOUR), "the largest grace and the overlap");
     assert_eq!(look(&looks, "six_hours").scan.until, now() - 6 * HOUR);
-    assert_eq!(look(&looks, "six_hours").cursor, Some(now() - 7 * HOUR));
-    assert_eq!(look(&looks, "twenty_hours").cursor, Some(now() - 21 * HOUR));
+    assert_eq!(look(&looks, "six_hours").then, Then::Advance(now() - 7 * HOUR));
+    assert_eq!(look(&looks, "twenty_hours").then, Then::Advance(now() - 21 * HOUR));
 }
 
 #[test]
@@ -61,7 +61,7 @@ fn p19_recorded_failures_are_looked_at_up_to_now() {
     let looks = plan(&rules(), &graces(), |_| None, now());
     let failed = look(&looks, "failed");
     assert_eq!(failed.scan.until, now());
-    assert_eq!(failed.cursor, Some(now() - HOUR));
+    assert_eq!(failed.then, Then::Advance(now() - HOUR));
 }
 
 #[test]
@@ -106,7 +106,7 @@ fn since_only_counts_what_is_older_than_a_week_unless_the_backlog_is_asked_for()
     let (look, counted) = plan_since(&rules(), &graces(), Since { from: month, backlog: true }, now());
     assert_eq!(look.scan.after, month);
     assert!(counted.is_none());
-    assert!(look.cursor.is_none(), "looking again moves no cursor");
+    assert_eq!(look.then, Then::Nothing, "looking again moves no cursor");
 }
 
 #[test]
@@ -117,12 +117,12 @@ fn what_was_refused_is_tried_again_once_an_hour_and_no_further_back_than_charges
     let day_ago = now() - DAY;
     let again = planned(charged, refused(day_ago, now() - HOUR)).unwrap();
     assert_eq!((again.scan.after, again.scan.until), (day_ago, now() - 5 * MINUTE));
-    assert_eq!((again.again, again.cursor), (Some(day_ago), None));
+    assert_eq!(again.then, Then::Tried(day_ago));
     assert!(planned(charged, refused(day_ago, now() - 59 * MINUTE)).is_none(), "not in every pass");
     assert!(planned(charged, refused(day_ago, now() + MINUTE)).is_some(), "that clock was ahead");
 
     let old = planned(charged, refused(now() - 30 * DAY, now() - DAY)).unwrap();
-    assert_eq!((old.scan.after, old.again), (now() - 7 * DAY, Some(now() - 30 * DAY)));
+    assert_eq!((old.scan.after, old.then), (now() - 7 * DAY, Then::Tried(now() - 30 * DAY)));
 
     let over = Over::FailedAt { charged_after: now() - 7 * DAY };
     let failed = planned(over, refused(day_ago, now() - DAY)).unwrap();

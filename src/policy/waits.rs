@@ -10,7 +10,8 @@ use crate::clock::Timestamp;
 use crate::facts::Facts;
 
 const SHORTEST: Duration = Duration::from_mins(1);
-const LONGEST: Duration = Duration::from_hours(1);
+/// The longest that a case that stays open is left alone.
+pub const LONGEST: Duration = Duration::from_hours(1);
 
 /// What bounds a wait besides the orphan itself.
 #[derive(Clone, Copy, Debug, Default)]

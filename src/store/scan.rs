@@ -10,12 +10,8 @@ use serde_json::{Value as Json, json};
 use super::db::{DbError, Run, Tx, Value};
 use super::{Store, first, statements, with_retries};
 use crate::charge::ItemId;
-use crate::clock::{Timestamp, micros};
-
-/// Nothing is ever put off for much longer than this; if it were, looking earlier would do no harm.
-const LONGEST_WAIT: Duration = Duration::from_hours(1);
-/// Times that are further ahead were written by a clock that was: by less, the clocks of several machines may differ.
-const AHEAD: Duration = Duration::from_mins(5);
+use crate::clock::{SKEW, Timestamp, micros};
+use crate::policy::LONGEST_WAIT;
 
 /// One look at a stretch of `charged_at` (or of `failed_at`).
 #[derive(Clone, Debug)]
@@ -149,9 +145,10 @@ impl Store {
     pub async fn date_orphans_anew(&self, now: Timestamp, dating: &Dating) -> Result<usize, DbError> {
         let values = [
             now.into(),
-            (now + AHEAD).into(),
-            (now + LONGEST_WAIT + AHEAD).into(),
-            (now + dating.lease + AHEAD).into(),
+            (now + SKEW).into(),
+            // Put off for longer, it does no harm to look earlier.
+            (now + LONGEST_WAIT + SKEW).into(),
+            (now + dating.lease + SKEW).into(),
             dating.doubt.into(),
             dating.late.into(),
         ];

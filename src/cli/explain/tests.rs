@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use super::*;
-use crate::store::Story;
+use crate::evidence::{Doubt, Evidence, FailureClass, Verdict};
+use crate::policy::{Action, Decision, Reason, samples};
+use crate::store::{Case, Story};
 
 const NOW: Timestamp = Timestamp::from_micros(1_764_000_000_000_000);
 
@@ -179,4 +181,27 @@ fn one_output_is_told_without_the_others() {
     let page = text::render(&story, Some(1), None, NOW);
     assert!(page.contains("Output 1") && !page.contains("Output 0"), "{page}");
     assert!(page.contains("#8 ") && !page.contains("#7 "), "{page}");
+}
+
+#[test]
+fn a_refund_that_the_brake_would_hold_is_told_so_and_of_faults_of_ours_only_these() {
+    let asked = |decision, evidence: Evidence, brake| {
+        let case = Case { facts: samples::asked_enough(), token: 0 };
+        let consulted = vec![Consulted { case, evidence: Some(evidence.into()), decision }];
+        let asked = Now { consulted, unreadable: Vec::new(), brake };
+        text::render(&story(&[]), None, Some(&asked), NOW)
+    };
+    let ours = samples::evidence(Verdict::CouldNotTell(Doubt::Unauthorized));
+    let theirs = samples::failed(FailureClass::ServerError);
+    let refund = |reason, rule| Decision { action: Action::Refund, reason, rule };
+    let unconfirmed = refund(Reason::Unconfirmed, 13);
+    let proven = refund(Reason::ServerError, 6);
+    let own_faults = Held { all: None, own_faults: Some("too many of ours".to_owned()) };
+    let all = Held { all: Some("too many".to_owned()), own_faults: None };
+
+    let held = "But the brake is on (too many of ours): the refund would be held.";
+    assert!(asked(unconfirmed.clone(), ours.clone(), own_faults.clone()).contains(held));
+    assert!(!asked(proven.clone(), theirs.clone(), own_faults).contains("the brake"));
+    assert!(asked(proven, theirs, all).contains("But the brake is on (too many): the refund would be held."));
+    assert!(!asked(unconfirmed, ours, Held::default()).contains("the brake"));
 }

@@ -143,7 +143,7 @@ pub const ALWAYS: &[(&str, &str)] = &[
          JOIN charges c ON c.id = r.charge_id
          JOIN makegood_orphans o ON o.charge_id = r.charge_id AND o.output_index = r.output_index
          WHERE r.reason IN ('timed_out', 'unconfirmed', 'recovery_failed')
-           AND r.refunded_at < max(c.charged_at + 22 * 3600000000, o.opened_at - $slack_us + 2 * 3600000000)",
+           AND r.refunded_at < max(c.charged_at + 22 * 3600000000, o.opened_at - $ahead_us + 2 * 3600000000)",
     ),
     (
         "orphans that do not stand as their current resolution says",

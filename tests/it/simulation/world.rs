@@ -78,6 +78,10 @@ impl<'a> World<'a> {
             sql.replace("$brake", &plan.brake.to_string())
                 .replace("$own_faults", &plan.own_faults.to_string())
                 .replace("$slack_us", &(plan.slack() * 60_000_000).to_string())
+                .replace(
+                    "$ahead_us",
+                    &(plan.skew.map_or(0, |skew| skew.minutes.max(0)) * 60_000_000).to_string(),
+                )
         };
         let always = books::ALWAYS.iter().map(|(what, sql)| (*what, limits(sql))).collect();
         let mut made_good_by: HashMap<i64, Vec<(usize, usize)>> = HashMap::new();
