@@ -38,6 +38,9 @@ use crate::provider::SHIPPED;
 
 /// How long a `huge` answer is, in bytes.
 const HUGE_BYTES: usize = 50_000_000;
+/// How long a connection may be silent. Whoever asks may have been stopped meanwhile (a test, a debugger), and would find out that
+/// nobody is there any more only by the question that it sends next.
+const PATIENCE: Duration = Duration::from_hours(1);
 /// The most paths that are counted apart.
 const PATHS: usize = 1_000_000;
 
@@ -90,7 +93,8 @@ impl Simulator {
                 async move { state.respond(request, address).await }
             }
         };
-        let server = tokio::spawn(http::serve(listener, handler, state.stop.clone().cancelled_owned()));
+        let server =
+            tokio::spawn(http::serve(listener, handler, PATIENCE, state.stop.clone().cancelled_owned()));
         Ok(Self { address, state, server })
     }
 

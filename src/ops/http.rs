@@ -29,8 +29,8 @@ use tokio_util::task::TaskTracker;
 const HEAD_BYTES: usize = 16 * 1024;
 /// The most headers of a request.
 const HEADERS: usize = 64;
-/// How long a request's head may take to arrive.
-const HEAD_TIME: Duration = Duration::from_secs(10);
+/// How long a connection may be silent before a request's whole head is there: a limit for pages that anybody may ask for.
+pub const HEAD_TIME: Duration = Duration::from_secs(10);
 /// Connections at once; more wait to be accepted.
 const CONNECTIONS: usize = 512;
 /// How long requests under way may take after `shutdown`.
@@ -39,9 +39,14 @@ const FAREWELL: Duration = Duration::from_secs(5);
 /// The body of an answer, whole or streamed.
 pub type Body = BoxBody<Bytes, Infallible>;
 
-/// Serves `handler` on `listener` until `shutdown` comes true, then finishes what is under way.
-pub async fn serve<H, F>(listener: TcpListener, handler: H, shutdown: impl Future<Output = ()>)
-where
+/// Serves `handler` on `listener` until `shutdown` comes true, then finishes what is under way. It hangs up on whoever is
+/// silent for `head_time` before a request's head is whole, also between two requests.
+pub async fn serve<H, F>(
+    listener: TcpListener,
+    handler: H,
+    head_time: Duration,
+    shutdown: impl Future<Output = ()>,
+) where
     H: Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Response<Body>> + Send + 'static,
 {
@@ -78,7 +83,7 @@ where
             });
             let connection = http1::Builder::new()
                 .timer(TokioTimer::new())
-                .header_read_timeout(HEAD_TIME)
+                .header_read_timeout(head_time)
                 .max_buf_size(HEAD_BYTES)
                 .max_headers(HEADERS)
                 .serve_connection(TokioIo::new(stream), service);
@@ -161,7 +166,7 @@ mod tests {
                 }
             }
         };
-        let server = tokio::spawn(serve(listener, handler, stop.clone().cancelled_owned()));
+        let server = tokio::spawn(serve(listener, handler, HEAD_TIME, stop.clone().cancelled_owned()));
         let client =
             tokio::spawn(async move { raw(address, b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n").await });
         begun.notified().await;
@@ -179,7 +184,7 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let stop = CancellationToken::new();
         let handler = |_: Request<Incoming>| async { answer(StatusCode::OK, "text/plain", "hello") };
-        let server = tokio::spawn(serve(listener, handler, stop.clone().cancelled_owned()));
+        let server = tokio::spawn(serve(listener, handler, HEAD_TIME, stop.clone().cancelled_owned()));
         let huge = format!("GET / HTTP/1.1\r\nHost: x\r\nX: {}\r\n\r\n", "y".repeat(100_000));
         assert!(!raw(address, huge.as_bytes()).await.contains("200 OK"));
         let many = format!("GET / HTTP/1.1\r\nHost: x\r\n{}\r\n", "A: b\r\n".repeat(100));

@@ -211,7 +211,7 @@ fn outline(value: &Value, depth: usize, page: &mut String) {
 /// Answers on `listener` until `end` is requested; what is being answered then is finished.
 pub async fn serve(listener: TcpListener, pages: Arc<Pages>, end: Stop) {
     let handler = move |request| respond(Arc::clone(&pages), request);
-    http::serve(listener, handler, async move { end.wait().await }).await;
+    http::serve(listener, handler, http::HEAD_TIME, async move { end.wait().await }).await;
 }
 
 async fn respond(pages: Arc<Pages>, request: Request<Incoming>) -> Response<Body> {

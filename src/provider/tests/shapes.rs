@@ -56,7 +56,7 @@ impl Scripted {
                 }
             }
         };
-        tokio::spawn(http::serve(listener, handler, std::future::pending()));
+        tokio::spawn(http::serve(listener, handler, http::HEAD_TIME, std::future::pending()));
         Self { address, arrived }
     }
 

@@ -98,22 +98,33 @@ impl Seat {
     /// Lets it run until so often something that it waited for has come, and what followed from that is done. Returns how
     /// often it was: fewer, if that would take too long.
     fn turn(&self, rests: u32) -> u32 {
+        let before = self.rests.so_far.load(Ordering::SeqCst);
+        let rested = self.rested(rests);
+        match self.runtime.block_on(async { tokio::time::timeout(LONGEST_TURN, rested).await }) {
+            Ok(()) => rests,
+            // The last thing that came was the end of its time.
+            Err(_) => (self.rests.so_far.load(Ordering::SeqCst) - before).saturating_sub(2),
+        }
+    }
+
+    /// Lets it run until there is nothing that it could go on with, however long that takes on a busy machine: a lane that is
+    /// to be dropped, and was not, would keep its transaction open until this seat's next turn, and everybody would wait for it.
+    fn run_dry(&self) {
+        self.runtime.block_on(self.rested(0));
+    }
+
+    /// Ready when so often something that was waited for has come, and what followed from that is done.
+    fn rested(&self, rests: u32) -> impl Future<Output = ()> {
         let Rests { so_far, until, waker } = &*self.rests;
-        let before = so_far.load(Ordering::SeqCst);
         // The first rest is the one that it has not come back from yet.
-        until.store(before.saturating_add(rests + 1), Ordering::SeqCst);
-        let rested = poll_fn(|context| {
+        until.store(so_far.load(Ordering::SeqCst).saturating_add(rests + 1), Ordering::SeqCst);
+        poll_fn(|context| {
             if so_far.load(Ordering::SeqCst) >= until.load(Ordering::SeqCst) {
                 return Poll::Ready(());
             }
             *waker.lock().unwrap() = Some(context.waker().clone());
             Poll::Pending
-        });
-        match self.runtime.block_on(async { tokio::time::timeout(LONGEST_TURN, rested).await }) {
-            Ok(()) => rests,
-            // The last thing that came was the end of its time.
-            Err(_) => (so_far.load(Ordering::SeqCst) - before).saturating_sub(2),
-        }
+        })
     }
 }
 
@@ -184,6 +195,6 @@ fn end(seat: &Seat, handle: JoinHandle<Result<Report, DbError>>, dies: bool) -> 
         Err(_) => None,
     };
     // The tasks that it leaves end too, and its connections go back to where they belong.
-    seat.turn(0);
+    seat.run_dry();
     ended
 }

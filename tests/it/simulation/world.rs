@@ -108,7 +108,7 @@ impl<'a> World<'a> {
 
     async fn run(&self, sql: &str) {
         let done = sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(&self.stage.sql).await;
-        done.unwrap_or_else(|error| panic!("{sql}\n{error}"));
+        done.unwrap_or_else(|error| panic!("world {}: {sql}\n{error}", self.plan.seed));
     }
 
     async fn lines(&self, sql: &str) -> Vec<String> {
@@ -122,7 +122,7 @@ impl<'a> World<'a> {
             query = query.bind(*number);
         }
         let rows = query.fetch_all(&self.stage.sql).await;
-        let rows = rows.unwrap_or_else(|error| panic!("{sql}\n{error}"));
+        let rows = rows.unwrap_or_else(|error| panic!("world {}: {sql}\n{error}", self.plan.seed));
         rows.iter().map(|row| row.get::<Option<String>, _>(0).unwrap_or_else(|| "NULL".to_owned())).collect()
     }
 
@@ -250,7 +250,13 @@ impl<'a> World<'a> {
         self.stage.platform_is_done().await;
         // A worker that died may have sent its last commit, which SQLite's thread carries out by itself: whoever gets the
         // write lock now comes after it, and what this pass has done is all there to be judged.
-        self.run("BEGIN IMMEDIATE; COMMIT;").await;
+        let locked = sqlx::raw_sql("BEGIN IMMEDIATE; COMMIT;").execute(&self.stage.sql).await;
+        if let Err(error) = locked {
+            let (seed, minute) = (self.plan.seed, pass.at);
+            panic!(
+                "world {seed}: at minute {minute} somebody keeps the write lock, though all have ended: {error}\n{ended:#?}"
+            );
+        }
         // Nobody was asked about these.
         let left = std::mem::take(&mut *self.stage.beside.lock().unwrap());
         let now = self.stage.clock.now().micros().to_string();
