@@ -337,13 +337,18 @@ async fn find_future_charges(store: &Store, now: Timestamp, report: &mut Report)
     Ok(())
 }
 
+/// How many items of a backlog are told, of which one more than the most was counted.
+fn counted(items: u64) -> String {
+    if items > FAILED_BACKLOG_MAX.unsigned_abs() {
+        format!("more than {FAILED_BACKLOG_MAX}")
+    } else {
+        items.to_string()
+    }
+}
+
 async fn find_failed_backlog(store: &Store, scan: &Scan, report: &mut Report) -> Result<(), DbError> {
     if let Some((items, example)) = store.failed_backlog(scan, FAILED_BACKLOG_MAX + 1).await? {
-        let many = if items > FAILED_BACKLOG_MAX.unsigned_abs() {
-            format!("more than {FAILED_BACKLOG_MAX}")
-        } else {
-            items.to_string()
-        };
+        let many = counted(items);
         report.find(Finding {
             kind: "failed_backlog",
             about: format!("charge {}", shortened(&example)),

@@ -57,6 +57,13 @@ fn p14_each_cursor_stays_behind_what_could_still_change_for_it() {
 }
 
 #[test]
+fn p14_what_each_look_was_refused_is_kept_under_a_name_of_its_own() {
+    // The names stand in makegood_cursors: the next version has to find there what this one has noted.
+    assert_eq!(kept_as(Over::ChargedAt), "refused");
+    assert_eq!(kept_as(Over::FailedAt { charged_after: now() }), "refused_failed");
+}
+
+#[test]
 fn p19_recorded_failures_are_looked_at_up_to_now() {
     let looks = plan(&rules(), &graces(), |_| None, now());
     let failed = look(&looks, "failed");
@@ -173,4 +180,9 @@ async fn charges_that_are_still_to_come_are_a_finding_and_a_clock_that_is_a_litt
     assert_eq!(found().await, ["charge c1: 100 charges have a charged_at"]);
     charge(101, now() + DAY).await;
     assert_eq!(found().await, ["charge c1: more than 100 charges have a charged_at"]);
+}
+
+#[test]
+fn a_backlog_is_told_by_its_number_up_to_the_most_that_is_counted() {
+    assert_eq!([358, 10_000, 10_001].map(counted), ["358", "10000", "more than 10000"]);
 }

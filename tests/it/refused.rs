@@ -57,6 +57,28 @@ on_both! {
     }
 }
 
+on_both! {
+    async fn rows_that_the_database_refuses_fail_no_pass_though_there_is_nothing_else(world) {
+        for account in ["ada", "eve"] {
+            world.balance(account, 0, 0).await;
+            world.charge(account).account(account).job(&format!("failed-{account}")).insert().await;
+        }
+        // In a code that speaks of rows: whoever else was settled is not needed to know that the database is well.
+        match &world.sql {
+            Sql::Postgres(_) => world.run(
+                "CREATE FUNCTION watch() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'this account is frozen'; END $$;
+                 CREATE TRIGGER watch BEFORE UPDATE ON balances FOR EACH ROW EXECUTE FUNCTION watch();").await,
+            Sql::Sqlite(_) => world.run(
+                "CREATE TRIGGER watch BEFORE UPDATE ON balances BEGIN SELECT RAISE(ABORT, 'this account is frozen'); END;").await,
+        }
+        let report = world.pass().await;
+        let refused: BTreeSet<&str> = report.findings.iter().filter(|each| each.kind == "refused_row").map(|each| each.about.as_str()).collect();
+        assert_eq!(refused, ["item ada/0", "item eve/0"].into());
+        assert_eq!([world.fate("ada", 0).await, world.fate("eve", 0).await], ["open ", "open "]);
+        world.books_balance().await;
+    }
+}
+
 /// A platform's trigger that answers for one account in a code of its own.
 async fn frozen(world: &World, account: &str) {
     world
