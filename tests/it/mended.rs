@@ -1,5 +1,7 @@
 //! What a person mends is made good, however late: after every look over time has passed the charge (P14, P15, P24).
 
+use makegood::brake::Limits;
+
 use crate::bad_input::finds;
 use crate::world::{HOUR, MINUTE, on_both};
 
@@ -27,6 +29,32 @@ on_both! {
         }
         assert_eq!(world.balance_of("ada").await, (4, 36));
         assert_eq!(report.unresolved.past_window, 0);
+        world.books_balance().await;
+    }
+}
+
+on_both! {
+    async fn p14_an_item_that_comes_so_late_is_not_forgotten_because_the_brake_holds_its_neighbours(world) {
+        let mut world = world;
+        world.balance("ada", 0, 0).await;
+        world.charge("c1").job("failed-1").drawn(0, 20).items(&[10]).insert().await;
+        for _ in 0..30 {
+            world.pass().await;
+            world.pass_time(HOUR);
+        }
+        assert_eq!(world.fate("c1", 0).await, "held items_mismatch");
+        world.parts.rules.brake = Limits { refunds_per_hour: 1, ..Limits::default() };
+        for charge in ["pays", "pulls"] {
+            world.charge(charge).job(&format!("failed-{charge}")).age(HOUR).insert().await;
+        }
+        world.pass().await;
+        assert!(world.store.brake().await.unwrap().engaged_at.is_some());
+        world.run("INSERT INTO charge_items VALUES ('c1', 1, 10, NULL, NULL, NULL)").await;
+        world.pass_time(HOUR);
+        world.pass().await;
+        world.pass_time(MINUTE);
+        world.pass().await;
+        assert_eq!([world.fate("c1", 0).await, world.fate("c1", 1).await], ["held brake", "held brake"]);
         world.books_balance().await;
     }
 }
