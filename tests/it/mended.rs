@@ -1,6 +1,8 @@
 //! What a person mends is made good, however late: after every look over time has passed the charge (P14, P15, P24).
 
 use makegood::brake::Limits;
+use makegood::detect::detect;
+use makegood::report::Report;
 
 use crate::bad_input::finds;
 use crate::world::{HOUR, MINUTE, on_both};
@@ -55,6 +57,27 @@ on_both! {
         world.pass_time(MINUTE);
         world.pass().await;
         assert_eq!([world.fate("c1", 0).await, world.fate("c1", 1).await], ["held brake", "held brake"]);
+        world.books_balance().await;
+    }
+}
+
+on_both! {
+    async fn p14_items_that_come_so_late_are_found_though_no_pass_came_to_hold_their_charge(world) {
+        world.balance("ada", 0, 0).await;
+        world.charge("none").job("failed-1").drawn(0, 10).items(&[]).insert().await;
+        // Every pass dies after its looks.
+        for _ in 0..30 {
+            let now = world.now();
+            let mut report = Report::default();
+            detect(&world.store, &world.parts.providers, &world.parts.rules.detect, None, now, &mut report).await.unwrap();
+            world.pass_time(HOUR);
+        }
+        assert_eq!(world.fate("none", -1).await, "open ");
+        world.run("INSERT INTO charge_items VALUES ('none', 0, 10, NULL, NULL, NULL)").await;
+        world.pass().await;
+        world.pass_time(MINUTE);
+        world.pass().await;
+        assert_eq!([world.fate("none", -1).await, world.fate("none", 0).await], ["closed items_mismatch", "refunded provider_error"]);
         world.books_balance().await;
     }
 }
