@@ -60,6 +60,8 @@ pub struct Watch {
     pub pass_began: Option<Timestamp>,
     /// Charges made in the day before it; none: not counted.
     pub charges: Option<u64>,
+    /// A person lets these refunds through, whatever is held (P23). They count for those that come after.
+    pub overruled: bool,
 }
 
 /// So many refunds a day are no sign of anything, whatever their share of the charges is.
@@ -160,6 +162,11 @@ impl Brake {
     /// The brake as it stands: what it holds already, and what was counted.
     pub fn new(limits: Limits, held: Held, counted: Counted) -> Self {
         Self { before: held.clone(), held, limits, counted }
+    }
+
+    /// The brake under a person's hand: it holds nothing.
+    pub fn overruled() -> Self {
+        Self::new(Limits::default(), Held::default(), Counted::default())
     }
 
     /// What it holds since it was locked: that is still to be written down.

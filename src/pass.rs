@@ -23,15 +23,18 @@ use crate::recovery::{self, Fetcher, Storage};
 use crate::report::{Report, Standing};
 use crate::store::{DbError, SettleRules, Store};
 
+mod by_hand;
 mod consult;
 mod job;
 mod journal;
 mod lane;
 mod late;
+mod leases;
 mod preview;
 mod room;
 mod sweep;
 
+pub use by_hand::{Deed, Ended, Wanted, by_hand};
 pub use consult::{Consulted, consult};
 use room::Room;
 
@@ -245,6 +248,7 @@ async fn work(
         limits: parts.rules.brake,
         pass_began: Some(started_at),
         charges: store.charges_of_day(parts.rules.brake, started_at).await?,
+        overruled: false,
     };
     if parts.rules.release_when_gone {
         // What was refunded in the pass before does not count in this one.

@@ -14,6 +14,7 @@ use crate::clock::Timestamp;
 use crate::evidence::{Doubt, Evidence, FailureClass, Source, Verdict};
 use crate::facts::{Delivery, Facts, Record};
 
+pub mod by_hand;
 pub mod late;
 mod waits;
 
@@ -47,7 +48,7 @@ pub struct Decision {
     pub action: Action,
     /// Why.
     pub reason: Reason,
-    /// The rule that matched, 1 to 16.
+    /// The rule that matched, 1 to 16; 0 where a person decided against them all.
     pub rule: u8,
 }
 
@@ -180,6 +181,8 @@ reasons! {
     NoBalance = "no_balance",
     /// The charge has no items, or they do not add up to what was drawn.
     ItemsMismatch = "items_mismatch",
+    /// A person decided so, against the table (P23).
+    ByHand = "by_hand",
 }
 
 impl fmt::Display for Reason {
@@ -224,6 +227,7 @@ rule 3, and its others hold what a row above would refund. This page is printed 
 - `[recovery] prefer = \"refund\"` turns the recovery of rule 5 into a refund.
 - A job's files without an index that are fewer than its items: what is stored already (by hash) is nobody's, the
   others go to the items that still wait, in order; the rest of the items are `missing_output`.
+- What a person has refunded against this table (`makegood refund --anyway`) bears rule 0 and the reason `by_hand`.
 ";
 
 const fn rule(rule: u8, action: Action, reason: Reason) -> Decision {

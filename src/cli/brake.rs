@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::output::{OutputFormat, print};
 use super::parts::{open_store, said_for_people};
-use super::values::said;
+use super::values::{said, who};
 use super::words::{count, plain, table, time, when};
 use super::{Exit, Outcome};
 use crate::brake::Held;
@@ -34,7 +34,7 @@ pub enum BrakeCommand {
     /// Let go of what it holds. Look into the cause first; who and why are kept.
     Release {
         /// Who releases it.
-        #[arg(long, value_name = "WHO", value_parser = said)]
+        #[arg(long, value_name = "WHO", value_parser = who)]
         by: String,
         /// Why it is right to go on.
         #[arg(long, value_name = "WHY", value_parser = said)]

@@ -17,6 +17,7 @@ use crate::detect;
 use crate::pass::{Consulted, Rules, consult};
 use crate::store::{DbError, Store, Story};
 pub(super) use meaning::{because, because_waiting, read as read_reason, would};
+pub(super) use paragraph::{state, write as meaning};
 
 /// The whole story of a charge: what was paid, seen, asked, decided and done.
 #[derive(Debug, clap::Args)]
@@ -64,7 +65,7 @@ pub async fn run(args: Args, settings: Settings) -> Outcome {
 }
 
 /// The charge that is meant, and the one output of it, if one is.
-async fn find(database: &Store, target: &str) -> Result<(Story, Option<i64>), Failure> {
+pub(super) async fn find(database: &Store, target: &str) -> Result<(Story, Option<i64>), Failure> {
     let failed = |error: DbError| said_for_people(&error);
     // A platform's charge id may hold slashes of its own.
     if let Some(story) = database.story(target).await.map_err(failed)? {
@@ -94,7 +95,7 @@ async fn find(database: &Store, target: &str) -> Result<(Story, Option<i64>), Fa
 }
 
 /// The outputs of a charge: its items, and what makegood has looked into.
-fn indices(story: &Story) -> Vec<i64> {
+pub(super) fn indices(story: &Story) -> Vec<i64> {
     let items = story.items.iter().map(|item| item.output_index);
     let mut indices: Vec<i64> = items.chain(story.orphans.iter().map(|orphan| orphan.output_index)).collect();
     indices.sort_unstable();

@@ -6,6 +6,7 @@
 //! stdout has only what was asked for.
 
 mod brake;
+mod by_hand;
 mod check;
 mod demo;
 mod evidence;
@@ -141,6 +142,8 @@ enum Command {
     Migrate(migrate::Args),
     Check(check::Args),
     Explain(explain::Args),
+    Refund(by_hand::RefundArgs),
+    Recover(by_hand::RecoverArgs),
     Report(report::Args),
     Brake(brake::Args),
     Provider(provider::Args),
@@ -158,6 +161,8 @@ impl Command {
             | Self::Migrate(_)
             | Self::Check(_)
             | Self::Explain(_)
+            | Self::Refund(_)
+            | Self::Recover(_)
             | Self::Report(_)
             | Self::Brake(_)
             | Self::Provider(_) => false,
@@ -222,6 +227,8 @@ impl Command {
             Self::Migrate(args) => migrate::run(args, settings).await,
             Self::Check(args) => check::run(args, settings).await,
             Self::Explain(args) => explain::run(args, settings).await,
+            Self::Refund(args) => by_hand::refund(args, settings).await,
+            Self::Recover(args) => by_hand::recover(args, settings).await,
             Self::Report(args) => report::run(args, settings).await,
             Self::Brake(args) => brake::run(args, settings).await,
             Self::Provider(args) => provider::run(args, settings).await,

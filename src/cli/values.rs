@@ -72,6 +72,19 @@ pub fn said(text: &str) -> Result<String, String> {
     }
 }
 
+/// A person's name, which stands with what was done. What is done without a person bears the program's.
+///
+/// # Errors
+/// It says nothing, or is the program's.
+pub fn who(text: &str) -> Result<String, String> {
+    let name = said(text)?;
+    if name.eq_ignore_ascii_case("makegood") {
+        Err("`makegood` stands for what was done without a person; a person's name is wanted".to_owned())
+    } else {
+        Ok(name)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -91,6 +104,8 @@ mod tests {
     fn a_name_or_reason_must_say_something() {
         assert_eq!(said(" ada ").unwrap(), "ada");
         assert!(said("  ").is_err());
+        assert_eq!(who(" ada ").unwrap(), "ada");
+        assert!(who(" ").is_err() && who("Makegood").is_err());
         assert!(positive_span("0s").is_err());
         assert_eq!(positive_span("5m"), Ok(Duration::from_mins(5)));
     }

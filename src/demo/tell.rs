@@ -213,6 +213,7 @@ fn found(why: Reason, standing: &Standing) -> String {
         Reason::Brake => "the brake is on",
         Reason::NoBalance => "no balance row to refund to",
         Reason::ItemsMismatch => "items and charge do not agree",
+        Reason::ByHand => "a person's word",
     };
     let said = match why {
         Reason::ServerError
@@ -247,7 +248,8 @@ fn found(why: Reason, standing: &Standing) -> String {
         | Reason::RecoveryFailed
         | Reason::Brake
         | Reason::NoBalance
-        | Reason::ItemsMismatch => None,
+        | Reason::ItemsMismatch
+        | Reason::ByHand => None,
     };
     said.map_or_else(|| words.to_owned(), |said| format!("{words} (\"{said}\")"))
 }

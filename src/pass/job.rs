@@ -74,6 +74,13 @@ impl Job {
         jobs
     }
 
+    /// The one item of a job that has only one, to be asked about urgently: a person waits.
+    pub(super) fn only(self) -> Option<(Option<Question>, Case)> {
+        let question = self.question.map(|question| Question { urgent: true, ..question });
+        let [case] = <[Case; 1]>::try_from(self.cases).ok()?;
+        Some((question, case))
+    }
+
     /// Asks, decides and carries out.
     pub(super) async fn run(self, pass: &Pass, room: &Room) -> Done {
         let Self { question, cases } = self;
@@ -138,7 +145,7 @@ async fn last_call(pass: &Pass) {
 
 impl Pass {
     /// A decision with the time to look again, where it leaves the case open.
-    fn settlement(
+    pub(super) fn settlement(
         &self,
         case: Case,
         decision: Decision,
@@ -162,15 +169,15 @@ impl Pass {
 }
 
 /// Brings the file of one item home.
-struct Recovery<'a> {
-    pass: &'a Pass,
-    room: &'a Room,
-    question: Option<&'a Question>,
-    verdicts: &'a mut Vec<Verdict>,
+pub(super) struct Recovery<'a> {
+    pub(super) pass: &'a Pass,
+    pub(super) room: &'a Room,
+    pub(super) question: Option<&'a Question>,
+    pub(super) verdicts: &'a mut Vec<Verdict>,
 }
 
 impl Recovery<'_> {
-    async fn bring_home(
+    pub(super) async fn bring_home(
         self,
         case: &Case,
         mut evidence: Option<Arc<Evidence>>,
@@ -337,7 +344,7 @@ pub(super) fn finding(settlement: &Settlement, decision: &Decision) -> Option<Fi
         | Reason::MalformedResponse | Reason::ProviderError | Reason::CompletedAfterCancel | Reason::OutputExpired
         | Reason::MissingOutput | Reason::ProviderCancelled | Reason::ReportedFailed | Reason::MaybeNotVisibleYet
         | Reason::NeverReturned | Reason::StillRunning | Reason::TimedOut | Reason::Unreachable
-        | Reason::RateLimited | Reason::Unconfirmed | Reason::RecoveryFailed => return None,
+        | Reason::RateLimited | Reason::Unconfirmed | Reason::RecoveryFailed | Reason::ByHand => return None,
     };
     Some(Finding { kind, about, detail })
 }

@@ -4,15 +4,15 @@
 //! next answers gather, so batches grow with the load and nobody waits for a slow file. Leases of what is in flight
 //! are kept alive on the side, however long a settle takes. When the pass is ending, what was not begun is given back.
 
-use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio_util::task::AbortOnDropHandle;
 
 use super::job::{Done, Job};
+use super::leases::{self, InFlight};
 use super::room::Room;
 use super::{Parts, Pass, Progress};
 use crate::evidence::{Doubt, Verdict};
@@ -49,51 +49,6 @@ struct Lane {
     sender: mpsc::UnboundedSender<Done>,
 }
 
-/// Claimed and not settled yet: orphan and token.
-#[derive(Debug, Default)]
-struct InFlight(Mutex<HashMap<i64, i64>>);
-
-impl InFlight {
-    fn lock(&self) -> MutexGuard<'_, HashMap<i64, i64>> {
-        // No holder leaves it half changed.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn leases(&self) -> Vec<(i64, i64)> {
-        self.lock().iter().map(|(id, token)| (*id, *token)).collect()
-    }
-
-    /// One is done with, unless it has been claimed anew meanwhile.
-    fn landed(&self, id: i64, token: i64) {
-        let mut leases = self.lock();
-        if leases.get(&id) == Some(&token) {
-            leases.remove(&id);
-        }
-    }
-}
-
-/// Keeps the leases of what is in flight alive until it is dropped. Not by the lane itself: it may be waiting for a
-/// settle that waits for another process, and a lease that runs out meanwhile is work done twice.
-fn keep_leases(pass: &Arc<Pass>, in_flight: &Arc<InFlight>) -> AbortOnDropHandle<()> {
-    let (pass, in_flight) = (Arc::clone(pass), Arc::clone(in_flight));
-    AbortOnDropHandle::new(tokio::spawn(async move {
-        let lease = pass.parts.rules.lease;
-        loop {
-            tokio::time::sleep(lease / 3).await;
-            let leases = in_flight.leases();
-            if !leases.is_empty()
-                && let Err(error) = pass.parts.store.extend_leases(&leases, lease).await
-            {
-                // Should they run out, others take over; should the database be gone, the settle says so.
-                tracing::warn!(
-                    error = &error as &dyn std::error::Error,
-                    "leases could not be kept this time"
-                );
-            }
-        }
-    }))
-}
-
 /// Runs a provider's lane to its end. The report counts what was done, also where it failed in the middle.
 pub(super) async fn run(
     pass: Arc<Pass>,
@@ -117,7 +72,7 @@ pub(super) async fn run(
         noted: Instant::now(),
         sender,
     };
-    let _keeper = keep_leases(&lane.pass, &lane.in_flight);
+    let _keeper = leases::keep(&lane.pass.parts, &lane.in_flight);
     let result = lane.work(receiver).await;
     if result.is_err() {
         lane.tasks.shutdown().await;

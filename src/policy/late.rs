@@ -104,7 +104,8 @@ pub const fn without_proof(reason: Reason) -> bool {
         | Reason::TimedOut
         | Reason::NeverReturned
         | Reason::ReportedFailed
-        | Reason::NoProviderJob => true,
+        | Reason::NoProviderJob
+        | Reason::ByHand => true,
         Reason::Delivered
         | Reason::AlreadyRefunded
         | Reason::Misattributed

@@ -206,7 +206,8 @@ fn every_rule_and_every_reason_is_in_the_table() {
     for number in 1..=16 {
         assert!(rows.iter().any(|(_, decision)| decision.rule == number), "rule {number} is in no row");
     }
-    for reason in super::Reason::ALL {
+    // `by_hand` is a person's word against it.
+    for reason in super::Reason::ALL.iter().filter(|reason| **reason != super::Reason::ByHand) {
         assert!(rows.iter().any(|(_, decision)| decision.reason == *reason), "{reason} is in no row");
     }
 }

@@ -149,6 +149,9 @@ impl Store {
         own_faults: bool,
     ) -> Result<Brake, DbError> {
         let state = lock(tx).await?;
+        if watch.overruled {
+            return Ok(Brake::overruled());
+        }
         let held = state.held();
         let counted = if held.all.is_some() {
             Counted::default()

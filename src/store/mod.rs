@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use crate::clock::{Clock, Timestamp};
 
 mod brakes;
+mod by_hand;
 mod claim;
 mod contract;
 pub mod db;
@@ -29,6 +30,7 @@ mod totals;
 mod uploads;
 
 pub use brakes::{BrakeEvent, BrakeState};
+pub use by_hand::Taken;
 pub use claim::{Case, Claimed};
 pub use contract::{Balance, Kind, Kinds};
 pub use db::{DbError, Trouble, redacted};

@@ -37,6 +37,7 @@ statements! {
     CHARGES_OF_DAY = "charges_of_day",
     CHARGES_IN_THE_FUTURE = "charges_in_the_future",
     CHUNK_END = "chunk_end",
+    CLAIM_ITEM = "claim_item",
     CONTRACT_ACCOUNTS = "contract_accounts",
     CONTRACT_BALANCES = "contract_balances",
     CONTRACT_CHARGE_ITEMS = "contract_charge_items",

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot prepare its world has failed")]
 
+mod by_hand;
 mod providers;
 
 use std::fmt::Write as _;

@@ -6,6 +6,7 @@
 mod bad_input;
 mod binary;
 mod brakes;
+mod by_hand;
 mod clocks;
 mod commands;
 mod conformance;

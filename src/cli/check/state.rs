@@ -117,6 +117,7 @@ fn answers(unresolved: &[Unresolved], found: &mut Findings) {
             | Reason::TimedOut
             | Reason::Unconfirmed
             | Reason::RecoveryFailed
+            | Reason::ByHand
             | Reason::Brake
             | Reason::NoBalance
             | Reason::ItemsMismatch => continue,

@@ -49,6 +49,7 @@ pub const fn because(reason: Reason) -> &'static str {
         Reason::Brake => "the brake is on: too many refunds came at once",
         Reason::NoBalance => "its account does not have exactly one balance for each bucket that paid",
         Reason::ItemsMismatch => "the charge has no items, or they do not add up to what was drawn",
+        Reason::ByHand => "a person said so against the table",
     }
 }
 
@@ -106,7 +107,8 @@ pub const fn advice(reason: Reason) -> &'static str {
         | Reason::StillRunning
         | Reason::TimedOut
         | Reason::Unconfirmed
-        | Reason::RecoveryFailed => "",
+        | Reason::RecoveryFailed
+        | Reason::ByHand => "",
     }
 }
 

@@ -9,7 +9,7 @@ use crate::policy::Reason;
 use crate::store::{ItemRow, OrphanRow, OutputRow, ResolutionRow, Story};
 
 /// In a word or two.
-pub(super) fn state(story: &Story, index: i64) -> &'static str {
+pub(in crate::cli) fn state(story: &Story, index: i64) -> &'static str {
     let orphan = story.orphans.iter().find(|orphan| orphan.output_index == index);
     match orphan.map(|orphan| orphan.state.as_str()) {
         Some("open") => "open",
@@ -25,7 +25,7 @@ pub(super) fn state(story: &Story, index: i64) -> &'static str {
 }
 
 /// What it means.
-pub(super) fn write(story: &Story, index: i64, now: Timestamp) -> String {
+pub(in crate::cli) fn write(story: &Story, index: i64, now: Timestamp) -> String {
     let item = story.items.iter().find(|item| item.output_index == index);
     let orphan = story.orphans.iter().find(|orphan| orphan.output_index == index);
     let Some(orphan) = orphan else {

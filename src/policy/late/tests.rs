@@ -136,7 +136,9 @@ fn a_late_success_is_an_output_that_was_made_for_this_very_item() {
 fn only_refunds_without_the_providers_word_are_asked_about_again() {
     let asked: Vec<&str> =
         Reason::ALL.iter().filter(|reason| without_proof(**reason)).map(|reason| reason.as_str()).collect();
-    assert_eq!(asked, ["no_provider_job", "reported_failed", "never_returned", "timed_out", "unconfirmed"]);
+    let without_proof =
+        ["no_provider_job", "reported_failed", "never_returned", "timed_out", "unconfirmed", "by_hand"];
+    assert_eq!(asked, without_proof);
 }
 
 /// What happens to a refunded item while somebody looks at it now and then.

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::super::samples::file;
-use super::super::{Action, Decision, Patience, Pick, Reason, decide, needs_evidence, next_look};
+use super::super::{Action, Decision, Patience, Pick, Reason, by_hand, decide, needs_evidence, next_look};
 use super::any::{Case, MANY, MINUTE, NONE, SOME, any_doubt, any_verdict, case, case_of, patience};
 use super::reach::{PAGE, row};
 use crate::charge::{Bucket, WHOLE_CHARGE};
@@ -88,8 +88,12 @@ fn is_true_of(reason: Reason, case: &Case) -> bool {
             record.charge.drawn.of(bucket) > 0 && rows != 1
         }),
         Reason::ItemsMismatch => !adds_up(&case.facts),
-        // After a copy, or in settle: never `decide`'s.
-        Reason::RecoveryRetry | Reason::RecoveryFailed | Reason::Brake | Reason::CannotRelink => false,
+        // After a copy, in settle, or a person's: never `decide`'s.
+        Reason::RecoveryRetry
+        | Reason::RecoveryFailed
+        | Reason::Brake
+        | Reason::CannotRelink
+        | Reason::ByHand => false,
     }
 }
 
@@ -193,6 +197,32 @@ proptest! {
             prop_assert!(next <= orphan.refund_by.max(begun) + 31 * MINUTE, "still waiting at {next}, after {orphan:?}");
         }
         prop_assert_eq!(row(&case.decided()), (13, "refund", "unconfirmed"));
+    }
+
+    /// A person may overrule what the table would rather do, and never what is not owed or cannot be posted.
+    #[test]
+    fn p01_p10_p23_by_hand_nothing_is_refunded_that_is_delivered_refunded_free_odd_or_without_one_balance(case in among_others()) {
+        let table = case.decided();
+        let record = &case.facts.record;
+        match by_hand::refund(&case.facts, Some(&case.answer), &case.limits, case.now) {
+            by_hand::Say::Agreed(agreed) => prop_assert!(agreed == table && agreed.action == Action::Refund),
+            by_hand::Say::Against { table: said, overruled } => {
+                prop_assert_eq!(row(&overruled), (0, "refund", "by_hand"));
+                prop_assert!(said == table && table.action != Action::Refund && table.action != Action::Close);
+                let delivered = matches!(record.delivery, Delivery::Delivered { .. });
+                prop_assert!(!record.refunded_elsewhere.item && !record.refunded_elsewhere.part);
+                prop_assert!(adds_up(&case.facts) && !case.cost_nothing());
+                prop_assert!(!is_true_of(Reason::NoBalance, &case));
+                let put_back = matches!(record.delivery, Delivery::Misplaced { claimed: false, .. }) && !record.rival;
+                prop_assert!(!delivered && !put_back);
+            }
+            by_hand::Say::Never(said) => {
+                prop_assert!(table.action != Action::Refund && said.action != Action::Refund);
+            }
+        }
+        // A recovery by hand refunds nothing that the table would not, and brings home what it offers.
+        let recover = by_hand::recover(&case.facts, Some(&case.answer), &case.limits, case.now);
+        prop_assert!(recover == table || matches!(recover.action, Action::Recover(_)) && case.limits.prefer_refund);
     }
 
     /// Time alone never takes back what was decided: at the worst, a file that a job offers early is fetched by the end.

@@ -276,15 +276,11 @@ impl<'a> Written<'a> {
         let no_news =
             decision.action == Action::Hold && facts.orphan.held.as_deref() == Some(decision.reason.as_str());
         if !no_news {
-            let detail = given.map_or_else(
-                || settlement.detail.clone(),
-                |given| {
-                    Some(format!(
-                        "{} to the subscription, {} to the wallet",
-                        given.subscription, given.wallet
-                    ))
-                },
-            );
+            let given = given.map(|given| {
+                format!("{} to the subscription, {} to the wallet", given.subscription, given.wallet)
+            });
+            let detail: Vec<String> = given.into_iter().chain(settlement.detail.clone()).collect();
+            let detail = (!detail.is_empty()).then(|| detail.join("; "));
             self.events.push(json!({
                 "orphan_id": facts.orphan.id, "charge_id": item.charge_id, "output_index": item.output_index,
                 "at": db.time(self.now), "kind": decision.action.as_str(), "reason": decision.reason.as_str(),
