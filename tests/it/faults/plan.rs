@@ -103,11 +103,21 @@ pub enum Trouble {
     Full { blocks: u64 },
 }
 
-/// One run of `makegood run` and what happens to it.
+/// One run of makegood and what happens to it.
 #[derive(Clone, Copy, Debug)]
 pub struct Mishap {
     pub moment: Moment,
     pub trouble: Trouble,
+    /// It is a person who makes one item good; none: a pass.
+    pub by_hand: Option<ByHand>,
+}
+
+/// `makegood refund` or `makegood recover`.
+#[derive(Clone, Copy, Debug)]
+pub struct ByHand {
+    pub command: &'static str,
+    /// Which item, of those that wait: the remainder tells.
+    pub pick: usize,
 }
 
 /// Something that the platform does by itself, while workers are at work.
@@ -236,7 +246,24 @@ impl Plan {
                 step.failover = Some(Failover { after: dice.millis(600), hours });
             }
         }
+        people(seed, &mut steps);
         Self { seed, skew, wild, steps }
+    }
+}
+
+/// Every seventh run or so is a person's. By dice of their own, so that they leave the rest of a plan as it is without them.
+fn people(seed: u64, steps: &mut [Step]) {
+    let mut dice = Dice::new(seed ^ 0x0b9_4a2d);
+    for mishap in steps.iter_mut().flat_map(|step| &mut step.workers).flatten() {
+        let person = ByHand {
+            command: dice.weighted::<&'static str>(&[(2, "refund"), (1, "recover")]),
+            pick: dice.index(1_000),
+        };
+        mishap.by_hand = dice.percent(15).then_some(person);
+        // A pass has some sixty messages behind it when it has claimed something, a person a dozen.
+        if let (Some(_), Moment::Message(at)) = (mishap.by_hand, mishap.moment) {
+            mishap.moment = Moment::Message(1 + at / 3);
+        }
     }
 }
 
@@ -356,12 +383,15 @@ fn mishap(dice: &mut Dice, leaps: &mut i64, seed: u64) -> Mishap {
     if matches!(trouble, Trouble::Pause { .. } | Trouble::Leap { .. }) {
         *leaps -= ahead;
     }
-    Mishap { moment, trouble }
+    Mishap { moment, trouble, by_hand: None }
 }
 
 impl fmt::Display for Mishap {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?} at {:?}", self.trouble, self.moment)
+        match self.by_hand {
+            None => write!(f, "{:?} at {:?}", self.trouble, self.moment),
+            Some(by) => write!(f, "{:?} at {:?} of a {} by hand", self.trouble, self.moment, by.command),
+        }
     }
 }
 

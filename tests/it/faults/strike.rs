@@ -4,8 +4,9 @@ use std::os::unix::process::ExitStatusExt as _;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use super::plan::{Mishap, Moment, Trouble};
+use super::plan::{ByHand, Mishap, Moment, Trouble};
 use super::proxy::{Held, Then};
+use super::server::lines;
 use super::{IMPATIENT, LEASE_MINUTES, World, platform};
 use crate::binary::Run;
 
@@ -19,7 +20,7 @@ const NO_DIRECTORY: &str = "(os error 20)";
 const CROSSED: Duration = Duration::from_millis(30);
 
 impl World<'_> {
-    /// A pass that something happens to.
+    /// A pass, or a person's errand, that something happens to.
     pub async fn troubled(&self, step: usize, worker: usize, mishap: Mishap) {
         let proxy = &self.proxies[worker];
         let at = match mishap.moment {
@@ -31,8 +32,18 @@ impl World<'_> {
             if let Trouble::Full { blocks } = mishap.trouble { Some(blocks.to_string()) } else { None };
         let prefix =
             blocks.iter().flat_map(|blocks| ["sh", "-c", FULL_DISK, "sh", blocks]).collect::<Vec<_>>();
-        let mut run = self.makegood_by(&prefix, Some(worker), &["run"]).env(IMPATIENT.0, IMPATIENT.1).start();
-        self.count(|tally| tally.runs += 1);
+        let errand = match mishap.by_hand {
+            Some(by) => self.errand(by).await,
+            None => Vec::new(),
+        };
+        let arguments: Vec<&str> =
+            if errand.is_empty() { vec!["run"] } else { errand.iter().map(String::as_str).collect() };
+        let mut run =
+            self.makegood_by(&prefix, Some(worker), &arguments).env(IMPATIENT.0, IMPATIENT.1).start();
+        self.count(|tally| {
+            tally.runs += 1;
+            tally.by_hand += u64::from(!errand.is_empty());
+        });
         let held = match mishap.moment {
             Moment::After(wait) => {
                 tokio::select! {
@@ -56,7 +67,9 @@ impl World<'_> {
         let ended = run.ended().await;
         self.count(|tally| {
             tally.kills += u64::from(ended.status.signal() == Some(9));
-            tally.failed += u64::from(ended.code == Some(1));
+            // A person is told so too where there is nothing to be done.
+            tally.failed += u64::from(ended.code == Some(1) && errand.is_empty());
+            tally.by_hand_done += u64::from(ended.code == Some(0) && !errand.is_empty());
             tally.lost_leases += u64::from(ended.stdout.contains("lease_ran_out"));
             tally.disk_full += ended.stderr.matches(TOO_LARGE).count() as u64;
             tally.directory_gone += ended.stderr.matches(NO_DIRECTORY).count() as u64;
@@ -72,6 +85,18 @@ impl World<'_> {
         if !as_it_should || ended.stderr.contains("panicked") {
             self.give_up(&format!("a worker ended like this: {ended:?}"));
         }
+    }
+
+    /// What a person types, if anything waits.
+    async fn errand(&self, by: ByHand) -> Vec<String> {
+        let waiting = "SELECT charge_id || '/' || output_index FROM makegood_orphans WHERE state IN ('open', 'held') AND output_index >= 0 ORDER BY id";
+        let waiting = lines(&self.pool, waiting).await;
+        let Some(item) = waiting.get(by.pick % waiting.len().max(1)) else {
+            return Vec::new();
+        };
+        [by.command, item, "--by", "mia", "--reason", "that is the plan", "--wait", "1s"]
+            .map(str::to_owned)
+            .to_vec()
     }
 
     /// Does to a run what is to be done to it; says what came of it.

@@ -26,8 +26,12 @@ macro_rules! tally {
 tally! {
     charges,
     runs,
-    /// Runs that ended with code 1.
+    /// Passes that ended with code 1.
     failed,
+    /// Runs of a person who makes one item good by hand.
+    by_hand,
+    /// Of these, those that ended with code 0: done, or done already.
+    by_hand_done,
     kills,
     /// Kills of a worker with a transaction open.
     kills_in_transactions,

@@ -1,4 +1,5 @@
-//! Where workers of one pass sit side by side: a thread of their own, with a runtime for each, of which one runs at a time.
+//! Where workers of one pass sit side by side, and perhaps an operator with them: a thread of their own, with a runtime for each,
+//! of which one runs at a time.
 //! Whose turn it is and for how long is drawn from the seed; the others stand still meanwhile, with all their tasks, as
 //! processes do that the system does not run.
 //!
@@ -13,7 +14,7 @@ use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use makegood::ops::stop::Stop;
-use makegood::pass::{self, Orders, Parts};
+use makegood::pass::{self, Orders, Parts, Wanted};
 use makegood::report::Report;
 use makegood::store::DbError;
 use tokio::runtime::{Builder, Runtime};
@@ -30,16 +31,32 @@ const STUCK: u32 = 10;
 
 /// One pass of several workers.
 pub struct Shift {
-    /// At most [`WORKERS`], each with what befalls it.
-    pub runs: Vec<(Parts, Fate)>,
+    /// Each with its seat and what befalls it. A seat is always the same one's: what becomes of its connections is left to the
+    /// runtime that sits there.
+    pub runs: Vec<(usize, Parts, Work, Fate)>,
     /// Whose turn it is.
     pub dice: Dice,
     /// What happens at which turn.
     pub leap: Option<(u32, Box<dyn FnOnce() + Send>)>,
 }
 
-/// How a worker's pass ended; none: it died.
-pub type Ended = Option<Result<Report, DbError>>;
+/// What somebody is here for.
+#[derive(Clone, Debug)]
+pub enum Work {
+    Pass,
+    ByHand(Wanted),
+}
+
+/// What came of it.
+#[derive(Debug)]
+pub enum Did {
+    #[expect(dead_code, reason = "shown where a world fails")]
+    Pass(Box<Report>),
+    ByHand(pass::Ended),
+}
+
+/// How a worker's pass, or an operator's errand, ended; none: it died.
+pub type Ended = Option<Result<Did, DbError>>;
 
 /// The bench. It lives as long as somebody sends shifts.
 pub struct Bench(mpsc::Sender<(Shift, oneshot::Sender<Vec<Ended>>)>);
@@ -48,7 +65,7 @@ impl Bench {
     pub fn new() -> Self {
         let (sender, shifts) = mpsc::channel::<(Shift, oneshot::Sender<Vec<Ended>>)>();
         std::thread::spawn(move || {
-            let seats: Vec<Seat> = (0..WORKERS).map(|_| Seat::new()).collect();
+            let seats: Vec<Seat> = (0..=WORKERS).map(|_| Seat::new()).collect();
             for (shift, done) in shifts {
                 // Nobody waits any more where a world has failed.
                 let _ = done.send(work(&seats, shift));
@@ -130,8 +147,9 @@ impl Seat {
 
 /// A worker at work.
 struct Run {
+    nth: usize,
     seat: usize,
-    handle: JoinHandle<Result<Report, DbError>>,
+    handle: JoinHandle<Result<Did, DbError>>,
     fate: Fate,
     rested: u32,
 }
@@ -139,12 +157,17 @@ struct Run {
 fn work(seats: &[Seat], Shift { runs, mut dice, mut leap }: Shift) -> Vec<Ended> {
     let mut ended: Vec<Ended> = runs.iter().map(|_| None).collect();
     let mut at_work: Vec<Run> = Vec::new();
-    for (seat, (parts, fate)) in runs.into_iter().enumerate() {
+    for (nth, (seat, parts, work, fate)) in runs.into_iter().enumerate() {
         let run = async move {
-            let orders = Orders { mode: "schedule", dry_run: false, since: None, stop: Stop::new() };
-            pass::run(&parts, orders, |_| {}).await
+            match work {
+                Work::Pass => {
+                    let orders = Orders { mode: "schedule", dry_run: false, since: None, stop: Stop::new() };
+                    pass::run(&parts, orders, |_| {}).await.map(|report| Did::Pass(Box::new(report)))
+                }
+                Work::ByHand(wanted) => pass::by_hand(&parts, &wanted).await.map(Did::ByHand),
+            }
         };
-        at_work.push(Run { seat, handle: seats[seat].runtime.spawn(run), fate, rested: 0 });
+        at_work.push(Run { nth, seat, handle: seats[seat].runtime.spawn(run), fate, rested: 0 });
     }
     let (mut turns, mut stuck) = (0, 0);
     while !at_work.is_empty() {
@@ -177,7 +200,7 @@ fn work(seats: &[Seat], Shift { runs, mut dice, mut leap }: Shift) -> Vec<Ended>
         let dies = matches!(run.fate, Fate::Dies(at) if run.rested >= at);
         if dies || run.handle.is_finished() {
             let run = at_work.remove(nth);
-            ended[run.seat] = end(&seats[run.seat], run.handle, dies);
+            ended[run.nth] = end(&seats[run.seat], run.handle, dies);
         }
     }
     ended
@@ -185,7 +208,7 @@ fn work(seats: &[Seat], Shift { runs, mut dice, mut leap }: Shift) -> Vec<Ended>
 
 /// What came of it. One that dies is dropped where it stands: what it has begun is rolled back, what it has claimed stays
 /// leased.
-fn end(seat: &Seat, handle: JoinHandle<Result<Report, DbError>>, dies: bool) -> Ended {
+fn end(seat: &Seat, handle: JoinHandle<Result<Did, DbError>>, dies: bool) -> Ended {
     if dies {
         handle.abort();
     }

@@ -209,6 +209,13 @@ pub const DECIDED: &str = "
 /// How an item stands.
 pub const STANDS: &str = "SELECT state || ' ' || coalesce(reason, '-') FROM makegood_orphans WHERE charge_id = '$charge' AND output_index = $index";
 
+/// The items that there are.
+pub const ITEMS: &str =
+    "SELECT charge_id || '/' || output_index FROM charge_items ORDER BY charge_id, output_index";
+
+/// Those that makegood looks into.
+pub const WAITING: &str = "SELECT charge_id || '/' || output_index FROM makegood_orphans WHERE state IN ('open', 'held') AND output_index >= 0 ORDER BY id";
+
 /// What is waiting for its release, with the reason.
 pub const HELD: &str = "SELECT charge_id || '/' || output_index || ' ' || coalesce(reason, '-') FROM makegood_orphans WHERE state = 'held'";
 

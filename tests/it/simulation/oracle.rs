@@ -92,7 +92,9 @@ fn passed_over(plan: &Plan, charge: &Charge, item: &Item, noted: &Noted, moment:
     // What hangs on it already keeps its platform from storing.
     let index = usize::try_from(noted.index).unwrap();
     let hung_upon = plan.holds_anothers(noted.charge, index).is_some();
-    let again = matches!(noted.kind.as_str(), "refund" | "recover");
+    // A person may have said whose it is.
+    let overruled = noted.reason == "by_hand" && is_claimed_twice(plan, noted.charge, item);
+    let again = matches!(noted.kind.as_str(), "refund" | "recover") && !overruled;
     (stored && !hung_upon && moment.surely(item.own_at) && again).then(|| {
         format!("its output was stored at minute {} of charge {} by the platform", item.own_at, charge.id)
     })
@@ -135,6 +137,14 @@ fn fits(plan: &Plan, charge: &Charge, item: &Item, noted: &Noted, moment: Moment
         ("refund", "timed_out") => says == Some(Says::Running) && doubt_is_over,
         ("refund", "unconfirmed") => silent && doubt_is_over,
         ("refund", "recovery_failed") => offered && plan.is_full(minute) && doubt_is_over,
+        // Against the table: where it would wait, bring an output home, or hold it for who can tell whose it is.
+        ("refund", "by_hand") => match says {
+            _ if acted && is_claimed_twice(plan, noted.charge, item) => true,
+            None | Some(Says::Unknown) => was_young,
+            Some(Says::InTrouble(_) | Says::Garbage | Says::Running) => true,
+            Some(Says::Succeeded) => offered,
+            Some(Says::Failed | Says::Cancelled | Says::Gone) => false,
+        },
         ("wait", "maybe_not_submitted_yet") => says.is_none() && was_young,
         ("wait", "maybe_not_visible_yet") => says == Some(Says::Unknown) && was_young,
         ("wait", "still_running") => says == Some(Says::Running),

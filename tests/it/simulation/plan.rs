@@ -3,6 +3,8 @@
 //!
 //! Times are minutes from the world's beginning. The same seed is the same plan.
 
+use makegood::pass::Deed;
+
 use super::job::{Job, Says, Turn};
 use crate::faults::plan::Dice;
 
@@ -90,6 +92,18 @@ pub struct Pass {
     pub leap: Option<u32>,
     /// Every so many of the platform's deeds since the pass before happen while this one asks about them; zero: none.
     pub meanwhile: usize,
+    /// Somebody who makes an item good by hand meanwhile.
+    pub operator: Option<Operator>,
+}
+
+/// Somebody who makes one item good by hand.
+#[derive(Clone, Copy, Debug)]
+pub struct Operator {
+    pub deed: Deed,
+    /// Which item, of all that there are or of those that wait: the remainder tells.
+    pub pick: u64,
+    pub of_those_that_wait: bool,
+    pub fate: Fate,
 }
 
 /// When a provider is of no use.
@@ -206,7 +220,31 @@ impl Plan {
             clocks,
         };
         plan.passes = passes(&mut dice, plan.end());
+        plan.operators();
         plan
+    }
+
+    /// Beside every fifth pass or so somebody makes an item good by hand. Where a brake is, nobody overrules it: the books know
+    /// its limit. Of dice of their own, so that they leave the rest of a world as it is without them.
+    fn operators(&mut self) {
+        let mut dice = Dice::new(self.seed ^ 0x0b9_4a2d);
+        let limited = self.brake + self.own_faults > 0;
+        let last = self.passes.len() - 1;
+        for pass in &mut self.passes[..last] {
+            let refund = Deed::Refund { anyway: dice.percent(30) && !limited };
+            let operator = Operator {
+                deed: *dice.weighted(&[(2, refund), (1, Deed::Recover)]),
+                pick: dice.below(1 << 32),
+                of_those_that_wait: dice.percent(70),
+                fate: *dice.weighted(&[
+                    (8, Fate::Lives),
+                    (1, Fate::Dies(3)),
+                    (1, Fate::Dies(12)),
+                    (1, Fate::Sleeps(6)),
+                ]),
+            };
+            pass.operator = dice.percent(20).then_some(operator);
+        }
     }
 
     /// When the world ends: late enough that every window has closed by the wrongest clock too.
@@ -290,6 +328,7 @@ impl Plan {
             ("leases that run out at work", self.passes.iter().any(|pass| pass.leap.is_some())),
             ("workers that die", fates().any(|fate| matches!(fate, Fate::Dies(_)))),
             ("workers that fall asleep", fates().any(|fate| matches!(fate, Fate::Sleeps(_)))),
+            ("operators beside a pass", self.passes.iter().any(|pass| pass.operator.is_some())),
         ]
         .into_iter()
         .filter_map(|(kind, has)| has.then_some(kind))
@@ -317,9 +356,9 @@ impl Plan {
 }
 
 impl Pass {
-    /// Whether all workers live through it, wake, and have no lease run out.
+    /// Whether all workers live through it, wake, have no lease run out, and nobody else has anything in hand.
     pub fn is_calm(&self) -> bool {
-        self.leap.is_none() && self.workers.iter().all(|fate| *fate == Fate::Lives)
+        self.leap.is_none() && self.operator.is_none() && self.workers.iter().all(|fate| *fate == Fate::Lives)
     }
 }
 
@@ -339,14 +378,14 @@ fn passes(dice: &mut Dice, end: i64) -> Vec<Pass> {
         let meanwhile = *dice.weighted(&[(60, 0), (20, 1), (20, 2)]);
         let leaps = many > 1 && dice.percent(30) && !troubled && at + i64::try_from(GAP).unwrap_or(0) < end;
         let leap = leaps.then(|| u32::try_from(dice.below(40)).unwrap_or(0));
-        passes.push(Pass { at, workers, leap, meanwhile });
+        passes.push(Pass { at, workers, leap, meanwhile, operator: None });
         // The clock does not go back.
         let shortest = if leap.is_some() { LEAP + 2 } else { SHORTEST_GAP };
         let least = if dice.percent(8) { shortest } else { least.max(shortest) };
         at += i64::try_from(least + dice.below(most.max(least + 1) - least)).unwrap_or(0);
     }
     // The last one lives, and nothing happens beside it.
-    passes.push(Pass { at: end, workers: vec![Fate::Lives], leap: None, meanwhile: 0 });
+    passes.push(Pass { at: end, workers: vec![Fate::Lives], leap: None, meanwhile: 0, operator: None });
     passes
 }
 

@@ -35,6 +35,7 @@ pub struct Stage {
     pub simulator: Simulator,
     pub rules: Rules,
     pub folder: TempDir,
+    /// The workers', and last the operator's.
     pub kits: Vec<Kit>,
     /// Files come inside the answers here: it has nothing to remember.
     pub fetcher: Arc<Fetcher>,
@@ -157,10 +158,10 @@ async fn open(file: &Path, foreign_keys: bool) -> SqlitePool {
     pool.test_before_acquire(false).connect_with(options).await.unwrap()
 }
 
-/// Makes the tables, and connections to them for each worker and one more.
+/// Makes the tables, and connections to them for the desk, each worker and the operator.
 async fn stores(file: &Path) -> Vec<Store> {
     let mut stores = Vec::new();
-    for _ in 0..=WORKERS {
+    for _ in 0..WORKERS + 2 {
         stores.push(Store::open(&url(file), 2, Duration::from_mins(1)).await.unwrap());
     }
     stores[0].migrate(true).await.unwrap();

@@ -4,6 +4,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
+use makegood::pass::Ended;
+use makegood::policy::{Action, Decision, Reason};
+
 #[derive(Debug, Default)]
 pub struct Tally {
     pub worlds: u64,
@@ -19,6 +22,27 @@ pub struct Tally {
     pub kinds: BTreeMap<&'static str, u64>,
     /// Items by how they were made good.
     pub ends: BTreeMap<String, u64>,
+    /// What operators came to.
+    pub by_hand: BTreeMap<&'static str, u64>,
+}
+
+/// How an operator's errand ended, in words.
+pub const fn by_hand(ended: &Ended) -> &'static str {
+    match ended {
+        Ended::Done(Decision { action: Action::Refund, reason: Reason::ByHand, .. }) => {
+            "refunded against the table"
+        }
+        Ended::Done(Decision { action: Action::Refund, .. }) => "refunded",
+        Ended::Done(Decision { action: Action::Recover(_), .. }) => "brought an output home",
+        Ended::Done(_) => "put an output back",
+        Ended::Held(_) => "were held by the brake",
+        Ended::Refused { .. } => "were refused by the table",
+        Ended::Resolved => "came too late",
+        Ended::Busy => "found a pass at it",
+        Ended::CostNothing => "met an item that cost nothing",
+        Ended::NotCopied(_) => "could not bring it home",
+        Ended::NotWritten(_) | Ended::Unreadable(_) => "met a row that nobody can read or write",
+    }
 }
 
 impl Tally {
@@ -35,6 +59,9 @@ impl Tally {
         }
         for (end, items) in other.ends {
             *self.ends.entry(end).or_default() += items;
+        }
+        for (end, many) in other.by_hand {
+            *self.by_hand.entry(end).or_default() += many;
         }
     }
 
@@ -62,6 +89,10 @@ impl fmt::Display for Tally {
         writeln!(f, "items that ended as")?;
         for (end, items) in &self.ends {
             writeln!(f, "{items:>8}  {end}")?;
+        }
+        writeln!(f, "operators who")?;
+        for (end, many) in &self.by_hand {
+            writeln!(f, "{many:>8}  {end}")?;
         }
         write!(f, "{:>8}  deeds of the platform", self.deeds)
     }

@@ -3,20 +3,21 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use makegood::brake;
-use makegood::pass::{Parts, Rules};
+use makegood::pass::{Parts, Rules, Wanted};
 use makegood::recovery::Storage;
 use sha2::{Digest as _, Sha256};
 use sqlx::{AssertSqlSafe, Row as _};
 
-use super::bench::Shift;
+use super::bench::{Did, Shift, Work};
 use super::deeds::{Deed, deeds};
 use super::job::Says;
 use super::oracle::{self, Moment, Noted};
-use super::plan::{Item, LEAP, Pass, Plan};
+use super::plan::{Item, LEAP, Operator, Pass, Plan, WORKERS};
 use super::stage::{Kit, Stage};
-use super::tally::Tally;
+use super::tally::{self, Tally};
 use super::{MINUTE, at, books, start};
 use crate::faults::plan::Dice;
 
@@ -29,6 +30,7 @@ pub struct World<'a> {
     stage: &'a Stage,
     plan: Plan,
     folder: PathBuf,
+    /// And last the operator.
     workers: Vec<Parts>,
     tally: Tally,
     /// What must be true at any time, with this world's limits.
@@ -192,7 +194,8 @@ impl<'a> World<'a> {
     fn set_clocks(&self, minute: i64) {
         let now = self.plan.clock(minute);
         self.stage.clock.set(at(now));
-        for (kit, ahead) in self.stage.kits.iter().zip(self.plan.clocks) {
+        // The operator's clock is right, as far as the world's is.
+        for (kit, ahead) in self.stage.kits.iter().zip(self.plan.clocks.into_iter().chain([0])) {
             kit.clock.set(at(now + ahead));
         }
     }
@@ -234,7 +237,13 @@ impl<'a> World<'a> {
     async fn passes(&mut self, pass: &Pass, meanwhile: &[Deed]) {
         let beside = meanwhile.iter().map(|deed| (deed.charge, deed.sql.clone()));
         *self.stage.beside.lock().unwrap() = beside.collect();
-        let runs = self.workers.iter().cloned().zip(pass.workers.iter().copied()).collect();
+        let at_work = self.workers.iter().cloned().zip(pass.workers.iter().copied()).enumerate();
+        let mut runs: Vec<_> = at_work.map(|(seat, (parts, fate))| (seat, parts, Work::Pass, fate)).collect();
+        if let Some(operator) = pass.operator
+            && let Some(wanted) = self.wanted(operator).await
+        {
+            runs.push((WORKERS, self.workers[WORKERS].clone(), Work::ByHand(wanted), operator.fate));
+        }
         let clocks: Vec<_> =
             self.stage.kits.iter().map(|kit| &kit.clock).chain([&self.stage.clock]).cloned().collect();
         let leap = pass.leap.map(|turn| {
@@ -267,15 +276,36 @@ impl<'a> World<'a> {
             self.leapt_to = pass.at + i64::try_from(LEAP).unwrap();
         }
         for ended in ended {
-            self.tally.passes += 1;
             match ended {
                 None => self.tally.died += 1,
-                Some(Ok(_)) => {}
+                Some(Ok(Did::Pass(_))) => self.tally.passes += 1,
+                Some(Ok(Did::ByHand(ended))) => {
+                    *self.tally.by_hand.entry(tally::by_hand(&ended)).or_default() += 1;
+                }
                 Some(Err(error)) => {
                     self.give_up(&format!("a pass failed: {}", makegood::report::chain(&error)), "").await;
                 }
             }
         }
+    }
+
+    /// What an operator wants: one item, if there is any.
+    async fn wanted(&self, operator: Operator) -> Option<Wanted> {
+        let waiting = self.lines(books::WAITING).await;
+        let items = if operator.of_those_that_wait && !waiting.is_empty() {
+            waiting
+        } else {
+            self.lines(books::ITEMS).await
+        };
+        let nth = operator.pick.checked_rem(items.len() as u64)?;
+        Some(Wanted {
+            item: items[usize::try_from(nth).unwrap()].parse().unwrap(),
+            deed: operator.deed,
+            by: "mia".to_owned(),
+            why: "that is the plan".to_owned(),
+            // A wait would be real time.
+            patience: Duration::ZERO,
+        })
     }
 
     /// What this pass has decided, and what it should have. True: there is something new in the books.
