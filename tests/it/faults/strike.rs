@@ -89,7 +89,10 @@ impl World<'_> {
 
     /// What a person types, if anything waits.
     async fn errand(&self, by: ByHand) -> Vec<String> {
-        let waiting = "SELECT charge_id || '/' || output_index FROM makegood_orphans WHERE state IN ('open', 'held') AND output_index >= 0 ORDER BY id";
+        // Also what no pass has come to yet: they are about to.
+        let waiting = "SELECT i.charge_id || '/' || i.output_index FROM charge_items i
+             WHERE NOT EXISTS (SELECT 1 FROM makegood_orphans o WHERE o.charge_id = i.charge_id AND o.output_index = i.output_index
+                                                                AND o.state NOT IN ('open', 'held')) ORDER BY 1";
         let waiting = lines(&self.pool, waiting).await;
         let Some(item) = waiting.get(by.pick % waiting.len().max(1)) else {
             return Vec::new();

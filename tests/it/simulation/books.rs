@@ -213,8 +213,12 @@ pub const STANDS: &str = "SELECT state || ' ' || coalesce(reason, '-') FROM make
 pub const ITEMS: &str =
     "SELECT charge_id || '/' || output_index FROM charge_items ORDER BY charge_id, output_index";
 
-/// Those that makegood looks into.
-pub const WAITING: &str = "SELECT charge_id || '/' || output_index FROM makegood_orphans WHERE state IN ('open', 'held') AND output_index >= 0 ORDER BY id";
+/// Those that are neither stored nor made good, whether a pass has come to them yet or not.
+pub const WAITING: &str = "
+    SELECT i.charge_id || '/' || i.output_index FROM charge_items i
+    WHERE NOT EXISTS (SELECT 1 FROM makegood_orphans o WHERE o.charge_id = i.charge_id AND o.output_index = i.output_index AND o.state NOT IN ('open', 'held'))
+      AND NOT EXISTS (SELECT 1 FROM makegood_deliveries d WHERE d.charge_id = i.charge_id AND d.output_index = i.output_index)
+    ORDER BY i.charge_id, i.output_index";
 
 /// What is waiting for its release, with the reason.
 pub const HELD: &str = "SELECT charge_id || '/' || output_index || ' ' || coalesce(reason, '-') FROM makegood_orphans WHERE state = 'held'";

@@ -235,7 +235,7 @@ impl Plan {
             let operator = Operator {
                 deed: *dice.weighted(&[(2, refund), (1, Deed::Recover)]),
                 pick: dice.below(1 << 32),
-                of_those_that_wait: dice.percent(70),
+                of_those_that_wait: dice.percent(85),
                 fate: *dice.weighted(&[
                     (8, Fate::Lives),
                     (1, Fate::Dies(3)),
