@@ -37,7 +37,7 @@ pub struct RefundArgs {
 
 /// Bring one output home, or put it back where it belongs, in your name.
 ///
-/// Asks the provider first, and does so also where the platform prefers to refund. Whatever else follows from the answer is
+/// Asks the provider first. Brings it home also where recovery.prefer says to refund. Whatever else follows from the answer is
 /// left to the next pass.
 #[derive(Debug, clap::Args)]
 pub struct RecoverArgs {

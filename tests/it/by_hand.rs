@@ -234,6 +234,19 @@ on_both! {
 }
 
 on_both! {
+    /// The platform submits it anew while its provider is asked: what is said of the old job is no word about the new one.
+    async fn p17_what_was_said_of_another_job_refunds_nothing(world) {
+        world.balance("ada", 0, 0).await;
+        world.charge("c1").job("failed-1").insert().await;
+        world.while_asked("failed-1", "UPDATE charges SET provider_job_id = 'running-2' WHERE id = 'c1'".to_owned());
+        let ended = patient(&world.parts, "c1/0", REFUND_IT).await;
+        assert_eq!(refused(&ended), (Reason::StillRunning, true));
+        assert_eq!((world.refunded("c1").await, world.simulator.asks("running-2")), ((0, 0), 1));
+        world.books_balance().await;
+    }
+}
+
+on_both! {
     async fn p15_p23_the_brake_holds_a_refund_by_hand_too_unless_a_person_insists(world) {
         let mut world = world;
         world.parts.rules.brake = Limits { refunds_per_hour: 1, ..Limits::default() };

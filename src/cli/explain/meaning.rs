@@ -64,11 +64,15 @@ pub fn because_waiting(state: &str, reason: Reason) -> &'static str {
 /// What a person can do about an item that waits or is held for this reason; empty: nothing.
 pub const fn advice(reason: Reason) -> &'static str {
     match reason {
-        Reason::DuplicateJob => "Find out whose output it is and correct the other item; a person decides.",
+        Reason::DuplicateJob => {
+            "Find out whose output it is and correct the other item, or refund this one: `makegood refund --anyway`."
+        }
         Reason::CannotRelink => {
             "Mend what refuses the UPDATE of `stored_outputs` (a trigger, a rule, a view), or put the output back by hand."
         }
-        Reason::AlreadyRefunded => "Compare the ledger with the charge; a person decides.",
+        Reason::AlreadyRefunded => {
+            "Compare the ledger with the charge; a person decides, and refunds what is still owed: `makegood refund --anyway`, or in the ledger."
+        }
         Reason::Unauthorized => {
             "Mend the provider's key (`makegood provider list` says where it is looked for)."
         }

@@ -130,7 +130,9 @@ fn open(orphan: &OrphanRow, now: Timestamp) -> String {
         text = format!("{text} The provider was asked {}{last}.", count(orphan.questions, "time", "times"));
     }
     text = match orphan.leased_until.filter(|until| *until > now) {
-        Some(until) => format!("{text} A pass is looking at it just now, until {} at most.", time(until)),
+        Some(until) => {
+            format!("{text} A pass, or a person, has it in hand just now, until {} at most.", time(until))
+        }
         None if orphan.due_at <= now => format!("{text} The next pass looks at it."),
         None => format!("{text} It is looked at again at {}.", when(orphan.due_at, now)),
     };
