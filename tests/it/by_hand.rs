@@ -2,15 +2,18 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use makegood::brake::Limits;
+use makegood::clock::Clock;
 use makegood::pass::{Deed, Ended, Parts, Wanted, by_hand};
 use makegood::policy::{Decision, Reason};
+use makegood::provider::Providers;
 use makegood::store::Outcome;
 
 use crate::late::{LEASE, REFUND, another, claim, detect, output, settle, settlement};
-use crate::world::{HOUR, MINUTE, World, on_both};
+use crate::world::{HOUR, MINUTE, Sql, World, on_both, start};
 
 const REFUND_IT: Deed = Deed::Refund { anyway: false };
 const ANYWAY: Deed = Deed::Refund { anyway: true };
@@ -320,6 +323,43 @@ on_both! {
         assert_eq!(world.fate("c2", 0).await, "open recovery_retry");
         assert_eq!(world.fate("c3", 0).await, "refunded output_expired");
         world.books_balance().await;
+    }
+}
+
+on_both! {
+    async fn p23_a_file_that_the_database_does_not_take_is_thrown_away_and_told(world) {
+        world.balance("ada", 0, 0).await;
+        world.charge("c1").job("ok-1").insert().await;
+        match &world.sql {
+            Sql::Postgres(_) => world.run(
+                "CREATE FUNCTION watch() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'this project is frozen'; END $$;
+                 CREATE TRIGGER watch BEFORE INSERT ON stored_outputs FOR EACH ROW EXECUTE FUNCTION watch();").await,
+            Sql::Sqlite(_) => world.run(
+                "CREATE TRIGGER watch BEFORE INSERT ON stored_outputs BEGIN SELECT RAISE(ABORT, 'this project is frozen'); END;").await,
+        }
+        let Ended::NotWritten(why) = mia(&world, "c1/0", Deed::Recover).await else { panic!("it is frozen") };
+        assert!(why.contains("this project is frozen"), "{why}");
+        assert_eq!(world.number("SELECT count(*) AS v FROM makegood_uploads").await, 0, "nothing is left behind");
+        assert_eq!((world.fate("c1", 0).await.as_str(), leases(&world).await), ("open ", 0));
+        match &world.sql {
+            Sql::Postgres(_) => world.run("DROP TRIGGER watch ON stored_outputs").await,
+            Sql::Sqlite(_) => world.run("DROP TRIGGER watch").await,
+        }
+        assert_eq!(done(&mia(&world, "c1/0", Deed::Recover).await), (5, "recover", Reason::OutputAvailable));
+        world.books_balance().await;
+    }
+}
+
+on_both! {
+    async fn p23_the_answer_that_is_kept_bears_the_databases_time(world) {
+        world.balance("ada", 0, 0).await;
+        world.charge("c1").job("failed-1").insert().await;
+        // Whose machine is three hours ahead.
+        let providers = Providers::load(Some(&world.folder.path().join("providers")), Clock::simulated(start() + 3 * HOUR));
+        let parts = Parts { providers: Arc::new(providers.unwrap()), ..world.parts.clone() };
+        patient(&parts, "c1/0", REFUND_IT).await;
+        let at = world.at(world.now());
+        assert_eq!(world.number(&format!("SELECT count(*) AS v FROM makegood_answers WHERE asked_at = {at}")).await, 1);
     }
 }
 
