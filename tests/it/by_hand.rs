@@ -364,6 +364,21 @@ on_both! {
 }
 
 on_both! {
+    /// The file is not there, so the provider is asked again for a fresh link: by then the item is leased, and no pass takes it.
+    async fn p23_while_it_is_carried_out_the_item_is_nobody_elses(world) {
+        world.balance("ada", 0, 0).await;
+        world.charge("c1").job("lost-1").insert().await;
+        let leased = format!("(SELECT count(*) FROM makegood_orphans WHERE leased_until > {})", world.at(world.now()));
+        // In the accounts, as there is nothing else to write to that makegood does not look at.
+        world
+            .whenever_asked(format!("INSERT INTO accounts SELECT 'asked ' || count(*) || ', leased ' || {leased}, 'user' FROM accounts"));
+        assert!(matches!(mia(&world, "c1/0", Deed::Recover).await, Ended::NotCopied(_)));
+        let asked = world.texts("SELECT id AS v FROM accounts WHERE id LIKE 'asked%' ORDER BY id").await;
+        assert_eq!(asked, ["asked 1, leased 0", "asked 2, leased 1"], "to judge it, and while it is carried out");
+    }
+}
+
+on_both! {
     async fn p23_a_charge_that_no_pass_would_look_at_any_more_can_still_be_made_good(world) {
         world.balance("ada", 0, 0).await;
         world.charge("c1").age(24 * HOUR * 400).job("unknown-1").insert().await;

@@ -181,6 +181,15 @@ impl World {
         }));
     }
 
+    /// Runs `sql` while each question is under way, whatever it is about.
+    pub fn whenever_asked(&self, sql: String) {
+        let database = self.sql.clone();
+        self.simulator.on_ask(Arc::new(move |_| {
+            let (database, sql) = (database.clone(), sql.clone());
+            Box::pin(async move { database.run(&sql).await.unwrap() })
+        }));
+    }
+
     /// The first column of every row, as text; NULL is `-`.
     pub async fn texts(&self, sql: &str) -> Vec<String> {
         let sql = AssertSqlSafe(
