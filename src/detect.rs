@@ -1,28 +1,36 @@
-//! What has no output: which stretches of time a pass looks at.
+//! Finds charges without an output: which stretches of time a pass scans, in which order, and what it saves.
 //!
-//! Three cursors over `charged_at` see every charge three times: once its grace is over, at 6 hours and at 20 hours.
-//! Each stays `overlap` behind what could still change for it, so that what was committed late, or linked wrongly
-//! later, is found inside the window (P14, P15). Items with `failed_at` have a scan of their own without grace (P19).
-//! What the database refuses to open has no orphan that would keep it in mind: where the first of it was met is noted, and
-//! all since then is looked at again once an hour, until its rows are mended or too old.
-//! The stretches are planned by pure functions; `store::scan` looks. A crash means looking at a stretch again.
+//! Every charge is looked at three times: when its grace is over, at 6 hours and at 20 hours. So an output that was linked
+//! wrongly later, and a charge that was committed late, are found inside the window (P14, P15). Items with `failed_at` have
+//! a scan of their own without grace, which covers its whole overlap in every pass (P19).
+//!
+//! The cost follows what is new. A pass looks at the charges that have come of age since the last one (`fresh`), a few
+//! hundred. The full look, which goes back to the saved position and so covers the overlap again, is repeated every
+//! [`FULL_LOOK_EVERY`]: a charge that is committed late, within the overlap, is found within 10 minutes of its commit.
+//!
+//! A saved position never passes now - largest grace - overlap: whatever may still be committed or come of age lies behind it. It is
+//! saved after each chunk, so a pass that is stopped or killed continues where it was. Charges inside their window are scanned
+//! first, oldest first; those that were past it when a pass first came to them form the `backlog` and are scanned last.
+//!
+//! What the database refuses to open is left without an orphan. The position of the first such row is kept, and everything since
+//! then is scanned again once an hour, until the rows are corrected or too old.
+//!
+//! `plan` is pure; `store::scan` reads and writes. A crash repeats at most one chunk, which opens nothing twice.
 
-use std::collections::HashMap;
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::clock::{SKEW, Timestamp};
 use crate::provider::Providers;
 use crate::report::{Finding, Report};
-use crate::store::{DbError, Found, Grace, Over, Refused, Scan, Store};
+use crate::store::{DbError, Found, Position, Scan, Store};
 
-/// When every charge is looked at again.
-const LATER_LOOKS: [(&str, Duration); 2] =
-    [("six_hours", Duration::from_hours(6)), ("twenty_hours", Duration::from_hours(20))];
-/// How often it is tried again to open what the database refused: in time for whoever mends its rows, and no pass looks at days
-/// of charges for the sake of one of them.
-const REFUSED_AGAIN: Duration = Duration::from_hours(1);
-/// So many old items that were recorded as failed are counted; beyond, it no longer matters how many they are.
-const FAILED_BACKLOG_MAX: i64 = 10_000;
+mod plan;
+
+pub use plan::FULL_LOOK_EVERY;
+
+use plan::{FRESH, Graces, Plan, REFUSED, REFUSED_FAILED, Saved, Saves, Stretch};
+
 /// What an orphan gets that is opened late, from its opening to the end of doubt.
 const LATE: Duration = Duration::from_hours(2);
 
@@ -31,13 +39,15 @@ const LATE: Duration = Duration::from_hours(2);
 pub struct Rules {
     /// How long a charge is left alone, where its provider's file names no grace.
     pub grace: Duration,
-    /// How far a cursor stays behind what could still change.
+    /// How far a saved position stays behind what could still change.
     pub overlap: Duration,
     /// No charge before this is looked at, unless a person asks for it. None, or earlier than `backlog_age` before the first
     /// pass: from then on.
     pub start_at: Option<Timestamp>,
     /// The first pass leaves charges alone that are older than this, unless a person asks for them.
     pub backlog_age: Duration,
+    /// How often a pass goes back to the saved positions, and so scans the overlap again.
+    pub full_look_every: Duration,
     /// Charges in one statement.
     pub chunk: u32,
     /// From the charge to the end of the window (P15: 24 h).
@@ -49,92 +59,13 @@ pub struct Rules {
 }
 
 impl Rules {
-    /// The oldest charge that is looked at without a person's asking for it, where no cursor has been left behind by an outage.
+    /// The oldest charge that is looked at without a person's asking for it, where no position lies further back.
     fn oldest(&self, now: Timestamp) -> Timestamp {
-        let first = now - self.backlog_age;
-        self.start_at.map_or(first, |start_at| start_at.max(first))
-    }
-}
-
-/// Graces by provider and model, the smallest and the largest of all.
-#[derive(Clone, Debug)]
-pub struct Graces {
-    default: Duration,
-    special: Vec<(String, Option<String>, Duration)>,
-}
-
-impl Graces {
-    /// The graces that are in force: a provider's own or the default, never above a third of its retention.
-    pub fn new(default: Duration, providers: &Providers) -> Self {
-        let mut special = Vec::new();
-        for provider in providers.iter() {
-            let cap =
-                |grace: Duration| provider.retention.map_or(grace, |retention| grace.min(retention / 3));
-            let own = cap(provider.grace.unwrap_or(default));
-            if own != default {
-                special.push((provider.name.clone(), None, own));
-            }
-            for (model, limits) in &provider.models {
-                special.push((provider.name.clone(), Some(model.clone()), cap(limits.grace)));
-            }
-        }
-        Self { default, special }
+        self.not_before_start(now - self.backlog_age)
     }
 
-    fn all(&self) -> impl Iterator<Item = Duration> {
-        self.special.iter().map(|(_, _, grace)| *grace).chain([self.default])
-    }
-
-    fn smallest(&self) -> Duration {
-        self.all().min().unwrap_or(self.default)
-    }
-
-    fn largest(&self) -> Duration {
-        self.all().max().unwrap_or(self.default)
-    }
-
-    fn before(&self, now: Timestamp) -> Vec<Grace> {
-        let special = self.special.iter();
-        special
-            .map(|(provider, model, grace)| Grace {
-                provider: provider.clone(),
-                model: model.clone(),
-                before: now - *grace,
-            })
-            .collect()
-    }
-
-    fn scan(&self, name: &'static str, after: Timestamp, until: Timestamp, now: Timestamp) -> Scan {
-        let over = Over::ChargedAt;
-        Scan { name, over, after, until, grace_before: now - self.default, graces: self.before(now) }
-    }
-}
-
-/// One stretch to look at, and what is noted afterwards.
-#[derive(Clone, Debug)]
-pub struct Look {
-    /// The stretch.
-    pub scan: Scan,
-    /// What is noted afterwards.
-    pub then: Then,
-}
-
-/// What is noted once a stretch was looked at.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Then {
-    /// The scan's cursor moves to here.
-    Advance(Timestamp),
-    /// What was refused, by its note from here on, was tried again.
-    Tried(Timestamp),
-    /// Nothing: a person asked for this look.
-    Nothing,
-}
-
-/// By which name it is kept what a scan was refused.
-const fn kept_as(over: Over) -> &'static str {
-    match over {
-        Over::ChargedAt => "refused",
-        Over::FailedAt { .. } => "refused_failed",
+    fn not_before_start(&self, at: Timestamp) -> Timestamp {
+        self.start_at.map_or(at, |start_at| at.max(start_at))
     }
 }
 
@@ -147,61 +78,14 @@ pub struct Since {
     pub backlog: bool,
 }
 
-/// The looks of every pass, given where each cursor stands.
-pub fn plan(
-    rules: &Rules,
-    graces: &Graces,
-    cursor: impl Fn(&str) -> Option<Timestamp>,
-    now: Timestamp,
-) -> Vec<Look> {
-    // One that lies ahead was moved by a clock that was: it says nothing about what was looked at.
-    let begin = |name| {
-        let at = cursor(name).filter(|at| *at <= now).unwrap_or(now - rules.backlog_age);
-        rules.start_at.map_or(at, |start_at| at.max(start_at))
-    };
-    // A platform that records the failures of a year all at once is told so.
-    let over = Over::FailedAt { charged_after: rules.oldest(now) };
-    let mut looks = vec![
-        Look {
-            scan: Scan { over, ..graces.scan("failed", begin("failed"), now, now) },
-            then: Then::Advance(now - rules.overlap),
-        },
-        Look {
-            scan: graces.scan("grace", begin("grace"), now - graces.smallest(), now),
-            then: Then::Advance(now - graces.largest() - rules.overlap),
-        },
-    ];
-    for (name, age) in LATER_LOOKS {
-        let until = now - age;
-        looks.push(Look {
-            scan: graces.scan(name, begin(name), until, now),
-            then: Then::Advance(until - rules.overlap),
-        });
-    }
-    looks
-}
-
-/// The look that tries again to open what was refused, if it is time for it.
-fn plan_again(rules: &Rules, graces: &Graces, over: Over, refused: Refused, now: Timestamp) -> Option<Look> {
-    // A try that is still to come was noted by a clock that was ahead.
-    let due = refused.tried_at > now || now.since(refused.tried_at) >= REFUSED_AGAIN;
-    let until = match over {
-        Over::ChargedAt => now - graces.smallest(),
-        Over::FailedAt { .. } => now,
-    };
-    let from = refused.after.max(rules.oldest(now));
-    let scan = Scan { over, ..graces.scan(kept_as(over), from, until, now) };
-    due.then_some(Look { scan, then: Then::Tried(refused.after) })
-}
-
-/// What `--since` adds: the stretch to open, and the one before it that is only counted.
-pub fn plan_since(rules: &Rules, graces: &Graces, since: Since, now: Timestamp) -> (Look, Option<Scan>) {
-    let oldest = rules.oldest(now);
-    let until = now - graces.smallest();
-    let from = if since.backlog { since.from } else { since.from.max(oldest) };
-    let counted =
-        (!since.backlog && since.from < oldest).then(|| graces.scan("since", since.from, oldest, now));
-    (Look { scan: graces.scan("since", from, until, now), then: Then::Nothing }, counted)
+/// Who is told how detection proceeds, and may stop it.
+pub trait Watch {
+    /// Whether to begin no further chunk.
+    fn is_ending(&self) -> bool;
+    /// A chunk was scanned: so many charges or items, up to this time.
+    fn scanned(&self, looked_at: u64, up_to: Timestamp);
+    /// Orphans of these providers were opened. None named: orphans have become due, of whichever providers.
+    fn opened(&self, providers: &BTreeSet<String>);
 }
 
 /// How orphans are dated.
@@ -215,91 +99,182 @@ pub fn dating(rules: &Rules, providers: &Providers) -> crate::store::Dating {
     }
 }
 
-/// The stretches that a pass at `now` looks at; tells the report what is too old to be opened, and what is odd.
-pub async fn looks(
-    store: &Store,
-    providers: &Providers,
-    rules: &Rules,
-    since: Option<Since>,
-    now: Timestamp,
-    report: &mut Report,
-) -> Result<Vec<Look>, DbError> {
-    let graces = Graces::new(rules.grace, providers);
-    let mut cursors = HashMap::new();
-    for name in ["failed", "grace"].into_iter().chain(LATER_LOOKS.map(|(name, _)| name)) {
-        cursors.insert(name, store.cursor(name).await?);
-    }
-    let furthest = cursors.values().flatten().max().copied().filter(|at| *at > now);
-    if let Some(at) = furthest {
-        report.find(Finding {
-            kind: "clock_was_ahead",
-            about: format!("a scan that has looked up to {at}"),
-            detail: "which is still to come: the database's clock was ahead for a while. What the scans may have skipped is looked \
-                     at again"
-                .to_owned(),
-        });
-    }
-    let mut looks = plan(rules, &graces, |name| cursors.get(name).copied().flatten(), now);
-    for over in [Over::ChargedAt, Over::FailedAt { charged_after: rules.oldest(now) }] {
-        let refused = store.refused(kept_as(over)).await?;
-        looks.extend(refused.and_then(|refused| plan_again(rules, &graces, over, refused, now)));
-    }
-    if let Some(since) = since {
-        let (look, counted) = plan_since(rules, &graces, since, now);
-        looks.push(look);
-        if let Some(scan) = counted {
-            report.backlog = store.count_undelivered(&scan, rules.chunk).await?;
-        }
-    }
-    looks.retain(|look| look.scan.after < look.scan.until);
-    find_future_charges(store, now, report).await?;
-    for look in looks.iter().filter(|look| matches!(look.then, Then::Advance(_))) {
-        find_failed_backlog(store, &look.scan, report).await?;
-    }
-    Ok(looks)
+/// One pass's detection.
+#[derive(Clone, Copy, Debug)]
+pub struct Detection<'a> {
+    /// The tables.
+    pub store: &'a Store,
+    /// Whose graces and retentions count.
+    pub providers: &'a Providers,
+    /// How it is set.
+    pub rules: &'a Rules,
+    /// What a person asked for.
+    pub since: Option<Since>,
+    /// The beginning of the pass, by the database's clock.
+    pub now: Timestamp,
 }
 
-/// Looks at all stretches and opens orphans.
-pub async fn detect(
-    store: &Store,
-    providers: &Providers,
-    rules: &Rules,
-    since: Option<Since>,
-    now: Timestamp,
-    report: &mut Report,
-) -> Result<(), DbError> {
-    let dating = dating(rules, providers);
-    let looks = looks(store, providers, rules, since, now, report).await?;
-    // In every pass: what one wrote that was at work while the clock was ahead does not show in any cursor.
-    let dated = store.date_orphans_anew(now, &dating).await?;
-    if dated > 0 {
-        report.find(Finding {
-            kind: "clock_was_ahead",
-            about: if dated == 1 { "1 open orphan".to_owned() } else { format!("{dated} open orphans") },
-            detail: "bore times that are still to come: the database's clock was ahead for a while. What was put off until then is due now"
-                .to_owned(),
-        });
-    }
-    for look in looks {
-        let Look { scan, then } = look;
-        let found = store.scan(&scan, rules.chunk, &dating).await?;
-        match then {
-            Then::Advance(cursor) => {
-                // Before the cursor moves on: it would be forgotten, should this pass die in between.
-                if let Some(after) = found.refused_after {
-                    store.note_refused(kept_as(scan.over), after, now).await?;
-                }
-                store.advance_cursor(scan.name, cursor, now).await?;
+impl Detection<'_> {
+    /// Scans all stretches and opens orphans, due from the beginning of the pass. False: it was stopped before the end.
+    ///
+    /// # Errors
+    /// The database cannot be worked with. Saved positions stay.
+    pub async fn run(&self, watch: &impl Watch, report: &mut Report) -> Result<bool, DbError> {
+        let plan = self.plan(report).await?;
+        if let Some(backlog) = plan.late {
+            // Before any position moves past these charges: otherwise a crash could lose them.
+            self.store.note_backlog(backlog, self.now).await?;
+        }
+        if plan.is_full {
+            self.redate(watch, report).await?;
+        }
+        let dating = dating(self.rules, self.providers);
+        for stretch in &plan.stretches {
+            if !self.scan(stretch, &dating, watch, report).await? {
+                return Ok(false);
             }
-            Then::Tried(before) => store.tried_refused(scan.name, before, found.refused_after, now).await?,
-            Then::Nothing => {}
         }
-        tell(found, report);
+        match self.since.and_then(|since| plan::counted_only(self.rules, &self.graces(), since, self.now)) {
+            None => Ok(true),
+            Some(scan) => {
+                let counted =
+                    self.store.count_undelivered(&scan, self.rules.chunk, || watch.is_ending()).await?;
+                report.backlog = counted.unwrap_or_default();
+                Ok(counted.is_some())
+            }
+        }
     }
-    Ok(())
+
+    /// The stretches that this pass scans. Reports a clock that was ahead and charges in the future.
+    ///
+    /// # Errors
+    /// The database cannot be worked with.
+    async fn plan(&self, report: &mut Report) -> Result<Plan, DbError> {
+        let saved = Saved::read(&self.store.cursors().await?);
+        find_clock_ahead(&saved, self.now, report);
+        find_future_charges(self.store, self.now, report).await?;
+        Ok(plan::plan(self.rules, &self.graces(), &saved, self.since, self.now))
+    }
+
+    /// The scans of this pass, for a dry run.
+    ///
+    /// # Errors
+    /// The database cannot be worked with.
+    pub async fn scans(&self, report: &mut Report) -> Result<Vec<Scan>, DbError> {
+        let plan = self.plan(report).await?;
+        if let Some(scan) =
+            self.since.and_then(|since| plan::counted_only(self.rules, &self.graces(), since, self.now))
+        {
+            let counted = self.store.count_undelivered(&scan, self.rules.chunk, || false).await?;
+            report.backlog = counted.unwrap_or_default();
+        }
+        Ok(plan.stretches.into_iter().map(|stretch| stretch.scan).collect())
+    }
+
+    fn graces(&self) -> Graces {
+        Graces::new(self.rules.grace, self.providers)
+    }
+
+    /// Dates orphans again that bear times in the future: a pass that ran while the clock was ahead may have written them, and no
+    /// position records that.
+    async fn redate(&self, watch: &impl Watch, report: &mut Report) -> Result<(), DbError> {
+        let dated = self.store.date_orphans_anew(self.now, &dating(self.rules, self.providers)).await?;
+        if dated > 0 {
+            // Of which providers is not known.
+            watch.opened(&BTreeSet::new());
+            report.find(Finding {
+                kind: "clock_was_ahead",
+                about: if dated == 1 { "1 open orphan".to_owned() } else { format!("{dated} open orphans") },
+                detail: "had times in the future: the database's clock was ahead for a while. Those that would have waited until \
+                         then are due now"
+                    .to_owned(),
+            });
+        }
+        Ok(())
+    }
+
+    /// Scans one stretch, chunk by chunk, and saves the position after each. False: it was stopped before the end.
+    async fn scan(
+        &self,
+        stretch: &Stretch,
+        dating: &crate::store::Dating,
+        watch: &impl Watch,
+        report: &mut Report,
+    ) -> Result<bool, DbError> {
+        let Stretch { scan, saves, completes_fresh } = stretch;
+        let mut from = Position::before(scan.after);
+        let mut too_old: Option<(u64, String)> = None;
+        let mut refused_after: Option<Timestamp> = None;
+        loop {
+            if watch.is_ending() {
+                if let Saves::Tried(refused) = saves {
+                    // What was refused is tried again from here, without waiting for another hour.
+                    let up_to =
+                        refused_after.unwrap_or(from.at).min(refused.tried_at - Duration::from_micros(1));
+                    self.store
+                        .tried_refused(scan.name, refused.after, up_to.max(refused.after), refused.tried_at)
+                        .await?;
+                }
+                return Ok(false);
+            }
+            let chunk = self.store.look(scan, &from, self.rules.chunk).await?;
+            self.store.hasten(&chunk.waiting, self.now).await?;
+            let found = self.store.open_found(scan.name, &chunk.items, self.now, dating).await?;
+            let next = chunk.next.clone();
+            let up_to = next.as_ref().map_or(scan.until, |next| next.at);
+            if !found.refused.is_empty() {
+                refused_after = refused_after.or(Some(from.at));
+                if matches!(saves, Saves::Positions(_)) {
+                    // Before the position moves on: otherwise a crash in between would lose these rows.
+                    self.store.note_refused(kept_as(scan), from.at, self.now).await?;
+                }
+            }
+            if let Saves::Positions(marks) = saves {
+                for (name, position) in marks.iter().filter_map(|mark| mark.reached(up_to)) {
+                    self.store.advance_cursor(name, position, self.now).await?;
+                }
+            }
+            if let Some((items, example)) = chunk.too_old {
+                too_old.get_or_insert((0, example)).0 += items;
+            }
+            if !chunk.waiting.is_empty() || found.opened + found.reopened > 0 {
+                watch.opened(&found.providers);
+            }
+            watch.scanned(chunk.looked_at, up_to);
+            tell(found, report);
+            match next {
+                Some(next) => from = next,
+                None => break,
+            }
+        }
+        match saves {
+            Saves::Positions(_) => {
+                if let Some((items, example)) = too_old {
+                    find_failed_backlog(items, &example, report);
+                }
+            }
+            Saves::Tried(refused) => {
+                let after = refused_after.unwrap_or(self.now);
+                self.store.tried_refused(scan.name, refused.after, after, self.now).await?;
+            }
+            Saves::Nothing => {}
+        }
+        if *completes_fresh {
+            self.store.advance_cursor(FRESH, self.now, self.now).await?;
+        }
+        Ok(true)
+    }
 }
 
-/// Counts what was found, and tells what the database would not take.
+/// The name under which it is kept what a scan could not open.
+const fn kept_as(scan: &Scan) -> &'static str {
+    match scan.over {
+        crate::store::Over::ChargedAt => REFUSED,
+        crate::store::Over::FailedAt { .. } => REFUSED_FAILED,
+    }
+}
+
+/// Counts what was found, and reports what the database refused.
 pub fn tell(found: Found, report: &mut Report) {
     report.opened += found.opened;
     report.reopened += found.reopened;
@@ -322,6 +297,18 @@ fn shortened(id: &str) -> String {
     }
 }
 
+fn find_clock_ahead(saved: &Saved, now: Timestamp, report: &mut Report) {
+    if let Some(at) = saved.furthest().filter(|at| *at > now) {
+        report.find(Finding {
+            kind: "clock_was_ahead",
+            about: format!("a scan that has looked up to {at}"),
+            detail: "which is in the future: the database's clock was ahead for a while. What the scans may have skipped is looked \
+                     at again"
+                .to_owned(),
+        });
+    }
+}
+
 async fn find_future_charges(store: &Store, now: Timestamp, report: &mut Report) -> Result<(), DbError> {
     let ahead = store.charges_in_the_future(now + SKEW).await?;
     if let Some(first) = ahead.first() {
@@ -337,28 +324,16 @@ async fn find_future_charges(store: &Store, now: Timestamp, report: &mut Report)
     Ok(())
 }
 
-/// How many items of a backlog are told, of which one more than the most was counted.
-fn counted(items: u64) -> String {
-    if items > FAILED_BACKLOG_MAX.unsigned_abs() {
-        format!("more than {FAILED_BACKLOG_MAX}")
-    } else {
-        items.to_string()
-    }
-}
-
-async fn find_failed_backlog(store: &Store, scan: &Scan, report: &mut Report) -> Result<(), DbError> {
-    if let Some((items, example)) = store.failed_backlog(scan, FAILED_BACKLOG_MAX + 1).await? {
-        let many = counted(items);
-        report.find(Finding {
-            kind: "failed_backlog",
-            about: format!("charge {}", shortened(&example)),
-            detail: format!(
-                "{many} items of charges from before [detect] start_at or backlog_age were recorded as failed lately; nothing \
-                 is given back for them unless a person asks: makegood run --since T --backlog"
-            ),
-        });
-    }
-    Ok(())
+/// Tells of items that were recorded as failed lately and whose charges are too old to be made good unasked.
+pub fn find_failed_backlog(items: u64, example: &str, report: &mut Report) {
+    report.find(Finding {
+        kind: "failed_backlog",
+        about: format!("charge {}", shortened(example)),
+        detail: format!(
+            "{items} items of charges from before [detect] start_at or backlog_age were recorded as failed lately; nothing is \
+             given back for them unless a person asks: makegood run --since T --backlog"
+        ),
+    });
 }
 
 #[cfg(test)]

@@ -1,15 +1,20 @@
 //! Joins the stages: one trip of all due orphans through the pipeline. The only room that knows them all.
 //!
-//! detect, then for every provider a lane of its own (`lane`), so that a slow or broken provider never starves the
-//! others: claim, and for each job a task (`job`) that asks, decides and carries out; what comes back is settled in
-//! batches; then what has become known about refunds is noted (`late`), and what killed copies left in the storage is swept
-//! (`sweep`). A dry run (`preview`) takes the same way, leaves no trace, and stops before carrying out.
+//! Detection and the lanes run side by side (`lanes`): orphans are claimed while others are still being found. Each provider
+//! has a lane of its own (`lane`), so that a slow or broken one never starves the others: it claims, and for each job a task
+//! (`job`) asks, decides and carries out; what comes back is settled in batches. Then what has become known about refunds is
+//! recorded (`late`), and what killed copies left in the storage is swept (`sweep`). A dry run (`preview`) takes the same way,
+//! leaves no trace, and stops before carrying out.
 //!
-//! Promise: a pass ends when nothing is due that was due when it began; every claimed orphan is in exactly one bucket
-//! of its report. It takes no hint about what changed: it looks, decides, acts; the next pass is the retry.
-//! A crash leaves leases that run out and at most objects that no row names, noted before they were begun (`journal`).
+//! Promise: a pass ends when nothing is due that was due when it began, or that it opened itself; every claimed orphan is in
+//! exactly one bucket of its report. It begins nothing new once it is asked to stop or its time is over: that is checked
+//! between any two statements of detection and before every claim and question. It takes no hint about what changed: it
+//! looks, decides, acts; the next pass is the retry.
+//! A crash leaves leases that expire and at most objects that no row names, recorded before they were begun (`journal`).
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::brake;
@@ -28,6 +33,7 @@ mod consult;
 mod job;
 mod journal;
 mod lane;
+mod lanes;
 mod late;
 mod leases;
 mod preview;
@@ -36,12 +42,11 @@ mod sweep;
 
 pub use by_hand::{Deed, Ended, Wanted, by_hand};
 pub use consult::{Consulted, consult};
-use room::Room;
 
-/// How long what the brake holds is left alone before it is looked at again: a late output still closes it.
+/// How long to wait before re-checking an orphan held by the brake. An output that arrives late still closes it.
 const HELD_FOR: Duration = Duration::from_hours(1);
 
-/// So long after a pass's beginning at the earliest is due again what it has looked at.
+/// Minimum delay before an orphan that this pass has examined is due again. Without it a pass might never finish.
 const NOT_BEFORE: Duration = Duration::from_secs(1);
 
 /// The longest that a pass which has failed keeps trying to leave word in the database that failed it.
@@ -102,6 +107,7 @@ impl Rules {
                 overlap: settings.detect.overlap,
                 start_at: settings.detect.start_at,
                 backlog_age: settings.detect.backlog_age,
+                full_look_every: detect::FULL_LOOK_EVERY,
                 chunk: settings.detect.chunk,
                 window: settings.window.length,
                 margin: settings.window.margin,
@@ -172,28 +178,48 @@ struct Pass {
     due_by: Timestamp,
     deadline: Option<Instant>,
     stop: Stop,
+    /// Detection or a lane has failed: the others begin nothing new.
+    failed: AtomicBool,
 }
 
 impl Pass {
-    /// What was looked at is not due again in this pass, also where the clock was put back in the middle of it: a pass ends.
+    /// Orphans that were examined are not due again in this pass, even if the clock was set back during it.
     fn not_before(&self) -> Timestamp {
         self.due_by + NOT_BEFORE
     }
 
     /// Whether to begin nothing new.
     fn is_ending(&self) -> bool {
-        self.stop.requested() || self.deadline.is_some_and(|deadline| Instant::now() >= deadline)
+        self.stop.requested()
+            || self.failed.load(Ordering::Relaxed)
+            || self.deadline.is_some_and(|deadline| Instant::now() >= deadline)
     }
 }
 
-/// Runs one pass. `progress` is told how many orphans have been looked at, as they are.
+/// How a pass proceeds, for people and for the health check.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// So many more charges or failed items were scanned, up to this time.
+    Scanned {
+        /// How many.
+        rows: u64,
+        /// The time of the last one.
+        up_to: Timestamp,
+    },
+    /// So many more orphans were settled.
+    Settled(u64),
+    /// Something else was done.
+    Worked,
+}
+
+/// Runs one pass. `progress` is told how it proceeds.
 ///
 /// # Errors
 /// The database cannot be worked with. What was committed stays; the pass's row says that it failed.
 pub async fn run(
     parts: &Parts,
     orders: Orders,
-    progress: impl Fn(u64) + Send + Sync + 'static,
+    progress: impl Fn(Progress) + Send + Sync + 'static,
 ) -> Result<Report, DbError> {
     if orders.dry_run {
         return preview::run(parts, &orders).await;
@@ -209,7 +235,7 @@ pub async fn run(
     let Err(error) = result else {
         return finish(&parts.store, pass_id, report).await;
     };
-    // What it failed of is told, not that this could not be noted either.
+    // Return the original error. A failure to record the pass's status is only logged.
     let noted = tokio::time::timeout(LAST_WORD, note_end(&parts.store, pass_id, "failed", &mut report)).await;
     if !matches!(noted, Ok(Ok(()))) {
         tracing::warn!(pass_id, "the end of the pass could not be noted in the database");
@@ -232,7 +258,7 @@ async fn note_end(store: &Store, pass_id: i64, outcome: &str, report: &mut Repor
     store.finish_pass(pass_id, finished_at, outcome, &json).await
 }
 
-type Progress = Arc<dyn Fn(u64) + Send + Sync>;
+type Reporter = Arc<dyn Fn(Progress) + Send + Sync>;
 
 async fn work(
     parts: &Parts,
@@ -240,10 +266,10 @@ async fn work(
     pass_id: i64,
     started_at: Timestamp,
     report: &mut Report,
-    progress: Progress,
+    progress: Reporter,
 ) -> Result<(), DbError> {
     let store = &parts.store;
-    detect::detect(store, &parts.providers, &parts.rules.detect, orders.since, started_at, report).await?;
+    let deadline = parts.rules.max_duration.and_then(|duration| Instant::now().checked_add(duration));
     let watch = brake::Watch {
         limits: parts.rules.brake,
         pass_began: Some(started_at),
@@ -254,10 +280,8 @@ async fn work(
         // What was refunded in the pass before does not count in this one.
         store.release_brake_when_gone(&watch).await?;
     }
-    let deadline = parts.rules.max_duration.and_then(|duration| Instant::now().checked_add(duration));
-    let mut due_by = store.now().await?.max(started_at);
-    loop {
-        let pass = Arc::new(Pass {
+    let new_pass = |due_by: Timestamp| {
+        Arc::new(Pass {
             parts: parts.clone(),
             settle: SettleRules {
                 brake: watch,
@@ -271,42 +295,72 @@ async fn work(
             due_by,
             deadline,
             stop: orders.stop.clone(),
-        });
-        let relinked = report.total("relink");
-        lanes(&pass, report, &progress).await?;
+            failed: AtomicBool::new(false),
+        })
+    };
+    let mut pass = new_pass(started_at);
+    let mut relinked = report.total("relink");
+    let all_scanned = detect_and_settle(&pass, orders.since, report, &progress).await?;
+    loop {
         if pass.is_ending() {
-            report.stopped_early = !store.due_providers(due_by).await?.is_empty();
+            report.stopped_early = !all_scanned || !store.due_providers(pass.due_by).await?.is_empty();
             return Ok(());
         }
-        // An output that was put back may have bared the item it was taken from: that one is due now.
+        // An output that was put back may have left the item it was taken from without one: that item is due now.
         if report.total("relink") == relinked {
-            return late::run(&pass, pass_id, report).await;
+            return late::run(&pass, pass_id, report, &progress).await;
         }
-        due_by = store.now().await?;
+        relinked = report.total("relink");
+        pass = new_pass(store.now().await?.max(started_at));
+        lanes::run(&pass, None, report, &progress).await?;
     }
 }
 
-/// Runs a lane for every provider that has something due, side by side.
-async fn lanes(pass: &Arc<Pass>, report: &mut Report, progress: &Progress) -> Result<(), DbError> {
-    let mut lanes = tokio::task::JoinSet::new();
-    let due = pass.parts.store.due_providers(pass.due_by).await?;
-    // Each provider has a room of its own, so that files that trickle hold up nobody else's.
-    let rules = &pass.parts.rules;
-    let providers = due.len().max(1);
-    for (provider, _) in due {
-        let room = Arc::new(Room::new(rules.copies, rules.memory / providers as u64));
-        lanes.spawn(lane::run(Arc::clone(pass), provider, room, Arc::clone(progress)));
-    }
-    let mut failed = None;
-    while let Some(lane) = lanes.join_next().await {
-        match lane {
-            Ok((lane_report, result)) => {
-                report.merge(lane_report);
-                failed = failed.or(result.err());
-            }
-            // A lane never panics by design; should one, let the process say so rather than go on half.
-            Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+/// Detection and the lanes, side by side. Where one fails the other ends early. False: detection was stopped before its end.
+async fn detect_and_settle(
+    pass: &Arc<Pass>,
+    since: Option<Since>,
+    report: &mut Report,
+    progress: &Reporter,
+) -> Result<bool, DbError> {
+    let (sender, opened) = tokio::sync::mpsc::unbounded_channel();
+    let mut found = Report::default();
+    let detecting = async {
+        let Parts { store, providers, rules, .. } = &pass.parts;
+        let detection = detect::Detection { store, providers, rules: &rules.detect, since, now: pass.due_by };
+        let watch = Watch { pass, progress, opened: sender };
+        let result = detection.run(&watch, &mut found).await;
+        if result.is_err() {
+            pass.failed.store(true, Ordering::Relaxed);
         }
+        result
+    };
+    // The sender goes with detection: then the lanes know that nothing more will be opened.
+    let (detected, settled) = tokio::join!(detecting, lanes::run(pass, Some(opened), report, progress));
+    report.merge(found);
+    // What a lane failed of is the cause where detection was only stopped by it.
+    let all_scanned = detected?;
+    settled.map(|()| all_scanned)
+}
+
+/// Tells the lanes and the person at the terminal how detection proceeds.
+struct Watch<'a> {
+    pass: &'a Pass,
+    progress: &'a Reporter,
+    opened: tokio::sync::mpsc::UnboundedSender<BTreeSet<String>>,
+}
+
+impl detect::Watch for Watch<'_> {
+    fn is_ending(&self) -> bool {
+        self.pass.is_ending()
     }
-    failed.map_or(Ok(()), Err)
+
+    fn scanned(&self, rows: u64, up_to: Timestamp) {
+        (self.progress)(Progress::Scanned { rows, up_to });
+    }
+
+    fn opened(&self, providers: &BTreeSet<String>) {
+        // The lanes are gone only when one of them failed: then this pass is ending.
+        let _gone = self.opened.send(providers.clone());
+    }
 }

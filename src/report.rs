@@ -120,6 +120,9 @@ impl Report {
 
     /// Adds what another lane of the same pass did.
     pub fn merge(&mut self, other: Self) {
+        self.opened += other.opened;
+        self.reopened += other.reopened;
+        self.backlog += other.backlog;
         self.claimed += other.claimed;
         for (action, reasons) in other.outcomes {
             for (reason, count) in reasons {

@@ -8,6 +8,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use clap::ValueEnum;
 
+use crate::pass;
+
 /// The shape of what a command prints.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum OutputFormat {
@@ -24,10 +26,11 @@ impl OutputFormat {
     }
 }
 
-/// A line on a terminal that counts while a pass is at work; nothing anywhere else.
+/// A line on a terminal that shows how a pass proceeds; nothing anywhere else.
 #[derive(Debug)]
 pub struct Progress {
     shown: bool,
+    scanned: AtomicU64,
     settled: AtomicU64,
 }
 
@@ -35,23 +38,35 @@ impl Progress {
     /// Shown only where a person reads along.
     pub fn on_terminal(format: OutputFormat) -> Self {
         let shown = format == OutputFormat::Text && io::stdout().is_terminal() && io::stderr().is_terminal();
-        Self { shown, settled: AtomicU64::new(0) }
+        Self { shown, scanned: AtomicU64::new(0), settled: AtomicU64::new(0) }
     }
 
-    /// So many more are settled.
-    pub fn add(&self, settled: u64) {
-        let total = self.settled.fetch_add(settled, Ordering::Relaxed) + settled;
+    /// Shows how the pass has come further.
+    pub fn show(&self, progressed: pass::Progress) {
+        let (rows, settled, up_to) = match progressed {
+            pass::Progress::Scanned { rows, up_to } => (rows, 0, Some(up_to)),
+            pass::Progress::Settled(settled) => (0, settled, None),
+            pass::Progress::Worked => return,
+        };
+        let rows = self.scanned.fetch_add(rows, Ordering::Relaxed) + rows;
+        let settled = self.settled.fetch_add(settled, Ordering::Relaxed) + settled;
         if self.shown {
+            let up_to =
+                up_to.map_or_else(String::new, |at| format!(", up to {}", at.to_chrono().format("%F %H:%M")));
             // Nobody needs to know that a progress line could not be written.
-            let _ = write!(io::stderr().lock(), "\r  {total} orphans looked at ");
+            let _ = write!(
+                io::stderr().lock(),
+                "\r  {rows} charges scanned{up_to}, {settled} orphans settled \x1b[K"
+            );
         }
     }
 }
 
 impl Drop for Progress {
     fn drop(&mut self) {
-        if self.shown && self.settled.load(Ordering::Relaxed) > 0 {
-            let _ = write!(io::stderr().lock(), "\r{:40}\r", "");
+        let any = [&self.scanned, &self.settled].map(|count| count.load(Ordering::Relaxed)) != [0; 2];
+        if self.shown && any {
+            let _ = write!(io::stderr().lock(), "\r\x1b[K");
         }
     }
 }

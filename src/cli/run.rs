@@ -57,7 +57,7 @@ pub async fn run(args: Args, settings: Settings) -> Outcome {
     let process = Process::asking(Arc::clone(&parts.providers))?;
     let progress = Progress::on_terminal(format);
     let began = Instant::now();
-    let result = Box::pin(pass::run(&parts, orders, move |settled| progress.add(settled))).await;
+    let result = Box::pin(pass::run(&parts, orders, move |progressed| progress.show(progressed))).await;
     process.pass_took(began.elapsed());
     if !args.dry_run {
         totals::deliver(&settings.metrics, &parts.store, &process).await;

@@ -55,7 +55,7 @@ pub async fn run(_args: Args, settings: Settings) -> Outcome {
 /// One pass; what goes wrong is logged and left to the next one.
 async fn one_pass(parts: Parts, place: &str, stop: Stop, pulse: Pulse) -> Ended {
     let orders = Orders { mode: "schedule", dry_run: false, since: None, stop };
-    let result = pass::run(&parts, orders, move |_settled| pulse.beat(Clock::System.now())).await;
+    let result = pass::run(&parts, orders, move |_progressed| pulse.beat(Clock::System.now())).await;
     let known = async { totals::totals(&parts.store, parts.store.now().await?).await };
     let totals = known
         .await

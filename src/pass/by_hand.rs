@@ -260,6 +260,7 @@ const fn is_recovery(decision: &Decision) -> bool {
 /// The rules of a settle by hand: as in a pass, but in a person's name.
 async fn pass(parts: &Parts, wanted: &Wanted, now: Timestamp) -> Result<Pass, DbError> {
     Ok(Pass {
+        failed: std::sync::atomic::AtomicBool::new(false),
         parts: parts.clone(),
         settle: SettleRules {
             brake: Watch {

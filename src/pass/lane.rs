@@ -8,13 +8,13 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
 
 use super::job::{Done, Job};
 use super::leases::{self, InFlight};
 use super::room::Room;
-use super::{Parts, Pass, Progress};
+use super::{Parts, Pass, Progress, Reporter};
 use crate::evidence::{Doubt, Verdict};
 use crate::policy::Action;
 use crate::report::{Finding, Report};
@@ -24,6 +24,8 @@ use crate::store::{Case, Claimed, DbError, Outcome, Settlement};
 const AFTER_BAD_ROWS: Duration = Duration::from_hours(1);
 /// How often it is noted how the provider stands, while it is being asked; and once more at the end.
 const NOTE_STATE_EVERY: Duration = Duration::from_secs(30);
+/// Batches of waiting orphans that are put into the queue by one statement.
+const QUEUED_AT_ONCE: u32 = 10;
 /// When a case is decided again that keeps changing while it is looked at.
 const AFTER_CHANGE: Duration = Duration::from_mins(1);
 
@@ -32,7 +34,7 @@ struct Lane {
     provider: String,
     /// Where its copies wait for their turn, and for memory.
     room: Arc<Room>,
-    progress: Progress,
+    progress: Reporter,
     report: Report,
     in_flight: Arc<InFlight>,
     /// Changed once while they were looked at.
@@ -43,6 +45,10 @@ struct Lane {
     failing: Option<String>,
     /// Something may be due that is not claimed yet.
     more: bool,
+    /// Something may have become due that is not in the queue yet.
+    unqueued: bool,
+    /// Told when more was opened.
+    opened: Arc<Notify>,
     tasks: JoinSet<()>,
     /// When it was last noted how the provider stands.
     noted: Instant,
@@ -54,7 +60,8 @@ pub(super) async fn run(
     pass: Arc<Pass>,
     provider: String,
     room: Arc<Room>,
-    progress: Progress,
+    opened: Arc<Notify>,
+    progress: Reporter,
 ) -> (Report, Result<(), DbError>) {
     let (sender, receiver) = mpsc::unbounded_channel();
     let mut lane = Lane {
@@ -68,6 +75,8 @@ pub(super) async fn run(
         works: false,
         failing: None,
         more: true,
+        unqueued: true,
+        opened,
         tasks: JoinSet::new(),
         noted: Instant::now(),
         sender,
@@ -127,6 +136,10 @@ impl Lane {
             tokio::select! {
                 // The lane holds a sender itself: this ends only with something in `done`.
                 _ = receiver.recv_many(&mut done, batch) => {}
+                () = self.opened.notified() => {
+                    (self.more, self.unqueued) = (true, true);
+                    continue;
+                }
                 // Every task is taken out of the set once it has ended: left in it, it would keep its memory.
                 Some(ended) = self.tasks.join_next() => {
                     match ended {
@@ -145,10 +158,16 @@ impl Lane {
     /// Claims a batch and begins its jobs. False: nothing is due any more.
     async fn claim(&mut self) -> Result<bool, DbError> {
         let Pass { parts, due_by, .. } = &*self.pass;
+        if self.unqueued {
+            // All that is due, before the first of it is claimed: the earliest deadline comes first.
+            let most = parts.rules.batch.saturating_mul(QUEUED_AT_ONCE);
+            let queued = parts.store.queue_due(&self.provider, *due_by, most).await?;
+            self.unqueued = queued >= u64::from(most);
+        }
         let claimed =
             parts.store.claim(&self.provider, *due_by, parts.rules.lease, parts.rules.batch).await?;
         let Claimed { cases, unreadable } = claimed;
-        let any = !cases.is_empty() || !unreadable.is_empty();
+        let any = !cases.is_empty() || !unreadable.is_empty() || self.unqueued;
         let now = parts.store.now().await?;
         let bad: Vec<(i64, i64)> = unreadable.iter().map(|each| (each.orphan_id, each.token)).collect();
         for each in unreadable {
@@ -223,7 +242,7 @@ impl Lane {
                 self.pass.discard(&settlement.case, copied).await;
             }
         }
-        (self.progress)(settlements.len() as u64);
+        (self.progress)(Progress::Settled(settlements.len() as u64));
         // Not asked for all that is due first.
         if many { self.has_worked() } else { Ok(()) }
     }

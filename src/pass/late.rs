@@ -14,13 +14,13 @@ use std::time::{Duration, Instant};
 use futures_util::StreamExt as _;
 use tokio::task::JoinSet;
 
-use super::Pass;
-use crate::clock::Timestamp;
+use super::{Pass, Progress, Reporter};
+use crate::clock::{SKEW, Timestamp};
 use crate::evidence::{Evidence, Verdict};
 use crate::policy::late::{self, End, Refunded, Step, Word};
 use crate::provider::{Asked, Question};
 use crate::report::Report;
-use crate::store::{DbError, LateCase, LateNext, LateSettlement, LateSuccesses};
+use crate::store::{Cursor, DbError, LateCase, LateNext, LateSettlement, LateSuccesses, RefundPosition};
 
 /// When refunds are looked at for an output that was stored since, counted from the refund.
 const LOOKS: [(&str, Duration); 3] = [
@@ -30,6 +30,12 @@ const LOOKS: [(&str, Duration); 3] = [
 ];
 /// A look begins so much before where the last one ended: a settle may take a while to commit.
 const OVERLAP: Duration = Duration::from_mins(10);
+/// How often a look is repeated.
+const LOOK_EVERY: Duration = Duration::from_mins(5);
+/// Refunds that one statement looks at.
+const REFUNDS_AT_ONCE: u32 = 1_000;
+/// Refunds that one pass looks at, for each of the three looks.
+const REFUNDS_AT_MOST: u64 = 5_000;
 /// Where the first look begins.
 const FIRST_LOOK: Duration = Duration::from_hours(48);
 /// The longest that late questions may keep a pass from ending.
@@ -47,9 +53,14 @@ struct Learned {
 }
 
 /// Looks and asks; the report counts what was new.
-pub(super) async fn run(pass: &Arc<Pass>, pass_id: i64, report: &mut Report) -> Result<(), DbError> {
+pub(super) async fn run(
+    pass: &Arc<Pass>,
+    pass_id: i64,
+    report: &mut Report,
+    progress: &Reporter,
+) -> Result<(), DbError> {
     let now = pass.parts.store.now().await?;
-    look(pass, pass_id, now, report).await?;
+    look(pass, pass_id, now, progress, report).await?;
     let until = Instant::now() + pass.parts.rules.late_budget;
     let until = pass.deadline.map_or(until, |deadline| until.min(deadline));
     let mut turns = JoinSet::new();
@@ -59,6 +70,7 @@ pub(super) async fn run(pass: &Arc<Pass>, pass_id: i64, report: &mut Report) -> 
     }
     let mut failed = None;
     while let Some(ended) = turns.join_next().await {
+        progress(Progress::Worked);
         match ended {
             Ok((Ok(learned), provider)) => {
                 for verdict in &learned.verdicts {
@@ -81,17 +93,46 @@ fn count(report: &mut Report, new: LateSuccesses) {
 }
 
 /// Looks at refunds three times each for an output that was stored since.
-async fn look(pass: &Pass, pass_id: i64, now: Timestamp, report: &mut Report) -> Result<(), DbError> {
+///
+/// Nobody waits for it, so a look is repeated only every `LOOK_EVERY`, and one pass looks at `REFUNDS_AT_MOST` refunds for each:
+/// after a night of many refunds the next passes share them.
+async fn look(
+    pass: &Pass,
+    pass_id: i64,
+    now: Timestamp,
+    progress: &Reporter,
+    report: &mut Report,
+) -> Result<(), DbError> {
     let store = &pass.parts.store;
+    let cursors = store.cursors().await?;
     for (name, age) in LOOKS {
-        let after = store.cursor(name).await?.unwrap_or(now - FIRST_LOOK);
         let until = now - age;
-        if after < until {
-            count(report, store.look_for_stored_late(after, until, Some(pass_id)).await?);
-            store.advance_cursor(name, until - OVERLAP, now).await?;
+        let saved = cursors.cursor(name).filter(|saved| saved.position <= now);
+        if saved.is_some_and(|saved| !is_look_due(saved, age, now)) {
+            continue;
+        }
+        let after = saved.map_or(now - FIRST_LOOK, |saved| saved.position);
+        let mut from = (after < until).then(|| RefundPosition::before(after));
+        let mut looked_at = 0;
+        while let Some(position) = from.filter(|_| looked_at < REFUNDS_AT_MOST && !pass.is_ending()) {
+            let looked = store.look_for_stored_late(&position, until, REFUNDS_AT_ONCE, Some(pass_id)).await?;
+            count(report, looked.successes);
+            looked_at += looked.looked_at;
+            let up_to = looked.next.as_ref().map_or(until, |next| next.at).min(until - OVERLAP);
+            if up_to > after || looked.next.is_none() {
+                store.advance_cursor(name, up_to, now).await?;
+            }
+            progress(Progress::Worked);
+            from = looked.next;
         }
     }
     Ok(())
+}
+
+/// Whether a look is repeated: for what was committed late, or because the last one did not get to its end.
+fn is_look_due(saved: Cursor, age: Duration, now: Timestamp) -> bool {
+    let was_stopped = saved.position < saved.saved_at - age - OVERLAP;
+    was_stopped || saved.saved_at > now + SKEW || now.since(saved.saved_at) >= LOOK_EVERY
 }
 
 /// One provider's turn: claims, asks one question a job, and settles what was answered in time.

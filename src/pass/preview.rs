@@ -24,10 +24,15 @@ pub(super) async fn run(parts: &Parts, orders: &Orders) -> Result<Report, DbErro
     let store = &parts.store;
     let now = store.now().await?;
     let mut report = Report { dry_run: true, started_at: Some(now), ..Report::default() };
-    let looks =
-        detect::looks(store, &parts.providers, &parts.rules.detect, orders.since, now, &mut report).await?;
-    let dating = detect::dating(&parts.rules.detect, &parts.providers);
-    let preview = store.preview(&looks, parts.rules.detect.chunk, &dating, now, CASES_MAX).await?;
+    let rules = &parts.rules.detect;
+    let detection = detect::Detection { store, providers: &parts.providers, rules, since: orders.since, now };
+    let scans = detection.scans(&mut report).await?;
+    let dating = detect::dating(rules, &parts.providers);
+    let is_ending = || orders.stop.requested();
+    let preview = store.preview(&scans, rules.chunk, &dating, now, CASES_MAX, is_ending).await?;
+    if let Some((items, example)) = &preview.too_old {
+        detect::find_failed_backlog(*items, example, &mut report);
+    }
     detect::tell(preview.found, &mut report);
     let Claimed { cases, unreadable } = preview.claimed;
     if cases.len() >= CASES_MAX as usize {

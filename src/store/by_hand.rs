@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use super::db::DbError;
-use super::scan::Dating;
+use super::scan::{Dating, Opening};
 use super::{Case, Store, statements, with_retries};
 use crate::charge::ItemId;
 
@@ -37,7 +37,8 @@ impl Store {
             known |= row.int("output_index")? == item.output_index;
         }
         if !known {
-            self.open_orphans(&mut tx, "by_hand", std::slice::from_ref(item), now, dating).await?;
+            let opening = Opening { by: "by_hand", now, due_at: now, dating };
+            self.open_orphans(&mut tx, std::slice::from_ref(item), &opening).await?;
         }
         let values = [(&item.charge_id).into(), item.output_index.into(), now.into(), (now + lease).into()];
         let rows = tx.rows(statements::CLAIM_ITEM, &values).await?;

@@ -48,10 +48,17 @@ pub struct Unreadable {
 }
 
 impl Store {
-    /// Which providers have something due, and how much.
-    pub async fn due_providers(&self, due_by: Timestamp) -> Result<Vec<(String, i64)>, DbError> {
+    /// Which providers have something due that nobody has leased.
+    pub async fn due_providers(&self, due_by: Timestamp) -> Result<Vec<String>, DbError> {
         let rows = self.rows(statements::DUE_PROVIDERS, &[due_by.into()]).await?;
-        rows.iter().map(|row| Ok((row.text("provider")?, row.int("orphans")?))).collect()
+        rows.iter().map(|row| row.text("provider")).collect()
+    }
+
+    /// Puts waiting orphans of one provider that are due into the queue, at most `most`. Returns how many.
+    pub async fn queue_due(&self, provider: &str, due_by: Timestamp, most: u32) -> Result<u64, DbError> {
+        let now = self.now().await?;
+        let values = [provider.into(), due_by.into(), now.into(), i64::from(most).into()];
+        Ok(self.rows(statements::QUEUE_DUE, &values).await?.len() as u64)
     }
 
     /// Leases up to `batch` due orphans of one provider, and all others of the same jobs.

@@ -28,6 +28,18 @@ const CONNECTION_TIMEOUT: Duration = Duration::from_secs(2);
 /// For so long a connection is waited for that is about to come free.
 const A_MOMENT: Duration = Duration::from_millis(20);
 
+/// Every statement reads by key: nested loops over index scans, whatever the statistics say. A plan that was made while a table
+/// was empty is kept by its connection, and a sequential scan in it would read the whole table a minute later; a bitmap scan or
+/// a hash join reads all of a stretch where a LIMIT needs its beginning. Where a relation has no usable index PostgreSQL still
+/// reads it whole, and `makegood check` says which index is missing.
+const PLAN_SETTINGS: [(&str, &str); 5] = [
+    ("enable_seqscan", "off"),
+    ("enable_bitmapscan", "off"),
+    ("enable_hashjoin", "off"),
+    ("enable_mergejoin", "off"),
+    ("max_parallel_workers_per_gather", "0"),
+];
+
 /// One SQL statement in both dialects.
 #[derive(Debug)]
 pub struct Statement {
@@ -249,6 +261,7 @@ impl Db {
             // Batches are small and their plans are always the same: compiling them costs more than it saves.
             ("jit", "off".to_owned()),
         ]);
+        let options = options.options(PLAN_SETTINGS);
         let pool = PgPoolOptions::new()
             .max_connections(max_connections)
             // Short, because who waits here for the server to allow one more does not see one of ours come free.

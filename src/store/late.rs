@@ -41,6 +41,32 @@ pub struct LateClaimed {
     pub unreadable: u64,
 }
 
+/// A position in the order of refunds: by time, then by id.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RefundPosition {
+    /// When it was refunded.
+    pub at: Timestamp,
+    id: String,
+}
+
+impl RefundPosition {
+    /// Before all refunds of that time.
+    pub const fn before(at: Timestamp) -> Self {
+        Self { at, id: String::new() }
+    }
+}
+
+/// Some refunds that were looked at.
+#[derive(Clone, Debug, Default)]
+pub struct LookedAtRefunds {
+    /// How many.
+    pub looked_at: u64,
+    /// What was new.
+    pub successes: LateSuccesses,
+    /// Where to go on. None: the end of the stretch is reached.
+    pub next: Option<RefundPosition>,
+}
+
 /// How a late question goes on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LateNext {
@@ -250,15 +276,26 @@ impl Store {
         Ok(new)
     }
 
-    /// Looks at the refunds of a stretch of time: has their output been stored since (P20)? What is new is told.
+    /// Looks at the next refunds of a stretch of time, at most `at_most`: has their output been stored since (P20)? Records
+    /// what is new.
     pub async fn look_for_stored_late(
         &self,
-        after: Timestamp,
+        from: &RefundPosition,
         until: Timestamp,
+        at_most: u32,
         pass_id: Option<i64>,
-    ) -> Result<LateSuccesses, DbError> {
+    ) -> Result<LookedAtRefunds, DbError> {
         let mut found = Vec::new();
-        for row in self.rows(statements::FIND_STORED_LATE, &[after.into(), until.into()]).await? {
+        let mut looked = LookedAtRefunds::default();
+        let values = [from.at.into(), (&from.id).into(), until.into(), i64::from(at_most).into()];
+        for row in self.rows(statements::FIND_STORED_LATE, &values).await? {
+            if let Some(looked_at) = row.maybe_int("looked_at")? {
+                looked.looked_at = looked_at.unsigned_abs();
+                if looked.looked_at >= u64::from(at_most) {
+                    looked.next = Some(RefundPosition { at: row.time("at")?, id: row.text("refund_id")? });
+                }
+                continue;
+            }
             found.push(Success {
                 orphan_id: row.int("orphan_id")?,
                 item: ItemId { charge_id: row.text("charge_id")?, output_index: row.int("output_index")? },
@@ -270,10 +307,10 @@ impl Store {
             });
         }
         if found.is_empty() {
-            return Ok(LateSuccesses::default());
+            return Ok(looked);
         }
         let now = self.now().await?;
-        with_retries!(
+        looked.successes = with_retries!(
             self,
             async {
                 let mut tx = self.db.begin().await?;
@@ -282,7 +319,8 @@ impl Store {
                 Ok::<_, DbError>(new)
             }
             .await
-        )
+        )?;
+        Ok(looked)
     }
 
     /// Notes late successes, each with its event and counted, but for those that are known already.

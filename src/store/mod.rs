@@ -34,11 +34,15 @@ pub use by_hand::Taken;
 pub use claim::{Case, Claimed};
 pub use contract::{Balance, Kind, Kinds};
 pub use db::{DbError, Trouble, redacted};
-pub use late::{LateCase, LateClaimed, LateNext, LateSettlement, LateSuccesses};
+pub use late::{
+    LateCase, LateClaimed, LateNext, LateSettlement, LateSuccesses, LookedAtRefunds, RefundPosition,
+};
 pub use migrations::{MigrateError, OWN_VERSION};
 pub use provider_state::ProviderState;
 pub use review::{LateEvidence, LateItem, LateProvider, MadeGood, MadeGoodItem, Waiting, WaitingItem};
-pub use scan::{Dating, Found, Grace, Over, Preview, Refused, Scan};
+pub use scan::{
+    Backlog, Chunk, Cursor, Cursors, Dating, Found, Grace, Over, Position, Preview, Refused, Scan,
+};
 pub use settle::{Outcome, SettleRules, Settlement};
 pub use story::{AnswerRow, EventRow, ItemRow, OrphanRow, OutputRow, ResolutionRow, Story};
 pub use totals::{Counter, LastPass, RESOLUTION_BUCKETS_SECONDS, Unresolved};

@@ -1,14 +1,16 @@
-//! Finds items without an output and opens orphans for them: chunk by chunk, one set-based statement each.
+//! Finds items without an output and opens orphans for them, chunk by chunk.
 //!
-//! Which stretch of time to look at is `detect`'s to say. A chunk is found, opened and told (an event each) in one
-//! transaction; the cursor moves afterwards, so a crash in between only means looking again, which opens nothing twice.
+//! Which stretch of time to look at, and in which order, is decided by `detect`. One statement cuts a chunk of rows by LIMIT
+//! and looks up what is known of each; orphans for what it finds are opened in one transaction, with an event each. The
+//! caller saves its position afterwards. A crash in between repeats the chunk, which is idempotent: an item has one orphan.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde_json::{Value as Json, json};
 
 use super::db::{DbError, Run, Tx, Value};
-use super::{Store, first, statements, with_retries};
+use super::{Store, statements, with_retries};
 use crate::charge::ItemId;
 use crate::clock::{SKEW, Timestamp, micros};
 use crate::policy::LONGEST_WAIT;
@@ -68,7 +70,7 @@ pub struct Dating {
     pub lease: Duration,
 }
 
-/// What the database refused to open, of which it is tried again and again whether it would by now.
+/// Orphans whose insert the database rejected. They are retried once an hour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Refused {
     /// The first of it was met later than this.
@@ -84,18 +86,18 @@ pub struct Found {
     pub opened: u64,
     /// Old ones that look undelivered again.
     pub reopened: u64,
+    /// Whose orphans these are.
+    pub providers: BTreeSet<String>,
     /// Items for which the database would take no orphan, each with the reason: a person has to look.
     pub refused: Vec<(ItemId, String)>,
-    /// The first of these was met later than this.
-    pub refused_after: Option<Timestamp>,
 }
 
 impl Found {
     fn add(&mut self, other: Self) {
         self.opened += other.opened;
         self.reopened += other.reopened;
+        self.providers.extend(other.providers);
         self.refused.extend(other.refused);
-        self.refused_after = [self.refused_after, other.refused_after].into_iter().flatten().min();
     }
 }
 
@@ -104,31 +106,79 @@ impl Found {
 pub struct Preview {
     /// What would be found.
     pub found: Found,
+    /// Items whose failure was recorded and whose charges are too old, and one of these charges.
+    pub too_old: Option<(u64, String)>,
     /// What is known about everything due, found before or now. No lease was taken.
     pub claimed: super::Claimed,
 }
 
-/// A place in the order of charges: by time, then by id. No id: after all charges of that time.
-#[derive(Clone, Debug)]
-struct Place {
-    at: Timestamp,
-    id: Option<String>,
+/// A position in the order of a scan: the time it goes by, then the key of the row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Position {
+    /// `charged_at` of the charge, or `failed_at` of the item.
+    pub at: Timestamp,
+    charge_id: String,
+    output_index: i64,
 }
 
-impl Place {
-    fn begin(scan: &Scan) -> Self {
-        Self { at: scan.after, id: Some(String::new()) }
+impl Position {
+    /// Before all rows of that time.
+    pub const fn before(at: Timestamp) -> Self {
+        Self { at, charge_id: String::new(), output_index: i64::MIN }
     }
+}
+
+/// One chunk of a scan.
+#[derive(Clone, Debug, Default)]
+pub struct Chunk {
+    /// Undelivered items without an orphan.
+    pub items: Vec<ItemId>,
+    /// Open orphans that wait although their failure has been recorded since (P19).
+    pub waiting: Vec<i64>,
+    /// Items that the scan leaves alone because their charges are too old, and one of these charges.
+    pub too_old: Option<(u64, String)>,
+    /// Rows that were looked at.
+    pub looked_at: u64,
+    /// Where the next chunk begins. None: the end of the stretch is reached.
+    pub next: Option<Position>,
+}
+
+/// Charges that were past their window when a pass first came to them, and are still to be scanned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Backlog {
+    /// Charged later than this.
+    pub after: Timestamp,
+    /// Charged at this time or before.
+    pub until: Timestamp,
+}
+
+/// A saved position of a scan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cursor {
+    /// All rows up to this time have been scanned.
+    pub position: Timestamp,
+    /// The beginning of the pass that saved it.
+    pub saved_at: Timestamp,
 }
 
 impl Store {
-    /// How far a scan has looked.
-    pub async fn cursor(&self, name: &str) -> Result<Option<Timestamp>, DbError> {
-        let rows = self.rows(statements::CURSOR_POSITION, &[name.into()]).await?;
-        rows.first().map(|row| row.time("position")).transpose()
+    /// All saved positions.
+    pub async fn cursors(&self) -> Result<Cursors, DbError> {
+        let mut rows = BTreeMap::new();
+        for row in self.rows(statements::CURSORS, &[]).await? {
+            let cursor = Cursor { position: row.time("position")?, saved_at: row.time("updated_at")? };
+            rows.insert(row.text("name")?, (cursor, row.maybe_time("until")?));
+        }
+        Ok(Cursors(rows))
     }
 
-    /// Notes how far a scan has looked; it never moves back.
+    /// Leaves these charges to the backlog; what is left of an earlier one is kept.
+    pub async fn note_backlog(&self, backlog: Backlog, now: Timestamp) -> Result<(), DbError> {
+        let values = [backlog.after.into(), backlog.until.into(), now.into()];
+        self.rows(statements::BACKLOG_NOTE, &values).await.map(drop)
+    }
+
+    /// Saves how far a scan has come. A position never moves back, except from the future, where a clock that was ahead put it.
     pub async fn advance_cursor(&self, name: &str, to: Timestamp, now: Timestamp) -> Result<(), DbError> {
         self.rows(statements::CURSOR_ADVANCE, &[name.into(), to.into(), now.into()]).await?;
         Ok(())
@@ -155,162 +205,176 @@ impl Store {
         Ok(self.rows(statements::DATE_ORPHANS_ANEW, &values).await?.len())
     }
 
-    /// What is kept by this name of what the database refused to open. None: nothing, or it has been opened since.
-    pub async fn refused(&self, name: &str) -> Result<Option<Refused>, DbError> {
-        let rows = self.rows(statements::CURSOR_POSITION, &[name.into()]).await?;
-        let Some(row) = rows.first() else { return Ok(None) };
-        let refused = Refused { after: row.time("position")?, tried_at: row.time("updated_at")? };
-        Ok((refused.after < refused.tried_at).then_some(refused))
-    }
-
-    /// Keeps in mind that something was refused that was met later than this.
+    /// Keeps that a row after this position was refused.
     pub async fn note_refused(&self, name: &str, after: Timestamp, now: Timestamp) -> Result<(), DbError> {
         self.rows(statements::REFUSED_NOTE, &[name.into(), after.into(), now.into()]).await.map(drop)
     }
 
-    /// All since `before` was looked at again; `after`: what is refused still was met later than this.
+    /// Everything since `before` was tried again at `tried_at`; what is refused still lies after `after`.
     pub async fn tried_refused(
         &self,
         name: &str,
         before: Timestamp,
-        after: Option<Timestamp>,
-        now: Timestamp,
+        after: Timestamp,
+        tried_at: Timestamp,
     ) -> Result<(), DbError> {
-        let values = [name.into(), before.into(), after.unwrap_or(now).into(), now.into()];
+        let values = [name.into(), before.into(), after.into(), tried_at.into()];
         self.rows(statements::REFUSED_TRIED, &values).await.map(drop)
     }
 
-    /// Looks at one stretch in chunks of `chunk` charges and opens orphans, a transaction each.
-    pub async fn scan(&self, scan: &Scan, chunk: u32, dating: &Dating) -> Result<Found, DbError> {
-        let mut found = Found::default();
-        if matches!(scan.over, Over::FailedAt { .. }) {
-            hasten_failed(&mut &*self, scan).await?;
+    /// Opens orphans for items that a chunk found, in one transaction. They are due from `due_at` on.
+    pub async fn open_found(
+        &self,
+        by: &str,
+        items: &[ItemId],
+        due_at: Timestamp,
+        dating: &Dating,
+    ) -> Result<Found, DbError> {
+        if items.is_empty() {
+            return Ok(Found::default());
         }
-        let mut from = Place::begin(scan);
-        while let Some(last) = chunk_end(&mut &*self, &from, scan, chunk).await? {
-            // Most chunks hold nothing new: look first, and open a transaction only for what was found.
-            let items = self.undelivered(&mut &*self, scan, &from, &last).await?;
-            if !items.is_empty() {
-                let now = self.now().await?;
-                let opened = with_retries!(
-                    self,
-                    async {
-                        let mut tx = self.db.begin().await?;
-                        let mut found = self.open_in_parts(&mut tx, scan.name, &items, now, dating).await?;
-                        tx.commit().await?;
-                        found.refused_after = (!found.refused.is_empty()).then_some(from.at);
-                        Ok::<_, DbError>(found)
-                    }
-                    .await
-                )?;
-                found.add(opened);
+        let now = self.now().await?;
+        let opening = Opening { by, now, due_at: due_at.min(now), dating };
+        with_retries!(
+            self,
+            async {
+                let mut tx = self.db.begin().await?;
+                let found = self.open_in_parts(&mut tx, items, &opening).await?;
+                tx.commit().await?;
+                Ok::<_, DbError>(found)
             }
-            from = last;
-        }
-        Ok(found)
+            .await
+        )
     }
 
-    /// How many items a stretch holds that would become orphans; opens none.
-    pub async fn count_undelivered(&self, scan: &Scan, chunk: u32) -> Result<u64, DbError> {
+    /// Makes waiting orphans due whose failure has been recorded since they were last asked about (P19).
+    pub async fn hasten(&self, orphans: &[i64], now: Timestamp) -> Result<(), DbError> {
+        if orphans.is_empty() {
+            return Ok(());
+        }
+        self.rows(statements::HASTEN_FAILED, &[(&json!(orphans)).into(), now.into()]).await.map(drop)
+    }
+
+    /// How many items a stretch holds that would become orphans; opens none. None: it was stopped before the end.
+    pub async fn count_undelivered(
+        &self,
+        scan: &Scan,
+        chunk: u32,
+        is_ending: impl Fn() -> bool,
+    ) -> Result<Option<u64>, DbError> {
         let mut count = 0;
-        let mut from = Place::begin(scan);
-        while let Some(last) = chunk_end(&mut &*self, &from, scan, chunk).await? {
-            count += self.undelivered(&mut &*self, scan, &from, &last).await?.len() as u64;
-            from = last;
+        let mut from = Some(Position::before(scan.after));
+        while let Some(position) = from {
+            if is_ending() {
+                return Ok(None);
+            }
+            let looked = self.look(scan, &position, chunk).await?;
+            count += looked.items.len() as u64;
+            from = looked.next;
         }
-        Ok(count)
-    }
-
-    /// How many items of charges that are too old for it a scan of recorded failures leaves alone, counted up to `at_most`, and
-    /// one of the charges.
-    pub async fn failed_backlog(&self, scan: &Scan, at_most: i64) -> Result<Option<(u64, String)>, DbError> {
-        let Over::FailedAt { charged_after } = scan.over else {
-            return Ok(None);
-        };
-        let values = [scan.after.into(), scan.until.into(), charged_after.into(), at_most.into()];
-        let rows = self.rows(statements::FAILED_BACKLOG, &values).await?;
-        let row = first(statements::FAILED_BACKLOG, &rows)?;
-        let items = u64::try_from(row.int("items")?).unwrap_or(0);
-        Ok(row.maybe_text("example")?.map(|example| (items, example)))
+        Ok(Some(count))
     }
 
     /// What a pass would find and what is known about everything that is due by then, most urgent first and at most `limit`.
     /// Everything happens in one transaction that is rolled back.
     pub async fn preview(
         &self,
-        looks: &[crate::detect::Look],
+        scans: &[Scan],
         chunk: u32,
         dating: &Dating,
         due_by: Timestamp,
         limit: u32,
+        is_ending: impl Fn() -> bool,
     ) -> Result<Preview, DbError> {
         let mut tx = self.db.begin().await?;
         let mut found = Found::default();
-        for look in looks {
-            if matches!(look.scan.over, Over::FailedAt { .. }) {
-                hasten_failed(&mut tx, &look.scan).await?;
-            }
-            let mut from = Place::begin(&look.scan);
-            while let Some(last) = chunk_end(&mut tx, &from, &look.scan, chunk).await? {
-                let items = self.undelivered(&mut tx, &look.scan, &from, &last).await?;
-                found.add(self.open_in_parts(&mut tx, look.scan.name, &items, due_by, dating).await?);
-                from = last;
+        let mut too_old: Option<(u64, String)> = None;
+        for scan in scans {
+            let opening = Opening { by: scan.name, now: due_by, due_at: due_by, dating };
+            let mut from = Some(Position::before(scan.after));
+            while let Some(position) = from.filter(|_| !is_ending()) {
+                let looked = self.look_in(&mut tx, scan, &position, chunk).await?;
+                if !looked.waiting.is_empty() {
+                    let values = [(&json!(looked.waiting)).into(), due_by.into()];
+                    tx.rows(statements::HASTEN_FAILED, &values).await?;
+                }
+                found.add(self.open_in_parts(&mut tx, &looked.items, &opening).await?);
+                if let Some((items, example)) = looked.too_old.filter(|_| scan.name == "failed") {
+                    too_old.get_or_insert((0, example)).0 += items;
+                }
+                from = looked.next;
             }
         }
         let rows = tx.rows(statements::DUE_ORPHANS, &[due_by.into(), i64::from(limit).into()]).await?;
         let ids: Vec<i64> = rows.iter().map(|row| row.int("id")).collect::<Result<_, _>>()?;
         let claimed = self.cases(&mut tx, &ids).await?;
-        Ok(Preview { found, claimed })
+        Ok(Preview { found, too_old, claimed })
     }
 
-    async fn undelivered(
+    /// Looks at the next chunk of a stretch, at most `chunk` rows; opens nothing.
+    pub async fn look(&self, scan: &Scan, from: &Position, chunk: u32) -> Result<Chunk, DbError> {
+        self.look_in(&mut &*self, scan, from, chunk).await
+    }
+
+    async fn look_in(
         &self,
         run: &mut impl Run,
         scan: &Scan,
-        from: &Place,
-        last: &Place,
-    ) -> Result<Vec<ItemId>, DbError> {
-        if let Over::FailedAt { charged_after } = scan.over {
-            let values = [from.at.into(), last.at.into(), charged_after.into()];
-            return item_ids(&run.rows(statements::FIND_FAILED, &values).await?);
-        }
-        let graces: Vec<Json> = scan
-            .graces
-            .iter()
-            .map(|grace| json!({"provider": grace.provider, "model": grace.model, "before": self.db.time(grace.before)}))
-            .collect();
-        let values = [
-            from.at.into(),
-            Value::MaybeText(from.id.clone()),
-            last.at.into(),
-            Value::MaybeText(last.id.clone()),
-            scan.grace_before.into(),
-            (&Json::Array(graces)).into(),
-        ];
-        item_ids(&run.rows(statements::FIND_UNDELIVERED, &values).await?)
+        from: &Position,
+        chunk: u32,
+    ) -> Result<Chunk, DbError> {
+        let limit = i64::from(chunk.max(1));
+        let rows = match scan.over {
+            Over::FailedAt { charged_after } => {
+                let values = [
+                    from.at.into(),
+                    (&from.charge_id).into(),
+                    from.output_index.into(),
+                    scan.until.into(),
+                    charged_after.into(),
+                    limit.into(),
+                    // Of a scan of failures this is the time of the pass.
+                    scan.until.into(),
+                ];
+                run.rows(statements::FIND_FAILED, &values).await?
+            }
+            Over::ChargedAt => {
+                let graces = scan.graces.iter().map(|grace| {
+                    json!({"provider": grace.provider, "model": grace.model, "before": self.db.time(grace.before)})
+                });
+                let values = [
+                    from.at.into(),
+                    (&from.charge_id).into(),
+                    scan.until.into(),
+                    limit.into(),
+                    scan.grace_before.into(),
+                    (&Json::Array(graces.collect())).into(),
+                ];
+                run.rows(statements::FIND_UNDELIVERED, &values).await?
+            }
+        };
+        read_chunk(scan, &rows, limit.unsigned_abs())
     }
 
     /// [`Store::open_orphans`], item by item where the database refuses one of them: it spoils nothing but itself.
     async fn open_in_parts(
         &self,
         tx: &mut Tx,
-        by: &str,
         items: &[ItemId],
-        now: Timestamp,
-        dating: &Dating,
+        opening: &Opening<'_>,
     ) -> Result<Found, DbError> {
         if items.is_empty() {
             return Ok(Found::default());
         }
         tx.begin_part().await?;
-        let mut found = match self.open_orphans(tx, by, items, now, dating).await {
+        let mut found = match self.open_orphans(tx, items, opening).await {
             Err(error) if error.is_about_a_row() => Found::default(),
             result => return result,
         };
         tx.undo_part().await?;
         for item in items {
             tx.begin_part().await?;
-            match self.open_orphans(tx, by, std::slice::from_ref(item), now, dating).await {
+            match self.open_orphans(tx, std::slice::from_ref(item), opening).await {
                 Ok(one) => found.add(one),
                 Err(error) if error.is_about_a_row() => {
                     tx.undo_part().await?;
@@ -327,14 +391,13 @@ impl Store {
     pub(super) async fn open_orphans(
         &self,
         tx: &mut Tx,
-        by: &str,
         items: &[ItemId],
-        now: Timestamp,
-        dating: &Dating,
+        opening: &Opening<'_>,
     ) -> Result<Found, DbError> {
         if items.is_empty() {
             return Ok(Found::default());
         }
+        let Opening { by, now, due_at, dating } = *opening;
         let list = Json::Array(
             items
                 .iter()
@@ -357,11 +420,12 @@ impl Store {
                     dating.window.into(),
                     late.clone(),
                     (&retentions).into(),
+                    due_at.into(),
                 ],
             )
             .await?;
         let reopened = if opened.len() < items.len() {
-            tx.rows(statements::REOPEN_ORPHANS, &[(&list).into(), now.into(), late]).await?
+            tx.rows(statements::REOPEN_ORPHANS, &[(&list).into(), now.into(), late, due_at.into()]).await?
         } else {
             Vec::new()
         };
@@ -373,8 +437,10 @@ impl Store {
             tx.rows(statements::SUPERSEDE_RESOLUTIONS, &[(&list).into(), now.into()]).await?;
         }
         let mut events = Vec::new();
+        let mut providers = BTreeSet::new();
         for (rows, kind) in [(&opened, "opened"), (&reopened, "reopened")] {
             for row in rows {
+                providers.insert(row.text("provider")?);
                 events.push(json!({
                     "orphan_id": row.int("id")?, "charge_id": row.text("charge_id")?,
                     "output_index": row.int("output_index")?, "at": self.db.time(now), "kind": kind, "detail": by,
@@ -384,38 +450,74 @@ impl Store {
         if !events.is_empty() {
             tx.rows(statements::INSERT_EVENTS, &[(&Json::Array(events)).into()]).await?;
         }
-        Ok(Found { opened: opened.len() as u64, reopened: reopened.len() as u64, ..Found::default() })
+        Ok(Found {
+            opened: opened.len() as u64,
+            reopened: reopened.len() as u64,
+            providers,
+            refused: Vec::new(),
+        })
     }
 }
 
-/// Where the chunk after `from` ends; none: there is nothing after it.
-async fn chunk_end(
-    run: &mut impl Run,
-    from: &Place,
-    scan: &Scan,
-    chunk: u32,
-) -> Result<Option<Place>, DbError> {
-    let Some(from_id) = &from.id else {
-        return Ok(None);
-    };
-    // The whole rest. Recorded failures are few: one chunk.
-    let rest = Place { at: scan.until, id: None };
-    if matches!(scan.over, Over::FailedAt { .. }) {
-        return Ok(Some(rest));
+/// All saved positions.
+#[derive(Clone, Debug, Default)]
+pub struct Cursors(BTreeMap<String, (Cursor, Option<Timestamp>)>);
+
+impl Cursors {
+    /// The position saved under a name.
+    pub fn cursor(&self, name: &str) -> Option<Cursor> {
+        self.0.get(name).map(|(cursor, _)| *cursor)
     }
-    let offset = i64::from(chunk.max(1)) - 1;
-    let values = [from.at.into(), from_id.into(), scan.until.into(), offset.into()];
-    let rows = run.rows(statements::CHUNK_END, &values).await?;
-    Ok(Some(match rows.first() {
-        Some(row) => Place { at: row.time("charged_at")?, id: Some(row.text("id")?) },
-        None => rest,
-    }))
+
+    /// What is left of the backlog.
+    pub fn backlog(&self) -> Option<Backlog> {
+        let (cursor, until) = self.0.get("backlog")?;
+        let backlog = Backlog { after: cursor.position, until: (*until)? };
+        (backlog.after < backlog.until).then_some(backlog)
+    }
+
+    /// What is kept under a name of what the database refused to open. None: nothing, or it has been opened since.
+    pub fn refused(&self, name: &str) -> Option<Refused> {
+        let cursor = self.cursor(name)?;
+        let refused = Refused { after: cursor.position, tried_at: cursor.saved_at };
+        (refused.after < refused.tried_at).then_some(refused)
+    }
 }
 
-/// What was told to wait before its failure was recorded waits no longer (P19).
-async fn hasten_failed(run: &mut impl Run, scan: &Scan) -> Result<(), DbError> {
-    let values = [scan.after.into(), scan.until.into(), scan.until.into()];
-    run.rows(statements::HASTEN_FAILED, &values).await.map(drop)
+/// How and why orphans are opened.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Opening<'a> {
+    /// Which scan found them; kept with each.
+    pub by: &'a str,
+    pub now: Timestamp,
+    /// They are due from then on.
+    pub due_at: Timestamp,
+    pub dating: &'a Dating,
+}
+
+/// Sorts the rows of a chunk: items, and the last one, which describes the chunk.
+fn read_chunk(scan: &Scan, rows: &[super::Row], limit: u64) -> Result<Chunk, DbError> {
+    let mut chunk = Chunk::default();
+    let over_failures = matches!(scan.over, Over::FailedAt { .. });
+    for row in rows {
+        let charge_id = row.text("charge_id")?;
+        let Some(looked_at) = row.maybe_int("looked_at")? else {
+            match if over_failures { row.maybe_int("orphan_id")? } else { None } {
+                Some(orphan) => chunk.waiting.push(orphan),
+                None => chunk.items.push(ItemId { charge_id, output_index: row.int("output_index")? }),
+            }
+            continue;
+        };
+        chunk.looked_at = looked_at.unsigned_abs();
+        if over_failures && let Some(example) = row.maybe_text("example")? {
+            chunk.too_old = Some((row.int("too_old")?.unsigned_abs(), example));
+        }
+        if chunk.looked_at >= limit {
+            let output_index = row.maybe_int("output_index")?.unwrap_or(i64::MIN);
+            chunk.next = Some(Position { at: row.time("at")?, charge_id, output_index });
+        }
+    }
+    Ok(chunk)
 }
 
 pub(super) fn item_ids(rows: &[super::Row]) -> Result<Vec<ItemId>, DbError> {

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::claim::Case;
 use super::db::{DbError, Row};
-use super::scan::Dating;
+use super::scan::{Dating, Opening};
 use super::{Store, statements};
 use crate::charge::ItemId;
 use crate::clock::Timestamp;
@@ -219,7 +219,8 @@ impl Store {
         let have: Vec<i64> = rows.iter().map(|row| row.int("output_index")).collect::<Result<_, _>>()?;
         let new: Vec<ItemId> =
             items.iter().filter(|item| !have.contains(&item.output_index)).cloned().collect();
-        self.open_orphans(&mut tx, "explain", &new, now, dating).await?;
+        let opening = Opening { by: "explain", now, due_at: now, dating };
+        self.open_orphans(&mut tx, &new, &opening).await?;
         let mut ids = Vec::new();
         for row in tx.rows(statements::ORPHANS_OF_CHARGE, &[(&first.charge_id).into()]).await? {
             if matches!(row.text("state")?.as_str(), "open" | "held") {

@@ -82,12 +82,10 @@ on_both! {
     async fn what_a_clock_far_ahead_opened_was_not_asked_about_when_it_is_dated_anew(world) {
         world.balance("ada", 0, 0).await;
         world.charge("c1").job("running-1").age(HOUR).insert().await;
-        let (store, parts, now) = (&world.store, &world.parts, world.now());
+        let now = world.now();
         let detect = async |at| {
-            let mut report = Report::default();
             world.clock.set(at);
-            makegood::detect::detect(store, &parts.providers, &parts.rules.detect, None, at, &mut report).await.unwrap();
-            report
+            crate::world::detect(&world.parts, None, at).await
         };
         detect(now + 30 * HOUR).await;
         let doubt_until = async |at| world.texts(&format!("SELECT charge_id AS v FROM makegood_orphans WHERE refund_by = {}", world.at(at))).await;
@@ -105,8 +103,8 @@ on_both! {
         world.charge("c1").job("failed-1").insert().await;
         let now = world.now();
         world.clock.set(now + 30 * 24 * HOUR);
-        makegood::detect::detect(&world.store, &world.parts.providers, &world.parts.rules.detect,
-            Some(makegood::detect::Since { from: now - 24 * HOUR, backlog: true }), world.now(), &mut makegood::report::Report::default()).await.unwrap();
+        let since = makegood::detect::Since { from: now - 24 * HOUR, backlog: true };
+        crate::world::detect(&world.parts, Some(since), world.now()).await;
         let claimed = world.store.claim("replicate", world.now(), 15 * MINUTE, 10).await.unwrap();
         assert_eq!(claimed.cases.len(), 1);
         world.clock.set(now + MINUTE);

@@ -413,6 +413,7 @@ on_both! {
         // One at a time is claimed in this order.
         world.pass_time(2 * HOUR);
         for expected in ["expires", "expires-later", "old"] {
+            world.store.queue_due("mallory", world.now(), 1_000).await.unwrap();
             let claimed = world.store.claim("mallory", world.now(), 15 * MINUTE, 1).await.unwrap();
             assert_eq!(claimed.cases[0].facts.orphan.item.charge_id, expected);
         }

@@ -21,7 +21,6 @@ use makegood::evidence::{Evidence, Source};
 use makegood::policy::{self, Action, Decision, Reason};
 use makegood::provider::{Asked, Question};
 use makegood::recovery::{Copied, Errand, Key};
-use makegood::report::Report;
 use makegood::store::{Case, Outcome, SettleRules, Settlement, Store};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, Row as _};
 
@@ -34,17 +33,7 @@ pub const REFUND: Decision = Decision { action: Action::Refund, reason: Reason::
 
 /// Opens orphans, as a pass begins.
 pub async fn detect(world: &World) {
-    let (parts, mut report) = (&world.parts, Report::default());
-    makegood::detect::detect(
-        &world.store,
-        &parts.providers,
-        &parts.rules.detect,
-        None,
-        world.now(),
-        &mut report,
-    )
-    .await
-    .unwrap();
+    crate::world::detect(&world.parts, None, world.now()).await;
 }
 
 /// A store of its own, as another process would have, with the rights that makegood asks for.

@@ -15,6 +15,7 @@ use crate::late::{LEASE, REFUND, another, detect, settlement};
 use crate::world::{HOUR, ItemRow, MINUTE, World, on_both};
 
 async fn claim(store: &Store, world: &World, batch: u32) -> Vec<Case> {
+    store.queue_due("replicate", world.now(), 1_000).await.unwrap();
     let claimed = store.claim("replicate", world.now(), LEASE, batch).await.unwrap();
     assert!(claimed.unreadable.is_empty(), "{:?}", claimed.unreadable);
     claimed.cases

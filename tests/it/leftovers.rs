@@ -163,7 +163,7 @@ on_both! {
         world.balance("ada", 0, 0).await;
         world.charge("c1").job("ok-1").insert().await;
         // A worker brings the file home, and is asleep before it settles.
-        makegood::detect::detect(&world.store, &world.parts.providers, &world.parts.rules.detect, None, world.now(), &mut makegood::report::Report::default()).await.unwrap();
+        crate::world::detect(&world.parts, None, world.now()).await;
         let claimed = world.store.claim("replicate", world.now(), 15 * MINUTE, 10).await.unwrap();
         let case = claimed.cases[0].clone();
         killed_copy(&world, "c1", case.token, 0, &["1.png"]).await;

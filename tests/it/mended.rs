@@ -1,8 +1,6 @@
 //! What a person mends is made good, however late: after every look over time has passed the charge (P14, P15, P24).
 
 use makegood::brake::Limits;
-use makegood::detect::detect;
-use makegood::report::Report;
 
 use crate::bad_input::finds;
 use crate::world::{HOUR, MINUTE, on_both};
@@ -68,8 +66,7 @@ on_both! {
         // Every pass dies after its looks.
         for _ in 0..30 {
             let now = world.now();
-            let mut report = Report::default();
-            detect(&world.store, &world.parts.providers, &world.parts.rules.detect, None, now, &mut report).await.unwrap();
+            crate::world::detect(&world.parts, None, now).await;
             world.pass_time(HOUR);
         }
         assert_eq!(world.fate("none", -1).await, "open ");
@@ -106,7 +103,7 @@ on_both! {
         }
         // What all passes look at goes on meanwhile: it costs one look an hour.
         for name in ["failed", "grace", "six_hours", "twenty_hours"] {
-            let looked_up_to = world.store.cursor(name).await.unwrap().unwrap();
+            let looked_up_to = world.store.cursors().await.unwrap().cursor(name).unwrap().position;
             assert!(looked_up_to >= world.now() - 22 * HOUR, "{name}: {looked_up_to}");
         }
         world.run("UPDATE charges SET provider = 'replicate' WHERE id = 'odd'").await;
@@ -122,7 +119,7 @@ on_both! {
         assert_eq!(world.fate("odd-failed", 0).await, "refunded provider_error");
         // And once nothing is refused any more, nothing is looked at for it.
         for name in ["refused", "refused_failed"] {
-            assert_eq!(world.store.refused(name).await.unwrap(), None, "{name}");
+            assert_eq!(world.store.cursors().await.unwrap().refused(name), None, "{name}");
         }
         world.books_balance().await;
     }

@@ -4,12 +4,14 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use makegood::clock::{Clock, Timestamp};
 use makegood::config::{LoadArgs, Settings};
 use makegood::demo::simulator::Simulator;
+use makegood::detect::{Detection, Since, Watch};
 use makegood::ops::stop::Stop;
 use makegood::pass::{self, Orders, Parts, Rules};
 use makegood::provider::Providers;
@@ -131,7 +133,7 @@ impl World {
             providers: Arc::new(Providers::load(Some(&files), clock.clone()).unwrap()),
             storage: Arc::new(Storage::open("file:./outputs", folder.path()).unwrap()),
             fetcher: Arc::new(Fetcher::new(limits).unwrap()),
-            rules: Rules::new(&settings),
+            rules: every_pass_looks_at_all(Rules::new(&settings)),
         };
         Self { store, sql, simulator, clock, parts, folder, database, remembered: Mutex::default() }
     }
@@ -396,3 +398,32 @@ macro_rules! on_both {
     };
 }
 pub(crate) use on_both;
+
+/// Watches detection and lets it go on.
+struct Unwatched;
+
+impl Watch for Unwatched {
+    fn is_ending(&self) -> bool {
+        false
+    }
+
+    fn scanned(&self, _looked_at: u64, _up_to: Timestamp) {}
+
+    fn opened(&self, _providers: &BTreeSet<String>) {}
+}
+
+/// Opens orphans, as a pass does that begins at `now`, and claims none.
+pub async fn detect(parts: &Parts, since: Option<Since>, now: Timestamp) -> Report {
+    let Parts { store, providers, rules, .. } = parts;
+    let mut report = Report::default();
+    let detection = Detection { store, providers, rules: &rules.detect, since, now };
+    assert!(detection.run(&Unwatched, &mut report).await.unwrap(), "nobody stops it");
+    report
+}
+
+/// A test inserts charges of any age between two passes at the same time: each pass goes back to the saved positions, without
+/// waiting for some minutes. What holds between two full looks is tested by itself (`late_commits`), and in the simulations.
+fn every_pass_looks_at_all(mut rules: Rules) -> Rules {
+    rules.detect.full_look_every = Duration::ZERO;
+    rules
+}

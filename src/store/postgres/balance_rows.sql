@@ -3,5 +3,5 @@
 -- $1: JSON list of account ids.
 SELECT b.account_id, b.bucket, CASE WHEN count(*) = count(b.credits) THEN count(*) ELSE 0 END AS rows
 FROM balances b
-WHERE b.account_id IN (SELECT v FROM jsonb_array_elements_text($1::jsonb) AS v)
+WHERE b.account_id = ANY (ARRAY(SELECT jsonb_array_elements_text($1::jsonb)))
 GROUP BY b.account_id, b.bucket

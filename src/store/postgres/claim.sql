@@ -1,16 +1,16 @@
--- claim: leases due orphans of one provider, earliest deadline first, all of one job together.
+-- claim: leases queued orphans of one provider that are due, earliest deadline first, all of one job together.
 -- $1: provider. $2: due by this (the pass's start, so that a pass ends). $3: now. $4: leased until. $5: at most so many due ones.
--- Every claim raises the token and returns it: read later, it may be the next one's.
+-- Every claim raises the token and returns it: read later, it may be the next one's. A claimed orphan leaves the queue.
 -- SKIP LOCKED: many workers claim side by side and none waits for another.
--- The lowest id of a job is its lead; only who locks the lead leases the job's orphans, so a job is never split.
--- OFFSET 0 keeps the planner from joining: without statistics, as after the first big pass, it would go through all
--- of a provider's orphans once for each that is claimed, instead of looking up the job.
-WITH due AS (
+-- The lowest id of a job is its lead; only the worker that locks the lead leases the job's orphans, so a job is never split.
+-- Every relation is read by key (OFFSET 0, = ANY (ARRAY(…))): the planner has no join order to choose. Without statistics,
+-- as after the first large pass, it would otherwise read all orphans of a provider once for each that is claimed.
+WITH due AS MATERIALIZED (
     SELECT o.id, o.provider_job_id
     FROM makegood_orphans o
-    WHERE o.provider = $1 AND o.state IN ('open', 'held') AND o.due_at <= $2
+    WHERE o.provider = $1 AND o.state IN ('open', 'held') AND o.queued AND o.due_at <= $2
       AND (o.leased_until IS NULL OR o.leased_until <= $3)
-      -- A job that somebody is at work on is not due, so that it cannot stand in the way of others.
+      -- A job that another worker has leased is not due: it must not block the orphans behind it.
       AND NOT EXISTS (SELECT 1 FROM makegood_orphans l
                       WHERE l.provider_job_id = o.provider_job_id AND l.provider = $1
                         AND l.state IN ('open', 'held') AND l.leased_until > $3
@@ -18,29 +18,29 @@ WITH due AS (
     ORDER BY o.urgent_at, o.id
     LIMIT $5
     FOR UPDATE OF o SKIP LOCKED
-), leads AS (
+), leads AS MATERIALIZED (
     SELECT DISTINCT coalesce((SELECT min(l.id) FROM makegood_orphans l
                               WHERE l.provider_job_id = due.provider_job_id AND l.provider = $1
                                 AND l.state IN ('open', 'held')), due.id) AS id
     FROM due
-), locked AS (
+), locked AS MATERIALIZED (
     SELECT o.id, o.provider_job_id
     FROM makegood_orphans o
-    WHERE o.id IN (SELECT id FROM leads) AND o.state IN ('open', 'held') AND (o.leased_until IS NULL OR o.leased_until <= $3)
+    WHERE o.id = ANY (ARRAY(SELECT id FROM leads))
+      AND o.state IN ('open', 'held') AND (o.leased_until IS NULL OR o.leased_until <= $3)
     ORDER BY o.id
     FOR UPDATE SKIP LOCKED
-), members AS (
+), members AS MATERIALIZED (
     SELECT id FROM locked
     UNION
     SELECT o.id
     FROM locked
-    JOIN LATERAL (SELECT m.id FROM makegood_orphans m
-                  WHERE m.provider_job_id = locked.provider_job_id AND m.provider = $1
-                    AND m.state IN ('open', 'held') AND (m.leased_until IS NULL OR m.leased_until <= $3)
-                  OFFSET 0) AS o ON true
+    CROSS JOIN LATERAL (SELECT m.id FROM makegood_orphans m
+                        WHERE m.provider_job_id = locked.provider_job_id AND m.provider = $1
+                          AND m.state IN ('open', 'held') AND (m.leased_until IS NULL OR m.leased_until <= $3)
+                        OFFSET 0) AS o
 )
 UPDATE makegood_orphans o
-SET lease_token = o.lease_token + 1, leased_until = $4
-FROM members
-WHERE o.id = members.id AND o.state IN ('open', 'held')
+SET lease_token = o.lease_token + 1, leased_until = $4, queued = false
+WHERE o.id = ANY (ARRAY(SELECT id FROM members)) AND o.state IN ('open', 'held')
 RETURNING o.id, o.lease_token

@@ -1,32 +1,61 @@
--- find_undelivered: items of one chunk of charges that are older than their grace, paid for and not delivered.
--- $1, $2: the charge after which to begin (time, id). $3, $4: the last charge of the chunk (time, id); no id: all up to $3.
--- $5: charged at or before this is older than the grace of those without one of their own.
--- $6: JSON list of {provider, model or null, before}: the same for providers and models with a grace of their own.
--- A charge without items, or with free ones only, of which none is delivered, stands as its own output -1. What has an unresolved orphan already is left out;
--- what was closed as delivered and is not any more comes again. Costs follow the charges of the chunk.
--- What is null where the contract knows no null counts as something, so that it is seen and told.
-SELECT c.id AS charge_id, i.output_index
-FROM charges c
-JOIN charge_items i ON i.charge_id = c.id
-LEFT JOIN jsonb_to_recordset($6::jsonb) AS gm(provider text, model text, before timestamptz) ON gm.provider = c.provider AND gm.model = c.model
-LEFT JOIN jsonb_to_recordset($6::jsonb) AS gp(provider text, model text, before timestamptz) ON gp.provider = c.provider AND gp.model IS NULL
-WHERE (c.charged_at, c.id) > ($1, $2) AND c.charged_at <= $3 AND ($4::text IS NULL OR (c.charged_at, c.id) <= ($3, $4))
-  AND c.charged_at <= coalesce(gm.before, gp.before, $5)
-  AND i.output_index IS NOT NULL AND coalesce(i.credits, 1) <> 0
-  AND NOT EXISTS (SELECT 1 FROM makegood_deliveries v
-                  WHERE v.charge_id = i.charge_id AND v.output_index = i.output_index)
-  AND NOT EXISTS (SELECT 1 FROM makegood_orphans o
-                  WHERE o.charge_id = i.charge_id AND o.output_index = i.output_index
-                    AND (o.state IN ('open', 'held', 'refunded') OR o.reason <> 'delivered' AND o.state = 'closed'))
+-- find_undelivered: the next chunk of charges, and those of its items that are past their grace, paid for and not delivered.
+-- $1, $2: the charge after which the chunk begins (time, id). $3: the latest time to look at. $4: charges in the chunk.
+-- $5: charged at or before this is past the grace of providers and models without a grace of their own.
+-- $6: JSON list of {provider, model or null, before}: the same for those that have one.
+-- An item is a row without looked_at. The last row describes the chunk: its last charge and time, and how many charges it
+-- has; fewer than $4: the stretch ends here. No row: nothing is left.
+-- A charge without items, or with free ones only, of which none is delivered, stands as its own output -1. An item with an
+-- unresolved orphan is left out; one that was closed as delivered and is not any more is returned again. A NULL where the
+-- contract allows none counts as a value, so that the row is found and reported.
+--
+-- The plan must not depend on statistics. The chunk is cut by LIMIT before anything is joined. Each relation is then read
+-- by key, once per item: LATERAL with OFFSET 0 leaves the planner no join order to choose, and a count is planned for all
+-- of its rows, where EXISTS is planned for the first one and may prefer a sequential scan. The delivery condition is that
+-- of makegood_deliveries, without reading charge and item a second time; a test compares the two.
+WITH chunk AS MATERIALIZED (
+    SELECT c.id, c.charged_at, c.provider, c.model, c.provider_job_id, c.project_id, c.node_id,
+           c.subscription_credits, c.wallet_credits
+    FROM charges c
+    WHERE c.charged_at >= $1 AND (c.charged_at, c.id) > ($1, $2) AND c.charged_at <= $3 AND c.id IS NOT NULL
+    ORDER BY c.charged_at, c.id
+    LIMIT $4
+), graces AS MATERIALIZED (
+    SELECT g.provider, g.model, g.before
+    FROM jsonb_to_recordset($6::jsonb) AS g(provider text, model text, before timestamptz)
+), ripe AS (
+    SELECT c.*
+    FROM chunk c
+    WHERE c.charged_at <= coalesce(
+        (SELECT min(g.before) FROM graces g WHERE g.provider = c.provider AND g.model = c.model),
+        (SELECT min(g.before) FROM graces g WHERE g.provider = c.provider AND g.model IS NULL),
+        $5)
+)
+SELECT c.id AS charge_id, coalesce(i.output_index, -1) AS output_index, NULL::timestamptz AS at, NULL::bigint AS looked_at
+FROM ripe c
+LEFT JOIN LATERAL (
+    SELECT p.output_index, coalesce(p.provider_job_id, c.provider_job_id) AS job_id,
+           coalesce(p.provider_output_index,
+                    CASE WHEN p.provider_job_id IS NULL THEN p.output_index ELSE 0 END) AS job_output_index
+    FROM charge_items p
+    WHERE p.charge_id = c.id AND p.output_index IS NOT NULL AND coalesce(p.credits, 1) <> 0
+    OFFSET 0
+) AS i ON true
+WHERE CASE WHEN i.output_index IS NOT NULL THEN
+        (SELECT count(*) FROM stored_outputs s
+         WHERE s.charge_id = c.id AND s.output_index = i.output_index
+           AND (nullif(i.job_id, '') IS NULL
+                OR (s.provider = c.provider AND s.provider_job_id = i.job_id
+                    AND s.provider_output_index = i.job_output_index))
+           AND ((s.project_id = c.project_id AND s.node_id = c.node_id) OR s.moved_at IS NOT NULL)) = 0
+        AND (SELECT count(*) FROM makegood_orphans o
+             WHERE o.charge_id = c.id AND o.output_index = i.output_index
+               AND (o.state IN ('open', 'held', 'refunded') OR o.reason <> 'delivered' AND o.state = 'closed')) = 0
+    ELSE
+        (coalesce(c.subscription_credits, 1) <> 0 OR coalesce(c.wallet_credits, 1) <> 0)
+        AND (SELECT count(*) FROM makegood_deliveries v WHERE v.charge_id = c.id) = 0
+        AND (SELECT count(*) FROM makegood_orphans o WHERE o.charge_id = c.id AND o.output_index = -1) = 0
+    END
 UNION ALL
-SELECT c.id, -1
-FROM charges c
-LEFT JOIN jsonb_to_recordset($6::jsonb) AS gm(provider text, model text, before timestamptz) ON gm.provider = c.provider AND gm.model = c.model
-LEFT JOIN jsonb_to_recordset($6::jsonb) AS gp(provider text, model text, before timestamptz) ON gp.provider = c.provider AND gp.model IS NULL
-WHERE (c.charged_at, c.id) > ($1, $2) AND c.charged_at <= $3 AND ($4::text IS NULL OR (c.charged_at, c.id) <= ($3, $4))
-  AND c.charged_at <= coalesce(gm.before, gp.before, $5)
-  AND c.id IS NOT NULL AND (coalesce(c.subscription_credits, 1) <> 0 OR coalesce(c.wallet_credits, 1) <> 0)
-  AND NOT EXISTS (SELECT 1 FROM charge_items i
-                  WHERE i.charge_id = c.id AND i.output_index IS NOT NULL AND coalesce(i.credits, 1) <> 0)
-  AND NOT EXISTS (SELECT 1 FROM makegood_deliveries v WHERE v.charge_id = c.id)
-  AND NOT EXISTS (SELECT 1 FROM makegood_orphans o WHERE o.charge_id = c.id AND o.output_index = -1)
+SELECT last.id, NULL, last.charged_at, last.looked_at
+FROM (SELECT c.id, c.charged_at, (SELECT count(*) FROM chunk) AS looked_at
+      FROM chunk c ORDER BY c.charged_at DESC, c.id DESC LIMIT 1) AS last

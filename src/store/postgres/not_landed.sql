@@ -2,5 +2,5 @@
 -- $1: JSON list of {charge_id, output_index}. No row: the platform's relation did what it was told.
 SELECT d.charge_id, d.output_index
 FROM jsonb_to_recordset($1::jsonb) AS d(charge_id text, output_index bigint)
-WHERE NOT EXISTS (SELECT 1 FROM makegood_deliveries v
-                  WHERE v.charge_id = d.charge_id AND v.output_index = d.output_index)
+WHERE (SELECT count(*) FROM makegood_deliveries v
+       WHERE v.charge_id = d.charge_id AND v.output_index = d.output_index) = 0

@@ -3,4 +3,4 @@
 SELECT s.id, s.charge_id, s.output_index, s.provider, s.provider_job_id, s.provider_output_index, s.project_id, s.node_id,
        s.sha256, s.stored_at, s.moved_at, s.deleted_at
 FROM stored_outputs s
-WHERE s.charge_id IN (SELECT v FROM jsonb_array_elements_text($1::jsonb) AS v)
+WHERE s.charge_id = ANY (ARRAY(SELECT jsonb_array_elements_text($1::jsonb)))

@@ -1,13 +1,18 @@
 -- reopen_orphans: an item that looked delivered, or was recovered or relinked, and is not any more, is looked at again.
--- $1: JSON list of {charge_id, output_index}. $2: now. $3: what an orphan opened late gets, microseconds.
--- What was found undelivered may have been made good by another pass before this statement begins: it is looked at once more.
+-- $1: JSON list of {charge_id, output_index}. $2: now. $3: what an orphan opened late gets, microseconds. $4: due from then on.
+-- An item found undelivered may have been made good by another pass before this statement begins: it is checked once more.
 -- A refund is final: refunded items are never reopened. Runs before supersede_resolutions in the same transaction.
-UPDATE makegood_orphans
+UPDATE makegood_orphans u
 SET state = 'open', reason = NULL, resolved_at = NULL, leased_until = NULL, waits = 0, questions = 0, first_asked_at = NULL,
-    due_at = $2::timestamptz, lease_token = lease_token + 1,
-    refund_by = greatest(refund_by, $2::timestamptz + $3 * interval '1 microsecond'), urgent_at = greatest(refund_by, $2::timestamptz + $3 * interval '1 microsecond')
-WHERE state IN ('closed', 'recovered', 'relinked') AND (state <> 'closed' OR reason = 'delivered')
-  AND (charge_id, output_index) IN (SELECT d.charge_id, d.output_index FROM jsonb_to_recordset($1::jsonb) AS d(charge_id text, output_index bigint))
-  AND NOT EXISTS (SELECT 1 FROM makegood_deliveries v
-                  WHERE v.charge_id = makegood_orphans.charge_id AND v.output_index = makegood_orphans.output_index)
-RETURNING id, charge_id, output_index
+    due_at = $4::timestamptz, lease_token = lease_token + 1,
+    refund_by = greatest(refund_by, $2::timestamptz + $3 * interval '1 microsecond'),
+    urgent_at = greatest(refund_by, $2::timestamptz + $3 * interval '1 microsecond')
+WHERE u.id = ANY (ARRAY(
+        SELECT o.id
+        FROM jsonb_to_recordset($1::jsonb) AS d(charge_id text, output_index bigint)
+        CROSS JOIN LATERAL (SELECT p.id FROM makegood_orphans p
+                            WHERE p.charge_id = d.charge_id AND p.output_index = d.output_index OFFSET 0) AS o))
+  AND u.state IN ('closed', 'recovered', 'relinked') AND (u.state <> 'closed' OR u.reason = 'delivered')
+  AND (SELECT count(*) FROM makegood_deliveries v
+       WHERE v.charge_id = u.charge_id AND v.output_index = u.output_index) = 0
+RETURNING id, charge_id, output_index, provider

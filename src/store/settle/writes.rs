@@ -16,7 +16,7 @@ use crate::policy::late::{self, Refunded};
 use crate::policy::{self, Action, Decision, Reason};
 use crate::refund;
 use crate::store::db::{Db, DbError, Row, Statement, Tx};
-use crate::store::scan::item_ids;
+use crate::store::scan::{Opening, item_ids};
 use crate::store::totals::RESOLUTION_BUCKETS_SECONDS;
 use crate::store::{Store, statements};
 
@@ -422,7 +422,8 @@ impl<'a> Written<'a> {
             .map(|item| json!({"charge_id": item.charge_id, "output_index": item.output_index}))
             .collect();
         let bare = item_ids(&rows_of(tx, statements::FIND_LISTED, &list).await?)?;
-        self.store.open_orphans(tx, by, &bare, self.now, &self.rules.dating).await?;
+        let (now, dating) = (self.now, &self.rules.dating);
+        self.store.open_orphans(tx, &bare, &Opening { by, now, due_at: now, dating }).await?;
         Ok(())
     }
 }

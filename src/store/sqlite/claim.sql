@@ -1,13 +1,13 @@
--- claim: leases due orphans of one provider, earliest deadline first, all of one job together.
+-- claim: leases queued orphans of one provider that are due, earliest deadline first, all of one job together.
 -- $1: provider. $2: due by this (the pass's start, so that a pass ends). $3: now. $4: leased until. $5: at most so many due ones.
--- Every claim raises the token and returns it: read later, it may be the next one's.
+-- Every claim raises the token and returns it: read later, it may be the next one's. A claimed orphan leaves the queue.
 -- SQLite has one writer at a time, so nothing needs to be locked or skipped.
 WITH due AS (
     SELECT o.id, o.provider_job_id
     FROM makegood_orphans o
-    WHERE o.provider = $1 AND o.state IN ('open', 'held') AND o.due_at <= $2
+    WHERE o.provider = $1 AND o.state IN ('open', 'held') AND o.queued AND o.due_at <= $2
       AND (o.leased_until IS NULL OR o.leased_until <= $3)
-      -- A job that somebody is at work on is not due, so that it cannot stand in the way of others.
+      -- A job that another worker has leased is not due: it must not block the orphans behind it.
       AND NOT EXISTS (SELECT 1 FROM makegood_orphans l
                       WHERE l.provider_job_id = o.provider_job_id AND l.provider = $1
                         AND l.state IN ('open', 'held') AND l.leased_until > $3)
@@ -22,6 +22,6 @@ WITH due AS (
                            AND o.state IN ('open', 'held') AND (o.leased_until IS NULL OR o.leased_until <= $3)
 )
 UPDATE makegood_orphans
-SET lease_token = lease_token + 1, leased_until = $4
+SET lease_token = lease_token + 1, leased_until = $4, queued = false
 WHERE id IN (SELECT id FROM members)
 RETURNING id, lease_token

@@ -3,7 +3,7 @@
 -- asked 1: a question was answered at asked_at, or could not be. waited 1: the next wait is longer. expires_at: when the provider
 -- drops the output, if known: it moves the orphan forward in the queue (P18).
 UPDATE makegood_orphans AS o
-SET state = d.state, reason = d.reason, resolved_at = d.resolved_at, leased_until = NULL,
+SET state = d.state, reason = d.reason, resolved_at = d.resolved_at, leased_until = NULL, queued = false,
     due_at = coalesce(d.due_at, o.due_at),
     urgent_at = CASE WHEN d.expires_at IS NULL THEN o.urgent_at ELSE min(o.refund_by, d.expires_at) END,
     questions = o.questions + d.asked,

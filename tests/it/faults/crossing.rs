@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use makegood::report::Report;
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection, SqliteConnection};
 
 use crate::world::{Sql, World};
@@ -36,14 +35,8 @@ async fn what_was_put_back_meanwhile_is_not_reopened() {
     );
     other.execute(sqlx::raw_sql(AssertSqlSafe(rows))).await.unwrap();
 
-    let (parts, store, now) = (world.parts.clone(), world.store.clone(), world.now());
-    let scan = tokio::spawn(async move {
-        let mut report = Report::default();
-        makegood::detect::detect(&store, &parts.providers, &parts.rules.detect, None, now, &mut report)
-            .await
-            .unwrap();
-        report
-    });
+    let (parts, now) = (world.parts.clone(), world.now());
+    let scan = tokio::spawn(async move { crate::world::detect(&parts, None, now).await });
     // It has found the item and waits with opening it.
     let waits = "SELECT count(*) AS v FROM pg_stat_activity WHERE application_name = 'makegood' AND wait_event_type = 'Lock'
                  AND datname = current_database()";
@@ -103,21 +96,8 @@ async fn crossed_on_sqlite(wait: Duration) -> bool {
     let mut other = SqliteConnection::connect(&world.database.url).await.unwrap();
     other.execute(sqlx::raw_sql(AssertSqlSafe(rows))).await.unwrap();
 
-    let parts = &world.parts;
-    let looks = makegood::detect::looks(
-        &world.store,
-        &parts.providers,
-        &parts.rules.detect,
-        None,
-        world.now(),
-        &mut Report::default(),
-    )
-    .await
-    .unwrap();
-    let scan = looks.into_iter().find(|look| look.scan.name == "grace").unwrap().scan;
-    let dating = makegood::detect::dating(&parts.rules.detect, &parts.providers);
-    let store = world.store.clone();
-    let scan = tokio::spawn(async move { store.scan(&scan, 100, &dating).await.unwrap() });
+    let (parts, now) = (world.parts.clone(), world.now());
+    let scan = tokio::spawn(async move { crate::world::detect(&parts, None, now).await });
     tokio::time::sleep(wait).await;
     assert!(!scan.is_finished(), "it cannot write while another does");
     other.execute("COMMIT").await.unwrap();

@@ -1,0 +1,342 @@
+//! Which stretches of time one pass scans, in which order, and which positions it saves. Pure.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Rules, Since};
+use crate::clock::{SKEW, Timestamp};
+use crate::provider::Providers;
+use crate::store::{Backlog, Cursor, Cursors, Grace, Over, Refused, Scan};
+
+/// The saved position of the scan over recorded failures.
+pub(super) const FAILED: &str = "failed";
+/// The beginning of the last pass that looked at all charges that had come of age by then.
+pub(super) const FRESH: &str = "fresh";
+/// From where on rows were refused, by the scans over charges and over recorded failures. The names stand in the database.
+pub(super) const REFUSED: &str = "refused";
+pub(super) const REFUSED_FAILED: &str = "refused_failed";
+
+const GRACE: &str = "grace";
+const SIX_HOURS: (&str, Duration) = ("six_hours", Duration::from_hours(6));
+const TWENTY_HOURS: (&str, Duration) = ("twenty_hours", Duration::from_hours(20));
+
+/// How often a pass goes back to the saved positions. With a pass a minute, a charge that is committed late within the overlap
+/// is found within 10 minutes of its commit.
+pub const FULL_LOOK_EVERY: Duration = Duration::from_mins(7);
+/// How often rows that were refused are tried again: soon enough for whoever corrects them, and no pass scans days of charges for
+/// the sake of one row.
+const REFUSED_AGAIN: Duration = Duration::from_hours(1);
+
+/// Graces by provider and model, the smallest and the largest of all.
+#[derive(Clone, Debug)]
+pub(super) struct Graces {
+    pub(super) default: Duration,
+    pub(super) special: Vec<(String, Option<String>, Duration)>,
+}
+
+impl Graces {
+    /// The graces that are in force: a provider's own or the default, never above a third of its retention.
+    pub(super) fn new(default: Duration, providers: &Providers) -> Self {
+        let mut special = Vec::new();
+        for provider in providers.iter() {
+            let cap =
+                |grace: Duration| provider.retention.map_or(grace, |retention| grace.min(retention / 3));
+            let own = cap(provider.grace.unwrap_or(default));
+            if own != default {
+                special.push((provider.name.clone(), None, own));
+            }
+            for (model, limits) in &provider.models {
+                special.push((provider.name.clone(), Some(model.clone()), cap(limits.grace)));
+            }
+        }
+        Self { default, special }
+    }
+
+    /// All of them, each once.
+    fn ages(&self) -> BTreeSet<Duration> {
+        self.special.iter().map(|(_, _, grace)| *grace).chain([self.default]).collect()
+    }
+
+    fn smallest(&self) -> Duration {
+        self.ages().first().copied().unwrap_or(self.default)
+    }
+
+    fn before(&self, now: Timestamp) -> Vec<Grace> {
+        let special = self.special.iter();
+        special
+            .map(|(provider, model, grace)| Grace {
+                provider: provider.clone(),
+                model: model.clone(),
+                before: now - *grace,
+            })
+            .collect()
+    }
+
+    fn scan(&self, name: &'static str, after: Timestamp, until: Timestamp, now: Timestamp) -> Scan {
+        let over = Over::ChargedAt;
+        Scan { name, over, after, until, grace_before: now - self.default, graces: self.before(now) }
+    }
+}
+
+/// One stretch to scan, and what is saved.
+#[derive(Clone, Debug)]
+pub(super) struct Stretch {
+    pub(super) scan: Scan,
+    pub(super) saves: Saves,
+    /// With it, all charges that have come of age have been looked at.
+    pub(super) completes_fresh: bool,
+}
+
+/// What is saved while a stretch is scanned.
+#[derive(Clone, Debug)]
+pub(super) enum Saves {
+    /// Positions, after each chunk.
+    Positions(Arc<[Mark]>),
+    /// What was refused from here on was tried again.
+    Tried(Refused),
+    /// Nothing: a person asked for this look.
+    Nothing,
+}
+
+/// A position that moves with a scan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Mark {
+    pub(super) name: &'static str,
+    /// Where the scan begins for it.
+    pub(super) from: Timestamp,
+    /// It never passes this.
+    pub(super) cap: Timestamp,
+}
+
+impl Mark {
+    /// The position to save once everything from `from` up to this time has been scanned.
+    pub(super) fn reached(&self, up_to: Timestamp) -> Option<(&'static str, Timestamp)> {
+        let position = up_to.min(self.cap);
+        (position > self.from).then_some((self.name, position))
+    }
+}
+
+/// What the passes before have saved.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Saved {
+    pub(super) failed: Option<Cursor>,
+    pub(super) grace: Option<Cursor>,
+    pub(super) six_hours: Option<Cursor>,
+    pub(super) twenty_hours: Option<Cursor>,
+    pub(super) fresh: Option<Cursor>,
+    pub(super) backlog: Option<Backlog>,
+    pub(super) refused: Option<Refused>,
+    pub(super) refused_failed: Option<Refused>,
+}
+
+impl Saved {
+    /// The furthest position that must lie in the past, however little the clocks of two processes agree.
+    pub(super) fn furthest(&self) -> Option<Timestamp> {
+        let cursors = [self.failed, self.grace, self.six_hours, self.twenty_hours];
+        cursors.into_iter().flatten().map(|cursor| cursor.position).max()
+    }
+
+    pub(super) fn read(cursors: &Cursors) -> Self {
+        Self {
+            failed: cursors.cursor(FAILED),
+            grace: cursors.cursor(GRACE),
+            six_hours: cursors.cursor(SIX_HOURS.0),
+            twenty_hours: cursors.cursor(TWENTY_HOURS.0),
+            fresh: cursors.cursor(FRESH),
+            backlog: cursors.backlog(),
+            refused: cursors.refused(REFUSED),
+            refused_failed: cursors.refused(REFUSED_FAILED),
+        }
+    }
+}
+
+/// What one pass scans.
+#[derive(Clone, Debug)]
+pub(super) struct Plan {
+    /// In this order.
+    pub(super) stretches: Vec<Stretch>,
+    /// Charges that a pass comes to for the first time and that are past their window: left to the backlog.
+    pub(super) late: Option<Backlog>,
+    /// At least one look goes back to its saved position.
+    pub(super) is_full: bool,
+}
+
+/// One of the three times that every charge is looked at.
+struct Look {
+    name: &'static str,
+    saved: Option<Cursor>,
+    /// Ages of the charges that it comes to, each once.
+    ages: BTreeSet<Duration>,
+}
+
+/// The stretches of a pass that begins now.
+pub(super) fn plan(
+    rules: &Rules,
+    graces: &Graces,
+    saved: &Saved,
+    since: Option<Since>,
+    now: Timestamp,
+) -> Plan {
+    let window_starts = now - rules.window;
+    let fresh = saved.fresh.map(|fresh| fresh.position).filter(|at| *at <= now + SKEW);
+    let looks = [
+        Look { name: GRACE, saved: saved.grace, ages: graces.ages() },
+        Look { name: SIX_HOURS.0, saved: saved.six_hours, ages: [SIX_HOURS.1].into() },
+        Look { name: TWENTY_HOURS.0, saved: saved.twenty_hours, ages: [TWENTY_HOURS.1].into() },
+    ];
+    let (mut spans, mut marks) = (Vec::new(), Vec::new());
+    let mut late_from: Option<Timestamp> = None;
+    for Look { name, saved, ages } in looks {
+        let (Some(youngest), Some(oldest)) = (ages.first(), ages.last()) else { continue };
+        let behind = *oldest + rules.overlap;
+        // A position in the future was saved while the clock was ahead: it tells nothing about what was scanned.
+        let saved = saved.filter(|saved| saved.position <= now);
+        match (saved, fresh) {
+            (Some(saved), Some(fresh)) if !is_full_look_due(rules, saved, behind, now) => {
+                let span = |age: &Duration| ((fresh - *age).max(window_starts), now - *age);
+                spans.extend(ages.iter().map(span));
+            }
+            _ => {
+                let begin =
+                    rules.not_before_start(saved.map_or(now - rules.backlog_age, |saved| saved.position));
+                if begin < window_starts {
+                    late_from = Some(late_from.map_or(begin, |from| from.min(begin)));
+                }
+                let from = begin.max(window_starts);
+                spans.push((from, now - *youngest));
+                marks.push(Mark { name, from, cap: now - behind });
+            }
+        }
+    }
+    let is_full = !marks.is_empty();
+    let late = late_from.map(|after| Backlog { after, until: window_starts });
+
+    let mut stretches = vec![failed_stretch(rules, graces, saved, now)];
+    let marks: Arc<[Mark]> = marks.into();
+    let named = named(merged(spans, rules.start_at), now);
+    let count = named.len();
+    stretches.extend(named.into_iter().enumerate().map(|(nth, (name, after, until))| Stretch {
+        scan: graces.scan(name, after, until, now),
+        saves: Saves::Positions(Arc::clone(&marks)),
+        completes_fresh: nth + 1 == count,
+    }));
+    stretches.extend(since.map(|since| since_stretch(rules, graces, since, now)));
+    stretches.extend(backlog_stretch(rules, graces, saved.backlog, late, now));
+    let over_failures = Over::FailedAt { charged_after: rules.oldest(now) };
+    for (over, refused) in [(Over::ChargedAt, saved.refused), (over_failures, saved.refused_failed)] {
+        stretches.extend(refused.and_then(|refused| plan_again(rules, graces, over, refused, now)));
+    }
+    stretches.retain(|stretch| stretch.scan.after < stretch.scan.until);
+    Plan { stretches, late, is_full }
+}
+
+/// Whether a look has to go back to its saved position: for the overlap, or because the last one did not get to its end.
+fn is_full_look_due(rules: &Rules, saved: Cursor, behind: Duration, now: Timestamp) -> bool {
+    let was_ahead = saved.saved_at > now + SKEW;
+    let was_stopped = saved.position < saved.saved_at - behind;
+    was_ahead || was_stopped || now.since(saved.saved_at) >= rules.full_look_every
+}
+
+/// Recorded failures, over the whole overlap in every pass (P19).
+fn failed_stretch(rules: &Rules, graces: &Graces, saved: &Saved, now: Timestamp) -> Stretch {
+    // A platform that records the failures of a year all at once is told so.
+    let over = Over::FailedAt { charged_after: rules.oldest(now) };
+    let begin = saved.failed.map(|saved| saved.position).filter(|at| *at <= now);
+    let from = rules.not_before_start(begin.unwrap_or(now - rules.backlog_age));
+    let mark = Mark { name: FAILED, from, cap: now - rules.overlap };
+    Stretch {
+        scan: Scan { over, ..graces.scan(FAILED, from, now, now) },
+        saves: Saves::Positions([mark].into()),
+        completes_fresh: false,
+    }
+}
+
+/// What is left of the backlog, with what this pass adds to it.
+fn backlog_stretch(
+    rules: &Rules,
+    graces: &Graces,
+    left: Option<Backlog>,
+    added: Option<Backlog>,
+    now: Timestamp,
+) -> Option<Stretch> {
+    let all = left.into_iter().chain(added);
+    let backlog = all.reduce(|a, b| Backlog { after: a.after.min(b.after), until: a.until.max(b.until) })?;
+    let from = rules.not_before_start(backlog.after);
+    // No later than what has come of age, should a clock that was ahead have written it.
+    let until = backlog.until.min(now - rules.window);
+    let mark = Mark { name: "backlog", from, cap: until };
+    Some(Stretch {
+        scan: graces.scan("backlog", from, until, now),
+        saves: Saves::Positions([mark].into()),
+        completes_fresh: false,
+    })
+}
+
+/// Spans of time without overlaps, in ascending order, none before the start.
+fn merged(
+    mut spans: Vec<(Timestamp, Timestamp)>,
+    start_at: Option<Timestamp>,
+) -> Vec<(Timestamp, Timestamp)> {
+    spans.sort_unstable();
+    let mut all: Vec<(Timestamp, Timestamp)> = Vec::new();
+    for (after, until) in spans {
+        let after = start_at.map_or(after, |start_at| after.max(start_at));
+        match all.last_mut() {
+            _ if after >= until => {}
+            Some(last) if after <= last.1 => last.1 = last.1.max(until),
+            Some(_) | None => all.push((after, until)),
+        }
+    }
+    all
+}
+
+/// Cuts spans at the ages of the looks, and names each part by the look that its charges are old enough for.
+fn named(spans: Vec<(Timestamp, Timestamp)>, now: Timestamp) -> Vec<(&'static str, Timestamp, Timestamp)> {
+    let (six, twenty) = (now - SIX_HOURS.1, now - TWENTY_HOURS.1);
+    let mut parts = Vec::new();
+    for (after, until) in spans {
+        for (name, from, to) in [
+            (TWENTY_HOURS.0, after, until.min(twenty)),
+            (SIX_HOURS.0, after.max(twenty), until.min(six)),
+            (GRACE, after.max(six), until),
+        ] {
+            if from < to {
+                parts.push((name, from, to));
+            }
+        }
+    }
+    parts
+}
+
+/// The look that tries again to open what was refused, if it is time for it.
+pub(super) fn plan_again(
+    rules: &Rules,
+    graces: &Graces,
+    over: Over,
+    refused: Refused,
+    now: Timestamp,
+) -> Option<Stretch> {
+    // A try in the future was noted by a clock that was ahead.
+    let is_due = refused.tried_at > now || now.since(refused.tried_at) >= REFUSED_AGAIN;
+    let (name, until) = match over {
+        Over::ChargedAt => (REFUSED, now - graces.smallest()),
+        Over::FailedAt { .. } => (REFUSED_FAILED, now),
+    };
+    let from = refused.after.max(rules.oldest(now));
+    let scan = Scan { over, ..graces.scan(name, from, until, now) };
+    is_due.then_some(Stretch { scan, saves: Saves::Tried(refused), completes_fresh: false })
+}
+
+/// The stretch that a person asked for. Charges older than the backlog's age only where they were asked for too.
+pub(super) fn since_stretch(rules: &Rules, graces: &Graces, since: Since, now: Timestamp) -> Stretch {
+    let from = if since.backlog { since.from } else { since.from.max(rules.oldest(now)) };
+    let scan = graces.scan("since", from, now - graces.smallest(), now);
+    Stretch { scan, saves: Saves::Nothing, completes_fresh: false }
+}
+
+/// Of what a person asked for, the part that is only counted.
+pub(super) fn counted_only(rules: &Rules, graces: &Graces, since: Since, now: Timestamp) -> Option<Scan> {
+    let oldest = rules.oldest(now);
+    (!since.backlog && since.from < oldest).then(|| graces.scan("since", since.from, oldest, now))
+}
