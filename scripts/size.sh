@@ -12,8 +12,8 @@
 #   --binary FILE       the makegood to measure (target/release/makegood)
 #   --orphans N         orphans of the first night (5000)
 #   --every N           one charge of so many is an orphan (20). 300,000 orphans need --every 5 or less to fit into 7 days
-#   --waiting N         N more open orphans, of the last day, that are not due for two hours (0)
-#   --held N            N more orphans that the brake holds and that are not due for two hours (0)
+#   --waiting N         N more open orphans, of the last day, that are not due for 55 minutes (0)
+#   --held N            N more orphans that the brake holds and that are not due for 55 minutes (0)
 #   --idle N            idle passes at the end (60; 0: none), one minute after the other: between two of them every time in
 #                       makegood_cursors is set back by a minute, as if a minute had gone by without a charge
 #   --passes LIST       first,idle,new,idles: only these (all)
@@ -35,7 +35,7 @@ cd "$(dirname "$0")/.."
 usage() { sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p}' scripts/size.sh; }
 
 bin=target/release/makegood orphans=5000 every=20 waiting=0 held=0 idles=60 passes=first,idle,new,idles
-processes=1 locked= arguments= keep= fill_only=
+processes= locked= arguments= keep= fill_only=
 while [[ $# -gt 0 && $1 == -* ]]; do
   case $1 in
     --binary) bin=$2; shift ;;
@@ -146,10 +146,10 @@ first_night() { # database, charges
     done
     what+=", one balance locked"
   fi
-  ((processes == 1)) || what+=", $processes processes"
+  [[ -z $processes ]] || what+=", $processes processes"
   reset "$1"
   # Ten times a second: how many sessions wait for a lock, and how many there are at work.
-  if ((processes > 1)) || [[ -n $locked ]]; then
+  if [[ -n $processes$locked ]]; then
     while sleep 0.1; do
       echo "select count(*) filter (where wait_event_type = 'Lock'), count(*) from pg_stat_activity
             where datname = current_database() and state = 'active' and pid <> pg_backend_pid() and query not like 'select pg_sleep%';"
@@ -157,15 +157,15 @@ first_night() { # database, charges
     sampler=$!
   fi
   began=$(date +%s.%N)
-  for ((n = 1; n <= processes; n++)); do
+  for ((n = 1; n <= ${processes:-1}; n++)); do
     # shellcheck disable=SC2086  # several arguments
     run_pass "$1" "$n" $arguments &
     eval "pid_$n=$!"
   done
-  for ((n = 1; n <= processes; n++)); do eval "wait \$pid_$n"; done
+  for ((n = 1; n <= ${processes:-1}; n++)); do eval "wait \$pid_$n"; done
   wall=$(echo "$(date +%s.%N) $began" | awk '{ printf "%.2f", $1 - $2 }')
   IFS='|' read -r calls slowest name blocks seconds < <(sql "$1" -c "$figures")
-  for ((n = 1; n <= processes; n++)); do cat "$scratch/$n"; done >"$scratch/all"
+  for ((n = 1; n <= ${processes:-1}; n++)); do cat "$scratch/$n"; done >"$scratch/all"
   read -r rc cpu peak < <(awk '{ if ($1 > rc) rc = $1; cpu += $3; if ($4 > peak) peak = $4 } END { print rc + 0, cpu, peak }' "$scratch/all")
   row "$2" "$what" "$rc" "$wall" "$cpu" "$peak" "$calls" "$slowest" "$name" "$blocks" "$seconds"
 
@@ -176,7 +176,7 @@ first_night() { # database, charges
     IFS='|' read -r refunded span < <(sql "$1" -c "select count(*), round(extract(epoch from max(refunded_at) - min(refunded_at)), 2) from makegood_refunds")
     waits=$(awk -F'|' '{ w += $1; a += $2 } END { printf "%d of %d", w, a }' "$scratch/waits")
     echo "$2 charges, $what: $refunded refunded, the first and the last $span s apart:" \
-      "$(echo "$refunded $wall $span" | awk '{ printf "%.0f items/s of the wall time, %.0f between first and last", $1 / $2, $3 > 0 ? $1 / $3 : 0 }')." \
+      "$(echo "$refunded $wall $span" | awk '{ printf "%.0f items/s of the wall time, %.0f between first and last", $1 / $2, ($3 > 0 ? $1 / $3 : 0) }')." \
       "Sessions seen at work that waited for a lock: $waits."
     echo "Longest in sum: $(sql "$1" -c "select string_agg(format('%s %s s in %s calls', n, s, c), ', ' order by s desc) from
       (select substring(query from '-- ([a-z_]+):') n, round(sum(total_exec_time)::numeric / 1000, 2) s, sum(calls) c

@@ -1,7 +1,7 @@
 -- Brings a copy of a filled database up to date: charges go on at the same density until half an hour ago. Then it makes orphans.
 -- every, orphans: of the newest charges, each so-manieth loses its output, until so many have lost it.
--- waiting, held: so many more charges of the last day have orphans that a pass has examined before and that are not due for two
--- hours, either waiting for the provider or held by the brake.
+-- waiting, held: so many more charges of the last day have orphans that a pass has examined before and that are not due for
+-- 55 minutes, either waiting for the provider or held by the brake.
 SET synchronous_commit = off;
 
 SELECT (SELECT charges FROM bench.filled) AS first,
@@ -32,7 +32,7 @@ INSERT INTO makegood_orphans (charge_id, output_index, provider, provider_job_id
 SELECT c.id, 0, c.provider, c.provider_job_id, c.charged_at, c.charged_at + interval '15 minutes', 'grace',
        c.charged_at + interval '22 hours', c.charged_at + interval '24 hours',
        CASE WHEN n.nth <= :waiting THEN 'open' ELSE 'held' END, CASE WHEN n.nth <= :waiting THEN 'still_running' ELSE 'brake' END,
-       now() + interval '2 hours', c.charged_at + interval '22 hours', 3, c.charged_at + interval '15 minutes',
+       now() + interval '55 minutes', c.charged_at + interval '22 hours', 3, c.charged_at + interval '15 minutes',
        now() - interval '1 minute', 3
 FROM generate_series(1, :waiting + :held) AS n(nth)
 JOIN charges c ON c.id = 'wait-' || n.nth;

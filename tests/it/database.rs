@@ -24,6 +24,15 @@ pub struct TestDatabase {
 enum Keeper {
     Postgres { name: String },
     Sqlite { _directory: TempDir },
+    /// Whoever made it.
+    Another,
+}
+
+impl TestDatabase {
+    /// A database on another server, which goes with that.
+    pub const fn elsewhere(url: String) -> Self {
+        Self { url, keeper: Keeper::Another }
+    }
 }
 
 /// A fresh database on the tests' PostgreSQL.
