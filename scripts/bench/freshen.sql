@@ -1,7 +1,7 @@
 -- Brings a copy of a filled database up to date: charges go on at the same density until half an hour ago. Then it makes orphans.
--- every, orphans: of the newest charges, each so-manieth loses its output, until so many have lost it.
--- waiting, held: so many more charges of the last day have orphans that a pass has examined before and that are not due for
--- 55 minutes, either waiting for the provider or held by the brake.
+-- every, orphans: of the newest charges, one in `every` loses its output, until `orphans` have lost it.
+-- waiting, held: adds so many charges of the last day with orphans that a pass has examined and that are due in 55 minutes: open
+-- ones that wait for the provider, and ones that the brake holds.
 SET synchronous_commit = off;
 
 SELECT (SELECT charges FROM bench.filled) AS first,
