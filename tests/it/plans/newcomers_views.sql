@@ -7,4 +7,4 @@ SELECT 'out-' || i, id::uuid, 0, 'replicate', job, 0, seed.place('board', i % 40
        'image/png', 1000, repeat('a', 64), timestamptz '$now' AT TIME ZONE 'UTC' - interval '15 minutes', NULL, NULL
 FROM fresh WHERE i % 20 <> 0;
 UPDATE shots SET broke = timestamptz '$now' AT TIME ZONE 'UTC' - interval '10 seconds'
-WHERE run IN (SELECT id::uuid FROM fresh WHERE i % 40 = 0) OR run IN (SELECT id::uuid FROM seed.charges WHERE i BETWEEN 170001 AND 170025);
+WHERE run IN (SELECT id::uuid FROM fresh WHERE i % 40 = 0) OR run IN (SELECT seed.id(i)::uuid FROM generate_series(170001, 170025) AS i);
