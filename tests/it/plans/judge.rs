@@ -154,7 +154,10 @@ fn faults(root: &Json) -> Vec<(String, u64, u64)> {
             _ => {}
         }
         let Some(relation) = guarded(node) else { return };
-        touched += rows_touched(node);
+        // The rows of a bitmap are those of the index scans below it.
+        if kind != "Bitmap Heap Scan" {
+            touched += rows_touched(node);
+        }
         match kind {
             "Seq Scan" | "Sample Scan" => {
                 faults.push((format!("reads the whole table {relation}"), rows_touched(node), 0));
