@@ -22,8 +22,21 @@ pub struct TestDatabase {
 
 #[derive(Debug)]
 enum Keeper {
-    Postgres { name: String },
-    Sqlite { _directory: TempDir },
+    Postgres {
+        name: String,
+    },
+    Sqlite {
+        _directory: TempDir,
+    },
+    /// Whoever made it.
+    Another,
+}
+
+impl TestDatabase {
+    /// A database on another server, which goes with that.
+    pub const fn elsewhere(url: String) -> Self {
+        Self { url, keeper: Keeper::Another }
+    }
 }
 
 /// A fresh database on the tests' PostgreSQL.

@@ -25,6 +25,7 @@ mod leftovers;
 mod limits;
 mod manners;
 mod mended;
+mod plans;
 mod postgres;
 mod promises;
 mod protocol;
