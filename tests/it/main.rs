@@ -16,6 +16,7 @@ mod deploy;
 mod doctor;
 mod dry_run;
 mod faults;
+mod first_night;
 mod fuzz;
 mod hostile;
 mod kills;

@@ -422,7 +422,7 @@ pub async fn detect(parts: &Parts, since: Option<Since>, now: Timestamp) -> Repo
 }
 
 /// A test inserts charges of any age between two passes at the same time: each pass goes back to the saved positions, without
-/// waiting for some minutes. What holds between two full looks is tested by itself (`late_commits`), and in the simulations.
+/// waiting for some minutes. What holds between two full looks is tested by itself (`first_night`), and in the simulations.
 fn every_pass_looks_at_all(mut rules: Rules) -> Rules {
     rules.detect.full_look_every = Duration::ZERO;
     rules
