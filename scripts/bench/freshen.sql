@@ -27,6 +27,8 @@ SELECT 'wait-' || i, 'acc-' || (1 + i % 10000), 'proj-' || (i % 5000), 'wnode-' 
        now() - interval '2 hours' - i * interval '17 hours' / nullif(:waiting + :held, 0), 10, 0, NULL
 FROM generate_series(1, :waiting + :held) i;
 INSERT INTO charge_items (charge_id, output_index, credits) SELECT 'wait-' || i, 0, 10 FROM generate_series(1, :waiting + :held) i;
+-- None of them is due. A binary from before the queue has no such column.
+DO $$ BEGIN ALTER TABLE makegood_orphans ALTER queued SET DEFAULT false; EXCEPTION WHEN undefined_column THEN NULL; END $$;
 INSERT INTO makegood_orphans (charge_id, output_index, provider, provider_job_id, charged_at, opened_at, opened_by, refund_by,
                               window_ends_at, state, reason, due_at, urgent_at, questions, first_asked_at, last_asked_at, waits)
 SELECT c.id, 0, c.provider, c.provider_job_id, c.charged_at, c.charged_at + interval '15 minutes', 'grace',
@@ -36,5 +38,6 @@ SELECT c.id, 0, c.provider, c.provider_job_id, c.charged_at, c.charged_at + inte
        now() - interval '1 minute', 3
 FROM generate_series(1, :waiting + :held) AS n(nth)
 JOIN charges c ON c.id = 'wait-' || n.nth;
+DO $$ BEGIN ALTER TABLE makegood_orphans ALTER queued SET DEFAULT true; EXCEPTION WHEN undefined_column THEN NULL; END $$;
 INSERT INTO makegood_orphan_events (orphan_id, charge_id, output_index, at, kind)
 SELECT id, charge_id, output_index, opened_at, 'opened' FROM makegood_orphans WHERE charge_id LIKE 'wait-%';

@@ -23,7 +23,9 @@ const TWENTY_HOURS: (&str, Duration) = ("twenty_hours", Duration::from_hours(20)
 
 /// How often a pass goes back to the saved positions. With a pass a minute, a charge that is committed late within the overlap
 /// is found within 10 minutes of its commit.
-pub const FULL_LOOK_EVERY: Duration = Duration::from_mins(7);
+pub const FULL_LOOK_EVERY: Duration = Duration::from_mins(8);
+/// How far every pass looks behind the charges whose grace has just ended: what is committed this late is found at once.
+const COMMITS_TAKE: Duration = Duration::from_mins(2);
 /// How often rows that were refused are tried again: soon enough for whoever corrects them, and no pass scans days of charges for
 /// the sake of one row.
 const REFUSED_AGAIN: Duration = Duration::from_hours(1);
@@ -75,7 +77,8 @@ impl Graces {
 
     fn scan(&self, name: &'static str, after: Timestamp, until: Timestamp, now: Timestamp) -> Scan {
         let over = Over::ChargedAt;
-        Scan { name, over, after, until, grace_before: now - self.default, graces: self.before(now) }
+        let (grace_before, graces) = (now - self.default, self.before(now));
+        Scan { name, over, after, until, grace_before, graces, grace_ended_within: None }
     }
 }
 
@@ -186,6 +189,7 @@ pub(super) fn plan(
         Look { name: TWENTY_HOURS.0, saved: saved.twenty_hours, ages: [TWENTY_HOURS.1].into() },
     ];
     let (mut spans, mut marks) = (Vec::new(), Vec::new());
+    let mut grace_ended_within = None;
     let mut late_from: Option<Timestamp> = None;
     for Look { name, saved, ages } in looks {
         let (Some(youngest), Some(oldest)) = (ages.first(), ages.last()) else { continue };
@@ -194,7 +198,11 @@ pub(super) fn plan(
         let saved = saved.filter(|saved| saved.position <= now);
         match (saved, fresh) {
             (Some(saved), Some(fresh)) if !is_full_look_due(rules, saved, behind, now) => {
-                let span = |age: &Duration| ((fresh - *age).max(window_starts), now - *age);
+                let behind = if name == GRACE { COMMITS_TAKE } else { Duration::ZERO };
+                if name == GRACE {
+                    grace_ended_within = Some(now.since(fresh) + behind);
+                }
+                let span = |age: &Duration| ((fresh - *age - behind).max(window_starts), now - *age);
                 spans.extend(ages.iter().map(span));
             }
             _ => {
@@ -217,7 +225,11 @@ pub(super) fn plan(
     let named = named(merged(spans, rules.start_at), now);
     let count = named.len();
     stretches.extend(named.into_iter().enumerate().map(|(nth, (name, after, until))| Stretch {
-        scan: graces.scan(name, after, until, now),
+        scan: Scan {
+            // A charge with another grace is looked at when that one ends.
+            grace_ended_within: grace_ended_within.filter(|_| name == GRACE),
+            ..graces.scan(name, after, until, now)
+        },
         saves: Saves::Positions(Arc::clone(&marks)),
         completes_fresh: nth + 1 == count,
     }));

@@ -142,18 +142,24 @@ fn p14_a_pass_a_minute_later_looks_at_what_has_come_of_age_and_at_no_more() {
     assert!(!plan.is_full && plan.late.is_none());
     let before = |age| (now() - MINUTE - age, now() - age);
     let named = |name, (after, until)| (name, after, until);
+    // What is committed up to two minutes late is found at once.
+    let grace = |age| ("grace", now() - 3 * MINUTE - age, now() - age);
     assert_eq!(
         spans(&plan),
         [
             ("failed", now() - HOUR - MINUTE, now()),
             named("twenty_hours", before(20 * HOUR)),
             named("six_hours", before(6 * HOUR)),
-            named("grace", before(40 * MINUTE)),
-            named("grace", before(15 * MINUTE)),
-            named("grace", before(5 * MINUTE)),
+            grace(40 * MINUTE),
+            grace(15 * MINUTE),
+            grace(5 * MINUTE),
         ]
     );
     assert!(plan.stretches.last().unwrap().completes_fresh);
+    let ended: Vec<_> = plan.stretches.iter().map(|each| each.scan.grace_ended_within).collect();
+    let minutes = Some(3 * MINUTE);
+    assert_eq!(ended, [None, None, None, minutes, minutes, minutes], "of other graces were looked at before");
+    assert!(planned(&Saved::default()).stretches.iter().all(|each| each.scan.grace_ended_within.is_none()));
     assert_eq!(
         saved_in_the_end(&plan),
         BTreeMap::from([("failed", now() - HOUR)]),
@@ -164,14 +170,14 @@ fn p14_a_pass_a_minute_later_looks_at_what_has_come_of_age_and_at_no_more() {
 #[test]
 fn p14_the_overlap_is_scanned_again_in_time_for_what_was_committed_late() {
     let full = |minutes: u32| planned(&saved_by_a_pass(now() - minutes * MINUTE)).is_full;
-    assert_eq!([1, 6, 7, 60].map(full), [false, false, true, true]);
-    let plan = planned(&saved_by_a_pass(now() - 7 * MINUTE));
+    assert_eq!([1, 7, 8, 60].map(full), [false, false, true, true]);
+    let plan = planned(&saved_by_a_pass(now() - 8 * MINUTE));
     assert_eq!(
         spans(&plan)[1..],
         [
-            ("twenty_hours", now() - 21 * HOUR - 7 * MINUTE, now() - 20 * HOUR),
-            ("six_hours", now() - 7 * HOUR - 7 * MINUTE, now() - 6 * HOUR),
-            ("grace", now() - HOUR - 47 * MINUTE, now() - 5 * MINUTE),
+            ("twenty_hours", now() - 21 * HOUR - 8 * MINUTE, now() - 20 * HOUR),
+            ("six_hours", now() - 7 * HOUR - 8 * MINUTE, now() - 6 * HOUR),
+            ("grace", now() - HOUR - 48 * MINUTE, now() - 5 * MINUTE),
         ]
     );
 }

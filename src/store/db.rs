@@ -402,6 +402,14 @@ impl Tx {
         self.command("RELEASE SAVEPOINT part", "end a part of").await
     }
 
+    /// Until the end of the transaction, see [`PLAN_SETTINGS`].
+    pub async fn allow_bitmap_scans(&mut self) -> Result<(), DbError> {
+        match self {
+            Self::Postgres(_) => self.command("SET LOCAL enable_bitmapscan = on", "set up").await,
+            Self::Sqlite(_) => Ok(()),
+        }
+    }
+
     async fn command(&mut self, text: &'static str, what: &'static str) -> Result<(), DbError> {
         let failed = |source| DbError::Transaction { what, source };
         match self {

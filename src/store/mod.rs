@@ -178,6 +178,22 @@ impl Store {
     async fn rows(&self, statement: &'static Statement, values: &[Value]) -> Result<Vec<Row>, DbError> {
         with_retries!(self, self.db.rows(statement, values).await)
     }
+
+    /// Runs a statement that reads all open orphans. It may use a bitmap scan: read by an index alone, in an order that is not
+    /// that of the table, every orphan costs a block of its own.
+    async fn bulk_rows(&self, statement: &'static Statement, values: &[Value]) -> Result<Vec<Row>, DbError> {
+        with_retries!(
+            self,
+            async {
+                let mut tx = self.db.begin().await?;
+                tx.allow_bitmap_scans().await?;
+                let rows = tx.rows(statement, values).await?;
+                tx.commit().await?;
+                Ok::<_, DbError>(rows)
+            }
+            .await
+        )
+    }
 }
 
 /// The row of a statement that always returns one.

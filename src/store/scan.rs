@@ -30,6 +30,8 @@ pub struct Scan {
     pub grace_before: Timestamp,
     /// Graces of providers and models.
     pub graces: Vec<Grace>,
+    /// Only charges whose own grace ended within this time. None: however long ago.
+    pub grace_ended_within: Option<Duration>,
 }
 
 /// Which time a scan goes by.
@@ -202,7 +204,7 @@ impl Store {
             dating.doubt.into(),
             dating.late.into(),
         ];
-        Ok(self.rows(statements::DATE_ORPHANS_ANEW, &values).await?.len())
+        Ok(self.bulk_rows(statements::DATE_ORPHANS_ANEW, &values).await?.len())
     }
 
     /// Keeps that a row after this position was refused.
@@ -349,6 +351,7 @@ impl Store {
                     limit.into(),
                     scan.grace_before.into(),
                     (&Json::Array(graces.collect())).into(),
+                    scan.grace_ended_within.map_or(i64::MAX >> 8, micros).into(),
                 ];
                 run.rows(statements::FIND_UNDELIVERED, &values).await?
             }

@@ -105,7 +105,7 @@ impl Store {
 
     /// What is open and held at `now`.
     pub async fn unresolved(&self, now: Timestamp) -> Result<Vec<Unresolved>, DbError> {
-        let rows = self.rows(statements::UNRESOLVED, &[now.into()]).await?;
+        let rows = self.bulk_rows(statements::UNRESOLVED, &[now.into()]).await?;
         rows.iter()
             .map(|row| {
                 Ok(Unresolved {

@@ -298,6 +298,7 @@ async fn look_at(world: &World, ago: Duration) -> Result<(), DbError> {
         until: after + 8 * HOUR,
         grace_before: world.now(),
         graces: Vec::new(),
+        grace_ended_within: None,
     };
     let undelivered = world.store.count_undelivered(&scan, world.parts.rules.detect.chunk, || false).await?;
     assert_eq!(undelivered, Some(0));

@@ -2,6 +2,7 @@
 -- $1, $2: the charge after which the chunk begins (time, id). $3: the latest time to look at. $4: charges in the chunk.
 -- $5: charged at or before this is past the grace of providers and models without a grace of their own.
 -- $6: JSON list of {provider, model or null, before}: the same for those that have one.
+-- $7: only charges whose own grace ended within so many microseconds.
 -- An item is a row without looked_at. The last row describes the chunk: its last charge and time, and how many charges it
 -- has; fewer than $4: the stretch ends here. No row: nothing is left.
 -- A charge without items, or with free ones only, of which none is delivered, stands as its own output -1. An item with an
@@ -17,13 +18,16 @@ WITH chunk AS MATERIALIZED (
     LIMIT $4
 ), graces AS MATERIALIZED (
     SELECT value ->> 'provider' AS provider, value ->> 'model' AS model, value ->> 'before' AS before FROM json_each($6)
-), ripe AS (
-    SELECT c.*
-    FROM chunk c
-    WHERE c.charged_at <= coalesce(
+), aged AS (
+    SELECT c.*, coalesce(
         (SELECT min(g.before) FROM graces g WHERE g.provider = c.provider AND g.model = c.model),
         (SELECT min(g.before) FROM graces g WHERE g.provider = c.provider AND g.model IS NULL),
-        $5)
+        $5) AS own_before
+    FROM chunk c
+), ripe AS (
+    SELECT c.*
+    FROM aged c
+    WHERE c.charged_at <= c.own_before AND c.charged_at > c.own_before - $7
 )
 SELECT c.id AS charge_id, coalesce(i.output_index, -1) AS output_index, NULL AS at, NULL AS looked_at
 FROM ripe c

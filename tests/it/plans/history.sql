@@ -9,6 +9,8 @@ INSERT INTO makegood_answers (provider, provider_job_id, asked_at, verdict, offe
 SELECT 'replicate', job, charged_at + interval '20 minutes', CASE kind WHEN 'recovered' THEN 'succeeded' WHEN 'wait' THEN 'running' ELSE 'failed' END,
        0, 'GET http://127.0.0.1/v1/predictions/' || job, 200, '{"status":"…","error":"' || repeat('e', 100) || '"}'
 FROM seed.charges WHERE kind IN ('refunded', 'recovered', 'wait') ORDER BY charged_at;
+-- None of them is due.
+ALTER TABLE makegood_orphans ALTER queued SET DEFAULT false;
 INSERT INTO makegood_orphans (charge_id, output_index, provider, provider_job_id, charged_at, opened_at, opened_by, refund_by, window_ends_at,
                               state, reason, due_at, urgent_at, lease_token, questions, first_asked_at, last_asked_at, waits, resolved_at)
 SELECT id, 0, 'replicate', job, charged_at, charged_at + interval '16 minutes', 'grace', charged_at + interval '22 hours',
@@ -20,6 +22,7 @@ SELECT id, 0, 'replicate', job, charged_at, charged_at + interval '16 minutes', 
        charged_at + interval '22 hours', 1, 1, charged_at + interval '20 minutes', charged_at + interval '20 minutes', 0,
        CASE WHEN kind = 'refunded' THEN charged_at + interval '23 hours' WHEN kind = 'recovered' THEN charged_at + interval '20 minutes' END
 FROM seed.charges WHERE kind IN ('refunded', 'recovered', 'wait') ORDER BY charged_at;
+ALTER TABLE makegood_orphans ALTER queued SET DEFAULT true;
 INSERT INTO makegood_orphan_events (orphan_id, charge_id, output_index, at, kind)
 SELECT id, charge_id, 0, opened_at, 'opened' FROM makegood_orphans ORDER BY id;
 INSERT INTO makegood_resolutions (charge_id, output_index, kind, reason, rule, resolved_at, decided_by, answer_id, pass_id)
