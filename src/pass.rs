@@ -32,11 +32,13 @@ mod late;
 mod leases;
 mod preview;
 mod room;
+mod share;
 mod sweep;
 
 pub use by_hand::{Deed, Ended, Wanted, by_hand};
 pub use consult::{Consulted, consult};
 use room::Room;
+pub use share::Sharing;
 
 /// How long what the brake holds is left alone before it is looked at again: a late output still closes it.
 const HELD_FOR: Duration = Duration::from_hours(1);
@@ -77,6 +79,8 @@ pub struct Rules {
     pub batch: u32,
     /// How long a claim lasts.
     pub lease: Duration,
+    /// How processes share a provider's limits.
+    pub sharing: Sharing,
     /// Files fetched from one provider at the same time.
     pub copies: usize,
     /// Memory for the files of all providers, in bytes; each provider may have what one file needs in any case.
@@ -127,6 +131,7 @@ impl Rules {
             release_when_gone: settings.brake.release == Release::WhenGone,
             batch: settings.pass.batch,
             lease: settings.pass.lease,
+            sharing: Sharing::default(),
             copies: settings.recovery.concurrency,
             late: policy::late::Times {
                 first: settings.late.first_question,

@@ -15,6 +15,7 @@ use futures_util::StreamExt as _;
 use tokio::task::JoinSet;
 
 use super::Pass;
+use super::share::Share;
 use crate::clock::Timestamp;
 use crate::evidence::{Evidence, Verdict};
 use crate::policy::late::{self, End, Refunded, Step, Word};
@@ -118,6 +119,12 @@ async fn turn(pass: &Pass, pass_id: i64, provider: &str, until: Instant) -> Resu
         questions.push((nth, question));
         open.insert(nth, cases);
     }
+    // Its tasks are dropped before it is given back.
+    let share = if questions.is_empty() { None } else { Share::take(pass, provider, Some(until)).await? };
+    if share.is_none() {
+        // Nothing to ask, or no slot in time: then all is given back below.
+        questions.clear();
+    }
     let ask =
         |(nth, question): (usize, Question)| async move { (nth, pass.parts.providers.ask(&question).await) };
     let mut answers = futures_util::stream::iter(questions).map(ask).buffer_unordered(AT_ONCE);
@@ -144,6 +151,9 @@ async fn turn(pass: &Pass, pass_id: i64, provider: &str, until: Instant) -> Resu
         }
     }
     drop(answers);
+    if let Some(share) = share {
+        share.give_back().await;
+    }
     let again_at = store.now().await? + AFTER_BUDGET;
     for each in open.into_values().flatten() {
         settled.push(settlement(each, LateNext::GiveBack(Some(again_at))));

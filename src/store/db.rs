@@ -270,6 +270,14 @@ impl Db {
         }
     }
 
+    /// Reads an instant that [`Db::time`] has written.
+    pub fn read_time(&self, json: &Json) -> Option<Timestamp> {
+        match self {
+            Self::Postgres(_) => Timestamp::parse(json.as_str()?).ok(),
+            Self::Sqlite(_) => json.as_i64().map(Timestamp::from_micros),
+        }
+    }
+
     /// An instant that may be missing inside a JSON batch.
     pub fn maybe_time(&self, at: Option<Timestamp>) -> Json {
         at.map_or(Json::Null, |at| self.time(at))

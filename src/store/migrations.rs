@@ -64,6 +64,7 @@ const OWN: Set = Set {
         (4, "provider_state", include_str!("../../migrations/postgres/0004_provider_state.sql")),
         (5, "lock_balances", include_str!("../../migrations/postgres/0005_lock_balances.sql")),
         (6, "own_faults", include_str!("../../migrations/postgres/0006_own_faults.sql")),
+        (9, "provider_shares", include_str!("../../migrations/postgres/0009_provider_shares.sql")),
     ],
     sqlite: &[
         (1, "makegood", include_str!("../../migrations/sqlite/0001_makegood.sql")),
@@ -72,11 +73,12 @@ const OWN: Set = Set {
         (4, "provider_state", include_str!("../../migrations/sqlite/0004_provider_state.sql")),
         (5, "lock_balances", include_str!("../../migrations/sqlite/0005_lock_balances.sql")),
         (6, "own_faults", include_str!("../../migrations/sqlite/0006_own_faults.sql")),
+        (9, "provider_shares", include_str!("../../migrations/sqlite/0009_provider_shares.sql")),
     ],
 };
 
 /// The newest of makegood's own migrations.
-pub const OWN_VERSION: i64 = 6;
+pub const OWN_VERSION: i64 = 9;
 
 impl Set {
     fn migrator(&self, postgres: bool) -> Migrator {

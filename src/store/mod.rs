@@ -4,7 +4,7 @@
 //! The rest follows a charge: `scan` finds and opens orphans, `claim` leases them and reads the facts, `settle` is
 //! the one transaction that moves money, `late` is what becomes known after it, `uploads` notes what may be left over in the
 //! storage, `brakes` keeps the brake, `totals` counts for people and metrics, `provider_state` remembers who was not
-//! there. For people alone
+//! there, `shares` who asks whom how much. For people alone
 //! are `story` (one charge), `review` (what was made good and what waits) and `contract` (whether all is as needed).
 //! A crash anywhere leaves what was committed; the next pass does the rest.
 
@@ -24,6 +24,7 @@ mod provider_state;
 mod review;
 mod scan;
 mod settle;
+mod shares;
 mod statements;
 mod story;
 mod totals;
@@ -40,6 +41,7 @@ pub use provider_state::ProviderState;
 pub use review::{LateEvidence, LateItem, LateProvider, MadeGood, MadeGoodItem, Waiting, WaitingItem};
 pub use scan::{Dating, Found, Grace, Over, Preview, Refused, Scan};
 pub use settle::{Outcome, SettleRules, Settlement};
+pub use shares::ProviderShares;
 pub use story::{AnswerRow, EventRow, ItemRow, OrphanRow, OutputRow, ResolutionRow, Story};
 pub use totals::{Counter, LastPass, RESOLUTION_BUCKETS_SECONDS, Unresolved};
 pub use uploads::{Leftover, UploadKey};

@@ -67,6 +67,7 @@ statements! {
     OWN_VERSION = "own_version",
     PASS_BEGIN = "pass_begin",
     PASS_FINISH = "pass_finish",
+    PROVIDER_SHARES = "provider_shares",
     PROVIDER_STATES = "provider_states",
     RECENT_PROVIDERS = "recent_providers",
     REFUSED_NOTE = "refused_note",
@@ -132,6 +133,7 @@ statements! {
     RELEASE_LEASES = "release_leases",
     RELINK_OUTPUTS = "relink_outputs",
     REOPEN_ORPHANS = "reopen_orphans",
+    REPLACE_PROVIDER_SHARES = "replace_provider_shares",
     SETTLE_ORPHANS = "settle_orphans",
     SUPERSEDE_RESOLUTIONS = "supersede_resolutions",
     }
