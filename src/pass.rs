@@ -131,7 +131,7 @@ impl Rules {
             release_when_gone: settings.brake.release == Release::WhenGone,
             batch: settings.pass.batch,
             lease: settings.pass.lease,
-            sharing: Sharing::default(),
+            sharing: Sharing::within(settings.pass.lease),
             copies: settings.recovery.concurrency,
             late: policy::late::Times {
                 first: settings.late.first_question,

@@ -130,6 +130,12 @@ impl Drop for Share {
 }
 
 impl Sharing {
+    /// Where the work of a dead process is taken over sooner, so are its slots.
+    pub fn within(lease: Duration) -> Self {
+        let usual = Self::default();
+        Self { lease: usual.lease.min(lease), ..usual }
+    }
+
     fn after(&self, pause: Duration) -> Duration {
         pause.saturating_mul(2).min(self.look_every)
     }
@@ -162,11 +168,12 @@ impl Sharer {
                 requests_per_second: limits.requests_per_second,
                 leased_until: now + self.times.lease,
             };
+            // By both clocks: the database's may stand still or be put back while the lease ends here.
+            let renew_at = self.times.lease * 2 / 3;
             let is_recorded = own.first().is_some_and(|own| {
                 let leased_until = own.leased_until;
-                *own == Holding { leased_until, ..wanted.clone() }
-                    && now + self.times.lease * 2 / 3 < leased_until
-            });
+                *own == Holding { leased_until, ..wanted.clone() } && now + renew_at < leased_until
+            }) && sharing.leased_for().is_some_and(|left| renew_at < left);
             if !is_recorded {
                 let all: Vec<Holding> = others.into_iter().chain([wanted]).collect();
                 if !self.store.replace_provider_shares(&self.provider, found.version, &all).await? {

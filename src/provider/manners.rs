@@ -8,8 +8,9 @@
 //! reason; one answer alone does not stop the rest, as it may be about one job. Urgent questions (past
 //! their deadline) go through regardless. Nothing here is shared between providers, so that one that hangs
 //! never delays another.
-//! A crash forgets all of it but what the last pass noted (`store`): whether the circuit was open, so that the next
-//! process begins with one probe rather than with as many questions in vain as it takes.
+//! Processes share the limits (`shares`), and tell each other through the database when the circuit opens or closes.
+//! A crash forgets all but this last: the next process begins with one probe rather than with as many questions in
+//! vain as it takes.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -123,6 +123,11 @@ impl Providers {
         &self.holder
     }
 
+    /// How many requests to a provider this process may have under way now; none without a provider file.
+    pub fn slots(&self, name: &str) -> Option<usize> {
+        self.get(name).map(|provider| provider.manners.turns.limit())
+    }
+
     /// One lane more uses the share of a provider. False: there is no provider file, so nothing is shared.
     pub fn join(&self, name: &str) -> bool {
         let Some(provider) = self.get(name) else { return false };

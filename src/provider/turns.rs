@@ -151,6 +151,11 @@ impl Turns {
         self.leased_until.send_replace(None);
     }
 
+    /// How many requests may be under way, but for those that a higher limit allowed.
+    pub(super) fn limit(&self) -> usize {
+        self.slots().limit
+    }
+
     /// How many requests may be under way: the limit, and those beyond it that have not ended yet.
     pub(super) fn held(&self) -> usize {
         let slots = self.slots();
