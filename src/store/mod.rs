@@ -5,7 +5,8 @@
 //! the one transaction that moves money, `late` is what becomes known after it, `uploads` notes what may be left over in the
 //! storage, `brakes` keeps the brake, `totals` counts for people and metrics, `provider_state` remembers who was not
 //! there, `shares` who asks whom how much. For people alone
-//! are `story` (one charge), `review` (what was made good and what waits) and `contract` (whether all is as needed).
+//! are `story` (one charge), `review` (what was made good and what waits) `contract` (whether all is as needed) and `plans` (whether
+//! it can be searched).
 //! A crash anywhere leaves what was committed; the next pass does the rest.
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -20,6 +21,7 @@ mod contract;
 pub mod db;
 mod late;
 mod migrations;
+mod plans;
 mod provider_state;
 mod review;
 mod scan;
@@ -37,6 +39,7 @@ pub use contract::{Balance, Kind, Kinds};
 pub use db::{DbError, Trouble, redacted};
 pub use late::{LateCase, LateClaimed, LateNext, LateSettlement, LateSuccesses};
 pub use migrations::{MigrateError, OWN_VERSION};
+pub use plans::WholeRead;
 pub use provider_state::ProviderState;
 pub use review::{LateEvidence, LateItem, LateProvider, MadeGood, MadeGoodItem, Waiting, WaitingItem};
 pub use scan::{Dating, Found, Grace, Over, Preview, Refused, Scan};

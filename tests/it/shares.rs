@@ -85,11 +85,9 @@ impl Process {
 fn providers(world: &World, base_url: &str, keys: &str) -> Arc<Providers> {
     let dir = tempfile::tempdir_in(world.folder.path()).unwrap();
     for (name, text) in provider_files(base_url) {
-        let text: String = text
-            .lines()
-            .filter(|line| !line.starts_with("max_concurrency") && !line.starts_with("requests_per_second"))
-            .map(|line| format!("{line}\n"))
-            .collect();
+        let is_limit =
+            |line: &&str| line.starts_with("max_concurrency") || line.starts_with("requests_per_second");
+        let text = text.lines().filter(|line| !is_limit(line)).collect::<Vec<_>>().join("\n");
         let keys = format!("[provider]\nretries = 0\ntimeout = \"1h\"\nread_timeout = \"1h\"\n{keys}");
         std::fs::write(dir.path().join(format!("{name}.toml")), text.replace("[provider]\n", &keys)).unwrap();
     }
