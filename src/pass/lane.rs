@@ -88,7 +88,8 @@ pub(super) async fn run(
 }
 
 impl Lane {
-    /// `share`: where the share of the provider's limits is held. It stays there after an error, until all tasks have ended.
+    /// `share`: where the share of the provider's limits is held. It stays there after an error, until
+    /// all tasks have ended.
     async fn work(
         &mut self,
         receiver: mpsc::UnboundedReceiver<Done>,
@@ -116,9 +117,10 @@ impl Lane {
             self.report.find(Finding {
                 kind: "no_share",
                 about: format!("provider {}", self.provider),
-                detail: "other processes held all of its max_concurrency for a minute, so this pass asked it nothing; \
-                         run fewer processes, or raise max_concurrency if the provider allows it"
-                    .to_owned(),
+                detail:
+                    "other processes held all of its max_concurrency for a minute, so this pass asked it \
+                         nothing; run fewer processes, or raise max_concurrency if the provider allows it"
+                        .to_owned(),
             });
         }
     }

@@ -1,13 +1,16 @@
-//! This process's share of a provider's limits, held in the database while a lane asks the provider.
+//! This process's share of a provider's limits, held in the database while a lane asks the
+//! provider.
 //!
-//! A lane that is alone takes everything, with one round trip more than it would need for itself. Each lane looks
-//! again every half second: whoever holds more than its equal part lowers its limits, and reports less as its requests
-//! end; whoever holds less raises them once the database has it. So a newcomer has its part within about a second,
-//! and what the database says is never less than what is under way. A lane that finds nothing free records that it waits.
+//! A lane that is alone takes everything, with one round trip more than it would need for itself.
+//! Each lane looks again every half second: whoever holds more than its equal part lowers its
+//! limits, and reports less as its requests end; whoever holds less raises them once the database
+//! has it. So a newcomer has its part within about a second, and what the database says is never
+//! less than what is under way. A lane that finds nothing free records that it waits.
 //!
-//! A process that dies keeps its slots until its lease ends. One that was suspended for longer than its lease begins no
-//! request before it has renewed the lease; requests that were under way are not broken off. Where the database cannot be reached,
-//! no request begins after the end of the lease. Time is the database's.
+//! A process that dies keeps its slots until its lease ends. One that was suspended for longer than
+//! its lease begins no request before it has renewed the lease; requests that were under way are
+//! not broken off. Where the database cannot be reached, no request begins after the end of the
+//! lease. Time is the database's.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -26,11 +29,13 @@ const RACES: usize = 10;
 pub struct Sharing {
     /// How long the slots of a dead process count. A live one renews its lease after a third of it.
     pub lease: Duration,
-    /// How soon a lane looks again after it has taken its share; doubled each time, up to `look_every`.
+    /// How soon a lane looks again after it has taken its share; doubled each time, up to
+    /// `look_every`.
     pub first_look: Duration,
     /// How often a lane looks whether other processes came or went.
     pub look_every: Duration,
-    /// How often a lane without a slot looks before it leaves the provider to the others and to the next pass.
+    /// How often a lane without a slot looks before it leaves the provider to the others and to the
+    /// next pass.
     pub tries: u32,
     /// How many processes are expected at least: none takes more than its part of these.
     pub processes: usize,
@@ -66,8 +71,8 @@ struct Sharer {
 }
 
 impl Share {
-    /// Waits for a share with at least one slot and keeps it alive. None: other processes held all slots for as long as
-    /// a lane waits, the pass is ending, or it is `until`.
+    /// Waits for a share with at least one slot and keeps it alive. None: other processes held all
+    /// slots for as long as a lane waits, the pass is ending, or it is `until`.
     pub(super) async fn take(
         pass: &Pass,
         provider: &str,
@@ -105,8 +110,8 @@ impl Share {
         Ok(Some(share))
     }
 
-    /// Gives the share back, unless another lane of this process uses it. A failure is only logged: the lease ends by
-    /// itself.
+    /// Gives the share back, unless another lane of this process uses it. A failure is only logged:
+    /// the lease ends by itself.
     pub(super) async fn give_back(mut self) {
         self.keeper = None;
         let Some(sharer) = self.sharer.clone() else { return };
@@ -147,7 +152,8 @@ impl Sharer {
         let Some(sharing) = self.providers.sharing(&self.provider).await else { return Ok(0) };
         let (limits, holder) = (sharing.limits(), self.providers.holder());
         for _ in 0..RACES {
-            // Before the database is asked for the time: the lease must not end later here than there.
+            // Before the database is asked for the time: the lease must not end later here than
+            // there.
             let began = Instant::now();
             let now = self.store.now().await?;
             let found = self.store.provider_shares(&self.provider).await?;
@@ -168,7 +174,8 @@ impl Sharer {
                 requests_per_second: limits.requests_per_second,
                 leased_until: now + self.times.lease,
             };
-            // By both clocks: the database's may stand still or be put back while the lease ends here.
+            // By both clocks: the database's may stand still or be put back while the lease ends
+            // here.
             let renew_at = self.times.lease * 2 / 3;
             let is_recorded = own.first().is_some_and(|own| {
                 let leased_until = own.leased_until;
@@ -217,7 +224,8 @@ impl Sharer {
                 }
             }
             if let Err(error) = self.look().await {
-                // Should it fail until the lease ends, no request begins before it has been renewed.
+                // Should it fail until the lease ends, no request begins before it has been
+                // renewed.
                 self.warn(&error, "the share of the provider's limits could not be renewed this time");
             }
             pause = self.times.after(pause);

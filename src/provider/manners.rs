@@ -8,9 +8,9 @@
 //! reason; one answer alone does not stop the rest, as it may be about one job. Urgent questions (past
 //! their deadline) go through regardless. Nothing here is shared between providers, so that one that hangs
 //! never delays another.
-//! Processes share the limits (`shares`), and tell each other through the database when the circuit opens or closes.
-//! A crash forgets all but this last: the next process begins with one probe rather than with as many questions in
-//! vain as it takes.
+//! Processes share the limits (`shares`), and tell each other through the database when the circuit
+//! opens or closes. A crash forgets all but this last: the next process begins with one probe rather
+//! than with as many questions in vain as it takes.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -65,8 +65,9 @@ pub(super) struct Manners {
     circuit: Mutex<Circuit>,
     /// Notified when the circuit opens or closes.
     circuit_turned: Notify,
-    /// How many lanes of this process use the share. Held across a change of the share in the database.
+    /// Held while the share is changed in the database.
     pub(super) sharing: tokio::sync::Mutex<()>,
+    /// How many lanes of this process use the share.
     pub(super) sharers: Mutex<usize>,
 }
 

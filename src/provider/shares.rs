@@ -1,9 +1,10 @@
 //! A process's share of a provider's limits, so that all processes together keep to them.
 //!
-//! Every process that asks a provider holds some of its `max_concurrency` slots, and the same part of its rate. The
-//! holdings stand in the database (`store`), under a lease, and are replaced as a whole: a change that rests on old holdings is
-//! refused there. So the sum of the slots never exceeds the maximum, and [`share`] is plain arithmetic.
-//! A process that dies keeps its slots until its lease ends. `pass` takes, renews and gives back.
+//! Every process that asks a provider holds some of its `max_concurrency` slots, and the same part
+//! of its rate. The holdings stand in the database (`store`), under a lease, and are replaced as a
+//! whole: a change that rests on old holdings is refused there. So the sum of the slots never
+//! exceeds the maximum, and [`share`] is plain arithmetic. A process that dies keeps its slots
+//! until its lease ends. `pass` takes, renews and gives back.
 
 use std::sync::PoisonError;
 use std::time::{Duration, Instant};
@@ -29,7 +30,8 @@ pub struct Holding {
 }
 
 impl Holding {
-    /// Whether its slots are taken. A lease that ends later than one taken now was written while the clock was ahead.
+    /// Whether its slots are taken. A lease that ends later than one taken now was written while
+    /// the clock was ahead.
     pub fn is_live(&self, now: Timestamp, lease: Duration) -> bool {
         now < self.leased_until && self.leased_until <= now + lease
     }
@@ -44,10 +46,11 @@ pub struct Share {
     pub requests_per_second: Option<f64>,
 }
 
-/// The share of a process beside the live holdings of `others`: an equal part of the slots, as far as the others
-/// leave it. What is left over by the division goes to the first that ask. While there are no fewer slots than processes,
-/// each has at least one. A process alone has all, unless at least so many `processes` are expected.
-/// Where provider files differ, the smallest limits apply to all.
+/// The share of a process beside the live holdings of `others`: an equal part of the slots, as far
+/// as the others leave it. What is left over by the division goes to the first that ask. While
+/// there are no fewer slots than processes, each has at least one. A process alone has all, unless
+/// at least so many `processes` are expected. Where provider files differ, the smallest limits
+/// apply to all.
 pub fn share(limits: &Limits, others: &[Holding], processes: usize) -> Share {
     let maxima = others.iter().map(|other| other.max_concurrency);
     let max_concurrency = maxima.fold(limits.max_concurrency, usize::min);
@@ -66,7 +69,8 @@ pub fn share(limits: &Limits, others: &[Holding], processes: usize) -> Share {
     Share { slots, requests_per_second: rate.map(|rate| rate * part) }
 }
 
-/// One provider's share while it is looked at and changed: no other lane of this process does so meanwhile.
+/// One provider's share while it is looked at and changed: no other lane of this process does so
+/// meanwhile.
 #[derive(Debug)]
 pub struct Sharing<'a> {
     provider: &'a Provider,
@@ -79,8 +83,8 @@ impl Sharing<'_> {
         &self.provider.limits
     }
 
-    /// Lowers the limits to the share, where they are higher. Returns how many slots are held until the requests
-    /// beyond it have ended.
+    /// Lowers the limits to the share, where they are higher. Returns how many slots are held until
+    /// the requests beyond it have ended.
     pub fn lower(&self, share: &Share) -> usize {
         self.provider.manners.turns.lower(share.slots, share.requests_per_second)
     }
@@ -90,7 +94,8 @@ impl Sharing<'_> {
         self.provider.manners.turns.set(share.slots, share.requests_per_second);
     }
 
-    /// For how long requests may still begin, by this process's stopwatch; none before the first lease.
+    /// For how long requests may still begin, by this process's stopwatch; none before the first
+    /// lease.
     pub fn leased_for(&self) -> Option<Duration> {
         self.provider.manners.turns.leased_for()
     }
@@ -123,19 +128,22 @@ impl Providers {
         &self.holder
     }
 
-    /// How many requests to a provider this process may have under way now; none without a provider file.
+    /// How many requests to a provider this process may have under way now; none without a provider
+    /// file.
     pub fn slots(&self, name: &str) -> Option<usize> {
         self.get(name).map(|provider| provider.manners.turns.limit())
     }
 
-    /// One lane more uses the share of a provider. False: there is no provider file, so nothing is shared.
+    /// One lane more uses the share of a provider. False: there is no provider file, so nothing is
+    /// shared.
     pub fn join(&self, name: &str) -> bool {
         let Some(provider) = self.get(name) else { return false };
         *provider.manners.sharers.lock().unwrap_or_else(PoisonError::into_inner) += 1;
         true
     }
 
-    /// A lane that has joined is gone without having given the share back; the last one's lease ends by itself.
+    /// A lane that has joined is gone without having given the share back; the last one's lease
+    /// ends by itself.
     pub fn leave(&self, name: &str) {
         if let Some(provider) = self.get(name) {
             provider.leave();
@@ -148,8 +156,9 @@ impl Providers {
         Some(Sharing { provider, _alone: provider.manners.sharing.lock().await })
     }
 
-    /// Leaves a provider alone that another process has left alone at `asked_at`, unless this one was answered later.
-    /// `left`: how long it is still left alone. Zero matters only to a process that has not asked yet: it sends one probe.
+    /// Leaves a provider alone that another process has left alone at `asked_at`, unless this one
+    /// was answered later. `left`: how long it is still left alone. Zero matters only to a process
+    /// that has not asked yet: it sends one probe.
     pub fn learn_circuit(&self, name: &str, left: Duration, asked_ago: Duration) {
         let Some(provider) = self.get(name) else { return };
         let has_asked = provider.last.state(None).is_some();
@@ -190,8 +199,8 @@ mod tests {
         }
     }
 
-    /// The slots of each process once none changes any more, where one comes after the other; and the most that were
-    /// taken on the way.
+    /// The slots of each process once none changes any more, where one comes after the other; and
+    /// the most that were taken on the way.
     fn settle(limits: &[Limits]) -> (Vec<usize>, usize) {
         let mut slots = vec![0; limits.len()];
         let mut most = 0;

@@ -1,9 +1,10 @@
 //! How many requests to one provider are under way at once, and how many begin in a second.
 //!
-//! Both limits can change while requests are under way, because processes share a provider's limits (`shares`).
-//! A lower limit takes effect as requests end: none is broken off. [`Turns::held`] counts them until then.
-//! A share is leased: once the lease has ended, no request begins until it is renewed, as other processes may have
-//! taken the share meanwhile. Nothing here is stored; a crash ends all requests with the process.
+//! Both limits can change while requests are under way, because processes share a provider's limits
+//! (`shares`). A lower limit takes effect as requests end: none is broken off. [`Turns::held`]
+//! counts them until then. A share is leased: once the lease has ended, no request begins until it
+//! is renewed, as other processes may have taken the share meanwhile. Nothing here is stored; a
+//! crash ends all requests with the process.
 
 use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -48,7 +49,8 @@ pub(super) struct Turn<'a> {
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
         let Some(permit) = self.permit.take() else { return };
-        // The permit goes back under the lock. Otherwise a limit lowered at the same moment could miss it.
+        // The permit goes back under the lock. Otherwise a limit lowered at the same moment could
+        // miss it.
         let mut slots = self.turns.slots();
         if slots.excess > 0 {
             slots.excess -= 1;
@@ -83,8 +85,8 @@ impl Turns {
         Turn { turns: self, permit: self.permits.acquire().await.ok() }
     }
 
-    /// Waits until the rate allows another request. Where the lease has ended by then, the place is given up and
-    /// waited for again: after a renewal there may be fewer places.
+    /// Waits until the rate allows another request. Where the lease has ended by then, the place is
+    /// given up and waited for again: after a renewal there may be fewer places.
     pub(super) async fn start<'a>(&'a self, mut turn: Turn<'a>) -> Turn<'a> {
         loop {
             self.at_rate().await;
@@ -109,8 +111,8 @@ impl Turns {
         }
     }
 
-    /// Lowers the limits to these, where they are higher. Returns how many requests may be under way until those
-    /// beyond the new limit have ended.
+    /// Lowers the limits to these, where they are higher. Returns how many requests may be under
+    /// way until those beyond the new limit have ended.
     pub(super) fn lower(&self, slots: usize, per_second: Option<f64>) -> usize {
         let mut now = self.slots();
         if slots < now.limit {

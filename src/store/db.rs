@@ -323,8 +323,9 @@ impl Db {
         }
     }
 
-    /// How the database would run each statement; nothing is run. PostgreSQL: a plan for all parameters, as JSON, where
-    /// reading a whole table and joining whole relations are the last resort. SQLite: the steps, as a list of texts.
+    /// How the database would run each statement; nothing is run. PostgreSQL: a plan for all parameters,
+    /// as JSON, where reading a whole table and joining whole relations are the last resort. SQLite: the
+    /// steps, as a list of texts.
     pub async fn plans(&self, statements: &[&'static Statement]) -> Result<Vec<Json>, DbError> {
         let mut plans = Vec::new();
         match self {

@@ -3,10 +3,10 @@
 //! `db` runs one statement on either database, `statements` lists them all, `migrations` makes the tables.
 //! The rest follows a charge: `scan` finds and opens orphans, `claim` leases them and reads the facts, `settle` is
 //! the one transaction that moves money, `late` is what becomes known after it, `uploads` notes what may be left over in the
-//! storage, `brakes` keeps the brake, `totals` counts for people and metrics, `provider_state` remembers who was not
-//! there, `shares` who asks whom how much. For people alone
-//! are `story` (one charge), `review` (what was made good and what waits) `contract` (whether all is as needed) and `plans` (whether
-//! it can be searched).
+//! storage, `brakes` keeps the brake, `totals` counts for people and metrics, `provider_state` remembers
+//! who was not there, `shares` who asks whom how much. For people alone are `story` (one charge),
+//! `review` (what was made good and what waits), `contract` (whether all is as needed) and `plans`
+//! (whether it can be searched).
 //! A crash anywhere leaves what was committed; the next pass does the rest.
 
 use std::sync::{Arc, Mutex, PoisonError};

@@ -1,10 +1,12 @@
-//! Whether the platform's relations can be searched, for `makegood check`: plans are explained, nothing is run.
+//! Whether the platform's relations can be searched, for `makegood check`: plans are explained,
+//! nothing is run.
 //!
-//! The hot statements are explained on the real relations, with the plan that serves all parameters and with whole
-//! reads and joins of whole relations made as dear as PostgreSQL can make them. So a statement reads a whole table only where
-//! nothing else is possible, however small the tables are by now, and a new installation passes.
-//! First the single searches that statements need are explained by themselves, because a statement without an index may read
-//! any of its tables whole. What is left is a view that can be searched alone and not in a join.
+//! The hot statements are explained on the real relations, with the plan that serves all parameters
+//! and with whole reads and joins of whole relations made as dear as PostgreSQL can make them. So a
+//! statement reads a whole table only where nothing else is possible, however small the tables are
+//! by now, and a new installation passes. First the single searches that statements need are
+//! explained by themselves, because a statement without an index may read any of its tables whole.
+//! What is left is a view that can be searched alone and not in a join.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,10 +15,12 @@ use serde_json::Value as Json;
 use super::db::{DbError, Statement};
 use super::{Store, statements};
 
-/// PostgreSQL reads a table with fewer rows in the order of an index rather than search it many times.
+/// PostgreSQL reads a table with fewer rows in the order of an index rather than search it many
+/// times.
 const SMALL_TABLE: i64 = 10_000;
 
-/// A way in which statements search a relation of the platform's: a small statement that does only this.
+/// A way in which statements search a relation of the platform's: a small statement that does only
+/// this.
 #[derive(Debug)]
 struct Search {
     statement: &'static Statement,
@@ -57,7 +61,8 @@ const SEARCHES: [&Search; 10] = [
     BALANCES,
 ];
 
-/// The statements that every pass runs on the platform's relations, each with the searches that it needs.
+/// The statements that every pass runs on the platform's relations, each with the searches that it
+/// needs.
 const HOT: [(&Statement, &[&Search]); 15] = [
     (statements::FIND_UNDELIVERED, &[CHARGES_BY_TIME, CHARGE, ITEMS, OUTPUTS]),
     (statements::FIND_FAILED, &[ITEMS_BY_FAILURE, ITEMS, CHARGE, OUTPUTS]),
@@ -95,14 +100,16 @@ pub struct WholeRead {
     pub relation: &'static str,
     /// The tables that are read: the relation itself, or what stands behind the view.
     pub tables: Vec<String>,
-    /// The columns by which it cannot be searched. None: it can be by itself, but not from within these statements.
+    /// The columns by which it cannot be searched. None: it can be by itself, but not from within
+    /// these statements.
     pub columns: &'static [&'static str],
     /// The index to create, where the columns come from one table.
     pub index: Option<String>,
 }
 
 impl Store {
-    /// The relations of the platform's that the statements of a pass would read whole. Writes nothing.
+    /// The relations of the platform's that the statements of a pass would read whole. Writes
+    /// nothing.
     pub async fn whole_reads(&self) -> Result<Vec<WholeRead>, DbError> {
         if !self.is_postgres() {
             return self.whole_searches().await;
@@ -138,7 +145,8 @@ impl Store {
                 });
             }
         }
-        // A statement that needs an impossible search may read other tables whole instead: that is no news.
+        // A statement that needs an impossible search may read other tables whole instead: that is
+        // no news.
         let plans = self.db.plans(&HOT.map(|(statement, _)| statement)).await?;
         for ((statement, _), plan) in HOT.iter().zip(&plans) {
             if explained.contains(statement.name) {
@@ -217,8 +225,8 @@ fn tables(plan: &Json) -> Vec<String> {
     nodes(plan).into_iter().filter_map(table).collect()
 }
 
-/// The tables that a plan reads from the beginning to the end, by themselves or through an index. `even_small`: also
-/// small ones in the order of an index.
+/// The tables that a plan reads from the beginning to the end, by themselves or through an index.
+/// `even_small`: also small ones in the order of an index.
 fn read_whole(plan: &Json, indexes: &Indexes, even_small: bool) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     for node in nodes(plan) {
@@ -251,8 +259,9 @@ struct Indexes {
 }
 
 impl Indexes {
-    /// Whether an index is searched: with a condition on what it begins with. One on a later column alone goes through the
-    /// whole index. A statement may read a small table in the order of an index, as nothing is faster.
+    /// Whether an index is searched: with a condition on what it begins with. One on a later column
+    /// alone goes through the whole index. A statement may read a small table in the order of an
+    /// index, as nothing is faster.
     fn is_searched(&self, table: &str, alias: &str, node: &Json, even_small: bool) -> bool {
         let Some(condition) = node["Index Cond"].as_str() else {
             return !even_small && self.rows.get(table).is_none_or(|rows| *rows < SMALL_TABLE);

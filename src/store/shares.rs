@@ -1,8 +1,8 @@
 //! Who holds how much of each provider's limits: read, and replaced as a whole.
 //!
-//! A replacement names the version that it rests on and is refused where another process was faster, so that no
-//! two processes are given one slot. Nothing that decides over money reads it. After a crash the holdings of the dead
-//! process count until its lease ends.
+//! A replacement names the version that it rests on and is refused where another process was
+//! faster, so that no two processes are given one slot. Nothing that decides over money reads it.
+//! After a crash the holdings of the dead process count until its lease ends.
 
 use std::time::Duration;
 
@@ -19,8 +19,9 @@ pub struct ProviderShares {
     pub version: i64,
     /// All that were recorded, also those whose lease has ended.
     pub holdings: Vec<Holding>,
-    /// How long ago the process that last left the provider alone had asked it, and how long it still is to be left
-    /// alone; zero: until one question has tried it. None: it is asked as usual.
+    /// How long ago the process that last left the provider alone had asked it, and how long it
+    /// still is to be left alone; zero: until one question has tried it. None: it is asked as
+    /// usual.
     pub circuit: Option<(Duration, Duration)>,
 }
 
@@ -46,7 +47,8 @@ impl Store {
         })
     }
 
-    /// Replaces all holdings of a provider's limits. False: another process has replaced them since `version`.
+    /// Replaces all holdings of a provider's limits. False: another process has replaced them since
+    /// `version`.
     pub async fn replace_provider_shares(
         &self,
         provider: &str,

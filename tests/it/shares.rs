@@ -1,8 +1,9 @@
-//! Processes share a provider's limits through the database: passes side by side, each with providers of its own, as
-//! two processes have them, against providers that count over real HTTP what is under way at once.
+//! Processes share a provider's limits through the database: passes side by side, each with
+//! providers of its own, as two processes have them, against providers that count over real HTTP
+//! what is under way at once.
 //!
-//! Nothing here is timed. A gate holds every question until the test lets it through; the rest waits for what the
-//! database says.
+//! Nothing here is timed. A gate holds every question until the test lets it through; the rest
+//! waits for what the database says.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
@@ -52,7 +53,8 @@ impl Process {
                 asked.fetch_add(1, Ordering::SeqCst);
                 let now = counted.now.fetch_add(1, Ordering::SeqCst) + 1;
                 counted.most.fetch_max(now, Ordering::SeqCst);
-                // Held also where nobody waits for the answer any more: the provider is still at it.
+                // Held also where nobody waits for the answer any more: the provider is still at
+                // it.
                 gate.acquire().await.unwrap().forget();
                 counted.now.fetch_sub(1, Ordering::SeqCst);
             })

@@ -1,4 +1,5 @@
--- index_leads: what each index begins with, and how many rows its table has by its statistics. Only the catalogue is read.
+-- index_leads: what each index begins with, and how many rows its table has by its statistics. Only
+-- the catalogue is read.
 SELECT n.nspname::text AS schema, t.relname::text AS relation, x.relname::text AS index,
        pg_get_indexdef(i.indexrelid, 1, false) AS leads, CAST(greatest(t.reltuples, 0) AS bigint) AS rows
 FROM pg_index i

@@ -26,8 +26,9 @@ const WINDOW: i64 = 24 * 60;
 /// What the brake held so long ago has been looked at again since, in minutes: two passes, and a lease of one that died.
 const LET_GO: i64 = 180;
 
-/// In most worlds the workers ask side by side from the beginning. In some the first takes all slots of a provider, and the
-/// others leave it to that one: a worker that is dead or asleep keeps its slots, as the clock stands still meanwhile.
+/// In most worlds the workers ask side by side from the beginning. In some the first takes all slots of
+/// a provider, and the others leave it to that one: a worker that is dead or asleep keeps its slots, as
+/// the clock stands still meanwhile.
 fn sharing(seed: u64) -> Sharing {
     let pause = Duration::from_millis(20);
     let processes = if seed.is_multiple_of(4) { 1 } else { WORKERS };
