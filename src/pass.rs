@@ -38,10 +38,12 @@ mod late;
 mod leases;
 mod preview;
 mod room;
+mod share;
 mod sweep;
 
 pub use by_hand::{Deed, Ended, Wanted, by_hand};
 pub use consult::{Consulted, consult};
+pub use share::Sharing;
 
 /// How long to wait before re-checking an orphan held by the brake. An output that arrives late still closes it.
 const HELD_FOR: Duration = Duration::from_hours(1);
@@ -82,6 +84,8 @@ pub struct Rules {
     pub batch: u32,
     /// How long a claim lasts.
     pub lease: Duration,
+    /// How processes share a provider's limits.
+    pub sharing: Sharing,
     /// Files fetched from one provider at the same time.
     pub copies: usize,
     /// Memory for the files of all providers, in bytes; each provider may have what one file needs in any case.
@@ -133,6 +137,7 @@ impl Rules {
             release_when_gone: settings.brake.release == Release::WhenGone,
             batch: settings.pass.batch,
             lease: settings.pass.lease,
+            sharing: Sharing::within(settings.pass.lease),
             copies: settings.recovery.concurrency,
             late: policy::late::Times {
                 first: settings.late.first_question,

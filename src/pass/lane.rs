@@ -14,7 +14,8 @@ use tokio::task::JoinSet;
 use super::job::{Done, Job};
 use super::leases::{self, InFlight};
 use super::room::Room;
-use super::{Parts, Pass, Progress, Reporter};
+use super::share::Share;
+use super::{Pass, Progress, Reporter};
 use crate::evidence::{Doubt, Verdict};
 use crate::policy::Action;
 use crate::report::{Finding, Report};
@@ -82,27 +83,55 @@ pub(super) async fn run(
         sender,
     };
     let _keeper = leases::keep(&lane.pass.parts, &lane.in_flight);
-    let result = lane.work(receiver).await;
+    let mut share = None;
+    let result = lane.work(receiver, &mut share).await;
     if result.is_err() {
         lane.tasks.shutdown().await;
         // The database may be gone altogether: then the leases run out by themselves.
         let _given_back = tokio::time::timeout(super::LAST_WORD, lane.give_back_all()).await;
+        if let Some(share) = share {
+            let _given_back = tokio::time::timeout(super::LAST_WORD, share.give_back()).await;
+        }
     }
     (lane.report, result)
 }
 
 impl Lane {
-    async fn work(&mut self, receiver: mpsc::UnboundedReceiver<Done>) -> Result<(), DbError> {
-        let Parts { store, providers, .. } = &self.pass.parts;
-        // What this process has found out itself is newer.
-        if providers.state(&self.provider).is_none()
-            && let Some(left) = store.circuit_left(&self.provider).await?
-        {
-            providers.leave_alone(&self.provider, left);
+    /// `share`: where the share of the provider's limits is held. It stays there after an error, until
+    /// all tasks have ended.
+    async fn work(
+        &mut self,
+        receiver: mpsc::UnboundedReceiver<Done>,
+        share: &mut Option<Share>,
+    ) -> Result<(), DbError> {
+        *share = Share::take(&self.pass, &self.provider, self.pass.deadline).await?;
+        if share.is_none() {
+            self.find_no_share();
+            return Ok(());
         }
         self.drive(receiver).await?;
-        self.note_state().await?;
+        let give_back = async {
+            if let Some(share) = share.take() {
+                share.give_back().await;
+            }
+        };
+        let (noted, ()) = tokio::join!(self.note_state(), give_back);
+        noted?;
         self.has_worked()
+    }
+
+    /// Other processes hold all slots, and work on the same orphans.
+    fn find_no_share(&mut self) {
+        if !self.pass.is_ending() {
+            self.report.find(Finding {
+                kind: "no_share",
+                about: format!("provider {}", self.provider),
+                detail:
+                    "other processes held all of its max_concurrency for a minute, so this pass asked it \
+                         nothing; run fewer processes, or raise max_concurrency if the provider allows it"
+                        .to_owned(),
+            });
+        }
     }
 
     /// One that is refused is told, and stands in nobody's way; where nothing else was settled, it says so of the database.

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use futures_util::StreamExt as _;
 use tokio::task::JoinSet;
 
+use super::share::Share;
 use super::{Pass, Progress, Reporter};
 use crate::clock::{SKEW, Timestamp};
 use crate::evidence::{Evidence, Verdict};
@@ -159,6 +160,12 @@ async fn turn(pass: &Pass, pass_id: i64, provider: &str, until: Instant) -> Resu
         questions.push((nth, question));
         open.insert(nth, cases);
     }
+    // Its tasks are dropped before it is given back.
+    let share = if questions.is_empty() { None } else { Share::take(pass, provider, Some(until)).await? };
+    if share.is_none() {
+        // Nothing to ask, or no slot in time: then all is given back below.
+        questions.clear();
+    }
     let ask =
         |(nth, question): (usize, Question)| async move { (nth, pass.parts.providers.ask(&question).await) };
     let mut answers = futures_util::stream::iter(questions).map(ask).buffer_unordered(AT_ONCE);
@@ -185,6 +192,9 @@ async fn turn(pass: &Pass, pass_id: i64, provider: &str, until: Instant) -> Resu
         }
     }
     drop(answers);
+    if let Some(share) = share {
+        share.give_back().await;
+    }
     let again_at = store.now().await? + AFTER_BUDGET;
     for each in open.into_values().flatten() {
         settled.push(settlement(each, LateNext::GiveBack(Some(again_at))));

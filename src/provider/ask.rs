@@ -13,12 +13,13 @@ use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue};
 use tokio::runtime::RuntimeFlavor;
 
 use super::file::Provider;
-use super::manners::{self, Found, Turn};
+use super::manners::{self, Found};
 use super::reading::{Reading, Received};
 use super::redact;
 use super::request::{Key, Request};
 use super::stats::Outcome;
 use super::trace::Step;
+use super::turns::Turn;
 use super::{Asked, Question};
 use crate::clock::Clock;
 use crate::evidence::{Doubt, Evidence, Verdict};
@@ -89,12 +90,13 @@ impl Provider {
             None if unreachable => Found::Nobody { wait: Duration::ZERO },
             None => Found::Somebody,
         };
+        // Noted first: whoever is told that the circuit has opened reads why.
+        self.last.note(&evidence);
         admission.settle(asked.then_some(found));
         if evidence.verdict == Verdict::CouldNotTell(Doubt::Unauthorized) {
             let message = evidence.message.as_deref().unwrap_or_default();
             tracing::error!(provider = self.name, message, "the provider refused our key, or it is missing");
         }
-        self.last.note(&evidence);
         Asked::Answered(evidence)
     }
 }

@@ -8,18 +8,18 @@
 //! reason; one answer alone does not stop the rest, as it may be about one job. Urgent questions (past
 //! their deadline) go through regardless. Nothing here is shared between providers, so that one that hangs
 //! never delays another.
-//! A crash forgets all of it but what the last pass noted (`store`): whether the circuit was open, so that the next
-//! process begins with one probe rather than with as many questions in vain as it takes.
+//! Processes share the limits (`shares`), and tell each other through the database when the circuit
+//! opens or closes. A crash forgets all but this last: the next process begins with one probe rather
+//! than with as many questions in vain as it takes.
 
 use std::hash::{BuildHasher, RandomState};
-use std::num::NonZeroU32;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use reqwest::header::{HeaderMap, RETRY_AFTER};
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::Notify;
 
+use super::turns::{Turn, Turns};
 use crate::clock::Timestamp;
 
 /// The longest wait that a `Retry-After` may ask for and a question still sits it out; for longer ones the
@@ -60,17 +60,25 @@ impl Default for Limits {
 /// The state behind the limits.
 #[derive(Debug)]
 pub(super) struct Manners {
-    slots: Semaphore,
-    rate: Option<DefaultDirectRateLimiter>,
+    /// Concurrency and rate: all of the limits, or the share of this process.
+    pub(super) turns: Turns,
     circuit: Mutex<Circuit>,
+    /// Notified when the circuit opens or closes.
+    circuit_turned: Notify,
+    /// Held while the share is changed in the database.
+    pub(super) sharing: tokio::sync::Mutex<()>,
+    /// How many lanes of this process use the share.
+    pub(super) sharers: Mutex<usize>,
 }
 
 impl Manners {
     pub(super) fn new(limits: &Limits) -> Self {
         Self {
-            slots: Semaphore::new(limits.max_concurrency),
-            rate: limits.requests_per_second.and_then(quota).map(RateLimiter::direct),
+            turns: Turns::new(limits.max_concurrency, limits.requests_per_second),
             circuit: Mutex::new(Circuit::new(limits.circuit_opens_after, limits.circuit_pause)),
+            circuit_turned: Notify::new(),
+            sharing: tokio::sync::Mutex::default(),
+            sharers: Mutex::default(),
         }
     }
 
@@ -79,25 +87,16 @@ impl Manners {
     pub(super) async fn begin(&self, urgent: bool) -> Result<(Admission<'_>, Turn<'_>), Duration> {
         // Nobody waits for a slot in vain.
         self.circuit().refuses(urgent, Instant::now()).map_or(Ok(()), Err)?;
-        let turn = self.slots.acquire().await.ok();
+        let turn = self.turns.place().await;
         // What the questions before this one found may have opened the circuit meanwhile.
         let probe = self.circuit().admit(urgent, Instant::now())?;
         let admission = Admission { manners: self, probe, settled: false };
-        self.at_rate().await;
-        Ok((admission, Turn(turn)))
+        Ok((admission, self.turns.start(turn).await))
     }
 
     /// Waits for another turn of a question that has begun.
     pub(super) async fn turn(&self) -> Turn<'_> {
-        let turn = self.slots.acquire().await.ok();
-        self.at_rate().await;
-        Turn(turn)
-    }
-
-    async fn at_rate(&self) {
-        if let Some(rate) = &self.rate {
-            rate.until_ready().await;
-        }
+        self.turns.take().await
     }
 
     /// Whether questions are turned away now.
@@ -111,6 +110,16 @@ impl Manners {
         until.map(|until| until.saturating_duration_since(Instant::now()))
     }
 
+    /// How long ago a question was answered; none if none was.
+    pub(super) fn answered_ago(&self) -> Option<Duration> {
+        self.circuit().answered_at.map(|at| at.elapsed())
+    }
+
+    /// Returns when the circuit has opened or closed since the last call.
+    pub(super) async fn circuit_turned(&self) {
+        self.circuit_turned.notified().await;
+    }
+
     /// Opens the circuit for so long, as another process has left it.
     pub(super) fn leave_alone(&self, left: Duration) {
         self.circuit().open_until = Some(Instant::now() + left.min(LEFT_ALONE_MAX));
@@ -120,19 +129,6 @@ impl Manners {
         self.circuit.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
-
-/// Requests per second as a quota: whole numbers may come in a burst of a second's worth.
-fn quota(per_second: f64) -> Option<Quota> {
-    let period = Duration::try_from_secs_f64(1.0 / per_second).ok()?;
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the file's check bounds it")]
-    let burst = NonZeroU32::new(per_second as u32).unwrap_or(NonZeroU32::MIN);
-    Some(Quota::with_period(period)?.allow_burst(burst))
-}
-
-/// A request's place among those under way; held until its answer is there. None: never, as the semaphore
-/// is never closed.
-#[derive(Debug)]
-pub(super) struct Turn<'a>(#[expect(dead_code, reason = "held, not used")] Option<SemaphorePermit<'a>>);
 
 /// What a question found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -160,7 +156,15 @@ impl Admission<'_> {
     pub(super) fn settle(mut self, found: Option<Found>) {
         if let Some(found) = found {
             self.settled = true;
-            self.manners.circuit().settle(self.probe, found, Instant::now());
+            let turned = {
+                let mut circuit = self.manners.circuit();
+                let before = circuit.open_until;
+                circuit.settle(self.probe, found, Instant::now());
+                before != circuit.open_until
+            };
+            if turned {
+                self.manners.circuit_turned.notify_one();
+            }
         }
     }
 }
@@ -182,11 +186,13 @@ struct Circuit {
     misses: u32,
     open_until: Option<Instant>,
     probing: bool,
+    /// When a question was last answered.
+    answered_at: Option<Instant>,
 }
 
 impl Circuit {
     const fn new(opens_after: u32, pause: Duration) -> Self {
-        Self { opens_after, pause, misses: 0, open_until: None, probing: false }
+        Self { opens_after, pause, misses: 0, open_until: None, probing: false, answered_at: None }
     }
 
     /// When to come again, if a question would be turned away.
@@ -221,6 +227,7 @@ impl Circuit {
             Found::Somebody => {
                 self.misses = 0;
                 self.open_until = None;
+                self.answered_at = Some(now);
             }
             Found::Nobody { wait } => {
                 self.misses = self.misses.saturating_add(1);
@@ -389,11 +396,5 @@ mod tests {
         }
         assert!(backoff(0, Some(Duration::from_secs(3))).unwrap() >= Duration::from_secs(3));
         assert_eq!(backoff(0, Some(Duration::from_secs(6))), None);
-    }
-
-    #[test]
-    fn a_rate_below_one_a_second_is_possible() {
-        assert_eq!(quota(0.2).unwrap().replenish_interval(), Duration::from_secs(5));
-        assert_eq!(quota(40.0).unwrap().burst_size().get(), 40);
     }
 }

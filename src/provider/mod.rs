@@ -8,6 +8,7 @@
 //! so that a crash halfway means nothing.
 //!
 //! `file` a file, checked · `fetching` what of it is for `recovery` · `request` its template, filled · `hosts` where else to · `ask` over HTTP · `manners` when ·
+//! `turns` how many at once · `shares` what part of the limits is this process's ·
 //! `json`, `filter`, `said` and `reading` what it means · `auth`, `secret`, `exec`, `redact` keys · `stats` and `state` what came
 //! of it so far · `trace` a question told step by step.
 
@@ -25,12 +26,15 @@ mod redact;
 mod request;
 mod said;
 mod secret;
+mod shares;
 mod span;
 mod state;
 mod stats;
 mod trace;
+mod turns;
 
 use std::collections::BTreeMap;
+use std::hash::{BuildHasher as _, RandomState};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -43,6 +47,7 @@ pub use self::manners::Limits;
 pub use self::reading::{Reading, Received};
 pub use self::request::Request;
 pub use self::secret::{Secret, SecretError, SecretSource};
+pub use self::shares::{Holding, Share, Sharing, share};
 pub use self::state::State;
 pub use self::stats::{BUCKETS_SECS, Outcome, RequestStats};
 pub use self::trace::Step;
@@ -98,6 +103,8 @@ pub enum Asked {
 pub struct Providers {
     by_name: BTreeMap<String, Provider>,
     clock: Clock,
+    /// What this process is called among those that share a provider's limits.
+    holder: String,
 }
 
 /// A provider file that cannot be used, or a name without one.
@@ -158,7 +165,13 @@ impl Providers {
                 by_name.insert(stem.to_string(), load_text(&path.display().to_string(), &stem, &text)?);
             }
         }
-        Ok(Self { by_name, clock })
+        Ok(Self::new(by_name, clock))
+    }
+
+    fn new(by_name: BTreeMap<String, Provider>, clock: Clock) -> Self {
+        // Every `RandomState` has keys of its own.
+        let holder = format!("{}-{:016x}", std::process::id(), RandomState::new().hash_one(0_u8));
+        Self { by_name, clock, holder }
     }
 
     /// The provider of that name.

@@ -118,10 +118,6 @@ pub enum Kind {
 pub struct Kinds {
     /// Behind `balances`.
     pub balances: Kind,
-    /// Behind `charges`.
-    pub charges: Kind,
-    /// `charges` has an index that begins with `charged_at`.
-    pub charges_by_time: bool,
 }
 
 /// What two writers at once do to a balance.
@@ -173,11 +169,7 @@ impl Store {
             ("v", _) => Kind::View,
             (_, _) => Kind::Table,
         };
-        Ok(Kinds {
-            balances: kind(&row.text("balances_kind")?, row.int("balances_triggers")?),
-            charges: kind(&row.text("charges_kind")?, 0),
-            charges_by_time: row.int("charges_by_time")? > 0,
-        })
+        Ok(Kinds { balances: kind(&row.text("balances_kind")?, row.int("balances_triggers")?) })
     }
 
     /// Tries on one balance, in a transaction that is rolled back, what two writers at once do to it. Only says

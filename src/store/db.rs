@@ -11,7 +11,7 @@ use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
 };
-use sqlx::{AssertSqlSafe, Executor as _, Postgres, SqlSafeStr as _, Sqlite, Transaction};
+use sqlx::{AssertSqlSafe, Executor as _, Postgres, Row as _, SqlSafeStr as _, Sqlite, Transaction};
 
 use crate::clock::Timestamp;
 
@@ -283,6 +283,14 @@ impl Db {
         }
     }
 
+    /// Reads an instant that [`Db::time`] has written.
+    pub fn read_time(&self, json: &Json) -> Option<Timestamp> {
+        match self {
+            Self::Postgres(_) => Timestamp::parse(json.as_str()?).ok(),
+            Self::Sqlite(_) => json.as_i64().map(Timestamp::from_micros),
+        }
+    }
+
     /// An instant that may be missing inside a JSON batch.
     pub fn maybe_time(&self, at: Option<Timestamp>) -> Json {
         at.map_or(Json::Null, |at| self.time(at))
@@ -328,6 +336,51 @@ impl Db {
         }
     }
 
+    /// How the database would run each statement; nothing is run. PostgreSQL: a plan for all parameters,
+    /// as JSON, where reading a whole table and joining whole relations are the last resort. SQLite: the
+    /// steps, as a list of texts.
+    pub async fn plans(&self, statements: &[&'static Statement]) -> Result<Vec<Json>, DbError> {
+        let mut plans = Vec::new();
+        match self {
+            Self::Postgres(pool) => {
+                let failed = |source| DbError::Transaction { what: "begin", source };
+                let mut tx = pool.begin().await.map_err(failed)?;
+                // Only for this transaction, which is rolled back.
+                let settings =
+                    "SET LOCAL plan_cache_mode = force_generic_plan; SET LOCAL enable_seqscan = off;
+                                SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off";
+                tx.execute(sqlx::raw_sql(settings)).await.map_err(failed)?;
+                for statement in statements {
+                    let failed = |source| DbError::Statement { statement: statement.name, source };
+                    let nulls = vec!["null"; parameters(statement.postgres)].join(", ");
+                    let nulls = if nulls.is_empty() { nulls } else { format!("({nulls})") };
+                    let text = format!(
+                        "PREPARE makegood_explains AS {}\n; EXPLAIN (VERBOSE, FORMAT JSON) EXECUTE makegood_explains{nulls};
+                         DEALLOCATE makegood_explains",
+                        statement.postgres
+                    );
+                    let rows = tx.fetch_all(sqlx::raw_sql(AssertSqlSafe(text))).await.map_err(failed)?;
+                    let plan = rows.first().ok_or(sqlx::Error::RowNotFound).map_err(failed)?;
+                    // In the simple protocol JSON is text.
+                    let plan: String = plan.try_get_unchecked(0).map_err(failed)?;
+                    let plan: Json = serde_json::from_str(&plan)
+                        .map_err(|error| failed(sqlx::Error::Decode(error.into())))?;
+                    plans.push(plan[0]["Plan"].clone());
+                }
+            }
+            Self::Sqlite(pool) => {
+                for statement in statements {
+                    let failed = |source| DbError::Statement { statement: statement.name, source };
+                    let text = AssertSqlSafe(format!("EXPLAIN QUERY PLAN {}", statement.sqlite));
+                    let rows = pool.fetch_all(sqlx::raw_sql(text)).await.map_err(failed)?;
+                    let steps = rows.iter().map(|row| row.try_get::<String, _>("detail").map(Json::from));
+                    plans.push(steps.collect::<Result<_, _>>().map_err(failed)?);
+                }
+            }
+        }
+        Ok(plans)
+    }
+
     /// Begins a transaction that may write.
     pub async fn begin(&self) -> Result<Tx, DbError> {
         let failed = |source| DbError::Transaction { what: "begin", source };
@@ -347,6 +400,16 @@ impl Db {
             Self::Sqlite(pool) => pool.close().await,
         }
     }
+}
+
+/// How many parameters a statement has: the highest `$n` outside of its comments.
+fn parameters(text: &str) -> usize {
+    let code = text.lines().filter(|line| !line.starts_with("--"));
+    let numbers = code.flat_map(|line| line.split('$').skip(1)).filter_map(|rest| {
+        let digits = rest.split(|letter: char| !letter.is_ascii_digit()).next()?;
+        digits.parse().ok()
+    });
+    numbers.max().unwrap_or(0)
 }
 
 /// Waits a moment for a connection that is just being given back, before one more is opened: where the server has no room

@@ -65,6 +65,7 @@ const OWN: Set = Set {
         (5, "lock_balances", include_str!("../../migrations/postgres/0005_lock_balances.sql")),
         (6, "own_faults", include_str!("../../migrations/postgres/0006_own_faults.sql")),
         (7, "size", include_str!("../../migrations/postgres/0007_size.sql")),
+        (9, "provider_shares", include_str!("../../migrations/postgres/0009_provider_shares.sql")),
     ],
     sqlite: &[
         (1, "makegood", include_str!("../../migrations/sqlite/0001_makegood.sql")),
@@ -74,11 +75,12 @@ const OWN: Set = Set {
         (5, "lock_balances", include_str!("../../migrations/sqlite/0005_lock_balances.sql")),
         (6, "own_faults", include_str!("../../migrations/sqlite/0006_own_faults.sql")),
         (7, "size", include_str!("../../migrations/sqlite/0007_size.sql")),
+        (9, "provider_shares", include_str!("../../migrations/sqlite/0009_provider_shares.sql")),
     ],
 };
 
 /// The newest of makegood's own migrations.
-pub const OWN_VERSION: i64 = 7;
+pub const OWN_VERSION: i64 = 9;
 
 impl Set {
     fn migrator(&self, postgres: bool) -> Migrator {

@@ -3,9 +3,10 @@
 //! `db` runs one statement on either database, `statements` lists them all, `migrations` makes the tables.
 //! The rest follows a charge: `scan` finds and opens orphans, `claim` leases them and reads the facts, `settle` is
 //! the one transaction that moves money, `late` is what becomes known after it, `uploads` notes what may be left over in the
-//! storage, `brakes` keeps the brake, `totals` counts for people and metrics, `provider_state` remembers who was not
-//! there. For people alone
-//! are `story` (one charge), `review` (what was made good and what waits) and `contract` (whether all is as needed).
+//! storage, `brakes` keeps the brake, `totals` counts for people and metrics, `provider_state` remembers
+//! who was not there, `shares` who asks whom how much. For people alone are `story` (one charge),
+//! `review` (what was made good and what waits), `contract` (whether all is as needed) and `plans`
+//! (whether it can be searched).
 //! A crash anywhere leaves what was committed; the next pass does the rest.
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -20,10 +21,12 @@ mod contract;
 pub mod db;
 mod late;
 mod migrations;
+mod plans;
 mod provider_state;
 mod review;
 mod scan;
 mod settle;
+mod shares;
 mod statements;
 mod story;
 mod totals;
@@ -38,12 +41,14 @@ pub use late::{
     LateCase, LateClaimed, LateNext, LateSettlement, LateSuccesses, LookedAtRefunds, RefundPosition,
 };
 pub use migrations::{MigrateError, OWN_VERSION};
+pub use plans::WholeRead;
 pub use provider_state::ProviderState;
 pub use review::{LateEvidence, LateItem, LateProvider, MadeGood, MadeGoodItem, Waiting, WaitingItem};
 pub use scan::{
     Backlog, Chunk, Cursor, Cursors, Dating, Found, Grace, Over, Position, Preview, Refused, Scan,
 };
 pub use settle::{Outcome, SettleRules, Settlement};
+pub use shares::ProviderShares;
 pub use story::{AnswerRow, EventRow, ItemRow, OrphanRow, OutputRow, ResolutionRow, Story};
 pub use totals::{Counter, LastPass, RESOLUTION_BUCKETS_SECONDS, Unresolved};
 pub use uploads::{Leftover, UploadKey};

@@ -2,8 +2,6 @@
 //!
 //! Nothing that decides over money reads it. A crash leaves the state before; a lost row costs a few questions.
 
-use std::time::Duration;
-
 use super::db::{DbError, Value};
 use super::{Store, statements};
 use crate::clock::Timestamp;
@@ -41,17 +39,6 @@ impl Store {
         ];
         self.rows(statements::NOTE_PROVIDER_STATE, &values).await?;
         Ok(())
-    }
-
-    /// How long the circuit of a provider stays open, by the last process that asked it; zero: one question is to
-    /// try it. None: it is asked as usual.
-    pub async fn circuit_left(&self, provider: &str) -> Result<Option<Duration>, DbError> {
-        let now = self.now().await?;
-        let states = self.provider_states(Some(provider)).await?;
-        // What was noted while the clock was ahead could close it for good.
-        let state = states.first().filter(|state| state.noted_at <= now);
-        let open_until = state.and_then(|state| state.circuit_open_until);
-        Ok(open_until.map(|until| until.since(now)))
     }
 
     /// All providers that were ever asked, or one of them.

@@ -78,6 +78,7 @@ async fn run(world: &World, storage: Option<&str>) -> Makegood {
 /// The lease runs out, and passes come until one has the file.
 async fn next_pass(world: &World, storage: Option<&str>) {
     world.run("UPDATE makegood_orphans SET leased_until = now() - interval '1 second' WHERE leased_until IS NOT NULL").await;
+    world.run("UPDATE makegood_provider_shares SET version = version + 1, holdings = '[]'").await;
     for _ in 0..50 {
         let ended = run(world, storage).await.output().await;
         assert_eq!(ended.code, Some(0), "{ended:?}");

@@ -34,6 +34,7 @@ mod real_input;
 mod recoveries;
 mod refused;
 mod s3;
+mod shares;
 mod simulation;
 mod two_authorities;
 mod world;

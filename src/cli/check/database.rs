@@ -6,7 +6,7 @@ use crate::cli::words::{count, span};
 use crate::clock::Clock;
 use crate::config::{DatabaseKind, Settings};
 use crate::report::chain;
-use crate::store::{Balance, DbError, Kind, OWN_VERSION, Store};
+use crate::store::{Balance, DbError, Kind, OWN_VERSION, Store, WholeRead};
 
 const MIGRATE: &str = "run `makegood migrate`";
 const CONTRACT: &str = "provide it as a table or a view; `makegood migrate --reference-schema` makes all of them where the \
@@ -67,6 +67,7 @@ pub(super) async fn check(store: &Store, found: &mut Findings) -> bool {
         kinds(store, found).await;
     }
     if contract && own {
+        indexes(store, found).await;
         rights(store, found).await;
     }
     contract && own
@@ -131,18 +132,6 @@ async fn kinds(store: &Store, found: &mut Findings) {
             return;
         }
     };
-    match (kinds.charges, kinds.charges_by_time) {
-        (Kind::View | Kind::ViewWithTrigger, _) => found.ok(
-            "charges by time",
-            "charges is a view, which cannot be looked through: its table needs an index that begins with the time of the charge",
-        ),
-        (Kind::Table, true) => found.ok("charges by time", "there is an index that begins with charged_at"),
-        (Kind::Table, false) => found.warn(
-            "charges by time",
-            "no index of charges begins with charged_at: each pass reads the whole table",
-            "CREATE INDEX CONCURRENTLY charges_by_time ON charges (charged_at, id)",
-        ),
-    }
     if !store.is_postgres() {
         return;
     }
@@ -172,6 +161,53 @@ async fn kinds(store: &Store, found: &mut Findings) {
             "check again once there is an account",
         ),
         Err(error) => found.fail("balances", format!("could not try the view's trigger: {}", chain(&error)), "mend the view's trigger"),
+    }
+}
+
+/// Whether the statements of a pass can search the platform's relations, however large they become.
+async fn indexes(store: &Store, found: &mut Findings) {
+    let reads = match store.whole_reads().await {
+        Ok(reads) => reads,
+        Err(error) => {
+            let says = format!("the plans of the statements could not be read: {}", chain(&error));
+            found.warn("indexes", says, "see whether a view on the platform's tables fails");
+            return;
+        }
+    };
+    if reads.is_empty() {
+        found.ok("indexes", "no statement of a pass reads a whole relation of the platform's");
+    }
+    for read in reads {
+        let about = format!("indexes: {}", read.relation);
+        let (says, advice) = (whole_read(&read), index_advice(&read));
+        if store.is_postgres() {
+            found.fail(&about, says, advice);
+        } else {
+            found.warn(&about, says, advice);
+        }
+    }
+}
+
+fn whole_read(read: &WholeRead) -> String {
+    let statements: Vec<String> = read.statements.iter().map(|name| format!("`{name}`")).collect();
+    let tables = read.tables.join(" and ");
+    let is_view = read.tables.iter().any(|table| table.split('.').next_back() != Some(read.relation));
+    let behind = if is_view { format!(" (behind `{}`)", read.relation) } else { String::new() };
+    format!("{} would read the whole of {tables}{behind}", statements.join(", "))
+}
+
+fn index_advice(read: &WholeRead) -> String {
+    let columns: Vec<String> = read.columns.iter().map(|column| format!("`{column}`")).collect();
+    let come = if columns.len() == 1 { "comes" } else { "come" };
+    let source = format!("what {} of `{}` {come} from", columns.join(" and "), read.relation);
+    match &read.index {
+        _ if columns.is_empty() => format!(
+            "each column of `{0}` can be searched by itself, but not in these statements: write the view without GROUP BY, DISTINCT and LIMIT, \
+             and give each table that it joins a key on the joined columns",
+            read.relation
+        ),
+        Some(index) => format!("create an index on {source}: {index}"),
+        None => format!("create an index that begins with {source}"),
     }
 }
 

@@ -37,8 +37,7 @@ where
          read = '{{verdict: \"running\"}}'"
     );
     let provider = load_text("acme.toml", "acme", &text).unwrap();
-    let providers =
-        Providers { by_name: BTreeMap::from([("acme".to_owned(), provider)]), clock: Clock::default() };
+    let providers = Providers::new(BTreeMap::from([("acme".to_owned(), provider)]), Clock::default());
     (providers, requests)
 }
 

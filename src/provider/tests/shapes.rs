@@ -73,7 +73,7 @@ impl Scripted {
 pub(super) fn acme(text: &str, scripted: &Scripted) -> Providers {
     let text = text.replace("HOST", &scripted.address.to_string());
     let provider = load_text("acme.toml", "acme", &text).unwrap();
-    Providers { by_name: BTreeMap::from([("acme".to_owned(), provider)]), clock: Clock::default() }
+    Providers::new(BTreeMap::from([("acme".to_owned(), provider)]), Clock::default())
 }
 
 pub(super) async fn ask(providers: &Providers, job: &str) -> Evidence {

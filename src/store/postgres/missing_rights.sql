@@ -23,7 +23,7 @@ FROM (
     SELECT relation, '', needed
     FROM (VALUES ('makegood_passes'), ('makegood_cursors'), ('makegood_charges'), ('makegood_orphans'),
                  ('makegood_late_questions'), ('makegood_resolutions'), ('makegood_counters'), ('makegood_provider_state'),
-                 ('makegood_uploads')) AS changed(relation),
+                 ('makegood_provider_shares'), ('makegood_uploads')) AS changed(relation),
          (VALUES ('SELECT'), ('INSERT'), ('UPDATE')) AS verbs(needed)
 ) AS n
 WHERE NOT CASE WHEN n.columns <> '' THEN has_column_privilege(n.relation, n.columns, n.needed)

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use makegood::pass;
+use makegood::provider::Providers;
 use makegood::store::Store;
 use tokio::sync::Notify;
 
@@ -43,7 +44,10 @@ async fn asleep_at(nth: u64, world: &mut World, proxy: &Proxy, url: &str) -> boo
     };
     world.pass_time(NAP);
 
+    // A process of its own: it shares the provider's limits through the database alone.
+    let files = world.folder.path().join("providers");
     world.parts.store = other;
+    world.parts.providers = Arc::new(Providers::load(Some(&files), world.clock.clone()).unwrap());
     let (asked, answer) = (Arc::new(AtomicBool::new(false)), Arc::new(Notify::new()));
     let (tell, wait) = (Arc::clone(&asked), Arc::clone(&answer));
     world.simulator.on_ask(Arc::new(move |job| {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use makegood::brake;
-use makegood::pass::{Parts, Rules, Wanted};
+use makegood::pass::{Parts, Rules, Sharing, Wanted};
 use makegood::recovery::Storage;
 use sha2::{Digest as _, Sha256};
 use sqlx::{AssertSqlSafe, Row as _};
@@ -25,6 +25,15 @@ use crate::faults::plan::Dice;
 const WINDOW: i64 = 24 * 60;
 /// What the brake held so long ago has been looked at again since, in minutes: two passes, and a lease of one that died.
 const LET_GO: i64 = 180;
+
+/// In most worlds the workers ask side by side from the beginning. In some the first takes all slots of
+/// a provider, and the others leave it to that one: a worker that is dead or asleep keeps its slots, as
+/// the clock stands still meanwhile.
+fn sharing(seed: u64) -> Sharing {
+    let pause = Duration::from_millis(20);
+    let processes = if seed.is_multiple_of(4) { 1 } else { WORKERS };
+    Sharing { first_look: pause, look_every: pause, tries: 2, processes, ..Sharing::default() }
+}
 
 pub struct World<'a> {
     stage: &'a Stage,
@@ -65,6 +74,7 @@ impl<'a> World<'a> {
                 brake,
                 batch: 8,
                 release_when_gone: plan.release_when_gone,
+                sharing: sharing(plan.seed),
                 ..stage.rules.clone()
             },
         };
