@@ -21,7 +21,7 @@ use crate::policy;
 use crate::provider::Providers;
 use crate::recovery::{self, Fetcher, Storage};
 use crate::report::{Report, Standing};
-use crate::store::{DbError, SettleRules, Store};
+use crate::store::{DbError, SettleRules, Store, Stuck};
 
 mod by_hand;
 mod consult;
@@ -243,13 +243,10 @@ async fn work(
     progress: Progress,
 ) -> Result<(), DbError> {
     let store = &parts.store;
+    // Before anything else: what is refunded from here on counts for the limits of the pass.
+    let watch = store.watch(parts.rules.brake, started_at).await?;
+    let stuck = Stuck::default();
     detect::detect(store, &parts.providers, &parts.rules.detect, orders.since, started_at, report).await?;
-    let watch = brake::Watch {
-        limits: parts.rules.brake,
-        pass_began: Some(started_at),
-        charges: store.charges_of_day(parts.rules.brake, started_at).await?,
-        overruled: false,
-    };
     if parts.rules.release_when_gone {
         // What was refunded in the pass before does not count in this one.
         store.release_brake_when_gone(&watch).await?;
@@ -260,13 +257,14 @@ async fn work(
         let pass = Arc::new(Pass {
             parts: parts.clone(),
             settle: SettleRules {
-                brake: watch,
+                brake: watch.clone(),
                 dating: detect::dating(&parts.rules.detect, &parts.providers),
                 late: parts.rules.late,
                 held_for: HELD_FOR,
                 not_before: Some(due_by + NOT_BEFORE),
                 pass_id: Some(pass_id),
                 decided_by: "makegood".to_owned(),
+                stuck: stuck.clone(),
             },
             due_by,
             deadline,

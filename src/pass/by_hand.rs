@@ -22,7 +22,7 @@ use crate::ops::stop::Stop;
 use crate::policy::by_hand::{self as policy, Say};
 use crate::policy::{Action, Decision};
 use crate::provider::{Asked, Question};
-use crate::store::{Case, DbError, Outcome, SettleRules, Taken};
+use crate::store::{Case, DbError, Outcome, SettleRules, Stuck, Taken};
 
 /// How long to wait before an item is tried again that somebody has in hand.
 const AGAIN_IN: Duration = Duration::from_secs(1);
@@ -226,6 +226,7 @@ async fn in_hand(
         }
         Outcome::Changed | Outcome::Lost => Try::Again,
         Outcome::Refused(why) | Outcome::Failed(why) => Try::Ended(Ended::NotWritten(why)),
+        Outcome::Busy(locked) => Try::Ended(Ended::NotWritten(format!("{locked}: {}", locked.advice()))),
     })
 }
 
@@ -265,7 +266,7 @@ async fn pass(parts: &Parts, wanted: &Wanted, now: Timestamp) -> Result<Pass, Db
             brake: Watch {
                 limits: parts.rules.brake,
                 pass_began: None,
-                charges: parts.store.charges_of_day(parts.rules.brake, now).await?,
+                baseline: Arc::default(),
                 overruled: wanted.deed == Deed::Refund { anyway: true },
             },
             dating: detect::dating(&parts.rules.detect, &parts.providers),
@@ -274,6 +275,7 @@ async fn pass(parts: &Parts, wanted: &Wanted, now: Timestamp) -> Result<Pass, Db
             not_before: None,
             pass_id: None,
             decided_by: wanted.by.clone(),
+            stuck: Stuck::default(),
         },
         due_by: now,
         deadline: None,

@@ -214,7 +214,12 @@ macro_rules! bound {
 
 impl Db {
     /// Opens a pool on `postgres://…` or `sqlite://…`; a SQLite file is made if it is not there.
-    pub async fn open(url: &str, max_connections: u32, statement_timeout: Duration) -> Result<Self, DbError> {
+    pub async fn open(
+        url: &str,
+        max_connections: u32,
+        statement_timeout: Duration,
+        lock_timeout: Duration,
+    ) -> Result<Self, DbError> {
         let failed = |source| DbError::Open { url: redacted(url), source };
         if url.starts_with("sqlite:") {
             let options: SqliteConnectOptions = url.parse().map_err(failed)?;
@@ -242,6 +247,8 @@ impl Db {
         let options: PgConnectOptions = url.parse().map_err(failed)?;
         let options = options.application_name("makegood").options([
             ("statement_timeout", statement_timeout.as_millis().to_string()),
+            // Zero would be for ever.
+            ("lock_timeout", lock_timeout.as_millis().max(1).to_string()),
             ("idle_in_transaction_session_timeout", "60000".to_owned()),
             ("timezone", "UTC".to_owned()),
             // Whatever the database's own default is: settle looks once more after its locks, at what is committed by then.

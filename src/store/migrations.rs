@@ -64,6 +64,7 @@ const OWN: Set = Set {
         (4, "provider_state", include_str!("../../migrations/postgres/0004_provider_state.sql")),
         (5, "lock_balances", include_str!("../../migrations/postgres/0005_lock_balances.sql")),
         (6, "own_faults", include_str!("../../migrations/postgres/0006_own_faults.sql")),
+        (8, "refund_sums", include_str!("../../migrations/postgres/0008_refund_sums.sql")),
     ],
     sqlite: &[
         (1, "makegood", include_str!("../../migrations/sqlite/0001_makegood.sql")),
@@ -72,11 +73,12 @@ const OWN: Set = Set {
         (4, "provider_state", include_str!("../../migrations/sqlite/0004_provider_state.sql")),
         (5, "lock_balances", include_str!("../../migrations/sqlite/0005_lock_balances.sql")),
         (6, "own_faults", include_str!("../../migrations/sqlite/0006_own_faults.sql")),
+        (8, "refund_sums", include_str!("../../migrations/sqlite/0008_refund_sums.sql")),
     ],
 };
 
 /// The newest of makegood's own migrations.
-pub const OWN_VERSION: i64 = 6;
+pub const OWN_VERSION: i64 = 8;
 
 impl Set {
     fn migrator(&self, postgres: bool) -> Migrator {
@@ -93,7 +95,8 @@ impl Set {
         let failed = |source| MigrateError::Migrate { what: self.what, advice: self.advice, source };
         match db {
             Db::Postgres(pool) => {
-                let options = pool.connect_options();
+                // A migration waits for the locks of what is at work, as long as a statement may take.
+                let options = (*pool.connect_options()).clone().options([("lock_timeout", "0")]);
                 let mut connection =
                     sqlx::PgConnection::connect_with(&options).await.map_err(MigrateError::Connect)?;
                 let result = self.migrator(true).run_direct(None, &mut connection, false).await;

@@ -48,7 +48,7 @@ pub fn start() -> Timestamp {
     Timestamp::parse("2026-03-01T12:00:00Z").unwrap()
 }
 
-const TABLES: [&str; 22] = [
+const TABLES: [&str; 23] = [
     "accounts",
     "charges",
     "charge_items",
@@ -68,6 +68,7 @@ const TABLES: [&str; 22] = [
     "makegood_passes",
     "makegood_provider_state",
     "makegood_recoveries",
+    "makegood_refund_sums",
     "makegood_refunds",
     "makegood_resolutions",
     "makegood_uploads",
