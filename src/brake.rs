@@ -93,7 +93,12 @@ pub struct Baseline {
 impl Watch {
     /// What to subtract from a provider's sums since the minute in which the pass began. Nothing after a release: it has set
     /// the sums to zero. Rather too much is counted than too little.
-    pub fn baseline_of(&self, provider: &str, now: Timestamp, released_at: Option<Timestamp>) -> (u128, u128) {
+    pub fn baseline_of(
+        &self,
+        provider: &str,
+        now: Timestamp,
+        released_at: Option<Timestamp>,
+    ) -> (u128, u128) {
         let Some(began) = self.pass_began else { return (0, 0) };
         let released = released_at != self.baseline.released_at || released_at.is_some_and(|at| at >= began);
         if released || began > now {
@@ -183,6 +188,8 @@ pub struct Brake {
     before: Held,
     limits: Limits,
     counted: Counted,
+    /// Its last release by a person.
+    released_at: Option<Timestamp>,
     asked: Vec<Asked>,
 }
 
@@ -244,7 +251,13 @@ pub fn is_own_fault(reason: Reason, evidence: Option<&Evidence>) -> bool {
 impl Brake {
     /// The brake as it stands: what it holds already, and what was counted.
     pub fn new(limits: Limits, held: Held, counted: Counted) -> Self {
-        Self { before: held.clone(), held, limits, counted, asked: Vec::new() }
+        Self { before: held.clone(), held, limits, counted, released_at: None, asked: Vec::new() }
+    }
+
+    /// With its last release by a person.
+    #[must_use]
+    pub fn released(self, at: Option<Timestamp>) -> Self {
+        Self { released_at: at, ..self }
     }
 
     /// The brake under a person's hand: it holds nothing.
@@ -271,10 +284,13 @@ impl Brake {
     }
 
     /// Asks the brake that is locked now about the same refunds. None: it does not say the same, because another process has
-    /// refunded, engaged or released meanwhile. Then nothing of this transaction may be committed.
+    /// refunded or engaged meanwhile, or a person has released it. Then nothing of this transaction may be committed: its
+    /// refunds bear a time from before the release, after which counts start afresh.
     pub fn confirmed_by(&self, mut locked: Self) -> Option<Self> {
-        let same =
-            |each: &Asked| locked.admit(&each.provider, each.credits, each.own_fault) == each.admitted;
+        if self.released_at != locked.released_at {
+            return None;
+        }
+        let same = |each: &Asked| locked.admit(&each.provider, each.credits, each.own_fault) == each.admitted;
         self.asked.iter().all(same).then_some(locked)
     }
 
@@ -564,12 +580,10 @@ mod tests {
     #[test]
     fn charges_are_needed_only_where_their_number_decides() {
         let limits = Limits { share_per_day: 30, ..Limits::default() };
-        assert_eq!([0, 100, 101, 150].map(|refunds| limits.charges_needed(refunds)), [
-            None,
-            None,
-            Some(337),
-            Some(500)
-        ]);
+        assert_eq!(
+            [0, 100, 101, 150].map(|refunds| limits.charges_needed(refunds)),
+            [None, None, Some(337), Some(500)]
+        );
         assert_eq!(Limits::default().charges_needed(1_000_000), None);
         assert_eq!(limits.charges_needed(u128::MAX), Some(u64::MAX));
         // One charge fewer than needed, and the same number of refunds is too large a share.
@@ -627,7 +641,8 @@ mod tests {
     fn p15_the_locked_brake_confirms_only_what_it_would_say_itself() {
         let limits = Limits { refunds_per_hour: 3, ..Limits::default() };
         let with = |hour_refunds, held: Option<&str>| {
-            let per_provider = BTreeMap::from([("acme".to_owned(), Sums { hour_refunds, ..Sums::default() })]);
+            let per_provider =
+                BTreeMap::from([("acme".to_owned(), Sums { hour_refunds, ..Sums::default() })]);
             let held = Held { all: held.map(str::to_owned), ..Held::default() };
             Brake::new(limits, held, Counted { per_provider, ..Counted::default() })
         };
@@ -637,6 +652,8 @@ mod tests {
         assert!(two.confirmed_by(with(2, None)).is_none(), "two of another's: four in all");
         assert!(two.confirmed_by(with(0, Some("engaged"))).is_none());
         assert!(two.confirmed_by(Brake::overruled()).is_some());
+        let released = with(0, None).released(Some(Timestamp::from_micros(1)));
+        assert!(two.confirmed_by(released).is_none(), "released meanwhile");
         assert_eq!(two.added()["acme"], Added { refunds: 2, credits: 10, own_faults: 1 });
 
         // Held by a brake that was released meanwhile: otherwise it would be engaged again for nothing.

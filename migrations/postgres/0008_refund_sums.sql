@@ -38,6 +38,39 @@ FROM (
 ) AS m
 GROUP BY m.provider, m.slot;
 
+-- Passes of an older version may still run. They lock the brake first and do not know the sums: what they refund is added here.
+CREATE FUNCTION makegood_add_refund_sums() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
+BEGIN
+    INSERT INTO makegood_refund_sums AS s (provider, slot, began_at, refunds, credits, own_faults)
+    SELECT n.provider, mod(floor(extract(epoch FROM n.refunded_at) / 60)::bigint, 2880), date_trunc('minute', n.refunded_at), count(*),
+           least(sum(n.subscription_credits::numeric + n.wallet_credits), 9223372036854775807)::bigint,
+           count(*) FILTER (WHERE r.reason = 'recovery_failed'
+                            OR r.reason = 'unconfirmed' AND a.verdict IN ('unauthorized', 'unknown_provider', 'unreadable'))
+    FROM new_refunds n
+    JOIN makegood_resolutions r ON r.id = n.resolution_id
+    LEFT JOIN makegood_answers a ON a.id = r.answer_id
+    GROUP BY n.provider, 2, 3
+    ORDER BY n.provider
+    ON CONFLICT (provider, slot) DO UPDATE
+    SET began_at = greatest(s.began_at, excluded.began_at),
+        refunds = CASE WHEN s.began_at < excluded.began_at THEN 0 ELSE s.refunds END + excluded.refunds,
+        credits = CASE WHEN s.began_at < excluded.began_at THEN excluded.credits
+                       WHEN s.credits > 9223372036854775807 - excluded.credits THEN 9223372036854775807
+                       ELSE s.credits + excluded.credits END,
+        own_faults = CASE WHEN s.began_at < excluded.began_at THEN 0 ELSE s.own_faults END + excluded.own_faults;
+    RETURN NULL;
+END
+$$;
+-- With its owner's rights: the role of an older version has none on the new table.
+DO $$
+BEGIN
+    EXECUTE format('ALTER FUNCTION makegood_add_refund_sums() SET search_path TO %s, pg_temp',
+                   (SELECT string_agg(quote_ident(s.name), ', ' ORDER BY s.nth) FROM unnest(current_schemas(false)) WITH ORDINALITY AS s(name, nth)));
+END
+$$;
+CREATE TRIGGER added_to_sums AFTER INSERT ON makegood_refunds REFERENCING NEW TABLE AS new_refunds FOR EACH STATEMENT
+    WHEN (current_setting('makegood.adds_refund_sums', true) IS DISTINCT FROM 'on') EXECUTE FUNCTION makegood_add_refund_sums();
+
 -- What a release of the brake makes due, in portions.
 CREATE INDEX makegood_orphans_held_by_brake ON makegood_orphans (id) WHERE state = 'held' AND reason = 'brake';
 

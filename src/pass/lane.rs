@@ -225,7 +225,8 @@ impl Lane {
 
     async fn settle(&mut self, settlements: Vec<Settlement>) -> Result<(), DbError> {
         let outcomes = self.pass.parts.store.settle(&settlements, &self.pass.settle).await?;
-        self.works |= outcomes.iter().any(|outcome| !matches!(outcome, Outcome::Failed(_) | Outcome::Busy(_)));
+        self.works |=
+            outcomes.iter().any(|outcome| !matches!(outcome, Outcome::Failed(_) | Outcome::Busy(_)));
         // One account's trouble is no trouble of the database's, however many of its items are refused.
         let accounts = settlements.iter().map(|each| &each.case.facts.record.charge.account_id);
         let many = accounts.collect::<HashSet<_>>().len() > 1;

@@ -218,14 +218,14 @@ impl Store {
         let state = state(first(statements::BRAKE_STATE, &rows)?)?;
         let held = state.held();
         if held.all.is_some() {
-            return Ok(Brake::new(watch.limits, held, Counted::default()));
+            return Ok(Brake::new(watch.limits, held, Counted::default()).released(state.released_at));
         }
         let mut counted = count(tx, watch, &state, now).await?;
         let would_be = counted.day_refunds().saturating_add(refunds as u128);
         if let Some(needed) = watch.limits.charges_needed(would_be) {
             counted.charges = self.charges_of_day(tx, now, needed).await?;
         }
-        Ok(Brake::new(watch.limits, held, counted))
+        Ok(Brake::new(watch.limits, held, counted).released(state.released_at))
     }
 
     /// Locks the brake until the transaction ends and asks it about the same refunds once more. If it says the same, writes down
@@ -248,7 +248,7 @@ impl Store {
                 counted = count(tx, watch, &state, now).await?;
                 counted.charges = brake.charges();
             }
-            Brake::new(watch.limits, held, counted)
+            Brake::new(watch.limits, held, counted).released(state.released_at)
         };
         let Some(confirmed) = brake.confirmed_by(locked) else {
             return Ok(false);
@@ -319,12 +319,7 @@ fn by_pass(limits: Limits) -> bool {
 }
 
 /// What the limits are held against; the charges apart.
-async fn count(
-    tx: &mut Tx,
-    watch: &Watch,
-    state: &BrakeState,
-    now: Timestamp,
-) -> Result<Counted, DbError> {
+async fn count(tx: &mut Tx, watch: &Watch, state: &BrakeState, now: Timestamp) -> Result<Counted, DbError> {
     let limits = watch.limits;
     let mut counted = Counted::default();
     if limits == Limits::default() {

@@ -251,6 +251,8 @@ impl Db {
             ("lock_timeout", lock_timeout.as_millis().max(1).to_string()),
             ("idle_in_transaction_session_timeout", "60000".to_owned()),
             ("timezone", "UTC".to_owned()),
+            // Versions before 8 of the tables do not add their refunds to the sums of the brake: a trigger does it for them.
+            ("makegood.adds_refund_sums", "on".to_owned()),
             // Whatever the database's own default is: settle looks once more after its locks, at what is committed by then.
             ("default_transaction_isolation", "read committed".to_owned()),
             // Batches are small and their plans are always the same: compiling them costs more than it saves.

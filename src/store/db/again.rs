@@ -193,7 +193,10 @@ mod tests {
         assert_eq!(impatient.pause(Trouble::ConnectionLost), None);
         assert_eq!(impatient.pause(Trouble::Locked), None);
         assert_eq!(impatient.pause(Trouble::NoConnection), None);
-        assert!((0..100).all(|_| tries.pause(Trouble::LockTimeout).is_some()), "as long as a statement may take");
+        assert!(
+            (0..100).all(|_| tries.pause(Trouble::LockTimeout).is_some()),
+            "as long as a statement may take"
+        );
         assert_eq!(impatient.pause(Trouble::LockTimeout), None);
     }
 

@@ -237,7 +237,9 @@ impl Settling<'_> {
                 Ok(Vec::new())
             }
             Err(failure) if failure.trouble() == Trouble::LockTimeout => Ok(self.timed_out(piece, &failure)),
-            Err(Failure::Db(error)) if piece.alone || !error.is_about_a_row() && !error.may_be_about_a_row() => {
+            Err(Failure::Db(error))
+                if piece.alone || !error.is_about_a_row() && !error.may_be_about_a_row() =>
+            {
                 Err(error)
             }
             Err(failure) => {
