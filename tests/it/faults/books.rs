@@ -215,15 +215,16 @@ pub const ALWAYS: &[(&str, &str)] = &[
                                                 WHERE e.kind = 'released' AND e.at < r.refunded_at), '-infinity')) > $brake_credits",
     ),
     (
-        // A stamp of one of these minutes may be of a refund dated later than the release, which set all to zero: none is missing.
+        // As many or more: a row may still hold what was refunded before, in the same minute of an earlier day by a wrong clock.
         "sums of the brake that hold less than was refunded since its last release",
-        "SELECT r.provider || ' ' || date_trunc('minute', r.refunded_at) FROM makegood_refunds r
-         WHERE r.refunded_at > coalesce((SELECT max(at) FROM makegood_brake_events WHERE kind = 'released'), '-infinity')
-           AND r.refunded_at > (SELECT max(refunded_at) FROM makegood_refunds) - interval '1 day'
-         GROUP BY r.provider, date_trunc('minute', r.refunded_at)
-         HAVING count(*) > coalesce((SELECT sum(s.refunds) FROM makegood_refund_sums s
-                                     WHERE s.provider = r.provider AND s.began_at >= date_trunc('minute', r.refunded_at)
-                                       AND s.slot = mod(floor(extract(epoch FROM date_trunc('minute', r.refunded_at)) / 60)::bigint, 2880)), 0)",
+        "SELECT m.provider || ' ' || m.minute FROM (
+             SELECT r.provider, date_trunc('minute', r.refunded_at) AS minute, count(*) AS refunds FROM makegood_refunds r
+             WHERE r.refunded_at > coalesce((SELECT max(at) FROM makegood_brake_events WHERE kind = 'released'), '-infinity')
+               AND r.refunded_at > (SELECT max(refunded_at) FROM makegood_refunds) - interval '1 day'
+             GROUP BY 1, 2) m
+         WHERE m.refunds > coalesce((SELECT s.refunds FROM makegood_refund_sums s
+                                     WHERE s.provider = m.provider AND s.began_at >= m.minute
+                                       AND s.slot = mod(floor(extract(epoch FROM m.minute) / 60)::bigint, 2880)), 0)",
     ),
 ];
 
