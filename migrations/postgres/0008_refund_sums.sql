@@ -71,6 +71,13 @@ $$;
 CREATE TRIGGER added_to_sums AFTER INSERT ON makegood_refunds REFERENCING NEW TABLE AS new_refunds FOR EACH STATEMENT
     WHEN (current_setting('makegood.adds_refund_sums', true) IS DISTINCT FROM 'on') EXECUTE FUNCTION makegood_add_refund_sums();
 
+-- Locked first in every settle. A charge or a balance that is busy after that is locked by a session that is not makegood's: such a
+-- session delays its own case only, while settles of several processes wait for each other.
+CREATE TABLE makegood_accounts (
+    account_id text PRIMARY KEY
+);
+COMMENT ON TABLE makegood_accounts IS 'Accounts for which makegood has settled something. A settle locks their rows, so that settles of one account run one after the other.';
+
 -- What a release of the brake makes due, in portions.
 CREATE INDEX makegood_orphans_held_by_brake ON makegood_orphans (id) WHERE state = 'held' AND reason = 'brake';
 

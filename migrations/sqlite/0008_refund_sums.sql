@@ -32,5 +32,10 @@ FROM (
 ) AS m
 GROUP BY m.provider, (m.began_at / 60000000) % 2880;
 
+-- PostgreSQL locks its rows in every settle. SQLite has one writer: it stays empty.
+CREATE TABLE makegood_accounts (
+    account_id text PRIMARY KEY
+) STRICT;
+
 -- What a release of the brake makes due, in portions.
 CREATE INDEX makegood_orphans_held_by_brake ON makegood_orphans (id) WHERE state = 'held' AND reason = 'brake';

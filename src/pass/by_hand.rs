@@ -192,7 +192,7 @@ async fn in_hand(
         Ok(decision) => decision,
         Err(refused) => return Ok(Try::Ended(refused)),
     };
-    let pass = pass(parts, wanted, now).await?;
+    let pass = pass(parts, wanted, now);
     let mut settlement = match decision.action {
         Action::Recover(pick) => {
             let room = Room::new(1, parts.rules.memory);
@@ -259,8 +259,8 @@ const fn is_recovery(decision: &Decision) -> bool {
 }
 
 /// The rules of a settle by hand: as in a pass, but in a person's name.
-async fn pass(parts: &Parts, wanted: &Wanted, now: Timestamp) -> Result<Pass, DbError> {
-    Ok(Pass {
+fn pass(parts: &Parts, wanted: &Wanted, now: Timestamp) -> Pass {
+    Pass {
         parts: parts.clone(),
         settle: SettleRules {
             brake: Watch {
@@ -280,5 +280,5 @@ async fn pass(parts: &Parts, wanted: &Wanted, now: Timestamp) -> Result<Pass, Db
         due_by: now,
         deadline: None,
         stop: Stop::new(),
-    })
+    }
 }

@@ -88,6 +88,7 @@ statements! {
     ZERO_REFUND_SUMS = "zero_refund_sums",
     }
     each {
+    ADD_ACCOUNTS = "add_accounts",
     ADD_REFUND_SUMS = "add_refund_sums",
     ADD_TO_BALANCES = "add_to_balances",
     BALANCE_ROWS = "balance_rows",
@@ -117,6 +118,7 @@ statements! {
     ITEMS_OF_JOBS = "items_of_jobs",
     LATE_LOCK = "late_lock",
     LATE_SETTLE = "late_settle",
+    LOCK_ACCOUNTS = "lock_accounts",
     LOCK_BALANCES = "lock_balances",
     LOCK_CHARGES = "lock_charges",
     LOCK_ORPHANS = "lock_orphans",
@@ -136,6 +138,7 @@ statements! {
     REOPEN_ORPHANS = "reopen_orphans",
     SETTLE_ORPHANS = "settle_orphans",
     SUPERSEDE_RESOLUTIONS = "supersede_resolutions",
+    TRY_LOCK_ACCOUNTS = "try_lock_accounts",
     TRY_LOCK_BALANCES = "try_lock_balances",
     TRY_LOCK_CHARGES = "try_lock_charges",
     }

@@ -5,11 +5,13 @@
 use std::time::{Duration, Instant};
 
 use makegood::report::Report;
-use makegood::store::{Locked, Outcome, SettleRules, Store};
+use makegood::store::{Case, Locked, Outcome, SettleRules, Settlement, Store};
 use sqlx::PgConnection;
 
 use crate::database::{as_least_privileged, database};
-use crate::late::{REFUND, another, claim, connection, detect, on, rules, seen_waiting, settlement};
+use crate::late::{
+    REFUND, WAIT_IN_LEDGER, another, claim, connection, detect, on, rules, seen_waiting, settlement,
+};
 use crate::world::{MINUTE, World};
 
 /// Three accounts, of which each has so many refunds due.
@@ -179,6 +181,47 @@ async fn a_locked_balance_is_waited_for_after_the_others_were_settled() {
         on(&mut holder, "ROLLBACK").await;
     });
     assert_eq!(outcomes.unwrap(), vec![Outcome::Settled(REFUND); 6]);
+    world.books_balance().await;
+}
+
+/// Two settles that meet at an account, at a balance or behind a view that cannot be locked: the second waits for the first, for far
+/// longer than it would wait for a session of the platform's, and settles its other accounts meanwhile.
+#[tokio::test]
+async fn another_settle_is_no_locked_row_and_is_waited_for_to_its_end() {
+    let world = three_accounts(2).await;
+    world
+        .run(
+            &WAIT_IN_LEDGER
+                .replace("PERFORM", "IF NEW.charge_id = 'ada-0' THEN PERFORM")
+                .replace("; RETURN NEW", "; END IF; RETURN NEW"),
+        )
+        .await;
+    let mut holder = connection(&world).await;
+    on(&mut holder, "SELECT pg_advisory_lock(4711)").await;
+    detect(&world).await;
+    let (first, rest): (Vec<_>, Vec<_>) =
+        claim(&world).await.into_iter().partition(|case| case.facts.orphan.item.charge_id == "ada-0");
+    let batch = |cases: Vec<Case>| -> Vec<Settlement> {
+        cases.into_iter().map(|case| settlement(&world, case, REFUND)).collect()
+    };
+    let (first, rest, rules) = (batch(first), batch(rest), rules(&world));
+    let (patient, impatient) = (another(&world).await, store_of(&world, Duration::from_millis(1)).await);
+    let (one, others, ()) = tokio::join!(
+        patient.settle(&first, &rules),
+        async {
+            seen_waiting(&world, "insert_ledger_entries").await;
+            impatient.settle(&rest, &rules).await
+        },
+        async {
+            seen_waiting(&world, "lock_accounts").await;
+            let refunds = "SELECT count(*) AS v FROM makegood_refunds";
+            assert_eq!(world.number(refunds).await, 4, "those of the other accounts");
+            on(&mut holder, "SELECT pg_advisory_unlock(4711)").await;
+        }
+    );
+    assert_eq!(one.unwrap(), [Outcome::Settled(REFUND)]);
+    assert_eq!(others.unwrap(), vec![Outcome::Settled(REFUND); 5]);
+    world.run("DROP TRIGGER wait_here ON ledger_entries").await;
     world.books_balance().await;
 }
 

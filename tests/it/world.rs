@@ -48,13 +48,14 @@ pub fn start() -> Timestamp {
     Timestamp::parse("2026-03-01T12:00:00Z").unwrap()
 }
 
-const TABLES: [&str; 23] = [
+const TABLES: [&str; 24] = [
     "accounts",
     "charges",
     "charge_items",
     "stored_outputs",
     "balances",
     "ledger_entries",
+    "makegood_accounts",
     "makegood_answers",
     "makegood_brake",
     "makegood_brake_events",

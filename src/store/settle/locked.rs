@@ -3,16 +3,17 @@
 //! A platform's transaction may hold a row of `balances`, or makegood's row of a charge (`makegood_store_output`), for as long
 //! as it likes. So a batch is settled in these steps:
 //!
-//! 1. Everything whose rows are free, in one transaction that leaves out busy charges and accounts.
-//! 2. Each busy account or charge in a transaction of its own, which waits for `database.lock_timeout`. What is still busy
+//! 1. Everything whose rows are free, in one transaction that leaves out busy accounts, charges and balances.
+//! 2. What another settle has locked (`makegood_accounts`), in one transaction that waits for it.
+//! 3. Each busy account or charge in a transaction of its own, which waits for `database.lock_timeout`. What is still busy
 //!    then is postponed ([`Outcome::Busy`]), and not waited for again in this pass ([`Stuck`]).
-//! 3. A lock that cannot be seen beforehand (an uncommitted row, a trigger's own lock, balances that are a view) ends the
+//! 4. A lock that cannot be seen beforehand (an uncommitted row, a trigger's own lock, balances that are a view) ends the
 //!    transaction with SQLSTATE 55P03. The batch is halved until the case is found; its part of the batch waits only an
 //!    eighth of the timeout for each lock then.
 //!
 //! All waiting of one settle is bounded by [`WAITS`], however many rows are locked. What is left then is postponed.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -33,6 +34,11 @@ const AT_ONCE: Duration = Duration::from_millis(1);
 /// What another session has locked.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Locked {
+    /// Another settle of makegood's is at work on the account. It is waited for, so that this is nobody's outcome.
+    Account {
+        /// The account.
+        account_id: String,
+    },
     /// A balance of the account, or what the platform does when it changes.
     Balances {
         /// The account.
@@ -48,7 +54,7 @@ pub enum Locked {
 impl fmt::Display for Locked {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Balances { account_id } => write!(f, "account {account_id}"),
+            Self::Account { account_id } | Self::Balances { account_id } => write!(f, "account {account_id}"),
             Self::Charge { charge_id } => write!(f, "charge {charge_id}"),
         }
     }
@@ -58,6 +64,7 @@ impl Locked {
     /// What a person should know and do.
     pub const fn advice(&self) -> &'static str {
         match self {
+            Self::Account { .. } => "another settle is at work on it",
             Self::Balances { .. } => {
                 "a row of balances is locked by another session for longer than database.lock_timeout; its refunds are tried \
                  again within two minutes: look for the session in pg_stat_activity and end its transaction"
@@ -100,12 +107,19 @@ pub(super) fn busy<'a>(settlement: &Settlement, locked: &'a HashSet<Locked>) -> 
         return None;
     }
     let charge = &settlement.case.facts.record.charge;
-    let of_charge = locked.get(&Locked::Charge { charge_id: charge.id.clone() });
-    of_charge.or_else(|| {
-        let refund = settlement.decision.action == Action::Refund;
-        let account = || Locked::Balances { account_id: charge.account_id.clone() };
-        refund.then(account).and_then(|account| locked.get(&account))
-    })
+    let account_id = || charge.account_id.clone();
+    let refund = settlement.decision.action == Action::Refund;
+    let balances = || refund.then(|| locked.get(&Locked::Balances { account_id: account_id() })).flatten();
+    locked
+        .get(&Locked::Account { account_id: account_id() })
+        .or_else(|| locked.get(&Locked::Charge { charge_id: charge.id.clone() }))
+        .or_else(balances)
+}
+
+/// The accounts of what makes something good or closes something.
+pub(super) fn accounts<'a>(batch: &[&'a Settlement]) -> BTreeSet<&'a str> {
+    let moving = batch.iter().filter(|each| needs_charge(each));
+    moving.map(|each| each.case.facts.record.charge.account_id.as_str()).collect()
 }
 
 /// What is locked, as far as the statement that has waited for it tells.
@@ -130,6 +144,8 @@ struct Piece {
     timeout: Duration,
     /// It failed before together with others, or for the first time by itself.
     alone: bool,
+    /// Other settles are waited for; otherwise what they have locked is left out.
+    waits_for_ours: bool,
     /// This is waited for; otherwise what is busy is left out.
     waits_for: Option<Locked>,
 }
@@ -139,7 +155,9 @@ struct Settling<'a> {
     batch: &'a [Settlement],
     rules: &'a SettleRules,
     outcomes: Vec<Option<Outcome>>,
-    /// What was left out, by what it needs.
+    /// What was left out because another settle is at work on its account.
+    ours: Vec<usize>,
+    /// What else was left out, by what it needs.
     busy: BTreeMap<Locked, Vec<usize>>,
     /// What waiting for locks has cost at most.
     waited: Duration,
@@ -156,13 +174,20 @@ pub(super) async fn settle(
         batch,
         rules,
         outcomes: vec![None; batch.len()],
+        ours: Vec::new(),
         busy: BTreeMap::new(),
         waited: Duration::ZERO,
     };
+    store.add_accounts(&batch.iter().collect::<Vec<_>>()).await?;
     let mut pieces = vec![settling.piece((0..batch.len()).collect())];
     loop {
         while let Some(piece) = pieces.pop() {
             pieces.extend(settling.try_piece(piece).await?);
+        }
+        if !settling.ours.is_empty() {
+            let ours = std::mem::take(&mut settling.ours);
+            pieces.push(Piece { waits_for_ours: true, ..settling.piece(ours) });
+            continue;
         }
         let Some((locked, group)) = settling.busy.pop_first() else { break };
         if settling.may_not_wait() {
@@ -188,7 +213,7 @@ fn not_tried(settlement: &Settlement) -> Outcome {
 
 impl Settling<'_> {
     fn piece(&self, of: Vec<usize>) -> Piece {
-        Piece { of, timeout: self.store.lock_timeout, alone: false, waits_for: None }
+        Piece { of, timeout: self.store.lock_timeout, alone: false, waits_for_ours: false, waits_for: None }
     }
 
     fn may_not_wait(&self) -> bool {
@@ -216,7 +241,8 @@ impl Settling<'_> {
             return Ok(Vec::new());
         }
         let timeout = if self.may_not_wait() && piece.waits_for.is_none() { AT_ONCE } else { piece.timeout };
-        let locking = Locking { skip: piece.waits_for.is_none(), timeout };
+        let skip = piece.waits_for.is_none();
+        let locking = Locking { skip_ours: skip && !piece.waits_for_ours, skip, timeout };
         let settlements: Vec<&Settlement> = piece.of.iter().map(|nth| &batch[*nth]).collect();
         let mut tried = self.store.settle_whole(&settlements, self.rules, locking).await;
         if let ([one], true, Err(failure)) = (settlements.as_slice(), piece.alone, &tried)
@@ -230,6 +256,7 @@ impl Settling<'_> {
             Ok(told) => {
                 for (nth, outcome) in piece.of.iter().zip(told) {
                     match outcome {
+                        Outcome::Busy(Locked::Account { .. }) => self.ours.push(*nth),
                         Outcome::Busy(locked) => self.busy.entry(locked).or_default().push(*nth),
                         outcome => self.outcomes[*nth] = Some(outcome),
                     }

@@ -1,13 +1,14 @@
 //! The one transaction that moves money.
 //!
 //! For a batch of decisions, in this order: read the brake (if anything is to be refunded), lock makegood's rows of the
-//! charges, lock the orphans, lock the balances that are to get something; prove that each lease is still ours and that what
+//! accounts and of the charges, lock the orphans, lock the balances that are to get something; prove that each lease is still ours and that what
 //! the platform has on record is still what was decided upon; then write refunds, ledger entries, balances, relinked and
 //! recovered outputs, events, the orphans' new state, and the counters; last, lock the brake and ask it once more. All of it
 //! or nothing. The locks are always taken in this order and by key, so that two processes cannot deadlock.
 //!
-//! A row that another session has locked delays only its own case (`locked`): charges and balances are locked without
-//! waiting, what is busy is left out, and is settled afterwards in a transaction that waits for a short time.
+//! A row that another session has locked delays only its own case (`locked`): accounts, charges and balances are locked
+//! without waiting, what is busy is left out, and is settled afterwards in a transaction that waits: for other settles as long
+//! as a statement may take, for the platform a short time.
 //!
 //! It never decides whether something is owed: see `policy`. It may only make less of a decision: hold a refund for
 //! the brake, or give a case back because the world changed. Exactly once rests on unique keys: one current
@@ -112,10 +113,12 @@ const BRAKE_TRIES: u32 = 5;
 /// For the timeout of locks: no other limit than that of the statement.
 const AS_LONG_AS_A_STATEMENT: Duration = Duration::ZERO;
 
-/// How a try meets the locks of other sessions.
+/// How a try meets the locks of others.
 #[derive(Clone, Copy, Debug)]
 struct Locking {
-    /// Leave out what has a busy charge or account. Otherwise they are waited for.
+    /// Leave out accounts that another settle has locked. Otherwise it is waited for, as long as a statement may take.
+    skip_ours: bool,
+    /// Leave out charges and balances that another session has locked. Otherwise they are waited for.
     skip: bool,
     /// How long any one lock is waited for.
     timeout: Duration,
@@ -334,9 +337,10 @@ impl Store {
             refunds => Some(self.read_brake(&mut tx, &rules.brake, now, refunds).await?),
         };
         let mut busy: HashSet<Locked> = HashSet::new();
+        self.lock_accounts(&mut tx, batch, &mut busy, locking.skip_ours).await?;
         self.wait_for_locks(&mut tx, locking.timeout).await?;
         if locking.skip {
-            busy.extend(busy_charges(&mut tx, batch).await?);
+            busy.extend(busy_charges(&mut tx, batch, &busy).await?);
         }
         let mut refunded = lock_charges(&mut tx, batch, &busy).await?;
         self.wait_for_locks(&mut tx, AS_LONG_AS_A_STATEMENT).await?;
@@ -373,6 +377,37 @@ impl Store {
             }
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Locks makegood's own rows of the accounts, so that whatever else is busy after that is busy by another session than a settle.
+    /// Those that another settle has locked are added to what is busy.
+    async fn lock_accounts(
+        &self,
+        tx: &mut Tx,
+        batch: &[&Settlement],
+        busy: &mut HashSet<Locked>,
+        skip: bool,
+    ) -> Result<(), DbError> {
+        let mut accounts = locked::accounts(batch);
+        if !self.is_postgres() || accounts.is_empty() {
+            return Ok(());
+        }
+        self.wait_for_locks(tx, AS_LONG_AS_A_STATEMENT).await?;
+        let statement = if skip { statements::TRY_LOCK_ACCOUNTS } else { statements::LOCK_ACCOUNTS };
+        for row in tx.rows(statement, &[(&json!(accounts)).into()]).await? {
+            accounts.remove(row.text("account_id")?.as_str());
+        }
+        busy.extend(accounts.into_iter().map(|account| Locked::Account { account_id: account.to_owned() }));
+        Ok(())
+    }
+
+    /// Makes the rows that [`Store::lock_accounts`] locks, in a transaction of their own: nobody has to wait for new ones.
+    async fn add_accounts(&self, batch: &[&Settlement]) -> Result<(), DbError> {
+        let accounts = locked::accounts(batch);
+        if self.is_postgres() && !accounts.is_empty() {
+            self.rows(statements::ADD_ACCOUNTS, &[(&json!(accounts)).into()]).await?;
+        }
+        Ok(())
     }
 
     /// How long the statements that follow wait for a lock.
@@ -493,10 +528,14 @@ async fn lock_balances(
 }
 
 /// Locks makegood's rows of those charges that are there, and returns the ones that another session has locked.
-async fn busy_charges(tx: &mut Tx, batch: &[&Settlement]) -> Result<Vec<Locked>, DbError> {
+async fn busy_charges(
+    tx: &mut Tx,
+    batch: &[&Settlement],
+    busy: &HashSet<Locked>,
+) -> Result<Vec<Locked>, DbError> {
     let charges: BTreeSet<&str> = batch
         .iter()
-        .filter(|each| locked::needs_charge(each))
+        .filter(|each| locked::needs_charge(each) && locked::busy(each, busy).is_none())
         .map(|each| each.case.facts.record.charge.id.as_str())
         .collect();
     if charges.is_empty() {

@@ -5,6 +5,7 @@
 //! It may die, or lose the answer to its commit, at every step. The first model has one brake-free settle; this one has nothing but the
 //! brake: what they share is that a commit is all or nothing.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 
 const WORKERS: usize = 3;
@@ -198,8 +199,8 @@ fn search(guards: Guards, asked: &[Fault]) -> Searched {
                 continue;
             }
             steps += 1;
-            if !known.contains_key(&next) {
-                known.insert(next, found.len());
+            if let Entry::Vacant(new) = known.entry(next) {
+                new.insert(found.len());
                 todo.push_back(found.len());
                 found.push((next, Some((at, step))));
             }
