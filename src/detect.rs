@@ -217,7 +217,7 @@ impl Detection<'_> {
                 }
                 return Ok(false);
             }
-            let chunk = self.store.look(scan, &from, self.rules.chunk).await?;
+            let chunk = self.store.scan_chunk(scan, &from, self.rules.chunk).await?;
             self.store.hasten(&chunk.waiting, self.now).await?;
             let found = self.store.open_found(scan.name, &chunk.items, self.now, dating).await?;
             let next = chunk.next.clone();

@@ -26,7 +26,7 @@ use crate::policy;
 use crate::provider::Providers;
 use crate::recovery::{self, Fetcher, Storage};
 use crate::report::{Report, Standing};
-use crate::store::{DbError, SettleRules, Store};
+use crate::store::{DbError, SettleRules, Store, Stuck};
 
 mod by_hand;
 mod consult;
@@ -275,12 +275,9 @@ async fn work(
 ) -> Result<(), DbError> {
     let store = &parts.store;
     let deadline = parts.rules.max_duration.and_then(|duration| Instant::now().checked_add(duration));
-    let watch = brake::Watch {
-        limits: parts.rules.brake,
-        pass_began: Some(started_at),
-        charges: store.charges_of_day(parts.rules.brake, started_at).await?,
-        overruled: false,
-    };
+    // Before anything else: what is refunded from here on counts for the limits of the pass.
+    let watch = store.watch(parts.rules.brake, started_at).await?;
+    let stuck = Stuck::default();
     if parts.rules.release_when_gone {
         // What was refunded in the pass before does not count in this one.
         store.release_brake_when_gone(&watch).await?;
@@ -289,13 +286,14 @@ async fn work(
         Arc::new(Pass {
             parts: parts.clone(),
             settle: SettleRules {
-                brake: watch,
+                brake: watch.clone(),
                 dating: detect::dating(&parts.rules.detect, &parts.providers),
                 late: parts.rules.late,
                 held_for: HELD_FOR,
                 not_before: Some(due_by + NOT_BEFORE),
                 pass_id: Some(pass_id),
                 decided_by: "makegood".to_owned(),
+                stuck: stuck.clone(),
             },
             due_by,
             deadline,

@@ -78,7 +78,7 @@ pub struct Standing {
 /// Something a person should look at.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Finding {
-    /// Its kind: a reason's word, or `unreadable_row`, `refused_row`, `charged_in_the_future`, `failed_backlog`,
+    /// Its kind: a reason's word, or `unreadable_row`, `refused_row`, `locked`, `charged_in_the_future`, `failed_backlog`,
     /// `clock_was_ahead`, `key_refused`, `dry_run_cut`, `no_share`.
     pub kind: &'static str,
     /// What it is about.

@@ -13,7 +13,13 @@ use crate::store::{DbError, Store, redacted};
 /// Opens the database that the settings name.
 pub async fn open_store(settings: &Settings) -> Result<Store, DbError> {
     let database = &settings.database;
-    Store::open(database.url.expose(), database.max_connections, database.statement_timeout).await
+    Store::open_waiting(
+        database.url.expose(),
+        database.max_connections,
+        database.statement_timeout,
+        database.lock_timeout,
+    )
+    .await
 }
 
 /// The provider files that the settings name.

@@ -60,6 +60,9 @@ pub struct Database {
     /// Beyond this a statement is given up; a connection that is missing, or a locked file, is waited for as long.
     #[serde(deserialize_with = "units::span::<_, 1000>")]
     pub statement_timeout: Duration,
+    /// How long a settle waits for a row that another session has locked, before it postpones that case.
+    #[serde(deserialize_with = "units::span::<_, 1>")]
+    pub lock_timeout: Duration,
 }
 
 /// `[window]`

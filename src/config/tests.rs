@@ -251,6 +251,10 @@ const WRONG: &[(&str, &str)] = &[
         "[database]\nstatement_timeout = \"0s\"",
         "`database.statement_timeout` is \"0s\" (file F): at least \"1s\" is wanted",
     ),
+    (
+        "[database]\nlock_timeout = \"0s\"",
+        "`database.lock_timeout` is \"0s\" (file F): at least \"1ms\" is wanted",
+    ),
     ("[storage]\nurl = \"ftp://host/x\"", "`storage.url` is \"ftp://host/x\" (file F): \"file:./directory\""),
     ("[storage]\nurl = \"./outputs\"", "`storage.url` is \"./outputs\" (file F): \"file:./directory\""),
     ("[storage]\nurl = \"s3://\"", "`storage.url` is \"s3://\" (file F): "),

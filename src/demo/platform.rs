@@ -112,7 +112,7 @@ pub struct Totals {
 impl Platform {
     /// Opens a connection to the platform's database. `tonight` is minute zero of all charges.
     pub async fn open(url: &str, tonight: Timestamp) -> Result<Self, DbError> {
-        Ok(Self { db: Db::open(url, 1, Duration::from_secs(30)).await?, tonight })
+        Ok(Self { db: Db::open(url, 1, Duration::from_secs(30), Duration::from_secs(15)).await?, tonight })
     }
 
     /// Closes it.

@@ -22,7 +22,7 @@ use crate::ops::stop::Stop;
 use crate::policy::by_hand::{self as policy, Say};
 use crate::policy::{Action, Decision};
 use crate::provider::{Asked, Question};
-use crate::store::{Case, DbError, Outcome, SettleRules, Taken};
+use crate::store::{Case, DbError, Outcome, SettleRules, Stuck, Taken};
 
 /// How long to wait before an item is tried again that somebody has in hand.
 const AGAIN_IN: Duration = Duration::from_secs(1);
@@ -192,7 +192,7 @@ async fn in_hand(
         Ok(decision) => decision,
         Err(refused) => return Ok(Try::Ended(refused)),
     };
-    let pass = pass(parts, wanted, now).await?;
+    let pass = pass(parts, wanted, now);
     let mut settlement = match decision.action {
         Action::Recover(pick) => {
             let room = Room::new(1, parts.rules.memory);
@@ -226,6 +226,7 @@ async fn in_hand(
         }
         Outcome::Changed | Outcome::Lost => Try::Again,
         Outcome::Refused(why) | Outcome::Failed(why) => Try::Ended(Ended::NotWritten(why)),
+        Outcome::Busy(locked) => Try::Ended(Ended::NotWritten(format!("{locked}: {}", locked.advice()))),
     })
 }
 
@@ -258,15 +259,15 @@ const fn is_recovery(decision: &Decision) -> bool {
 }
 
 /// The rules of a settle by hand: as in a pass, but in a person's name.
-async fn pass(parts: &Parts, wanted: &Wanted, now: Timestamp) -> Result<Pass, DbError> {
-    Ok(Pass {
+fn pass(parts: &Parts, wanted: &Wanted, now: Timestamp) -> Pass {
+    Pass {
         failed: std::sync::atomic::AtomicBool::new(false),
         parts: parts.clone(),
         settle: SettleRules {
             brake: Watch {
                 limits: parts.rules.brake,
                 pass_began: None,
-                charges: parts.store.charges_of_day(parts.rules.brake, now).await?,
+                baseline: Arc::default(),
                 overruled: wanted.deed == Deed::Refund { anyway: true },
             },
             dating: detect::dating(&parts.rules.detect, &parts.providers),
@@ -275,9 +276,10 @@ async fn pass(parts: &Parts, wanted: &Wanted, now: Timestamp) -> Result<Pass, Db
             not_before: None,
             pass_id: None,
             decided_by: wanted.by.clone(),
+            stuck: Stuck::default(),
         },
         due_by: now,
         deadline: None,
         stop: Stop::new(),
-    })
+    }
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, mpsc};
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 
 use super::job::{Done, Job};
 use super::leases::{self, InFlight};
@@ -19,7 +19,7 @@ use super::{Pass, Progress, Reporter};
 use crate::evidence::{Doubt, Verdict};
 use crate::policy::Action;
 use crate::report::{Finding, Report};
-use crate::store::{Case, Claimed, DbError, Outcome, Settlement};
+use crate::store::{Case, Claimed, DbError, Locked, Outcome, Settlement};
 
 /// When an orphan whose rows cannot be read is looked at again.
 const AFTER_BAD_ROWS: Duration = Duration::from_hours(1);
@@ -27,6 +27,8 @@ const AFTER_BAD_ROWS: Duration = Duration::from_hours(1);
 const NOTE_STATE_EVERY: Duration = Duration::from_secs(30);
 /// Batches of waiting orphans that are put into the queue by one statement.
 const QUEUED_AT_ONCE: u32 = 10;
+/// When a case is tried again of which another session holds a lock.
+const AFTER_LOCKED: Duration = Duration::from_mins(1);
 /// When a case is decided again that keeps changing while it is looked at.
 const AFTER_CHANGE: Duration = Duration::from_mins(1);
 
@@ -40,6 +42,8 @@ struct Lane {
     in_flight: Arc<InFlight>,
     /// Changed once while they were looked at.
     changed: HashSet<i64>,
+    /// What was locked by other sessions and is told.
+    locked: HashSet<String>,
     /// Something was settled, or refused for its own rows: the database can be worked with.
     works: bool,
     /// Why something was refused that may be everybody's trouble.
@@ -73,6 +77,7 @@ pub(super) async fn run(
         report: Report::default(),
         in_flight: Arc::default(),
         changed: HashSet::new(),
+        locked: HashSet::new(),
         works: false,
         failing: None,
         more: true,
@@ -169,18 +174,26 @@ impl Lane {
                     (self.more, self.unqueued) = (true, true);
                     continue;
                 }
-                // Every task is taken out of the set once it has ended: left in it, it would keep its memory.
+                // A task that ended without a word.
                 Some(ended) = self.tasks.join_next() => {
-                    match ended {
-                        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-                        Ok(()) | Err(_) => continue,
-                    }
+                    go_on_unless_panicked(ended);
+                    self.forget_ended_tasks();
+                    continue;
                 }
             }
+            self.forget_ended_tasks();
             self.take(done).await?;
             if self.noted.elapsed() >= NOTE_STATE_EVERY {
                 self.note_state().await?;
             }
+        }
+    }
+
+    /// Takes every task that has ended out of the set: left in it, it would keep its memory, and while one batch is settled up
+    /// to another batch of them ends.
+    fn forget_ended_tasks(&mut self) {
+        while let Some(ended) = self.tasks.try_join_next() {
+            go_on_unless_panicked(ended);
         }
     }
 
@@ -260,7 +273,8 @@ impl Lane {
 
     async fn settle(&mut self, settlements: Vec<Settlement>) -> Result<(), DbError> {
         let outcomes = self.pass.parts.store.settle(&settlements, &self.pass.settle).await?;
-        self.works |= outcomes.iter().any(|outcome| !matches!(outcome, Outcome::Failed(_)));
+        self.works |=
+            outcomes.iter().any(|outcome| !matches!(outcome, Outcome::Failed(_) | Outcome::Busy(_)));
         // One account's trouble is no trouble of the database's, however many of its items are refused.
         let accounts = settlements.iter().map(|each| &each.case.facts.record.charge.account_id);
         let many = accounts.collect::<HashSet<_>>().len() > 1;
@@ -320,12 +334,24 @@ impl Lane {
                 self.report.add("lost", "lease_ran_out");
                 Ok(false)
             }
+            Outcome::Busy(locked) => self.busy(settlement, &locked).await.map(|()| false),
             Outcome::Refused(why) => self.refused(settlement, why).await.map(|()| false),
             Outcome::Failed(why) => {
                 self.failing = Some(why.clone());
                 self.refused(settlement, why).await.map(|()| false)
             }
         }
+    }
+
+    /// Postpones a case of which another session holds a lock. One finding an account or charge, however many cases wait for it.
+    async fn busy(&mut self, settlement: &Settlement, locked: &Locked) -> Result<(), DbError> {
+        self.report.add("wait", "locked");
+        let about = locked.to_string();
+        if self.locked.insert(about.clone()) {
+            self.report.find(Finding { kind: "locked", about, detail: locked.advice().to_owned() });
+        }
+        let now = self.pass.parts.store.now().await?;
+        self.give_back(std::slice::from_ref(&settlement.case), Some(now + AFTER_LOCKED)).await
     }
 
     async fn refused(&mut self, settlement: &Settlement, why: String) -> Result<(), DbError> {
@@ -374,6 +400,15 @@ impl Lane {
     async fn give_back_all(&mut self) -> Result<(), DbError> {
         let leases: Vec<(i64, i64)> = self.in_flight.lock().drain().collect();
         self.pass.parts.store.release(&leases, None).await
+    }
+}
+
+/// A task never panics by design; should one, let the process say so. A task that was cancelled has nothing to say.
+fn go_on_unless_panicked(ended: Result<(), JoinError>) {
+    if let Err(error) = ended
+        && error.is_panic()
+    {
+        std::panic::resume_unwind(error.into_panic());
     }
 }
 

@@ -1,12 +1,26 @@
-//! The brake's row: locked by settle, shown to people, released by a person.
+//! The brake's row and the sums that its limits are held against: read and confirmed by settle, shown to people, released by
+//! a person.
+//!
+//! The sums are written only under the lock of the brake's row. Settle takes this lock last, a release takes it first and
+//! commits before it touches an orphan: so nothing is waited for under it. A release that dies after that commit leaves
+//! orphans held: `makegood brake release` once more makes them due, and without it they are looked at again within an hour.
 
-use super::db::{DbError, Row, Tx};
+use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use serde_json::{Value as Json, json};
+
+use super::db::{DbError, Row, Run, Tx, Value};
 use super::{Store, first, statements, with_retries};
-use crate::brake::{self, Brake, Counted, DAY, HOUR, Held, Sums, Watch};
+use crate::brake::{self, Baseline, Brake, Counted, DAY, HOUR, Held, Limits, Sums, Watch};
 use crate::clock::Timestamp;
 
-/// Beyond so many charges a day it no longer matters how many they are.
-const CHARGES_COUNTED: i64 = 1_000_000;
+/// How long a count of the day's charges may be used again.
+const CHARGES_GOOD_FOR: Duration = Duration::from_mins(5);
+
+/// Orphans that one statement makes due after a release.
+const FREED_AT_ONCE: i64 = 5_000;
 
 /// When the brake was pulled or released.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
@@ -74,95 +88,192 @@ impl Store {
     }
 
     /// Releases the brake and makes due what it held. Returns how many orphans that were, or none if there was nothing to
-    /// release.
+    /// release. After a failure in between the brake is off: calling it again makes due what is still held.
     pub async fn release_brake(&self, by: &str, reason: &str) -> Result<Option<u64>, DbError> {
-        with_retries!(
-            self,
-            async {
-                let now = self.now().await?;
-                let mut tx = self.db.begin().await?;
-                if tx.rows(statements::BRAKE_RELEASE, &[now.into()]).await?.is_empty() {
-                    return Ok(None);
-                }
-                let freed = free(&mut tx, by, reason, now).await?;
-                tx.commit().await?;
-                Ok::<_, DbError>(Some(freed))
-            }
-            .await
-        )
+        let was_on = with_retries!(self, self.let_go_by(by, reason).await)?;
+        let freed = self.free_held().await?;
+        Ok((was_on || freed > 0).then_some(freed))
+    }
+
+    async fn let_go_by(&self, by: &str, reason: &str) -> Result<bool, DbError> {
+        let now = self.now().await?;
+        let mut tx = self.db.begin().await?;
+        if tx.rows(statements::BRAKE_RELEASE, &[now.into()]).await?.is_empty() {
+            return Ok(false);
+        }
+        tx.rows(statements::ZERO_REFUND_SUMS, &[brake::minute_of(now).into()]).await?;
+        note_release(&mut tx, by, reason, now).await?;
+        tx.commit().await?;
+        Ok(true)
     }
 
     /// Releases the brake if its condition is gone, and refunds for faults of ours if theirs is. Returns how many orphans that freed,
     /// or none if nothing was held or all of it has to stay.
     pub async fn release_brake_when_gone(&self, watch: &Watch) -> Result<Option<u64>, DbError> {
-        with_retries!(
-            self,
-            async {
-                let now = self.now().await?;
-                let mut tx = self.db.begin().await?;
-                let state = lock(&mut tx).await?;
-                let held = state.held();
-                if held == Held::default() {
-                    return Ok(None);
-                }
-                let counted = count(&mut tx, watch, &state, now, held.own_faults.is_some()).await?;
-                let brake = Brake::new(watch.limits, Held::default(), counted);
-                let gone = Held {
-                    all: held.all.filter(|_| brake.condition_is_gone()),
-                    own_faults: held.own_faults.filter(|_| brake.own_faults_are_gone()),
-                };
-                if gone == Held::default() {
-                    return Ok(None);
-                }
-                let which = [&gone.all, &gone.own_faults].map(|gone| i64::from(gone.is_some()).into());
-                tx.rows(statements::BRAKE_LET_GO, &which).await?;
-                let why = [gone.all, gone.own_faults].into_iter().flatten().collect::<Vec<_>>().join("; ");
-                let freed = free(&mut tx, "makegood", &format!("the condition is gone: {why}"), now).await?;
-                tx.commit().await?;
-                tracing::warn!(freed, why, "the brake lets go by itself: its condition is gone");
-                Ok::<_, DbError>(Some(freed))
-            }
-            .await
-        )
+        let Some(why) = with_retries!(self, self.let_go_when_gone(watch).await)? else {
+            return Ok(None);
+        };
+        let freed = self.free_held().await?;
+        tracing::warn!(freed, why, "the brake lets go by itself: its condition is gone");
+        Ok(Some(freed))
     }
 
-    /// How many charges were made in the last day, if a limit asks for it.
-    pub async fn charges_of_day(
-        &self,
-        limits: brake::Limits,
-        now: Timestamp,
-    ) -> Result<Option<u64>, DbError> {
-        if limits.share_per_day == 0 {
+    async fn let_go_when_gone(&self, watch: &Watch) -> Result<Option<String>, DbError> {
+        let now = self.now().await?;
+        let mut tx = self.db.begin().await?;
+        let state = lock(&mut tx).await?;
+        let held = state.held();
+        if held == Held::default() {
             return Ok(None);
         }
-        let values = [(now - DAY).into(), now.into(), CHARGES_COUNTED.into()];
-        let rows = self.rows(statements::CHARGES_OF_DAY, &values).await?;
-        Ok(u64::try_from(first(statements::CHARGES_OF_DAY, &rows)?.int("charges")?).ok())
+        let mut counted = count(&mut tx, watch, &state, now).await?;
+        // As the condition is judged: at twice of what was refunded.
+        let twice = counted.day_refunds().saturating_mul(2);
+        if let Some(needed) = watch.limits.charges_needed(twice) {
+            counted.charges = self.charges_of_day(&mut tx, now, needed).await?;
+        }
+        let brake = Brake::new(watch.limits, Held::default(), counted);
+        let gone = Held {
+            all: held.all.filter(|_| brake.condition_is_gone()),
+            own_faults: held.own_faults.filter(|_| brake.own_faults_are_gone()),
+        };
+        if gone == Held::default() {
+            return Ok(None);
+        }
+        let which = [&gone.all, &gone.own_faults].map(|gone| i64::from(gone.is_some()).into());
+        tx.rows(statements::BRAKE_LET_GO, &which).await?;
+        let why = [gone.all, gone.own_faults].into_iter().flatten().collect::<Vec<_>>().join("; ");
+        note_release(&mut tx, "makegood", &format!("the condition is gone: {why}"), now).await?;
+        tx.commit().await?;
+        Ok(Some(why))
     }
 
-    /// Locks the brake until the transaction ends. `own_faults`: whether a refund for a fault of ours is to come.
-    pub(super) async fn lock_brake(
+    /// Makes due what the brake held, in portions. Each held orphan is met once, in the order of ids: one that is held again
+    /// meanwhile, because a limit still applies, stays held.
+    async fn free_held(&self) -> Result<u64, DbError> {
+        let now = self.now().await?;
+        let (mut freed, mut last) = (0, i64::MIN);
+        loop {
+            let values = [now.into(), last.into(), FREED_AT_ONCE.into()];
+            let rows = self.rows(statements::BRAKE_FREE_ORPHANS, &values).await?;
+            for row in &rows {
+                last = last.max(row.int("id")?);
+            }
+            freed += rows.len() as u64;
+            if rows.is_empty() {
+                return Ok(freed);
+            }
+        }
+    }
+
+    /// What is watched in a pass that begins now: where its limits ask for it, what its first minute already holds.
+    pub async fn watch(&self, limits: Limits, pass_began: Timestamp) -> Result<Watch, DbError> {
+        let mut watch = Watch { limits, pass_began: Some(pass_began), ..Watch::default() };
+        if !by_pass(limits) {
+            return Ok(watch);
+        }
+        // In this order: a release between the two changes the time that is held against this one, and the baseline is dropped.
+        let released_at = self.brake().await?.released_at;
+        let since: Value = brake::minute_of(pass_began).into();
+        let mut per_provider = BTreeMap::new();
+        for row in self.rows(statements::REFUND_SUMS, &vec![since; 4]).await? {
+            let sums = sums(&row)?;
+            per_provider.insert(row.text("provider")?, (sums.pass_refunds, sums.pass_credits));
+        }
+        watch.baseline = Arc::new(Baseline { released_at, per_provider });
+        Ok(watch)
+    }
+
+    /// At least so many charges were made in the last day, counted up to somewhat more than are `needed`.
+    async fn charges_of_day(&self, run: &mut impl Run, now: Timestamp, needed: u64) -> Result<u64, DbError> {
+        let known = *self.charges.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((at, charges)) = known
+            && (at..at + CHARGES_GOOD_FOR).contains(&now)
+            && charges >= needed
+        {
+            return Ok(charges);
+        }
+        // Twice, so that it need not be counted anew with every batch of refunds.
+        let most = i64::try_from(needed.saturating_mul(2)).unwrap_or(i64::MAX);
+        let rows =
+            run.rows(statements::CHARGES_OF_DAY, &[(now - DAY).into(), now.into(), most.into()]).await?;
+        let charges = first(statements::CHARGES_OF_DAY, &rows)?.int("charges")?;
+        let charges = u64::try_from(charges).unwrap_or(0);
+        *self.charges.lock().unwrap_or_else(PoisonError::into_inner) = Some((now, charges));
+        Ok(charges)
+    }
+
+    /// The brake as it stands, read without a lock. What it says of at most so many `refunds` counts only once it is confirmed.
+    pub(super) async fn read_brake(
         &self,
         tx: &mut Tx,
         watch: &Watch,
         now: Timestamp,
-        own_faults: bool,
+        refunds: usize,
     ) -> Result<Brake, DbError> {
-        let state = lock(tx).await?;
         if watch.overruled {
             return Ok(Brake::overruled());
         }
+        let rows = tx.rows(statements::BRAKE_STATE, &[]).await?;
+        let state = state(first(statements::BRAKE_STATE, &rows)?)?;
         let held = state.held();
-        let counted = if held.all.is_some() {
-            Counted::default()
+        if held.all.is_some() {
+            return Ok(Brake::new(watch.limits, held, Counted::default()).released(state.released_at));
+        }
+        let mut counted = count(tx, watch, &state, now).await?;
+        let would_be = counted.day_refunds().saturating_add(refunds as u128);
+        if let Some(needed) = watch.limits.charges_needed(would_be) {
+            counted.charges = self.charges_of_day(tx, now, needed).await?;
+        }
+        Ok(Brake::new(watch.limits, held, counted).released(state.released_at))
+    }
+
+    /// Locks the brake until the transaction ends and asks it about the same refunds once more. If it says the same, writes down
+    /// whether it is engaged by them and adds them to the sums. False: another process has refunded, engaged or released
+    /// meanwhile, and this transaction must not be committed.
+    pub(super) async fn confirm_brake(
+        &self,
+        tx: &mut Tx,
+        watch: &Watch,
+        now: Timestamp,
+        brake: &Brake,
+    ) -> Result<bool, DbError> {
+        let state = lock(tx).await?;
+        let locked = if watch.overruled {
+            Brake::overruled()
         } else {
-            count(tx, watch, &state, now, own_faults && held.own_faults.is_none()).await?
+            let held = state.held();
+            let mut counted = Counted::default();
+            if held.all.is_none() {
+                counted = count(tx, watch, &state, now).await?;
+                counted.charges = brake.charges();
+            }
+            Brake::new(watch.limits, held, counted).released(state.released_at)
         };
-        Ok(Brake::new(watch.limits, held, counted))
+        let Some(confirmed) = brake.confirmed_by(locked) else {
+            return Ok(false);
+        };
+        self.pull_brake(tx, &confirmed.pulled(), now).await?;
+        let minute = brake::minute_of(now);
+        let added: Vec<Json> = confirmed
+            .added()
+            .into_iter()
+            .map(|(provider, sums)| {
+                json!({
+                    "provider": provider, "slot": brake::slot_of(minute), "began_at": self.db.time(minute),
+                    "refunds": sums.refunds, "credits": i64::try_from(sums.credits).unwrap_or(i64::MAX),
+                    "own_faults": sums.own_faults,
+                })
+            })
+            .collect();
+        if !added.is_empty() {
+            tx.rows(statements::ADD_REFUND_SUMS, &[(&json!(added)).into()]).await?;
+        }
+        Ok(true)
     }
 
     /// Pulls the brake for what it has come to hold, and tells so.
-    pub(super) async fn pull_brake(&self, tx: &mut Tx, pulled: &Held, now: Timestamp) -> Result<(), DbError> {
+    async fn pull_brake(&self, tx: &mut Tx, pulled: &Held, now: Timestamp) -> Result<(), DbError> {
         for (why, statement) in
             [(&pulled.all, statements::BRAKE_ENGAGE), (&pulled.own_faults, statements::BRAKE_HOLD_OWN_FAULTS)]
         {
@@ -180,12 +291,10 @@ impl Store {
     }
 }
 
-/// Makes due what was held, and keeps who let go and why. What is still to be held finds that out by itself.
-async fn free(tx: &mut Tx, by: &str, reason: &str, now: Timestamp) -> Result<u64, DbError> {
-    let freed = tx.rows(statements::BRAKE_FREE_ORPHANS, &[now.into()]).await?.len() as u64;
+/// Keeps who let go and why.
+async fn note_release(tx: &mut Tx, by: &str, reason: &str, now: Timestamp) -> Result<(), DbError> {
     let values = [now.into(), "released".into(), by.into(), reason.into()];
-    tx.rows(statements::INSERT_BRAKE_EVENT, &values).await?;
-    Ok(freed)
+    tx.rows(statements::INSERT_BRAKE_EVENT, &values).await.map(drop)
 }
 
 async fn lock(tx: &mut Tx) -> Result<BrakeState, DbError> {
@@ -204,50 +313,56 @@ fn state(row: &Row) -> Result<BrakeState, DbError> {
     })
 }
 
-/// What the limits are held against. Counting a day costs a day's refunds: only where a limit asks for it.
-async fn count(
-    tx: &mut Tx,
-    watch: &Watch,
-    state: &BrakeState,
-    now: Timestamp,
-    own_faults: bool,
-) -> Result<Counted, DbError> {
+/// Whether a limit counts by the pass.
+fn by_pass(limits: Limits) -> bool {
+    [limits.refunds_per_pass, limits.credits_per_pass, limits.refunds_per_pass_per_provider] != [0; 3]
+}
+
+/// What the limits are held against; the charges apart.
+async fn count(tx: &mut Tx, watch: &Watch, state: &BrakeState, now: Timestamp) -> Result<Counted, DbError> {
     let limits = watch.limits;
-    let mut counted = Counted { charges: watch.charges, ..Counted::default() };
-    if limits == brake::Limits::default() {
+    let mut counted = Counted::default();
+    if limits == Limits::default() {
         return Ok(counted);
     }
-    let hour = Brake::since(now, HOUR, state.released_at);
+    let hour = Brake::since(now, HOUR);
     let by_day = [
         limits.refunds_per_day,
         limits.credits_per_day,
         limits.refunds_per_day_per_provider,
         limits.share_per_day,
-    ] != [0; 4];
-    let day = if by_day { Brake::since(now, DAY, state.released_at) } else { hour };
-    let by_pass =
-        [limits.refunds_per_pass, limits.credits_per_pass, limits.refunds_per_pass_per_provider] != [0; 3];
-    let began = watch.pass_began.filter(|_| by_pass).unwrap_or(now);
-    let pass = Brake::since(now, Brake::span_of_pass(now, began), state.released_at);
+        limits.own_faults_per_day,
+    ] != [0; 5];
+    let day = if by_day { Brake::since(now, DAY) } else { hour };
+    let began = watch.pass_began.filter(|_| by_pass(limits)).unwrap_or(now);
+    let pass = Brake::since(now, Brake::span_of_pass(now, began));
     let earliest = hour.min(day).min(pass);
     let values = [hour.into(), day.into(), pass.into(), earliest.into()];
-    for row in tx.rows(statements::BRAKE_RECENT, &values).await? {
-        let number = |column| row.int(column).map(|number| u64::try_from(number).unwrap_or(0));
-        let sums = Sums {
-            pass_refunds: number("pass_refunds")?,
-            pass_credits: number("pass_credits")?,
-            hour_refunds: number("hour_refunds")?,
-            hour_credits: number("hour_credits")?,
-            day_refunds: number("day_refunds")?,
-            day_credits: number("day_credits")?,
-        };
-        counted.per_provider.insert(row.text("provider")?, sums);
-    }
-    if own_faults && limits.own_faults_per_day > 0 {
-        let since = Brake::since(now, DAY, state.own_faults_released_at);
-        let rows = tx.rows(statements::BRAKE_OWN_FAULTS, &[since.into()]).await?;
-        let refunds = first(statements::BRAKE_OWN_FAULTS, &rows)?.int("refunds")?;
-        counted.own_faults = u64::try_from(refunds).unwrap_or(0);
+    for row in tx.rows(statements::REFUND_SUMS, &values).await? {
+        let mut sums = sums(&row)?;
+        let provider = row.text("provider")?;
+        let (refunds, credits) = watch.baseline_of(&provider, now, state.released_at);
+        sums.pass_refunds = sums.pass_refunds.saturating_sub(refunds);
+        sums.pass_credits = sums.pass_credits.saturating_sub(credits);
+        counted.own_faults += number(&row, "own_faults")?;
+        counted.per_provider.insert(provider, sums);
     }
     Ok(counted)
+}
+
+fn sums(row: &Row) -> Result<Sums, DbError> {
+    let credits = |high, low| Ok::<_, DbError>((number(row, high)? << 32) + number(row, low)?);
+    Ok(Sums {
+        pass_refunds: number(row, "pass_refunds")?,
+        pass_credits: credits("pass_credits_high", "pass_credits_low")?,
+        hour_refunds: number(row, "hour_refunds")?,
+        hour_credits: credits("hour_credits_high", "hour_credits_low")?,
+        day_refunds: number(row, "day_refunds")?,
+        day_credits: credits("day_credits_high", "day_credits_low")?,
+    })
+}
+
+/// A sum, which is never negative: the columns that are summed are not.
+fn number(row: &Row, column: &'static str) -> Result<u128, DbError> {
+    row.int(column).map(|number| u128::try_from(number).unwrap_or(0))
 }

@@ -29,14 +29,15 @@ const CONNECTION_TIMEOUT: Duration = Duration::from_secs(2);
 const A_MOMENT: Duration = Duration::from_millis(20);
 
 /// Every statement reads by key: nested loops over index scans, whatever the statistics say. A plan that was made while a table
-/// was empty is kept by its connection, and a sequential scan in it would read the whole table a minute later; a bitmap scan or
-/// a hash join reads all of a stretch where a LIMIT needs its beginning. Where a relation has no usable index PostgreSQL still
+/// was empty is kept by its connection, and a sequential scan in it would read the whole table a minute later; a bitmap scan, a
+/// sort or a hash join reads all of a stretch where a LIMIT needs its beginning. Where a relation has no usable index PostgreSQL still
 /// reads it whole, and `makegood check` says which index is missing.
-const PLAN_SETTINGS: [(&str, &str); 5] = [
+const PLAN_SETTINGS: [(&str, &str); 6] = [
     ("enable_seqscan", "off"),
     ("enable_bitmapscan", "off"),
     ("enable_hashjoin", "off"),
     ("enable_mergejoin", "off"),
+    ("enable_sort", "off"),
     ("max_parallel_workers_per_gather", "0"),
 ];
 
@@ -226,7 +227,12 @@ macro_rules! bound {
 
 impl Db {
     /// Opens a pool on `postgres://…` or `sqlite://…`; a SQLite file is made if it is not there.
-    pub async fn open(url: &str, max_connections: u32, statement_timeout: Duration) -> Result<Self, DbError> {
+    pub async fn open(
+        url: &str,
+        max_connections: u32,
+        statement_timeout: Duration,
+        lock_timeout: Duration,
+    ) -> Result<Self, DbError> {
         let failed = |source| DbError::Open { url: redacted(url), source };
         if url.starts_with("sqlite:") {
             let options: SqliteConnectOptions = url.parse().map_err(failed)?;
@@ -254,8 +260,12 @@ impl Db {
         let options: PgConnectOptions = url.parse().map_err(failed)?;
         let options = options.application_name("makegood").options([
             ("statement_timeout", statement_timeout.as_millis().to_string()),
+            // Zero would be for ever.
+            ("lock_timeout", lock_timeout.as_millis().max(1).to_string()),
             ("idle_in_transaction_session_timeout", "60000".to_owned()),
             ("timezone", "UTC".to_owned()),
+            // Versions before 8 of the tables do not add their refunds to the sums of the brake: a trigger does it for them.
+            ("makegood.adds_refund_sums", "on".to_owned()),
             // Whatever the database's own default is: settle looks once more after its locks, at what is committed by then.
             ("default_transaction_isolation", "read committed".to_owned()),
             // Batches are small and their plans are always the same: compiling them costs more than it saves.

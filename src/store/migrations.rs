@@ -65,6 +65,7 @@ const OWN: Set = Set {
         (5, "lock_balances", include_str!("../../migrations/postgres/0005_lock_balances.sql")),
         (6, "own_faults", include_str!("../../migrations/postgres/0006_own_faults.sql")),
         (7, "size", include_str!("../../migrations/postgres/0007_size.sql")),
+        (8, "refund_sums", include_str!("../../migrations/postgres/0008_refund_sums.sql")),
         (9, "provider_shares", include_str!("../../migrations/postgres/0009_provider_shares.sql")),
     ],
     sqlite: &[
@@ -75,6 +76,7 @@ const OWN: Set = Set {
         (5, "lock_balances", include_str!("../../migrations/sqlite/0005_lock_balances.sql")),
         (6, "own_faults", include_str!("../../migrations/sqlite/0006_own_faults.sql")),
         (7, "size", include_str!("../../migrations/sqlite/0007_size.sql")),
+        (8, "refund_sums", include_str!("../../migrations/sqlite/0008_refund_sums.sql")),
         (9, "provider_shares", include_str!("../../migrations/sqlite/0009_provider_shares.sql")),
     ],
 };
@@ -97,7 +99,8 @@ impl Set {
         let failed = |source| MigrateError::Migrate { what: self.what, advice: self.advice, source };
         match db {
             Db::Postgres(pool) => {
-                let options = pool.connect_options();
+                // A migration waits for the locks of what is at work, as long as a statement may take.
+                let options = (*pool.connect_options()).clone().options([("lock_timeout", "0")]);
                 let mut connection =
                     sqlx::PgConnection::connect_with(&options).await.map_err(MigrateError::Connect)?;
                 let result = self.migrator(true).run_direct(None, &mut connection, false).await;

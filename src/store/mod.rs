@@ -47,7 +47,7 @@ pub use review::{LateEvidence, LateItem, LateProvider, MadeGood, MadeGoodItem, W
 pub use scan::{
     Backlog, Chunk, Cursor, Cursors, Dating, Found, Grace, Over, Position, Preview, Refused, Scan,
 };
-pub use settle::{Outcome, SettleRules, Settlement};
+pub use settle::{Locked, Outcome, SettleRules, Settlement, Stuck};
 pub use shares::ProviderShares;
 pub use story::{AnswerRow, EventRow, ItemRow, OrphanRow, OutputRow, ResolutionRow, Story};
 pub use totals::{Counter, LastPass, RESOLUTION_BUCKETS_SECONDS, Unresolved};
@@ -78,10 +78,10 @@ macro_rules! with_retries {
 }
 use with_retries;
 
-/// Races are everyday; the rest is for whoever looks after the database.
+/// Races and short waits for a lock are everyday; the rest is for whoever looks after the database.
 fn tell_of_another_try(error: &dyn std::error::Error, trouble: Trouble) {
     let why = crate::report::chain(error);
-    if trouble == Trouble::Race {
+    if matches!(trouble, Trouble::Race | Trouble::LockTimeout) {
         tracing::debug!("run again: {why}");
     } else {
         tracing::warn!("the database: {why}; run again");
@@ -97,8 +97,12 @@ pub struct Store {
     asked: Arc<Mutex<Option<(Instant, Timestamp)>>>,
     /// Uploads that are about to be noted.
     beginning: Arc<uploads::Beginning>,
+    /// When charges were last counted for the brake, and how many.
+    charges: Arc<Mutex<Option<(Timestamp, u64)>>>,
     /// For so long a connection that is missing is waited for: as long as a statement may take.
     patience: Duration,
+    /// For so long a settle waits for a lock of another session.
+    lock_timeout: Duration,
 }
 
 impl Run for &Store {
@@ -107,18 +111,36 @@ impl Run for &Store {
     }
 }
 
+/// How long a lock of another session is waited for, where nothing else is set.
+const LOCK_TIMEOUT: Duration = Duration::from_millis(500);
+
 /// For so long the database's last answer and our own stopwatch tell the time, before it is asked again.
 const TIME_IS_GOOD_FOR: Duration = Duration::from_secs(5);
 
 impl Store {
-    /// Opens the database. Time is the database's on PostgreSQL and the process's on SQLite.
+    /// Opens the database as [`Store::open_waiting`] does, with the default lock timeout.
     ///
     /// # Errors
     /// The address is unreadable or nobody answers there.
     pub async fn open(url: &str, max_connections: u32, statement_timeout: Duration) -> Result<Self, DbError> {
+        Self::open_waiting(url, max_connections, statement_timeout, LOCK_TIMEOUT).await
+    }
+
+    /// Opens the database. Time is the database's on PostgreSQL and the process's on SQLite. A lock timeout beyond half of
+    /// the statement timeout counts as this half: otherwise the statement would be ended first.
+    ///
+    /// # Errors
+    /// The address is unreadable or nobody answers there.
+    pub async fn open_waiting(
+        url: &str,
+        max_connections: u32,
+        statement_timeout: Duration,
+        lock_timeout: Duration,
+    ) -> Result<Self, DbError> {
+        let lock_timeout = lock_timeout.min(statement_timeout / 2);
         let mut tries = Tries::new(statement_timeout);
         let db = loop {
-            match Db::open(url, max_connections, statement_timeout).await {
+            match Db::open(url, max_connections, statement_timeout, lock_timeout).await {
                 Ok(db) => break db,
                 // It has waited long enough for one that is down; a full house is asked again.
                 Err(error) => {
@@ -132,13 +154,27 @@ impl Store {
             }
         };
         let clock = (!db.is_postgres()).then_some(Clock::System);
-        Ok(Self { db, clock, asked: Arc::default(), beginning: Arc::default(), patience: statement_timeout })
+        Ok(Self {
+            db,
+            clock,
+            asked: Arc::default(),
+            beginning: Arc::default(),
+            charges: Arc::default(),
+            patience: statement_timeout,
+            lock_timeout,
+        })
     }
 
     /// The same tables with a clock of our own, and nothing remembered: for simulations, tests and the demo.
     #[must_use]
     pub fn with_clock(self, clock: Clock) -> Self {
-        Self { clock: Some(clock), asked: Arc::default(), beginning: Arc::default(), ..self }
+        Self {
+            clock: Some(clock),
+            asked: Arc::default(),
+            beginning: Arc::default(),
+            charges: Arc::default(),
+            ..self
+        }
     }
 
     /// What time it is for all workers, to the microsecond: the database's last answer and the time since.

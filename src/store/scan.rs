@@ -270,7 +270,7 @@ impl Store {
             if is_ending() {
                 return Ok(None);
             }
-            let looked = self.look(scan, &position, chunk).await?;
+            let looked = self.scan_chunk(scan, &position, chunk).await?;
             count += looked.items.len() as u64;
             from = looked.next;
         }
@@ -295,7 +295,7 @@ impl Store {
             let opening = Opening { by: scan.name, now: due_by, due_at: due_by, dating };
             let mut from = Some(Position::before(scan.after));
             while let Some(position) = from.filter(|_| !is_ending()) {
-                let looked = self.look_in(&mut tx, scan, &position, chunk).await?;
+                let looked = self.scan_chunk_in(&mut tx, scan, &position, chunk).await?;
                 if !looked.waiting.is_empty() {
                     let values = [(&json!(looked.waiting)).into(), due_by.into()];
                     tx.rows(statements::HASTEN_FAILED, &values).await?;
@@ -314,11 +314,11 @@ impl Store {
     }
 
     /// Looks at the next chunk of a stretch, at most `chunk` rows; opens nothing.
-    pub async fn look(&self, scan: &Scan, from: &Position, chunk: u32) -> Result<Chunk, DbError> {
-        self.look_in(&mut &*self, scan, from, chunk).await
+    pub async fn scan_chunk(&self, scan: &Scan, from: &Position, chunk: u32) -> Result<Chunk, DbError> {
+        self.scan_chunk_in(&mut &*self, scan, from, chunk).await
     }
 
-    async fn look_in(
+    async fn scan_chunk_in(
         &self,
         run: &mut impl Run,
         scan: &Scan,

@@ -1,5 +1,10 @@
 //! The brake from outside: what it counts, what it holds, and who lets go. P15 and P24.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod side_by_side;
+mod sums;
+
 use makegood::brake::Limits;
 use makegood::demo::simulator::Canned;
 

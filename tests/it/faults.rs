@@ -53,6 +53,12 @@ const BATCH: u32 = 4;
 /// In minutes, and far longer than any run takes: leases run out because the database's clock leaps.
 const LEASE_MINUTES: i64 = 2;
 
+/// A quarter of what the platform holds balances for.
+const LOCK_MILLIS: u32 = 100;
+/// The limit of credits, for each refund of the limit of refunds: items cost from 7 on, so that now the one and now the other is
+/// reached first.
+const CREDITS_A_REFUND: u32 = 8;
+
 /// A run in trouble soon gives up what waits for a lock that a sleeping one holds.
 const IMPATIENT: (&str, &str) = ("MAKEGOOD__DATABASE__STATEMENT_TIMEOUT", "1s");
 
@@ -165,11 +171,12 @@ impl<'a> World<'a> {
 
     fn settings(&self) {
         let text = format!(
-            "[database]\nmax_connections = 4\n[providers]\ndir = \"providers\"\n\
+            "[database]\nmax_connections = 4\nlock_timeout = \"{LOCK_MILLIS}ms\"\n[providers]\ndir = \"providers\"\n\
              [recovery]\nallow_loopback = true\ntime_budget = \"60s\"\n\
              [pass]\nlease = \"{LEASE_MINUTES}m\"\nbatch = {BATCH}\n\
-             [brake]\nmax_refunds_per_hour = {}\nmax_refunds_per_day = 0\n[log]\nlevel = \"warn\"\n",
-            self.brake
+             [brake]\nmax_refunds_per_hour = {}\nmax_credits_per_hour = {}\nmax_refunds_per_day = 0\n[log]\nlevel = \"warn\"\n",
+            self.brake,
+            self.brake * CREDITS_A_REFUND
         );
         std::fs::write(self.folder.path().join("makegood.toml"), text).unwrap();
     }
@@ -243,6 +250,7 @@ impl<'a> World<'a> {
             for deed in &step.deeds {
                 tokio::time::sleep(deed.after).await;
                 let made = &made[made.len() - 1 - deed.back % made.len()];
+                self.count(|tally| tally.holds += u64::from(matches!(deed.what, Own::HoldBalances)));
                 platform::act(&self.pool, made, deed.what, deed.item).await;
             }
         };
@@ -315,7 +323,8 @@ impl<'a> World<'a> {
     /// One of the books' statements, for this plan.
     fn page(&self, sql: &str) -> String {
         let slack = if self.plan.wild { 2 * WRONG_HOURS } else { 0 };
-        sql.replace("$brake", &self.brake.to_string())
+        sql.replace("$brake_credits", &(self.brake * CREDITS_A_REFUND).to_string())
+            .replace("$brake", &self.brake.to_string())
             .replace("$slack", &format!("{slack} hours"))
             .replace("$wild", if self.plan.wild { "true" } else { "false" })
     }

@@ -21,7 +21,7 @@ use makegood::evidence::{Evidence, Source};
 use makegood::policy::{self, Action, Decision, Reason};
 use makegood::provider::{Asked, Question};
 use makegood::recovery::{Copied, Errand, Key};
-use makegood::store::{Case, Outcome, SettleRules, Settlement, Store};
+use makegood::store::{Case, Outcome, SettleRules, Settlement, Store, Stuck};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, Row as _};
 
 use crate::database::as_least_privileged;
@@ -39,7 +39,9 @@ pub async fn detect(world: &World) {
 /// A store of its own, as another process would have, with the rights that makegood asks for.
 pub async fn another(world: &World) -> Store {
     let url = as_least_privileged(&world.database).await;
-    let store = Store::open(&url, 4, Duration::from_secs(30)).await.unwrap();
+    // Far longer than any test holds a lock: it waits, and does not go on without it.
+    let (statement, lock) = (Duration::from_mins(2), Duration::from_mins(1));
+    let store = Store::open_waiting(&url, 4, statement, lock).await.unwrap();
     store.with_clock(world.clock.clone())
 }
 
@@ -59,6 +61,7 @@ pub fn rules(world: &World) -> SettleRules {
         not_before: None,
         pass_id: None,
         decided_by: "makegood".to_owned(),
+        stuck: Stuck::default(),
     }
 }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use makegood::brake::{Limits, Watch};
 use makegood::policy::{Action, Decision, Pick, Reason};
-use makegood::store::{Case, Outcome, SettleRules, Settlement, Store};
+use makegood::store::{Case, Outcome, SettleRules, Settlement, Store, Stuck};
 
 use crate::late::{LEASE, REFUND, another, detect, settlement};
 use crate::world::{HOUR, ItemRow, MINUTE, World, on_both};
@@ -31,6 +31,7 @@ pub fn rules(world: &World, brake: Limits) -> SettleRules {
         not_before: None,
         pass_id: None,
         decided_by: "makegood".to_owned(),
+        stuck: Stuck::default(),
     }
 }
 

@@ -24,6 +24,7 @@ mod late;
 mod leases;
 mod leftovers;
 mod limits;
+mod locked;
 mod manners;
 mod mended;
 mod plans;

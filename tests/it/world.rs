@@ -50,13 +50,14 @@ pub fn start() -> Timestamp {
     Timestamp::parse("2026-03-01T12:00:00Z").unwrap()
 }
 
-const TABLES: [&str; 23] = [
+const TABLES: [&str; 25] = [
     "accounts",
     "charges",
     "charge_items",
     "stored_outputs",
     "balances",
     "ledger_entries",
+    "makegood_accounts",
     "makegood_answers",
     "makegood_brake",
     "makegood_brake_events",
@@ -71,6 +72,7 @@ const TABLES: [&str; 23] = [
     "makegood_provider_shares",
     "makegood_provider_state",
     "makegood_recoveries",
+    "makegood_refund_sums",
     "makegood_refunds",
     "makegood_resolutions",
     "makegood_uploads",

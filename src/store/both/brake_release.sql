@@ -3,6 +3,5 @@
 UPDATE makegood_brake
 SET engaged_at = NULL, reason = NULL, released_at = $1,
     own_faults_at = NULL, own_faults_reason = NULL, own_faults_released_at = $1
-WHERE id = 1 AND (engaged_at IS NOT NULL OR own_faults_at IS NOT NULL
-                  OR EXISTS (SELECT 1 FROM makegood_orphans WHERE state = 'held' AND reason = 'brake'))
+WHERE id = 1 AND (engaged_at IS NOT NULL OR own_faults_at IS NOT NULL)
 RETURNING id

@@ -1,9 +1,11 @@
 //! What a failure of the database means: whether the same transaction may succeed when it is run once more, how long to
 //! go on trying, and what a person should do who finds a pass ended by it.
 //!
-//! Three kinds are worth repeating. A race that was lost (deadlock, serialization failure, lock timeout): a few times at
-//! once. A statement that ran into its time limit: twice. A connection that broke, or that was not to be had, and a file
-//! that another holds: as long as a statement may take, since a restart or a full house is over in seconds or not at all.
+//! Four kinds are worth repeating. A race that was lost (deadlock, serialization failure): a few times at once. A statement
+//! that ran into its time limit: twice. A lock that another session holds: as long as a statement may take; only settle does
+//! otherwise, which goes on with the others (`store::settle`). A connection that broke, or that was not to be had, and a file
+//! that another holds: as long as a statement may take, since a restart, or the connection limit, is over within seconds or
+//! not at all.
 
 use std::time::{Duration, Instant};
 
@@ -13,14 +15,18 @@ use super::DbError;
 const RACES: u32 = 5;
 /// Tries after the first for a statement that ran into its time limit: each costs that limit.
 const TIMEOUTS: u32 = 2;
+/// The pause before a lock is waited for again.
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
 /// The longest pause between two tries.
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 
 /// What is the matter with the database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trouble {
-    /// Others were first: a deadlock, a serialization failure, a lock timeout.
+    /// Others were first: a deadlock, a serialization failure.
     Race,
+    /// Another session held a lock for longer than it is waited for.
+    LockTimeout,
     /// Another holds the file, and did for as long as SQLite itself waits for it.
     Locked,
     /// A statement took longer than it may.
@@ -51,7 +57,8 @@ impl DbError {
         let Some(error) = source.as_database_error() else { return Trouble::Other };
         let code = error.code().unwrap_or_default();
         match code.as_ref() {
-            "40001" | "40P01" | "55P03" => Trouble::Race,
+            "40001" | "40P01" => Trouble::Race,
+            "55P03" => Trouble::LockTimeout,
             "57014" => Trouble::TimedOut,
             // Thrown out, crashed, coming up or going down, or slept too long inside a transaction.
             "57P01" | "57P02" | "57P03" | "57P05" | "25P03" => Trouble::ConnectionLost,
@@ -88,6 +95,10 @@ impl Trouble {
     pub const fn advice(self) -> Option<&'static str> {
         match self {
             Self::Race => Some("others were first again and again: look for what holds locks for long"),
+            Self::LockTimeout => Some(
+                "another session held a lock for longer than database.lock_timeout, again and again: look for it in \
+                 pg_stat_activity (pg_blocking_pids) and end its transaction",
+            ),
             Self::Locked => Some("another process holds the file for long: look for one that writes to it"),
             Self::TimedOut => Some(
                 "a statement took longer than database.statement_timeout: look for locks held for long (pg_stat_activity) \
@@ -119,15 +130,16 @@ pub struct Tries {
     races: u32,
     timeouts: u32,
     lost: u32,
-    /// For so long a connection, or the file, is waited for, from when it was first missed.
+    /// For so long a connection, a file, or a lock is waited for, from when it was first missed.
     patience: Duration,
     missed: Option<Instant>,
+    locked: Option<Instant>,
 }
 
 impl Tries {
     /// None yet.
     pub const fn new(patience: Duration) -> Self {
-        Self { races: 0, timeouts: 0, lost: 0, patience, missed: None }
+        Self { races: 0, timeouts: 0, lost: 0, patience, missed: None, locked: None }
     }
 
     /// How long to wait before the next try; none: it is no use.
@@ -140,6 +152,10 @@ impl Tries {
             Trouble::TimedOut => {
                 self.timeouts += 1;
                 (self.timeouts <= TIMEOUTS).then_some(Duration::from_millis(20))
+            }
+            Trouble::LockTimeout => {
+                let locked = *self.locked.get_or_insert_with(Instant::now);
+                (locked.elapsed() < self.patience).then_some(LOCK_PAUSE)
             }
             Trouble::Locked | Trouble::ConnectionLost | Trouble::NoConnection => {
                 let missed = *self.missed.get_or_insert_with(Instant::now);
@@ -177,6 +193,11 @@ mod tests {
         assert_eq!(impatient.pause(Trouble::ConnectionLost), None);
         assert_eq!(impatient.pause(Trouble::Locked), None);
         assert_eq!(impatient.pause(Trouble::NoConnection), None);
+        assert!(
+            (0..100).all(|_| tries.pause(Trouble::LockTimeout).is_some()),
+            "as long as a statement may take"
+        );
+        assert_eq!(impatient.pause(Trouble::LockTimeout), None);
     }
 
     #[test]
@@ -194,6 +215,7 @@ mod tests {
         }
         for trouble in [
             Trouble::Race,
+            Trouble::LockTimeout,
             Trouble::Locked,
             Trouble::NoConnection,
             Trouble::ReadOnly,

@@ -8,6 +8,7 @@ FROM (SELECT k.id
       JOIN jsonb_to_recordset($1::jsonb) AS d(orphan_id bigint, lease_token bigint)
         ON k.id = d.orphan_id AND k.lease_token = d.lease_token
       WHERE k.leased_until IS NOT NULL
+        AND k.id = ANY (ARRAY(SELECT (v ->> 'orphan_id')::bigint FROM jsonb_array_elements($1::jsonb) AS v))
       ORDER BY k.id
       FOR UPDATE OF k SKIP LOCKED) AS ours
 WHERE o.id = ours.id

@@ -6,3 +6,4 @@ SET leased_until = NULL, provider_job_id = coalesce(d.provider_job_id, q.provide
     ended_at = d.ended_at, ended_because = d.ended_because
 FROM jsonb_to_recordset($1::jsonb) AS d(orphan_id bigint, provider_job_id text, asked_at timestamptz, due_at timestamptz, ended_at timestamptz, ended_because text)
 WHERE q.orphan_id = d.orphan_id
+  AND q.orphan_id = ANY (ARRAY(SELECT (v ->> 'orphan_id')::bigint FROM jsonb_array_elements($1::jsonb) AS v))

@@ -12,7 +12,8 @@ FROM (
         ('makegood_items', '', 'SELECT'), ('makegood_deliveries', '', 'SELECT'), ('makegood_migrations', '', 'SELECT'),
         ('makegood_brake', '', 'SELECT'), ('makegood_brake', '', 'UPDATE'),
         ('makegood_uploads', '', 'DELETE'),
-        ('makegood_add_to_balances(jsonb)', '', 'EXECUTE'), ('makegood_lock_balances(jsonb)', '', 'EXECUTE')
+        ('makegood_add_to_balances(jsonb)', '', 'EXECUTE'), ('makegood_lock_balances(jsonb)', '', 'EXECUTE'),
+        ('makegood_try_lock_balances(jsonb)', '', 'EXECUTE')
     ) AS listed(relation, columns, needed)
     UNION ALL
     SELECT relation, '', needed
@@ -23,7 +24,8 @@ FROM (
     SELECT relation, '', needed
     FROM (VALUES ('makegood_passes'), ('makegood_cursors'), ('makegood_charges'), ('makegood_orphans'),
                  ('makegood_late_questions'), ('makegood_resolutions'), ('makegood_counters'), ('makegood_provider_state'),
-                 ('makegood_provider_shares'), ('makegood_uploads')) AS changed(relation),
+                 ('makegood_provider_shares'), ('makegood_uploads'), ('makegood_refund_sums'),
+                 ('makegood_accounts')) AS changed(relation),
          (VALUES ('SELECT'), ('INSERT'), ('UPDATE')) AS verbs(needed)
 ) AS n
 WHERE NOT CASE WHEN n.columns <> '' THEN has_column_privilege(n.relation, n.columns, n.needed)

@@ -13,3 +13,5 @@ SET state = d.state, reason = d.reason, resolved_at = d.resolved_at, leased_unti
     provider = d.provider, provider_job_id = d.provider_job_id
 FROM jsonb_to_recordset($1::jsonb) AS d(orphan_id bigint, state text, reason text, due_at timestamptz, expires_at timestamptz, asked bigint, asked_at timestamptz, waited bigint, provider text, provider_job_id text, resolved_at timestamptz)
 WHERE o.id = d.orphan_id
+  -- Named twice: the table is read by its key, whatever the planner believes its size to be.
+  AND o.id = ANY (ARRAY(SELECT (v ->> 'orphan_id')::bigint FROM jsonb_array_elements($1::jsonb) AS v))

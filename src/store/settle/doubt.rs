@@ -1,8 +1,8 @@
 //! A commit whose answer was lost: did it happen?
 //!
-//! What it would have done is kept, and compared with the orphans once the next try has locked them: by then the old
-//! transaction is over, whichever way, since it held the same locks. Without this a settlement of our own would look like
-//! somebody else's, and the file it names would be thrown away as one that nobody wants.
+//! What it would have done is kept, and compared with the orphans before the next try, in a transaction of its own that locks
+//! them: by then the old transaction is over, whichever way, since it held the same locks. Without this a settlement of our own
+//! would look like somebody else's, and the file it names would be thrown away as one that nobody wants.
 
 use std::collections::HashMap;
 
@@ -34,7 +34,7 @@ const fn ends(decision: &Decision) -> bool {
 
 impl InDoubt {
     /// Compares with the leases of the orphans, which are locked. The transaction was all or nothing, so one row tells.
-    pub(super) fn look(self, batch: &[Settlement], leases: &HashMap<i64, Lease>) -> Looked {
+    pub(super) fn look(self, batch: &[&Settlement], leases: &HashMap<i64, Lease>) -> Looked {
         let mut waits_happened = false;
         for (settlement, outcome) in batch.iter().zip(&self.0) {
             let Outcome::Settled(decision) = outcome else { continue };
@@ -92,6 +92,7 @@ mod tests {
             leases.extend(lease.map(|lease| (id, lease)));
         }
         let outcomes: Vec<Outcome> = transaction.iter().map(|(outcome, _)| outcome.clone()).collect();
+        let batch: Vec<&Settlement> = batch.iter().collect();
         match InDoubt(outcomes.clone()).look(&batch, &leases) {
             Looked::Happened(same) => {
                 assert_eq!(same, outcomes, "told as it was");

@@ -1,10 +1,14 @@
 //! The one transaction that moves money.
 //!
-//! For a batch of decisions, in this order: lock the brake (if anything is to be refunded), lock makegood's rows of
-//! the charges, lock the orphans, lock the balances that are to get something; prove that each lease is still ours and
-//! that what the platform has on record is still what was decided upon; then write refunds, ledger entries, balances,
-//! relinked and recovered outputs, events and the orphans' new state. All of it or nothing. The locks are always taken in this order and by key, so that
-//! two processes never wait for each other in a ring.
+//! For a batch of decisions, in this order: read the brake (if anything is to be refunded), lock makegood's rows of the
+//! accounts and of the charges, lock the orphans, lock the balances that are to get something; prove that each lease is still ours and that what
+//! the platform has on record is still what was decided upon; then write refunds, ledger entries, balances, relinked and
+//! recovered outputs, events, the orphans' new state, and the counters; last, lock the brake and ask it once more. All of it
+//! or nothing. The locks are always taken in this order and by key, so that two processes cannot deadlock.
+//!
+//! A row that another session has locked delays only its own case (`locked`): accounts, charges and balances are locked
+//! without waiting, what is busy is left out, and is settled afterwards in a transaction that waits: for other settles as long
+//! as a statement may take, for the platform a short time.
 //!
 //! It never decides whether something is owed: see `policy`. It may only make less of a decision: hold a refund for
 //! the brake, or give a case back because the world changed. Exactly once rests on unique keys: one current
@@ -12,16 +16,16 @@
 //! Crash before commit: nothing happened. Crash after: the next claim finds the orphans resolved. Connection lost at the
 //! commit: it is found out which of the two it was (`doubt`).
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value as Json, json};
 
 use super::claim::Case;
-use super::db::{DbError, Trouble, Tx};
+use super::db::{DbError, Tries, Trouble, Tx, Value};
 use super::scan::Dating;
-use super::{Store, statements, with_retries};
+use super::{Store, statements};
 use crate::brake::{self, Brake};
 use crate::charge::{Bucket, Split};
 use crate::clock::Timestamp;
@@ -30,11 +34,13 @@ use crate::policy::{self, Action, Decision, Pick};
 use crate::recovery::Copied;
 
 mod doubt;
+mod locked;
 #[cfg(test)]
 mod tests;
 mod writes;
 
 use doubt::{InDoubt, Looked};
+pub use locked::{Locked, Stuck};
 use writes::Written;
 pub(super) use writes::{answer_key, keep_answers};
 
@@ -75,6 +81,8 @@ pub enum Outcome {
     Refused(String),
     /// The database refused, and whether its rows are to blame shows by how others fare.
     Failed(String),
+    /// Another session holds a lock that it needs. Nothing was written for it.
+    Busy(Locked),
 }
 
 /// What settles besides the decisions.
@@ -94,12 +102,34 @@ pub struct SettleRules {
     pub pass_id: Option<i64>,
     /// Who decided: `makegood`, or a person's name.
     pub decided_by: String,
+    /// What this pass has waited for in vain.
+    pub stuck: Stuck,
+}
+
+/// Tries of a transaction whose refunds the brake no longer admits when it is asked again. Each try that fails means that
+/// others have refunded up to a limit, engaged the brake or released it; the next one reads that.
+const BRAKE_TRIES: u32 = 5;
+
+/// For the timeout of locks: no other limit than that of the statement.
+const AS_LONG_AS_A_STATEMENT: Duration = Duration::ZERO;
+
+/// How a try meets the locks of others.
+#[derive(Clone, Copy, Debug)]
+struct Locking {
+    /// Leave out accounts that another settle has locked. Otherwise it is waited for, as long as a statement may take.
+    skip_ours: bool,
+    /// Leave out charges and balances that another session has locked. Otherwise they are waited for.
+    skip: bool,
+    /// How long any one lock is waited for.
+    timeout: Duration,
 }
 
 /// Why a transaction was given up.
 #[derive(Debug)]
 enum Failure {
     Db(DbError),
+    /// The brake does not admit under its lock what it had admitted before.
+    Brake,
     /// A balance row is missing or there are several.
     Balance {
         account_id: String,
@@ -131,10 +161,17 @@ impl Failure {
     fn trouble(&self) -> Trouble {
         match self {
             Self::Db(error) => error.trouble(),
-            Self::Balance { .. } | Self::TooMuch { .. } | Self::Relink { .. } | Self::NotKept { .. } => {
-                Trouble::Other
-            }
+            Self::Brake
+            | Self::Balance { .. }
+            | Self::TooMuch { .. }
+            | Self::Relink { .. }
+            | Self::NotKept { .. } => Trouble::Other,
         }
+    }
+
+    /// Whether it concerns the database as a whole, so that settling one by one is of no use.
+    fn is_of_the_database(&self) -> bool {
+        matches!(self, Self::Db(error) if !error.is_about_a_row() && !error.may_be_about_a_row())
     }
 
     /// What it means for the one settlement that failed: its rows were refused, unless no other would fare better for certain.
@@ -154,6 +191,9 @@ impl std::fmt::Display for Failure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Db(error) => error.fmt(f),
+            Self::Brake => {
+                f.write_str("other processes have refunded, engaged or released the brake meanwhile")
+            }
             Self::Balance { account_id, bucket, rows } => {
                 write!(f, "{rows} balance rows instead of one for account `{account_id}`, bucket {bucket}")
             }
@@ -179,7 +219,11 @@ impl std::error::Error for Failure {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Db(error) => error.source(),
-            Self::Balance { .. } | Self::TooMuch { .. } | Self::Relink { .. } | Self::NotKept { .. } => None,
+            Self::Brake
+            | Self::Balance { .. }
+            | Self::TooMuch { .. }
+            | Self::Relink { .. }
+            | Self::NotKept { .. } => None,
         }
     }
 }
@@ -187,86 +231,125 @@ impl std::error::Error for Failure {
 impl Store {
     /// Settles a batch; one outcome for each, in order.
     ///
-    /// A row that the database refuses is settled apart from the others, so that it spoils nothing but itself.
+    /// A row that the database refuses is settled apart from the others, so that it spoils nothing but itself. So is what
+    /// another session has locked; and all waiting for locks together takes a few lock timeouts at most.
     ///
     /// # Errors
     /// The database cannot be worked with at all; nothing of the failing transaction stays.
     pub async fn settle(&self, batch: &[Settlement], rules: &SettleRules) -> Result<Vec<Outcome>, DbError> {
-        match self.settle_whole(batch, rules).await {
-            Ok(outcomes) => return Ok(outcomes),
-            Err(Failure::Db(error)) if !error.is_about_a_row() && !error.may_be_about_a_row() => {
-                return Err(error);
-            }
-            Err(failure) => {
-                tracing::debug!(error = &failure as &dyn std::error::Error, "settling one by one");
-            }
-        }
-        let mut outcomes = Vec::with_capacity(batch.len());
-        for settlement in batch {
-            outcomes.push(self.settle_alone(settlement, rules).await?);
-        }
-        Ok(outcomes)
+        locked::settle(self, batch, rules).await
     }
 
-    /// Settles one. What proves impossible at the last moment is held for a person: the balance row vanished or doubled
-    /// between the decision and the posting (rule 16), or the output, found where it was decided upon in this transaction
-    /// too, would not be put back (rule 3); then deciding again would come to the same for ever.
-    async fn settle_alone(&self, settlement: &Settlement, rules: &SettleRules) -> Result<Outcome, DbError> {
-        let failure = match self.settle_one(settlement, rules).await {
-            Ok(outcome) => return Ok(outcome),
-            Err(failure) => failure,
-        };
+    /// What a settlement becomes that failed alone. What proves impossible at the last moment is held for a person: the balance
+    /// row vanished or doubled between the decision and the posting (rule 16), or the output, found where it was decided upon in
+    /// this transaction too, would not be put back (rule 3); then deciding again would come to the same for ever.
+    async fn failed_alone(
+        &self,
+        settlement: &Settlement,
+        rules: &SettleRules,
+        locking: Locking,
+        failure: Failure,
+    ) -> Result<Outcome, Failure> {
         let decision = match &failure {
             Failure::Balance { .. } => policy::without_balance(),
             Failure::Relink { .. } => policy::cannot_relink(),
-            Failure::Db(_) | Failure::TooMuch { .. } | Failure::NotKept { .. } => return failure.refused(),
+            Failure::Db(_) | Failure::Brake | Failure::TooMuch { .. } | Failure::NotKept { .. } => {
+                return Ok(failure.refused()?);
+            }
         };
         let held = Settlement { decision, detail: Some(failure.to_string()), ..settlement.clone() };
-        self.settle_one(&held, rules).await.or_else(Failure::refused)
-    }
-
-    async fn settle_one(&self, settlement: &Settlement, rules: &SettleRules) -> Result<Outcome, Failure> {
-        let mut outcomes = self.settle_whole(std::slice::from_ref(settlement), rules).await?;
-        // One for each.
-        Ok(outcomes.remove(0))
+        match self.settle_whole(&[&held], rules, locking).await {
+            // One for each.
+            Ok(mut outcomes) => Ok(outcomes.remove(0)),
+            Err(failure) if failure.trouble() == Trouble::LockTimeout => Err(failure),
+            Err(failure) => Ok(failure.refused()?),
+        }
     }
 
     /// One transaction, run again where that may help. If its commit's answer was lost, the next try begins by looking
     /// whether it happened: then it was ours, and is told as it was.
-    async fn settle_whole(&self, batch: &[Settlement], rules: &SettleRules) -> Result<Vec<Outcome>, Failure> {
-        let mut doubt = None;
-        with_retries!(self, self.settle_at_once(batch, rules, &mut doubt).await)
+    async fn settle_whole(
+        &self,
+        batch: &[&Settlement],
+        rules: &SettleRules,
+        locking: Locking,
+    ) -> Result<Vec<Outcome>, Failure> {
+        let (mut doubt, mut tries, mut brake_tries) = (None, Tries::new(self.patience), 0);
+        loop {
+            let failure = match self.settle_at_once(batch, rules, locking, &mut doubt).await {
+                Ok(outcomes) => return Ok(outcomes),
+                Err(failure) => failure,
+            };
+            match failure.trouble() {
+                // The others need not wait for it.
+                Trouble::LockTimeout => return Err(failure),
+                _ if matches!(failure, Failure::Brake) => {
+                    brake_tries += 1;
+                    if brake_tries >= BRAKE_TRIES {
+                        return Ok(vec![Outcome::Changed; batch.len()]);
+                    }
+                }
+                trouble => {
+                    let Some(pause) = tries.pause(trouble) else { return Err(failure) };
+                    super::tell_of_another_try(&failure, trouble);
+                    tokio::time::sleep(pause).await;
+                }
+            }
+        }
+    }
+
+    /// Looks whether a commit happened whose answer was lost. In a transaction of its own that locks nothing but the orphans:
+    /// once it has them, the transaction in doubt is over.
+    async fn look(
+        &self,
+        batch: &[&Settlement],
+        doubt: &mut Option<InDoubt>,
+    ) -> Result<Option<Vec<Outcome>>, DbError> {
+        if doubt.is_none() {
+            return Ok(None);
+        }
+        let mut tx = self.db.begin().await?;
+        self.wait_for_locks(&mut tx, AS_LONG_AS_A_STATEMENT).await?;
+        let leases = lock_orphans(&mut tx, batch).await?;
+        let Some(before) = doubt.take() else { return Ok(None) };
+        match before.look(batch, &leases) {
+            Looked::Happened(outcomes) => Ok(Some(outcomes)),
+            Looked::DidNot => Ok(None),
+            Looked::CannotTell => Err(DbError::InDoubt),
+        }
     }
 
     async fn settle_at_once(
         &self,
-        batch: &[Settlement],
+        batch: &[&Settlement],
         rules: &SettleRules,
+        locking: Locking,
         doubt: &mut Option<InDoubt>,
     ) -> Result<Vec<Outcome>, Failure> {
+        if let Some(outcomes) = self.look(batch, doubt).await? {
+            return Ok(outcomes);
+        }
         let now = self.now().await?;
         let mut tx = self.db.begin().await?;
-        let refund = |each: &Settlement| each.decision.action == Action::Refund;
-        let mut brake = if batch.iter().any(refund) {
-            let own_faults = batch.iter().any(Settlement::is_own_fault);
-            Some(self.lock_brake(&mut tx, &rules.brake, now, own_faults).await?)
-        } else {
-            None
+        let refunds = batch.iter().filter(|each| each.decision.action == Action::Refund).count();
+        let mut brake = match refunds {
+            0 => None,
+            refunds => Some(self.read_brake(&mut tx, &rules.brake, now, refunds).await?),
         };
-        let mut refunded = lock_charges(&mut tx, batch).await?;
+        let mut busy: HashSet<Locked> = HashSet::new();
+        self.lock_accounts(&mut tx, batch, &mut busy, locking.skip_ours).await?;
+        self.wait_for_locks(&mut tx, locking.timeout).await?;
+        if locking.skip {
+            busy.extend(busy_charges(&mut tx, batch, &busy).await?);
+        }
+        let mut refunded = lock_charges(&mut tx, batch, &busy).await?;
+        self.wait_for_locks(&mut tx, AS_LONG_AS_A_STATEMENT).await?;
         let leases = lock_orphans(&mut tx, batch).await?;
-        if let Some(before) = doubt.take() {
-            // The locks are ours: whatever it was by now is over.
-            match before.look(batch, &leases) {
-                Looked::Happened(outcomes) => return Ok(outcomes),
-                Looked::DidNot => {}
-                Looked::CannotTell => return Err(DbError::InDoubt.into()),
-            }
-        }
+        self.wait_for_locks(&mut tx, locking.timeout).await?;
         if brake.as_ref().is_some_and(|brake| brake.held.all.is_none()) {
-            lock_balances(&mut tx, batch).await?;
+            busy.extend(lock_balances(&mut tx, batch, &busy, locking.skip).await?);
         }
-        let ours = self.still_ours(&mut tx, batch, &leases).await?;
+        let ours = self.still_ours(&mut tx, batch, &leases, &busy).await?;
 
         let mut written = Written::new(self, now, rules);
         written.answers(&mut tx, batch, &ours).await?;
@@ -276,10 +359,16 @@ impl Store {
                 Standing::Ours => Outcome::Settled(written.add(settlement, brake.as_mut(), &mut refunded)),
                 Standing::Changed => Outcome::Changed,
                 Standing::Lost => Outcome::Lost,
+                Standing::Busy(locked) => Outcome::Busy(locked),
             };
             outcomes.push(outcome);
         }
-        written.write(&mut tx, brake.map(Brake::pulled).unwrap_or_default()).await?;
+        written.write(&mut tx).await?;
+        if let Some(brake) = brake.filter(Brake::was_asked)
+            && !self.confirm_brake(&mut tx, &rules.brake, now, &brake).await?
+        {
+            return Err(Failure::Brake);
+        }
         match tx.commit().await {
             Ok(()) => Ok(outcomes),
             Err(error) if error.trouble().leaves_doubt() => {
@@ -290,18 +379,62 @@ impl Store {
         }
     }
 
+    /// Locks makegood's own rows of the accounts, so that whatever else is busy after that is busy by another session than a settle.
+    /// Those that another settle has locked are added to what is busy.
+    async fn lock_accounts(
+        &self,
+        tx: &mut Tx,
+        batch: &[&Settlement],
+        busy: &mut HashSet<Locked>,
+        skip: bool,
+    ) -> Result<(), DbError> {
+        let mut accounts = locked::accounts(batch);
+        if !self.is_postgres() || accounts.is_empty() {
+            return Ok(());
+        }
+        self.wait_for_locks(tx, AS_LONG_AS_A_STATEMENT).await?;
+        let statement = if skip { statements::TRY_LOCK_ACCOUNTS } else { statements::LOCK_ACCOUNTS };
+        for row in tx.rows(statement, &[(&json!(accounts)).into()]).await? {
+            accounts.remove(row.text("account_id")?.as_str());
+        }
+        busy.extend(accounts.into_iter().map(|account| Locked::Account { account_id: account.to_owned() }));
+        Ok(())
+    }
+
+    /// Makes the rows that [`Store::lock_accounts`] locks, in a transaction of their own: nobody has to wait for new ones.
+    async fn add_accounts(&self, batch: &[&Settlement]) -> Result<(), DbError> {
+        let accounts = locked::accounts(batch);
+        if self.is_postgres() && !accounts.is_empty() {
+            self.rows(statements::ADD_ACCOUNTS, &[(&json!(accounts)).into()]).await?;
+        }
+        Ok(())
+    }
+
+    /// How long the statements that follow wait for a lock.
+    async fn wait_for_locks(&self, tx: &mut Tx, timeout: Duration) -> Result<(), DbError> {
+        if !self.is_postgres() {
+            return Ok(());
+        }
+        let millis = if timeout.is_zero() { 0 } else { timeout.as_millis().max(1) };
+        tx.rows(statements::LOCK_TIMEOUT, &[Value::Text(millis.to_string())]).await.map(drop)
+    }
+
     /// Proves for each settlement that its lease is ours and its facts are as they were.
     async fn still_ours(
         &self,
         tx: &mut Tx,
-        batch: &[Settlement],
+        batch: &[&Settlement],
         leases: &HashMap<i64, Lease>,
+        busy: &HashSet<Locked>,
     ) -> Result<Vec<Standing>, DbError> {
         let again = self.cases(tx, &ids(batch)).await?;
         let again: HashMap<i64, &Case> =
             again.cases.iter().map(|case| (case.facts.orphan.id, case)).collect();
-        let standing = |settlement: &Settlement| {
+        let standing = |settlement: &&Settlement| {
             let id = settlement.case.facts.orphan.id;
+            if let Some(locked) = locked::busy(settlement, busy) {
+                return Standing::Busy(locked.clone());
+            }
             if !leases.get(&id).is_some_and(|lease| lease.token == settlement.case.token && lease.alive()) {
                 return Standing::Lost;
             }
@@ -332,14 +465,14 @@ impl Lease {
     }
 }
 
-fn ids(batch: &[Settlement]) -> Vec<i64> {
+fn ids(batch: &[&Settlement]) -> Vec<i64> {
     let mut ids: Vec<i64> = batch.iter().map(|each| each.case.facts.orphan.id).collect();
     ids.sort_unstable();
     ids
 }
 
 /// Locks the orphans; the last lease of each.
-async fn lock_orphans(tx: &mut Tx, batch: &[Settlement]) -> Result<HashMap<i64, Lease>, DbError> {
+async fn lock_orphans(tx: &mut Tx, batch: &[&Settlement]) -> Result<HashMap<i64, Lease>, DbError> {
     let mut leases = HashMap::new();
     for row in tx.rows(statements::LOCK_ORPHANS, &[(&json!(ids(batch))).into()]).await? {
         let lease = Lease {
@@ -352,18 +485,27 @@ async fn lock_orphans(tx: &mut Tx, batch: &[Settlement]) -> Result<HashMap<i64, 
     Ok(leases)
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 enum Standing {
     Ours,
     Changed,
     Lost,
+    /// Left out of this transaction.
+    Busy(Locked),
 }
 
 /// Holds the balances that refunds go to. A platform that gives something back by itself changes the same rows: what it has
 /// begun is waited for and then seen by the last look, and what it begins later waits for the end of this transaction.
-async fn lock_balances(tx: &mut Tx, batch: &[Settlement]) -> Result<(), DbError> {
+/// With `skip` nothing is waited for; returns the accounts that another session has locked.
+async fn lock_balances(
+    tx: &mut Tx,
+    batch: &[&Settlement],
+    busy: &HashSet<Locked>,
+    skip: bool,
+) -> Result<Vec<Locked>, DbError> {
     let mut keys: BTreeSet<(&str, Bucket)> = BTreeSet::new();
-    for settlement in batch.iter().filter(|each| each.decision.action == Action::Refund) {
+    let refunds = batch.iter().filter(|each| each.decision.action == Action::Refund);
+    for settlement in refunds.filter(|each| locked::busy(each, busy).is_none()) {
         let charge = &settlement.case.facts.record.charge;
         keys.extend(
             Bucket::ALL
@@ -376,25 +518,48 @@ async fn lock_balances(tx: &mut Tx, batch: &[Settlement]) -> Result<(), DbError>
         .into_iter()
         .map(|(account, bucket)| json!({"account_id": account, "bucket": bucket.as_str()}))
         .collect();
-    tx.rows(statements::LOCK_BALANCES, &[(&Json::Array(list)).into()]).await.map(drop)
+    let values = [(&Json::Array(list)).into()];
+    if !skip {
+        tx.rows(statements::LOCK_BALANCES, &values).await?;
+        return Ok(Vec::new());
+    }
+    let rows = tx.rows(statements::TRY_LOCK_BALANCES, &values).await?;
+    rows.iter().map(|row| Ok(Locked::Balances { account_id: row.text("account_id")? })).collect()
+}
+
+/// Locks makegood's rows of those charges that are there, and returns the ones that another session has locked.
+async fn busy_charges(
+    tx: &mut Tx,
+    batch: &[&Settlement],
+    busy: &HashSet<Locked>,
+) -> Result<Vec<Locked>, DbError> {
+    let charges: BTreeSet<&str> = batch
+        .iter()
+        .filter(|each| locked::needs_charge(each) && locked::busy(each, busy).is_none())
+        .map(|each| each.case.facts.record.charge.id.as_str())
+        .collect();
+    if charges.is_empty() {
+        return Ok(Vec::new());
+    }
+    let rows = tx.rows(statements::TRY_LOCK_CHARGES, &[(&json!(charges)).into()]).await?;
+    rows.iter().map(|row| Ok(Locked::Charge { charge_id: row.text("charge_id")? })).collect()
 }
 
 /// Locks makegood's rows of the charges and returns what makegood has refunded of each.
-async fn lock_charges(tx: &mut Tx, batch: &[Settlement]) -> Result<HashMap<String, Split>, DbError> {
+async fn lock_charges(
+    tx: &mut Tx,
+    batch: &[&Settlement],
+    busy: &HashSet<Locked>,
+) -> Result<HashMap<String, Split>, DbError> {
     let mut rows: BTreeMap<&str, Json> = BTreeMap::new();
-    for settlement in batch {
+    // A wait or a hold gives nothing and closes nothing: it need not wait for others either.
+    let moves = batch.iter().filter(|each| locked::needs_charge(each));
+    for settlement in moves.filter(|each| locked::busy(each, busy).is_none()) {
         let charge = &settlement.case.facts.record.charge;
-        // A wait or a hold gives nothing and closes nothing: it need not wait for others either.
-        let moves = match settlement.decision.action {
-            Action::Refund | Action::Recover(_) | Action::Relink { .. } | Action::Close => true,
-            Action::Wait | Action::Hold => false,
-        };
-        if moves {
-            rows.insert(&charge.id, json!({
-                "charge_id": charge.id, "account_id": charge.account_id,
-                "subscription_drawn": charge.drawn.subscription.max(0), "wallet_drawn": charge.drawn.wallet.max(0),
-            }));
-        }
+        rows.insert(&charge.id, json!({
+            "charge_id": charge.id, "account_id": charge.account_id,
+            "subscription_drawn": charge.drawn.subscription.max(0), "wallet_drawn": charge.drawn.wallet.max(0),
+        }));
     }
     let mut refunded = HashMap::new();
     if rows.is_empty() {

@@ -1,14 +1,15 @@
 //! What one settle writes: gathered decision by decision, written set by set.
 //!
 //! Nothing here proves anything: `settle` has locked and compared before. The order of the writes follows what refers
-//! to what; balances are raised in the order of their keys, counters last. A failing write rolls everything back.
+//! to what; balances are raised in the order of their keys, counters last. A failing write rolls everything back. The brake
+//! comes after all of this: `settle` confirms it.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use serde_json::{Value as Json, json};
 
-use super::{Failure, SettleRules, Settlement, Standing};
-use crate::brake::{Brake, Held};
+use super::{AS_LONG_AS_A_STATEMENT, Failure, SettleRules, Settlement, Standing};
+use crate::brake::Brake;
 use crate::charge::{Bucket, ItemId, JobKey, Split};
 use crate::clock::Timestamp;
 use crate::evidence::{Evidence, FailureClass, Source};
@@ -72,7 +73,7 @@ impl<'a> Written<'a> {
     pub(super) async fn answers(
         &mut self,
         tx: &mut Tx,
-        batch: &[Settlement],
+        batch: &[&Settlement],
         ours: &[Standing],
     ) -> Result<(), DbError> {
         let settled = batch.iter().zip(ours).filter(|(_, standing)| **standing == Standing::Ours);
@@ -302,7 +303,7 @@ impl<'a> Written<'a> {
     }
 
     /// Writes it all, set by set.
-    pub(super) async fn write(mut self, tx: &mut Tx, pulled: Held) -> Result<(), Failure> {
+    pub(super) async fn write(mut self, tx: &mut Tx) -> Result<(), Failure> {
         let mut resolution_ids: HashMap<ItemId, i64> = HashMap::new();
         for row in rows_of(tx, statements::INSERT_RESOLUTIONS, &self.resolutions).await? {
             let item = ItemId { charge_id: row.text("charge_id")?, output_index: row.int("output_index")? };
@@ -334,7 +335,8 @@ impl<'a> Written<'a> {
         rows_of(tx, statements::INSERT_EVENTS, &self.events).await?;
         self.look_at_holders(tx).await?;
         self.look_at_mended(tx).await?;
-        self.store.pull_brake(tx, &pulled, self.now).await?;
+        // From here on only rows of makegood's own are waited for, which another settle holds for its commit.
+        self.store.wait_for_locks(tx, AS_LONG_AS_A_STATEMENT).await?;
         let counts = self.counts.iter().map(
             |((metric, a, b), value)| json!({"metric": metric, "label_a": a, "label_b": b, "value": value}),
         );

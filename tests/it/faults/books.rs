@@ -1,7 +1,7 @@
 //! What must be true after every step, asked in SQL of the test's own: each statement names what must not be there,
 //! beginning with the item or the charge. That each of them can find something is shown in `spoiled.rs`.
 //!
-//! `$brake` is the brake's limit; `$slack` what the clock may have been wrong by, in all, where it was (`$wild`). Money
+//! `$brake` is the brake's limit of refunds, `$brake_credits` that of credits; `$slack` what the clock may have been wrong by, in all, where it was (`$wild`). Money
 //! has no slack: whatever the clock says, nothing that counts credits looks at it.
 
 /// True at any time at which no transaction is open.
@@ -205,6 +205,26 @@ pub const ALWAYS: &[(&str, &str)] = &[
                 WHERE b.refunded_at <= r.refunded_at AND b.refunded_at > r.refunded_at - interval '1 hour'
                   AND b.refunded_at > coalesce((SELECT max(e.at) FROM makegood_brake_events e
                                                 WHERE e.kind = 'released' AND e.at < r.refunded_at), '-infinity')) > $brake",
+    ),
+    (
+        "refunds beyond the brake's limit of credits in some hour, counted from its last release",
+        "SELECT r.charge_id || '/' || r.output_index FROM makegood_refunds r
+         WHERE $brake > 0 AND (SELECT sum(b.subscription_credits + b.wallet_credits) FROM makegood_refunds b
+                WHERE b.refunded_at <= r.refunded_at AND b.refunded_at > r.refunded_at - interval '1 hour'
+                  AND b.refunded_at > coalesce((SELECT max(e.at) FROM makegood_brake_events e
+                                                WHERE e.kind = 'released' AND e.at < r.refunded_at), '-infinity')) > $brake_credits",
+    ),
+    (
+        // As many or more: a row may still hold what was refunded before, in the same minute of an earlier day by a wrong clock.
+        "sums of the brake that hold less than was refunded since its last release",
+        "SELECT m.provider || ' ' || m.minute FROM (
+             SELECT r.provider, date_trunc('minute', r.refunded_at) AS minute, count(*) AS refunds FROM makegood_refunds r
+             WHERE r.refunded_at > coalesce((SELECT max(at) FROM makegood_brake_events WHERE kind = 'released'), '-infinity')
+               AND r.refunded_at > (SELECT max(refunded_at) FROM makegood_refunds) - interval '1 day'
+             GROUP BY 1, 2) m
+         WHERE m.refunds > coalesce((SELECT s.refunds FROM makegood_refund_sums s
+                                     WHERE s.provider = m.provider AND s.began_at >= m.minute
+                                       AND s.slot = mod(floor(extract(epoch FROM m.minute) / 60)::bigint, 2880)), 0)",
     ),
 ];
 

@@ -146,6 +146,8 @@ pub enum Own {
     Fail,
     /// Notes that the user cancelled.
     Cancel,
+    /// Holds the rows of an account's balances for longer than a settle waits for them.
+    HoldBalances,
 }
 
 /// One charge that the platform makes.
@@ -247,6 +249,7 @@ impl Plan {
             }
         }
         people(seed, &mut steps);
+        holds(seed, &mut steps);
         Self { seed, skew, wild, steps }
     }
 }
@@ -263,6 +266,25 @@ fn people(seed: u64, steps: &mut [Step]) {
         // A pass has some sixty messages behind it when it has claimed something, a person a dozen.
         if let (Some(_), Moment::Message(at)) = (mishap.by_hand, mishap.moment) {
             mishap.moment = Moment::Message(1 + at / 3);
+        }
+    }
+}
+
+/// Now and then the platform holds the balances of an account: of one that a worker has in hand, or of any. By dice of their own, too.
+fn holds(seed: u64, steps: &mut [Step]) {
+    let mut dice = Dice::new(seed ^ 0x10_c4ed);
+    for step in steps {
+        for deed in &mut step.deeds {
+            if dice.percent(15) {
+                deed.what = Own::HoldBalances;
+            }
+        }
+        for mishap in step.workers.iter_mut().flatten() {
+            if let Trouble::Cross { what, .. } = &mut mishap.trouble
+                && dice.percent(40)
+            {
+                *what = Own::HoldBalances;
+            }
         }
     }
 }

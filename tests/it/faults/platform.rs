@@ -6,6 +6,8 @@
 //! first, a deed of the platform's or a refund, is told by the real one (`pg_catalog`): makegood's own stamps are its view
 //! of a clock that leaps, and may be minutes early.
 
+use std::time::Duration;
+
 use sqlx::PgPool;
 
 use super::answers::Lie;
@@ -273,6 +275,9 @@ pub async fn charge(pool: &PgPool, id: String, step: usize, new: NewCharge) -> M
     Made { id, kind, slow, jobs, lie, bucket }
 }
 
+/// For so long the platform holds balances now and then.
+pub const HELD: Duration = Duration::from_millis(400);
+
 /// When a deed's transaction began, and now, just before its commit: it was done at neither, but between them or a moment later.
 const NOTED: &str = "pg_catalog.transaction_timestamp(), pg_catalog.clock_timestamp()";
 
@@ -368,6 +373,18 @@ pub async fn act(pool: &PgPool, made: &Made, what: Own, item: usize) {
                 &format!(
                     "UPDATE charge_items SET failed_at = clock_timestamp()
                      WHERE charge_id = '{id}' AND output_index = {nth} AND failed_at IS NULL"
+                ),
+            )
+            .await;
+        }
+        // One message is one transaction: the rows stay locked until it has slept.
+        Own::HoldBalances => {
+            run(
+                pool,
+                &format!(
+                    "SELECT FROM balances WHERE account_id = (SELECT account_id FROM charges WHERE id = '{id}') FOR UPDATE;
+                     SELECT pg_sleep({})",
+                    HELD.as_secs_f64()
                 ),
             )
             .await;

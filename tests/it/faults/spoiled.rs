@@ -129,6 +129,16 @@ const SPOILED: &[(&str, &str)] = &[
         "INSERT INTO makegood_refunds SELECT id || nth, -nth, charge_id, 100 + nth, account_id, provider, model, subscription_credits, wallet_credits, reason, refunded_at
          FROM (SELECT * FROM makegood_refunds LIMIT 1) AS one, generate_series(1, 13) AS nth",
     ),
+    (
+        "refunds beyond the brake's limit of credits in some hour, counted from its last release",
+        "UPDATE makegood_refunds SET wallet_credits = wallet_credits + 100",
+    ),
+    (
+        "sums of the brake that hold less than was refunded since its last release",
+        "INSERT INTO makegood_refunds SELECT id || nth, -nth, charge_id, 100 + nth, account_id, provider, model, subscription_credits, wallet_credits, reason,
+                                             clock_timestamp()
+         FROM (SELECT * FROM makegood_refunds LIMIT 1) AS one, generate_series(1, 20) AS nth",
+    ),
     ("orphans that are leased", "UPDATE makegood_orphans SET leased_until = clock_timestamp()"),
     (
         "orphans that were due when the last pass began, and still are",

@@ -4,7 +4,7 @@ use std::os::unix::process::ExitStatusExt as _;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use super::plan::{ByHand, Mishap, Moment, Trouble};
+use super::plan::{ByHand, Mishap, Moment, Own, Trouble};
 use super::proxy::{Held, Then};
 use super::server::lines;
 use super::{IMPATIENT, LEASE_MINUTES, World, platform};
@@ -71,6 +71,7 @@ impl World<'_> {
             tally.failed += u64::from(ended.code == Some(1) && errand.is_empty());
             tally.by_hand_done += u64::from(ended.code == Some(0) && !errand.is_empty());
             tally.lost_leases += u64::from(ended.stdout.contains("lease_ran_out"));
+            tally.postponed += u64::from(ended.stdout.contains("\"locked\""));
             tally.disk_full += ended.stderr.matches(TOO_LARGE).count() as u64;
             tally.directory_gone += ended.stderr.matches(NO_DIRECTORY).count() as u64;
         });
@@ -155,7 +156,10 @@ impl World<'_> {
                 };
                 let words: Vec<&str> = claim.split(' ').collect();
                 let made = self.made.lock().unwrap()[words[0]].clone();
-                self.count(|tally| tally.crossed += 1);
+                self.count(|tally| {
+                    tally.crossed += 1;
+                    tally.holds += u64::from(matches!(what, Own::HoldBalances));
+                });
                 let goes_on = async {
                     // Long enough for the deed to be done, or to wait for the worker.
                     tokio::time::sleep(CROSSED).await;

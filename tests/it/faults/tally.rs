@@ -59,6 +59,10 @@ tally! {
     leaps,
     /// Deeds of the platform about what a worker had in hand, while it was held up.
     crossed,
+    /// Balances that the platform held for longer than a settle waits for them.
+    holds,
+    /// Runs that postponed something for it, or for another lock.
+    postponed,
     /// Failovers to another clock.
     failovers,
     slowed,

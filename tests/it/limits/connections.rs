@@ -53,7 +53,9 @@ async fn a_connection_that_comes_free_after_the_pool_has_given_up_is_waited_for(
     let mut holder = connection(&world).await;
     on(&mut holder, "SELECT pg_advisory_lock(4711)").await;
     let url = as_least_privileged(&world.database).await;
-    let store = Store::open(&url, 1, Duration::from_secs(30)).await.unwrap().with_clock(world.clock.clone());
+    // The lock is waited for to the end.
+    let (statement, lock) = (Duration::from_mins(2), Duration::from_mins(1));
+    let store = Store::open_waiting(&url, 1, statement, lock).await.unwrap().with_clock(world.clock.clone());
     let mut next = || settlement(&world, cases.remove(0), REFUND);
     let (one, other) = (next(), next());
     let outcomes = tokio::join!(settle(&store, &world, one), settle(&store, &world, other), async {

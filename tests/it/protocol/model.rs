@@ -140,8 +140,10 @@ pub enum Step {
     Commit(usize),
     /// The connection breaks at the commit, which happened (true) or did not.
     CutOff(usize, bool),
-    /// Tries again after that, and looks first whether it happened: at the orphans in the batch's order, which may be any.
-    TryAgain(usize, [usize; ITEMS]),
+    /// Looks whether that happened before it tries again: at the orphans in the batch's order, which may be any.
+    Look(usize, [usize; ITEMS]),
+    /// An item whose charge or account another session has locked is left out of the batch and postponed.
+    LeaveOut(usize, usize),
     /// Killed, or the database is gone for good: what was not committed never was.
     Die(usize),
     RunOut(usize),
@@ -227,12 +229,21 @@ impl State {
                         }
                     }
                 }
-                Stage::CarriedOut if !self.charge_is_locked(guards) => steps.push(Step::Check(nth)),
-                Stage::InDoubt if !self.charge_is_locked(guards) => {
-                    steps.push(Step::TryAgain(nth, [0, 1]));
-                    steps.push(Step::TryAgain(nth, [1, 0]));
+                Stage::CarriedOut => {
+                    if !self.charge_is_locked(guards) {
+                        steps.push(Step::Check(nth));
+                    }
+                    let both = work.held.iter().all(Option::is_some);
+                    steps.extend((0..ITEMS).filter(|_| both).map(|item| Step::LeaveOut(nth, item)));
                 }
-                Stage::CarriedOut | Stage::InDoubt => {}
+                // It locks the orphans and nothing else.
+                Stage::InDoubt
+                    if (0..ITEMS).all(|item| work.held[item].is_none() || !self.locked(item, guards)) =>
+                {
+                    steps.push(Step::Look(nth, [0, 1]));
+                    steps.push(Step::Look(nth, [1, 0]));
+                }
+                Stage::InDoubt => {}
                 Stage::Checked => {
                     steps.extend([Step::Commit(nth), Step::CutOff(nth, true), Step::CutOff(nth, false)]);
                 }
@@ -320,12 +331,21 @@ impl State {
                 }
                 next.at_work(worker, |_, work| work.stage = Stage::InDoubt);
             }
-            Step::TryAgain(worker, order) => match next.look(worker, order, guards) {
+            Step::LeaveOut(worker, item) => {
+                next.tell_of(worker, item);
+                next.at_work(worker, |_, work| work.held[item] = None);
+            }
+            Step::Look(worker, order) => match next.look(worker, order, guards) {
                 Looked::Happened => {
                     next.tell(worker);
                     next.workers[worker] = None;
                 }
-                Looked::DidNot => next.check(worker, guards),
+                Looked::DidNot => next.at_work(worker, |_, work| {
+                    for held in work.held.iter_mut().flatten() {
+                        (held.stands, held.seen) = (false, false);
+                    }
+                    work.stage = Stage::CarriedOut;
+                }),
                 // The pass fails, and nothing is thrown away.
                 Looked::CannotTell => next.workers[worker] = None,
             },
@@ -448,22 +468,26 @@ impl State {
     /// What becomes of each item is told as its check had it: what does not stand is given back, and its file thrown away.
     fn tell(&mut self, worker: usize) {
         for item in 0..ITEMS {
-            let Some(held) = self.workers[worker].and_then(|work| work.held[item]) else { continue };
-            if held.decision.ends_in().is_some() && held.stands != held.done {
-                self.wrong = Some(Fault::ToldWrong);
+            self.tell_of(worker, item);
+        }
+    }
+
+    fn tell_of(&mut self, worker: usize, item: usize) {
+        let Some(held) = self.workers[worker].and_then(|work| work.held[item]) else { return };
+        if held.decision.ends_in().is_some() && held.stands != held.done {
+            self.wrong = Some(Fault::ToldWrong);
+        }
+        if held.stands {
+            return;
+        }
+        if held.newest {
+            self.items[item].lease = Lease::None;
+        }
+        if held.has_file() {
+            if held.named {
+                self.wrong = Some(Fault::ThrownAway);
             }
-            if held.stands {
-                continue;
-            }
-            if held.newest {
-                self.items[item].lease = Lease::None;
-            }
-            if held.has_file() {
-                if held.named {
-                    self.wrong = Some(Fault::ThrownAway);
-                }
-                self.lose_file(worker, item);
-            }
+            self.lose_file(worker, item);
         }
     }
 

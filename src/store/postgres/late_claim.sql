@@ -1,0 +1,22 @@
+-- late_claim: leases due late questions of one provider, oldest first, all of one job together. After late_turn.
+-- Read by key (OFFSET 0, = ANY (ARRAY(…))): the planner has no join order to choose.
+-- $1: provider. $2: now. $3: leased until. $4: at most so many due ones.
+WITH due AS (
+    SELECT orphan_id, provider_job_id
+    FROM makegood_late_questions
+    WHERE provider = $1 AND ended_at IS NULL AND due_at <= $2 AND (leased_until IS NULL OR leased_until <= $2)
+    ORDER BY due_at, orphan_id
+    LIMIT $4
+), members AS (
+    SELECT orphan_id FROM due
+    UNION
+    SELECT m.orphan_id
+    FROM due
+    CROSS JOIN LATERAL (SELECT q.orphan_id FROM makegood_late_questions q
+                        WHERE q.provider_job_id = due.provider_job_id AND q.provider = $1 AND q.ended_at IS NULL
+                        OFFSET 0) AS m
+)
+UPDATE makegood_late_questions
+SET lease_token = lease_token + 1, leased_until = $3
+WHERE orphan_id = ANY (ARRAY(SELECT orphan_id FROM members)) AND ended_at IS NULL AND (leased_until IS NULL OR leased_until <= $2)
+RETURNING orphan_id, lease_token, refunded_at, last_asked_at, charge_id, output_index
