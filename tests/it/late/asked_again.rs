@@ -394,7 +394,12 @@ on_both! {
              SELECT id, charge_id, 0, 'replicate', 'job-' || id, {at}, {at}, {at}, 'asked_enough' FROM makegood_orphans WHERE charge_id LIKE 'old-%'; ANALYZE;"
         )).await;
         let (now, later) = (world.at(world.now() + 6 * HOUR), world.at(world.now() + 7 * HOUR));
-        let claim = filled(include_str!("../../../src/store/both/late_claim.sql"), &["'replicate'", &now, &later, "64"]);
+        let claim = if world.store.is_postgres() {
+            include_str!("../../../src/store/postgres/late_claim.sql")
+        } else {
+            include_str!("../../../src/store/sqlite/late_claim.sql")
+        };
+        let claim = filled(claim, &["'replicate'", &now, &later, "64"]);
         let jobs = filled(include_str!("../../../src/store/both/late_jobs.sql"), &["'replicate'", &now]);
         let providers = filled(include_str!("../../../src/store/both/late_providers.sql"), &[&now]);
         for sql in [claim, jobs, providers] {

@@ -31,14 +31,21 @@ const ROWS_A_ROW: u64 = 20;
 const ANYWAY: u64 = 200;
 
 /// Tables of makegood's that stay small. Any other counts as growing, also one that is made after this was written.
-const SMALL: [&str; 6] = [
+const SMALL: [&str; 8] = [
     "makegood_brake",
     "makegood_brake_events",
     "makegood_counters",
     "makegood_cursors",
     "makegood_migrations",
+    "makegood_provider_shares",
     "makegood_provider_state",
+    // A row for each provider and minute of the day.
+    "makegood_refund_sums",
 ];
+
+/// Statements that read all open orphans: the counts that metrics and the status page show, and the correction after a clock that was
+/// ahead, once in a full look. Their cost follows what is open, by design; a walk through the index of open orphans is right.
+const OPEN: [&str; 2] = ["unresolved", "date_orphans_anew"];
 
 /// The platform's tables, in the reference schema and behind the views of `platform.sql`.
 const PLATFORM: [&str; 12] = [
@@ -128,7 +135,7 @@ fn finish(judged: &mut Judged, database: &str, during: &BTreeMap<String, String>
         |(name, _)| name.to_owned(),
     );
     judged.statements.entry(database.to_owned()).or_default().insert(statement.clone());
-    for (what, figure, allowed) in faults(&parsed["Plan"]) {
+    for (what, figure, allowed) in faults(&statement, &parsed["Plan"]) {
         judged.violations.push(Violation {
             statement: statement.clone(),
             variant: database.to_owned(),
@@ -142,7 +149,7 @@ fn finish(judged: &mut Judged, database: &str, during: &BTreeMap<String, String>
 }
 
 /// What is wrong with a plan, how much it was and how much would have been right.
-fn faults(root: &Json) -> Vec<(String, u64, u64)> {
+fn faults(statement: &str, root: &Json) -> Vec<(String, u64, u64)> {
     let mut faults = Vec::new();
     let (mut about, mut touched) = (CHUNK + rows(root), 0);
     each_node(root, &mut |node| {
@@ -153,10 +160,17 @@ fn faults(root: &Json) -> Vec<(String, u64, u64)> {
             "ModifyTable" => about += children(node).map(rows).sum::<u64>(),
             _ => {}
         }
+        if node["Subplan Name"] == "CTE chunk" {
+            about += rows(node).saturating_sub(CHUNK);
+        }
         let Some(relation) = guarded(node) else { return };
         // The rows of a bitmap are those of the index scans below it.
         if kind != "Bitmap Heap Scan" {
             touched += rows_touched(node);
+        }
+        if OPEN.contains(&statement) && kind != "Seq Scan" {
+            about += rows_touched(node);
+            return;
         }
         match kind {
             "Seq Scan" | "Sample Scan" => {
