@@ -343,7 +343,9 @@ mod tests {
         };
         let bitmap = |condition: Option<&str>| {
             let mut node = read("Bitmap Heap Scan");
-            node.insert("Plans".into(), json!([scan("Bitmap Index Scan", "by_id", condition)]));
+            let below =
+                json!({"Node Type": "Bitmap Index Scan", "Index Name": "by_id", "Index Cond": condition});
+            node.insert("Plans".into(), json!([below]));
             Json::Object(node)
         };
         for (node, whole) in [
