@@ -19,9 +19,11 @@ WITH due AS MATERIALIZED (
     LIMIT $5
     FOR UPDATE OF o SKIP LOCKED
 ), leads AS MATERIALIZED (
-    SELECT DISTINCT coalesce((SELECT min(l.id) FROM makegood_orphans l
-                              WHERE l.provider_job_id = due.provider_job_id AND l.provider = $1
-                                AND l.state IN ('open', 'held')), due.id) AS id
+    -- OFFSET 0: a bare min(id) might be searched for in the order of the ids.
+    SELECT DISTINCT coalesce((SELECT min(f.id)
+                              FROM (SELECT l.id FROM makegood_orphans l
+                                    WHERE l.provider_job_id = due.provider_job_id AND l.provider = $1
+                                      AND l.state IN ('open', 'held') OFFSET 0) AS f), due.id) AS id
     FROM due
 ), locked AS MATERIALIZED (
     SELECT o.id, o.provider_job_id

@@ -14,11 +14,14 @@ WITH chunk AS MATERIALIZED (
     SELECT r.id, o.id AS orphan_id, r.charge_id, r.output_index, r.provider, r.model, i.provider_job_id,
            coalesce((SELECT min(d.stored_output_id) FROM makegood_deliveries d
                      WHERE d.charge_id = r.charge_id AND d.output_index = r.output_index),
-                    (SELECT min(s.id) FROM stored_outputs s
-                     WHERE s.provider_job_id = i.provider_job_id AND s.provider = i.provider
-                       AND s.provider_output_index = i.provider_output_index
-                       AND (s.charge_id IS NULL OR s.output_index IS NULL
-                            OR s.charge_id = r.charge_id AND s.output_index = r.output_index))) AS stored_output_id
+                    -- OFFSET 0: a bare min(id) might be searched for in the order of the ids.
+                    (SELECT min(f.id)
+                     FROM (SELECT s.id FROM stored_outputs s
+                           WHERE s.provider_job_id = i.provider_job_id AND s.provider = i.provider
+                             AND s.provider_output_index = i.provider_output_index
+                             AND (s.charge_id IS NULL OR s.output_index IS NULL
+                                  OR s.charge_id = r.charge_id AND s.output_index = r.output_index)
+                           OFFSET 0) AS f)) AS stored_output_id
     FROM chunk r
     CROSS JOIN LATERAL (SELECT p.id FROM makegood_orphans p
                         WHERE p.charge_id = r.charge_id AND p.output_index = r.output_index OFFSET 0) AS o
