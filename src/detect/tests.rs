@@ -33,18 +33,18 @@ fn graces() -> Graces {
     Graces { default: 15 * MINUTE, special }
 }
 
-fn cursor(position: Timestamp, saved_at: Timestamp) -> Option<Cursor> {
-    Some(Cursor { position, saved_at })
+const fn cursor(position: Timestamp, saved_at: Timestamp) -> Cursor {
+    Cursor { position, saved_at }
 }
 
 /// As a pass leaves it that began at `at` and came to its end.
 fn saved_by_a_pass(at: Timestamp) -> Saved {
     Saved {
-        failed: cursor(at - HOUR, at),
-        grace: cursor(at - 40 * MINUTE - HOUR, at),
-        six_hours: cursor(at - 7 * HOUR, at),
-        twenty_hours: cursor(at - 21 * HOUR, at),
-        fresh: cursor(at, at),
+        failed: Some(cursor(at - HOUR, at)),
+        grace: Some(cursor(at - 40 * MINUTE - HOUR, at)),
+        six_hours: Some(cursor(at - 7 * HOUR, at)),
+        twenty_hours: Some(cursor(at - 21 * HOUR, at)),
+        fresh: Some(cursor(at, at)),
         ..Saved::default()
     }
 }
@@ -116,7 +116,7 @@ fn p14_a_pass_that_is_stopped_continues_where_it_was() {
     assert_eq!(reached(at), [("grace", at), ("six_hours", at), ("twenty_hours", now() - 21 * HOUR)]);
 
     // A minute later: each look goes on from there, and what was not reached before its window ended joins the backlog.
-    let stopped = cursor(now() - DAY + Duration::from_secs(1), now() - MINUTE);
+    let stopped = Some(cursor(now() - DAY + Duration::from_secs(1), now() - MINUTE));
     let backlog = Some(Backlog { after: now() - 7 * DAY, until: now() - DAY - MINUTE });
     let saved =
         Saved { grace: stopped, six_hours: stopped, twenty_hours: stopped, backlog, ..Saved::default() };
@@ -129,7 +129,7 @@ fn p14_a_pass_that_is_stopped_continues_where_it_was() {
             ("backlog", now() - 7 * DAY, now() - DAY - MINUTE),
         ]
     );
-    let long_ago = cursor(now() - 30 * HOUR, now() - 30 * HOUR);
+    let long_ago = Some(cursor(now() - 30 * HOUR, now() - 30 * HOUR));
     let saved = Saved { grace: long_ago, six_hours: long_ago, twenty_hours: long_ago, ..Saved::default() };
     let plan = planned(&saved);
     assert_eq!(plan.late, Some(Backlog { after: now() - 30 * HOUR, until: now() - DAY }), "after an outage");
@@ -188,16 +188,16 @@ fn p14_a_clock_that_was_ahead_makes_nothing_skipped() {
     let good = saved_by_a_pass(now() - MINUTE);
     assert!(!ahead(&good));
     let later = now() + HOUR;
-    assert!(ahead(&Saved { fresh: cursor(later, later), ..good.clone() }));
-    assert!(ahead(&Saved { grace: cursor(later, later), ..good.clone() }));
-    assert!(ahead(&Saved { six_hours: cursor(now() - 7 * HOUR, later), ..good.clone() }));
+    assert!(ahead(&Saved { fresh: Some(cursor(later, later)), ..good.clone() }));
+    assert!(ahead(&Saved { grace: Some(cursor(later, later)), ..good.clone() }));
+    assert!(ahead(&Saved { six_hours: Some(cursor(now() - 7 * HOUR, later)), ..good.clone() }));
     let a_little = now() + Duration::from_secs(2);
-    let almost = Saved { fresh: cursor(a_little, a_little), ..good };
+    let almost = Saved { fresh: Some(cursor(a_little, a_little)), ..good };
     assert!(
         !ahead(&almost) && almost.furthest() < Some(now()),
         "another process, whose clock is read a little later"
     );
-    let plan = planned(&Saved { grace: cursor(later, later), ..saved_by_a_pass(now() - MINUTE) });
+    let plan = planned(&Saved { grace: Some(cursor(later, later)), ..saved_by_a_pass(now() - MINUTE) });
     assert_eq!(plan.late, Some(Backlog { after: now() - 7 * DAY, until: now() - DAY }));
 }
 
@@ -227,7 +227,11 @@ fn p19_failures_recorded_for_charges_from_before_any_look_are_left_to_a_person()
     };
     let (week, day) = (now() - 7 * DAY, now() - DAY);
     assert_eq!(charged_after(None, None), week);
-    assert_eq!(charged_after(None, cursor(now() - MINUTE, now())), week, "whatever was looked at already");
+    assert_eq!(
+        charged_after(None, Some(cursor(now() - MINUTE, now()))),
+        week,
+        "whatever was looked at already"
+    );
     assert_eq!(charged_after(Some(day), None), day);
     assert_eq!(charged_after(Some(now() - 30 * DAY), None), week, "as old as that only if asked for");
 }

@@ -121,7 +121,7 @@ on_both! {
         }
         assert_eq!(world.fate("new", 0).await, "open ");
         // The look at six hours comes to each charge once, too.
-        world.pass_time(6 * HOUR - 46 * MINUTE);
+        world.pass_time(5 * HOUR + 14 * MINUTE);
         detect(&world, 100).await;
         world.pass_time(MINUTE);
         let (rows, _) = detect(&world, 100).await;
