@@ -5,7 +5,8 @@
 //! a scan of their own without grace, which covers its whole overlap in every pass (P19).
 //!
 //! The cost follows what is new. A pass looks at the charges that have come of age since the last one (`fresh`), a few
-//! hundred. The full look, which goes back to the saved position and so covers the overlap again, is repeated every
+//! hundred, and counts the charges behind the saved positions. The full look goes back to the saved position and so covers
+//! the overlap again. It is taken where that number has changed, because a charge was committed late, and in any case every
 //! [`FULL_LOOK_EVERY`]: a charge that is committed late, within the overlap, is found within 10 minutes of its commit.
 //!
 //! A saved position never passes now - largest grace - overlap: whatever may still be committed or come of age lies behind it. It is
@@ -128,10 +129,20 @@ impl Detection<'_> {
         if plan.is_full {
             self.redate(watch, report).await?;
         }
+        // Before the scan: what is committed meanwhile makes another number, and so the next pass looks again.
+        let mut counted = Vec::new();
+        for mark in plan.marks.iter() {
+            counted.push((mark.name, self.store.count_charges(mark.cap, mark.until).await?));
+        }
         let dating = dating(self.rules, self.providers);
         for stretch in &plan.stretches {
             if !self.scan(stretch, &dating, watch, report).await? {
                 return Ok(false);
+            }
+            if stretch.completes_fresh {
+                for (name, counted) in counted.drain(..) {
+                    self.store.note_count(name, counted).await?;
+                }
             }
         }
         match self.since.and_then(|since| plan::counted_only(self.rules, &self.graces(), since, self.now)) {
@@ -150,7 +161,14 @@ impl Detection<'_> {
     /// # Errors
     /// The database cannot be worked with.
     async fn plan(&self, report: &mut Report) -> Result<Plan, DbError> {
-        let saved = Saved::read(&self.store.cursors().await?);
+        let mut saved = Saved::read(&self.store.cursors().await?);
+        for (name, cursor) in saved.looks().collect::<Vec<_>>() {
+            if let Some(counted) = cursor.counted
+                && self.store.count_charges(cursor.position, counted.until).await? != counted
+            {
+                saved.changed.push(name);
+            }
+        }
         find_clock_ahead(&saved, self.now, report);
         find_future_charges(self.store, self.now, report).await?;
         Ok(plan::plan(self.rules, &self.graces(), &saved, self.since, self.now))

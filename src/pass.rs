@@ -302,21 +302,28 @@ async fn work(
         })
     };
     let mut pass = new_pass(started_at);
-    let mut relinked = report.total("relink");
+    let mut known = bared(report);
     let all_scanned = detect_and_settle(&pass, orders.since, report, &progress).await?;
     loop {
         if pass.is_ending() {
             report.stopped_early = !all_scanned || !store.due_providers(pass.due_by).await?.is_empty();
             return Ok(());
         }
-        // An output that was put back may have left the item it was taken from without one: that item is due now.
-        if report.total("relink") == relinked {
+        // A settle may have opened orphans of other items: those are due now.
+        if bared(report) == known {
             return late::run(&pass, pass_id, report, &progress).await;
         }
-        relinked = report.total("relink");
+        known = bared(report);
         pass = new_pass(store.now().await?.max(started_at));
         lanes::run(&pass, None, report, &progress).await?;
     }
+}
+
+/// Settlements that may have opened orphans of other items: an output that was put back was taken from one, and a charge whose
+/// items add up by now may have more of them.
+fn bared(report: &Report) -> u64 {
+    let mended = report.outcomes.get("close").and_then(|reasons| reasons.get("items_mismatch"));
+    report.total("relink") + mended.copied().unwrap_or_default()
 }
 
 /// Detection and the lanes, side by side. Where one fails the other ends early. False: detection was stopped before its end.

@@ -12,5 +12,8 @@ CREATE INDEX makegood_orphans_waiting ON makegood_orphans (provider, due_at)
     WHERE state IN ('open', 'held') AND NOT queued;
 
 -- The backlog, charges that are past their window already, is scanned after all others, up to a fixed time.
-ALTER TABLE makegood_cursors ADD COLUMN until timestamptz;
-COMMENT ON COLUMN makegood_cursors.until IS 'Of the backlog: where it ends. It is finished once position has reached it.';
+ALTER TABLE makegood_cursors
+    ADD COLUMN until   timestamptz,
+    ADD COLUMN charges bigint;
+COMMENT ON COLUMN makegood_cursors.until IS 'Of the backlog: where it ends; it is finished once position has reached it. Of other scans: up to where charges were counted.';
+COMMENT ON COLUMN makegood_cursors.charges IS 'Charges after position and up to until, counted before the last full look: another number is a charge committed late.';

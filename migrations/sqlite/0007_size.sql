@@ -13,3 +13,5 @@ CREATE INDEX makegood_orphans_waiting ON makegood_orphans (provider, due_at)
 
 -- The backlog, charges that are past their window already, is scanned after all others, up to a fixed time.
 ALTER TABLE makegood_cursors ADD COLUMN until INTEGER;
+-- Charges after position and up to until, counted before the last full look: another number is a charge committed late.
+ALTER TABLE makegood_cursors ADD COLUMN charges INTEGER;

@@ -110,6 +110,8 @@ pub(super) struct Mark {
     pub(super) from: Timestamp,
     /// It never passes this.
     pub(super) cap: Timestamp,
+    /// Where the scan ends for it.
+    pub(super) until: Timestamp,
 }
 
 impl Mark {
@@ -131,9 +133,17 @@ pub(super) struct Saved {
     pub(super) backlog: Option<Backlog>,
     pub(super) refused: Option<Refused>,
     pub(super) refused_failed: Option<Refused>,
+    /// Looks behind whose position the number of charges has changed: one was committed late.
+    pub(super) changed: Vec<&'static str>,
 }
 
 impl Saved {
+    /// The looks, with what they saved.
+    pub(super) fn looks(&self) -> impl Iterator<Item = (&'static str, Cursor)> {
+        let all = [(GRACE, self.grace), (SIX_HOURS.0, self.six_hours), (TWENTY_HOURS.0, self.twenty_hours)];
+        all.into_iter().filter_map(|(name, saved)| Some((name, saved?)))
+    }
+
     /// The furthest position that must lie in the past, however little the clocks of two processes agree.
     pub(super) fn furthest(&self) -> Option<Timestamp> {
         let cursors = [self.failed, self.grace, self.six_hours, self.twenty_hours];
@@ -150,6 +160,7 @@ impl Saved {
             backlog: cursors.backlog(),
             refused: cursors.refused(REFUSED),
             refused_failed: cursors.refused(REFUSED_FAILED),
+            changed: Vec::new(),
         }
     }
 }
@@ -163,12 +174,14 @@ pub(super) struct Plan {
     pub(super) late: Option<Backlog>,
     /// At least one look goes back to its saved position.
     pub(super) is_full: bool,
+    /// The positions of these looks.
+    pub(super) marks: Arc<[Mark]>,
 }
 
 /// One of the three times that every charge is looked at.
 struct Look {
     name: &'static str,
-    saved: Option<Cursor>,
+    last: Option<Cursor>,
     /// Ages of the charges that it comes to, each once.
     ages: BTreeSet<Duration>,
 }
@@ -184,20 +197,22 @@ pub(super) fn plan(
     let window_starts = now - rules.window;
     let fresh = saved.fresh.map(|fresh| fresh.position).filter(|at| *at <= now + SKEW);
     let looks = [
-        Look { name: GRACE, saved: saved.grace, ages: graces.ages() },
-        Look { name: SIX_HOURS.0, saved: saved.six_hours, ages: [SIX_HOURS.1].into() },
-        Look { name: TWENTY_HOURS.0, saved: saved.twenty_hours, ages: [TWENTY_HOURS.1].into() },
+        Look { name: GRACE, last: saved.grace, ages: graces.ages() },
+        Look { name: SIX_HOURS.0, last: saved.six_hours, ages: [SIX_HOURS.1].into() },
+        Look { name: TWENTY_HOURS.0, last: saved.twenty_hours, ages: [TWENTY_HOURS.1].into() },
     ];
     let (mut spans, mut marks) = (Vec::new(), Vec::new());
     let mut grace_ended_within = None;
     let mut late_from: Option<Timestamp> = None;
-    for Look { name, saved, ages } in looks {
+    for Look { name, last, ages } in looks {
         let (Some(youngest), Some(oldest)) = (ages.first(), ages.last()) else { continue };
         let behind = *oldest + rules.overlap;
         // A position in the future was saved while the clock was ahead: it tells nothing about what was scanned.
-        let saved = saved.filter(|saved| saved.position <= now);
-        match (saved, fresh) {
-            (Some(saved), Some(fresh)) if !is_full_look_due(rules, saved, behind, now) => {
+        let last = last.filter(|last| last.position <= now);
+        match (last, fresh) {
+            (Some(last), Some(fresh))
+                if !is_full_look_due(rules, last, behind, now) && !saved.changed.contains(&name) =>
+            {
                 let behind = if name == GRACE { COMMITS_TAKE } else { Duration::ZERO };
                 if name == GRACE {
                     grace_ended_within = Some(now.since(fresh) + behind);
@@ -207,13 +222,13 @@ pub(super) fn plan(
             }
             _ => {
                 let begin =
-                    rules.not_before_start(saved.map_or(now - rules.backlog_age, |saved| saved.position));
+                    rules.not_before_start(last.map_or(now - rules.backlog_age, |last| last.position));
                 if begin < window_starts {
                     late_from = Some(late_from.map_or(begin, |from| from.min(begin)));
                 }
                 let from = begin.max(window_starts);
                 spans.push((from, now - *youngest));
-                marks.push(Mark { name, from, cap: now - behind });
+                marks.push(Mark { name, from, cap: now - behind, until: now - *youngest });
             }
         }
     }
@@ -240,7 +255,7 @@ pub(super) fn plan(
         stretches.extend(refused.and_then(|refused| plan_again(rules, graces, over, refused, now)));
     }
     stretches.retain(|stretch| stretch.scan.after < stretch.scan.until);
-    Plan { stretches, late, is_full }
+    Plan { stretches, late, is_full, marks }
 }
 
 /// Whether a look has to go back to its saved position: for the overlap, or because the last one did not get to its end.
@@ -256,7 +271,7 @@ fn failed_stretch(rules: &Rules, graces: &Graces, saved: &Saved, now: Timestamp)
     let over = Over::FailedAt { charged_after: rules.oldest(now) };
     let begin = saved.failed.map(|saved| saved.position).filter(|at| *at <= now);
     let from = rules.not_before_start(begin.unwrap_or(now - rules.backlog_age));
-    let mark = Mark { name: FAILED, from, cap: now - rules.overlap };
+    let mark = Mark { name: FAILED, from, cap: now - rules.overlap, until: now };
     Stretch {
         scan: Scan { over, ..graces.scan(FAILED, from, now, now) },
         saves: Saves::Positions([mark].into()),
@@ -277,7 +292,7 @@ fn backlog_stretch(
     let from = rules.not_before_start(backlog.after);
     // No later than what has come of age, should a clock that was ahead have written it.
     let until = backlog.until.min(now - rules.window);
-    let mark = Mark { name: "backlog", from, cap: until };
+    let mark = Mark { name: "backlog", from, cap: until, until };
     Some(Stretch {
         scan: graces.scan("backlog", from, until, now),
         saves: Saves::Positions([mark].into()),

@@ -34,7 +34,7 @@ fn graces() -> Graces {
 }
 
 const fn cursor(position: Timestamp, saved_at: Timestamp) -> Cursor {
-    Cursor { position, saved_at }
+    Cursor { position, saved_at, counted: None }
 }
 
 /// As a pass leaves it that began at `at` and came to its end.
@@ -180,6 +180,16 @@ fn p14_the_overlap_is_scanned_again_in_time_for_what_was_committed_late() {
             ("grace", now() - HOUR - 48 * MINUTE, now() - 5 * MINUTE),
         ]
     );
+}
+
+#[test]
+fn p14_a_look_goes_back_where_the_number_of_charges_has_changed() {
+    let saved = Saved { changed: vec!["six_hours"], ..saved_by_a_pass(now() - MINUTE) };
+    let plan = planned(&saved);
+    assert!(plan.is_full);
+    assert_eq!(spans(&plan)[2], ("six_hours", now() - 7 * HOUR - MINUTE, now() - 6 * HOUR));
+    let marks: Vec<_> = plan.marks.iter().map(|mark| (mark.name, mark.until)).collect();
+    assert_eq!(marks, [("six_hours", now() - 6 * HOUR)], "the other looks do not");
 }
 
 #[test]

@@ -49,6 +49,10 @@ pub(super) async fn run(
     };
     let mut failed = lanes.begin_due().await.err();
     loop {
+        if failed.is_some() {
+            // Detection and the other lanes begin nothing new.
+            pass.failed.store(true, Ordering::Relaxed);
+        }
         let is_detecting = opened.is_some();
         let heard = async {
             match &mut opened {
@@ -60,10 +64,7 @@ pub(super) async fn run(
             Some(ended) = lanes.tasks.join_next() => match ended {
                 Ok((provider, lane_report, result)) => {
                     report.merge(lane_report);
-                    if let Err(error) = result {
-                        pass.failed.store(true, Ordering::Relaxed);
-                        failed.get_or_insert(error);
-                    }
+                    failed = failed.or(result.err());
                     lanes.ended(&provider);
                 }
                 // A lane never panics by design; should one, let the process say so rather than go on half.
@@ -78,9 +79,6 @@ pub(super) async fn run(
             },
             else => break,
         }
-    }
-    if failed.is_some() {
-        pass.failed.store(true, Ordering::Relaxed);
     }
     failed.map_or(Ok(()), Err)
 }

@@ -45,7 +45,7 @@ pub use plans::WholeRead;
 pub use provider_state::ProviderState;
 pub use review::{LateEvidence, LateItem, LateProvider, MadeGood, MadeGoodItem, Waiting, WaitingItem};
 pub use scan::{
-    Backlog, Chunk, Cursor, Cursors, Dating, Found, Grace, Over, Position, Preview, Refused, Scan,
+    Backlog, Chunk, Counted, Cursor, Cursors, Dating, Found, Grace, Over, Position, Preview, Refused, Scan,
 };
 pub use settle::{Locked, Outcome, SettleRules, Settlement, Stuck};
 pub use shares::ProviderShares;

@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde_json::{Value as Json, json};
 
 use super::db::{DbError, Run, Tx, Value};
-use super::{Store, statements, with_retries};
+use super::{Store, first, statements, with_retries};
 use crate::charge::ItemId;
 use crate::clock::{SKEW, Timestamp, micros};
 use crate::policy::LONGEST_WAIT;
@@ -161,17 +161,50 @@ pub struct Cursor {
     pub position: Timestamp,
     /// The beginning of the pass that saved it.
     pub saved_at: Timestamp,
+    /// How many charges lay after the position, up to which time, before the last full look.
+    pub counted: Option<Counted>,
 }
+
+/// How many charges a stretch of time held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Counted {
+    /// Up to this time.
+    pub until: Timestamp,
+    /// How many, at most [`COUNTED_AT_MOST`].
+    pub charges: i64,
+}
+
+/// Charges that are counted in one stretch; beyond, a charge that is committed late is found by the next full look only.
+const COUNTED_AT_MOST: i64 = 50_000;
 
 impl Store {
     /// All saved positions.
     pub async fn cursors(&self) -> Result<Cursors, DbError> {
         let mut rows = BTreeMap::new();
         for row in self.rows(statements::CURSORS, &[]).await? {
-            let cursor = Cursor { position: row.time("position")?, saved_at: row.time("updated_at")? };
-            rows.insert(row.text("name")?, (cursor, row.maybe_time("until")?));
+            let until = row.maybe_time("until")?;
+            let counted = until.zip(row.maybe_int("charges")?);
+            let cursor = Cursor {
+                position: row.time("position")?,
+                saved_at: row.time("updated_at")?,
+                counted: counted.map(|(until, charges)| Counted { until, charges }),
+            };
+            rows.insert(row.text("name")?, (cursor, until));
         }
         Ok(Cursors(rows))
+    }
+
+    /// Counts the charges after a time and up to another, as far as the count goes.
+    pub async fn count_charges(&self, after: Timestamp, until: Timestamp) -> Result<Counted, DbError> {
+        let values = [after.into(), until.into(), COUNTED_AT_MOST.into()];
+        let rows = self.rows(statements::COUNT_CHARGES, &values).await?;
+        Ok(Counted { until, charges: first(statements::COUNT_CHARGES, &rows)?.int("charges")? })
+    }
+
+    /// Saves how many charges lie after a scan's position.
+    pub async fn note_count(&self, name: &str, counted: Counted) -> Result<(), DbError> {
+        let values = [name.into(), counted.until.into(), counted.charges.into()];
+        self.rows(statements::CURSOR_COUNT, &values).await.map(drop)
     }
 
     /// Leaves these charges to the backlog; what is left of an earlier one is kept.

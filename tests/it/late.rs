@@ -46,6 +46,7 @@ pub async fn another(world: &World) -> Store {
 }
 
 pub async fn claim(world: &World) -> Vec<Case> {
+    world.store.queue_due("replicate", world.now(), 1_000).await.unwrap();
     let claimed = world.store.claim("replicate", world.now(), LEASE, 100).await.unwrap();
     assert!(claimed.unreadable.is_empty(), "{:?}", claimed.unreadable);
     claimed.cases

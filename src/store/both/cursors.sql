@@ -1,2 +1,2 @@
 -- cursors: all saved positions, a dozen rows.
-SELECT name, position, until, updated_at FROM makegood_cursors
+SELECT name, position, until, charges, updated_at FROM makegood_cursors

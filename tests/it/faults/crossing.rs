@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection, SqliteConnection};
 
-use crate::world::{Sql, World};
+use makegood::store::{Over, Position, Scan};
+
+use crate::world::{HOUR, Sql, World};
 
 /// The item is found undelivered; then another pass opens it, puts its output back and resolves it, all of it before the
 /// scan can open it. It must stay resolved: nothing is reopened that is where it belongs.
@@ -97,7 +99,20 @@ async fn crossed_on_sqlite(wait: Duration) -> bool {
     other.execute(sqlx::raw_sql(AssertSqlSafe(rows))).await.unwrap();
 
     let (parts, now) = (world.parts.clone(), world.now());
-    let scan = tokio::spawn(async move { crate::world::detect(&parts, None, now).await });
+    let stretch = Scan {
+        name: "grace",
+        over: Over::ChargedAt,
+        after: now - 24 * HOUR,
+        until: now,
+        grace_before: now,
+        graces: Vec::new(),
+        grace_ended_within: None,
+    };
+    let scan = tokio::spawn(async move {
+        let dating = makegood::detect::dating(&parts.rules.detect, &parts.providers);
+        let chunk = parts.store.scan_chunk(&stretch, &Position::before(stretch.after), 100).await.unwrap();
+        parts.store.open_found("grace", &chunk.items, now, &dating).await.unwrap()
+    });
     tokio::time::sleep(wait).await;
     assert!(!scan.is_finished(), "it cannot write while another does");
     other.execute("COMMIT").await.unwrap();
