@@ -91,6 +91,10 @@ on_both! {
             let id = format!("late-{nth}");
             world.charge(&id).job(&format!("failed-{nth}")).age(age).insert().await;
             let mut minutes = 0;
+            // The number of charges tells it at once; where it cannot, the next full look finds it.
+            if nth % 2 == 1 {
+                world.run("UPDATE makegood_cursors SET charges = charges + 1 WHERE charges IS NOT NULL").await;
+            }
             while world.fate(&id, 0).await == "-" {
                 world.pass_time(MINUTE);
                 world.pass().await;
@@ -110,10 +114,10 @@ on_both! {
         for nth in 0..20_u32 {
             world.charge(&format!("old-{nth}")).job("ok-1").age(30 * MINUTE + nth * MINUTE).insert().await;
         }
-        let (rows, all) = detect(&world, 100).await;
-        assert!(all && rows >= 20, "{rows}");
         // Its grace is over in two minutes.
         world.charge("new").job("failed-1").age(13 * MINUTE).insert().await;
+        let (rows, all) = detect(&world, 100).await;
+        assert!(all && rows >= 20, "{rows}");
         for minute in 1..=3 {
             world.pass_time(MINUTE);
             let (rows, _) = detect(&world, 100).await;
