@@ -71,7 +71,12 @@ pub(super) async fn run(
                 Err(panic) => std::panic::resume_unwind(panic.into_panic()),
             },
             providers = heard, if is_detecting => match providers {
-                None => opened = None,
+                None => {
+                    opened = None;
+                    // Once more: orphans whose commit was in doubt were opened without a word.
+                    let begun = lanes.begin_due().await;
+                    failed = failed.or(begun.err());
+                }
                 Some(providers) => {
                     let begun = lanes.heard(providers).await;
                     failed = failed.or(begun.err());
