@@ -148,7 +148,7 @@ fn number_from(name: &str) -> Option<u64> {
 fn p15_every_world_ends_with_everybody_made_good() {
     let tally = match number_from("MAKEGOOD_TEST_SEED") {
         Some(seed) => on_threads(1, seed, 1),
-        None => on_threads(2, 1, SHORT),
+        None => on_threads(4, 1, SHORT),
     };
     eprintln!("{tally}");
 }

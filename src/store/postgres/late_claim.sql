@@ -13,7 +13,8 @@ WITH due AS (
     SELECT m.orphan_id
     FROM due
     CROSS JOIN LATERAL (SELECT q.orphan_id FROM makegood_late_questions q
-                        WHERE q.provider_job_id = due.provider_job_id AND q.provider = $1 AND q.ended_at IS NULL
+                        -- No index by provider: that would be all of a provider's questions, once for each job.
+                        WHERE q.provider_job_id = due.provider_job_id AND q.provider || '' = $1 AND q.ended_at IS NULL
                         OFFSET 0) AS m
 )
 UPDATE makegood_late_questions

@@ -394,13 +394,19 @@ on_both! {
              SELECT id, charge_id, 0, 'replicate', 'job-' || id, {at}, {at}, {at}, 'asked_enough' FROM makegood_orphans WHERE charge_id LIKE 'old-%'; ANALYZE;"
         )).await;
         let (now, later) = (world.at(world.now() + 6 * HOUR), world.at(world.now() + 7 * HOUR));
-        let claim = if world.store.is_postgres() {
-            include_str!("../../../src/store/postgres/late_claim.sql")
+        let (claim, jobs) = if world.store.is_postgres() {
+            (
+                include_str!("../../../src/store/postgres/late_claim.sql"),
+                include_str!("../../../src/store/postgres/late_jobs.sql"),
+            )
         } else {
-            include_str!("../../../src/store/sqlite/late_claim.sql")
+            (
+                include_str!("../../../src/store/sqlite/late_claim.sql"),
+                include_str!("../../../src/store/sqlite/late_jobs.sql"),
+            )
         };
         let claim = filled(claim, &["'replicate'", &now, &later, "64"]);
-        let jobs = filled(include_str!("../../../src/store/both/late_jobs.sql"), &["'replicate'", &now]);
+        let jobs = filled(jobs, &["'replicate'", &now]);
         let providers = filled(include_str!("../../../src/store/both/late_providers.sql"), &[&now]);
         for sql in [claim, jobs, providers] {
             let plan = world.plan(&sql).await;
