@@ -25,7 +25,7 @@ const TWENTY_HOURS: (&str, Duration) = ("twenty_hours", Duration::from_hours(20)
 /// is found within 10 minutes of its commit.
 pub const FULL_LOOK_EVERY: Duration = Duration::from_mins(8);
 /// How far every pass looks behind the charges whose grace has just ended: what is committed this late is found at once.
-const COMMITS_TAKE: Duration = Duration::from_mins(7);
+const COMMITS_TAKE: Duration = Duration::from_mins(1);
 /// How often rows that were refused are tried again: soon enough for whoever corrects them, and no pass scans days of charges for
 /// the sake of one row.
 const REFUSED_AGAIN: Duration = Duration::from_hours(1);

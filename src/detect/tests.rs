@@ -142,8 +142,8 @@ fn p14_a_pass_a_minute_later_looks_at_what_has_come_of_age_and_at_no_more() {
     assert!(!plan.is_full && plan.late.is_none());
     let before = |age| (now() - MINUTE - age, now() - age);
     let named = |name, (after, until)| (name, after, until);
-    // What is committed up to seven minutes late is found at once.
-    let grace = |age| ("grace", now() - 8 * MINUTE - age, now() - age);
+    // What is committed up to a minute late is found at once.
+    let grace = |age| ("grace", now() - 2 * MINUTE - age, now() - age);
     assert_eq!(
         spans(&plan),
         [
@@ -157,7 +157,7 @@ fn p14_a_pass_a_minute_later_looks_at_what_has_come_of_age_and_at_no_more() {
     );
     assert!(plan.stretches.last().unwrap().completes_fresh);
     let ended: Vec<_> = plan.stretches.iter().map(|each| each.scan.grace_ended_within).collect();
-    let minutes = Some(8 * MINUTE);
+    let minutes = Some(2 * MINUTE);
     assert_eq!(ended, [None, None, None, minutes, minutes, minutes], "of other graces were looked at before");
     assert!(planned(&Saved::default()).stretches.iter().all(|each| each.scan.grace_ended_within.is_none()));
     assert_eq!(
