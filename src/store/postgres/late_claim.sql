@@ -1,5 +1,5 @@
 -- late_claim: leases due late questions of one provider, oldest first, all of one job together. After late_turn.
--- Read by key (OFFSET 0, = ANY (ARRAY(…))): the planner has no join order to choose.
+-- Read by key (= ANY (ARRAY(…))): the planner has no join order to choose.
 -- $1: provider. $2: now. $3: leased until. $4: at most so many due ones.
 WITH due AS (
     SELECT orphan_id, provider_job_id
@@ -10,12 +10,10 @@ WITH due AS (
 ), members AS (
     SELECT orphan_id FROM due
     UNION
-    SELECT m.orphan_id
-    FROM due
-    CROSS JOIN LATERAL (SELECT q.orphan_id FROM makegood_late_questions q
-                        -- No index by provider: that would be all of a provider's questions, once for each job.
-                        WHERE q.provider_job_id = due.provider_job_id AND q.provider || '' = $1 AND q.ended_at IS NULL
-                        OFFSET 0) AS m
+    SELECT q.orphan_id
+    FROM makegood_late_questions q
+    WHERE q.provider_job_id = ANY (ARRAY(SELECT provider_job_id FROM due WHERE provider_job_id IS NOT NULL))
+      AND q.provider = $1 AND q.ended_at IS NULL
 )
 UPDATE makegood_late_questions
 SET lease_token = lease_token + 1, leased_until = $3
