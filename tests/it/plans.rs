@@ -73,6 +73,7 @@ impl Variant {
             }
         }
         all.retain(|variant| variant.name().contains(&only));
+        assert!(!all.is_empty(), "MAKEGOOD_TEST_VARIANTS={only}: no variant's name contains that");
         all
     }
 
