@@ -52,6 +52,8 @@ struct Lane {
     more: bool,
     /// Something may have become due that is not in the queue yet.
     unqueued: bool,
+    /// Other processes hold all slots of the provider: nothing more is claimed.
+    no_share: bool,
     /// Told when more was opened.
     opened: Arc<Notify>,
     tasks: JoinSet<()>,
@@ -82,6 +84,7 @@ pub(super) async fn run(
         failing: None,
         more: true,
         unqueued: true,
+        no_share: false,
         opened,
         tasks: JoinSet::new(),
         noted: Instant::now(),
@@ -115,6 +118,9 @@ impl Lane {
             return Ok(());
         }
         self.drive(receiver).await?;
+        if self.no_share {
+            self.find_no_share();
+        }
         let give_back = async {
             if let Some(share) = share.take() {
                 share.give_back().await;
@@ -132,8 +138,8 @@ impl Lane {
                 kind: "no_share",
                 about: format!("provider {}", self.provider),
                 detail:
-                    "other processes held all of its max_concurrency for a minute, so this pass asked it \
-                         nothing; run fewer processes, or raise max_concurrency if the provider allows it"
+                    "other processes held all of its max_concurrency for a minute, so this pass left it to \
+                         them; run fewer processes, or raise max_concurrency if the provider allows it"
                         .to_owned(),
             });
         }
@@ -160,7 +166,7 @@ impl Lane {
         let batch = self.pass.parts.rules.batch as usize;
         loop {
             // Claim ahead of what is in flight, so that the provider is never kept waiting for a settle.
-            while self.more && self.in_flight.lock().len() < batch && !self.pass.is_ending() {
+            while self.more && !self.no_share && self.in_flight.lock().len() < batch && !self.pass.is_ending() {
                 self.more = self.claim().await?;
             }
             if self.in_flight.lock().is_empty() {
@@ -246,8 +252,10 @@ impl Lane {
                 }
                 Done::NotAsked { cases, retry_in } => {
                     let now = self.pass.parts.store.now().await?;
+                    let no_share = self.pass.parts.providers.is_left_to_others(&self.provider);
+                    self.no_share |= no_share;
                     for case in &cases {
-                        self.report.add("wait", "circuit_open");
+                        self.report.add("wait", if no_share { "no_share" } else { "circuit_open" });
                         // Not past the end of doubt: then it is asked whatever the circuit says.
                         let at = (now + retry_in)
                             .min(case.facts.orphan.refund_by.max(now + Duration::from_secs(30)));

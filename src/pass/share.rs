@@ -10,7 +10,8 @@
 //! A process that dies keeps its slots until its lease ends. One that was suspended for longer than
 //! its lease begins no request before it has renewed the lease; requests that were under way are
 //! not broken off. Where the database cannot be reached, no request begins after the end of the
-//! lease. Time is the database's.
+//! lease. A lane that has lost all its slots for as long as it would have waited for the first one
+//! leaves the provider to the others. Time is the database's.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -213,6 +214,7 @@ impl Sharer {
     /// Keeps the share alive, and tells the others at once when the circuit opens or closes.
     async fn keep(self) {
         let mut pause = self.times.first_look;
+        let mut in_vain = 0;
         loop {
             let look_at = Instant::now() + pause;
             while let Ok(turned) =
@@ -223,10 +225,20 @@ impl Sharer {
                     self.warn(&error, "the state of the provider's circuit could not be noted");
                 }
             }
-            if let Err(error) = self.look().await {
+            match self.look().await {
+                Ok(0) => in_vain += 1,
+                Ok(_) => in_vain = 0,
                 // Should it fail until the lease ends, no request begins before it has been
                 // renewed.
-                self.warn(&error, "the share of the provider's limits could not be renewed this time");
+                Err(error) => {
+                    in_vain += 1;
+                    self.warn(&error, "the share of the provider's limits could not be renewed this time");
+                }
+            }
+            if in_vain >= self.times.tries
+                && let Some(sharing) = self.providers.sharing(&self.provider).await
+            {
+                sharing.leave_to_others();
             }
             pause = self.times.after(pause);
         }

@@ -86,12 +86,16 @@ pub struct Question {
     pub urgent: bool,
 }
 
+/// When to ask again where other processes held all slots of a provider.
+const LEFT_TO_OTHERS: Duration = Duration::from_mins(1);
+
 /// What came of a question.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Asked {
     /// The provider was asked (or cannot be: then the evidence says why).
     Answered(Evidence),
-    /// The provider has been unreachable and is left alone for now: this costs the orphan no attempt.
+    /// The provider has been unreachable and is left alone for now, or other processes hold all of its
+    /// slots: this costs the orphan no attempt.
     NotAsked {
         /// When to come again.
         retry_in: Duration,
@@ -199,7 +203,13 @@ impl Providers {
                 self.clock.now(),
             ));
         };
-        provider.question(question, &self.clock, None).await
+        tokio::select! {
+            asked = provider.question(question, &self.clock, None) => asked,
+            () = provider.manners.turns.until_left_to_others() => {
+                provider.stats.count(stats::Outcome::NotAsked, None);
+                Asked::NotAsked { retry_in: LEFT_TO_OTHERS }
+            }
+        }
     }
 
     /// Asks for one job, and tells every request that it took.

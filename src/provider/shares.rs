@@ -105,6 +105,12 @@ impl Sharing<'_> {
         self.provider.manners.turns.lease(until);
     }
 
+    /// Has every request give up that waits for a slot or begins, until there is one again: other
+    /// processes have held all slots for too long, or the lease cannot be renewed.
+    pub fn leave_to_others(&self) {
+        self.provider.manners.turns.leave_to_others();
+    }
+
     /// One lane less uses the share. False: others do.
     pub fn leave(&self) -> bool {
         self.provider.leave()
@@ -132,6 +138,11 @@ impl Providers {
     /// file.
     pub fn slots(&self, name: &str) -> Option<usize> {
         self.get(name).map(|provider| provider.manners.turns.limit())
+    }
+
+    /// Whether this process asks nothing at present because other processes hold all slots.
+    pub fn is_left_to_others(&self, name: &str) -> bool {
+        self.get(name).is_some_and(|provider| provider.manners.turns.is_left_to_others())
     }
 
     /// One lane more uses the share of a provider. False: there is no provider file, so nothing is

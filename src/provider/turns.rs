@@ -21,6 +21,8 @@ pub(super) struct Turns {
     rate: Mutex<Rate>,
     /// Until when requests may begin. None: always, as nothing is shared.
     leased_until: watch::Sender<Option<Instant>>,
+    /// Whether other processes have held all slots for too long to wait for one.
+    left_to_others: watch::Sender<bool>,
     /// What applies where nothing is shared.
     max_concurrency: usize,
 }
@@ -71,6 +73,7 @@ impl Turns {
                 limiter: per_second.and_then(quota).map(RateLimiter::direct).map(Arc::new),
             }),
             leased_until: watch::Sender::new(None),
+            left_to_others: watch::Sender::new(false),
             max_concurrency,
         }
     }
@@ -134,6 +137,26 @@ impl Turns {
     pub(super) fn set(&self, slots: usize, per_second: Option<f64>) {
         self.set_slots(&mut self.slots(), slots);
         self.set_rate(per_second);
+        if slots > 0 {
+            self.left_to_others.send_replace(false);
+        }
+    }
+
+    /// Ends the wait of all requests, until there is a slot again.
+    pub(super) fn leave_to_others(&self) {
+        self.left_to_others.send_replace(true);
+    }
+
+    /// Whether no request waits for a slot now, because other processes hold all of them.
+    pub(super) fn is_left_to_others(&self) -> bool {
+        *self.left_to_others.borrow()
+    }
+
+    /// Returns once the requests are left to other processes.
+    pub(super) async fn until_left_to_others(&self) {
+        let mut left = self.left_to_others.subscribe();
+        // An error would mean that the sender is gone, and `self` holds it.
+        let _ = left.wait_for(|left| *left).await;
     }
 
     /// Lets requests begin until then and no longer.
@@ -151,6 +174,7 @@ impl Turns {
     pub(super) fn unshare(&self) {
         self.set_slots(&mut self.slots(), self.max_concurrency);
         self.leased_until.send_replace(None);
+        self.left_to_others.send_replace(false);
     }
 
     /// How many requests may be under way, but for those that a higher limit allowed.
@@ -290,6 +314,22 @@ mod tests {
         assert!(waiting.as_mut().now_or_never().is_none(), "the place went to another process");
         turns.set(1, None);
         assert!(waiting.now_or_never().is_some());
+    }
+
+    #[test]
+    fn who_waits_learns_that_the_provider_is_left_to_others_until_there_is_a_slot_again() {
+        let turns = Turns::new(4, None);
+        turns.set(0, None);
+        assert!(turns.until_left_to_others().now_or_never().is_none());
+        turns.leave_to_others();
+        assert!(turns.is_left_to_others() && turns.until_left_to_others().now_or_never().is_some());
+        turns.set(0, None);
+        assert!(turns.is_left_to_others());
+        turns.set(1, None);
+        assert!(!turns.is_left_to_others() && turns.until_left_to_others().now_or_never().is_none());
+        turns.leave_to_others();
+        turns.unshare();
+        assert!(!turns.is_left_to_others());
     }
 
     #[test]
