@@ -6,7 +6,8 @@
 //!
 //! The cost follows what is new. A pass looks at the charges that have come of age since the last one (`fresh`), a few
 //! hundred, and counts the charges behind the saved positions. The full look goes back to the saved position and so covers
-//! the overlap again. It is taken where that number has changed, because a charge was committed late, and in any case every
+//! the overlap again, for one look in one pass where that suffices. It is taken where that number has changed, because a
+//! charge was committed late, and in any case every
 //! [`FULL_LOOK_EVERY`]: a charge that is committed late, within the overlap, is found within 10 minutes of its commit.
 //!
 //! A saved position never passes now - largest grace - overlap: whatever may still be committed or come of age lies behind it. It is

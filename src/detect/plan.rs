@@ -21,9 +21,12 @@ const GRACE: &str = "grace";
 const SIX_HOURS: (&str, Duration) = ("six_hours", Duration::from_hours(6));
 const TWENTY_HOURS: (&str, Duration) = ("twenty_hours", Duration::from_hours(20));
 
-/// How often a pass goes back to the saved positions. With a pass a minute, a charge that is committed late within the overlap
-/// is found within 10 minutes of its commit.
-pub const FULL_LOOK_EVERY: Duration = Duration::from_mins(8);
+/// How often a look goes back to its saved position, at the latest. With a pass a minute, a charge that
+/// is committed late within the overlap is found within 10 minutes of its commit.
+pub const FULL_LOOK_EVERY: Duration = Duration::from_mins(9);
+/// How much earlier one look a pass goes back, so that the looks take turns: no pass then pays for the
+/// overlap of all three.
+const FULL_LOOK_EARLY: Duration = Duration::from_mins(2);
 /// How far every pass looks behind the charges whose grace has just ended: what is committed this late is found at once.
 const COMMITS_TAKE: Duration = Duration::from_mins(1);
 /// How often rows that were refused are tried again: soon enough for whoever corrects them, and no pass scans days of charges for
@@ -201,6 +204,7 @@ pub(super) fn plan(
         Look { name: SIX_HOURS.0, last: saved.six_hours, ages: [SIX_HOURS.1].into() },
         Look { name: TWENTY_HOURS.0, last: saved.twenty_hours, ages: [TWENTY_HOURS.1].into() },
     ];
+    let early = early_look(&looks, rules, now);
     let (mut spans, mut marks) = (Vec::new(), Vec::new());
     let mut grace_ended_within = None;
     let mut late_from: Option<Timestamp> = None;
@@ -211,7 +215,9 @@ pub(super) fn plan(
         let last = last.filter(|last| last.position <= now);
         match (last, fresh) {
             (Some(last), Some(fresh))
-                if !is_full_look_due(rules, last, behind, now) && !saved.changed.contains(&name) =>
+                if !is_full_look_due(rules, last, behind, now)
+                    && !saved.changed.contains(&name)
+                    && early != Some(name) =>
             {
                 let behind = if name == GRACE { COMMITS_TAKE } else { Duration::ZERO };
                 if name == GRACE {
@@ -256,6 +262,14 @@ pub(super) fn plan(
     }
     stretches.retain(|stretch| stretch.scan.after < stretch.scan.until);
     Plan { stretches, late, is_full, marks }
+}
+
+/// The look whose turn it is to go back to its saved position a little before it has to.
+fn early_look(looks: &[Look], rules: &Rules, now: Timestamp) -> Option<&'static str> {
+    let every = rules.full_look_every.saturating_sub(FULL_LOOK_EARLY);
+    let saved = looks.iter().filter_map(|look| Some((look.last?.saved_at, look.name)));
+    let (saved_at, name) = saved.min_by_key(|(saved_at, _)| *saved_at)?;
+    (now.since(saved_at) >= every).then_some(name)
 }
 
 /// Whether a look has to go back to its saved position: for the overlap, or because the last one did not get to its end.

@@ -170,16 +170,57 @@ fn p14_a_pass_a_minute_later_looks_at_what_has_come_of_age_and_at_no_more() {
 #[test]
 fn p14_the_overlap_is_scanned_again_in_time_for_what_was_committed_late() {
     let full = |minutes: u32| planned(&saved_by_a_pass(now() - minutes * MINUTE)).is_full;
-    assert_eq!([1, 7, 8, 60].map(full), [false, false, true, true]);
-    let plan = planned(&saved_by_a_pass(now() - 8 * MINUTE));
+    assert_eq!([1, 6, 7, 60].map(full), [false, false, true, true]);
+    let plan = planned(&saved_by_a_pass(now() - 9 * MINUTE));
     assert_eq!(
         spans(&plan)[1..],
         [
-            ("twenty_hours", now() - 21 * HOUR - 8 * MINUTE, now() - 20 * HOUR),
-            ("six_hours", now() - 7 * HOUR - 8 * MINUTE, now() - 6 * HOUR),
-            ("grace", now() - HOUR - 48 * MINUTE, now() - 5 * MINUTE),
+            ("twenty_hours", now() - 21 * HOUR - 9 * MINUTE, now() - 20 * HOUR),
+            ("six_hours", now() - 7 * HOUR - 9 * MINUTE, now() - 6 * HOUR),
+            ("grace", now() - HOUR - 49 * MINUTE, now() - 5 * MINUTE),
         ]
     );
+}
+
+#[test]
+fn the_looks_take_turns_to_go_back() {
+    let mut saved = saved_by_a_pass(now() - 7 * MINUTE);
+    let mut went_back = Vec::new();
+    for minute in 0..17 {
+        let at = now() + minute * MINUTE;
+        let plan = plan::plan(&rules(), &graces(), &saved, None, at);
+        went_back.push(plan.marks.iter().map(|mark| mark.name).collect::<Vec<_>>());
+        for mark in plan.marks.iter() {
+            let (_, position) = mark.reached(mark.until).unwrap();
+            let look = match mark.name {
+                "grace" => &mut saved.grace,
+                "six_hours" => &mut saved.six_hours,
+                _ => &mut saved.twenty_hours,
+            };
+            *look = Some(cursor(position, at));
+        }
+        saved.fresh = Some(cursor(at, at));
+    }
+    let turns: [&[&str]; 17] = [
+        &["grace"],
+        &["six_hours"],
+        &["twenty_hours"],
+        &[],
+        &[],
+        &[],
+        &[],
+        &["grace"],
+        &["six_hours"],
+        &["twenty_hours"],
+        &[],
+        &[],
+        &[],
+        &[],
+        &["grace"],
+        &["six_hours"],
+        &["twenty_hours"],
+    ];
+    assert_eq!(went_back, turns);
 }
 
 #[test]

@@ -166,7 +166,8 @@ impl Lane {
         let batch = self.pass.parts.rules.batch as usize;
         loop {
             // Claim ahead of what is in flight, so that the provider is never kept waiting for a settle.
-            while self.more && !self.no_share && self.in_flight.lock().len() < batch && !self.pass.is_ending() {
+            while self.more && !self.no_share && self.in_flight.lock().len() < batch && !self.pass.is_ending()
+            {
                 self.more = self.claim().await?;
             }
             if self.in_flight.lock().is_empty() {
