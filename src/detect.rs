@@ -17,6 +17,8 @@
 //! What the database refuses to open is left without an orphan. The position of the first such row is kept, and everything since
 //! then is scanned again once an hour, until the rows are corrected or too old.
 //!
+//! One process scans at a time (`turn`): the others settle what it opens, and then find little left to scan.
+//!
 //! `plan` is pure; `store::scan` reads and writes. A crash repeats at most one chunk, which opens nothing twice.
 
 use std::collections::BTreeSet;
@@ -28,8 +30,10 @@ use crate::report::{Finding, Report};
 use crate::store::{DbError, Found, Position, Scan, Store};
 
 mod plan;
+mod turn;
 
 pub use plan::FULL_LOOK_EVERY;
+pub use turn::Turn;
 
 use plan::{FRESH, Graces, Plan, REFUSED, REFUSED_FAILED, Saved, Saves, Stretch};
 
@@ -50,6 +54,8 @@ pub struct Rules {
     pub backlog_age: Duration,
     /// How often a pass goes back to the saved positions, and so scans the overlap again.
     pub full_look_every: Duration,
+    /// How long to wait for another process that scans.
+    pub turn: Turn,
     /// Charges in one statement.
     pub chunk: u32,
     /// From the charge to the end of the window (P15: 24 h).
@@ -122,6 +128,23 @@ impl Detection<'_> {
     /// # Errors
     /// The database cannot be worked with. Saved positions stay.
     pub async fn run(&self, watch: &impl Watch, report: &mut Report) -> Result<bool, DbError> {
+        let mut turn = self.wait_for_turn(watch).await?;
+        let scanned = self.scan_all(watch, report, turn.as_mut()).await;
+        let ended = match turn {
+            Some(turn) => turn.end(self.store).await,
+            None => Ok(()),
+        };
+        // The first error is the cause.
+        let all = scanned?;
+        ended.map(|()| all)
+    }
+
+    async fn scan_all(
+        &self,
+        watch: &impl Watch,
+        report: &mut Report,
+        mut turn: Option<&mut turn::Held>,
+    ) -> Result<bool, DbError> {
         let plan = self.plan(report).await?;
         if let Some(backlog) = plan.late {
             // Before any position moves past these charges: otherwise a crash could lose them.
@@ -137,7 +160,7 @@ impl Detection<'_> {
         }
         let dating = dating(self.rules, self.providers);
         for stretch in &plan.stretches {
-            if !self.scan(stretch, &dating, watch, report).await? {
+            if !self.scan(stretch, &dating, watch, report, turn.as_deref_mut()).await? {
                 return Ok(false);
             }
             if stretch.completes_fresh {
@@ -219,6 +242,7 @@ impl Detection<'_> {
         dating: &crate::store::Dating,
         watch: &impl Watch,
         report: &mut Report,
+        mut turn: Option<&mut turn::Held>,
     ) -> Result<bool, DbError> {
         let Stretch { scan, saves, completes_fresh } = stretch;
         let mut from = Position::before(scan.after);
@@ -252,6 +276,9 @@ impl Detection<'_> {
                 for (name, position) in marks.iter().filter_map(|mark| mark.reached(up_to)) {
                     self.store.advance_cursor(name, position, self.now).await?;
                 }
+            }
+            if let Some(turn) = &mut turn {
+                turn.renew(self.store).await?;
             }
             if let Some((items, example)) = chunk.too_old {
                 too_old.get_or_insert((0, example)).0 += items;

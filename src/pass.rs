@@ -112,6 +112,7 @@ impl Rules {
                 start_at: settings.detect.start_at,
                 backlog_age: settings.detect.backlog_age,
                 full_look_every: detect::FULL_LOOK_EVERY,
+                turn: detect::Turn::default(),
                 chunk: settings.detect.chunk,
                 window: settings.window.length,
                 margin: settings.window.margin,

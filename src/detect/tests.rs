@@ -18,6 +18,7 @@ fn rules() -> Rules {
         start_at: None,
         backlog_age: 7 * DAY,
         full_look_every: FULL_LOOK_EVERY,
+        turn: Turn::default(),
         chunk: 100,
         window: DAY,
         margin: 2 * HOUR,

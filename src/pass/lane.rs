@@ -52,8 +52,7 @@ struct Lane {
     more: bool,
     /// Something may have become due that is not in the queue yet.
     unqueued: bool,
-    /// Other processes hold all slots of the provider: nothing more is claimed.
-    no_share: bool,
+
     /// Told when more was opened.
     opened: Arc<Notify>,
     tasks: JoinSet<()>,
@@ -84,7 +83,6 @@ pub(super) async fn run(
         failing: None,
         more: true,
         unqueued: true,
-        no_share: false,
         opened,
         tasks: JoinSet::new(),
         noted: Instant::now(),
@@ -118,7 +116,7 @@ impl Lane {
             return Ok(());
         }
         self.drive(receiver).await?;
-        if self.no_share {
+        if self.is_left_to_others() {
             self.find_no_share();
         }
         let give_back = async {
@@ -129,6 +127,11 @@ impl Lane {
         let (noted, ()) = tokio::join!(self.note_state(), give_back);
         noted?;
         self.has_worked()
+    }
+
+    /// Whether other processes have held all slots for so long that nothing more is claimed.
+    fn is_left_to_others(&self) -> bool {
+        self.pass.parts.providers.is_left_to_others(&self.provider)
     }
 
     /// Other processes hold all slots, and work on the same orphans.
@@ -166,7 +169,10 @@ impl Lane {
         let batch = self.pass.parts.rules.batch as usize;
         loop {
             // Claim ahead of what is in flight, so that the provider is never kept waiting for a settle.
-            while self.more && !self.no_share && self.in_flight.lock().len() < batch && !self.pass.is_ending()
+            while self.more
+                && !self.is_left_to_others()
+                && self.in_flight.lock().len() < batch
+                && !self.pass.is_ending()
             {
                 self.more = self.claim().await?;
             }
@@ -253,10 +259,9 @@ impl Lane {
                 }
                 Done::NotAsked { cases, retry_in } => {
                     let now = self.pass.parts.store.now().await?;
-                    let no_share = self.pass.parts.providers.is_left_to_others(&self.provider);
-                    self.no_share |= no_share;
+                    let why = if self.is_left_to_others() { "no_share" } else { "circuit_open" };
                     for case in &cases {
-                        self.report.add("wait", if no_share { "no_share" } else { "circuit_open" });
+                        self.report.add("wait", why);
                         // Not past the end of doubt: then it is asked whatever the circuit says.
                         let at = (now + retry_in)
                             .min(case.facts.orphan.refund_by.max(now + Duration::from_secs(30)));

@@ -30,6 +30,7 @@ mod shares;
 mod statements;
 mod story;
 mod totals;
+mod turn;
 mod uploads;
 
 pub use brakes::{BrakeEvent, BrakeState};

@@ -46,6 +46,8 @@ statements! {
     COUNTERS = "counters",
     CURSOR_COUNT = "cursor_count",
     CURSORS = "cursors",
+    DETECTION_TURN_END = "detection_turn_end",
+    DETECTION_TURN_TAKE = "detection_turn_take",
     DUE_ORPHANS = "due_orphans",
     DUE_PROVIDERS = "due_providers",
     FIND_LEFTOVERS = "find_leftovers",

@@ -2,9 +2,11 @@
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use makegood::clock::Timestamp;
 use makegood::detect::{Detection, FULL_LOOK_EVERY, Watch};
+use makegood::pass::Parts;
 use makegood::report::Report;
 
 use crate::world::{HOUR, MINUTE, World, on_both};
@@ -130,6 +132,63 @@ on_both! {
         world.pass_time(MINUTE);
         let (rows, _) = detect(&world, 100).await;
         assert!(rows <= 2, "{rows} charges have come to six hours of age within a minute");
+    }
+}
+
+/// Counts how often it is told to look for orphans that another process has opened.
+#[derive(Default)]
+struct Waits(AtomicU64);
+
+impl Watch for Waits {
+    fn is_ending(&self) -> bool {
+        false
+    }
+    fn scanned(&self, _: u64, _: Timestamp) {}
+    fn opened(&self, providers: &BTreeSet<String>) {
+        if providers.is_empty() {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+}
+
+on_both! {
+    async fn one_process_scans_at_a_time_and_the_next_begins_when_it_has_ended_or_died(world) {
+        let mut world = world;
+        let turn = &mut world.parts.rules.detect.turn;
+        (turn.looks, turn.look_every) = (u32::MAX, Duration::from_millis(1));
+        let lasts = turn.lasts;
+        for ends in ["it ends its turn", "its turn runs out"] {
+            world.charge(ends).job("failed-1").age(HOUR).insert().await;
+            assert!(world.store.take_detection_turn(lasts).await.unwrap());
+            assert!(!world.store.take_detection_turn(lasts).await.unwrap(), "it is another process's");
+            let watch = Waits::default();
+            let Parts { store, providers, rules, .. } = &world.parts;
+            let detection = Detection { store, providers, rules: &rules.detect, since: None, now: world.now() };
+            let mut report = Report::default();
+            let other = async {
+                while watch.0.load(Ordering::SeqCst) < 3 {
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+                let opened = world.fate(ends, 0).await;
+                match ends {
+                    "it ends its turn" => world.store.end_detection_turn(lasts).await.unwrap(),
+                    _ => world.pass_time(lasts),
+                }
+                opened
+            };
+            let (all, opened) = tokio::join!(detection.run(&watch, &mut report), other);
+            assert_eq!((all.unwrap(), opened.as_str(), report.opened), (true, "-", 1), "{ends}");
+            assert!(world.store.take_detection_turn(lasts).await.unwrap(), "given up at the end");
+            world.store.end_detection_turn(lasts).await.unwrap();
+        }
+    }
+}
+
+on_both! {
+    async fn a_process_that_waits_in_vain_for_its_turn_scans_all_the_same(world) {
+        world.charge("one").job("failed-1").age(HOUR).insert().await;
+        assert!(world.store.take_detection_turn(world.parts.rules.detect.turn.lasts).await.unwrap());
+        assert_eq!(world.pass().await.opened, 1);
     }
 }
 

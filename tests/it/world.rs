@@ -428,5 +428,8 @@ pub async fn detect(parts: &Parts, since: Option<Since>, now: Timestamp) -> Repo
 /// waiting for some minutes. What holds between two full looks is tested by itself (`first_night`), and in the simulations.
 fn every_pass_looks_at_all(mut rules: Rules) -> Rules {
     rules.detect.full_look_every = Duration::ZERO;
+    // The clock stands still: the turn of a process that died would never end.
+    rules.detect.turn.looks = 2;
+    rules.detect.turn.look_every = Duration::from_millis(5);
     rules
 }

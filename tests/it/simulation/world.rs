@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use makegood::brake;
+use makegood::detect::{self, Turn};
 use makegood::pass::{Parts, Rules, Sharing, Wanted};
 use makegood::recovery::Storage;
 use sha2::{Digest as _, Sha256};
@@ -33,6 +34,11 @@ fn sharing(seed: u64) -> Sharing {
     let pause = Duration::from_millis(20);
     let processes = if seed.is_multiple_of(4) { 1 } else { WORKERS };
     Sharing { first_look: pause, look_every: pause, tries: 2, processes, ..Sharing::default() }
+}
+
+/// The turn of a worker that is dead or asleep would never end, as the clock stands still.
+fn turn() -> Turn {
+    Turn { looks: 2, look_every: Duration::from_millis(5), ..Turn::default() }
 }
 
 pub struct World<'a> {
@@ -75,6 +81,7 @@ impl<'a> World<'a> {
                 batch: 8,
                 release_when_gone: plan.release_when_gone,
                 sharing: sharing(plan.seed),
+                detect: detect::Rules { turn: turn(), ..stage.rules.detect.clone() },
                 ..stage.rules.clone()
             },
         };
