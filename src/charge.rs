@@ -52,9 +52,9 @@ pub struct Split {
 }
 
 impl Split {
-    /// Both buckets together; stops at the ends of the range rather than wrapping.
-    pub const fn total(self) -> i64 {
-        self.subscription.saturating_add(self.wallet)
+    /// Both buckets together: more than one number of a bucket can hold.
+    pub fn total(self) -> i128 {
+        i128::from(self.subscription) + i128::from(self.wallet)
     }
 
     /// The credits of one bucket.
@@ -72,6 +72,12 @@ impl Split {
             subscription: self.subscription.saturating_add(other.subscription),
             wallet: self.wallet.saturating_add(other.wallet),
         }
+    }
+
+    /// Nothing instead of less than nothing.
+    #[must_use]
+    pub fn at_least_zero(self) -> Self {
+        Self { subscription: self.subscription.max(0), wallet: self.wallet.max(0) }
     }
 
     /// Adds to one bucket.

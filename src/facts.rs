@@ -34,7 +34,7 @@ pub struct Record {
     pub delivery: Delivery,
     /// What the platform has refunded itself.
     pub refunded_elsewhere: RefundedElsewhere,
-    /// Another item claims the same output of the same job.
+    /// Another item claims the same output of the same job, or a charge of another account names the job.
     pub rival: bool,
     /// How many balance rows there are for each bucket that the charge drew from; exactly one is right.
     pub balance_rows: BalanceRows,
@@ -46,7 +46,7 @@ pub struct ItemsSum {
     /// How many.
     pub count: usize,
     /// Their credits, in the smallest unit.
-    pub credits: i64,
+    pub credits: i128,
     /// At least one of them costs less than nothing.
     pub negative: bool,
 }
@@ -135,6 +135,8 @@ pub struct Orphan {
 pub struct JobItem {
     /// The item.
     pub item: Item,
+    /// The account of its charge.
+    pub account_id: String,
     /// It was refunded, recovered or closed: no output is meant for it any more.
     pub resolved: bool,
 }
@@ -220,7 +222,7 @@ impl Facts {
         let of_charge = around.items_by_charge.get(charge.id.as_str()).map_or(&[][..], Vec::as_slice);
         let items = of_charge.iter().fold(ItemsSum::default(), |sum, each| ItemsSum {
             count: sum.count + 1,
-            credits: sum.credits.saturating_add(each.item.credits),
+            credits: sum.credits + i128::from(each.item.credits),
             negative: sum.negative || each.item.credits < 0,
         });
         // None also stands for a whole charge, unless the platform really numbers an output so.
@@ -232,7 +234,9 @@ impl Facts {
             .map_or(&[][..], Vec::as_slice);
 
         let rival = item.as_ref().is_some_and(|item| {
-            mates.iter().any(|mate| mate.item.job == item.job && mate.item.id != item.id)
+            mates.iter().any(|mate| {
+                mate.account_id != charge.account_id || (mate.item.job == item.job && mate.item.id != item.id)
+            })
         });
         let record = Record {
             delivery: item.as_ref().map_or(Delivery::Missing, |item| delivery(&charge, item, around)),
@@ -291,16 +295,21 @@ fn refunded_elsewhere(
     let refunds = around.refunds_by_charge.get(charge.id.as_str());
     let mut sum = RefundedElsewhere::default();
     let (mut of_item, mut of_charge) = (0_i128, 0_i128);
+    let (mut subscription, mut wallet) = (0_i128, 0_i128);
     for refund in refunds.into_iter().flatten() {
         match refund.output_index {
             Some(index) if index == id.output_index => of_item += i128::from(refund.credits),
             Some(_) => {}
             None => of_charge += i128::from(refund.credits),
         }
-        sum.credits.add(refund.bucket, refund.credits);
+        *match refund.bucket {
+            Bucket::Subscription => &mut subscription,
+            Bucket::Wallet => &mut wallet,
+        } += i128::from(refund.credits);
     }
-    // What the platform took back beyond what it gave makes no room for us.
-    sum.credits = Split { subscription: sum.credits.subscription.max(0), wallet: sum.credits.wallet.max(0) };
+    // What the platform took back beyond what it gave makes no room for us. More than a number can hold leaves none.
+    let given = |credits: i128| i64::try_from(credits.max(0)).unwrap_or(i64::MAX);
+    sum.credits = Split { subscription: given(subscription), wallet: given(wallet) };
     // A refund that the platform has reversed itself is none.
     sum.whole_charge = of_charge > 0;
     if of_item > 0 {

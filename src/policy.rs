@@ -179,6 +179,10 @@ reasons! {
     Brake = "brake",
     /// The balance row is missing or there are several.
     NoBalance = "no_balance",
+    /// The refund was posted, and the platform's balance or ledger did not show it.
+    NotPosted = "not_posted",
+    /// The charge names another account or another draw than when something was first made good for it.
+    ChargeChanged = "charge_changed",
     /// The charge has no items, or they do not add up to what was drawn.
     ItemsMismatch = "items_mismatch",
     /// A person decided so, against the table (P23).
@@ -259,6 +263,16 @@ pub const fn braked() -> Decision {
 /// Rule 16 for a refund whose balance row went missing, or was doubled, between the decision and the posting.
 pub const fn without_balance() -> Decision {
     rule(16, Action::Hold, Reason::NoBalance)
+}
+
+/// Rule 16 for a refund that does not show in the balance or the ledger after it was posted: nothing of it was kept.
+pub const fn not_posted() -> Decision {
+    rule(16, Action::Hold, Reason::NotPosted)
+}
+
+/// Rule 16 for a refund of a charge whose account or draw has changed since something was first made good for it.
+pub const fn charge_changed() -> Decision {
+    rule(16, Action::Hold, Reason::ChargeChanged)
 }
 
 /// Rule 2 for a refund that the platform's own refunds of the charge leave no room for: a person has to look.

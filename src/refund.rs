@@ -12,7 +12,7 @@ pub fn allocate(credits: i64, drawn: Split, already: Split) -> Option<Split> {
     let subscription = credits.min(room(drawn.subscription, already.subscription)).max(0);
     let wallet = (credits - subscription).min(room(drawn.wallet, already.wallet)).max(0);
     let split = Split { subscription, wallet };
-    (credits > 0 && split.total() == credits).then_some(split)
+    (credits > 0 && split.total() == i128::from(credits)).then_some(split)
 }
 
 /// The refund's id: made of the item, so that a second one of the same item cannot exist anywhere.

@@ -140,7 +140,7 @@ fn one_item(wrong: &mut Vec<String>, standing: &Standing) {
         if standing.billable || standing.status != "refunded" {
             wrong.push(format!("P04 {item}: it is refunded, and still counts as billable usage"));
         }
-        if split.total() != standing.credits {
+        if split.total() != i128::from(standing.credits) {
             wrong.push(format!(
                 "P03 {item}: it cost {}, and {} were given back",
                 standing.credits,
@@ -185,17 +185,17 @@ fn sums(wrong: &mut Vec<String>, findings: &Findings, reports: &[Report]) {
     let totals = &findings.totals;
     let on_balances: i64 = findings.balances.iter().map(|balance| balance.given_back).sum();
     let in_reports: i64 = reports.iter().map(|report| report.refunded_credits).sum();
-    let per_item: i64 =
+    let per_item: i128 =
         findings.standings.values().filter_map(|standing| standing.refund).map(Split::total).sum();
     for (place, sum) in [
-        ("the ledger", totals.in_ledger),
-        ("makegood's rows of the charges", totals.on_charges),
-        ("the billing activity", totals.in_activity),
-        ("the ledger entries of the balances", on_balances),
-        ("the reports of the passes", in_reports),
+        ("the ledger", i128::from(totals.in_ledger)),
+        ("makegood's rows of the charges", i128::from(totals.on_charges)),
+        ("the billing activity", i128::from(totals.in_activity)),
+        ("the ledger entries of the balances", i128::from(on_balances)),
+        ("the reports of the passes", i128::from(in_reports)),
         ("the stories", per_item),
     ] {
-        if sum != totals.refunded {
+        if sum != i128::from(totals.refunded) {
             wrong.push(format!("{} credits were refunded, and {place} say {sum}", totals.refunded));
         }
     }

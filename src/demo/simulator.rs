@@ -317,6 +317,12 @@ fn towards(shipped: &str, base_url: &str, host: &str) -> String {
         if in_auth || line.starts_with("requests_per_second") {
             continue;
         }
+        if line.starts_with("ask_hosts") {
+            text.push_str("ask_hosts = [\"");
+            text.push_str(host);
+            text.push_str("\"]\n");
+            continue;
+        }
         if line.starts_with("output_hosts") {
             text.push_str("output_hosts = [\"");
             text.push_str(host);

@@ -212,6 +212,8 @@ fn found(why: Reason, standing: &Standing) -> String {
         Reason::RecoveryFailed => "offered, but the download failed for 22 hours",
         Reason::Brake => "the brake is on",
         Reason::NoBalance => "no balance row to refund to",
+        Reason::NotPosted => "the refund did not show",
+        Reason::ChargeChanged => "the charge has changed",
         Reason::ItemsMismatch => "items and charge do not agree",
         Reason::ByHand => "a person's word",
     };
@@ -248,6 +250,8 @@ fn found(why: Reason, standing: &Standing) -> String {
         | Reason::RecoveryFailed
         | Reason::Brake
         | Reason::NoBalance
+        | Reason::NotPosted
+        | Reason::ChargeChanged
         | Reason::ItemsMismatch
         | Reason::ByHand => None,
     };

@@ -223,7 +223,7 @@ pub fn ordinary() -> Vec<Charge> {
             let charge =
                 Charge::new(&format!("run-{nth:03}"), &account, provider, fate, ORDINARY_FROM + nth * 5)
                     .items(count, credits);
-            let total = charge.drawn.total();
+            let total = charge.drawn.subscription + charge.drawn.wallet;
             let charge = match nth % 3 {
                 0 => charge,
                 1 => charge.drawn(0, total),

@@ -321,7 +321,8 @@ pub(super) fn finding(settlement: &Settlement, decision: &Decision) -> Option<Fi
             charge.drawn.total(), facts.record.items.count, facts.record.items.credits
         )),
         Reason::DuplicateJob => ("duplicate_job", about_item(),
-            "another item claims the same output of the same job; held until one of them is corrected".to_owned()),
+            "another item claims the same output of the same job, or a charge of another account names the job; held until one \
+             of them is corrected".to_owned()),
         Reason::CannotRelink => ("cannot_relink", about_item(), format!(
             "its output `{}` is stored in the wrong place, and the platform's stored_outputs does not let it be put back: \
              the UPDATE left it where it was; held until it does",
@@ -330,6 +331,16 @@ pub(super) fn finding(settlement: &Settlement, decision: &Decision) -> Option<Fi
         Reason::NoBalance => ("no_balance", about_item(), format!(
             "account {} has not exactly one balance row for each bucket that the charge drew from; held until it has",
             charge.account_id
+        )),
+        Reason::NotPosted => ("not_posted", about_item(), settlement.detail.clone().unwrap_or_else(|| format!(
+            "a refund to account {} was posted, and the platform's balances or ledger_entries do not show it; nothing was \
+             written, and it is held until they do",
+            charge.account_id
+        ))),
+        Reason::ChargeChanged => ("charge_changed", format!("charge {}", charge.id), format!(
+            "its account ({}) or its draw ({} subscription, {} wallet) is another than when something was first made good for \
+             it; held until a person has corrected the charge or refunded by hand",
+            charge.account_id, charge.drawn.subscription, charge.drawn.wallet
         )),
         Reason::AlreadyRefunded => ("already_refunded", about_item(),
             "the platform has refunded the charge without naming items, or more than this item leaves room for; \

@@ -133,6 +133,8 @@ pub const fn without_proof(reason: Reason) -> bool {
         | Reason::RecoveryFailed
         | Reason::Brake
         | Reason::NoBalance
+        | Reason::NotPosted
+        | Reason::ChargeChanged
         | Reason::ItemsMismatch => false,
     }
 }

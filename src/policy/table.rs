@@ -5,7 +5,7 @@
 use std::fmt::Write as _;
 
 use super::samples::{asked_enough, copy_failed, decided, evidence, facts, failed, file, offering, spelled};
-use super::{Decision, LIMITS_DOC, braked, cannot_relink, without_room};
+use super::{Decision, LIMITS_DOC, braked, cannot_relink, charge_changed, not_posted, without_room};
 use crate::charge::{ItemId, WHOLE_CHARGE};
 use crate::evidence::{Doubt, FailureClass, Verdict};
 use crate::facts::{Delivery, Facts};
@@ -80,7 +80,7 @@ fn rows() -> Vec<(&'static str, Decision)> {
             decided(&misplaced(true), &running, 1),
         ),
         (
-            "another item claims the same output of the same job",
+            "another item claims the same output of the same job, or a charge of another account names the job",
             decided(&with(|facts| facts.record.rival = true), &offer, 1),
         ),
         (
@@ -147,6 +147,8 @@ fn rows() -> Vec<(&'static str, Decision)> {
             copy_failed(&asked_enough(), false, 23),
         ),
         ("a refund, but the brake is on", braked()),
+        ("a refund of a charge whose account or draw has changed since something was first made good for it", charge_changed()),
+        ("a refund that was posted, and the balance or the ledger does not show it: nothing of it is kept", not_posted()),
         (
             "a refund, but a balance row is missing or there are several",
             decided(

@@ -189,8 +189,17 @@ pub(super) fn flaw<T>(key: impl Into<String>, problem: impl Into<String>) -> Res
     Err(Flaw { key: key.into(), problem: format!("must be {}", problem.into()) })
 }
 
-/// Reads and checks the text of a provider file.
+/// Reads and checks the text of a provider file, and tries its filter.
 pub(super) fn read(text: &str) -> Result<Provider, Flaw> {
+    let provider = read_untried(text)?;
+    match provider.refunds_without_cause() {
+        Some(right) => flaw("ask.read", right),
+        None => Ok(provider),
+    }
+}
+
+/// The same without trying the filter.
+pub(super) fn read_untried(text: &str) -> Result<Provider, Flaw> {
     let written: Written = toml::Deserializer::parse(text)
         .map_err(|error| Flaw { key: "(the file)".into(), problem: error.to_string().trim().to_owned() })
         .and_then(|toml| {
@@ -213,6 +222,12 @@ fn check(written: Written) -> Result<Provider, Flaw> {
     let retention = p.retention.map(|span| span.0);
     let models: BTreeMap<String, Model> =
         models.into_iter().map(|(name, model)| (name, Model { grace: model.grace.0 })).collect();
+    if let Some(name) = models.keys().find(|name| name.contains('*')) {
+        return flaw(
+            format!("models.{name:?}"),
+            "the exact name of a model: a `*` stands for nothing here, other than in `[recovery.models]`",
+        );
+    }
     if let Some(retention) = retention {
         let graces = models.iter().map(|(name, model)| (format!("models.{name:?}.grace"), model.grace));
         let graces = graces.chain(grace.map(|grace| ("provider.grace".to_owned(), grace)));
@@ -298,12 +313,29 @@ pub(super) fn headers(section: &str, written: &BTreeMap<String, String>) -> Resu
         let Ok(header) = HeaderName::try_from(name) else {
             return flaw(key(), "a header's name");
         };
+        if let Some(gap) = gap_in(value) {
+            return flaw(
+                key(),
+                format!(
+                    "without `{gap}`: nothing is filled in here. Gaps belong into `ask.request`, keys into `[auth]`"
+                ),
+            );
+        }
         let Ok(value) = HeaderValue::try_from(value) else {
             return flaw(key(), "a header's value: printable characters on one line");
         };
         headers.insert(header, value);
     }
     Ok(headers)
+}
+
+/// The first `{word}` of a text.
+fn gap_in(text: &str) -> Option<&str> {
+    let start = text.find('{')?;
+    let end = start + text[start..].find('}')?;
+    let word = &text[start + 1..end];
+    let is_gap = !word.is_empty() && word.chars().all(|c| c.is_ascii_alphanumeric() || "_-|".contains(c));
+    is_gap.then_some(&text[start..=end])
 }
 
 fn check_ask(ask: &WrittenAsk, hosts: Hosts) -> Result<Ask, Flaw> {
@@ -444,6 +476,15 @@ read = '{verdict: "running"}'
             ("grace = \"10m\"", "ask_hosts = [\"10.0.0.1\"]", "provider.ask_hosts", "10.0.0.1"),
             ("https://api.acme.example/v1/{job}", "{job|url}", "ask.request", "ask_hosts"),
             ("[ask]", "[ask]\nread_al = true", "ask.read_al", "unknown field"),
+            ("2024-11-06", "{job}", "ask.headers.X-Version", "`{job}`"),
+            ("2024-11-06", "Key {secret}", "ask.headers.X-Version", "`{secret}`"),
+            (
+                "[ask]",
+                "[download]\nheaders = { k = \"{model|raw}\" }\n[ask]",
+                "download.headers.k",
+                "`{model|raw}`",
+            ),
+            ("acme/video\"]", "acme/*\"]", "models.\"acme/*\"", "exact name"),
             ("[ask]", "[ask]\nlet = { job = \".\" }", "ask.let.job", "another name"),
             ("\"*.acme", "\"*acme", "provider.output_hosts", "*acme"),
             ("[provider]", "[provider", "(the file)", "]"),

@@ -31,15 +31,21 @@ const WITHOUT_FUNS: [&str; 8] = [
     // Its parser overflows the stack on deep nesting; ours stands in for it.
     "fromjson",
 ];
-/// Definitions that are left out because they call them.
-const WITHOUT_DEFS: [&str; 4] = ["debug", "stderr", "halt", "halt_error"];
+/// Definitions that are left out because they call them, or because `PRELUDE` has its own.
+const WITHOUT_DEFS: [&str; 5] = ["debug", "stderr", "halt", "halt_error", "transpose"];
 
 /// What jaq lacks of jq and filters want, and one helper of ours: `text` makes words of anything.
+/// `transpose` takes no null for a list: otherwise a provider's missing list would read as an empty one.
 const PRELUDE: &str = r#"
 def IN(s): any(s == .; .);
 def IN(src; s): any(src == s; .);
 def INDEX(stream; f): reduce stream as $row ({}; . + {($row | f | tostring): $row});
 def INDEX(f): INDEX(.[]; f);
+def transpose:
+  if type != "array" or any(.[]; type != "array") then error("transpose: a list is missing or null") else . end
+  | . as $rows
+  | [range(map(length) | max // 0)]
+  | map(. as $nth | $rows | map(.[$nth]));
 def text: if . == null then null elif type == "string" then . else tojson end;
 "#;
 

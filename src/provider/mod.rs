@@ -31,6 +31,7 @@ mod span;
 mod state;
 mod stats;
 mod trace;
+mod trial;
 mod turns;
 
 use std::collections::BTreeMap;

@@ -92,10 +92,31 @@ impl Provider {
     pub(super) fn read(
         &self,
         question: &Question,
-        (step, carried): (usize, &Value),
+        at: (usize, &Value),
         received: &Received,
         asked_at: Timestamp,
         secrets: &[&str],
+    ) -> Reading {
+        self.read_with(question, at, received, asked_at, secrets, self.values(question))
+    }
+
+    /// Reads one answer that belongs to no job, as a trial of the filter.
+    pub(super) fn read_for_trial(&self, question: &Question, received: &Received) -> Reading {
+        // A model that names no job of the provider's gives no values.
+        let values = self.values(question).unwrap_or_else(|_| {
+            self.ask.lets.iter().map(|(name, _)| (name.clone(), "trial".to_owned())).collect()
+        });
+        self.read_with(question, (1, &Value::Null), received, Timestamp::from_micros(0), &[], Ok(values))
+    }
+
+    fn read_with(
+        &self,
+        question: &Question,
+        at: (usize, &Value),
+        received: &Received,
+        asked_at: Timestamp,
+        secrets: &[&str],
+        values: Result<BTreeMap<String, String>, String>,
     ) -> Reading {
         let doubt = |doubt, message: &str| {
             let mut evidence = Evidence::could_not_tell(doubt, redact::message(message, secrets), asked_at);
@@ -115,8 +136,8 @@ impl Provider {
             }
             Err(error @ JsonError::Syntax(_)) => (blob(&received.body), Some(error)),
         };
-        let said = self
-            .run_filter(question, (step, carried), received, body)
+        let said = values
+            .and_then(|values| self.run_filter(question, at, received, body, &values))
             .and_then(|said| {
                 Said::deserialize(said)
                     .map_err(|error| format!("the filter's output is not understood: {error}"))
@@ -159,7 +180,8 @@ impl Provider {
             Err(error @ JsonError::TooMany) => return Err(format!("it is not run: the body is {error}")),
             Err(JsonError::Syntax(_)) => blob(&received.body),
         };
-        let said = self.run_filter(question, at, received, body);
+        let values = self.values(question).map_err(|problem| redact::message(&problem, secrets))?;
+        let said = self.run_filter(question, at, received, body, &values);
         said.map(|said| redact::excerpt(said.to_string().as_bytes(), secrets))
             .map_err(|problem| redact::message(&problem, secrets))
     }
@@ -175,8 +197,9 @@ impl Provider {
         at: (usize, &Value),
         received: &Received,
         body: Val,
+        values: &BTreeMap<String, String>,
     ) -> Result<Value, String> {
-        let input = self.filter_input(question, at, received, body)?;
+        let input = self.filter_input(question, at, received, body, values)?;
         self.ask.read.first(input).and_then(|output| json::to_json(&output))
     }
 
@@ -186,6 +209,7 @@ impl Provider {
         (step, carried): (usize, &Value),
         received: &Received,
         body: Val,
+        values: &BTreeMap<String, String>,
     ) -> Result<Val, String> {
         let mut headers: BTreeMap<&str, String> = BTreeMap::new();
         for (name, value) in &received.headers {
@@ -206,7 +230,7 @@ impl Provider {
             ("body", body),
             ("step", Val::from(step)),
             ("kept", carried),
-            ("let", self.lets(&self.values(question)?)),
+            ("let", self.lets(values)),
         ];
         let answer = answer.into_iter().map(|(key, value)| (string(key), value));
         Ok(Val::obj(asked(question).chain(answer).collect()))
@@ -246,6 +270,14 @@ impl Provider {
         }
         if said.outputs_gone && verdict != Verdict::Succeeded {
             return Err("the filter says `outputs_gone` of a job that did not succeed".into());
+        }
+        // Silence is not a success without outputs.
+        if said.outputs.is_none() && verdict == Verdict::Succeeded && !said.outputs_gone {
+            return Err(
+                "the filter says `succeeded` and gives no list of `outputs`; without any it must say \
+                        `outputs: []`"
+                    .into(),
+            );
         }
         let outputs = said.outputs.unwrap_or_default();
         if outputs.len() > OUTPUTS {
@@ -328,7 +360,7 @@ pub(super) fn provider_reading(filter: &str, read_all: bool) -> Provider {
         "[provider]\nname = \"acme\"\noutput_hosts = [\"cdn.acme.example\"]\n[ask]\nrequest = \"GET https://acme.example/{{job}}\"\n\
          read_all = {read_all}\nread = '''{filter}'''"
     );
-    super::file::read(&text).unwrap()
+    super::file::read_untried(&text).unwrap()
 }
 
 #[cfg(test)]

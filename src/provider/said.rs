@@ -75,13 +75,16 @@ pub(super) struct SaidOutput {
     expires_at: Option<Expiry>,
 }
 
-/// RFC 3339, or seconds since 1970.
+/// RFC 3339, in UTC where no zone is named, or seconds or milliseconds since 1970.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Expiry {
-    Secs(f64),
+    Number(f64),
     Text(String),
 }
+
+/// Numbers from here on are milliseconds: as seconds they would be a time after the year 5000.
+const MILLISECONDS_FROM: f64 = 1e11;
 
 impl Expiry {
     /// A time that cannot be read is no reason to leave the file: then it expires at an unknown time.
@@ -91,10 +94,15 @@ impl Expiry {
                 clippy::cast_possible_truncation,
                 reason = "saturates, and is checked against the range"
             )]
-            Self::Secs(secs) => {
-                (0.0..1e11).contains(secs).then(|| Timestamp::from_micros((secs * 1e6) as i64))
-            }
-            Self::Text(text) => Timestamp::parse(text).ok().filter(|at| WRITABLE.contains(at)),
+            Self::Number(number) => match number {
+                0.0..MILLISECONDS_FROM => Some(Timestamp::from_micros((number * 1e6) as i64)),
+                MILLISECONDS_FROM..1e14 => Some(Timestamp::from_micros((number * 1e3) as i64)),
+                _ => None,
+            },
+            Self::Text(text) => Timestamp::parse(text)
+                .or_else(|_| Timestamp::parse(&format!("{}Z", text.trim())))
+                .ok()
+                .filter(|at| WRITABLE.contains(at)),
         }
     }
 }

@@ -14,12 +14,14 @@ use serde_json::Value;
 use super::*;
 use crate::evidence::{FailureClass, Source, Verdict};
 
+mod changed;
 mod examples;
 mod hostile;
 mod invented;
 mod rude;
 mod shapes;
 mod shipped;
+mod specified;
 
 #[derive(Deserialize)]
 struct Index {
@@ -146,10 +148,15 @@ fn of_example(file: &str, example: &Example, items: usize) -> OfExample {
 /// Reads an example as the answer to the request that it says it answers.
 fn read_example(file: &str, items: usize) -> (Example, Reading) {
     let example = example(file);
-    let asked = of_example(file, &example, items);
-    let received = received(example.status, &example.headers, &example.body);
-    let reading = providers().read(&asked.question, asked.step, &received).unwrap();
+    let reading = read_as(file, &example, items);
     (example, reading)
+}
+
+/// Reads an answer as `file` would be read.
+fn read_as(file: &str, example: &Example, items: usize) -> Reading {
+    let asked = of_example(file, example, items);
+    let received = received(example.status, &example.headers, &example.body);
+    providers().read(&asked.question, asked.step, &received).unwrap()
 }
 
 fn judged(file: &str, items: usize) -> Evidence {

@@ -65,3 +65,75 @@ fn ending(reading: &Reading) -> Option<&'static str> {
         Verdict::Succeeded | Verdict::Queued | Verdict::Running | Verdict::CouldNotTell(_) => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::file;
+
+    /// What is said against a file with this filter.
+    fn problem(filter: &str) -> Option<String> {
+        let text = format!(
+            "[provider]\nname = \"acme\"\noutput_hosts = []\n[ask]\n\
+             request = \"GET https://acme.example/{{job}}\"\nread = '''{filter}'''"
+        );
+        file::read(&text).err().map(|flaw| {
+            assert_eq!(flaw.key, "ask.read");
+            flaw.problem
+        })
+    }
+
+    #[test]
+    fn a_filter_that_refunds_on_an_answer_that_says_nothing_is_refused() {
+        for (filter, body, verdict) in [
+            // One `=`: it assigns, and what it gives is true.
+            (
+                r#"if .body.state = "failed" then {verdict: "failed"} else {verdict: "running"} end"#,
+                "`{}`",
+                "`failed`",
+            ),
+            (
+                r#"if .body.state == "busy" then {verdict: "running"} else {verdict: "failed"} end"#,
+                "`{}`",
+                "`failed`",
+            ),
+            (
+                r#"if .body | type == "array" then {verdict: "cancelled"} else {verdict: "unreadable"} end"#,
+                "`[]`",
+                "`cancelled`",
+            ),
+            (r#"{verdict: "succeeded", outputs: [.body.images[]? | {url: .}]}"#, "`{}`", "`succeeded`"),
+            (
+                r#"if .body.bytes != null then {verdict: "failed"} else {verdict: "unreadable"} end"#,
+                "plain text",
+                "`failed`",
+            ),
+            (
+                r#"if .body.status? | . == null or . == "busy" then {verdict: "running"} else {verdict: "failed"} end"#,
+                "nobody knows",
+                "`failed`",
+            ),
+            (
+                r#"if .status == 404 then {verdict: "unknown_job"} else {verdict: "unreadable"} end"#,
+                "HTTP 404",
+                "`unknown_job`",
+            ),
+        ] {
+            let problem = problem(filter).unwrap_or_else(|| panic!("{filter} is taken"));
+            assert!(problem.contains(body) && problem.contains(verdict), "{filter}: {problem}");
+        }
+    }
+
+    #[test]
+    fn a_filter_that_wants_a_word_before_it_judges_is_taken() {
+        for filter in [
+            r#"if .status == 404 and .body.error == "no such job" then {verdict: "unknown_job"}
+               elif .body.state == "failed" then {verdict: "failed"}
+               elif .body.state == "done" then {verdict: "succeeded", outputs: [.body.images[] | {url: .}]}
+               else {verdict: "unreadable"} end"#,
+            r#"{verdict: "running"}"#,
+            "error(\"nothing is understood\")",
+        ] {
+            assert_eq!(problem(filter), None, "{filter}");
+        }
+    }
+}

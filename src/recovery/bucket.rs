@@ -48,6 +48,17 @@ impl fmt::Debug for Buckets {
     }
 }
 
+/// Whether the URL names a file in a bucket that is listed.
+pub(super) fn check(url: &str, listed: &[String]) -> Result<(), UrlRefusal> {
+    let (bucket, _) = parse(url)?;
+    let host = format!("{SCHEME}{bucket}");
+    if listed.iter().any(|entry| *entry == host || entry == "gs://*") {
+        Ok(())
+    } else {
+        Err(UrlRefusal::Host)
+    }
+}
+
 impl Buckets {
     pub(super) fn new(open: Box<Open>) -> Self {
         Self { open, opened: Mutex::default() }
@@ -67,11 +78,9 @@ impl Buckets {
         limits: &Limits,
         writer: &mut Writer<'_>,
     ) -> Result<String, CopyError> {
+        check(url, listed)?;
         let (bucket, path) = parse(url)?;
         let host = format!("{SCHEME}{bucket}");
-        if !listed.iter().any(|entry| *entry == host || entry == "gs://*") {
-            return Err(UrlRefusal::Host.into());
-        }
         let failed = |source| classify(source, &host);
         let store = self.bucket(bucket).map_err(failed)?;
         let stalled = |_| CopyError::TimedOut { what: TimeLimit::Stall };

@@ -1,7 +1,7 @@
 //! What a file is, by its first bytes and by its header; and what is no output at all.
 //!
 //! An error page with status 200 is not an output: HTML, and XML such as a bucket's "access
-//! denied". The bytes have the last word over the header, which is often wrong. Both are recorded.
+//! denied", and so is a JSON object that says `error`. The bytes have the last word over the header, which is often wrong. Both are recorded.
 //! What is surely of another kind than the model makes is no output either ([`Medium`]); what could be one is.
 //! Quality is never judged: a short film, or one with a watermark, is an output (P09).
 
@@ -82,6 +82,9 @@ pub(super) fn judge(file: &[u8], declared: Option<&str>, wanted: &[Medium]) -> R
     if head.is_empty() {
         return Err(NotOutput::Empty);
     }
+    if is_error_document(file) {
+        return Err(NotOutput::Error);
+    }
     let declared = declared.and_then(essence);
     let sniffed = match binary(head) {
         Some(binary) => Some(binary.to_owned()),
@@ -93,6 +96,22 @@ pub(super) fn judge(file: &[u8], declared: Option<&str>, wanted: &[Medium]) -> R
     }
     let extension = extension(&content_type);
     Ok(Kind { content_type, sniffed, declared, extension })
+}
+
+/// Whether a file is a JSON object that reports an error: `{"error": "expired"}` with HTTP 200 is no output, also where a
+/// model makes words. Only a short file is one.
+fn is_error_document(file: &[u8]) -> bool {
+    let text = file.trim_ascii();
+    if file.len() >= HEAD_BYTES || !text.starts_with(b"{") {
+        return false;
+    }
+    let Ok(serde_json::Value::Object(object)) = serde_json::from_slice(text) else { return false };
+    let says = |key: &str| {
+        object
+            .get(key)
+            .is_some_and(|value| !matches!(value, serde_json::Value::Null | serde_json::Value::Bool(false)))
+    };
+    says("error") || says("errors")
 }
 
 /// A `Content-Type` without its parameters, in lower case; none if it is not one.
@@ -302,6 +321,22 @@ mod tests {
     }
 
     #[test]
+    fn a_json_object_that_reports_an_error_is_no_output_whatever_the_model_makes() {
+        let error: &[u8] = b" {\"error\":\"expired\"}\n";
+        for wanted in [&[][..], &[Medium::Text], &[Medium::Image]] {
+            for declared in [None, Some("application/json"), Some("image/png")] {
+                assert_eq!(judge(error, declared, wanted), Err(NotOutput::Error), "{declared:?} {wanted:?}");
+            }
+        }
+        assert_eq!(judge(b"{\"errors\":[\"busy\"]}", None, &[]), Err(NotOutput::Error));
+        for output in
+            [&b"{\"error\":null,\"text\":\"a\"}"[..], b"{\"text\":\"an error\"}", b"[{\"error\":1}]"]
+        {
+            assert!(judge(output, Some("application/json"), &[]).is_ok());
+        }
+    }
+
+    #[test]
     fn xml_of_a_type_of_its_own_is_an_output() {
         let kind = judge(b"<?xml version='1.0'?><COLLADA/>", Some("model/vnd.collada+xml"), &[]).unwrap();
         assert_eq!(kind.content_type, "model/vnd.collada+xml");
@@ -317,7 +352,7 @@ mod tests {
         let gif: &[u8] = b"GIF89a\x01\0\x01\0";
         let mp3: &[u8] = b"ID3\x03\0\0\0\0\0\0";
         let zip: &[u8] = b"PK\x03\x04\x14\0\0\0";
-        let json: &[u8] = b"{\"error\":\"busy\"}";
+        let json: &[u8] = b"{\"caption\":\"a cat\"}";
         let table: [Row<'_>; 22] = [
             (PNG, None, &[], true),
             (PNG, None, &[Image], true),

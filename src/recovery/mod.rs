@@ -44,6 +44,21 @@ pub use link::UrlRefusal;
 pub use storage::{Storage, StorageError};
 pub use write::memory_bytes;
 
+/// Why a pass would not fetch this file, as far as that shows without asking anybody. `listed`: the provider's
+/// `output_hosts`. A redirect, or the address of a name, may still be refused later.
+pub fn refusal(source: &Source, listed: &[String], allow_loopback: bool) -> Option<UrlRefusal> {
+    let Source::Url { url, auth } = source else { return None };
+    if bucket::is_one(url) {
+        return bucket::check(url, listed).err();
+    }
+    let loopback = if allow_loopback { address::Loopback::Allowed } else { address::Loopback::Refused };
+    let checked = link::parse(url).and_then(|url| {
+        link::check(&url, listed, loopback)?;
+        if *auth && !link::may_carry_key(&url, loopback) { Err(UrlRefusal::KeyInClear) } else { Ok(()) }
+    });
+    checked.err()
+}
+
 /// One file to be copied: from where, to where, and how far.
 #[derive(Debug)]
 pub struct Errand<'a> {
@@ -302,6 +317,8 @@ pub enum NotOutput {
     Html,
     /// An XML document, most likely a bucket's error.
     Xml,
+    /// A JSON object that reports an error.
+    Error,
     /// Less than its length promised.
     Truncated,
     /// Compressed in a way that was not asked for and is not understood.
@@ -318,6 +335,7 @@ impl NotOutput {
             Self::Empty => "empty",
             Self::Html => "html",
             Self::Xml => "xml",
+            Self::Error => "error",
             Self::Truncated => "truncated",
             Self::Encoded => "encoded",
             Self::WrongKind => "wrong_kind",

@@ -129,6 +129,7 @@ pub(super) const fn breaks_off(error: &CopyError) -> bool {
                 | NotOutput::Empty
                 | NotOutput::Html
                 | NotOutput::Xml
+                | NotOutput::Error
                 | NotOutput::Encoded
                 | NotOutput::WrongKind,
         }

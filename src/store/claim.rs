@@ -284,8 +284,9 @@ fn keep_items(rows: &mut Rows, bad: &mut Bad, read: &[Row]) {
             Ok((id, item)) => {
                 let twice = (!seen.insert(id.clone()))
                     .then(|| format!("charges or charge_items has two rows of item {id}"));
+                let why = twice.or_else(|| white_space_around(&item));
                 rows.items.insert(id, item);
-                twice
+                why
             }
             Err(error) => Some(crate::report::chain(&error)),
         };
@@ -293,6 +294,15 @@ fn keep_items(rows: &mut Rows, bad: &mut Bad, read: &[Row]) {
             bad.add(row.text("charge_id").ok(), row.maybe_text("job_id").ok().flatten(), &why);
         }
     }
+}
+
+/// An id with white space around it names the job of the id without it, and no key of a database shows that: two accounts
+/// could be given back for one job.
+fn white_space_around(item: &JobItem) -> Option<String> {
+    let job = item.item.job.as_ref()?;
+    (job.job_id.trim() != job.job_id).then(|| {
+        format!("the provider_job_id {:?} of item {} has white space around it", job.job_id, item.item.id)
+    })
 }
 
 fn read_item(row: &Row) -> Result<(ItemId, JobItem), DbError> {
@@ -306,7 +316,8 @@ fn read_item(row: &Row) -> Result<(ItemId, JobItem), DbError> {
     };
     let item =
         Item { id: id.clone(), credits: row.int("credits")?, job, failed_at: row.maybe_time("failed_at")? };
-    Ok((id, JobItem { item, resolved: row.int("resolved")? == 1 }))
+    let account_id = row.text("account_id")?;
+    Ok((id, JobItem { item, account_id, resolved: row.int("resolved")? == 1 }))
 }
 
 fn read_refund(row: &Row, charge_id: &str) -> Result<LedgerRefund, String> {

@@ -470,6 +470,26 @@ impl Tx {
         self.command("ROLLBACK TO SAVEPOINT part", "undo a part of").await
     }
 
+    /// Has deferred triggers and constraints take effect now, as far as this transaction has given them cause.
+    pub async fn fire_deferred_triggers(&mut self) -> Result<(), DbError> {
+        match self {
+            Self::Postgres(_) => {
+                self.command("SET CONSTRAINTS ALL IMMEDIATE", "fire the deferred triggers of").await
+            }
+            Self::Sqlite(_) => Ok(()),
+        }
+    }
+
+    /// As its first statement: the transaction sees what was committed before it, and nothing that is committed meanwhile.
+    pub async fn one_snapshot(&mut self) -> Result<(), DbError> {
+        match self {
+            Self::Postgres(_) => {
+                self.command("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ", "take one snapshot for").await
+            }
+            Self::Sqlite(_) => Ok(()),
+        }
+    }
+
     /// Ends the part; what it did stays if the transaction is committed.
     pub async fn end_part(&mut self) -> Result<(), DbError> {
         self.command("RELEASE SAVEPOINT part", "end a part of").await

@@ -199,11 +199,7 @@ fn files(port: u16) -> Vec<(&'static str, Serve, &'static str)> {
             whole("200 OK", "", b"<?xml version='1.0'?><Error><Code>AccessDenied</Code></Error>"),
             "xml",
         ),
-        (
-            "json",
-            whole("200 OK", "content-type: application/json\r\n", b"{\"error\":\"busy\"}"),
-            "wrong_kind",
-        ),
+        ("json", whole("200 OK", "content-type: application/json\r\n", b"{\"error\":\"busy\"}"), "error"),
         ("words-as-png", whole("200 OK", "content-type: image/png\r\n", b"try again later"), "wrong_kind"),
         (
             "a-song",

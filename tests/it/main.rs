@@ -31,6 +31,7 @@ mod plans;
 mod postgres;
 mod promises;
 mod protocol;
+mod read_back;
 mod real_input;
 mod recoveries;
 mod refused;

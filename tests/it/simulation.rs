@@ -37,8 +37,8 @@ const MINUTE: Duration = Duration::from_mins(1);
 const TELL_EVERY: Duration = Duration::from_secs(30);
 /// So many worlds that fail, and no other is begun.
 const ENOUGH: usize = 10;
-/// Worlds with every test run: unoptimised, nine minutes of one processor.
-const SHORT: u64 = 150;
+/// Worlds with every test run: unoptimised, six minutes of one processor.
+const SHORT: u64 = 100;
 /// Charges in an ordinary world, about.
 const CHARGES: u64 = 11;
 /// One world in so many is large: its batches are full, and its passes are long.

@@ -120,6 +120,8 @@ fn answers(unresolved: &[Unresolved], found: &mut Findings) {
             | Reason::ByHand
             | Reason::Brake
             | Reason::NoBalance
+            | Reason::NotPosted
+            | Reason::ChargeChanged
             | Reason::ItemsMismatch => continue,
         };
         found.warn(

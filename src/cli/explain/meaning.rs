@@ -48,6 +48,10 @@ pub const fn because(reason: Reason) -> &'static str {
         Reason::RecoveryFailed => "the file could not be brought home until its time was up",
         Reason::Brake => "the brake is on: too many refunds came at once",
         Reason::NoBalance => "its account does not have exactly one balance for each bucket that paid",
+        Reason::NotPosted => "the refund was posted, and the platform's balance or ledger did not show it",
+        Reason::ChargeChanged => {
+            "the charge names another account or draw than when something was first made good for it"
+        }
         Reason::ItemsMismatch => "the charge has no items, or they do not add up to what was drawn",
         Reason::ByHand => "a person said so against the table",
     }
@@ -90,6 +94,12 @@ pub const fn advice(reason: Reason) -> &'static str {
         }
         Reason::Brake => "See `makegood brake status`. The refund is paid once the brake is released.",
         Reason::NoBalance => "Mend the platform's `balances`; it is refunded then.",
+        Reason::NotPosted => {
+            "Mend the trigger or view behind `balances` or `ledger_entries` that the finding names; it is refunded within the hour."
+        }
+        Reason::ChargeChanged => {
+            "Correct the charge, or refund what is owed to whom: `makegood refund --anyway`, or in the ledger."
+        }
         Reason::ItemsMismatch => "Mend the charge's items; makegood does not guess.",
         Reason::Delivered
         | Reason::Misattributed

@@ -20,6 +20,7 @@ use crate::config::Settings;
 use crate::evidence::{Doubt, Evidence, Verdict};
 use crate::policy::Decision;
 use crate::provider::{Asked, Providers, Question, Reading, Received, Step};
+use crate::recovery::UrlRefusal;
 
 /// A header of an answer.
 #[derive(Clone, Debug)]
@@ -105,7 +106,7 @@ fn at_hand(
     let moments = moments(providers, args, settings);
     let (meaning, would) = match reading {
         Reading::Judged(answer) => {
-            let would = decide(args, settings, &answer, &moments);
+            let would = decide(args, settings, hosts(providers, args), &answer, &moments);
             (Meaning::Judged(answer), would)
         }
         Reading::AskNext(request) => (Meaning::AsksFurther(request.to_string()), Vec::new()),
@@ -131,7 +132,7 @@ async fn asked_for(
         }
     };
     let moments = moments(providers, args, settings);
-    let would = decide(args, settings, &answer, &moments);
+    let would = decide(args, settings, hosts(providers, args), &answer, &moments);
     Ok(Told { first: 1, steps, meaning: Meaning::Judged(answer), would, moments, too_long: false })
 }
 
@@ -207,7 +208,21 @@ fn decisions(told: &Told) -> Vec<String> {
     reasons.sort_unstable();
     reasons.dedup();
     lines.extend(reasons.into_iter().map(|reason| format!("  {reason}: {}", because(reason))));
+    for each in &told.would {
+        let Some((url, why)) = &each.refused else { continue };
+        lines.push(format!("  output {}: a pass does not fetch {}: {why}", each.output, cut(url, 200)));
+        if *why == UrlRefusal::Host {
+            lines.push(
+                "    list its host in `output_hosts` of the provider's file if it may be fetched from"
+                    .to_owned(),
+            );
+        }
+    }
     lines
+}
+
+fn hosts<'a>(providers: &'a Providers, args: &Tried) -> &'a [String] {
+    providers.get(&args.name).map_or(&[], |provider| provider.output_hosts.as_slice())
 }
 
 fn as_json(args: &Tried, told: &Told) -> Value {
@@ -223,7 +238,10 @@ fn as_json(args: &Tried, told: &Told) -> Value {
     });
     let decision = |decision: &Decision| json!({"action": decision.action.as_str(), "reason": decision.reason, "rule": decision.rule});
     let would = told.would.iter().map(|each| {
-        json!({"output_index": each.output, "fresh": decision(&each.fresh), "past_refund_by": decision(&each.late)})
+        json!({
+            "output_index": each.output, "fresh": decision(&each.fresh), "past_refund_by": decision(&each.late),
+            "file_refused": each.refused.as_ref().map(|(_, why)| why.as_str()),
+        })
     });
     json!({
         "provider": args.name, "asked": args.file.is_none(), "steps": steps.collect::<Vec<_>>(),

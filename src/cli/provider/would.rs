@@ -6,11 +6,12 @@ use super::Tried;
 use crate::charge::{Charge, Item, ItemId, JobKey, Split};
 use crate::clock::{Clock, Timestamp};
 use crate::config::Settings;
-use crate::evidence::Evidence;
+use crate::evidence::{Evidence, Source, Verdict};
 use crate::facts::{BalanceRows, Delivery, Facts, ItemsSum, Orphan, Record, RefundedElsewhere, Share};
 use crate::pass::Rules;
-use crate::policy::{self, Decision};
+use crate::policy::{self, Action, Decision, Pick};
 use crate::provider::{Provider, Providers};
+use crate::recovery::{self, UrlRefusal};
 
 /// The two moments for which a decision is shown.
 pub(super) struct Moments {
@@ -25,6 +26,8 @@ pub(super) struct Would {
     pub(super) output: i64,
     pub(super) fresh: Decision,
     pub(super) late: Decision,
+    /// Its file, and why a pass would not fetch it.
+    pub(super) refused: Option<(String, UrlRefusal)>,
 }
 
 pub(super) fn moments(providers: &Providers, args: &Tried, settings: &Settings) -> Moments {
@@ -35,14 +38,39 @@ pub(super) fn moments(providers: &Providers, args: &Tried, settings: &Settings) 
     }
 }
 
-pub(super) fn decide(args: &Tried, settings: &Settings, answer: &Evidence, moments: &Moments) -> Vec<Would> {
+/// `listed`: the provider's `output_hosts`.
+pub(super) fn decide(
+    args: &Tried,
+    settings: &Settings,
+    listed: &[String],
+    answer: &Evidence,
+    moments: &Moments,
+) -> Vec<Would> {
     let limits = Rules::new(settings).policy;
     let now = Clock::System.now();
+    let refused = |decision: &Decision| {
+        let Action::Recover(Pick::Offer(nth) | Pick::Unclaimed(nth)) = decision.action else { return None };
+        let source = &answer.outputs.get(nth)?.source;
+        let why = recovery::refusal(source, listed, settings.recovery.allow_loopback)?;
+        let Source::Url { url, .. } = source else { return None };
+        Some((url.clone(), why))
+    };
     (0..i64::from(args.items))
         .map(|output| {
-            let of_age =
-                |age| policy::decide(&facts(args, settings, output, age, now), Some(answer), &limits, now);
-            Would { output, fresh: of_age(moments.fresh), late: of_age(moments.late) }
+            let of_age = |age| {
+                let facts = facts(args, settings, output, age, now);
+                let decision = policy::decide(&facts, Some(answer), &limits, now);
+                match refused(&decision) {
+                    // As a pass goes on when the copy is refused.
+                    Some(why) => {
+                        let completed = answer.verdict == Verdict::Succeeded;
+                        (policy::after_recovery(&facts, completed, false, now), Some(why))
+                    }
+                    None => (decision, None),
+                }
+            };
+            let ((fresh, refused), (late, refused_late)) = (of_age(moments.fresh), of_age(moments.late));
+            Would { output, fresh, late, refused: refused.or(refused_late) }
         })
         .collect()
 }
@@ -70,7 +98,7 @@ fn facts(args: &Tried, settings: &Settings, output: i64, age: Duration, now: Tim
                 cancelled_at: None,
             },
             item: Some(Item { id: id.clone(), credits: 1, job: Some(job), failed_at: None }),
-            items: ItemsSum { count: items, credits, negative: false },
+            items: ItemsSum { count: items, credits: i128::from(credits), negative: false },
             delivery: Delivery::Missing,
             refunded_elsewhere: RefundedElsewhere::default(),
             rival: false,
@@ -94,7 +122,7 @@ fn facts(args: &Tried, settings: &Settings, output: i64, age: Duration, now: Tim
 mod tests {
     use super::*;
     use crate::config::LoadArgs;
-    use crate::evidence::{Doubt, Verdict};
+    use crate::evidence::{Doubt, Offer};
 
     #[test]
     fn without_proof_the_two_moments_differ() {
@@ -112,7 +140,7 @@ mod tests {
         };
         let moments = Moments { fresh: Duration::from_mins(10), late: Duration::from_hours(22) };
         let decided = |answer: &Evidence| {
-            decide(&args, &settings, answer, &moments)
+            decide(&args, &settings, &["cdn.acme.example".to_owned()], answer, &moments)
                 .iter()
                 .map(|each| (each.output, each.fresh.reason.as_str(), each.late.reason.as_str()))
                 .collect::<Vec<_>>()
@@ -125,5 +153,21 @@ mod tests {
         assert_eq!(decided(&answer)[0], (0, "maybe_not_visible_yet", "never_returned"));
         answer.verdict = Verdict::Failed;
         assert_eq!(decided(&answer)[1], (1, "provider_error", "provider_error"));
+
+        // A file that a pass refuses is not recovered.
+        answer.verdict = Verdict::Succeeded;
+        for (url, wanted) in [
+            ("https://cdn.acme.example/0.png", ("output_available", "output_available")),
+            ("https://evil.example/0.png", ("recovery_retry", "recovery_failed")),
+            ("/0.png", ("recovery_retry", "recovery_failed")),
+            ("s3://bucket/0.png", ("recovery_retry", "recovery_failed")),
+            ("gs://bucket/0.png", ("recovery_retry", "recovery_failed")),
+            ("data:image/png;base64,aGk=", ("recovery_retry", "recovery_failed")),
+            ("https://127.0.0.1/0.png", ("recovery_retry", "recovery_failed")),
+        ] {
+            let source = Source::Url { url: url.to_owned(), auth: false };
+            answer.outputs = vec![Offer { index: Some(0), source, expires_at: None }];
+            assert_eq!(decided(&answer)[0], (0, wanted.0, wanted.1), "{url}");
+        }
     }
 }

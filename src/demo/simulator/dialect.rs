@@ -143,7 +143,7 @@ fn fal_status(fate: Fate, job: &str) -> Canned {
         Fate::Queued => (202, "IN_QUEUE"),
         Fate::Running | Fate::Partial => (202, "IN_PROGRESS"),
         Fate::Novel => (200, "PONDERING"),
-        Fate::Unknown => return Canned::json(404, &json!({"detail": "Not Found"})),
+        Fate::Unknown => return Canned::json(404, &json!({"detail": "Request not found"})),
         // A failure says so here or only in the result: this one says so here.
         Fate::Failed => {
             return Canned::json(
@@ -234,7 +234,8 @@ fn veo(fate: Fate, job: &str, url: impl Fn(usize) -> String) -> Canned {
         }
         Fate::Empty => done(json!({"generatedSamples": []})),
         Fate::Safety => done(
-            json!({"raiMediaFilteredCount": 1, "raiMediaFilteredReasons": ["prompt held back by policy"]}),
+            // All that may be ordered at once: a count below what was ordered explains only a part.
+            json!({"raiMediaFilteredCount": 4, "raiMediaFilteredReasons": ["prompt held back by policy"]}),
         ),
         Fate::Failed => error(13, "internal error"),
         Fate::QueueTimeout => error(4, "deadline exceeded"),

@@ -179,7 +179,7 @@ prop_compose! {
         let total: i64 = prices.iter().sum();
         let subscription = total * of_subscription / 4;
         facts.record.charge.drawn = Split { subscription, wallet: total - subscription };
-        facts.record.items = ItemsSum { count: prices.len(), credits: total, negative: false };
+        facts.record.items = ItemsSum { count: prices.len(), credits: i128::from(total), negative: false };
         let rank = rank.index(mates);
         facts.share = Share {
             items: mates,

@@ -26,10 +26,7 @@ fn in_the_table(case: &Case, decision: &Decision) -> bool {
 fn adds_up(facts: &Facts) -> bool {
     let (drawn, items) = (facts.record.charge.drawn, facts.record.items);
     let below_zero = items.negative || drawn.subscription < 0 || drawn.wallet < 0;
-    facts.record.item.is_some()
-        && items.count > 0
-        && !below_zero
-        && items.credits == drawn.subscription + drawn.wallet
+    facts.record.item.is_some() && items.count > 0 && !below_zero && items.credits == drawn.total()
 }
 
 fn offers(case: &Case, wanted: impl Fn(&Source) -> bool) -> bool {
@@ -93,6 +90,8 @@ fn is_true_of(reason: Reason, case: &Case) -> bool {
         | Reason::RecoveryFailed
         | Reason::Brake
         | Reason::CannotRelink
+        | Reason::NotPosted
+        | Reason::ChargeChanged
         | Reason::ByHand => false,
     }
 }

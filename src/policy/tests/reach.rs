@@ -31,7 +31,12 @@ pub fn row(decision: &Decision) -> Row {
 }
 
 /// What only settle says, when it looks at the brake, the room left and what it may write.
-const SETTLES: [Row; 2] = [(3, "hold", "cannot_relink"), (16, "hold", "brake")];
+const SETTLES: [Row; 4] = [
+    (3, "hold", "cannot_relink"),
+    (16, "hold", "brake"),
+    (16, "hold", "charge_changed"),
+    (16, "hold", "not_posted"),
+];
 
 /// The same every time.
 static CASES: LazyLock<Vec<Case>> = LazyLock::new(|| {

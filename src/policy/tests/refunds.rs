@@ -48,7 +48,7 @@ impl World {
             let id = ItemId { charge_id: charge.id.clone(), output_index: index };
             let job = JobKey { provider: "acme".to_owned(), job_id: format!("j{index}"), output_index: 0 };
             let item = Item { id: id.clone(), credits: *credits, job: Some(job), failed_at: None };
-            (id, JobItem { item, resolved: false })
+            (id, JobItem { item, account_id: charge.account_id.clone(), resolved: false })
         };
         let balance_rows: HashMap<_, _> =
             Bucket::ALL.map(|bucket| ((charge.account_id.clone(), bucket), 1)).into();
@@ -116,7 +116,7 @@ proptest! {
                     }
                     world.ours = world.ours.plus(given);
                     ours[nth] = given.total() > 0;
-                    prop_assert!(!ours[nth] || given.total() == prices[nth]);
+                    prop_assert!(!ours[nth] || given.total() == i128::from(prices[nth]));
                 }
             }
         }

@@ -194,3 +194,39 @@ fn the_filter_sees_headers_job_model_items_and_step() {
         Reading::AskNext(request) => panic!("asks for {request}"),
     }
 }
+
+#[test]
+fn an_expiry_may_be_in_milliseconds_or_without_a_zone() {
+    for (written, wanted) in [
+        ("1764000000", Some(NOW)),
+        ("1764000000000", Some(NOW)),
+        ("\"2025-11-24T16:00:00Z\"", Some(NOW)),
+        ("\"2025-11-24T16:00:00\"", Some(NOW)),
+        ("\"2025-11-24 16:00:00\"", Some(NOW)),
+        ("\"tomorrow\"", None),
+        ("-5", None),
+        ("1e30", None),
+    ] {
+        let filter = format!(
+            r#"{{verdict: "succeeded", outputs: [{{url: "https://cdn/x", expires_at: {written}}}]}}"#
+        );
+        let evidence = judged(&filter, 200, b"{}");
+        assert_eq!(evidence.outputs[0].expires_at, wanted, "{written}");
+    }
+}
+
+#[test]
+fn p06_a_success_without_a_list_of_outputs_is_unreadable() {
+    for (filter, verdict) in [
+        (r#"{verdict: "succeeded"}"#, Verdict::CouldNotTell(Doubt::Unreadable)),
+        (r#"{verdict: "succeeded", outputs: null}"#, Verdict::CouldNotTell(Doubt::Unreadable)),
+        (
+            r#"{verdict: "succeeded", outputs: ([.body.images, .body.flags] | transpose | map({url: .[0]}))}"#,
+            Verdict::CouldNotTell(Doubt::Unreadable),
+        ),
+        (r#"{verdict: "succeeded", outputs: []}"#, Verdict::Succeeded),
+        (r#"{verdict: "succeeded", outputs_gone: true}"#, Verdict::Succeeded),
+    ] {
+        assert_eq!(judged(filter, 200, b"{}").verdict, verdict, "{filter}");
+    }
+}

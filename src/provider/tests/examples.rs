@@ -10,13 +10,13 @@ use crate::evidence::Source;
 
 /// What we expect beyond the index.
 #[derive(Deserialize)]
-struct Readings {
+pub(super) struct Readings {
     /// Read otherwise than the index says.
     otherwise: BTreeMap<String, Otherwise>,
     /// The files that are at no pointer of the answer.
     beyond_pointers: BTreeMap<String, Vec<String>>,
     /// Answers of a download: recovery reads them, not a filter.
-    downloads: BTreeMap<String, Download>,
+    pub(super) downloads: BTreeMap<String, Download>,
 }
 
 #[derive(Deserialize)]
@@ -26,7 +26,7 @@ struct Otherwise {
 }
 
 #[derive(Deserialize)]
-struct Download {
+pub(super) struct Download {
     /// The example whose reading offers this download; none where it is never offered.
     offered_by: Option<String>,
     /// An example of the same job, whose reading must not offer it.
@@ -34,7 +34,7 @@ struct Download {
     why: String,
 }
 
-fn readings() -> Readings {
+pub(super) fn readings() -> Readings {
     serde_json::from_str(include_str!("../../../tests/data/provider-examples/readings.json")).unwrap()
 }
 

@@ -257,7 +257,7 @@ async fn a_command_that_fails_leaves_the_job_unjudged_and_nobody_is_asked() {
     let scripted = Scripted::start(|_| (200, Value::Null)).await;
     let command =
         r#"{ command = ["/bin/sh", "-c", "echo private >&2; exit 4", "private-argument"], ttl = "1m" }"#;
-    let providers = acme(&with_key(command, "read = '{verdict: \"failed\"}'"), &scripted);
+    let providers = acme(&with_key(command, "read = '{verdict: \"running\"}'"), &scripted);
     let evidence = ask(&providers, "j").await;
     assert_eq!(evidence.verdict, Verdict::CouldNotTell(Doubt::Unauthorized));
     let message = evidence.message.unwrap();

@@ -242,7 +242,7 @@ impl Settling<'_> {
         }
         let timeout = if self.may_not_wait() && piece.waits_for.is_none() { AT_ONCE } else { piece.timeout };
         let skip = piece.waits_for.is_none();
-        let locking = Locking { skip_ours: skip && !piece.waits_for_ours, skip, timeout };
+        let locking = Locking { skip_ours: skip && !piece.waits_for_ours, skip, timeout, snapshot: false };
         let settlements: Vec<&Settlement> = piece.of.iter().map(|nth| &batch[*nth]).collect();
         let mut tried = self.store.settle_whole(&settlements, self.rules, locking).await;
         if let ([one], true, Err(failure)) = (settlements.as_slice(), piece.alone, &tried)

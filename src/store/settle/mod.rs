@@ -3,7 +3,7 @@
 //! For a batch of decisions, in this order: read the brake (if anything is to be refunded), lock makegood's rows of the
 //! accounts and of the charges, lock the orphans, lock the balances that are to get something; prove that each lease is still ours and that what
 //! the platform has on record is still what was decided upon; then write refunds, ledger entries, balances, relinked and
-//! recovered outputs, events, the orphans' new state, and the counters; last, lock the brake and ask it once more. All of it
+//! recovered outputs, events, the orphans' new state; read back what was posted (`read_back`); count; last, lock the brake and ask it once more. All of it
 //! or nothing. The locks are always taken in this order and by key, so that two processes cannot deadlock.
 //!
 //! A row that another session has locked delays only its own case (`locked`): accounts, charges and balances are locked
@@ -27,7 +27,7 @@ use super::db::{DbError, Tries, Trouble, Tx, Value};
 use super::scan::Dating;
 use super::{Store, statements};
 use crate::brake::{self, Brake};
-use crate::charge::{Bucket, Split};
+use crate::charge::{Bucket, Charge, Split};
 use crate::clock::Timestamp;
 use crate::evidence::Evidence;
 use crate::policy::{self, Action, Decision, Pick};
@@ -35,6 +35,7 @@ use crate::recovery::Copied;
 
 mod doubt;
 mod locked;
+mod read_back;
 #[cfg(test)]
 mod tests;
 mod writes;
@@ -110,6 +111,9 @@ pub struct SettleRules {
 /// others have refunded up to a limit, engaged the brake or released it; the next one reads that.
 const BRAKE_TRIES: u32 = 5;
 
+/// Times that another session may have moved a balance between two looks at it before the difference counts.
+const SNAPSHOT_TRIES: u32 = 3;
+
 /// For the timeout of locks: no other limit than that of the statement.
 const AS_LONG_AS_A_STATEMENT: Duration = Duration::ZERO;
 
@@ -122,6 +126,8 @@ struct Locking {
     skip: bool,
     /// How long any one lock is waited for.
     timeout: Duration,
+    /// Only to see what would show: under one snapshot, and rolled back in the end.
+    snapshot: bool,
 }
 
 /// Why a transaction was given up.
@@ -136,6 +142,12 @@ enum Failure {
         bucket: Bucket,
         rows: usize,
     },
+    /// A balance or the ledger does not show what was posted.
+    NotPosted {
+        what: String,
+    },
+    /// A try under one snapshot has posted what was owed, and was rolled back.
+    Tried,
     /// A balance is to get more than a whole number can hold.
     TooMuch {
         account_id: String,
@@ -164,6 +176,8 @@ impl Failure {
             Self::Brake
             | Self::Balance { .. }
             | Self::TooMuch { .. }
+            | Self::NotPosted { .. }
+            | Self::Tried
             | Self::Relink { .. }
             | Self::NotKept { .. } => Trouble::Other,
         }
@@ -203,6 +217,10 @@ impl std::fmt::Display for Failure {
                     "account `{account_id}`, bucket {bucket}, is to get more credits than a number can hold"
                 )
             }
+            Self::NotPosted { what } => {
+                write!(f, "the refund was posted and does not show, so nothing was written: {what}")
+            }
+            Self::Tried => f.write_str("a try was rolled back"),
             Self::Relink { output_id } => write!(
                 f,
                 "the platform's stored_outputs does not let output `{output_id}` be put back: the UPDATE left it where it was"
@@ -222,6 +240,8 @@ impl std::error::Error for Failure {
             Self::Brake
             | Self::Balance { .. }
             | Self::TooMuch { .. }
+            | Self::NotPosted { .. }
+            | Self::Tried
             | Self::Relink { .. }
             | Self::NotKept { .. } => None,
         }
@@ -241,7 +261,7 @@ impl Store {
     }
 
     /// What a settlement becomes that failed alone. What proves impossible at the last moment is held for a person: the balance
-    /// row vanished or doubled between the decision and the posting (rule 16), or the output, found where it was decided upon in
+    /// row vanished or doubled between the decision and the posting (rule 16), the refund was posted and does not show (rule 16), or the output, found where it was decided upon in
     /// this transaction too, would not be put back (rule 3); then deciding again would come to the same for ever.
     async fn failed_alone(
         &self,
@@ -253,7 +273,12 @@ impl Store {
         let decision = match &failure {
             Failure::Balance { .. } => policy::without_balance(),
             Failure::Relink { .. } => policy::cannot_relink(),
-            Failure::Db(_) | Failure::Brake | Failure::TooMuch { .. } | Failure::NotKept { .. } => {
+            Failure::NotPosted { .. } => policy::not_posted(),
+            Failure::Db(_)
+            | Failure::Brake
+            | Failure::Tried
+            | Failure::TooMuch { .. }
+            | Failure::NotKept { .. } => {
                 return Ok(failure.refused()?);
             }
         };
@@ -274,12 +299,20 @@ impl Store {
         rules: &SettleRules,
         locking: Locking,
     ) -> Result<Vec<Outcome>, Failure> {
-        let (mut doubt, mut tries, mut brake_tries) = (None, Tries::new(self.patience), 0);
+        let (mut doubt, mut tries) = (None, Tries::new(self.patience));
+        let (mut brake_tries, mut snapshots) = (0, 0);
         loop {
             let failure = match self.settle_at_once(batch, rules, locking, &mut doubt).await {
                 Ok(outcomes) => return Ok(outcomes),
                 Err(failure) => failure,
             };
+            if matches!(failure, Failure::NotPosted { .. }) {
+                snapshots += 1;
+                if snapshots >= SNAPSHOT_TRIES || !self.is_another_sessions(batch, rules, locking).await {
+                    return Err(failure);
+                }
+                continue;
+            }
             match failure.trouble() {
                 // The others need not wait for it.
                 Trouble::LockTimeout => return Err(failure),
@@ -296,6 +329,23 @@ impl Store {
                 }
             }
         }
+    }
+
+    /// Whether a difference between what was posted and what shows is gone under one snapshot: then another session has made it
+    /// by committing in between. Nothing of this try stays.
+    async fn is_another_sessions(
+        &self,
+        batch: &[&Settlement],
+        rules: &SettleRules,
+        locking: Locking,
+    ) -> bool {
+        if !self.is_postgres() {
+            // One writer: there is no other session.
+            return false;
+        }
+        let locking = Locking { snapshot: true, ..locking };
+        let tried = self.settle_at_once(batch, rules, locking, &mut None).await;
+        !matches!(tried, Err(Failure::NotPosted { .. }))
     }
 
     /// Looks whether a commit happened whose answer was lost. In a transaction of its own that locks nothing but the orphans:
@@ -331,6 +381,9 @@ impl Store {
         }
         let now = self.now().await?;
         let mut tx = self.db.begin().await?;
+        if locking.snapshot {
+            tx.one_snapshot().await?;
+        }
         let refunds = batch.iter().filter(|each| each.decision.action == Action::Refund).count();
         let mut brake = match refunds {
             0 => None,
@@ -342,7 +395,7 @@ impl Store {
         if locking.skip {
             busy.extend(busy_charges(&mut tx, batch, &busy).await?);
         }
-        let mut refunded = lock_charges(&mut tx, batch, &busy).await?;
+        let mut seen = lock_charges(&mut tx, batch, &busy).await?;
         self.wait_for_locks(&mut tx, AS_LONG_AS_A_STATEMENT).await?;
         let leases = lock_orphans(&mut tx, batch).await?;
         self.wait_for_locks(&mut tx, locking.timeout).await?;
@@ -356,7 +409,7 @@ impl Store {
         let mut outcomes = Vec::with_capacity(batch.len());
         for (settlement, standing) in batch.iter().zip(ours) {
             let outcome = match standing {
-                Standing::Ours => Outcome::Settled(written.add(settlement, brake.as_mut(), &mut refunded)),
+                Standing::Ours => Outcome::Settled(written.add(settlement, brake.as_mut(), &mut seen)),
                 Standing::Changed => Outcome::Changed,
                 Standing::Lost => Outcome::Lost,
                 Standing::Busy(locked) => Outcome::Busy(locked),
@@ -364,6 +417,9 @@ impl Store {
             outcomes.push(outcome);
         }
         written.write(&mut tx).await?;
+        if locking.snapshot {
+            return Err(Failure::Tried);
+        }
         if let Some(brake) = brake.filter(Brake::was_asked)
             && !self.confirm_brake(&mut tx, &rules.brake, now, &brake).await?
         {
@@ -545,31 +601,56 @@ async fn busy_charges(
     rows.iter().map(|row| Ok(Locked::Charge { charge_id: row.text("charge_id")? })).collect()
 }
 
-/// Locks makegood's rows of the charges and returns what makegood has refunded of each.
+/// A charge as makegood first saw it, and what it has refunded of it.
+#[derive(Clone, Debug)]
+struct Seen {
+    account_id: String,
+    drawn: Split,
+    refunded: Split,
+}
+
+impl Seen {
+    /// Whether account and draw are still the same.
+    fn is(&self, charge: &Charge) -> bool {
+        self.account_id == charge.account_id && self.drawn == charge.drawn.at_least_zero()
+    }
+}
+
+/// Locks makegood's rows of the charges, and returns each as it was first seen.
 async fn lock_charges(
     tx: &mut Tx,
     batch: &[&Settlement],
     busy: &HashSet<Locked>,
-) -> Result<HashMap<String, Split>, DbError> {
+) -> Result<HashMap<String, Seen>, DbError> {
     let mut rows: BTreeMap<&str, Json> = BTreeMap::new();
     // A wait or a hold gives nothing and closes nothing: it need not wait for others either.
     let moves = batch.iter().filter(|each| locked::needs_charge(each));
     for settlement in moves.filter(|each| locked::busy(each, busy).is_none()) {
         let charge = &settlement.case.facts.record.charge;
-        rows.insert(&charge.id, json!({
-            "charge_id": charge.id, "account_id": charge.account_id,
-            "subscription_drawn": charge.drawn.subscription.max(0), "wallet_drawn": charge.drawn.wallet.max(0),
-        }));
+        rows.insert(
+            &charge.id,
+            json!({
+                "charge_id": charge.id, "account_id": charge.account_id,
+                "subscription_drawn": charge.drawn.at_least_zero().subscription,
+                "wallet_drawn": charge.drawn.at_least_zero().wallet,
+            }),
+        );
     }
-    let mut refunded = HashMap::new();
+    let mut seen = HashMap::new();
     if rows.is_empty() {
-        return Ok(refunded);
+        return Ok(seen);
     }
     let list = Json::Array(rows.into_values().collect());
     for row in tx.rows(statements::LOCK_CHARGES, &[(&list).into()]).await? {
-        let split =
-            Split { subscription: row.int("subscription_refunded")?, wallet: row.int("wallet_refunded")? };
-        refunded.insert(row.text("charge_id")?, split);
+        let of = |subscription, wallet| -> Result<Split, DbError> {
+            Ok(Split { subscription: row.int(subscription)?, wallet: row.int(wallet)? })
+        };
+        let each = Seen {
+            account_id: row.text("account_id")?,
+            drawn: of("subscription_drawn", "wallet_drawn")?,
+            refunded: of("subscription_refunded", "wallet_refunded")?,
+        };
+        seen.insert(row.text("charge_id")?, each);
     }
-    Ok(refunded)
+    Ok(seen)
 }

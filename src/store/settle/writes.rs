@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use serde_json::{Value as Json, json};
 
-use super::{AS_LONG_AS_A_STATEMENT, Failure, SettleRules, Settlement, Standing};
+use super::{AS_LONG_AS_A_STATEMENT, Failure, Seen, SettleRules, Settlement, Standing, read_back};
 use crate::brake::Brake;
 use crate::charge::{Bucket, ItemId, JobKey, Split};
 use crate::clock::Timestamp;
@@ -87,24 +87,28 @@ impl<'a> Written<'a> {
         &mut self,
         settlement: &Settlement,
         brake: Option<&mut Brake>,
-        refunded: &mut HashMap<String, Split>,
+        seen: &mut HashMap<String, Seen>,
     ) -> Decision {
         let record = &settlement.case.facts.record;
         let mut decision = settlement.decision.clone();
         let mut given = None;
         if decision.action == Action::Refund {
             let credits = record.item.as_ref().map_or(0, |item| item.credits);
-            let ours = refunded.entry(record.charge.id.clone()).or_default();
-            let already = ours.plus(record.refunded_elsewhere.credits);
-            if let Some(split) = refund::allocate(credits, record.charge.drawn, already) {
+            // Every charge that something is refunded of was locked.
+            let charge = seen.get_mut(&record.charge.id).filter(|seen| seen.is(&record.charge));
+            let already = charge.as_ref().map(|seen| seen.refunded.plus(record.refunded_elsewhere.credits));
+            let split = already.map(|already| refund::allocate(credits, record.charge.drawn, already));
+            if let (Some(charge), Some(Some(split))) = (charge, split) {
                 if brake.is_some_and(|brake| {
                     brake.admit(&record.charge.provider, credits, settlement.is_own_fault())
                 }) {
-                    *ours = ours.plus(split);
+                    charge.refunded = charge.refunded.plus(split);
                     given = Some(split);
                 } else {
                     decision = policy::braked();
                 }
+            } else if split.is_none() {
+                decision = policy::charge_changed();
             } else {
                 decision = policy::without_room();
             }
@@ -324,6 +328,7 @@ impl<'a> Written<'a> {
             json!({"charge_id": charge_id, "subscription": split.subscription, "wallet": split.wallet})
         });
         rows_of(tx, statements::RAISE_REFUNDED, &raised.collect::<Vec<_>>()).await?;
+        let before = read_back::balances(tx, &self.balances).await?;
         rows_of(tx, statements::INSERT_LEDGER_ENTRIES, &self.entries).await?;
         self.add_to_balances(tx).await?;
         rows_of(tx, statements::INSERT_STORED_OUTPUTS, &self.outputs).await?;
@@ -335,6 +340,7 @@ impl<'a> Written<'a> {
         rows_of(tx, statements::INSERT_EVENTS, &self.events).await?;
         self.look_at_holders(tx).await?;
         self.look_at_mended(tx).await?;
+        read_back::check(tx, &self.balances, &self.entries, &before).await?;
         // From here on only rows of makegood's own are waited for, which another settle holds for its commit.
         self.store.wait_for_locks(tx, AS_LONG_AS_A_STATEMENT).await?;
         let counts = self.counts.iter().map(

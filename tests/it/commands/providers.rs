@@ -72,6 +72,7 @@ async fn a_provider_is_asked_for_a_job_and_every_step_is_told() {
     let ask = |provider: &str, job: &str, format: &str| {
         makegood(&["provider", "test", provider, "--job", job, "--items", "2", "--output", format])
             .env("MAKEGOOD__PROVIDERS__DIR", here.to_str().unwrap())
+            .env("MAKEGOOD__RECOVERY__ALLOW_LOOPBACK", "true")
             .env("REPLICATE_API_TOKEN", "s3cret-key")
             .env("FAL_KEY", "s3cret-key")
     };
@@ -89,6 +90,15 @@ async fn a_provider_is_asked_for_a_job_and_every_step_is_told() {
     }
     assert_eq!(told["evidence"]["verdict"], "succeeded");
     assert_eq!(told["decisions"][1]["fresh"]["reason"], "output_available");
+
+    // As a pass does, it refuses addresses of this machine unless the settings allow them.
+    let refused =
+        ask("fal", "ok2-1", "text").env("MAKEGOOD__RECOVERY__ALLOW_LOOPBACK", "false").output().await;
+    assert!(refused.stdout.contains("a pass does not fetch http://127.0.0.1:"), "{refused:?}");
+    assert!(
+        refused.stdout.contains("recovery_retry") && !refused.stdout.contains("recover output"),
+        "{refused:?}"
+    );
 
     let text = ask("replicate", "failed-1", "text").output().await;
     assert_eq!(text.code, Some(0), "{text:?}");
