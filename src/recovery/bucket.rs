@@ -78,9 +78,9 @@ impl Buckets {
         limits: &Limits,
         writer: &mut Writer<'_>,
     ) -> Result<String, CopyError> {
-        check(url, listed)?;
         let (bucket, path) = parse(url)?;
         let host = format!("{SCHEME}{bucket}");
+        check(url, listed).map_err(|reason| CopyError::Refused { host: Some(host.clone()), reason })?;
         let failed = |source| classify(source, &host);
         let store = self.bucket(bucket).map_err(failed)?;
         let stalled = |_| CopyError::TimedOut { what: TimeLimit::Stall };
@@ -209,7 +209,7 @@ mod tests {
             [&[][..], &["gs://acme"], &["acme-videos"], &["*.acme-videos"], &["gs://acme-videos/a b"]]
         {
             let refused = copy(&buckets, url, listed, &Limits::default()).await.unwrap_err();
-            assert!(matches!(refused, CopyError::Refused { reason: UrlRefusal::Host }), "{refused:?}");
+            assert!(matches!(refused, CopyError::Refused { reason: UrlRefusal::Host, .. }), "{refused:?}");
         }
         let gone = copy(&buckets, "gs://acme-videos/none.png", &["gs://*"], &Limits::default()).await;
         assert!(matches!(gone, Err(CopyError::Gone { status: 404, .. })), "{gone:?}");

@@ -197,13 +197,14 @@ impl Fetcher {
         // Once it has been left, the first host gets no key again.
         let mut auth = asking.auth.as_ref();
         for _ in 0..=asking.limits.max_redirects {
-            link::check(&url, asking.allowed_hosts, self.loopback)?;
             let host = url.host_str().unwrap_or_default().to_owned();
+            let refused = |reason| CopyError::Refused { host: Some(host.clone()), reason };
+            link::check(&url, asking.allowed_hosts, self.loopback).map_err(refused)?;
             auth = auth.filter(|_| link::same_origin(first, &url));
             let mut headers = HeaderMap::new();
             if let Some(auth) = auth {
                 if !link::may_carry_key(&url, self.loopback) {
-                    return Err(UrlRefusal::KeyInClear.into());
+                    return Err(refused(UrlRefusal::KeyInClear));
                 }
                 headers.clone_from(auth);
             }
@@ -271,7 +272,7 @@ fn classify(error: reqwest::Error, host: &str) -> CopyError {
     let mut cause: Option<&(dyn Error + 'static)> = Some(&error);
     while let Some(inner) = cause {
         if let Some(Refused(address)) = inner.downcast_ref() {
-            return UrlRefusal::Address(*address).into();
+            return CopyError::Refused { host: Some(host.to_owned()), reason: UrlRefusal::Address(*address) };
         }
         if in_body && ends_early(inner) {
             return NotOutput::Truncated.into();

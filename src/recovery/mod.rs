@@ -172,9 +172,11 @@ pub enum CopyError {
         /// 404 or 410.
         status: u16,
     },
-    /// The URL is not one that is followed.
-    #[error("the URL of the file is refused: {reason}")]
+    /// The URL, or one that it redirects to, is not one that is followed.
+    #[error("the URL of the file is refused: {reason}{}", in_brackets(host.as_deref()))]
     Refused {
+        /// The host of the URL that is refused, where it has one.
+        host: Option<String>,
         /// Why.
         reason: UrlRefusal,
     },
@@ -250,6 +252,11 @@ pub enum CopyError {
     },
 }
 
+/// A host in brackets; a long one is cut.
+fn in_brackets(host: Option<&str>) -> String {
+    host.map_or_else(String::new, |host| format!(" ({})", host.chars().take(100).collect::<String>()))
+}
+
 impl CopyError {
     /// As events and logs spell it.
     pub const fn kind(&self) -> &'static str {
@@ -272,7 +279,7 @@ impl CopyError {
     /// The finer reason, where there is one: why a URL was refused, why a file is no output.
     pub const fn reason(&self) -> Option<&'static str> {
         match self {
-            Self::Refused { reason } => Some(reason.as_str()),
+            Self::Refused { reason, .. } => Some(reason.as_str()),
             Self::NotAnOutput { why } => Some(why.as_str()),
             Self::TimedOut { what } => Some(what.as_str()),
             Self::Gone { .. }
@@ -302,7 +309,7 @@ impl From<NotOutput> for CopyError {
 
 impl From<UrlRefusal> for CopyError {
     fn from(reason: UrlRefusal) -> Self {
-        Self::Refused { reason }
+        Self::Refused { host: None, reason }
     }
 }
 

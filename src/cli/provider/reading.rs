@@ -213,8 +213,7 @@ fn decisions(told: &Told) -> Vec<String> {
         lines.push(format!("  output {}: a pass does not fetch {}: {why}", each.output, cut(url, 200)));
         if *why == UrlRefusal::Host {
             lines.push(
-                "    list its host in `output_hosts` of the provider's file if it may be fetched from"
-                    .to_owned(),
+                "    if that host is right, add it to `output_hosts` of the provider's file".to_owned(),
             );
         }
     }

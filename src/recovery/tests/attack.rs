@@ -109,6 +109,10 @@ async fn redirects_are_followed_to_listed_hosts_only() {
         let url = world.at("/loop", moved(&location));
         assert_eq!(refused(world.copy(&url).await), reason, "{location}");
     }
+    // The refused host is named: not the one that was asked, but the one that it sends to.
+    let url = world.at("/loop", moved(&world.url("elsewhere.test", "/a.png")));
+    let told = world.copy(&url).await.unwrap_err().to_string();
+    assert_eq!(told, "the URL of the file is refused: host_not_listed (elsewhere.test)");
     let url = world.at("/nowhere", Answer::Send(whole("302 Found", "", 0, b"")));
     assert_eq!(refused(world.copy(&url).await), UrlRefusal::NotAUrl);
 

@@ -305,7 +305,7 @@ fn source(url: &str) -> Source {
 
 fn refused(result: Result<Copied, CopyError>) -> UrlRefusal {
     match result {
-        Err(CopyError::Refused { reason }) => reason,
+        Err(CopyError::Refused { reason, .. }) => reason,
         other => panic!("not refused: {other:?}"),
     }
 }
