@@ -4,11 +4,12 @@
 //! wrongly later, and a charge that was committed late, are found inside the window (P14, P15). Items with `failed_at` have
 //! a scan of their own without grace, which covers its whole overlap in every pass (P19).
 //!
-//! The cost follows what is new. A pass looks at the charges that have come of age since the last one (`fresh`), a few
-//! hundred, and counts the charges behind the saved positions. The full look goes back to the saved position and so covers
-//! the overlap again, for one look in one pass where that suffices. It is taken where that number has changed, because a
-//! charge was committed late, and in any case every
-//! [`FULL_LOOK_EVERY`]: a charge that is committed late, within the overlap, is found within 10 minutes of its commit.
+//! The cost follows what is new. A pass scans the charges that have come of age since the last one
+//! (`fresh`), a few hundred, and counts the charges behind the saved positions. The full look goes
+//! back to the saved position and scans the overlap again, for one look in a pass where that
+//! suffices. It runs when that number has changed, because a charge was committed late, and at least
+//! every [`FULL_LOOK_EVERY`]: a charge that is committed late, within the overlap, is found within
+//! 10 minutes of its commit.
 //!
 //! A saved position never passes now - largest grace - overlap: whatever may still be committed or come of age lies behind it. It is
 //! saved after each chunk, so a pass that is stopped or killed continues where it was. Charges inside their window are scanned
@@ -17,7 +18,8 @@
 //! What the database refuses to open is left without an orphan. The position of the first such row is kept, and everything since
 //! then is scanned again once an hour, until the rows are corrected or too old.
 //!
-//! One process scans at a time (`turn`): the others settle what it opens, and then find little left to scan.
+//! One process scans at a time (`turn`). The others settle the orphans that it opens, and then have
+//! little left to scan.
 //!
 //! `plan` is pure; `store::scan` reads and writes. A crash repeats at most one chunk, which opens nothing twice.
 
@@ -129,14 +131,12 @@ impl Detection<'_> {
     /// The database cannot be worked with. Saved positions stay.
     pub async fn run(&self, watch: &impl Watch, report: &mut Report) -> Result<bool, DbError> {
         let mut turn = self.wait_for_turn(watch).await?;
-        let scanned = self.scan_all(watch, report, turn.as_mut()).await;
-        let ended = match turn {
-            Some(turn) => turn.end(self.store).await,
-            None => Ok(()),
-        };
-        // The first error is the cause.
-        let all = scanned?;
-        ended.map(|()| all)
+        // After an error the turn ends by itself.
+        let all = self.scan_all(watch, report, turn.as_mut()).await?;
+        if let Some(turn) = turn {
+            turn.end(self.store).await?;
+        }
+        Ok(all)
     }
 
     async fn scan_all(
@@ -153,7 +153,8 @@ impl Detection<'_> {
         if plan.is_full {
             self.redate(watch, report).await?;
         }
-        // Before the scan: what is committed meanwhile makes another number, and so the next pass looks again.
+        // Counted before the scan: a commit during the scan changes the number, and the next pass
+        // scans again.
         let mut counted = Vec::new();
         for mark in plan.marks.iter() {
             counted.push((mark.name, self.store.count_charges(mark.cap, mark.until).await?));

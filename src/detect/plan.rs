@@ -21,11 +21,11 @@ const GRACE: &str = "grace";
 const SIX_HOURS: (&str, Duration) = ("six_hours", Duration::from_hours(6));
 const TWENTY_HOURS: (&str, Duration) = ("twenty_hours", Duration::from_hours(20));
 
-/// How often a look goes back to its saved position, at the latest. With a pass a minute, a charge that
-/// is committed late within the overlap is found within 10 minutes of its commit.
+/// A look goes back to its saved position at least this often. With a pass a minute, a charge that is
+/// committed late within the overlap is found within 10 minutes of its commit.
 pub const FULL_LOOK_EVERY: Duration = Duration::from_mins(9);
-/// How much earlier one look a pass goes back, so that the looks take turns: no pass then pays for the
-/// overlap of all three.
+/// One look in each pass goes back this much earlier. Otherwise all three looks would become due in
+/// the same pass, which would scan three overlaps.
 const FULL_LOOK_EARLY: Duration = Duration::from_mins(2);
 /// How far every pass looks behind the charges whose grace has just ended: what is committed this late is found at once.
 const COMMITS_TAKE: Duration = Duration::from_mins(1);

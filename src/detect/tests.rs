@@ -202,26 +202,13 @@ fn the_looks_take_turns_to_go_back() {
         }
         saved.fresh = Some(cursor(at, at));
     }
-    let turns: [&[&str]; 17] = [
-        &["grace"],
-        &["six_hours"],
-        &["twenty_hours"],
-        &[],
-        &[],
-        &[],
-        &[],
-        &["grace"],
-        &["six_hours"],
-        &["twenty_hours"],
-        &[],
-        &[],
-        &[],
-        &[],
-        &["grace"],
-        &["six_hours"],
-        &["twenty_hours"],
-    ];
-    assert_eq!(went_back, turns);
+    let turns = (0..17).map(|minute| match minute % 7 {
+        0 => vec!["grace"],
+        1 => vec!["six_hours"],
+        2 => vec!["twenty_hours"],
+        _ => vec![],
+    });
+    assert_eq!(went_back, turns.collect::<Vec<_>>());
 }
 
 #[test]

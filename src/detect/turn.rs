@@ -1,13 +1,13 @@
-//! Lets one process scan charges at a time: several processes that begin together would otherwise scan
-//! the same charges and try to open the same orphans.
+//! Lets one process scan charges at a time. Otherwise processes that begin together would scan the
+//! same charges and try to open the same orphans.
 //!
-//! This saves work and decides nothing. Opening an orphan is idempotent, so a process that scans without
-//! the turn does no harm. A process renews its turn while it scans. One that has not renewed it for
-//! [`Turn::lasts`] is taken to be dead, and the next process scans. Whoever waits goes on settling what
-//! the other one opens.
+//! This saves work and decides nothing. Opening an orphan is idempotent, so a process that scans
+//! without the turn does no harm. A process renews its turn while it scans. After a crash the turn
+//! ends [`Turn::lasts`] after its last renewal, and the next process scans. A process that waits
+//! settles the orphans that the other one opens.
 //!
-//! The turn stands in `makegood_cursors` under the name `detecting`, with the time of its last renewal as
-//! position. Times are the database's.
+//! The turn is the row `detecting` of `makegood_cursors`; its position is the time of the last
+//! renewal. Times are the database's.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};

@@ -271,7 +271,7 @@ impl Provider {
         if said.outputs_gone && verdict != Verdict::Succeeded {
             return Err("the filter says `outputs_gone` of a job that did not succeed".into());
         }
-        // Silence is not a success without outputs.
+        // A list that is missing or null must not be read as empty: that would refund.
         if said.outputs.is_none() && verdict == Verdict::Succeeded && !said.outputs_gone {
             return Err(
                 "the filter says `succeeded` and gives no list of `outputs`; without any it must say \

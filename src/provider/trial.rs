@@ -1,13 +1,14 @@
-//! A provider file is refused when its filter would refund on an answer that says nothing about a job.
+//! A provider file is refused when its filter would refund on an answer that says nothing about a
+//! job.
 //!
-//! Each filter reads a few such answers when the file is loaded: an empty object, null, an empty list,
-//! text, a web page, and an object whose status word nobody knows, with HTTP 200 and with HTTP 404. A
-//! filter that judges one of them as `failed`, `cancelled`, `succeeded` or `unknown_job` would refund
-//! every charge on the day that the provider changes or moves its API. `if .body.state = "failed"`, with
-//! one `=`, is such a filter: it assigns and is always true.
+//! Each filter reads a few such answers when the file is loaded: an empty object, null, an empty
+//! list, text, a web page, and an object whose status word nobody knows, with HTTP 200 and with
+//! HTTP 404. A filter that judges one of them as `failed`, `cancelled`, `succeeded` or
+//! `unknown_job` would refund every charge on the day that the provider changes or moves its API.
+//! `if .body.state = "failed"`, with one `=`, is such a filter: it assigns and is always true.
 //!
-//! This finds filters that are surely wrong. A filter that passes can still misread an answer of its
-//! provider: `makegood provider test` reads kept answers.
+//! This finds filters that are surely wrong. A filter that passes can still misread an answer of
+//! its provider: `makegood provider test` reads kept answers.
 
 use reqwest::header::HeaderMap;
 

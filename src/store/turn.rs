@@ -1,4 +1,5 @@
-//! The turn to scan charges, as it stands in `makegood_cursors`. `detect::turn` says what it is for.
+//! The turn to scan charges, as it stands in `makegood_cursors`. `detect::turn` says what it is
+//! for.
 //!
 //! A crash leaves the row; the turn ends so long after its last renewal.
 

@@ -1,5 +1,6 @@
-//! What a settle has posted is read back before it commits: a trigger or a view of the platform's that does something else than
-//! it is told leaves no refund behind that no customer has (P01, P03).
+//! What a settle has posted is read back before it commits: a trigger or a view of the platform's
+//! that does something else than it is told leaves no refund behind that no customer has (P01,
+//! P03).
 
 use crate::world::{HOUR, ItemRow, World, on_both};
 
@@ -91,6 +92,23 @@ async fn p01_p03_a_refund_that_does_not_show_in_balance_or_ledger_is_not_written
         assert_eq!(posted(&world).await, (3, 3, 30), "{what}: mended, it is refunded by itself");
         world.books_balance().await;
     }
+}
+
+/// The trigger stands for another session that commits between the two reads: it adds once, and not
+/// when the transaction is tried again.
+#[tokio::test]
+async fn p03_a_difference_that_is_gone_under_one_snapshot_holds_nothing() {
+    let world = World::postgres().await;
+    world.balance("ada", 0, 0).await;
+    world.run("CREATE SEQUENCE tries; GRANT USAGE ON SEQUENCE tries TO PUBLIC").await;
+    let adds_once = "IF nextval('tries') = 1 THEN NEW.credits := NEW.credits + 5; END IF; RETURN NEW;";
+    world.run(&trigger("BEFORE UPDATE", "balances", adds_once)).await;
+    world.charge("c").job("failed-1").insert().await;
+    let report = world.pass().await;
+    assert_eq!(world.fate("c", 0).await, "refunded provider_error", "{report:?}");
+    assert_eq!(posted(&world).await, (1, 1, 10));
+    assert_eq!(world.number("SELECT last_value AS v FROM tries").await, 3, "posted, tried, posted again");
+    world.books_balance().await;
 }
 
 #[tokio::test]

@@ -1,9 +1,9 @@
 //! An answer that says nothing against an output refunds nothing when a part of it is lost.
 //!
-//! Every example answer that waits or offers all its files is read again with one object key removed,
-//! set to null or replaced by a number, for every key at every depth. None of these readings may
-//! refund at once: a provider that renames or drops a key must not cost anybody an output. Elements of
-//! lists stay: fewer files in a list are what P06 (partial outputs) is about.
+//! Every example answer that waits or offers all its files is read again with one object key
+//! removed, set to null or replaced by a number, for every key at every depth. None of these
+//! readings may refund at once: a provider that renames or drops a key must not cost anybody an
+//! output. Elements of lists stay: fewer files in a list are what P06 (partial outputs) is about.
 
 use super::*;
 

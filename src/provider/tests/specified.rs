@@ -1,5 +1,5 @@
-//! Answers made from the providers' own specifications, each with the reading that is right. Every row was once read as a
-//! refund, or as less than it offers.
+//! Answers made from the providers' own specifications, each with the reading that is right. Every
+//! row was once read as a refund, or as less than it offers.
 
 use super::examples::{in_words, verdict};
 use super::*;
@@ -132,7 +132,8 @@ fn rows() -> Vec<Row> {
             "succeeded",
             &["https://assets.sync.so/v.mp4"],
         ),
-        // A workflow's nodes that are ready are not lost at the deadline, and those that failed say why.
+        // A workflow's nodes that are ready are not lost at the deadline, and those that failed say
+        // why.
         (
             "runway",
             "workflow/poster",

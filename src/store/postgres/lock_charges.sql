@@ -1,7 +1,8 @@
--- lock_charges: locks makegood's row of each listed charge, making it if need be, in the order of their ids.
--- $1: JSON list of {charge_id, account_id, subscription_drawn, wallet_drawn}. Before the orphans in every settle that makes
--- something good: items of one charge that are settled by two processes wait here. Account and draw stay as they were first
--- seen; settle compares them.
+-- lock_charges: locks makegood's row of each listed charge, making it if need be, in the order of
+-- their ids.
+-- $1: JSON list of {charge_id, account_id, subscription_drawn, wallet_drawn}. Before the orphans in
+-- every settle that makes something good: items of one charge that are settled by two processes
+-- wait here. Account and draw stay as they were first seen; settle compares them.
 INSERT INTO makegood_charges (charge_id, account_id, subscription_drawn, wallet_drawn)
 SELECT d.charge_id, d.account_id, d.subscription_drawn, d.wallet_drawn
 FROM jsonb_to_recordset($1::jsonb) AS d(charge_id text, account_id text, subscription_drawn bigint, wallet_drawn bigint)

@@ -1,10 +1,12 @@
 //! The one transaction that moves money.
 //!
-//! For a batch of decisions, in this order: read the brake (if anything is to be refunded), lock makegood's rows of the
-//! accounts and of the charges, lock the orphans, lock the balances that are to get something; prove that each lease is still ours and that what
-//! the platform has on record is still what was decided upon; then write refunds, ledger entries, balances, relinked and
-//! recovered outputs, events, the orphans' new state; read back what was posted (`read_back`); count; last, lock the brake and ask it once more. All of it
-//! or nothing. The locks are always taken in this order and by key, so that two processes cannot deadlock.
+//! For a batch of decisions, in this order: read the brake (if anything is to be refunded), lock
+//! makegood's rows of the accounts and of the charges, lock the orphans, lock the balances that are
+//! to get something; prove that each lease is still ours and that what the platform has on record
+//! is still what was decided upon; then write refunds, ledger entries, balances, relinked and
+//! recovered outputs, events, the orphans' new state; read back what was posted (`read_back`);
+//! count; last, lock the brake and ask it once more. All of it or nothing. The locks are always
+//! taken in this order and by key, so that two processes cannot deadlock.
 //!
 //! A row that another session has locked delays only its own case (`locked`): accounts, charges and balances are locked
 //! without waiting, what is busy is left out, and is settled afterwards in a transaction that waits: for other settles as long
@@ -111,7 +113,7 @@ pub struct SettleRules {
 /// others have refunded up to a limit, engaged the brake or released it; the next one reads that.
 const BRAKE_TRIES: u32 = 5;
 
-/// Times that another session may have moved a balance between two looks at it before the difference counts.
+/// Attempts of a transaction whose balances another session has changed between two reads.
 const SNAPSHOT_TRIES: u32 = 3;
 
 /// For the timeout of locks: no other limit than that of the statement.
@@ -126,7 +128,7 @@ struct Locking {
     skip: bool,
     /// How long any one lock is waited for.
     timeout: Duration,
-    /// Only to see what would show: under one snapshot, and rolled back in the end.
+    /// Run under one snapshot and roll back, to check whether a difference persists.
     snapshot: bool,
 }
 

@@ -1,13 +1,15 @@
 //! Reads back what a settle has posted, before it commits.
 //!
-//! The platform's `balances` and `ledger_entries` may be views, or have triggers. A trigger that does nothing, counts in another
-//! unit or drops a row would leave a refund on record that no customer has. So after all writes, deferred triggers included,
-//! each balance must have moved by exactly what was owed to it, and the ledger must show exactly the entries that were inserted.
-//! A balance that is the sum of the ledger passes: it is compared across both writes.
+//! The platform's `balances` and `ledger_entries` may be views, or have triggers. A trigger that
+//! does nothing, counts in another unit or drops a row would leave a refund on record that no
+//! customer has. So after all writes, deferred triggers included, each balance must have moved by
+//! exactly what was owed to it, and the ledger must show exactly the entries that were inserted. A
+//! balance that is the sum of the ledger passes: it is compared across both writes.
 //!
-//! A difference rolls the transaction back. On PostgreSQL it may come from another session that committed in between, where a
-//! balance is a view whose row nobody can lock. So the batch is tried once more under one snapshot, which shows no commits of
-//! others, and that try is rolled back in any case. Only a difference that shows there too counts; the case is then held.
+//! A difference rolls the transaction back. On PostgreSQL it may come from another session that
+//! committed in between, where a balance is a view whose row nobody can lock. So the batch is tried
+//! once more under one snapshot, which shows no commits of others, and that try is rolled back in
+//! any case. Only a difference that shows there too counts; the case is then held.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -18,7 +20,8 @@ use crate::charge::Bucket;
 use crate::store::db::{DbError, Tx};
 use crate::store::statements;
 
-/// What balances held, by account and bucket. A balance that does not exist, or exists twice, is not in it.
+/// What balances held, by account and bucket. A balance that does not exist, or exists twice, is
+/// not in it.
 pub(super) type Balances = HashMap<(String, String), i64>;
 
 /// What the balances hold that refunds are owed to.

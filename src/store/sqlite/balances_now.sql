@@ -1,4 +1,5 @@
--- balances_now: what the listed balances hold now, with all that this transaction has written. No row: there is no such balance.
+-- balances_now: what the listed balances hold now, with all that this transaction has written. No
+-- row: there is no such balance.
 -- $1: JSON list of {account_id, bucket}.
 SELECT b.account_id, b.bucket, b.credits
 FROM json_each($1) AS d

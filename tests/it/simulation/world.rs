@@ -24,12 +24,13 @@ use crate::faults::plan::Dice;
 
 /// From a charge to the end of its window, in minutes.
 const WINDOW: i64 = 24 * 60;
-/// What the brake held so long ago has been looked at again since, in minutes: two passes, and a lease of one that died.
+/// What the brake held so long ago has been looked at again since, in minutes: two passes, and a
+/// lease of one that died.
 const LET_GO: i64 = 180;
 
-/// In most worlds the workers ask side by side from the beginning. In some the first takes all slots of
-/// a provider, and the others leave it to that one: a worker that is dead or asleep keeps its slots, as
-/// the clock stands still meanwhile.
+/// In most worlds the workers ask side by side from the beginning. In some the first takes all
+/// slots of a provider, and the others leave it to that one: a worker that is dead or asleep keeps
+/// its slots, as the clock stands still meanwhile.
 fn sharing(seed: u64) -> Sharing {
     let pause = Duration::from_millis(20);
     let processes = if seed.is_multiple_of(4) { 1 } else { WORKERS };
@@ -50,9 +51,11 @@ pub struct World<'a> {
     tally: Tally,
     /// What must be true at any time, with this world's limits.
     always: Vec<(&'static str, String)>,
-    /// What must have been made good by the pass at this minute: charges and items by their places in the plan.
+    /// What must have been made good by the pass at this minute: charges and items by their places
+    /// in the plan.
     made_good_by: HashMap<i64, Vec<(usize, usize)>>,
-    /// What each job's provider says, and whether its first output is offered: of all other outputs it changes with that.
+    /// What each job's provider says, and whether its first output is offered: of all other outputs
+    /// it changes with that.
     told: Vec<(Says, bool)>,
     /// The last event that was judged.
     judged: i64,
@@ -159,7 +162,8 @@ impl<'a> World<'a> {
         let passes = std::mem::take(&mut self.plan.passes);
         let mut braked_since = None;
         let mut held = false;
-        // Nothing is there for certain before the first pass, where things happen in the middle of it.
+        // Nothing is there for certain before the first pass, where things happen in the middle of
+        // it.
         let mut before = i64::MIN;
         for pass in &passes {
             let (mut first, mut meanwhile) = (Vec::new(), Vec::new());
@@ -232,7 +236,8 @@ impl<'a> World<'a> {
         }
     }
 
-    /// Whether anything can be written: no directory can be made where a file is, nor written to that is not there.
+    /// Whether anything can be written: no directory can be made where a file is, nor written to
+    /// that is not there.
     fn storage(&self, minute: i64) {
         let full = self.plan.is_full(minute);
         let (outputs, away) = (self.folder.join("outputs"), self.folder.join("away"));
@@ -249,8 +254,9 @@ impl<'a> World<'a> {
         }
     }
 
-    /// Workers side by side, of which some die, and the platform beside them: it acts while a question about a job of
-    /// the same charge is under way, so between makegood's look at the charge and its settle.
+    /// Workers side by side, of which some die, and the platform beside them: it acts while a
+    /// question about a job of the same charge is under way, so between makegood's look at the
+    /// charge and its settle.
     async fn passes(&mut self, pass: &Pass, meanwhile: &[Deed]) {
         let beside = meanwhile.iter().map(|deed| (deed.charge, deed.sql.clone()));
         *self.stage.beside.lock().unwrap() = beside.collect();
@@ -274,8 +280,9 @@ impl<'a> World<'a> {
         let dice = Dice::new(self.plan.seed.wrapping_mul(1_000_003).wrapping_add_signed(pass.at));
         let ended = self.stage.bench.work(Shift { runs, dice, leap }).await;
         self.stage.platform_is_done().await;
-        // A worker that died may have sent its last commit, which SQLite's thread carries out by itself: whoever gets the
-        // write lock now comes after it, and what this pass has done is all there to be judged.
+        // A worker that died may have sent its last commit, which SQLite's thread carries out by
+        // itself: whoever gets the write lock now comes after it, and what this pass has done is
+        // all there to be judged.
         let locked = sqlx::raw_sql("BEGIN IMMEDIATE; COMMIT;").execute(&self.stage.sql).await;
         if let Err(error) = locked {
             let (seed, minute) = (self.plan.seed, pass.at);
@@ -325,7 +332,8 @@ impl<'a> World<'a> {
         })
     }
 
-    /// What this pass has decided, and what it should have. True: there is something new in the books.
+    /// What this pass has decided, and what it should have. True: there is something new in the
+    /// books.
     async fn judge(&mut self, moment: Moment) -> bool {
         let mut news = false;
         for line in self.asked(books::DECIDED, &[self.judged, start().micros()], true).await {
@@ -381,8 +389,9 @@ impl<'a> World<'a> {
         }
     }
 
-    /// Whether the plan explains why an item is neither delivered nor refunded: a brake that nobody has released for
-    /// long, an output that two items have a claim to, or the user's own cancelling.
+    /// Whether the plan explains why an item is neither delivered nor refunded: a brake that nobody
+    /// has released for long, an output that two items have a claim to, or the user's own
+    /// cancelling.
     fn excused(&self, line: &str, minute: i64) -> bool {
         let words: Vec<&str> = line.split(' ').collect();
         let (nth, index) = words[0][1..].split_once('/').unwrap();
