@@ -3,7 +3,7 @@
 //! Each contract relation is asked for its columns and for one row, whose values are read as a pass would read them:
 //! a view with a column of the wrong type is found here and not at night. Writes nothing that stays.
 
-use super::db::{DbError, Row, Statement};
+use super::db::{DbError, Row, Statement, Value};
 use super::{Store, first, statements};
 use crate::clock::Timestamp;
 
@@ -180,17 +180,30 @@ impl Store {
             return Ok(Balance::Empty);
         };
         let values = [row.text("account_id")?.as_str().into(), row.text("bucket")?.as_str().into()];
-        let mut tx = self.db.begin().await?;
-        let before = tx.rows(statements::BALANCE_NOW, &values).await?;
-        let hit = tx.rows(statements::BALANCE_TWICE, &values).await?.len();
-        let after = tx.rows(statements::BALANCE_NOW, &values).await?;
-        let before = first(statements::BALANCE_NOW, &before)?.int("credits")?;
-        let after = first(statements::BALANCE_NOW, &after)?.int("credits")?;
-        Ok(match (hit, after.saturating_sub(before)) {
+        let (hit, moved) = if self.is_postgres() {
+            let rows = self.rows(statements::TRY_BALANCE, &values).await?;
+            let row = first(statements::TRY_BALANCE, &rows)?;
+            (row.int("hit")?, row.int("moved")?)
+        } else {
+            self.try_balance(&values).await?
+        };
+        Ok(match (hit, moved) {
             (2, 2) => Balance::AddsUp,
             (0 | 1, 0 | 1) => Balance::Refuses,
             (_, _) => Balance::Loses,
         })
+    }
+
+    /// Adds 1 twice to a balance in a transaction that is rolled back: how many rows were hit, and by
+    /// how much the balance moved.
+    async fn try_balance(&self, values: &[Value]) -> Result<(i64, i64), DbError> {
+        let mut tx = self.db.begin().await?;
+        let before = tx.rows(statements::BALANCE_NOW, values).await?;
+        let hit = tx.rows(statements::BALANCE_TWICE, values).await?.len();
+        let after = tx.rows(statements::BALANCE_NOW, values).await?;
+        let before = first(statements::BALANCE_NOW, &before)?.int("credits")?;
+        let after = first(statements::BALANCE_NOW, &after)?.int("credits")?;
+        Ok((i64::try_from(hit).unwrap_or(i64::MAX), after.saturating_sub(before)))
     }
 
     /// Which providers charges name from `since` on, and how many.

@@ -46,9 +46,9 @@ const PLAN_SETTINGS: [(&str, &str); 6] = [
 pub struct Statement {
     /// The name of its file.
     pub name: &'static str,
-    /// For PostgreSQL.
+    /// For PostgreSQL; empty where only SQLite runs it.
     pub postgres: &'static str,
-    /// For SQLite.
+    /// For SQLite; empty where only PostgreSQL runs it.
     pub sqlite: &'static str,
 }
 
@@ -328,6 +328,12 @@ impl Db {
                     .collect())
             }
         }
+    }
+
+    /// Whether this database ever runs the statement.
+    pub const fn runs(&self, statement: &Statement) -> bool {
+        let text = if self.is_postgres() { statement.postgres } else { statement.sqlite };
+        !text.is_empty()
     }
 
     /// Has the database read a statement, without running it: every relation and column it names must be there.

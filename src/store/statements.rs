@@ -1,12 +1,14 @@
 //! Every statement there is: its text stands in a `.sql` file of its name.
 //!
-//! `both/` where the dialects agree, else one file in `postgres/` and one in `sqlite/`. [`ALL`] lists them,
-//! so that a test can have each one prepared by both databases: none goes unchecked.
+//! `both/` where the dialects agree, else one file in `postgres/` and one in `sqlite/`. A statement
+//! that only one of them runs has one file, and an empty text for the other. [`ALL`] lists them, so
+//! that a test can have each one prepared by both databases: none goes unchecked.
 
 use super::db::Statement;
 
 macro_rules! statements {
-    (both { $($both:ident = $both_name:literal,)* } each { $($each:ident = $each_name:literal,)* }) => {
+    (both { $($both:ident = $both_name:literal,)* } each { $($each:ident = $each_name:literal,)* }
+     postgres { $($postgres:ident = $postgres_name:literal,)* } sqlite { $($sqlite:ident = $sqlite_name:literal,)* }) => {
         $(pub const $both: &Statement = &Statement {
             name: $both_name,
             postgres: include_str!(concat!("both/", $both_name, ".sql")),
@@ -17,16 +19,24 @@ macro_rules! statements {
             postgres: include_str!(concat!("postgres/", $each_name, ".sql")),
             sqlite: include_str!(concat!("sqlite/", $each_name, ".sql")),
         };)*
+        $(pub const $postgres: &Statement = &Statement {
+            name: $postgres_name,
+            postgres: include_str!(concat!("postgres/", $postgres_name, ".sql")),
+            sqlite: "",
+        };)*
+        $(pub const $sqlite: &Statement = &Statement {
+            name: $sqlite_name,
+            postgres: "",
+            sqlite: include_str!(concat!("sqlite/", $sqlite_name, ".sql")),
+        };)*
         /// All of them.
-        pub const ALL: &[&Statement] = &[$($both,)* $($each,)*];
+        pub const ALL: &[&Statement] = &[$($both,)* $($each,)* $($postgres,)* $($sqlite,)*];
     };
 }
 
 statements! {
     both {
-    BALANCE_NOW = "balance_now",
     BACKLOG_NOTE = "backlog_note",
-    BALANCE_TWICE = "balance_twice",
     BRAKE_ENGAGE = "brake_engage",
     BRAKE_EVENTS = "brake_events",
     BRAKE_HOLD_OWN_FAULTS = "brake_hold_own_faults",
@@ -99,7 +109,6 @@ statements! {
     each {
     ADD_ACCOUNTS = "add_accounts",
     ADD_REFUND_SUMS = "add_refund_sums",
-    ADD_TO_BALANCES = "add_to_balances",
     BALANCES_NOW = "balances_now",
     BALANCE_ROWS = "balance_rows",
     BEGIN_UPLOADS = "begin_uploads",
@@ -124,9 +133,7 @@ statements! {
     INSERT_EVENTS = "insert_events",
     INSERT_LATE_QUESTIONS = "insert_late_questions",
     INSERT_LATE_SUCCESSES = "insert_late_successes",
-    INSERT_LEDGER_ENTRIES = "insert_ledger_entries",
     INSERT_RECOVERIES = "insert_recoveries",
-    INSERT_REFUNDS = "insert_refunds",
     INSERT_RESOLUTIONS = "insert_resolutions",
     INSERT_STORED_OUTPUTS = "insert_stored_outputs",
     ITEMS_OF_CHARGES = "items_of_charges",
@@ -148,7 +155,6 @@ statements! {
     OUTPUTS_OF_CHARGES = "outputs_of_charges",
     OUTPUTS_OF_JOBS = "outputs_of_jobs",
     QUEUE_DUE = "queue_due",
-    RAISE_REFUNDED = "raise_refunded",
     REFUNDS_OF_CHARGES = "refunds_of_charges",
     RELATION_KINDS = "relation_kinds",
     RELEASE_LEASES = "release_leases",
@@ -160,5 +166,17 @@ statements! {
     TRY_LOCK_ACCOUNTS = "try_lock_accounts",
     TRY_LOCK_BALANCES = "try_lock_balances",
     TRY_LOCK_CHARGES = "try_lock_charges",
+    }
+    postgres {
+    POST_REFUNDS = "post_refunds",
+    TRY_BALANCE = "try_balance",
+    }
+    sqlite {
+    ADD_TO_BALANCES = "add_to_balances",
+    BALANCE_NOW = "balance_now",
+    BALANCE_TWICE = "balance_twice",
+    INSERT_LEDGER_ENTRIES = "insert_ledger_entries",
+    INSERT_REFUNDS = "insert_refunds",
+    RAISE_REFUNDED = "raise_refunded",
     }
 }

@@ -28,6 +28,7 @@ mod locked;
 mod manners;
 mod mended;
 mod plans;
+mod posting;
 mod postgres;
 mod promises;
 mod protocol;

@@ -7,17 +7,16 @@ FROM (
         ('stored_outputs', '', 'SELECT'), ('stored_outputs', '', 'INSERT'),
         ('stored_outputs', 'charge_id', 'UPDATE'), ('stored_outputs', 'output_index', 'UPDATE'),
         ('stored_outputs', 'project_id', 'UPDATE'), ('stored_outputs', 'node_id', 'UPDATE'),
-        ('balances', '', 'SELECT'), ('balances', 'credits', 'UPDATE'),
-        ('ledger_entries', '', 'SELECT'), ('ledger_entries', '', 'INSERT'),
+        ('balances', '', 'SELECT'), ('ledger_entries', '', 'SELECT'), ('makegood_refunds', '', 'SELECT'),
         ('makegood_items', '', 'SELECT'), ('makegood_deliveries', '', 'SELECT'), ('makegood_migrations', '', 'SELECT'),
         ('makegood_brake', '', 'SELECT'), ('makegood_brake', '', 'UPDATE'),
         ('makegood_uploads', '', 'DELETE'),
-        ('makegood_add_to_balances(jsonb)', '', 'EXECUTE'), ('makegood_lock_balances(jsonb)', '', 'EXECUTE'),
-        ('makegood_try_lock_balances(jsonb)', '', 'EXECUTE')
+        ('makegood_post_refunds(jsonb)', '', 'EXECUTE'), ('makegood_lock_balances(jsonb)', '', 'EXECUTE'),
+        ('makegood_try_lock_balances(jsonb)', '', 'EXECUTE'), ('makegood_try_balance(jsonb)', '', 'EXECUTE')
     ) AS listed(relation, columns, needed)
     UNION ALL
     SELECT relation, '', needed
-    FROM (VALUES ('makegood_refunds'), ('makegood_recoveries'), ('makegood_answers'), ('makegood_orphan_events'),
+    FROM (VALUES ('makegood_recoveries'), ('makegood_answers'), ('makegood_orphan_events'),
                  ('makegood_late_successes'), ('makegood_brake_events')) AS added_to(relation),
          (VALUES ('SELECT'), ('INSERT')) AS verbs(needed)
     UNION ALL

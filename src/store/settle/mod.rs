@@ -37,6 +37,7 @@ use crate::recovery::Copied;
 
 mod doubt;
 mod locked;
+mod posting;
 mod read_back;
 #[cfg(test)]
 mod tests;

@@ -1,14 +1,15 @@
 //! What one settle writes: gathered decision by decision, written set by set.
 //!
-//! Nothing here proves anything: `settle` has locked and compared before. The order of the writes follows what refers
-//! to what; balances are raised in the order of their keys, counters last. A failing write rolls everything back. The brake
-//! comes after all of this: `settle` confirms it.
+//! Nothing here proves anything: `settle` has locked and compared before. The order of the writes
+//! follows what refers to what; refunds are posted by `posting`, counters come last. A failing write
+//! rolls everything back. The brake comes after all of this: `settle` confirms it.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use serde_json::{Value as Json, json};
 
-use super::{AS_LONG_AS_A_STATEMENT, Failure, Seen, SettleRules, Settlement, Standing, read_back};
+use super::posting::Posting;
+use super::{AS_LONG_AS_A_STATEMENT, Failure, Seen, SettleRules, Settlement, Standing};
 use crate::brake::Brake;
 use crate::charge::{Bucket, ItemId, JobKey, Split};
 use crate::clock::Timestamp;
@@ -28,10 +29,7 @@ pub(super) struct Written<'a> {
     rules: &'a SettleRules,
     answer_ids: HashMap<AnswerKey, i64>,
     resolutions: Vec<Json>,
-    refunds: Vec<(ItemId, Json)>,
-    entries: Vec<Json>,
-    balances: BTreeMap<(String, Bucket), i128>,
-    raised: BTreeMap<String, Split>,
+    posting: Posting,
     outputs: Vec<Json>,
     uploads: Vec<Json>,
     relinks: Vec<Json>,
@@ -52,10 +50,7 @@ impl<'a> Written<'a> {
             rules,
             answer_ids: HashMap::new(),
             resolutions: Vec::new(),
-            refunds: Vec::new(),
-            entries: Vec::new(),
-            balances: BTreeMap::new(),
-            raised: BTreeMap::new(),
+            posting: Posting::default(),
             outputs: Vec::new(),
             uploads: Vec::new(),
             relinks: Vec::new(),
@@ -137,30 +132,10 @@ impl<'a> Written<'a> {
     fn refund(&mut self, settlement: &Settlement, decision: &Decision, split: Split) {
         let item = &settlement.case.facts.orphan.item;
         let charge = &settlement.case.facts.record.charge;
-        let id = refund::refund_id(&item.charge_id, item.output_index);
-        self.refunds.push((
-            item.clone(),
-            json!({
-                "id": id, "charge_id": item.charge_id, "output_index": item.output_index,
-                "account_id": charge.account_id, "provider": charge.provider, "model": charge.model,
-                "subscription_credits": split.subscription, "wallet_credits": split.wallet,
-                "reason": decision.reason.as_str(), "refunded_at": self.store.db.time(self.now),
-            }),
-        ));
-        for bucket in Bucket::ALL {
-            let credits = split.of(bucket);
-            if credits > 0 {
-                self.entries.push(json!({
-                    "id": format!("{id}:{bucket}"), "account_id": charge.account_id, "bucket": bucket.as_str(),
-                    "credits": credits, "kind": "refund", "charge_id": item.charge_id,
-                    "output_index": item.output_index, "refund_id": id, "posted_at": self.store.db.time(self.now),
-                }));
-                *self.balances.entry((charge.account_id.clone(), bucket)).or_default() += i128::from(credits);
-                self.count("refunded_credits", bucket.as_str(), "", credits);
-            }
+        self.posting.add(item, charge, decision.reason.as_str(), split);
+        for bucket in Bucket::ALL.into_iter().filter(|bucket| split.of(*bucket) > 0) {
+            self.count("refunded_credits", bucket.as_str(), "", split.of(bucket));
         }
-        let raised = self.raised.entry(item.charge_id.clone()).or_default();
-        *raised = raised.plus(split);
         self.count("refunds", &charge.provider, decision.reason.as_str(), 1);
         self.ask_again_later(settlement, decision);
     }
@@ -313,24 +288,13 @@ impl<'a> Written<'a> {
             let item = ItemId { charge_id: row.text("charge_id")?, output_index: row.int("output_index")? };
             resolution_ids.insert(item, row.int("id")?);
         }
-        let with_resolution = |rows: Vec<(ItemId, Json)>| -> Vec<Json> {
-            rows.into_iter()
-                .map(|(item, mut row)| {
-                    row["resolution_id"] = json!(resolution_ids.get(&item));
-                    row
-                })
-                .collect()
-        };
-        let refunds = with_resolution(std::mem::take(&mut self.refunds));
-        let recoveries = with_resolution(std::mem::take(&mut self.recoveries));
-        rows_of(tx, statements::INSERT_REFUNDS, &refunds).await?;
-        let raised = self.raised.iter().map(|(charge_id, split)| {
-            json!({"charge_id": charge_id, "subscription": split.subscription, "wallet": split.wallet})
-        });
-        rows_of(tx, statements::RAISE_REFUNDED, &raised.collect::<Vec<_>>()).await?;
-        let before = read_back::balances(tx, &self.balances).await?;
-        rows_of(tx, statements::INSERT_LEDGER_ENTRIES, &self.entries).await?;
-        self.add_to_balances(tx).await?;
+        let recoveries: Vec<Json> = std::mem::take(&mut self.recoveries)
+            .into_iter()
+            .map(|(item, mut row)| {
+                row["resolution_id"] = json!(resolution_ids.get(&item));
+                row
+            })
+            .collect();
         rows_of(tx, statements::INSERT_STORED_OUTPUTS, &self.outputs).await?;
         rows_of(tx, statements::FORGET_UPLOADS, &self.uploads).await?;
         self.put_back(tx).await?;
@@ -340,7 +304,9 @@ impl<'a> Written<'a> {
         rows_of(tx, statements::INSERT_EVENTS, &self.events).await?;
         self.look_at_holders(tx).await?;
         self.look_at_mended(tx).await?;
-        read_back::check(tx, &self.balances, &self.entries, &before).await?;
+        // Last of what the platform's relations get: deferred triggers fire in it.
+        let before = self.posting.write(tx, self.store, self.now, &resolution_ids).await?;
+        self.posting.check(tx, &before).await?;
         // From here on only rows of makegood's own are waited for, which another settle holds for its commit.
         self.store.wait_for_locks(tx, AS_LONG_AS_A_STATEMENT).await?;
         let counts = self.counts.iter().map(
@@ -374,29 +340,6 @@ impl<'a> Written<'a> {
         }
         let left = self.outputs.iter().find(|row| of_item(row) == item);
         Err(Failure::NotKept { output_id: left.map(id_of).unwrap_or_default() })
-    }
-
-    /// Exactly one balance row must be hit for each account and bucket.
-    async fn add_to_balances(&self, tx: &mut Tx) -> Result<(), Failure> {
-        let mut list = Vec::with_capacity(self.balances.len());
-        for ((account_id, bucket), credits) in &self.balances {
-            // More than a balance can hold all at once; one by one they may fit, or the database says no.
-            let Ok(credits) = i64::try_from(*credits) else {
-                return Err(Failure::TooMuch { account_id: account_id.clone(), bucket: *bucket });
-            };
-            list.push(json!({"account_id": account_id, "bucket": bucket.as_str(), "credits": credits}));
-        }
-        let mut hits: HashMap<(String, String), usize> = HashMap::new();
-        for row in rows_of(tx, statements::ADD_TO_BALANCES, &list).await? {
-            *hits.entry((row.text("account_id")?, row.text("bucket")?)).or_default() += 1;
-        }
-        for (account_id, bucket) in self.balances.keys() {
-            let rows = hits.get(&(account_id.clone(), bucket.as_str().to_owned())).copied().unwrap_or(0);
-            if rows != 1 {
-                return Err(Failure::Balance { account_id: account_id.clone(), bucket: *bucket, rows });
-            }
-        }
-        Ok(())
     }
 
     /// Items that an output was taken from are looked at again, unless they have their own by now (P13).
@@ -478,7 +421,11 @@ fn answer_row(db: &Db, job: &JobKey, evidence: &Evidence) -> Json {
 }
 
 /// Runs a statement on a batch; an empty batch needs no statement.
-async fn rows_of(tx: &mut Tx, statement: &'static Statement, batch: &[Json]) -> Result<Vec<Row>, DbError> {
+pub(super) async fn rows_of(
+    tx: &mut Tx,
+    statement: &'static Statement,
+    batch: &[Json],
+) -> Result<Vec<Row>, DbError> {
     if batch.is_empty() {
         return Ok(Vec::new());
     }
