@@ -22,6 +22,7 @@ DECLARE
     path text := pg_catalog.current_setting('search_path');
     schemas text;
     home text;
+    job_type text;
     relation text;
     named text;
     definition text;
@@ -31,6 +32,35 @@ DECLARE
                               'makegood_late_successes', 'makegood_counters'];
     names text[] := '{}';
     definitions text[] := ARRAY[
+$definition$
+CREATE OR REPLACE VIEW {makegood_items} AS
+SELECT i.charge_id,
+       i.output_index,
+       i.credits,
+       i.failed_at,
+       c.provider,
+       CASE WHEN coalesce(i.provider_job_id, c.provider_job_id) OPERATOR(pg_catalog.<>) ''::text
+            THEN coalesce(i.provider_job_id, c.provider_job_id) END::{job_type} AS provider_job_id,
+       coalesce(i.provider_output_index,
+                CASE WHEN i.provider_job_id IS NULL THEN i.output_index ELSE 0 END) AS provider_output_index,
+       c.project_id,
+       c.node_id
+FROM {charge_items} i
+JOIN {charges} c ON c.id OPERATOR(pg_catalog.=) i.charge_id
+$definition$,
+$definition$
+CREATE OR REPLACE VIEW {makegood_deliveries} AS
+SELECT i.charge_id, i.output_index, s.id AS stored_output_id, s.stored_at
+FROM {makegood_items} i
+JOIN {stored_outputs} s ON s.charge_id OPERATOR(pg_catalog.=) i.charge_id
+                       AND s.output_index OPERATOR(pg_catalog.=) i.output_index
+WHERE (i.provider_job_id IS NULL
+       OR (s.provider OPERATOR(pg_catalog.=) i.provider AND s.provider_job_id OPERATOR(pg_catalog.=) i.provider_job_id
+           AND s.provider_output_index OPERATOR(pg_catalog.=) i.provider_output_index))
+  AND ((s.project_id OPERATOR(pg_catalog.=) i.project_id AND s.node_id OPERATOR(pg_catalog.=) i.node_id)
+       OR s.moved_at IS NOT NULL)
+$definition$,
+
 $definition$
 CREATE FUNCTION {home}.makegood_post_refunds(list jsonb)
 RETURNS TABLE (account_id text, bucket text, balance_rows bigint)
@@ -385,10 +415,15 @@ BEGIN
         END IF;
         names := names || named;
     END LOOP;
+    -- A view that is replaced keeps the types of its columns.
+    SELECT pg_catalog.format_type(a.atttypid, a.atttypmod) INTO STRICT job_type
+    FROM pg_catalog.pg_attribute a
+    WHERE a.attrelid = pg_catalog.to_regclass('makegood_items') AND a.attname = 'provider_job_id';
     PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
     FOREACH definition IN ARRAY definitions LOOP
         definition := pg_catalog.replace(definition, '{home}', pg_catalog.quote_ident(home));
         definition := pg_catalog.replace(definition, '{path}', schemas);
+        definition := pg_catalog.replace(definition, '{job_type}', job_type);
         FOR nth IN 1 .. pg_catalog.cardinality(relations) LOOP
             definition := pg_catalog.replace(definition, '{' || relations[nth] || '}', names[nth]);
         END LOOP;

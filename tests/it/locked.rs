@@ -209,7 +209,7 @@ async fn another_settle_is_no_locked_row_and_is_waited_for_to_its_end() {
     let (one, others, ()) = tokio::join!(
         patient.settle(&first, &rules),
         async {
-            seen_waiting(&world, "insert_ledger_entries").await;
+            seen_waiting(&world, "post_refunds").await;
             impatient.settle(&rest, &rules).await
         },
         async {

@@ -356,7 +356,7 @@ async fn every_statement_of_a_pass_keeps_a_sane_plan_whatever_the_planner_knows(
             "claim",
             "orphan_rows",
             "settle_orphans",
-            "insert_refunds",
+            "post_refunds",
             "unresolved",
         ] {
             assert!(seen.contains(statement), "{}: {statement} was not seen in {seen:?}", variant.name());

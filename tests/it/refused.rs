@@ -266,7 +266,7 @@ async fn a_database_that_gives_out_while_rows_are_settled_one_by_one_ends_the_pa
         )
         .await;
     let error = pass::run(&world.parts, World::orders(), |_| {}).await.unwrap_err();
-    assert!(error.to_string().contains("insert_ledger_entries"), "{error}");
+    assert!(error.to_string().contains("post_refunds"), "{error}");
     assert_eq!(world.fate("c1", 0).await, "open ");
     assert_eq!(world.number("SELECT last_value AS v FROM tried").await, 2, "tried alone, once");
     world.run("DROP TRIGGER give_out ON ledger_entries").await;

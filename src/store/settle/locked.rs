@@ -129,7 +129,7 @@ fn locked_of(settlement: &Settlement, failure: &Failure) -> Locked {
         Failure::Db(DbError::Statement { statement, .. }) => *statement,
         _ => "",
     };
-    let money = ["lock_balances", "try_lock_balances", "add_to_balances", "insert_ledger_entries"];
+    let money = ["lock_balances", "try_lock_balances", "post_refunds"];
     if settlement.decision.action == Action::Refund && money.contains(&statement) {
         Locked::Balances { account_id: charge.account_id.clone() }
     } else {

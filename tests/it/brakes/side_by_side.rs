@@ -79,7 +79,7 @@ async fn p15_four_processes_at_once_end_exactly_at_the_limit() {
             settle(&stores[2], &world, c, limits),
             settle(&stores[3], &world, d, limits),
             async {
-                all_seen_waiting(&world, "insert_ledger_entries", 4).await;
+                all_seen_waiting(&world, "post_refunds", 4).await;
                 on(&mut holder, "SELECT pg_advisory_unlock(4711)").await;
             }
         );
@@ -112,7 +112,7 @@ async fn p15_a_brake_that_another_process_engages_holds_what_is_about_to_be_comm
         // It has no limits of its own, and has written its refund when the other one engages the brake.
         settle(&b, &world, vec![last], Limits::default()),
         async {
-            seen_waiting(&world, "insert_ledger_entries").await;
+            seen_waiting(&world, "post_refunds").await;
             assert_eq!(settle(&a, &world, cases, once).await, [Outcome::Settled(HELD)]);
             assert!(world.store.brake().await.unwrap().engaged_at.is_some(), "everybody can see it");
             on(&mut holder, "SELECT pg_advisory_unlock(4711)").await;
@@ -148,7 +148,7 @@ async fn p15_a_release_and_a_settle_do_not_wait_for_each_other() {
     let (outcome, freed, ()) = tokio::join!(
         a.settle(&batch, &by_hand),
         async {
-            seen_waiting(&world, "insert_ledger_entries").await;
+            seen_waiting(&world, "post_refunds").await;
             b.release_brake("grace", "looked into it").await.unwrap()
         },
         async {
@@ -209,7 +209,7 @@ async fn p15_a_settle_that_waits_holds_up_no_other_one() {
     cases.sort_by_key(|case| case.facts.orphan.id);
     let other = vec![cases.remove(1)];
     let (first, ()) = tokio::join!(settle(&a, &world, cases, limits), async {
-        seen_waiting(&world, "insert_ledger_entries").await;
+        seen_waiting(&world, "post_refunds").await;
         assert_eq!(refunds(&settle(&b, &world, other, limits).await), 1);
         on(&mut holder, "SELECT pg_advisory_unlock(4711)").await;
     });

@@ -68,7 +68,7 @@ async fn p20_an_output_that_commits_between_the_last_check_and_the_commit_is_a_l
     on(&mut holder, "SELECT pg_advisory_lock(4711)").await;
     let store = another(&world).await;
     let (outcome, ()) = tokio::join!(settle(&store, &world, settlement(&world, case, REFUND)), async {
-        seen_waiting(&world, "insert_ledger_entries").await;
+        seen_waiting(&world, "post_refunds").await;
         world.run(&output(&world, "c1", "failed-1")).await;
         on(&mut holder, "SELECT pg_advisory_unlock(4711)").await;
     });

@@ -56,7 +56,7 @@ async fn p20_an_output_that_comes_second_waits_for_the_refund_and_is_stored_as_l
     let (outcome, said, ()) = tokio::join!(
         settle(&store, &world, settlement(&world, case, REFUND)),
         async {
-            seen_waiting(&world, "insert_ledger_entries").await;
+            seen_waiting(&world, "post_refunds").await;
             text(&mut platform, &call).await.unwrap()
         },
         async {

@@ -74,7 +74,7 @@ async fn what_does_not_pass_ends_the_pass_and_leaves_nothing_half_done() {
         let world = one_refund_is_due().await;
         fails_first(&world, code, 1000).await;
         let error = pass::run(&world.parts, World::orders(), |_| {}).await.unwrap_err();
-        assert!(error.to_string().contains("insert_ledger_entries"), "{error}");
+        assert!(error.to_string().contains("post_refunds"), "{error}");
         assert_eq!(tries(&world).await, tried, "{code}");
         assert_eq!(world.fate("c1", 0).await, "open ", "{code}");
         let leased = "SELECT count(*) AS v FROM makegood_orphans WHERE leased_until IS NOT NULL OR resolved_at IS NOT NULL";

@@ -59,7 +59,7 @@ async fn a_connection_that_comes_free_after_the_pool_has_given_up_is_waited_for(
     let mut next = || settlement(&world, cases.remove(0), REFUND);
     let (one, other) = (next(), next());
     let outcomes = tokio::join!(settle(&store, &world, one), settle(&store, &world, other), async {
-        seen_waiting(&world, "insert_ledger_entries").await;
+        seen_waiting(&world, "post_refunds").await;
         // Whoever of the two came second has been waiting for the connection all the time.
         tokio::time::sleep(POOL_WAITS + Duration::from_secs(1)).await;
         on(&mut holder, "SELECT pg_advisory_unlock(4711)").await;
@@ -137,7 +137,7 @@ async fn a_connection_that_breaks_in_the_middle_of_settle_is_tried_again() {
     let store = another(&world).await;
     let (outcome, ()) = tokio::join!(settle(&store, &world, settlement(&world, case, REFUND)), async {
         for _ in 0..3 {
-            seen_waiting(&world, "insert_ledger_entries").await;
+            seen_waiting(&world, "post_refunds").await;
             world.run(&format!("{END_ALL} AND wait_event_type = 'Lock'")).await;
         }
         on(&mut holder, "SELECT pg_advisory_unlock(4711)").await;
