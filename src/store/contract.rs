@@ -160,6 +160,26 @@ impl Store {
         rows.iter().map(|row| Ok((row.text("relation")?, row.text("needed")?))).collect()
     }
 
+    /// What this role may do and a pass does not need, where it could raise balances: relation and
+    /// right. Nothing on SQLite, which has no roles.
+    pub async fn excess_rights(&self) -> Result<Vec<(String, String)>, DbError> {
+        if !self.is_postgres() {
+            return Ok(Vec::new());
+        }
+        let rows = self.rows(statements::EXCESS_RIGHTS, &[]).await?;
+        rows.iter().map(|row| Ok((row.text("relation")?, row.text("excess")?))).collect()
+    }
+
+    /// Schemas on the search path in which others than their owner may create objects, with these
+    /// roles. Nothing on SQLite.
+    pub async fn open_schemas(&self) -> Result<Vec<(String, String)>, DbError> {
+        if !self.is_postgres() {
+            return Ok(Vec::new());
+        }
+        let rows = self.rows(statements::OPEN_SCHEMAS, &[]).await?;
+        rows.iter().map(|row| Ok((row.text("schema")?, row.text("roles")?))).collect()
+    }
+
     /// What kind of relations the contract relations are.
     pub async fn relation_kinds(&self) -> Result<Kinds, DbError> {
         let rows = self.rows(statements::RELATION_KINDS, &[]).await?;

@@ -168,6 +168,8 @@ statements! {
     TRY_LOCK_CHARGES = "try_lock_charges",
     }
     postgres {
+    EXCESS_RIGHTS = "excess_rights",
+    OPEN_SCHEMAS = "open_schemas",
     POST_REFUNDS = "post_refunds",
     TRY_BALANCE = "try_balance",
     }

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::binary::makegood;
 use crate::commands::{World, worlds};
-use crate::database::{database, sqlite};
+use crate::database::{ROLE, database, sqlite};
 
 /// The grade of one thing that `check` looks at.
 fn grade<'a>(told: &'a Value, about: &str) -> Option<&'a str> {
@@ -294,4 +294,34 @@ async fn the_doctor_looks_through_views_and_at_tables_of_any_size() {
         )
         .await;
     assert_eq!(indexes(&world).await, [], "every statement searches by key");
+}
+
+#[tokio::test]
+async fn the_doctor_warns_of_a_role_that_could_raise_balances_and_of_a_schema_that_is_open_to_others() {
+    let world = World::new(database().await).await;
+    let rights = async || {
+        let (_, told) = check(&world).await;
+        let checks = told["checks"].as_array().unwrap();
+        let rights = checks.iter().find(|check| check["about"] == "rights").unwrap();
+        format!("{} {}", rights["grade"].as_str().unwrap(), rights["says"].as_str().unwrap())
+    };
+    assert_eq!(rights().await, "ok enough for a pass, and no right to raise a balance");
+    for (grant, says) in [
+        (
+            "GRANT UPDATE (credits) ON balances",
+            "warn this role could raise balances by itself: UPDATE on balances",
+        ),
+        (
+            "GRANT INSERT ON ledger_entries",
+            "warn this role could raise balances by itself: INSERT on ledger_entries",
+        ),
+        (
+            "GRANT CREATE ON SCHEMA public",
+            "warn enough for a pass; on its search path others may create objects: makegood_test_role in schema `public`",
+        ),
+    ] {
+        world.execute(&format!("{grant} TO {ROLE}")).await;
+        assert_eq!(rights().await, says);
+        world.execute(&format!("{} FROM {ROLE}", grant.replace("GRANT", "REVOKE"))).await;
+    }
 }

@@ -72,9 +72,18 @@ async fn p01_the_role_of_the_passes_can_write_no_balance_no_ledger_entry_and_no_
     assert_eq!(world.balance_of("ada").await, (0, 10));
 }
 
-#[tokio::test]
-async fn p01_p03_a_posting_that_the_platforms_rows_do_not_allow_is_refused() {
-    let world = World::postgres().await;
+/// A posting that nothing on record allows.
+struct Forgery {
+    what: &'static str,
+    /// What the role writes before it.
+    prepare: String,
+    posting: String,
+    /// The condition of the function that refuses it. Without that it is not refused as it should be.
+    refused_by: &'static str,
+}
+
+/// The charges that are forged about.
+async fn forged_about(world: &World) {
     world.balance("ada", 0, 0).await;
     world.balance("bob", 0, 0).await;
     world.charge("plain").drawn(6, 4).insert().await;
@@ -88,42 +97,81 @@ async fn p01_p03_a_posting_that_the_platforms_rows_do_not_allow_is_refused() {
     world.run(&world.refund_row("returned", Some(0), "wallet", 10)).await;
     world.charge("half").drawn(10, 10).items(&[10, 10]).insert().await;
     world.run(&world.refund_row("half", None, "subscription", 4)).await;
+}
+
+fn forgeries() -> Vec<Forgery> {
+    let one = |what, charge, index, split: (i64, i64), refused_by| Forgery {
+        what,
+        prepare: prepared(charge, index, "refund"),
+        posting: post(charge, index, split.0, split.1),
+        refused_by,
+    };
+    let and = |posting: String, charge: &str, index: i64, split: (i64, i64)| {
+        let second = post(charge, index, split.0, split.1);
+        let second = second.split_once("('[").unwrap().1.split_once("]')").unwrap().0;
+        posting.replace("]')", &format!(", {second}]')"))
+    };
+    const PRICE: &str = "AND d.subscription + d.wallet = i.credits";
+    const UNRESOLVED: &str = "OR d.resolution_id IS NULL OR v.delivered";
+    vec![
+        one("no such charge", "none", 0, (0, 10), ""),
+        one("no such item", "plain", 7, (0, 10), ""),
+        one("more than it cost", "plain", 0, (6, 5), PRICE),
+        one("less than it cost", "plain", 0, (6, 3), PRICE),
+        one(
+            "the wallet first",
+            "plain",
+            0,
+            (0, 10),
+            "OR d.wallet > 0::numeric AND ours.subscription + theirs.subscription + d.subscription < c.subscription",
+        ),
+        one("less than zero", "plain", 0, (14, -4), "d.subscription >= 0 AND d.wallet >= 0 AND"),
+        Forgery { prepare: String::new(), ..one("no resolution", "plain", 0, (6, 4), UNRESOLVED) },
+        Forgery {
+            prepare: prepared("plain", 0, "close"),
+            ..one(
+                "a resolution that closes it",
+                "plain",
+                0,
+                (6, 4),
+                "AND r.superseded_at IS NULL AND r.kind = 'refund'",
+            )
+        },
+        one("nothing", "free", 0, (0, 0), ""),
+        one("delivered", "stored", 0, (0, 10), "OR v.delivered"),
+        one("refunded by the platform", "returned", 0, (0, 10), "OR p.credits >= i.credits"),
+        one(
+            "more than is left of the subscription's part",
+            "half",
+            0,
+            (10, 0),
+            "OR d.subscription > 0::numeric AND ours.subscription + theirs.subscription + d.subscription > c.subscription",
+        ),
+        Forgery {
+            prepare: prepared("short", 0, "refund") + &prepared("short", 1, "refund"),
+            posting: and(post("short", 0, 0, 10), "short", 1, (0, 10)),
+            ..one(
+                "more than was drawn, at once",
+                "short",
+                0,
+                (0, 10),
+                "OR d.wallet > 0::numeric AND ours.wallet + theirs.wallet + d.wallet > c.wallet",
+            )
+        },
+        Forgery {
+            posting: and(post("plain", 0, 6, 4), "plain", 0, (6, 4)),
+            ..one("the same item twice", "plain", 0, (6, 4), "")
+        },
+    ]
+}
+
+#[tokio::test]
+async fn p01_p03_a_posting_that_the_platforms_rows_do_not_allow_is_refused() {
+    let world = World::postgres().await;
+    forged_about(&world).await;
     let mut role = as_role(&world).await;
     let before = money(&world).await;
-    for (what, prepare, posting) in [
-        ("no such charge", prepared("none", 0, "refund"), post("none", 0, 0, 10)),
-        ("no such item", prepared("plain", 7, "refund"), post("plain", 7, 0, 10)),
-        ("another price", prepared("plain", 0, "refund"), post("plain", 0, 6, 5)),
-        ("less than it cost", prepared("plain", 0, "refund"), post("plain", 0, 6, 3)),
-        ("the wallet first", prepared("plain", 0, "refund"), post("plain", 0, 0, 10)),
-        ("less than zero", prepared("plain", 0, "refund"), post("plain", 0, 14, -4)),
-        ("no resolution", String::new(), post("plain", 0, 6, 4)),
-        ("a resolution that it is closed", prepared("plain", 0, "close"), post("plain", 0, 6, 4)),
-        ("nothing", prepared("free", 0, "refund"), post("free", 0, 0, 0)),
-        ("delivered", prepared("stored", 0, "refund"), post("stored", 0, 0, 10)),
-        ("refunded by the platform", prepared("returned", 0, "refund"), post("returned", 0, 0, 10)),
-        (
-            "more than is left of the subscription's part",
-            prepared("half", 0, "refund"),
-            post("half", 0, 10, 0),
-        ),
-        (
-            "more than was drawn, at once",
-            prepared("short", 0, "refund") + &prepared("short", 1, "refund"),
-            post("short", 0, 0, 10).replace(
-                "]'",
-                ", {\"charge_id\": \"short\", \"output_index\": 1, \"subscription\": 0, \"wallet\": 10}]'",
-            ),
-        ),
-        (
-            "the same item twice",
-            prepared("plain", 0, "refund"),
-            post("plain", 0, 6, 4).replace(
-                "]'",
-                ", {\"charge_id\": \"plain\", \"output_index\": 0, \"subscription\": 6, \"wallet\": 4}]'",
-            ),
-        ),
-    ] {
+    for Forgery { what, prepare, posting, .. } in forgeries() {
         let mut tx = role.begin().await.unwrap();
         assert_eq!(code(&mut tx, &prepare).await, None, "{what}");
         assert_eq!(code(&mut tx, &posting).await.as_deref(), Some("23001"), "{what}");
@@ -157,6 +205,35 @@ async fn p01_p03_a_posting_that_the_platforms_rows_do_not_allow_is_refused() {
         assert_eq!(code(&mut role, &sql).await.as_deref(), Some(expected), "{what}");
     }
     assert_eq!(money(&world).await, after);
+}
+
+#[tokio::test]
+async fn p01_each_condition_of_the_posting_is_what_refuses_a_forgery() {
+    let world = World::postgres().await;
+    forged_about(&world).await;
+    as_role(&world).await;
+    let mut owner = PgConnection::connect(&world.database.url).await.unwrap();
+    let function = "SELECT pg_get_functiondef('makegood_post_refunds'::regproc) AS v";
+    let function = world.texts(function).await.remove(0);
+    let mut tried = 0;
+    for Forgery { what, prepare, posting, refused_by } in forgeries() {
+        if refused_by.is_empty() {
+            continue;
+        }
+        assert!(function.contains(refused_by), "{what}: {refused_by} is not in\n{function}");
+        let mut tx = owner.begin().await.unwrap();
+        let role = database::ROLE;
+        let without = format!("{}; SET LOCAL ROLE {role}; {prepare}", function.replace(refused_by, ""));
+        assert_eq!(code(&mut tx, &without).await, None, "{what}");
+        assert_ne!(
+            code(&mut tx, &posting).await.as_deref(),
+            Some("23001"),
+            "{what}: refused by something else"
+        );
+        tx.rollback().await.unwrap();
+        tried += 1;
+    }
+    assert_eq!(tried, 10);
 }
 
 /// The reference schema as a platform has it whose ids are varchar.

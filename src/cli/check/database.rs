@@ -213,7 +213,7 @@ fn index_advice(read: &WholeRead) -> String {
 
 async fn rights(store: &Store, found: &mut Findings) {
     match store.missing_rights().await {
-        Ok(missing) if missing.is_empty() => found.ok("rights", "enough for a pass"),
+        Ok(missing) if missing.is_empty() => excess(store, found).await,
         Ok(missing) => {
             let list: Vec<String> =
                 missing.iter().map(|(relation, right)| format!("{right} on {relation}")).collect();
@@ -228,5 +228,37 @@ async fn rights(store: &Store, found: &mut Findings) {
             );
         }
         Err(error) => found.warn("rights", format!("could not be read: {}", chain(&error)), ""),
+    }
+}
+
+/// Rights by which the role of the passes, or whoever has got hold of it, could raise balances.
+async fn excess(store: &Store, found: &mut Findings) {
+    match (store.excess_rights().await, store.open_schemas().await) {
+        (Ok(excess), Ok(_)) if !excess.is_empty() => {
+            let list: Vec<String> =
+                excess.iter().map(|(relation, right)| format!("{right} on {relation}")).collect();
+            found.warn(
+                "rights",
+                format!("this role could raise balances by itself: {}", list.join(", ")),
+                "no pass needs that any more: run as a role of its own, without these rights (docs/adopting.md, \
+                 \"The database role\")",
+            );
+        }
+        (Ok(_), Ok(open)) if !open.is_empty() => {
+            let list: Vec<String> =
+                open.iter().map(|(schema, roles)| format!("{roles} in schema `{schema}`")).collect();
+            found.warn(
+                "rights",
+                format!(
+                    "enough for a pass; on its search path others may create objects: {}",
+                    list.join("; ")
+                ),
+                "such an object could be run with makegood's rights: REVOKE CREATE ON SCHEMA … FROM …",
+            );
+        }
+        (Ok(_), Ok(_)) => found.ok("rights", "enough for a pass, and no right to raise a balance"),
+        (Err(error), _) | (_, Err(error)) => {
+            found.warn("rights", format!("could not be read: {}", chain(&error)), "");
+        }
     }
 }
