@@ -24,6 +24,16 @@ macro_rules! statements {
 
 statements! {
     both {
+    ACCOUNTS_HELD_SINCE = "accounts_held_since",
+    ACCOUNT_HOLD = "account_hold",
+    ACCOUNT_LET_GO = "account_let_go",
+    ACCOUNT_RELEASE = "account_release",
+    AVERAGE_PRICE = "average_price",
+    HELD_ACCOUNTS = "held_accounts",
+    HELD_ACCOUNTS_COUNT = "held_accounts_count",
+    PROVIDER_BRAKES = "provider_brakes",
+    PROVIDER_ENGAGE = "provider_engage",
+    PROVIDER_RELEASE = "provider_release",
     BALANCE_NOW = "balance_now",
     BACKLOG_NOTE = "backlog_note",
     BALANCE_TWICE = "balance_twice",
@@ -98,7 +108,10 @@ statements! {
     }
     each {
     ADD_ACCOUNTS = "add_accounts",
+    ACCOUNT_FREE_ORPHANS = "account_free_orphans",
+    ACCOUNT_SUMS = "account_sums",
     ADD_REFUND_SUMS = "add_refund_sums",
+    PROVIDER_FREE_ORPHANS = "provider_free_orphans",
     ADD_TO_BALANCES = "add_to_balances",
     BALANCES_NOW = "balances_now",
     BALANCE_ROWS = "balance_rows",
