@@ -321,9 +321,7 @@ impl Standing {
         Self {
             open: sum(&|each| each.state == "open"),
             held: sum(&|each| each.state == "held"),
-            held_by_brake: sum(&|each| {
-                each.state == "held" && each.reason == "brake" && !each.for_account
-            }),
+            held_by_brake: sum(&|each| each.state == "held" && each.reason == "brake" && !each.for_account),
             held_for_accounts: sum(&|each| each.for_account),
             accounts_held,
             accounts_newly_held: 0,

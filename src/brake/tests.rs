@@ -37,10 +37,7 @@ fn every_limit_stops_by_itself() {
             Limits { refunds_per_hour_per_provider: 1, ..Limits::default() },
             "max_refunds_per_hour_per_provider",
         ),
-        (
-            Limits { refunds_per_day_per_provider: 1, ..Limits::default() },
-            "max_refunds_per_day_per_provider",
-        ),
+        (Limits { refunds_per_day_per_provider: 1, ..Limits::default() }, "max_refunds_per_day_per_provider"),
     ];
     for (limits, key) in cases {
         let mut brake = brake(limits);
@@ -76,9 +73,7 @@ fn faults_of_ours_are_held_by_themselves_and_stop_nobody_else() {
     let mut brake = brake(Limits { own_faults_per_day: 2, ..Limits::default() });
     assert_eq!([(); 4].map(|()| brake.admit("acme", 1, true)), [true, true, false, false]);
     let why = brake.held.own_faults.clone().unwrap();
-    assert!(
-        why.starts_with("more than 2 refunds in a day") && why.contains("max_own_fault_refunds_per_day")
-    );
+    assert!(why.starts_with("more than 2 refunds in a day") && why.contains("max_own_fault_refunds_per_day"));
     assert!(brake.admit("acme", 1, false) && brake.held.all.is_none());
 }
 
@@ -220,8 +215,7 @@ fn p15_the_baseline_of_a_pass_counts_until_the_brake_is_released() {
 fn p15_the_locked_brake_confirms_only_what_it_would_say_itself() {
     let limits = Limits { refunds_per_hour: 3, ..Limits::default() };
     let with = |hour_refunds, held: Option<&str>| {
-        let per_provider =
-            BTreeMap::from([("acme".to_owned(), Sums { hour_refunds, ..Sums::default() })]);
+        let per_provider = BTreeMap::from([("acme".to_owned(), Sums { hour_refunds, ..Sums::default() })]);
         let held = Held { all: held.map(str::to_owned), ..Held::default() };
         Brake::new(limits, held, Counted { per_provider, ..Counted::default() })
     };
@@ -316,7 +310,10 @@ fn p15_an_account_is_held_by_each_limit_of_its_own_and_stays_held() {
         assert_eq!(judged.is_ok(), admitted, "{limits:?} {before:?} {charges}: {judged:?}");
         if let Err(refused) = judged {
             assert_eq!(refused.account.as_deref(), Some("mallory"));
-            assert!(refused.why.contains("account mallory") && refused.why.contains("_account"), "{refused:?}");
+            assert!(
+                refused.why.contains("account mallory") && refused.why.contains("_account"),
+                "{refused:?}"
+            );
         }
     }
     let held = AccountStanding { held: Some("why".to_owned()), ..AccountStanding::default() };

@@ -176,7 +176,9 @@ fn was_engaged(provider: Option<&str>, engaged: bool, unknown: bool) -> String {
         format!("{whose} are held already. Nothing was changed.")
     };
     if unknown {
-        told.push_str(" No provider file and no charge of the last 24 hours names this provider: check its spelling.");
+        told.push_str(
+            " No provider file and no charge of the last 24 hours names this provider: check its spelling.",
+        );
     }
     told
 }
@@ -285,7 +287,8 @@ mod tests {
     #[test]
     fn the_status_says_what_is_held_and_what_to_do() {
         let off = BrakeState::default();
-        let shown = |brake: BrakeState| Shown { brake, held: Vec::new(), accounts: Vec::new(), events: Vec::new() };
+        let shown =
+            |brake: BrakeState| Shown { brake, held: Vec::new(), accounts: Vec::new(), events: Vec::new() };
         assert_eq!(status(&shown(off), NOW), "The brake is off.");
         let on = BrakeState {
             engaged_at: Some(NOW - Duration::from_mins(5)),
@@ -350,7 +353,8 @@ mod tests {
             reason: "more than 50 refunds in a day".to_owned(),
             refunds: Some(950),
         };
-        let page = status(&Shown { brake, held: Vec::new(), accounts: vec![mallory], events: Vec::new() }, NOW);
+        let page =
+            status(&Shown { brake, held: Vec::new(), accounts: vec![mallory], events: Vec::new() }, NOW);
         for says in [
             "THE BRAKE IS ON FOR fal ALONE since 2025-11-24 15:55:00 (5m ago).\n  why   ida: outage\n",
             "makegood brake release --provider fal --by WHO",

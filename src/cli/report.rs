@@ -14,7 +14,9 @@ use super::values::Since;
 use super::{Exit, Failure, Outcome};
 use crate::clock::Timestamp;
 use crate::config::Settings;
-use crate::store::{DbError, HeldAccount, HeldProvider, LateItem, LateProvider, MadeGood, Store, Waiting, WaitingItem};
+use crate::store::{
+    DbError, HeldAccount, HeldProvider, LateItem, LateProvider, MadeGood, Store, Waiting, WaitingItem,
+};
 
 /// What was made good, what is open, what is late.
 #[derive(Debug, clap::Args)]

@@ -92,7 +92,11 @@ impl BrakeState {
         Held {
             all: why(self.engaged_at, &self.reason),
             own_faults: why(self.own_faults_at, &self.own_faults_reason),
-            providers: self.providers.iter().map(|(name, held)| (name.clone(), held.reason.clone())).collect(),
+            providers: self
+                .providers
+                .iter()
+                .map(|(name, held)| (name.clone(), held.reason.clone()))
+                .collect(),
         }
     }
 }
@@ -191,7 +195,11 @@ impl Store {
     }
 
     /// The same by a statement whose first values say whose orphans.
-    async fn free_held_by(&self, statement: &'static Statement, whose: &[Value]) -> Result<Released, DbError> {
+    async fn free_held_by(
+        &self,
+        statement: &'static Statement,
+        whose: &[Value],
+    ) -> Result<Released, DbError> {
         let now = self.now().await?;
         let (mut freed, mut last) = (0, i64::MIN);
         loop {
@@ -254,8 +262,7 @@ impl Store {
         price: Option<Price>,
         now: Timestamp,
     ) -> Result<u64, DbError> {
-        let needed =
-            limits.charges_needed(refunds).max(limits.charges_needed_for_credits(credits, price));
+        let needed = limits.charges_needed(refunds).max(limits.charges_needed_for_credits(credits, price));
         match needed {
             Some(needed) => self.charges_of_day(run, now, needed).await,
             None => Ok(0),

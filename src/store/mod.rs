@@ -36,7 +36,7 @@ mod uploads;
 pub use brakes::{BrakeEvent, BrakeState, HeldAccount, HeldProvider, Released};
 pub use by_hand::Taken;
 pub use claim::{Case, Claimed};
-pub use contract::{Balance, Kind, Kinds};
+pub use contract::{Balance, Kind, Kinds, LEDGER_SAMPLE, Unlinked, UnlinkedRefunds};
 pub use db::{DbError, Trouble, redacted};
 pub use late::{
     LateCase, LateClaimed, LateNext, LateSettlement, LateSuccesses, LookedAtRefunds, RefundPosition,

@@ -103,6 +103,7 @@ statements! {
     STORY_OUTPUTS = "story_outputs",
     STORY_REFUNDS = "story_refunds",
     STORY_RESOLUTIONS = "story_resolutions",
+    UNLINKED_REFUNDS = "unlinked_refunds",
     UNRESOLVED = "unresolved",
     ZERO_REFUND_SUMS = "zero_refund_sums",
     }

@@ -45,13 +45,18 @@ async fn look(store: &Store, providers: Option<&Providers>, found: &mut Findings
         found.warn(
             "brake",
             format!("ON for {provider} alone since {}: {}", relative(held.engaged_at, now), held.reason),
-            format!("`makegood brake release --provider {provider} --by WHO --reason WHY` lets its refunds go"),
+            format!(
+                "`makegood brake release --provider {provider} --by WHO --reason WHY` lets its refunds go"
+            ),
         );
     }
     if brake.accounts_held > 0 {
         found.warn(
             "brake",
-            format!("{} held by limits of their own", count(i128::from(brake.accounts_held), "account is", "accounts are")),
+            format!(
+                "{} held by limits of their own",
+                count(i128::from(brake.accounts_held), "account is", "accounts are")
+            ),
             "`makegood brake status` lists them",
         );
     }
@@ -136,6 +141,7 @@ fn answers(unresolved: &[Unresolved], found: &mut Findings) {
             | Reason::NoBalance
             | Reason::NotPosted
             | Reason::ChargeChanged
+            | Reason::DebitsMismatch
             | Reason::ItemsMismatch => continue,
         };
         found.warn(

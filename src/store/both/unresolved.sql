@@ -2,7 +2,7 @@
 -- limits hold apart. $1: now. Costs follow what is unresolved.
 SELECT state, provider, coalesce(reason, 'not_asked_yet') AS reason, count(*) AS orphans, min(charged_at) AS oldest_charged_at,
        count(*) FILTER (WHERE window_ends_at <= $1) AS past_window,
-       CASE WHEN state = 'held' AND held_account IS NOT NULL THEN 1 ELSE 0 END AS for_account
+       CAST(CASE WHEN state = 'held' AND held_account IS NOT NULL THEN 1 ELSE 0 END AS bigint) AS for_account
 FROM makegood_orphans
 WHERE state IN ('open', 'held')
 GROUP BY state, provider, coalesce(reason, 'not_asked_yet'), CASE WHEN state = 'held' AND held_account IS NOT NULL THEN 1 ELSE 0 END

@@ -303,7 +303,8 @@ impl<'a> Written<'a> {
                 format!("{} to the subscription, {} to the wallet", given.subscription, given.wallet)
             });
             let held_by = refusal.map(|refusal| refusal.why.clone());
-            let detail: Vec<String> = given.into_iter().chain(held_by).chain(settlement.detail.clone()).collect();
+            let detail: Vec<String> =
+                given.into_iter().chain(held_by).chain(settlement.detail.clone()).collect();
             let detail = (!detail.is_empty()).then(|| detail.join("; "));
             self.events.push(json!({
                 "orphan_id": facts.orphan.id, "charge_id": item.charge_id, "output_index": item.output_index,

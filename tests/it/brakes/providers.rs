@@ -5,7 +5,9 @@ use makegood::policy::{Action, Decision, Reason};
 use makegood::store::Outcome;
 
 use super::failing;
-use crate::late::{REFUND, WAIT_IN_LEDGER, another, claim, connection, detect, on, rules, seen_waiting, settlement};
+use crate::late::{
+    REFUND, WAIT_IN_LEDGER, another, claim, connection, detect, on, rules, seen_waiting, settlement,
+};
 use crate::world::{World, on_both};
 
 on_both! {
