@@ -36,7 +36,7 @@ on_both! {
         world.run(&sql).await;
         let report = world.pass().await;
         for id in ["none", "exact", "in-parts", "corrected", "only-gifts"] {
-            assert_eq!(world.fate(id, 0).await, "refunded reported_failed", "{id}: {:?}", report.outcomes);
+            assert_eq!(world.fate(id, 0).await, "refunded no_provider_job", "{id}: {:?}", report.outcomes);
         }
         for id in ["less", "more", "given-back", "far-more"] {
             assert_eq!(world.fate(id, 0).await, "held debits_mismatch", "{id}");
@@ -48,6 +48,6 @@ on_both! {
         world.run(&entry(&world, "less-1", "less", "-1", "NULL")).await;
         world.pass_time(2 * HOUR);
         world.pass().await;
-        assert_eq!(world.fate("less", 0).await, "refunded reported_failed");
+        assert_eq!(world.fate("less", 0).await, "refunded no_provider_job");
     }
 }

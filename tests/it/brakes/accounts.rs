@@ -75,7 +75,7 @@ on_both! {
         assert_eq!(refunds_of(&world, "mallory").await, 100);
         let events = world.texts("SELECT kind || ' ' || by_whom || ' ' || account_id AS v FROM makegood_brake_events ORDER BY id").await;
         assert_eq!(events, ["engaged makegood mallory", "released ida mallory", "engaged makegood mallory"]);
-        world.parts.rules.brake.refunds_per_day_per_account = 0;
+        world.parts.rules.brake = Limits::default();
         world.store.release_account("mallory", "ida", "all of it").await.unwrap();
         world.pass().await;
         assert_eq!(refunds_of(&world, "mallory").await, 300);
