@@ -38,6 +38,8 @@ pub struct Record {
     pub rival: bool,
     /// How many balance rows there are for each bucket that the charge drew from; exactly one is right.
     pub balance_rows: BalanceRows,
+    /// What the ledger says was taken for the charge, below zero; none where it has no such entries.
+    pub debits: Option<i128>,
 }
 
 /// How many items a charge has and what they cost together.
@@ -165,6 +167,8 @@ pub struct Rows {
     pub refunds: Vec<LedgerRefund>,
     /// How many rows `balances` has.
     pub balance_rows: HashMap<(String, Bucket), i64>,
+    /// What was taken for charges of which the ledger has entries below zero.
+    pub debits: HashMap<String, i128>,
 }
 
 /// [`Rows`] sorted by what they are looked up by: built once a batch.
@@ -248,6 +252,7 @@ impl Facts {
             },
             items,
             item: item.clone(),
+            debits: around.rows.and_then(|rows| rows.debits.get(&charge.id)).copied(),
             charge,
         };
         let share = share(&record, mates, around);

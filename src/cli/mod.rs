@@ -133,7 +133,8 @@ pub struct Cli {
 }
 
 const EXIT_CODES: &str = "Exit codes: 0 done; 1 failed; 2 wrong usage or configuration; \
-                          3 done, but orphans are past their window or held by the brake.";
+                          3 done, but orphans are past their window or held by the brake, or an account \
+                          was held for the first time.";
 
 #[derive(Debug, Subcommand)]
 enum Command {

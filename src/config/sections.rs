@@ -223,6 +223,18 @@ pub struct Brake {
     /// Refunds in any 24 hours that rest on nothing but faults of ours.
     #[serde(deserialize_with = "limit")]
     pub max_own_fault_refunds_per_day: u64,
+    /// Credits refunded in any 24 hours, in percent of what the charges made in them cost.
+    #[serde(deserialize_with = "units::whole::<_, _, 0, 100>")]
+    pub max_credit_share_per_day: u64,
+    /// Refunds in any 24 hours for any one account; beyond it that account alone is held.
+    #[serde(deserialize_with = "limit")]
+    pub max_refunds_per_day_per_account: u64,
+    /// Credits refunded in any 24 hours to any one account.
+    #[serde(deserialize_with = "limit")]
+    pub max_credits_per_day_per_account: u64,
+    /// Credits refunded in any 24 hours to any one account, in percent of what the charges of all cost.
+    #[serde(deserialize_with = "units::whole::<_, _, 0, 100>")]
+    pub max_credit_share_per_day_per_account: u64,
     /// Who lets go again.
     pub release: Release,
 }

@@ -38,6 +38,7 @@ pub fn facts() -> Facts {
             refunded_elsewhere: RefundedElsewhere::default(),
             rival: false,
             balance_rows: BalanceRows { subscription: 1, wallet: 1 },
+            debits: None,
         },
         share: Share { items: 1, rank: 0, open_rank: 0, stored: Vec::new() },
         orphan: Orphan {

@@ -158,6 +158,10 @@ fn rows() -> Vec<(&'static str, Decision)> {
             ),
         ),
         (
+            "a refund, but the ledger's debits that name the charge do not add up to its draw",
+            decided(&with(|facts| facts.record.debits = Some(-9)), &failed(FailureClass::ServerError), 1),
+        ),
+        (
             "the charge has no items, or they do not add up to what was drawn",
             decided(&with(|facts| facts.record.items.credits = 9), &failed(FailureClass::ServerError), 1),
         ),

@@ -67,6 +67,7 @@ const OWN: Set = Set {
         (7, "size", include_str!("../../migrations/postgres/0007_size.sql")),
         (8, "refund_sums", include_str!("../../migrations/postgres/0008_refund_sums.sql")),
         (9, "provider_shares", include_str!("../../migrations/postgres/0009_provider_shares.sql")),
+        (10, "account_limits", include_str!("../../migrations/postgres/0010_account_limits.sql")),
         (12, "posting", include_str!("../../migrations/postgres/0012_posting.sql")),
     ],
     sqlite: &[
@@ -79,6 +80,7 @@ const OWN: Set = Set {
         (7, "size", include_str!("../../migrations/sqlite/0007_size.sql")),
         (8, "refund_sums", include_str!("../../migrations/sqlite/0008_refund_sums.sql")),
         (9, "provider_shares", include_str!("../../migrations/sqlite/0009_provider_shares.sql")),
+        (10, "account_limits", include_str!("../../migrations/sqlite/0010_account_limits.sql")),
         (12, "posting", include_str!("../../migrations/sqlite/0012_posting.sql")),
     ],
 };

@@ -33,10 +33,10 @@ mod totals;
 mod turn;
 mod uploads;
 
-pub use brakes::{BrakeEvent, BrakeState};
+pub use brakes::{BrakeEvent, BrakeState, HeldAccount, HeldProvider, Released};
 pub use by_hand::Taken;
 pub use claim::{Case, Claimed};
-pub use contract::{Balance, Kind, Kinds};
+pub use contract::{Balance, Kind, Kinds, LEDGER_SAMPLE, Unlinked, UnlinkedRefunds};
 pub use db::{DbError, Trouble, redacted};
 pub use late::{
     LateCase, LateClaimed, LateNext, LateSettlement, LateSuccesses, LookedAtRefunds, RefundPosition,
@@ -100,6 +100,8 @@ pub struct Store {
     beginning: Arc<uploads::Beginning>,
     /// When charges were last counted for the brake, and how many.
     charges: Arc<Mutex<Option<(Timestamp, u64)>>>,
+    /// When their average price was last read, and what it is.
+    price: Arc<Mutex<Option<(Timestamp, Option<crate::brake::Price>)>>>,
     /// For so long a connection that is missing is waited for: as long as a statement may take.
     patience: Duration,
     /// For so long a settle waits for a lock of another session.
@@ -161,6 +163,7 @@ impl Store {
             asked: Arc::default(),
             beginning: Arc::default(),
             charges: Arc::default(),
+            price: Arc::default(),
             patience: statement_timeout,
             lock_timeout,
         })
@@ -174,6 +177,7 @@ impl Store {
             asked: Arc::default(),
             beginning: Arc::default(),
             charges: Arc::default(),
+            price: Arc::default(),
             ..self
         }
     }

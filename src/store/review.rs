@@ -75,6 +75,8 @@ pub struct Waiting {
     pub past_window: i64,
     /// One of them, as CHARGE/INDEX.
     pub example: String,
+    /// Whether the limits of single accounts hold these.
+    pub for_account: bool,
 }
 
 /// One item that is open or held.
@@ -164,6 +166,7 @@ impl Store {
                     oldest_charged_at: row.time("oldest_charged_at")?,
                     past_window: row.int("past_window")?,
                     example: row.text("example")?,
+                    for_account: row.int("for_account")? == 1,
                 })
             })
             .collect()

@@ -236,6 +236,7 @@ impl Store {
             (now + dating.lease + SKEW).into(),
             dating.doubt.into(),
             dating.late.into(),
+            (now + crate::brake::DAY + SKEW).into(),
         ];
         Ok(self.bulk_rows(statements::DATE_ORPHANS_ANEW, &values).await?.len())
     }

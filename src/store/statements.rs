@@ -36,6 +36,16 @@ macro_rules! statements {
 
 statements! {
     both {
+    ACCOUNTS_HELD_SINCE = "accounts_held_since",
+    ACCOUNT_HOLD = "account_hold",
+    ACCOUNT_LET_GO = "account_let_go",
+    ACCOUNT_RELEASE = "account_release",
+    AVERAGE_PRICE = "average_price",
+    HELD_ACCOUNTS = "held_accounts",
+    HELD_ACCOUNTS_COUNT = "held_accounts_count",
+    PROVIDER_BRAKES = "provider_brakes",
+    PROVIDER_ENGAGE = "provider_engage",
+    PROVIDER_RELEASE = "provider_release",
     BACKLOG_NOTE = "backlog_note",
     BRAKE_ENGAGE = "brake_engage",
     BRAKE_EVENTS = "brake_events",
@@ -103,12 +113,16 @@ statements! {
     STORY_OUTPUTS = "story_outputs",
     STORY_REFUNDS = "story_refunds",
     STORY_RESOLUTIONS = "story_resolutions",
+    UNLINKED_REFUNDS = "unlinked_refunds",
     UNRESOLVED = "unresolved",
     ZERO_REFUND_SUMS = "zero_refund_sums",
     }
     each {
     ADD_ACCOUNTS = "add_accounts",
+    ACCOUNT_FREE_ORPHANS = "account_free_orphans",
+    ACCOUNT_SUMS = "account_sums",
     ADD_REFUND_SUMS = "add_refund_sums",
+    PROVIDER_FREE_ORPHANS = "provider_free_orphans",
     BALANCES_NOW = "balances_now",
     BALANCE_ROWS = "balance_rows",
     BEGIN_UPLOADS = "begin_uploads",

@@ -11,6 +11,7 @@ mod clocks;
 mod commands;
 mod conformance;
 mod database;
+mod debits;
 mod demo;
 mod deploy;
 mod doctor;

@@ -41,8 +41,27 @@ async fn look(store: &Store, providers: Option<&Providers>, found: &mut Findings
     if brake.engaged_at.is_none() && brake.own_faults_at.is_none() {
         found.ok("brake", "off");
     }
+    for (provider, held) in &brake.providers {
+        found.warn(
+            "brake",
+            format!("ON for {provider} alone since {}: {}", relative(held.engaged_at, now), held.reason),
+            format!(
+                "`makegood brake release --provider {provider} --by WHO --reason WHY` lets its refunds go"
+            ),
+        );
+    }
+    if brake.accounts_held > 0 {
+        found.warn(
+            "brake",
+            format!(
+                "{} held by limits of their own",
+                count(i128::from(brake.accounts_held), "account is", "accounts are")
+            ),
+            "`makegood brake status` lists them",
+        );
+    }
     let unresolved = store.unresolved(now).await?;
-    let late: u64 = unresolved.iter().map(|each| each.past_window).sum();
+    let late: u64 = unresolved.iter().filter(|each| !each.for_account).map(|each| each.past_window).sum();
     if late == 0 {
         found.ok("orphans", "none is late");
     } else {
@@ -122,6 +141,7 @@ fn answers(unresolved: &[Unresolved], found: &mut Findings) {
             | Reason::NoBalance
             | Reason::NotPosted
             | Reason::ChargeChanged
+            | Reason::DebitsMismatch
             | Reason::ItemsMismatch => continue,
         };
         found.warn(

@@ -103,6 +103,7 @@ fn facts(args: &Tried, settings: &Settings, output: i64, age: Duration, now: Tim
             refunded_elsewhere: RefundedElsewhere::default(),
             rival: false,
             balance_rows: BalanceRows { subscription: 1, wallet: 1 },
+            debits: None,
         },
         share: Share { items, rank, open_rank: rank, stored: Vec::new() },
         orphan: Orphan {

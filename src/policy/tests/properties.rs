@@ -84,6 +84,7 @@ fn is_true_of(reason: Reason, case: &Case) -> bool {
             let rows = if bucket == Bucket::Wallet { rows.wallet } else { rows.subscription };
             record.charge.drawn.of(bucket) > 0 && rows != 1
         }),
+        Reason::DebitsMismatch => record.debits.is_some_and(|debits| -debits != record.charge.drawn.total()),
         Reason::ItemsMismatch => !adds_up(&case.facts),
         // After a copy, in settle, or a person's: never `decide`'s.
         Reason::RecoveryRetry

@@ -24,7 +24,7 @@ FROM (
     FROM (VALUES ('makegood_passes'), ('makegood_cursors'), ('makegood_charges'), ('makegood_orphans'),
                  ('makegood_late_questions'), ('makegood_resolutions'), ('makegood_counters'), ('makegood_provider_state'),
                  ('makegood_provider_shares'), ('makegood_uploads'), ('makegood_refund_sums'),
-                 ('makegood_accounts')) AS changed(relation),
+                 ('makegood_accounts'), ('makegood_provider_brakes')) AS changed(relation),
          (VALUES ('SELECT'), ('INSERT'), ('UPDATE')) AS verbs(needed)
 ) AS n
 WHERE NOT CASE WHEN n.columns <> '' THEN has_column_privilege(n.relation, n.columns, n.needed)
