@@ -21,8 +21,8 @@ pub struct Args {
 /// What to do with provider files.
 #[derive(Debug, clap::Subcommand)]
 pub enum ProviderCommand {
-    /// All providers, shipped and of providers.dir: limits, retention, whether the key is there, and how each stood
-    /// when a pass last left it.
+    /// All providers, shipped and of providers.dir: limits, retention, whether the API is closed and the key is
+    /// there, and how each stood when a pass last left it.
     List {
         /// text or json; without it, text on a terminal and JSON elsewhere.
         #[arg(long, value_name = "FORMAT")]

@@ -12,6 +12,7 @@ use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use serde::Deserialize;
 
 use super::auth::{Auth, Download, WrittenAuth, WrittenDownload};
+use super::closed::{Closed, WrittenClosed};
 use super::fetching::{Fetchings, WrittenFetchings};
 use super::filter::Filter;
 use super::hosts::Hosts;
@@ -29,6 +30,8 @@ const MAX_BODY_BYTES: usize = 4 << 20;
 pub struct Provider {
     /// As charges name it.
     pub name: String,
+    /// When its API is shut down; none if nothing is known of that.
+    pub closed: Option<Closed>,
     /// How long outputs are kept; none if the provider does not say.
     pub retention: Option<Duration>,
     /// How old a charge is before its job is asked for; none: the general setting.
@@ -142,6 +145,7 @@ struct Written {
 #[serde(deny_unknown_fields)]
 struct WrittenProvider {
     name: String,
+    closed: Option<WrittenClosed>,
     retention: Option<Span>,
     grace: Option<Span>,
     max_concurrency: Option<usize>,
@@ -285,6 +289,7 @@ fn check(written: Written) -> Result<Provider, Flaw> {
     }
     Ok(Provider {
         name: p.name,
+        closed: p.closed.map(WrittenClosed::check).transpose()?,
         retention,
         grace,
         models,
@@ -439,6 +444,13 @@ read = '{verdict: "running"}'
             ("name = \"acme\"", "name = \"Acme/1\"", "provider.name", "a-z"),
             ("grace = \"10m\"", "grace = \"30m\"", "provider.grace", "third"),
             ("grace = \"20m\"", "grace = \"21m\"", "models.\"acme/video\".grace", "third"),
+            (
+                "grace = \"10m\"",
+                "closed = { on = \"soon\", why = \"x\" }",
+                "provider.closed.on",
+                "2026-09-24",
+            ),
+            ("grace = \"10m\"", "closed = { on = \"2026-09-24\" }", "provider.closed", "why"),
             ("grace = \"10m\"", "max_concurrency = 0", "provider.max_concurrency", "1 to 1000"),
             ("grace = \"10m\"", "max_concurrency = 1.5", "provider.max_concurrency", "invalid type"),
             ("grace = \"10m\"", "requests_per_second = 0", "provider.requests_per_second", "0.001"),

@@ -7,13 +7,14 @@
 //! Left to others: `policy` decides what follows; `recovery` fetches files. Nothing here writes anything,
 //! so that a crash halfway means nothing.
 //!
-//! `file` a file, checked · `fetching` what of it is for `recovery` · `request` its template, filled · `hosts` where else to · `ask` over HTTP · `manners` when ·
+//! `file` a file, checked · `closed` when its API is shut down · `fetching` what of it is for `recovery` · `request` its template, filled · `hosts` where else to · `ask` over HTTP · `manners` when ·
 //! `turns` how many at once · `shares` what part of the limits is this process's ·
 //! `json`, `filter`, `said` and `reading` what it means · `auth`, `secret`, `exec`, `redact` keys · `stats` and `state` what came
 //! of it so far · `trace` a question told step by step.
 
 mod ask;
 mod auth;
+mod closed;
 mod exec;
 mod fetching;
 mod file;
@@ -41,6 +42,7 @@ use std::time::Duration;
 
 use reqwest::header::HeaderMap;
 
+pub use self::closed::Closed;
 pub use self::exec::CommandTrouble;
 pub use self::fetching::Fetching;
 pub use self::file::{Model, Provider};

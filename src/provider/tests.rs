@@ -16,6 +16,7 @@ use crate::evidence::{FailureClass, Source, Verdict};
 
 mod changed;
 mod examples;
+mod generated;
 mod hostile;
 mod invented;
 mod rude;
