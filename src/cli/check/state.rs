@@ -246,6 +246,7 @@ mod tests {
                 orphans: waiting,
                 oldest_charged_at: now,
                 past_window: 0,
+                for_account: false,
             };
             let mut found = Findings::default();
             closed(&providers, &in_use, &[waits], now, &mut found);
