@@ -259,7 +259,10 @@ fn refusal(wanted: &Wanted, ended: &Ended, after: &After) -> String {
         }
         Ended::CostNothing => format!("{nothing}: it cost nothing"),
         Ended::Resolved if after.state == REVERSED => {
-            format!("{nothing}: an output is refunded at most once, and its refund was taken back. {}", after.text)
+            format!(
+                "{nothing}: an output is refunded at most once, and its refund was taken back. {}",
+                after.text
+            )
         }
         Ended::Resolved => format!("{nothing}: it is {} already. {}", after.state, after.text),
         Ended::Busy => format!(

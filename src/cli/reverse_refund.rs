@@ -111,7 +111,9 @@ fn refusal(item: &ItemId, reversed: &Reversed) -> String {
             plain(why)
         ),
         Reversed::NotRefunded | Reversed::Done(_) | Reversed::Before(_) => {
-            format!("{nothing}: makegood has not refunded it; `makegood explain {item}` tells what became of it")
+            format!(
+                "{nothing}: makegood has not refunded it; `makegood explain {item}` tells what became of it"
+            )
         }
     }
 }

@@ -75,7 +75,7 @@ pub enum Ended {
     /// It has been made good, or closed, already: the story tells how.
     Resolved,
     /// It was brought home before, the platform had removed its row, and the row is there again.
-    Restored(LostOutput),
+    Restored(Box<LostOutput>),
     /// The same, but the row cannot be inserted again, and why.
     NotRestored(String),
     /// Somebody had it in hand all the time, or it kept changing.
@@ -178,7 +178,7 @@ async fn restore(parts: &Parts, wanted: &Wanted, lost: LostOutput) -> Result<Try
     Ok(match parts.store.restore_output(&lost, &detail).await {
         Ok(true) => {
             tracing::info!(item = %wanted.item, by = wanted.by, why = wanted.why, "restored by hand");
-            Try::Ended(Ended::Restored(lost))
+            Try::Ended(Ended::Restored(Box::new(lost)))
         }
         Ok(false) => Try::Again,
         Err(error) if error.is_about_a_row() || error.may_be_about_a_row() => {
@@ -201,13 +201,17 @@ async fn is_restorable(parts: &Parts, lost: &LostOutput) -> Result<(), String> {
     }
     let job = lost.job.as_ref().map(|job| job.job_id.as_str());
     if job.is_none() || lost.recovered_job.as_deref().is_some_and(|recovered| job != Some(recovered)) {
-        return Err("it was recovered from another provider job than the platform names for it now".to_owned());
+        return Err(
+            "it was recovered from another provider job than the platform names for it now".to_owned()
+        );
     }
     let size = parts.storage.size_of(uri).await.map_err(|error| {
         format!("whether its file is still there cannot be told: {}", crate::report::chain(&error))
     })?;
     match (size, lost.size_bytes) {
-        (None, _) => Err(format!("its file {uri} is not in the storage any more, and nothing else can bring it back")),
+        (None, _) => {
+            Err(format!("its file {uri} is not in the storage any more, and nothing else can bring it back"))
+        }
         (Some(size), Some(stored)) if u64::try_from(stored) != Ok(size) => {
             Err(format!("its file {uri} has {size} bytes and not the {stored} that were stored"))
         }

@@ -186,7 +186,9 @@ impl Storage {
     /// It lies in another storage than this one, or this one does not say.
     pub async fn size_of(&self, uri: &str) -> Result<Option<u64>, StorageError> {
         let path = match &self.place {
-            Kind::Bucket { root } => uri.strip_prefix(root.as_str()).and_then(|rest| rest.strip_prefix('/')).map(str::to_owned),
+            Kind::Bucket { root } => {
+                uri.strip_prefix(root.as_str()).and_then(|rest| rest.strip_prefix('/')).map(str::to_owned)
+            }
             Kind::Local => {
                 let file = Url::parse(uri).ok().and_then(|url| url.to_file_path().ok());
                 file.and_then(|file| file.to_str().map(|path| path.trim_start_matches('/').to_owned()))

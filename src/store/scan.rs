@@ -569,16 +569,15 @@ fn read_chunk(scan: &Scan, rows: &[super::Row], limit: u64) -> Result<Chunk, DbE
     for row in rows {
         let charge_id = row.text("charge_id")?;
         let Some(looked_at) = row.maybe_int("looked_at")? else {
-            match if over_failures { row.maybe_int("orphan_id")? } else { None } {
-                Some(orphan) => chunk.waiting.push(orphan),
-                None => {
-                    let item = ItemId { charge_id, output_index: row.int("output_index")? };
-                    if !over_failures && row.int("lost")? == 1 {
-                        chunk.lost.note(item);
-                    } else {
-                        chunk.items.push(item);
-                    }
-                }
+            if over_failures && let Some(orphan) = row.maybe_int("orphan_id")? {
+                chunk.waiting.push(orphan);
+                continue;
+            }
+            let item = ItemId { charge_id, output_index: row.int("output_index")? };
+            if !over_failures && row.int("lost")? == 1 {
+                chunk.lost.note(item);
+            } else {
+                chunk.items.push(item);
             }
             continue;
         };

@@ -11,6 +11,7 @@ use makegood::pass::{Deed, Ended, Parts, Wanted, by_hand};
 use makegood::policy::{Decision, Reason};
 use makegood::provider::Providers;
 use makegood::store::Outcome;
+use object_store::aws::AmazonS3Builder;
 
 use crate::late::{LEASE, REFUND, another, claim, detect, output, settle, settlement};
 use crate::world::{HOUR, MINUTE, Sql, World, on_both, start};
@@ -475,7 +476,7 @@ on_both! {
             assert!(not_restored(&ended).contains(says), "{item}: {ended:?}");
         }
         // Recovered into another storage than that of the settings.
-        let elsewhere = makegood::recovery::Storage::s3(Default::default(), "//bucket").unwrap();
+        let elsewhere = makegood::recovery::Storage::s3(AmazonS3Builder::default(), "//bucket").unwrap();
         let parts = Parts { storage: Arc::new(elsewhere), ..world.parts.clone() };
         let ended = by_hand(&parts, &wanted("c2/0", Deed::Recover)).await.unwrap();
         assert!(not_restored(&ended).contains("does not lie in s3://bucket"), "{ended:?}");

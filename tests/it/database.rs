@@ -107,7 +107,10 @@ pub fn support_grants() -> String {
         .filter(|line| line.starts_with("GRANT ") && *line != "GRANT makegood TO makegood_support;")
         .map(|line| line.replace(" TO makegood_support;", &format!(" TO {ROLE};")))
         .collect();
-    assert!(grants.len() > 3 && grants.iter().all(|grant| grant.ends_with(&format!(" TO {ROLE};"))), "{grants:?}");
+    assert!(
+        grants.len() > 3 && grants.iter().all(|grant| grant.ends_with(&format!(" TO {ROLE};"))),
+        "{grants:?}"
+    );
     grants.join("\n")
 }
 

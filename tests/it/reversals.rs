@@ -33,7 +33,10 @@ async fn refunded(world: &World) {
     world.balance("ada", 0, 0).await;
     world.charge("c1").drawn(3, 7).items(&[10]).job("failed-1").insert().await;
     world.pass().await;
-    assert_eq!((world.fate("c1", 0).await.as_str(), world.balance_of("ada").await), ("refunded provider_error", (3, 7)));
+    assert_eq!(
+        (world.fate("c1", 0).await.as_str(), world.balance_of("ada").await),
+        ("refunded provider_error", (3, 7))
+    );
 }
 
 /// Ada spends of her wallet.

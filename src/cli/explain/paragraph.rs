@@ -56,10 +56,14 @@ pub(in crate::cli) fn write(story: &Story, index: i64, now: Timestamp) -> String
 /// What the platform has removed of what was recovered or put back.
 fn lost(story: &Story, index: i64) -> String {
     let of_item = |each: &&ResolutionRow| each.output_index == index;
-    let Some(file) = story.resolutions.iter().filter(of_item).filter_map(|each| each.recovery.as_ref()).next_back() else {
+    let Some(file) =
+        story.resolutions.iter().filter(of_item).filter_map(|each| each.recovery.as_ref()).next_back()
+    else {
         return String::new();
     };
-    if output_of(story, index).is_some() || story.outputs.iter().any(|output| output.id == file.stored_output_id) {
+    if output_of(story, index).is_some()
+        || story.outputs.iter().any(|output| output.id == file.stored_output_id)
+    {
         return String::new();
     }
     format!(

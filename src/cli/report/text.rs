@@ -118,7 +118,13 @@ fn made_good(page: &mut String, review: &Review) {
         }
     );
     let rows = all.iter().map(|each| {
-        let credits = |credits: i64| if matches!(each.kind.as_str(), "refund" | "reverse") { credits.to_string() } else { String::new() };
+        let credits = |credits: i64| {
+            if matches!(each.kind.as_str(), "refund" | "reverse") {
+                credits.to_string()
+            } else {
+                String::new()
+            }
+        };
         vec![
             each.provider.clone(),
             each.kind.clone(),

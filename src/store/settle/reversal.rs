@@ -17,7 +17,7 @@ use super::{AS_LONG_AS_A_STATEMENT, Failure, SNAPSHOT_TRIES, read_back};
 use crate::charge::{Bucket, ItemId, Split};
 use crate::clock::Timestamp;
 use crate::refund;
-use crate::store::db::{DbError, Row, Run, Tries};
+use crate::store::db::{DbError, Row, Run, Tries, Tx};
 use crate::store::{Store, statements, tell_of_another_try};
 
 /// Which refund a person takes back.
@@ -84,6 +84,16 @@ struct Refund {
     reversed: Option<ReversedRefund>,
 }
 
+impl Refund {
+    /// What each balance is to lose again, below zero.
+    fn taken(&self) -> BTreeMap<(String, Bucket), i128> {
+        let buckets = Bucket::ALL.into_iter().filter(|bucket| self.credits.of(*bucket) > 0);
+        buckets
+            .map(|bucket| ((self.account_id.clone(), bucket), -i128::from(self.credits.of(bucket))))
+            .collect()
+    }
+}
+
 impl Store {
     /// Takes one refund back, at most once.
     ///
@@ -96,7 +106,10 @@ impl Store {
             let failure = match self.reverse_at_once(order, at, false).await {
                 // This very one: its commit's answer was lost.
                 Ok(Reversed::Before(reversed))
-                    if in_doubt && reversed.at == at && reversed.by == order.by && reversed.why == order.why =>
+                    if in_doubt
+                        && reversed.at == at
+                        && reversed.by == order.by
+                        && reversed.why == order.why =>
                 {
                     return Ok(Reversed::Done(reversed));
                 }
@@ -118,8 +131,8 @@ impl Store {
                     if snapshots >= SNAPSHOT_TRIES || !self.is_postgres() {
                         return Ok(Reversed::NotPosted(what));
                     }
-                    let tried = self.reverse_at_once(order, at, true).await;
-                    if matches!(tried, Err(Failure::NotPosted { .. })) {
+                    let under_snapshot = self.reverse_at_once(order, at, true).await;
+                    if matches!(under_snapshot, Err(Failure::NotPosted { .. })) {
                         return Ok(Reversed::NotPosted(what));
                     }
                 }
@@ -156,11 +169,7 @@ impl Store {
         }]);
         tx.rows(statements::LOCK_CHARGES, &[(&charge).into()]).await?;
         tx.rows(statements::LOCK_ORPHANS, &[(&json!([refund.orphan_id])).into()]).await?;
-        let taken: BTreeMap<(String, Bucket), i128> = Bucket::ALL
-            .into_iter()
-            .filter(|bucket| refund.credits.of(*bucket) > 0)
-            .map(|bucket| ((refund.account_id.clone(), bucket), -i128::from(refund.credits.of(bucket))))
-            .collect();
+        let taken = refund.taken();
         let keys: Vec<_> = taken
             .keys()
             .map(|(account, bucket)| json!({"account_id": account, "bucket": bucket.as_str()}))
@@ -179,7 +188,9 @@ impl Store {
         for (account_id, bucket) in taken.keys() {
             let credits = refund.credits.of(*bucket);
             // One that is missing, doubled or null is told by the posting.
-            let Some(balance) = before.get(&(account_id.clone(), bucket.as_str().to_owned())) else { continue };
+            let Some(balance) = before.get(&(account_id.clone(), bucket.as_str().to_owned())) else {
+                continue;
+            };
             if *balance < credits {
                 if !order.anyway {
                     let (account_id, balance) = (account_id.clone(), *balance);
@@ -189,6 +200,24 @@ impl Store {
             }
         }
 
+        let reversed = self.post(&mut tx, order, refund, at, is_covered).await?;
+        if !snapshot {
+            tx.commit().await?;
+        }
+        Ok(Reversed::Done(reversed))
+    }
+
+    /// Writes the reversal, its ledger entries, the balances and the event, and reads back what was posted.
+    async fn post(
+        &self,
+        tx: &mut Tx,
+        order: &Reversal,
+        refund: Refund,
+        at: Timestamp,
+        is_covered: bool,
+    ) -> Result<ReversedRefund, Failure> {
+        let taken = refund.taken();
+        let before = read_back::balances(tx, &taken).await?;
         let reversed = ReversedRefund {
             refund_id: refund.id,
             account_id: refund.account_id,
@@ -238,11 +267,8 @@ impl Store {
             ),
         }]);
         tx.rows(statements::INSERT_EVENTS, &[(&event).into()]).await?;
-        read_back::check(&mut tx, &taken, &entries, &before).await?;
-        if !snapshot {
-            tx.commit().await?;
-        }
-        Ok(Reversed::Done(reversed))
+        read_back::check(tx, &taken, &entries, &before).await?;
+        Ok(reversed)
     }
 }
 

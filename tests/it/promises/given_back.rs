@@ -232,7 +232,8 @@ on_both! {
         let mut files = Vec::new();
         for url in answer["output"].as_array().unwrap() {
             let file = reqwest::get(url.as_str().unwrap()).await.unwrap().bytes().await.unwrap();
-            files.push(Sha256::digest(&file).iter().map(|byte| format!("{byte:02x}")).collect::<String>());
+            let bytes: Vec<String> = Sha256::digest(&file).iter().map(|byte| format!("{byte:02x}")).collect();
+            files.push(bytes.concat());
         }
         let row = world.output_row("own", Some(("c1", 0)), ("replicate", "two-of-three-1", 0), ("p-c1", "n-c1"));
         world.run(&format!("{row}; UPDATE stored_outputs SET sha256 = '{}'", files[0])).await;

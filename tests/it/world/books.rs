@@ -206,8 +206,8 @@ impl World {
     pub async fn books_balance(&self) {
         let (opening, lost) = {
             let remembered = self.remembered.lock().unwrap();
-            let lost: String = remembered.lost.iter().map(|id| format!(", '{id}'")).collect();
-            (remembered.opening(), format!("''{lost}"))
+            let lost: Vec<String> = remembered.lost.iter().map(|id| format!(", '{id}'")).collect();
+            (remembered.opening(), format!("''{}", lost.concat()))
         };
         for (what, sql) in ALWAYS {
             let sql = sql.replace("$opening", &opening).replace("$lost", &lost);
