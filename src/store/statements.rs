@@ -74,6 +74,7 @@ statements! {
     INSERT_BRAKE_EVENT = "insert_brake_event",
     LATE_PROVIDERS = "late_providers",
     LATE_TURN = "late_turn",
+    LOST_OUTPUT = "lost_output",
     LAST_PASS = "last_pass",
     LAST_SUCCESS = "last_success",
     NAME_UPLOAD = "name_upload",
@@ -87,6 +88,7 @@ statements! {
     PROVIDER_STATES = "provider_states",
     RECENT_PROVIDERS = "recent_providers",
     REFUND_SUMS = "refund_sums",
+    REFUND_OF_ITEM = "refund_of_item",
     REFUSED_NOTE = "refused_note",
     REFUSED_TRIED = "refused_tried",
     REVIEW_LATE = "review_late",
@@ -185,6 +187,7 @@ statements! {
     EXCESS_RIGHTS = "excess_rights",
     OPEN_SCHEMAS = "open_schemas",
     POST_REFUNDS = "post_refunds",
+    POST_REVERSALS = "post_reversals",
     TRY_BALANCE = "try_balance",
     }
     sqlite {
@@ -193,6 +196,7 @@ statements! {
     BALANCE_TWICE = "balance_twice",
     INSERT_LEDGER_ENTRIES = "insert_ledger_entries",
     INSERT_REFUNDS = "insert_refunds",
+    INSERT_REVERSALS = "insert_reversals",
     RAISE_REFUNDED = "raise_refunded",
     }
 }

@@ -39,12 +39,16 @@ mod doubt;
 mod locked;
 mod posting;
 mod read_back;
+mod restore;
+mod reversal;
 #[cfg(test)]
 mod tests;
 mod writes;
 
 use doubt::{InDoubt, Looked};
 pub use locked::{Locked, Stuck};
+pub use restore::LostOutput;
+pub use reversal::{Reversal, Reversed, ReversedRefund};
 use writes::Written;
 pub(super) use writes::{answer_key, keep_answers};
 
