@@ -28,6 +28,9 @@ const CHARGES_GOOD_FOR: Duration = Duration::from_mins(5);
 /// The most charges of a day that are counted: beyond, a share counts as one of so many.
 const CHARGES_MOST: u64 = 1_000_000;
 
+/// When the average price was read, and what it was.
+pub(super) type KnownPrice = (Timestamp, Option<Price>);
+
 /// How many orphans a release has made due.
 pub type Released = u64;
 

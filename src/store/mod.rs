@@ -104,7 +104,7 @@ pub struct Store {
     /// When charges were last counted for the brake, and how many.
     charges: Arc<Mutex<Option<(Timestamp, u64)>>>,
     /// When their average price was last read, and what it is.
-    price: Arc<Mutex<Option<(Timestamp, Option<crate::brake::Price>)>>>,
+    price: Arc<Mutex<Option<brakes::KnownPrice>>>,
     /// For so long a connection that is missing is waited for: as long as a statement may take.
     patience: Duration,
     /// For so long a settle waits for a lock of another session.

@@ -140,7 +140,7 @@ proptest! {
         let decision = case.decided();
         prop_assert!(in_the_table(&case, &decision), "{decision:?}");
         prop_assert!(is_true_of(decision.reason, &case), "{decision:?}");
-        if decision.reason != Reason::NoBalance {
+        if !matches!(decision.reason, Reason::NoBalance | Reason::DebitsMismatch) {
             prop_assert_eq!(needs_evidence(&case.facts, &case.limits, case.now), (5..=13).contains(&decision.rule));
         }
         let unasked = decide(&case.facts, None, &case.limits, case.now);
@@ -148,7 +148,7 @@ proptest! {
         for gone in [true, false] {
             let after = case.copy_failed_at(gone, case.now);
             prop_assert!(in_the_table(&case, &after), "{after:?}");
-            prop_assert!(after.rule == if gone { 14 } else { 15 } || after.reason == Reason::NoBalance, "{after:?}");
+            prop_assert!(after.rule == if gone { 14 } else { 15 } || matches!(after.reason, Reason::NoBalance | Reason::DebitsMismatch), "{after:?}");
         }
     }
 

@@ -35,15 +35,12 @@ impl Store {
         let mut tx = self.db.begin().await?;
         lock(&mut tx).await?;
         let why = format!("{by}: {reason}");
-        let (rows, scope) = match provider {
-            Some(provider) => {
-                let values = [provider.into(), now.into(), why.as_str().into()];
-                (tx.rows(statements::PROVIDER_ENGAGE, &values).await?, BrakeScope::Provider(provider))
-            }
-            None => {
-                let values = [now.into(), why.as_str().into()];
-                (tx.rows(statements::BRAKE_ENGAGE, &values).await?, BrakeScope::All)
-            }
+        let (rows, scope) = if let Some(provider) = provider {
+            let values = [provider.into(), now.into(), why.as_str().into()];
+            (tx.rows(statements::PROVIDER_ENGAGE, &values).await?, BrakeScope::Provider(provider))
+        } else {
+            let values = [now.into(), why.as_str().into()];
+            (tx.rows(statements::BRAKE_ENGAGE, &values).await?, BrakeScope::All)
         };
         if rows.is_empty() {
             return Ok(false);
