@@ -322,6 +322,8 @@ fn decide_from_record(facts: &Facts, limits: &Limits, now: Timestamp) -> Option<
     let record = &facts.record;
     match &record.delivery {
         Delivery::Delivered { .. } => return Some(rule(1, Action::Close, Reason::Delivered)),
+        // The platform has removed the row of what was delivered (P10). A misplaced row is put back below.
+        Delivery::Missing if record.was_recovered => return Some(rule(1, Action::Close, Reason::Delivered)),
         Delivery::Misplaced { .. } | Delivery::Missing => {}
     }
     if record.refunded_elsewhere.item {

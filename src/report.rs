@@ -79,7 +79,7 @@ pub struct Standing {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Finding {
     /// Its kind: a reason's word, or `unreadable_row`, `refused_row`, `locked`, `charged_in_the_future`, `failed_backlog`,
-    /// `clock_was_ahead`, `key_refused`, `dry_run_cut`, `no_share`.
+    /// `clock_was_ahead`, `key_refused`, `dry_run_cut`, `no_share`, `lost_output`.
     pub kind: &'static str,
     /// What it is about.
     pub about: String,

@@ -35,6 +35,7 @@ pub fn facts() -> Facts {
             item: Some(Item { id: id.clone(), credits: 10, job: Some(job), failed_at: None }),
             items: ItemsSum { count: 1, credits: 10, negative: false },
             delivery: Delivery::Missing,
+            was_recovered: false,
             refunded_elsewhere: RefundedElsewhere::default(),
             rival: false,
             balance_rows: BalanceRows { subscription: 1, wallet: 1 },

@@ -55,6 +55,10 @@ fn rows() -> Vec<(&'static str, Decision)> {
             ),
         ),
         (
+            "recovered or put back before, and the platform has removed the row since",
+            decided(&with(|facts| facts.record.was_recovered = true), &offer, 1),
+        ),
+        (
             "the platform refunded this item itself",
             decided(&with(|facts| facts.record.refunded_elsewhere.item = true), &running, 1),
         ),

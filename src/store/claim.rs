@@ -100,9 +100,13 @@ impl Store {
         let rows = run.rows(statements::ORPHAN_ROWS, &[(&json!(ids)).into()]).await?;
         let mut claimed = Claimed::default();
         let mut found = Vec::with_capacity(rows.len());
+        let mut recovered = HashSet::new();
         for row in &rows {
             let (orphan_id, token) = (row.int("orphan_id")?, row.int("lease_token")?);
             let item = ItemId { charge_id: row.text("charge_id")?, output_index: row.int("output_index")? };
+            if row.int("was_recovered")? == 1 {
+                recovered.insert(item.clone());
+            }
             match read_orphan(row, item.clone()) {
                 Ok((charge, orphan)) => found.push((charge, orphan, token)),
                 Err(error) => {
@@ -111,7 +115,8 @@ impl Store {
                 }
             }
         }
-        let (rows, unreadable) = self.rows_around(run, &found).await?;
+        let (mut rows, unreadable) = self.rows_around(run, &found).await?;
+        rows.recovered = recovered;
         let around = Around::new(&rows);
         for (charge, orphan, token) in found {
             match unreadable.get(&charge.id) {

@@ -67,6 +67,7 @@ const OWN: Set = Set {
         (7, "size", include_str!("../../migrations/postgres/0007_size.sql")),
         (8, "refund_sums", include_str!("../../migrations/postgres/0008_refund_sums.sql")),
         (9, "provider_shares", include_str!("../../migrations/postgres/0009_provider_shares.sql")),
+        (11, "proofs", include_str!("../../migrations/postgres/0011_proofs.sql")),
     ],
     sqlite: &[
         (1, "makegood", include_str!("../../migrations/sqlite/0001_makegood.sql")),
@@ -78,11 +79,12 @@ const OWN: Set = Set {
         (7, "size", include_str!("../../migrations/sqlite/0007_size.sql")),
         (8, "refund_sums", include_str!("../../migrations/sqlite/0008_refund_sums.sql")),
         (9, "provider_shares", include_str!("../../migrations/sqlite/0009_provider_shares.sql")),
+        (11, "proofs", include_str!("../../migrations/sqlite/0011_proofs.sql")),
     ],
 };
 
 /// The newest of makegood's own migrations.
-pub const OWN_VERSION: i64 = 9;
+pub const OWN_VERSION: i64 = 11;
 
 impl Set {
     fn migrator(&self, postgres: bool) -> Migrator {

@@ -46,11 +46,14 @@ pub use plans::WholeRead;
 pub use provider_state::ProviderState;
 pub use review::{LateEvidence, LateItem, LateProvider, MadeGood, MadeGoodItem, Waiting, WaitingItem};
 pub use scan::{
-    Backlog, Chunk, Counted, Cursor, Cursors, Dating, Found, Grace, Over, Position, Preview, Refused, Scan,
+    Backlog, Chunk, Counted, Cursor, Cursors, Dating, Found, Grace, Lost, Over, Position, Preview, Refused,
+    Scan,
 };
-pub use settle::{Locked, Outcome, SettleRules, Settlement, Stuck};
+pub use settle::{
+    Locked, LostOutput, Outcome, Reversal, Reversed, ReversedRefund, SettleRules, Settlement, Stuck,
+};
 pub use shares::ProviderShares;
-pub use story::{AnswerRow, EventRow, ItemRow, OrphanRow, OutputRow, ResolutionRow, Story};
+pub use story::{AnswerRow, EventRow, ItemRow, OrphanRow, OutputRow, ResolutionRow, ReversalRow, Story};
 pub use totals::{Counter, LastPass, RESOLUTION_BUCKETS_SECONDS, Unresolved};
 pub use uploads::{Leftover, UploadKey};
 

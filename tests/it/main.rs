@@ -35,6 +35,7 @@ mod read_back;
 mod real_input;
 mod recoveries;
 mod refused;
+mod reversals;
 mod s3;
 mod shares;
 mod simulation;

@@ -101,6 +101,7 @@ fn facts(args: &Tried, settings: &Settings, output: i64, age: Duration, now: Tim
             items: ItemsSum { count: items, credits: i128::from(credits), negative: false },
             delivery: Delivery::Missing,
             refunded_elsewhere: RefundedElsewhere::default(),
+            was_recovered: false,
             rival: false,
             balance_rows: BalanceRows { subscription: 1, wallet: 1 },
         },

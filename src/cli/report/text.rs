@@ -108,13 +108,23 @@ fn made_good(page: &mut String, review: &Review) {
         (credits(|each| each.subscription_credits), credits(|each| each.wallet_credits));
     line!(
         page,
-        "\nMade good since {since}: {}, {} brought home, {} put back",
+        "\nMade good since {since}: {}, {} brought home, {} put back{}",
         count(items("refund"), "refund", "refunds"),
         count(items("recover"), "output", "outputs"),
-        items("relink")
+        items("relink"),
+        match items("reverse") {
+            0 => String::new(),
+            reversed => format!("; {} taken back", count(reversed, "refund", "refunds")),
+        }
     );
     let rows = all.iter().map(|each| {
-        let credits = |credits: i64| if each.kind == "refund" { credits.to_string() } else { String::new() };
+        let credits = |credits: i64| {
+            if matches!(each.kind.as_str(), "refund" | "reverse") {
+                credits.to_string()
+            } else {
+                String::new()
+            }
+        };
         vec![
             each.provider.clone(),
             each.kind.clone(),

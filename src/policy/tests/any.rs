@@ -76,6 +76,7 @@ const TROUBLES: &[fn(&mut Facts)] = &[
     |facts| facts.record.delivery = misplaced(false),
     |facts| facts.record.delivery = misplaced(true),
     |facts| facts.record.delivery = Delivery::Delivered { output_id: "o1".to_owned() },
+    |facts| facts.record.was_recovered = true,
     |facts| facts.record.refunded_elsewhere.item = true,
     |facts| facts.record.refunded_elsewhere.part = true,
     |facts| facts.record.refunded_elsewhere.whole_charge = true,

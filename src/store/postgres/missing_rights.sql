@@ -10,6 +10,7 @@ FROM (
         ('balances', '', 'SELECT'), ('balances', 'credits', 'UPDATE'),
         ('ledger_entries', '', 'SELECT'), ('ledger_entries', '', 'INSERT'),
         ('makegood_items', '', 'SELECT'), ('makegood_deliveries', '', 'SELECT'), ('makegood_migrations', '', 'SELECT'),
+        ('makegood_proofs', '', 'SELECT'), ('makegood_lost_outputs', '', 'SELECT'), ('makegood_refund_reversals', '', 'SELECT'),
         ('makegood_brake', '', 'SELECT'), ('makegood_brake', '', 'UPDATE'),
         ('makegood_uploads', '', 'DELETE'),
         ('makegood_add_to_balances(jsonb)', '', 'EXECUTE'), ('makegood_lock_balances(jsonb)', '', 'EXECUTE'),

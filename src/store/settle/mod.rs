@@ -38,12 +38,16 @@ use crate::recovery::Copied;
 mod doubt;
 mod locked;
 mod read_back;
+mod restore;
+mod reversal;
 #[cfg(test)]
 mod tests;
 mod writes;
 
 use doubt::{InDoubt, Looked};
 pub use locked::{Locked, Stuck};
+pub use restore::LostOutput;
+pub use reversal::{Reversal, Reversed, ReversedRefund};
 use writes::Written;
 pub(super) use writes::{answer_key, keep_answers};
 

@@ -90,6 +90,9 @@ impl Stage {
             });
         }
         let broom = open(&file, false).await;
+        // The platform's, see `deeds`.
+        let lost = "CREATE TABLE lost_rows (id text NOT NULL, charge_id text NOT NULL, output_index integer NOT NULL)";
+        sqlx::raw_sql(lost).execute(&broom).await.unwrap();
         let empties = empties(&broom, &folder.path().join("empty.db")).await;
         let sql = open(&file, true).await;
         let beside: Arc<Mutex<Vec<(usize, String)>>> = Arc::default();
