@@ -47,9 +47,12 @@ pub struct Tried {
     /// A header of that answer, as NAME:VALUE. May be given several times.
     #[arg(long = "header", requires = "file", value_name = "NAME:VALUE", value_parser = reading::header)]
     pub headers: Vec<reading::Header>,
-    /// Which request of a question that answer is to [default: 1]: 2 or 3 where the filter asks for more.
-    #[arg(long, requires = "file", value_parser = clap::value_parser!(u8).range(1..=3))]
+    /// Which request of a question that answer is to [default: 1]: 2 or more where the filter asks further.
+    #[arg(long, requires = "file", value_parser = clap::value_parser!(u8).range(1..=20))]
     pub step: Option<u8>,
+    /// What the filter kept of the answer before, as JSON [default: null].
+    #[arg(long, requires = "step", value_name = "JSON", value_parser = reading::kept)]
+    pub kept: Option<serde_json::Value>,
     /// The provider's id of the job. Without --answer, the provider is asked for it.
     #[arg(long, value_name = "ID")]
     pub job: Option<String>,

@@ -1,4 +1,4 @@
-//! Questions over HTTP: one question is up to three requests, each tried again where that may help.
+//! Questions over HTTP: one question is one request or a few (`max_requests`), each tried again where that may help.
 //!
 //! Promise: an answer's size and the time it may take are bounded, redirects are not followed, the key
 //! goes only where the provider's file says, and every outcome is evidence. Questions only read, whatever
@@ -24,8 +24,6 @@ use super::{Asked, Question};
 use crate::clock::Clock;
 use crate::evidence::{Doubt, Evidence, Verdict};
 
-/// How many requests one question may take.
-const STEPS: usize = 3;
 /// From how many bytes on reading an answer may take longer than other tasks should wait.
 const LARGE_BYTES: usize = 128 * 1024;
 
@@ -107,7 +105,7 @@ impl Asking<'_> {
         let provider = self.provider;
         let mut renewed = false;
         let mut step = 1;
-        while step <= STEPS {
+        while step <= provider.ask.max_requests {
             let mut headers = provider.ask.headers.clone();
             headers.entry(ACCEPT).or_insert(HeaderValue::from_static("application/json"));
             let auth = match request.key {
@@ -147,7 +145,7 @@ impl Asking<'_> {
                 }
             }
         }
-        let message = format!("after {STEPS} requests the filter still asks for another");
+        let message = provider.asks_too_often();
         let mut evidence = Evidence::could_not_tell(Doubt::Unreadable, message, self.clock.now());
         evidence.answer.request = Some(redact::clean(&request.to_string(), &[]));
         evidence
@@ -252,6 +250,12 @@ fn beside_others<T>(bytes: usize, read: impl FnOnce() -> T) -> T {
 }
 
 impl Provider {
+    /// Why no further request is sent.
+    pub(super) fn asks_too_often(&self) -> String {
+        let most = self.ask.max_requests;
+        format!("after {most} requests, which is `ask.max_requests`, the filter still asks for another")
+    }
+
     /// Sends one request and reads its answer up to the limit.
     async fn exchange(
         &self,

@@ -14,6 +14,7 @@ use serde::Deserialize;
 use super::auth::{Auth, Download, WrittenAuth, WrittenDownload};
 use super::fetching::{Fetchings, WrittenFetchings};
 use super::filter::Filter;
+pub(super) use super::flaw::{Flaw, flaw};
 use super::hosts::Hosts;
 use super::manners::{Limits, Manners};
 use super::request::Template;
@@ -24,6 +25,9 @@ use super::stats::Stats;
 
 /// How much of an answer is read at most, unless the file says otherwise: 4 MiB, which no filter takes long to read.
 const MAX_BODY_BYTES: usize = 4 << 20;
+
+/// How many requests one question may take, unless the file says otherwise.
+const MAX_REQUESTS: usize = 3;
 
 /// A provider, as its file describes it.
 pub struct Provider {
@@ -77,6 +81,8 @@ pub(super) struct Ask {
     pub(super) read: Filter,
     /// Whether the filter sees 429, 403, redirects and 5xx too; 401 is never a verdict on a job.
     pub(super) read_all: bool,
+    /// How many requests one question may take.
+    pub(super) max_requests: usize,
 }
 
 impl fmt::Debug for Provider {
@@ -110,6 +116,11 @@ impl Provider {
     /// How the key of files is sent.
     pub(super) fn download_auth(&self) -> Option<&Auth> {
         self.download.auth.as_ref().or(self.auth.as_ref())
+    }
+
+    /// How many requests one question may take.
+    pub const fn max_requests(&self) -> usize {
+        self.ask.max_requests
     }
 
     /// Whether outputs may be fetched from `host`.
@@ -175,18 +186,8 @@ struct WrittenAsk {
     lets: BTreeMap<String, String>,
     #[serde(default)]
     read_all: bool,
+    max_requests: Option<usize>,
     read: String,
-}
-
-/// What is wrong with a provider file: which key, and what would be right.
-#[derive(Debug)]
-pub(super) struct Flaw {
-    pub(super) key: String,
-    pub(super) problem: String,
-}
-
-pub(super) fn flaw<T>(key: impl Into<String>, problem: impl Into<String>) -> Result<T, Flaw> {
-    Err(Flaw { key: key.into(), problem: format!("must be {}", problem.into()) })
 }
 
 /// Reads and checks the text of a provider file, and tries its filter.
@@ -201,12 +202,10 @@ pub(super) fn read(text: &str) -> Result<Provider, Flaw> {
 /// The same without trying the filter.
 pub(super) fn read_untried(text: &str) -> Result<Provider, Flaw> {
     let written: Written = toml::Deserializer::parse(text)
-        .map_err(|error| Flaw { key: "(the file)".into(), problem: error.to_string().trim().to_owned() })
+        .map_err(|error| Flaw::of_toml(text, &error))
         .and_then(|toml| {
-            serde_path_to_error::deserialize(toml).map_err(|error| Flaw {
-                key: error.path().to_string(),
-                problem: error.inner().message().to_owned(),
-            })
+            serde_path_to_error::deserialize(toml)
+                .map_err(|error| Flaw::of_shape(error.path().to_string(), error.inner().message()))
         })?;
     check(written)
 }
@@ -347,24 +346,24 @@ fn check_ask(ask: &WrittenAsk, hosts: Hosts) -> Result<Ask, Flaw> {
             return flaw(key(), "another name: `job` and `model` are given");
         }
         let filter = Filter::compile(code)
-            .map_err(|problem| Flaw { key: key(), problem: format!("must be a jq filter: {problem}") })?;
+            .map_err(|problem| Flaw::of_filter(key(), &problem))?;
         lets.push((name.clone(), filter));
     }
     let names: Vec<&str> = ["job", "model"].into_iter().chain(ask.lets.keys().map(String::as_str)).collect();
-    let request = Template::parse(&ask.request, &names, hosts).map_err(|problem| Flaw {
-        key: "ask.request".into(),
-        problem: format!("must be a request: {problem}"),
-    })?;
+    let request = Template::parse(&ask.request, &names, hosts).map_err(|problem| Flaw::new("ask.request", format!("must be a request: {problem}")))?;
     let compile = |key: &str, code: &str| {
-        Filter::compile(code)
-            .map_err(|problem| Flaw { key: key.into(), problem: format!("must be a jq filter: {problem}") })
+        Filter::compile(code).map_err(|problem| Flaw::of_filter(key, &problem))
     };
     let body = ask.body.as_ref().map(|code| compile("ask.body", code)).transpose()?;
     if body.is_some() && !request.is_post() {
         return flaw("ask.body", "left out: only a POST has a body");
     }
     let read = compile("ask.read", &ask.read)?;
-    Ok(Ask { request, body, headers, lets, read, read_all: ask.read_all })
+    let max_requests = ask.max_requests.unwrap_or(MAX_REQUESTS);
+    if !(1..=20).contains(&max_requests) {
+        return flaw("ask.max_requests", "1 to 20");
+    }
+    Ok(Ask { request, body, headers, lets, read, read_all: ask.read_all, max_requests })
 }
 
 fn output_host(host: &str) -> Result<String, Flaw> {
@@ -434,13 +433,13 @@ read = '{verdict: "running"}'
     fn a_bad_file_is_refused_with_the_key_and_what_would_be_right() {
         for (from, to, key, problem) in [
             ("retention = \"1h\"", "retention = \"1 hour\"", "provider.retention", "span of time"),
-            ("retention = \"1h\"", "retention = 3600", "provider.retention", "string"),
+            ("retention = \"1h\"", "retention = 3600", "provider.retention", "span of time"),
             ("retention = \"1h\"", "retenton = \"1h\"", "provider.retenton", "unknown field"),
             ("name = \"acme\"", "name = \"Acme/1\"", "provider.name", "a-z"),
             ("grace = \"10m\"", "grace = \"30m\"", "provider.grace", "third"),
             ("grace = \"20m\"", "grace = \"21m\"", "models.\"acme/video\".grace", "third"),
             ("grace = \"10m\"", "max_concurrency = 0", "provider.max_concurrency", "1 to 1000"),
-            ("grace = \"10m\"", "max_concurrency = 1.5", "provider.max_concurrency", "invalid type"),
+            ("grace = \"10m\"", "max_concurrency = 1.5", "provider.max_concurrency", "whole number"),
             ("grace = \"10m\"", "requests_per_second = 0", "provider.requests_per_second", "0.001"),
             ("grace = \"10m\"", "requests_per_second = nan", "provider.requests_per_second", "0.001"),
             ("grace = \"10m\"", "timeout = \"0s\"", "provider.timeout", "longer"),
@@ -457,7 +456,7 @@ read = '{verdict: "running"}'
             ("{ env = \"ACME_KEY\" }", "{ command = [\"x\"] }", "auth.secret", "`ttl`"),
             ("{ env = \"ACME_KEY\" }", "{ command = [], ttl = \"1h\" }", "auth.secret", "program"),
             ("{ env = \"ACME_KEY\" }", "{ command = [\"x\"], ttl = \"0s\" }", "auth.secret", "`ttl`"),
-            ("[auth]", "[auth]\nkind = \"jwt_rs256\"", "auth.kind", "unknown variant"),
+            ("[auth]", "[auth]\nkind = \"jwt_rs256\"", "auth.kind", "unknown word"),
             ("[auth]", "[auth]\nkind = \"jwt_hs256\"", "auth.access_key", "access key"),
             ("[auth]", "[auth]\naccess_key = { env = \"A\" }", "auth.access_key", "left out"),
             ("[auth]", "[auth]\nlifetime = \"1h\"", "auth.lifetime", "left out"),
@@ -471,10 +470,12 @@ read = '{verdict: "running"}'
             ("\"*.acme.example\"]", "\"gs://a/b\"]", "provider.output_hosts", "gs://a/b"),
             ("https://api", "http://api", "ask.request", "https"),
             ("{job}", "{jub}", "ask.request", "`{jub}` is unknown"),
-            ("running\"}'", "running\"'", "ask.read", "line 1"),
+            ("running\"}'", "running\"'", "ask.read", "jq filter"),
             ("[ask]", "[ask]\nbody = \"{}\"", "ask.body", "only a POST"),
             ("grace = \"10m\"", "ask_hosts = [\"10.0.0.1\"]", "provider.ask_hosts", "10.0.0.1"),
             ("https://api.acme.example/v1/{job}", "{job|url}", "ask.request", "ask_hosts"),
+            ("[ask]", "[ask]\nmax_requests = 0", "ask.max_requests", "1 to 20"),
+            ("[ask]", "[ask]\nmax_requests = 21", "ask.max_requests", "1 to 20"),
             ("[ask]", "[ask]\nread_al = true", "ask.read_al", "unknown field"),
             ("2024-11-06", "{job}", "ask.headers.X-Version", "`{job}`"),
             ("2024-11-06", "Key {secret}", "ask.headers.X-Version", "`{secret}`"),

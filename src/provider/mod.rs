@@ -18,6 +18,7 @@ mod exec;
 mod fetching;
 mod file;
 mod filter;
+mod flaw;
 mod hosts;
 mod json;
 mod manners;
@@ -40,6 +41,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use reqwest::header::HeaderMap;
+use serde_json::Value;
 
 pub use self::exec::CommandTrouble;
 pub use self::fetching::Fetching;
@@ -125,10 +127,12 @@ pub enum ProviderError {
         source: std::io::Error,
     },
     /// A file says something wrong.
-    #[error("provider file {file}: `{key}`: {problem}")]
+    #[error("provider file {file}{}: `{key}`: {problem}", in_line(*line))]
     File {
         /// Which file.
         file: String,
+        /// Which line of it, from 1; none where it cannot be told.
+        line: Option<usize>,
         /// Which key in it.
         key: String,
         /// What would be right, or what the parser said.
@@ -142,6 +146,10 @@ pub enum ProviderError {
         /// The names that there are.
         known: String,
     },
+}
+
+fn in_line(line: Option<usize>) -> String {
+    line.map(|line| format!(", line {line}")).unwrap_or_default()
 }
 
 impl Providers {
@@ -228,19 +236,36 @@ impl Providers {
         step: usize,
         received: &Received,
     ) -> Result<Reading, ProviderError> {
+        self.read_step(question, (step, &Value::Null), received)
+    }
+
+    /// The same for any answer of a question. `at`: which one it is, from 1, and what the filter kept of the one
+    /// before. The last answer that `ask.max_requests` allows leads to no other.
+    pub fn read_step(
+        &self,
+        question: &Question,
+        at: (usize, &Value),
+        received: &Received,
+    ) -> Result<Reading, ProviderError> {
         let provider = self.get(&question.provider).ok_or_else(|| self.unknown(&question.provider))?;
-        Ok(provider.read(question, (step, &serde_json::Value::Null), received, self.clock.now(), &[]))
+        let now = self.clock.now();
+        Ok(match provider.read(question, at, received, now, &[]) {
+            Reading::AskNext(_) if at.0 >= provider.max_requests() => Reading::Judged(
+                Evidence::could_not_tell(Doubt::Unreadable, provider.asks_too_often(), now),
+            ),
+            reading => reading,
+        })
     }
 
     /// What the filter itself says of an answer, as JSON; the inner error says why it says nothing.
     pub fn spoken(
         &self,
         question: &Question,
-        step: usize,
+        at: (usize, &Value),
         received: &Received,
     ) -> Result<Result<String, String>, ProviderError> {
         let provider = self.get(&question.provider).ok_or_else(|| self.unknown(&question.provider))?;
-        Ok(provider.spoken(question, (step, &serde_json::Value::Null), received, &[]))
+        Ok(provider.spoken(question, at, received, &[]))
     }
 
     /// The first request of a question as it would be sent, without its key; the inner error says what
@@ -311,6 +336,7 @@ impl Providers {
 fn load_text(file: &str, name: &str, text: &str) -> Result<Provider, ProviderError> {
     let error = |flaw: file::Flaw| ProviderError::File {
         file: file.to_owned(),
+        line: flaw.line_in(text),
         key: flaw.key,
         problem: flaw.problem,
     };
@@ -318,10 +344,7 @@ fn load_text(file: &str, name: &str, text: &str) -> Result<Provider, ProviderErr
     if provider.name == name {
         Ok(provider)
     } else {
-        Err(error(file::Flaw {
-            key: "provider.name".into(),
-            problem: format!("must be `{name}`, as the file is called"),
-        }))
+        Err(error(file::Flaw::new("provider.name", format!("must be `{name}`, as the file is called"))))
     }
 }
 

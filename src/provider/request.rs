@@ -16,6 +16,7 @@ use serde_json::Value;
 use url::{Origin, Url};
 
 use super::hosts::{self, Hosts};
+use super::redact;
 
 /// The longest value that is put into a URL, in bytes.
 const VALUE_BYTES: usize = 2048;
@@ -85,18 +86,43 @@ impl Request {
     }
 }
 
+impl Request {
+    /// The request for a person who tries out a provider file: with its query, without what may be a key or a signature
+    /// in it.
+    pub(super) fn shown(&self, secrets: &[&str]) -> String {
+        let mut url = self.url.clone();
+        url.set_query(None);
+        let mut text = redact::clean(&format!("{} {url}", self.method), secrets);
+        if let Some(query) = self.url.query() {
+            text.push('?');
+            text.push_str(&redact::query(query, self.private_query, secrets));
+        }
+        text.push_str(&redact::clean(&self.shown_body(), secrets));
+        text
+    }
+
+    fn shown_body(&self) -> String {
+        match self.body.as_ref().map(Value::to_string) {
+            Some(body) if body.len() > SHOWN_BYTES => format!(" (a body of {} bytes)", body.len()),
+            Some(body) => format!(" {body}"),
+            None => String::new(),
+        }
+    }
+
+    /// What the filter wants to see again beside the answer; null for nothing.
+    pub const fn kept(&self) -> &Value {
+        &self.kept
+    }
+}
+
+/// Without a query that may be a signature: what is stored and logged.
 impl fmt::Display for Request {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut url = self.url.clone();
         if self.private_query && url.query().is_some() {
             url.set_query(Some("..."));
         }
-        write!(f, "{} {url}", self.method)?;
-        match self.body.as_ref().map(Value::to_string) {
-            Some(body) if body.len() > SHOWN_BYTES => write!(f, " (a body of {} bytes)", body.len()),
-            Some(body) => write!(f, " {body}"),
-            None => Ok(()),
-        }
+        write!(f, "{} {url}{}", self.method, self.shown_body())
     }
 }
 

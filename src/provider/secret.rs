@@ -44,7 +44,7 @@ pub enum SecretSource {
 }
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "where the key is, for instance { env = \"NAME\" }")]
 struct Written {
     env: Option<String>,
     file: Option<PathBuf>,
