@@ -201,9 +201,8 @@ pub(super) fn read(text: &str) -> Result<Provider, Flaw> {
 
 /// The same without trying the filter.
 pub(super) fn read_untried(text: &str) -> Result<Provider, Flaw> {
-    let written: Written = toml::Deserializer::parse(text)
-        .map_err(|error| Flaw::of_toml(text, &error))
-        .and_then(|toml| {
+    let written: Written =
+        toml::Deserializer::parse(text).map_err(|error| Flaw::of_toml(text, &error)).and_then(|toml| {
             serde_path_to_error::deserialize(toml)
                 .map_err(|error| Flaw::of_shape(error.path().to_string(), error.inner().message()))
         })?;
@@ -345,15 +344,14 @@ fn check_ask(ask: &WrittenAsk, hosts: Hosts) -> Result<Ask, Flaw> {
         if ["job", "model"].contains(&name.as_str()) {
             return flaw(key(), "another name: `job` and `model` are given");
         }
-        let filter = Filter::compile(code)
-            .map_err(|problem| Flaw::of_filter(key(), &problem))?;
+        let filter = Filter::compile(code).map_err(|problem| Flaw::of_filter(key(), &problem))?;
         lets.push((name.clone(), filter));
     }
     let names: Vec<&str> = ["job", "model"].into_iter().chain(ask.lets.keys().map(String::as_str)).collect();
-    let request = Template::parse(&ask.request, &names, hosts).map_err(|problem| Flaw::new("ask.request", format!("must be a request: {problem}")))?;
-    let compile = |key: &str, code: &str| {
-        Filter::compile(code).map_err(|problem| Flaw::of_filter(key, &problem))
-    };
+    let request = Template::parse(&ask.request, &names, hosts)
+        .map_err(|problem| Flaw::new("ask.request", format!("must be a request: {problem}")))?;
+    let compile =
+        |key: &str, code: &str| Filter::compile(code).map_err(|problem| Flaw::of_filter(key, &problem));
     let body = ask.body.as_ref().map(|code| compile("ask.body", code)).transpose()?;
     if body.is_some() && !request.is_post() {
         return flaw("ask.body", "left out: only a POST has a body");

@@ -15,6 +15,7 @@
 mod ask;
 mod auth;
 mod exec;
+mod expect;
 mod fetching;
 mod file;
 mod filter;
@@ -44,6 +45,7 @@ use reqwest::header::HeaderMap;
 use serde_json::Value;
 
 pub use self::exec::CommandTrouble;
+pub use self::expect::{Case, Compared, Difference};
 pub use self::fetching::Fetching;
 pub use self::file::{Model, Provider};
 pub use self::manners::Limits;
@@ -250,9 +252,9 @@ impl Providers {
         let provider = self.get(&question.provider).ok_or_else(|| self.unknown(&question.provider))?;
         let now = self.clock.now();
         Ok(match provider.read(question, at, received, now, &[]) {
-            Reading::AskNext(_) if at.0 >= provider.max_requests() => Reading::Judged(
-                Evidence::could_not_tell(Doubt::Unreadable, provider.asks_too_often(), now),
-            ),
+            Reading::AskNext(_) if at.0 >= provider.max_requests() => {
+                Reading::Judged(Evidence::could_not_tell(Doubt::Unreadable, provider.asks_too_often(), now))
+            }
             reading => reading,
         })
     }

@@ -52,7 +52,19 @@ pub(super) fn clean(text: &str, secrets: &[&str]) -> String {
 
 /// Parts of a parameter's name that say that its value is a key, a signature or part of one.
 const PRIVATE_NAMES: [&str; 14] = [
-    "sig", "token", "key", "secret", "credential", "password", "passwd", "auth", "policy", "hmac", "hash", "jwt", "hdn",
+    "sig",
+    "token",
+    "key",
+    "secret",
+    "credential",
+    "password",
+    "passwd",
+    "auth",
+    "policy",
+    "hmac",
+    "hash",
+    "jwt",
+    "hdn",
     "session",
 ];
 /// A longer value from an answer may be a signature, whatever its name.
@@ -159,7 +171,11 @@ mod tests {
     fn a_query_is_shown_without_what_may_be_a_key() {
         for (given, foreign, kept) in [
             ("task_id=7&v=2", true, "task_id=7&v=2"),
-            ("task_id=7&X-Amz-Signature=abc&X-Amz-Credential=a%2Fb", true, "task_id=7&X-Amz-Signature=[secret]&X-Amz-Credential=[secret]"),
+            (
+                "task_id=7&X-Amz-Signature=abc&X-Amz-Credential=a%2Fb",
+                true,
+                "task_id=7&X-Amz-Signature=[secret]&X-Amz-Credential=[secret]",
+            ),
             ("api_key=abc", false, "api_key=[secret]"),
             ("a=sk-0123%2F4&b", false, "a=[secret]&b"),
             ("sk-0123/4", true, "[secret]"),

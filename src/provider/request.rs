@@ -109,6 +109,12 @@ impl Request {
         }
     }
 
+    /// The whole request, with its query: only for comparing, never to be shown.
+    pub(super) fn in_full(&self) -> String {
+        let body = self.body.as_ref().map_or_else(String::new, |body| format!(" {body}"));
+        format!("{} {}{body}", self.method, self.url)
+    }
+
     /// What the filter wants to see again beside the answer; null for nothing.
     pub const fn kept(&self) -> &Value {
         &self.kept

@@ -49,7 +49,10 @@ pub fn kept(text: &str) -> Result<Value, String> {
 enum Meaning {
     Judged(Evidence),
     /// The filter wants another answer, and only one was given.
-    AsksFurther { request: String, kept: Value },
+    AsksFurther {
+        request: String,
+        kept: Value,
+    },
 }
 
 /// All that is shown.

@@ -137,6 +137,7 @@ mod tests {
             items: 2,
             step: None,
             kept: None,
+            expect: None,
             output: None,
         };
         let moments = Moments { fresh: Duration::from_mins(10), late: Duration::from_hours(22) };
