@@ -9,11 +9,11 @@ use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use reqwest::Client;
-use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue};
 use tokio::runtime::RuntimeFlavor;
 
 use super::file::Provider;
 use super::manners::{self, Found};
+use super::outgoing::{Caller, Outgoing};
 use super::reading::{Reading, Received};
 use super::redact;
 use super::request::{Key, Request};
@@ -21,7 +21,7 @@ use super::stats::Outcome;
 use super::trace::Step;
 use super::turns::Turn;
 use super::{Asked, Question};
-use crate::clock::Clock;
+use crate::clock::{Clock, Timestamp};
 use crate::evidence::{Doubt, Evidence, Verdict};
 
 /// From how many bytes on reading an answer may take longer than other tasks should wait.
@@ -106,8 +106,7 @@ impl Asking<'_> {
         let mut renewed = false;
         let mut step = 1;
         while step <= provider.ask.max_requests {
-            let mut headers = provider.ask.headers.clone();
-            headers.entry(ACCEPT).or_insert(HeaderValue::from_static("application/json"));
+            let mut out = Outgoing::new(&request, &provider.ask.headers);
             let auth = match request.key {
                 Key::Ask => provider.auth.as_ref(),
                 Key::Download => provider.download_auth(),
@@ -115,7 +114,7 @@ impl Asking<'_> {
             };
             let applied = match auth {
                 None => None,
-                Some(auth) => match auth.apply(&provider.name, self.clock.now(), &mut headers).await {
+                Some(auth) => match auth.apply(&provider.caller(self.clock.now()), &mut out).await {
                     Ok(applied) => Some((auth, applied)),
                     Err(error) => {
                         provider.stats.count(Outcome::Unauthorized, None);
@@ -125,7 +124,7 @@ impl Asking<'_> {
                 },
             };
             let secrets = applied.as_ref().map(|(_, applied)| applied.words()).unwrap_or_default();
-            match self.step(step, &request, &headers, &secrets).await {
+            match self.step(step, &request, &out, &secrets).await {
                 Reading::Judged(mut evidence) => {
                     // A key that a command gave may have run out before its time: once, it is asked for another.
                     if let Some((auth, applied)) = &applied
@@ -156,7 +155,7 @@ impl Asking<'_> {
         &mut self,
         step: usize,
         request: &Request,
-        headers: &HeaderMap,
+        out: &Outgoing,
         secrets: &[&str],
     ) -> Reading {
         let provider = self.provider;
@@ -167,12 +166,12 @@ impl Asking<'_> {
                 None => provider.manners.turn().await,
             };
             let began = Instant::now();
-            let received = provider.exchange(self.client, request, headers).await;
+            let received = provider.exchange(self.client, out).await;
             let took = began.elapsed();
             drop(turn);
 
             let now = self.clock.now();
-            self.note(step, request, &received, secrets);
+            self.note(step, (request, out), &received, secrets);
             let (reading, again, wait) = match &received {
                 Ok(received) => {
                     let read = || provider.read(self.question, (step, &request.kept), received, now, secrets);
@@ -214,12 +213,12 @@ impl Asking<'_> {
     fn note(
         &mut self,
         step: usize,
-        request: &Request,
+        (request, out): (&Request, &Outgoing),
         received: &Result<Received, Trouble>,
         secrets: &[&str],
     ) {
         let Some(trace) = &mut self.trace else { return };
-        let sent = Step::request(request, secrets);
+        let sent = request.shown_at(&out.url, secrets);
         trace.push(match received {
             Ok(received) => Step {
                 request: sent,
@@ -257,12 +256,7 @@ impl Provider {
     }
 
     /// Sends one request and reads its answer up to the limit.
-    async fn exchange(
-        &self,
-        client: &Client,
-        request: &Request,
-        headers: &HeaderMap,
-    ) -> Result<Received, Trouble> {
+    async fn exchange(&self, client: &Client, out: &Outgoing) -> Result<Received, Trouble> {
         let broken = |error: reqwest::Error, status| {
             // Broken compression is the answer's own fault; everything else happened on the way.
             let unreadable = is_unpacking(&error);
@@ -274,11 +268,7 @@ impl Provider {
                 status,
             }
         };
-        let mut sent = client.request(request.method.clone(), request.url.clone()).headers(headers.clone());
-        if let Some(body) = &request.body {
-            sent = sent.header(CONTENT_TYPE, "application/json").body(body.to_string());
-        }
-        let mut response = sent.send().await.map_err(|error| broken(error, None))?;
+        let mut response = out.send(client).await.map_err(|error| broken(error, None))?;
         let status = response.status().as_u16();
         let too_big = || Trouble {
             doubt: Doubt::Unreadable,
@@ -326,6 +316,11 @@ impl Provider {
         }
         // The last cause is the one that says something (“connection refused”).
         causes.pop().map_or_else(|| what.to_owned(), |last| format!("{what}: {last}"))
+    }
+
+    /// Who asks for keys now.
+    pub(super) fn caller(&self, now: Timestamp) -> Caller<'_> {
+        Caller { provider: &self.name, now, client: self.client() }
     }
 
     /// The client of this provider alone, so that no connection or limit is shared with others.

@@ -11,6 +11,7 @@ use std::time::Duration;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use serde::Deserialize;
 
+use super::answer::Shape;
 use super::auth::{Auth, Download, WrittenAuth, WrittenDownload};
 use super::fetching::{Fetchings, WrittenFetchings};
 use super::filter::Filter;
@@ -73,14 +74,16 @@ pub struct Model {
 #[derive(Debug)]
 pub(super) struct Ask {
     pub(super) request: Template,
-    /// What is sent with a POST.
-    pub(super) body: Option<Filter>,
+    /// What is sent with a POST or PUT, and whether it is a form.
+    pub(super) body: Option<(Filter, bool)>,
     pub(super) headers: HeaderMap,
     /// Values made from job and model before the first question.
     pub(super) lets: Vec<(String, Filter)>,
     pub(super) read: Filter,
     /// Whether the filter sees 429, 403, redirects and 5xx too; 401 is never a verdict on a job.
     pub(super) read_all: bool,
+    /// What the body of an answer is.
+    pub(super) answer: Shape,
     /// How many requests one question may take.
     pub(super) max_requests: usize,
 }
@@ -105,7 +108,7 @@ impl Provider {
 
     /// Where its key is looked for; none if it needs none.
     pub fn secret_source(&self) -> Option<&SecretSource> {
-        self.auth.as_ref().map(Auth::source)
+        self.auth.as_ref().and_then(Auth::source)
     }
 
     /// Its ways to authenticate: when asking, and when fetching files.
@@ -116,6 +119,11 @@ impl Provider {
     /// How the key of files is sent.
     pub(super) fn download_auth(&self) -> Option<&Auth> {
         self.download.auth.as_ref().or(self.auth.as_ref())
+    }
+
+    /// Whether a file that needs a key cannot be fetched, because the key is no header.
+    pub(super) fn has_no_download_key(&self) -> bool {
+        self.download_auth().is_some_and(|auth| !auth.is_headers_only())
     }
 
     /// How many requests one question may take.
@@ -180,6 +188,9 @@ struct WrittenModel {
 struct WrittenAsk {
     request: String,
     body: Option<String>,
+    form: Option<String>,
+    #[serde(default)]
+    answer: Shape,
     #[serde(default)]
     headers: BTreeMap<String, String>,
     #[serde(default, rename = "let")]
@@ -352,16 +363,24 @@ fn check_ask(ask: &WrittenAsk, hosts: Hosts) -> Result<Ask, Flaw> {
         .map_err(|problem| Flaw::new("ask.request", format!("must be a request: {problem}")))?;
     let compile =
         |key: &str, code: &str| Filter::compile(code).map_err(|problem| Flaw::of_filter(key, &problem));
-    let body = ask.body.as_ref().map(|code| compile("ask.body", code)).transpose()?;
-    if body.is_some() && !request.is_post() {
-        return flaw("ask.body", "left out: only a POST has a body");
+    let body = match (&ask.body, &ask.form) {
+        (None, None) => None,
+        (Some(code), None) => Some((compile("ask.body", code)?, false)),
+        (None, Some(code)) => Some((compile("ask.form", code)?, true)),
+        (Some(_), Some(_)) => return flaw("ask.form", "left out, or `ask.body` is: only one is sent"),
+    };
+    if let Some((_, is_form)) = &body
+        && !request.may_have_body()
+    {
+        let key = if *is_form { "ask.form" } else { "ask.body" };
+        return flaw(key, "left out: only a POST or a PUT has a body");
     }
     let read = compile("ask.read", &ask.read)?;
     let max_requests = ask.max_requests.unwrap_or(MAX_REQUESTS);
     if !(1..=20).contains(&max_requests) {
         return flaw("ask.max_requests", "1 to 20");
     }
-    Ok(Ask { request, body, headers, lets, read, read_all: ask.read_all, max_requests })
+    Ok(Ask { request, body, headers, lets, read, read_all: ask.read_all, answer: ask.answer, max_requests })
 }
 
 fn output_host(host: &str) -> Result<String, Flaw> {
@@ -469,7 +488,10 @@ read = '{verdict: "running"}'
             ("https://api", "http://api", "ask.request", "https"),
             ("{job}", "{jub}", "ask.request", "`{jub}` is unknown"),
             ("running\"}'", "running\"'", "ask.read", "jq filter"),
-            ("[ask]", "[ask]\nbody = \"{}\"", "ask.body", "only a POST"),
+            ("[ask]", "[ask]\nbody = \"{}\"", "ask.body", "only a POST or a PUT"),
+            ("[ask]", "[ask]\nform = \"{}\"", "ask.form", "only a POST or a PUT"),
+            ("[ask]", "[ask]\nform = \"{}\"\nbody = \"{}\"", "ask.form", "only one"),
+            ("[ask]", "[ask]\nanswer = \"yaml\"", "ask.answer", "unknown word"),
             ("grace = \"10m\"", "ask_hosts = [\"10.0.0.1\"]", "provider.ask_hosts", "10.0.0.1"),
             ("https://api.acme.example/v1/{job}", "{job|url}", "ask.request", "ask_hosts"),
             ("[ask]", "[ask]\nmax_requests = 0", "ask.max_requests", "1 to 20"),

@@ -29,7 +29,7 @@ pub(super) fn parse(text: &[u8]) -> Result<Val, JsonError> {
 
 /// How many values `text` has, if it is JSON: each opening bracket and each comma brings one, each colon a key's.
 /// Stops counting soon after the limit.
-fn values(text: &[u8]) -> usize {
+pub(super) fn values(text: &[u8]) -> usize {
     let mut count = 1;
     let mut rest = text;
     while let Some((byte, after)) = rest.split_first() {

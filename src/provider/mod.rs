@@ -12,6 +12,7 @@
 //! `json`, `filter`, `said` and `reading` what it means · `auth`, `secret`, `exec`, `redact` keys · `stats` and `state` what came
 //! of it so far · `trace` a question told step by step.
 
+mod answer;
 mod ask;
 mod auth;
 mod exec;
@@ -23,6 +24,7 @@ mod flaw;
 mod hosts;
 mod json;
 mod manners;
+mod outgoing;
 mod reading;
 mod redact;
 mod request;
@@ -56,6 +58,7 @@ pub use self::shares::{Holding, Share, Sharing, share};
 pub use self::state::State;
 pub use self::stats::{BUCKETS_SECS, Outcome, RequestStats};
 pub use self::trace::Step;
+use self::outgoing::Outgoing;
 use crate::clock::Clock;
 use crate::evidence::{Doubt, Evidence};
 
@@ -274,20 +277,21 @@ impl Providers {
     /// forbids it.
     pub fn first_request(&self, question: &Question) -> Result<Result<String, String>, ProviderError> {
         let provider = self.get(&question.provider).ok_or_else(|| self.unknown(&question.provider))?;
-        Ok(provider.first_request(question).map(|request| Step::request(&request, &[])))
+        Ok(provider.first_request(question).map(|request| Step::shown(&request)))
     }
 
     /// What is sent along with the download of a file that needs this provider's key. The caller sees to it
     /// that it goes to a host of the provider.
     pub async fn download_headers(&self, name: &str) -> Result<HeaderMap, SecretError> {
-        let mut headers = HeaderMap::new();
-        if let Some(provider) = self.get(name) {
-            headers.clone_from(&provider.download.headers);
-            if let Some(auth) = provider.download_auth() {
-                auth.apply(name, self.clock.now(), &mut headers).await?;
+        let Some(provider) = self.get(name) else { return Ok(HeaderMap::new()) };
+        let headers = provider.download.headers.clone();
+        match (provider.download_auth(), Outgoing::of_download(headers.clone())) {
+            (Some(auth), Some(mut out)) if auth.is_headers_only() => {
+                auth.apply(&provider.caller(self.clock.now()), &mut out).await?;
+                Ok(out.headers)
             }
+            _ => Ok(headers),
         }
-        Ok(headers)
     }
 
     /// A download was refused with 401 or 403: a key that a command gave is asked for anew next time.
@@ -299,9 +303,11 @@ impl Providers {
 
     /// Reads all keys of a provider, and runs what commands that takes.
     pub async fn try_keys(&self, name: &str) -> Result<(), SecretError> {
-        let mut headers = HeaderMap::new();
-        for auth in self.get(name).into_iter().flat_map(Provider::auths) {
-            auth.apply(name, self.clock.now(), &mut headers).await?;
+        let Some(provider) = self.get(name) else { return Ok(()) };
+        for auth in provider.auths() {
+            if let Some(mut out) = Outgoing::of_download(HeaderMap::new()) {
+                auth.apply(&provider.caller(self.clock.now()), &mut out).await?;
+            }
         }
         Ok(())
     }

@@ -14,10 +14,12 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::Question;
+use super::answer::Unread;
 use super::file::Provider;
-use super::json::{self, JsonError};
+use super::flaw;
+use super::json;
 use super::redact;
-use super::request::{NextStep, Request};
+use super::request::{Payload, Request};
 use super::said::Said;
 use crate::clock::Timestamp;
 use crate::evidence::{Answer, Doubt, Evidence, Verdict};
@@ -70,16 +72,20 @@ impl Provider {
     /// The first request of a question; an error says what about the job id or model forbids it.
     pub(super) fn first_request(&self, question: &Question) -> Result<Request, String> {
         let values = self.values(question)?;
-        let body = match &self.ask.body {
+        let payload = match &self.ask.body {
             None => None,
-            Some(filter) => {
+            Some((filter, is_form)) => {
                 let input = asked(question).chain([(string("let"), self.lets(&values))]);
                 let body = filter.first(Val::obj(input.collect())).and_then(|body| json::to_json(&body));
-                Some(body.map_err(|problem| format!("`ask.body`: {problem}"))?)
+                let payload = body.and_then(|body| {
+                    if *is_form { Payload::form(&body) } else { Ok(Payload::Json(body)) }
+                });
+                let key = if *is_form { "form" } else { "body" };
+                Some(payload.map_err(|problem| format!("`ask.{key}`: {problem}"))?)
             }
         };
         let values = values.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-        self.ask.request.fill(&values)?.with_body(body)
+        self.ask.request.fill(&values)?.with_payload(payload)
     }
 
     /// The values of `[ask.let]` as a filter sees them.
@@ -128,19 +134,22 @@ impl Provider {
         {
             return doubt(why, &message);
         }
-        let (body, no_json) = match json::parse(&received.body) {
+        let (body, no_json) = match self.ask.answer.parse(&received.body) {
             Ok(body) => (body, None),
             // Not even as a file: it is no answer that anybody would send.
-            Err(error @ JsonError::TooMany) => {
+            Err(Unread::TooMany(error)) => {
                 return doubt(Doubt::Unreadable, &format!("the body is {error}"));
             }
-            Err(error @ JsonError::Syntax(_)) => (blob(&received.body), Some(error)),
+            Err(Unread::Other(error)) => (blob(&received.body), Some(error)),
         };
         let said = values
             .and_then(|values| self.run_filter(question, at, received, body, &values))
             .and_then(|said| {
                 Said::deserialize(said)
-                    .map_err(|error| format!("the filter's output is not understood: {error}"))
+                    .map_err(|error| {
+                        let error = flaw::in_words(&error.to_string(), "object");
+                        format!("the filter's output is not understood: {error}")
+                    })
             })
             .and_then(|said| self.judge(said, asked_at, secrets));
         match said {
@@ -175,10 +184,10 @@ impl Provider {
         if self.is_about_us(received.status) {
             return Err("it is not run: the status alone says enough".into());
         }
-        let body = match json::parse(&received.body) {
+        let body = match self.ask.answer.parse(&received.body) {
             Ok(body) => body,
-            Err(error @ JsonError::TooMany) => return Err(format!("it is not run: the body is {error}")),
-            Err(JsonError::Syntax(_)) => blob(&received.body),
+            Err(Unread::TooMany(error)) => return Err(format!("it is not run: the body is {error}")),
+            Err(Unread::Other(_)) => blob(&received.body),
         };
         let values = self.values(question).map_err(|problem| redact::message(&problem, secrets))?;
         let said = self.run_filter(question, at, received, body, &values);
@@ -249,13 +258,7 @@ impl Provider {
             "unreachable" => Verdict::CouldNotTell(Doubt::Unreachable),
             "unreadable" => Verdict::CouldNotTell(Doubt::Unreadable),
             "ask" => {
-                let request = said.request.ok_or("the filter asks for a further step without a `request`")?;
-                let next = NextStep {
-                    request,
-                    body: said.body,
-                    key: said.auth.unwrap_or_default(),
-                    kept: said.keep.unwrap_or_default(),
-                };
+                let next = said.next_step()?;
                 return self
                     .ask
                     .request
@@ -265,8 +268,10 @@ impl Provider {
             }
             other => return Err(format!("the filter gave a verdict that does not exist: `{other}`")),
         };
-        if said.request.is_some() || said.body.is_some() || said.auth.is_some() || said.keep.is_some() {
-            return Err("the filter gave `request`, `body`, `auth` or `keep` beside a verdict".into());
+        if said.says_next_step() {
+            return Err(
+                "the filter gave `request`, `body`, `form`, `headers`, `auth` or `keep` beside a verdict".into()
+            );
         }
         if said.outputs_gone && verdict != Verdict::Succeeded {
             return Err("the filter says `outputs_gone` of a job that did not succeed".into());

@@ -20,10 +20,6 @@ pub struct Step {
 impl Step {
     /// A request that has not been sent, as a step shows it.
     pub fn shown(request: &Request) -> String {
-        Self::request(request, &[])
-    }
-
-    pub(super) fn request(request: &Request, secrets: &[&str]) -> String {
-        request.shown(secrets)
+        request.shown(&[])
     }
 }
