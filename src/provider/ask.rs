@@ -151,13 +151,7 @@ impl Asking<'_> {
     }
 
     /// One request and what its answer means, tried again where that may help.
-    async fn step(
-        &mut self,
-        step: usize,
-        request: &Request,
-        out: &Outgoing,
-        secrets: &[&str],
-    ) -> Reading {
+    async fn step(&mut self, step: usize, request: &Request, out: &Outgoing, secrets: &[&str]) -> Reading {
         let provider = self.provider;
         let mut tries = 0;
         loop {

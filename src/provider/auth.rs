@@ -111,7 +111,11 @@ impl Place {
 
 impl Auth {
     /// Reads the keys and puts them into the request.
-    pub(super) async fn apply(&self, caller: &Caller<'_>, out: &mut Outgoing) -> Result<Applied, SecretError> {
+    pub(super) async fn apply(
+        &self,
+        caller: &Caller<'_>,
+        out: &mut Outgoing,
+    ) -> Result<Applied, SecretError> {
         let mut applied = Applied::default();
         for way in &self.ways {
             way.apply(caller, out, &mut applied).await?;
@@ -150,14 +154,14 @@ impl Auth {
 
     /// Whether the keys are there, as far as that can be told without running or asking anything.
     pub(super) fn present(&self, provider: &str) -> Result<(), SecretError> {
-        let mut all = self.ways.iter().flat_map(|way| {
-            let client = match way {
-                Way::OAuth { tokens, .. } => vec![&tokens.client_id, &tokens.client_secret],
-                _ => Vec::new(),
-            };
-            way.helds().into_iter().chain(client)
-        });
-        all.try_for_each(|held| held.read(provider).map(drop))
+        for way in &self.ways {
+            way.helds().into_iter().try_for_each(|held| held.read(provider).map(drop))?;
+            if let Way::OAuth { tokens, .. } = way {
+                tokens.client_id.read(provider)?;
+                tokens.client_secret.read(provider)?;
+            }
+        }
+        Ok(())
     }
 
     /// Where the first key is looked for.
@@ -220,7 +224,9 @@ impl Way {
             Self::OAuth { place, tokens } => {
                 let (token, run, client) = tokens.get(caller).await?;
                 applied.runs.push(run);
-                client.into_iter().for_each(|word| applied.note(word));
+                for word in client {
+                    applied.note(word);
+                }
                 place.fill(token.expose(), provider, &mut out.headers)?;
                 applied.note(token);
                 Ok(())
@@ -257,7 +263,9 @@ impl Way {
             Self::Basic { user, password } => user.iter().chain(password).collect(),
             Self::Jwt { issuer, secret, .. } => vec![secret, issuer],
             Self::OAuth { .. } => Vec::new(),
-            Self::Aws { access, secret, session, .. } => [secret, access].into_iter().chain(session).collect(),
+            Self::Aws { access, secret, session, .. } => {
+                [secret, access].into_iter().chain(session).collect()
+            }
             Self::Tencent { access, secret, .. } => vec![secret, access],
         }
     }

@@ -18,6 +18,7 @@ use serde_json::{Value, json};
 
 use super::flaw;
 use super::redact;
+use super::request::Request;
 use super::{ProviderError, Providers, Question, Reading, Received};
 use crate::evidence::{Doubt, Evidence, FailureClass, Offer, Source, Verdict};
 
@@ -272,8 +273,7 @@ impl Providers {
         differ("next_request".to_owned(), json!(expect.next_request), read["next_request"].clone());
         differ("next_kept".to_owned(), expect.next_kept.clone(), read["next_kept"].clone());
         if let Some(request) = &expect.request {
-            let first =
-                first.as_ref().map_or_else(|problem| format!("none: {problem}"), |request| request.in_full());
+            let first = first.as_ref().map_or_else(|problem| format!("none: {problem}"), Request::in_full);
             differ("request".to_owned(), json!(request), json!(first));
         }
         let evidence = match reading {

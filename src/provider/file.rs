@@ -474,7 +474,7 @@ read = '{verdict: "running"}'
             ("{ env = \"ACME_KEY\" }", "{ command = [], ttl = \"1h\" }", "auth.secret", "program"),
             ("{ env = \"ACME_KEY\" }", "{ command = [\"x\"], ttl = \"0s\" }", "auth.secret", "`ttl`"),
             ("[auth]", "[auth]\nkind = \"jwt_rs256\"", "auth.kind", "unknown word"),
-            ("[auth]", "[auth]\nkind = \"jwt_hs256\"", "auth.access_key", "access key"),
+            ("[auth]", "[auth]\nkind = \"jwt_hs256\"", "auth.access_key", "where it is"),
             ("[auth]", "[auth]\naccess_key = { env = \"A\" }", "auth.access_key", "left out"),
             ("[auth]", "[auth]\nlifetime = \"1h\"", "auth.lifetime", "left out"),
             ("[ask]", "[download]\nheaders = { \"a b\" = \"c\" }\n[ask]", "download.headers.a b", "name"),

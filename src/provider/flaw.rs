@@ -26,10 +26,11 @@ impl Flaw {
     /// A filter that does not compile.
     pub(super) fn of_filter(key: impl Into<String>, problem: &str) -> Self {
         // The filter's own line becomes the file's.
+        let problem = problem.split_whitespace().collect::<Vec<_>>().join(" ");
         let split = problem.strip_prefix("line ").and_then(|rest| rest.split_once(": "));
         let (line, problem) = match split.and_then(|(line, rest)| Some((line.parse().ok()?, rest))) {
             Some((line, rest)) => (Some(line), rest),
-            None => (None, problem),
+            None => (None, problem.as_str()),
         };
         Self { line_of_value: line, ..Self::new(key, format!("must be a jq filter: {problem}")) }
     }
@@ -229,7 +230,7 @@ else {verdict: "unreadable"} end
             ("[provider]\n", "download = \"sk-private\"\n[provider]\n", 1, "a table"),
             ("[auth]\n", "[auth]\nkind = \"basik\"\n", 10, "unknown word"),
             ("then {", "then foo {", 17, "must be a jq filter: "),
-            ("then {", "thn {", 16, "must be a jq filter: "),
+            ("then {", "thn {", 17, "must be a jq filter: "),
             ("read = '''\n", "read_all = 1\nread = '''\n", 15, "must be `true` or `false`"),
             ("secret = { env", "secret = sk-private { env", 12, "is not TOML"),
             ("[ask]\nrequest", "[ask]\nrequst", 14, "unknown field"),

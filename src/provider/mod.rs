@@ -51,6 +51,7 @@ pub use self::expect::{Case, Compared, Difference};
 pub use self::fetching::Fetching;
 pub use self::file::{Model, Provider};
 pub use self::manners::Limits;
+use self::outgoing::Outgoing;
 pub use self::reading::{Reading, Received};
 pub use self::request::Request;
 pub use self::secret::{Secret, SecretError, SecretSource};
@@ -58,7 +59,6 @@ pub use self::shares::{Holding, Share, Sharing, share};
 pub use self::state::State;
 pub use self::stats::{BUCKETS_SECS, Outcome, RequestStats};
 pub use self::trace::Step;
-use self::outgoing::Outgoing;
 use crate::clock::Clock;
 use crate::evidence::{Doubt, Evidence};
 

@@ -77,9 +77,8 @@ impl Provider {
             Some((filter, is_form)) => {
                 let input = asked(question).chain([(string("let"), self.lets(&values))]);
                 let body = filter.first(Val::obj(input.collect())).and_then(|body| json::to_json(&body));
-                let payload = body.and_then(|body| {
-                    if *is_form { Payload::form(&body) } else { Ok(Payload::Json(body)) }
-                });
+                let payload = body
+                    .and_then(|body| if *is_form { Payload::form(&body) } else { Ok(Payload::Json(body)) });
                 let key = if *is_form { "form" } else { "body" };
                 Some(payload.map_err(|problem| format!("`ask.{key}`: {problem}"))?)
             }
@@ -145,11 +144,10 @@ impl Provider {
         let said = values
             .and_then(|values| self.run_filter(question, at, received, body, &values))
             .and_then(|said| {
-                Said::deserialize(said)
-                    .map_err(|error| {
-                        let error = flaw::in_words(&error.to_string(), "object");
-                        format!("the filter's output is not understood: {error}")
-                    })
+                Said::deserialize(said).map_err(|error| {
+                    let error = flaw::in_words(&error.to_string(), "object");
+                    format!("the filter's output is not understood: {error}")
+                })
             })
             .and_then(|said| self.judge(said, asked_at, secrets));
         match said {
@@ -270,7 +268,8 @@ impl Provider {
         };
         if said.says_next_step() {
             return Err(
-                "the filter gave `request`, `body`, `form`, `headers`, `auth` or `keep` beside a verdict".into()
+                "the filter gave `request`, `body`, `form`, `headers`, `auth` or `keep` beside a verdict"
+                    .into(),
             );
         }
         if said.outputs_gone && verdict != Verdict::Succeeded {

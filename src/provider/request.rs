@@ -380,7 +380,9 @@ fn step_headers(written: &BTreeMap<String, String>) -> Result<HeaderMap, String>
         }
         headers.insert(header, text);
     }
-    if headers.len() > HEADERS || written.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>() > VALUE_BYTES {
+    if headers.len() > HEADERS
+        || written.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>() > VALUE_BYTES
+    {
         return Err(format!("its `headers` are more than {HEADERS}, or longer than {VALUE_BYTES} bytes"));
     }
     Ok(headers)

@@ -62,7 +62,9 @@ impl Said {
             (None, None) => None,
             (Some(body), None) => Some(Payload::Json(body)),
             (None, Some(form)) => Some(Payload::form(&form)?),
-            (Some(_), Some(_)) => return Err("the filter gives a `body` and a `form`: only one is sent".to_owned()),
+            (Some(_), Some(_)) => {
+                return Err("the filter gives a `body` and a `form`: only one is sent".to_owned());
+            }
         };
         Ok(NextStep {
             request: self.request.ok_or("the filter asks for a further step without a `request`")?,

@@ -162,7 +162,9 @@ pub enum SecretError {
         trouble: CommandTrouble,
     },
     /// The provider's token endpoint gave no token.
-    #[error("no token for provider `{provider}` from {host}: {trouble}. Check the client's id, its secret and `scope`")]
+    #[error(
+        "no token for provider `{provider}` from {host}: {trouble}. Check the client's id, its secret and `scope`"
+    )]
     Token {
         /// Whose token.
         provider: String,

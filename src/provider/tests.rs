@@ -18,6 +18,7 @@ mod changed;
 mod examples;
 mod hostile;
 mod invented;
+mod keys;
 mod rude;
 mod shapes;
 mod shipped;

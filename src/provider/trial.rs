@@ -18,12 +18,16 @@ use super::reading::{Reading, Received};
 use crate::evidence::Verdict;
 
 /// Bodies that say nothing about a job, and how an error message calls them.
-const BODIES: [(&str, &str); 6] = [
+const BODIES: [(&str, &str); 7] = [
     ("{}", "the body `{}`"),
     ("null", "the body `null`"),
     ("[]", "the body `[]`"),
     ("Service moved", "a body of plain text"),
     ("<!DOCTYPE html><html><body>Not Found</body></html>", "a web page"),
+    (
+        "<Job><Status>no-such-word</Status><State>no-such-word</State></Job>",
+        "XML of a status word that nobody knows",
+    ),
     (
         r#"{"status":"no-such-word","state":"no-such-word","task_status":"no-such-word","code":987654321,
             "data":{"status":"no-such-word","state":"no-such-word","task_status":"no-such-word"}}"#,

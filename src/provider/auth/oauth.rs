@@ -76,13 +76,19 @@ impl Tokens {
         }
     }
 
-    async fn ask(&self, caller: &Caller<'_>, id: &Secret, secret: &Secret) -> Result<(Secret, Duration), String> {
+    async fn ask(
+        &self,
+        caller: &Caller<'_>,
+        id: &Secret,
+        secret: &Secret,
+    ) -> Result<(Secret, Duration), String> {
         let client = caller.client.clone()?;
         let out = self.request(id.expose(), secret.expose())?;
         let (status, body) = exchange(client, &out).await?;
         let answer: Value = serde_json::from_slice(&body).unwrap_or_default();
         if !(200..300).contains(&status) {
-            let code = answer["error"].as_str().and_then(|code| CODES.into_iter().find(|known| *known == code));
+            let code =
+                answer["error"].as_str().and_then(|code| CODES.into_iter().find(|known| *known == code));
             return Err(format!("HTTP {status}{}", code.map(|code| format!(", {code}")).unwrap_or_default()));
         }
         let token = answer["access_token"].as_str().filter(|token| !token.is_empty());
@@ -111,7 +117,8 @@ impl Tokens {
             }
             ClientAuth::Basic => {
                 // Both are encoded like a form's values before they are joined (RFC 6749, section 2.3.1).
-                let encoded = |text: &str| form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
+                let encoded =
+                    |text: &str| form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
                 let pair = BASE64_STANDARD.encode(format!("{}:{}", encoded(id), encoded(secret)));
                 let mut value = HeaderValue::try_from(format!("Basic {pair}"))
                     .map_err(|_| "the client's id or secret cannot be sent in a header")?;

@@ -3,6 +3,8 @@
 //! Both sign a canonical form of the request with a key that is derived from the secret for one day and service. The
 //! secret itself is never sent. A request is signed once; a repetition within seconds goes out with the same signature.
 
+use std::fmt::Write;
+
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderName, HeaderValue};
 use ring::{digest, hmac};
@@ -108,8 +110,8 @@ fn canonical_headers(out: &Outgoing, signed: impl Fn(&HeaderName) -> bool) -> (S
     }
     lines.sort_unstable();
     let names: Vec<&str> = lines.iter().map(|(name, _)| name.as_str()).collect();
-    let text = lines.iter().map(|(name, value)| format!("{name}:{value}\n")).collect();
-    (names.join(";"), text)
+    let text = lines.iter().map(|(name, value)| format!("{name}:{value}")).collect::<Vec<_>>().join("\n");
+    (names.join(";"), format!("{text}\n"))
 }
 
 /// The parameters, encoded in one way and sorted.
@@ -142,7 +144,11 @@ fn hash(bytes: &[u8]) -> String {
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        // Writing into a string cannot fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }
 
 /// `20150830` and `20150830T123600Z`.
@@ -188,13 +194,30 @@ mod tests {
         let get = |path: &str| out(Method::GET, &format!("{host}{path}"), None, "");
         let form = Some("application/x-www-form-urlencoded");
         for (name, mut out, signed, wanted) in [
-            ("get-vanilla", get("/"), "host;x-amz-date", "5fa00fa31553b73ebf1942676e86291e8372ff2a2260956d9b8aae1d763fbf31"),
-            ("get-vanilla-query-order-key-case", get("/?Param2=value2&Param1=value1"), "host;x-amz-date",
-             "b97d918cfa904a5beff61c982a1b6f458b799221646efd99d3219ec94cdf2500"),
-            ("post-vanilla", out(Method::POST, &format!("{host}/"), None, ""), "host;x-amz-date",
-             "5da7c1a2acd57cee7505fc6676e4e544621c30862966e37dddb68e92efbe5d6b"),
-            ("post-x-www-form-urlencoded", out(Method::POST, &format!("{host}/"), form, "Param1=value1"),
-             "content-type;host;x-amz-date", "ff11897932ad3f4e8b18135d722051e5ac45fc38421b1da7b9d196a0fe09473a"),
+            (
+                "get-vanilla",
+                get("/"),
+                "host;x-amz-date",
+                "5fa00fa31553b73ebf1942676e86291e8372ff2a2260956d9b8aae1d763fbf31",
+            ),
+            (
+                "get-vanilla-query-order-key-case",
+                get("/?Param2=value2&Param1=value1"),
+                "host;x-amz-date",
+                "b97d918cfa904a5beff61c982a1b6f458b799221646efd99d3219ec94cdf2500",
+            ),
+            (
+                "post-vanilla",
+                out(Method::POST, &format!("{host}/"), None, ""),
+                "host;x-amz-date",
+                "5da7c1a2acd57cee7505fc6676e4e544621c30862966e37dddb68e92efbe5d6b",
+            ),
+            (
+                "post-x-www-form-urlencoded",
+                out(Method::POST, &format!("{host}/"), form, "Param1=value1"),
+                "content-type;host;x-amz-date",
+                "ff11897932ad3f4e8b18135d722051e5ac45fc38421b1da7b9d196a0fe09473a",
+            ),
         ] {
             assert!(aws(&mut out, &AWS, "us-east-1", "service", at));
             assert_eq!(signature(&out), (wanted.to_owned(), signed.to_owned()), "{name}");
@@ -213,12 +236,17 @@ mod tests {
     fn s3_signatures_are_those_of_its_documentation() {
         // "Authenticating Requests: Using the Authorization Header", GET Bucket Lifecycle and List Objects.
         let at = Timestamp::parse("2013-05-24T00:00:00Z").unwrap();
-        let keys = Keys { access: "AKIAIOSFODNN7EXAMPLE", secret: "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY", session: None };
+        let keys = Keys {
+            access: "AKIAIOSFODNN7EXAMPLE",
+            secret: "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY",
+            session: None,
+        };
         for (query, wanted) in [
             ("?lifecycle", "fea454ca298b7da1c68078a5d1bdbfbbe0d65c699e0f91ac7a200a0136783543"),
             ("?max-keys=2&prefix=J", "34b48302e7b5fa45bde8084f4b7868a86f0a534bc59db6670ed5711ef69dc6f7"),
         ] {
-            let mut out = out(Method::GET, &format!("https://examplebucket.s3.amazonaws.com/{query}"), None, "");
+            let mut out =
+                out(Method::GET, &format!("https://examplebucket.s3.amazonaws.com/{query}"), None, "");
             assert!(aws(&mut out, &keys, "us-east-1", "s3", at));
             let signed = "host;x-amz-content-sha256;x-amz-date".to_owned();
             assert_eq!(signature(&out), (wanted.to_owned(), signed), "{query}");
@@ -238,7 +266,8 @@ mod tests {
     #[test]
     fn tencents_signature_is_that_of_its_documentation() {
         // "Signature v3", with the example's keys.
-        let body = r#"{"Limit": 1, "Filters": [{"Values": ["\u672a\u547d\u540d"], "Name": "instance-name"}]}"#;
+        let body =
+            r#"{"Limit": 1, "Filters": [{"Values": ["\u672a\u547d\u540d"], "Name": "instance-name"}]}"#;
         let json = Some("application/json; charset=utf-8");
         let mut out = out(Method::POST, "https://cvm.tencentcloudapi.com/", json, body);
         let keys = Keys {

@@ -86,7 +86,15 @@ impl Kind {
             Self::Basic => &["access_key", "secret"],
             Self::JwtHs256 => &["header", "value", "secret", "access_key", "lifetime"],
             Self::Oauth2 => &[
-                "header", "value", "secret", "access_key", "lifetime", "token_url", "client_auth", "scope", "audience",
+                "header",
+                "value",
+                "secret",
+                "access_key",
+                "lifetime",
+                "token_url",
+                "client_auth",
+                "scope",
+                "audience",
             ],
             Self::AwsSigv4 => &["secret", "access_key", "session_token", "region", "service"],
             Self::Tc3HmacSha256 => &["secret", "access_key", "service"],
@@ -101,7 +109,10 @@ impl WrittenAuth {
         for (nth, also) in std::mem::take(&mut written[0].1.also).into_iter().enumerate() {
             let section = format!("{section}.also[{nth}]");
             if !also.also.is_empty() {
-                return flaw(format!("{section}.also"), format!("left out: write `[[{}.also]]` again", written[0].0));
+                return flaw(
+                    format!("{section}.also"),
+                    format!("left out: write `[[{}.also]]` again", written[0].0),
+                );
             }
             written.push((section, also));
         }
@@ -135,11 +146,16 @@ impl WrittenAuth {
             Some(source) => Ok(Held::new(source)),
             None => flaw(
                 key(name),
-                format!("where it is, for instance {{ env = \"NAME\" }}: kind = \"{}\" needs it", kind.name()),
+                format!(
+                    "where it is, for instance {{ env = \"NAME\" }}: kind = \"{}\" needs it",
+                    kind.name()
+                ),
             ),
         };
         let word = |name: &str, text: Option<String>, example: &str| match text {
-            Some(text) if !text.is_empty() && text.chars().all(|c| c.is_ascii_graphic() && c != '/') => Ok(text),
+            Some(text) if !text.is_empty() && text.chars().all(|c| c.is_ascii_graphic() && c != '/') => {
+                Ok(text)
+            }
             _ => flaw(key(name), format!("a word, for instance `{example}`")),
         };
         Ok(match kind {
@@ -154,7 +170,10 @@ impl WrittenAuth {
             },
             Kind::Basic => {
                 if self.secret.is_none() && self.access_key.is_none() {
-                    return flaw(key("secret"), "where the password is, or `access_key` where the user is, or both");
+                    return flaw(
+                        key("secret"),
+                        "where the password is, or `access_key` where the user is, or both",
+                    );
                 }
                 Way::Basic { user: self.access_key.map(Held::new), password: self.secret.map(Held::new) }
             }
@@ -268,7 +287,8 @@ fn lifetime(section: &str, span: Option<Span>, otherwise: Duration) -> Result<Du
 
 fn token_url(section: &str, text: Option<&str>) -> Result<Url, Flaw> {
     let url = text.and_then(|text| Url::parse(text).ok());
-    let url = url.filter(|url| hosts::plain(url).is_ok() && (url.scheme() == "https" || hosts::is_loopback_http(url)));
+    let url = url
+        .filter(|url| hosts::plain(url).is_ok() && (url.scheme() == "https" || hosts::is_loopback_http(url)));
     match url {
         Some(url) => Ok(url),
         None => flaw(
