@@ -13,7 +13,7 @@ use serde::Deserialize;
 
 use super::auth::{Auth, Download, WrittenAuth, WrittenDownload};
 use super::fetching::{Fetchings, WrittenFetchings};
-use super::filter::Filter;
+use super::filters::{Bounds, Program, Runner};
 use super::hosts::Hosts;
 use super::manners::{Limits, Manners};
 use super::request::Template;
@@ -52,6 +52,8 @@ pub struct Provider {
     /// What may be fetched, by model.
     pub(super) fetchings: Fetchings,
     pub(super) ask: Ask,
+    /// Where its filters run.
+    pub(super) runner: Runner,
     pub(super) manners: Manners,
     pub(super) stats: Stats,
     pub(super) last: LastAnswer,
@@ -70,13 +72,20 @@ pub struct Model {
 pub(super) struct Ask {
     pub(super) request: Template,
     /// What is sent with a POST.
-    pub(super) body: Option<Filter>,
+    pub(super) body: Option<Program>,
     pub(super) headers: HeaderMap,
     /// Values made from job and model before the first question.
-    pub(super) lets: Vec<(String, Filter)>,
-    pub(super) read: Filter,
+    pub(super) lets: Vec<(String, Program)>,
+    pub(super) read: Program,
     /// Whether the filter sees 429, 403, redirects and 5xx too; 401 is never a verdict on a job.
     pub(super) read_all: bool,
+}
+
+impl Ask {
+    /// All filters of the file.
+    pub(super) fn programs(&self) -> impl Iterator<Item = &Program> {
+        self.lets.iter().map(|(_, program)| program).chain(&self.body).chain([&self.read])
+    }
 }
 
 impl fmt::Debug for Provider {
@@ -86,6 +95,11 @@ impl fmt::Debug for Provider {
 }
 
 impl Provider {
+    /// From now on its filters run in a worker.
+    pub(super) fn run_filters_within(&mut self, bounds: &Bounds) {
+        self.runner = Runner::worker(bounds, self.ask.programs(), self.max_body_bytes);
+    }
+
     /// How old a charge for `model` is before its job is asked for; none: the general setting.
     pub fn grace_for(&self, model: &str) -> Option<Duration> {
         self.models.get(model).map(|model| model.grace).or(self.grace)
@@ -189,11 +203,22 @@ pub(super) fn flaw<T>(key: impl Into<String>, problem: impl Into<String>) -> Res
     Err(Flaw { key: key.into(), problem: format!("must be {}", problem.into()) })
 }
 
-/// Reads and checks the text of a provider file, and tries its filter.
+/// Reads and checks the text of a provider file, and tries its filters inside this process.
 pub(super) fn read(text: &str) -> Result<Provider, Flaw> {
-    let provider = read_untried(text)?;
-    match provider.refunds_without_cause() {
-        Some(right) => flaw("ask.read", right),
+    tried(read_untried(text)?)
+}
+
+/// The same in a worker, where all its filters run from now on.
+pub(super) fn read_bounded(text: &str, bounds: &Bounds) -> Result<Provider, Flaw> {
+    let mut provider = read_untried(text)?;
+    provider.run_filters_within(bounds);
+    tried(provider)
+}
+
+/// The provider, unless its filters do not pass their trial.
+fn tried(provider: Provider) -> Result<Provider, Flaw> {
+    match provider.now(provider.trial()) {
+        Some(fault) => Err(fault),
         None => Ok(provider),
     }
 }
@@ -297,6 +322,7 @@ fn check(written: Written) -> Result<Provider, Flaw> {
         download,
         fetchings: recovery.check()?,
         ask,
+        runner: Runner::InProcess,
         manners: Manners::new(&limits),
         limits,
         stats: Stats::default(),
@@ -346,25 +372,24 @@ fn check_ask(ask: &WrittenAsk, hosts: Hosts) -> Result<Ask, Flaw> {
         if ["job", "model"].contains(&name.as_str()) {
             return flaw(key(), "another name: `job` and `model` are given");
         }
-        let filter = Filter::compile(code)
-            .map_err(|problem| Flaw { key: key(), problem: format!("must be a jq filter: {problem}") })?;
-        lets.push((name.clone(), filter));
+        lets.push((name.clone(), compile(&key(), code)?));
     }
     let names: Vec<&str> = ["job", "model"].into_iter().chain(ask.lets.keys().map(String::as_str)).collect();
     let request = Template::parse(&ask.request, &names, hosts).map_err(|problem| Flaw {
         key: "ask.request".into(),
         problem: format!("must be a request: {problem}"),
     })?;
-    let compile = |key: &str, code: &str| {
-        Filter::compile(code)
-            .map_err(|problem| Flaw { key: key.into(), problem: format!("must be a jq filter: {problem}") })
-    };
     let body = ask.body.as_ref().map(|code| compile("ask.body", code)).transpose()?;
     if body.is_some() && !request.is_post() {
         return flaw("ask.body", "left out: only a POST has a body");
     }
     let read = compile("ask.read", &ask.read)?;
     Ok(Ask { request, body, headers, lets, read, read_all: ask.read_all })
+}
+
+fn compile(key: &str, code: &str) -> Result<Program, Flaw> {
+    Program::compile(key, code)
+        .map_err(|problem| Flaw { key: key.into(), problem: format!("must be a jq filter: {problem}") })
 }
 
 fn output_host(host: &str) -> Result<String, Flaw> {

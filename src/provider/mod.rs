@@ -9,7 +9,7 @@
 //!
 //! `file` a file, checked · `fetching` what of it is for `recovery` · `request` its template, filled · `hosts` where else to · `ask` over HTTP · `manners` when ·
 //! `turns` how many at once · `shares` what part of the limits is this process's ·
-//! `json`, `filter`, `said` and `reading` what it means · `auth`, `secret`, `exec`, `redact` keys · `stats` and `state` what came
+//! `filters` where filters run, and what they may use · `json`, `filter`, `said` and `reading` what it means · `auth`, `secret`, `exec`, `redact` keys · `stats` and `state` what came
 //! of it so far · `trace` a question told step by step.
 
 mod ask;
@@ -18,6 +18,7 @@ mod exec;
 mod fetching;
 mod file;
 mod filter;
+mod filters;
 mod hosts;
 mod json;
 mod manners;
@@ -43,6 +44,7 @@ use reqwest::header::HeaderMap;
 
 pub use self::exec::CommandTrouble;
 pub use self::fetching::Fetching;
+pub use self::filters::{Bounds, is_worker, worker};
 pub use self::file::{Model, Provider};
 pub use self::manners::Limits;
 pub use self::reading::{Reading, Received};
@@ -145,11 +147,27 @@ pub enum ProviderError {
 }
 
 impl Providers {
-    /// The shipped files, and those in `dir` over them.
+    /// The shipped files, and those in `dir` over them. Their filters run inside this process, where nothing stops one that
+    /// does not end: for tests, and where all files are known to be good.
     pub fn load(dir: Option<&Path>, clock: Clock) -> Result<Self, ProviderError> {
+        Self::load_with(dir, clock, None)
+    }
+
+    /// The same; filters run in worker processes of this executable, which must call [`worker`] where [`is_worker`] says so.
+    /// One that passes its bounds is stopped: files in `dir` are refused for it.
+    pub fn load_bounded(dir: Option<&Path>, clock: Clock, bounds: &Bounds) -> Result<Self, ProviderError> {
+        Self::load_with(dir, clock, Some(bounds))
+    }
+
+    fn load_with(dir: Option<&Path>, clock: Clock, bounds: Option<&Bounds>) -> Result<Self, ProviderError> {
         let mut by_name = BTreeMap::new();
         for (name, text) in SHIPPED {
-            by_name.insert(name.to_owned(), load_text(&format!("{name}.toml (shipped)"), name, text)?);
+            // Tried inside this process: a test has tried them before.
+            let mut provider = load_text(&format!("{name}.toml (shipped)"), name, text)?;
+            if let Some(bounds) = bounds {
+                provider.run_filters_within(bounds);
+            }
+            by_name.insert(name.to_owned(), provider);
         }
         if let Some(dir) = dir {
             let read = |path: &Path| {
@@ -167,7 +185,12 @@ impl Providers {
             for path in paths {
                 let text = std::fs::read_to_string(&path).map_err(read(&path))?;
                 let stem = path.file_stem().unwrap_or_default().to_string_lossy();
-                by_name.insert(stem.to_string(), load_text(&path.display().to_string(), &stem, &text)?);
+                let file = path.display().to_string();
+                let provider = match bounds {
+                    None => load_text(&file, &stem, &text)?,
+                    Some(bounds) => named(&file, &stem, file::read_bounded(&text, bounds))?,
+                };
+                by_name.insert(stem.to_string(), provider);
             }
         }
         Ok(Self::new(by_name, clock))
@@ -298,6 +321,13 @@ impl Providers {
         }
     }
 
+    /// Ends the workers that are idle; questions begin new ones.
+    pub async fn rest(&self) {
+        for provider in self.iter() {
+            provider.runner.rest().await;
+        }
+    }
+
     /// What was asked of each provider since the process began.
     pub fn request_stats(&self) -> Vec<RequestStats> {
         self.iter().map(|provider| provider.stats.snapshot(&provider.name)).collect()
@@ -309,12 +339,17 @@ impl Providers {
 }
 
 fn load_text(file: &str, name: &str, text: &str) -> Result<Provider, ProviderError> {
+    named(file, name, file::read(text))
+}
+
+/// What came of reading a file, if it calls its provider as it is called itself.
+fn named(file: &str, name: &str, read: Result<Provider, file::Flaw>) -> Result<Provider, ProviderError> {
     let error = |flaw: file::Flaw| ProviderError::File {
         file: file.to_owned(),
         key: flaw.key,
         problem: flaw.problem,
     };
-    let provider = file::read(text).map_err(error)?;
+    let provider = read.map_err(error)?;
     if provider.name == name {
         Ok(provider)
     } else {
