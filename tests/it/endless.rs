@@ -136,7 +136,8 @@ on_both! {
         nine_charges(&world).await;
         let (mut run_one, worker) = looping(&world).await;
         assert!(!run_one.has_ended(), "the filters never end");
-        assert!(all_are(&world, &SPINNING, "open").await, "nothing is known of what loops");
+        let answered = world.number("SELECT count(*) AS v FROM makegood_answers WHERE provider = 'spins'").await;
+        assert_eq!(answered, 0, "nothing is known of what loops");
         assert_eq!(std::fs::read(format!("/proc/{worker}/environ")).unwrap(), b"", "no variable, no secret");
         let arguments = std::fs::read_to_string(format!("/proc/{worker}/cmdline")).unwrap();
         assert!(arguments.ends_with("filter-worker\0"), "{arguments:?}");
