@@ -383,7 +383,10 @@ impl Settings {
         refuse(
             self.providers.filter_memory < FILTER_MEMORY_MIN,
             "providers.filter_memory",
-            format!("a worker needs {} MiB to begin with: at least that much is wanted", FILTER_MEMORY_MIN >> 20),
+            format!(
+                "a worker needs {} MiB to begin with: at least that much is wanted",
+                FILTER_MEMORY_MIN >> 20
+            ),
         );
         refuse(
             self.detect.backlog_age < length,

@@ -86,6 +86,11 @@ impl Ask {
     pub(super) fn programs(&self) -> impl Iterator<Item = &Program> {
         self.lets.iter().map(|(_, program)| program).chain(&self.body).chain([&self.read])
     }
+
+    /// Whether all filters are the same, and run on the same answers.
+    fn reads_like(&self, other: &Self) -> bool {
+        self.read_all == other.read_all && self.programs().eq(other.programs())
+    }
 }
 
 impl fmt::Debug for Provider {
@@ -204,14 +209,25 @@ pub(super) fn flaw<T>(key: impl Into<String>, problem: impl Into<String>) -> Res
 }
 
 /// Reads and checks the text of a provider file, and tries its filters inside this process.
+#[cfg(test)]
 pub(super) fn read(text: &str) -> Result<Provider, Flaw> {
     tried(read_untried(text)?)
 }
 
-/// The same in a worker, where all its filters run from now on.
-pub(super) fn read_bounded(text: &str, bounds: &Bounds) -> Result<Provider, Flaw> {
+/// The same of a file that may replace a shipped one. With bounds, in a worker, where all its filters run from now on. Filters
+/// that are those of the shipped file have had their trial.
+pub(super) fn read_over(
+    text: &str,
+    shipped: Option<&Provider>,
+    bounds: Option<&Bounds>,
+) -> Result<Provider, Flaw> {
     let mut provider = read_untried(text)?;
-    provider.run_filters_within(bounds);
+    if let Some(bounds) = bounds {
+        provider.run_filters_within(bounds);
+    }
+    if shipped.is_some_and(|shipped| shipped.ask.reads_like(&provider.ask)) {
+        return Ok(provider);
+    }
     tried(provider)
 }
 

@@ -7,7 +7,7 @@
 //! verdict; the next run has a new worker. Dropped halfway (the pass is ending), the worker is killed. Workers end by
 //! themselves when this process dies, however it dies (`worker`).
 //! Filters run inside this process only where that was chosen ([`Runner::InProcess`]): for tests, the simulation, which has a
-//! clock of its own, and the demo, whose files are its own; and for the shipped files' trial, which a test has made before.
+//! clock of its own, and the demo, whose files are its own.
 
 mod wire;
 mod worker;
@@ -19,7 +19,7 @@ use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use rustix::process::Signal;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::sync::Mutex;
 
@@ -53,6 +53,12 @@ pub(super) struct Program {
     pub(super) name: String,
     code: String,
     filter: Filter,
+}
+
+impl PartialEq for Program {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.name, &self.code) == (&other.name, &other.code)
+    }
 }
 
 impl Program {
@@ -150,7 +156,7 @@ pub(super) struct Workers {
 struct Worker {
     child: Child,
     stdin: ChildStdin,
-    stdout: ChildStdout,
+    stdout: BufReader<ChildStdout>,
     is_new: bool,
 }
 
@@ -199,9 +205,8 @@ impl Workers {
             .kill_on_drop(true)
             .spawn()?;
         let lost = || io::Error::other("its pipes are lost");
-        let (stdin, stdout) =
-            (child.stdin.take().ok_or_else(lost)?, child.stdout.take().ok_or_else(lost)?);
-        Ok(Worker { child, stdin, stdout, is_new: true })
+        let (stdin, stdout) = (child.stdin.take().ok_or_else(lost)?, child.stdout.take().ok_or_else(lost)?);
+        Ok(Worker { child, stdin, stdout: BufReader::new(stdout), is_new: true })
     }
 
     fn stopped(&self, program: &Program, why: &Why) -> Stopped {

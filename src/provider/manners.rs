@@ -214,7 +214,16 @@ struct Circuit {
 
 impl Circuit {
     const fn new(opens_after: u32, pause: Duration) -> Self {
-        Self { opens_after, pause, misses: 0, stops: 0, is_open_for_stops: false, open_until: None, probing: false, answered_at: None }
+        Self {
+            opens_after,
+            pause,
+            misses: 0,
+            stops: 0,
+            is_open_for_stops: false,
+            open_until: None,
+            probing: false,
+            answered_at: None,
+        }
     }
 
     /// When to come again, if a question would be turned away.

@@ -44,8 +44,8 @@ use reqwest::header::HeaderMap;
 
 pub use self::exec::CommandTrouble;
 pub use self::fetching::Fetching;
-pub use self::filters::{Bounds, is_worker, worker};
 pub use self::file::{Model, Provider};
+pub use self::filters::{Bounds, is_worker, worker};
 pub use self::manners::Limits;
 pub use self::reading::{Reading, Received};
 pub use self::request::Request;
@@ -162,8 +162,8 @@ impl Providers {
     fn load_with(dir: Option<&Path>, clock: Clock, bounds: Option<&Bounds>) -> Result<Self, ProviderError> {
         let mut by_name = BTreeMap::new();
         for (name, text) in SHIPPED {
-            // Tried inside this process: a test has tried them before.
-            let mut provider = load_text(&format!("{name}.toml (shipped)"), name, text)?;
+            // A test has tried their filters.
+            let mut provider = named(&format!("{name}.toml (shipped)"), name, file::read_untried(text))?;
             if let Some(bounds) = bounds {
                 provider.run_filters_within(bounds);
             }
@@ -185,11 +185,8 @@ impl Providers {
             for path in paths {
                 let text = std::fs::read_to_string(&path).map_err(read(&path))?;
                 let stem = path.file_stem().unwrap_or_default().to_string_lossy();
-                let file = path.display().to_string();
-                let provider = match bounds {
-                    None => load_text(&file, &stem, &text)?,
-                    Some(bounds) => named(&file, &stem, file::read_bounded(&text, bounds))?,
-                };
+                let read = file::read_over(&text, by_name.get(&*stem), bounds);
+                let provider = named(&path.display().to_string(), &stem, read)?;
                 by_name.insert(stem.to_string(), provider);
             }
         }
@@ -338,6 +335,7 @@ impl Providers {
     }
 }
 
+#[cfg(test)]
 fn load_text(file: &str, name: &str, text: &str) -> Result<Provider, ProviderError> {
     named(file, name, file::read(text))
 }

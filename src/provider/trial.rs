@@ -143,6 +143,15 @@ mod tests {
         }
     }
 
+    /// They are not tried again when they are loaded.
+    #[test]
+    fn every_shipped_file_passes_its_trial() {
+        for (name, text) in super::super::SHIPPED {
+            let flaw = file::read(text).err().map(|flaw| flaw.problem);
+            assert_eq!(flaw, None, "{name}");
+        }
+    }
+
     #[test]
     fn a_filter_that_wants_a_word_before_it_judges_is_taken() {
         for filter in [

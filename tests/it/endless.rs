@@ -83,7 +83,9 @@ async fn until<F: Future<Output = bool>>(what: &str, is_so: impl Fn() -> F) {
 /// The workers of a run that are alive, by process id.
 fn workers(run: &Run) -> Vec<u32> {
     let parent = format!("PPid:\t{}", run.id().unwrap());
-    let processes = std::fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    let processes = std::fs::read_dir("/proc")
+        .unwrap()
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
     let is_ours = |id: &u32| {
         let status = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap_or_default();
         status.lines().any(|line| line == parent) && !is_gone(*id)
@@ -115,7 +117,10 @@ async fn all_are(world: &World, charges: &[&str], fate: &str) -> bool {
 /// A run that has settled everything but what loops, with the worker that loops.
 async fn looping(world: &World) -> (Run, u32) {
     let run = run(world, "1h").await.start();
-    until("the healthy provider's charges are settled", || all_are(world, &HEALTHY, "refunded provider_error")).await;
+    until("the healthy provider's charges are settled", || {
+        all_are(world, &HEALTHY, "refunded provider_error")
+    })
+    .await;
     until("what eats memory is stopped", || all_are(world, &EATING, "open unreadable")).await;
     until("an answer that makes the filter loop has come", async || world.simulator.asks("spin-1") > 0).await;
     until("a filter loops", async || workers(&run).iter().any(|id| ticks(*id) > 20)).await;
@@ -194,8 +199,14 @@ async fn a_file_whose_filter_loops_is_refused_when_it_is_loaded() {
             .output()
             .await;
         assert_eq!(ended.code, Some(2), "{ended:?}");
-        let bound = if file.contains("range") { "`providers.filter_memory`" } else { "`providers.filter_time`" };
-        for word in ["acme.toml", &format!("`{key}`: must be a filter that ends"), "the body `{}` with HTTP 200", bound] {
+        let bound =
+            if file.contains("range") { "`providers.filter_memory`" } else { "`providers.filter_time`" };
+        for word in [
+            "acme.toml",
+            &format!("`{key}`: must be a filter that ends"),
+            "the body `{}` with HTTP 200",
+            bound,
+        ] {
             assert!(ended.stderr.contains(word), "{word}: {ended:?}");
         }
     }
@@ -213,6 +224,9 @@ async fn an_answer_at_hand_that_makes_a_filter_loop_is_shown_as_unreadable() {
         .output()
         .await;
     assert_eq!(ended.code, Some(0), "{ended:?}");
-    assert!(ended.stdout.contains("unreadable") && ended.stdout.contains("providers.filter_time"), "{ended:?}");
+    assert!(
+        ended.stdout.contains("unreadable") && ended.stdout.contains("providers.filter_time"),
+        "{ended:?}"
+    );
     assert!(!ended.stdout.contains("refund provider_error"), "{ended:?}");
 }

@@ -79,7 +79,11 @@ pub(super) fn run(filter: &Filter, about: Map<String, Value>, body: Option<&[u8]
 }
 
 /// A call as bytes.
-pub(super) fn call(program: &str, about: &Map<String, Value>, body_bytes: Option<usize>) -> io::Result<Vec<u8>> {
+pub(super) fn call(
+    program: &str,
+    about: &Map<String, Value>,
+    body_bytes: Option<usize>,
+) -> io::Result<Vec<u8>> {
     let head = serde_json::to_vec(&(program, about))?;
     let body_bytes = body_bytes.map_or(Ok(NO_BODY), length)?;
     let mut frame = Vec::with_capacity(8 + head.len());
@@ -110,7 +114,9 @@ pub(super) fn read_hello(from: &mut impl Read) -> io::Result<Hello> {
 }
 
 /// The worker's side: reads a call. None: there are no more.
-pub(super) fn read_call(from: &mut impl Read) -> io::Result<Option<(String, Map<String, Value>, Option<Vec<u8>>)>> {
+pub(super) fn read_call(
+    from: &mut impl Read,
+) -> io::Result<Option<(String, Map<String, Value>, Option<Vec<u8>>)>> {
     let head_bytes = match read_length(from) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),

@@ -35,7 +35,9 @@ pub fn worker() -> ExitCode {
     match serve() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("makegood: `{COMMAND}` is for makegood itself, which starts it to run filters: {error}");
+            eprintln!(
+                "makegood: `{COMMAND}` is for makegood itself, which starts it to run filters: {error}"
+            );
             ExitCode::from(2)
         }
     }
@@ -56,7 +58,8 @@ fn serve() -> io::Result<()> {
     }
     let mut stdout = BufWriter::new(io::stdout().lock());
     while let Some((program, about, body)) = wire::read_call(&mut stdin)? {
-        let filter = programs.get(program.as_str()).ok_or_else(|| io::Error::other("there is no such filter"))?;
+        let filter =
+            programs.get(program.as_str()).ok_or_else(|| io::Error::other("there is no such filter"))?;
         allow_cpu(&hello)?;
         let told = wire::run(filter, about, body.as_deref());
         wire::write_told(&mut stdout, &told, hello.told_bytes)?;
