@@ -109,7 +109,7 @@ impl Runner {
     /// Runs a filter.
     pub(super) async fn run(&self, program: &Program, call: Call) -> Result<Told, Stopped> {
         match self {
-            Self::InProcess => Ok(wire::run(&program.filter, call.about, call.body.as_deref())),
+            Self::InProcess => Ok(wire::run(&program.filter, call)),
             Self::Worker(workers) => workers.run(program, call).await,
         }
     }
@@ -166,7 +166,7 @@ impl Workers {
         loop {
             let mut worker = match idle.take() {
                 Some(worker) => worker,
-                None => self.start().map_err(|error| self.stopped(program, &Why::NotStarted(error)))?,
+                None => Worker::start().map_err(|error| self.stopped(program, &Why::NotStarted(error)))?,
             };
             let time = Duration::from_secs(self.hello.cpu_secs).saturating_mul(WALL_FACTOR);
             let why = match tokio::time::timeout(time, worker.exchange(&self.hello, program, &call)).await {
@@ -191,22 +191,6 @@ impl Workers {
             }
             return Err(self.stopped(program, &why));
         }
-    }
-
-    fn start(&self) -> io::Result<Worker> {
-        let mut child = Command::new(executable()?)
-            .arg(worker::COMMAND)
-            .env_clear()
-            // Ctrl-C at the terminal is for makegood, which finishes what is at hand.
-            .process_group(0)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .kill_on_drop(true)
-            .spawn()?;
-        let lost = || io::Error::other("its pipes are lost");
-        let (stdin, stdout) = (child.stdin.take().ok_or_else(lost)?, child.stdout.take().ok_or_else(lost)?);
-        Ok(Worker { child, stdin, stdout: BufReader::new(stdout), is_new: true })
     }
 
     fn stopped(&self, program: &Program, why: &Why) -> Stopped {
@@ -253,6 +237,22 @@ fn passed_a_bound(status: ExitStatus) -> bool {
 }
 
 impl Worker {
+    fn start() -> io::Result<Self> {
+        let mut child = Command::new(executable()?)
+            .arg(worker::COMMAND)
+            .env_clear()
+            // Ctrl-C at the terminal is for makegood, which finishes what is at hand.
+            .process_group(0)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .kill_on_drop(true)
+            .spawn()?;
+        let lost = || io::Error::other("its pipes are lost");
+        let (stdin, stdout) = (child.stdin.take().ok_or_else(lost)?, child.stdout.take().ok_or_else(lost)?);
+        Ok(Self { child, stdin, stdout: BufReader::new(stdout), is_new: true })
+    }
+
     /// One run. An error: the worker has ended, or says what no worker says.
     async fn exchange(&mut self, hello: &wire::Hello, program: &Program, call: &Call) -> io::Result<Told> {
         let mut frame = if self.is_new { wire::message(hello)? } else { Vec::new() };

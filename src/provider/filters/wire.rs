@@ -54,16 +54,17 @@ impl Told {
 }
 
 /// Runs a filter, in whichever process.
-pub(super) fn run(filter: &Filter, about: Map<String, Value>, body: Option<&[u8]>) -> Told {
+pub(super) fn run(filter: &Filter, call: Call) -> Told {
+    let Call { about, body } = call;
     let mut not_json = None;
-    let body = match body.map(|body| (body, json::parse(body))) {
+    let body = match body.map(|body| (json::parse(&body), body)) {
         None => None,
-        Some((_, Ok(value))) => Some(value),
+        Some((Ok(value), _)) => Some(value),
         // Not even as a file: it is no answer that anybody would send.
-        Some((_, Err(error @ JsonError::TooMany))) => return Told::problem(format!("the body is {error}")),
-        Some((body, Err(error @ JsonError::Syntax(_)))) => {
+        Some((Err(error @ JsonError::TooMany), _)) => return Told::problem(format!("the body is {error}")),
+        Some((Err(error @ JsonError::Syntax(_)), body)) => {
             not_json = Some(error.to_string());
-            Some(blob(body))
+            Some(blob(&body))
         }
     };
     let about = about.into_iter().map(|(key, value)| Ok((string(&key), Val::deserialize(value)?)));
@@ -113,10 +114,8 @@ pub(super) fn read_hello(from: &mut impl Read) -> io::Result<Hello> {
     Ok(serde_json::from_slice(&read_bytes(from, bytes)?)?)
 }
 
-/// The worker's side: reads a call. None: there are no more.
-pub(super) fn read_call(
-    from: &mut impl Read,
-) -> io::Result<Option<(String, Map<String, Value>, Option<Vec<u8>>)>> {
+/// The worker's side: reads a call and the name of its filter. None: there are no more.
+pub(super) fn read_call(from: &mut impl Read) -> io::Result<Option<(String, Call)>> {
     let head_bytes = match read_length(from) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
@@ -124,8 +123,8 @@ pub(super) fn read_call(
     };
     let body_bytes = read_length(from)?;
     let (program, about) = serde_json::from_slice(&read_bytes(from, head_bytes)?)?;
-    let body = if body_bytes == NO_BODY { None } else { Some(read_bytes(from, body_bytes)?) };
-    Ok(Some((program, about, body)))
+    let body = if body_bytes == NO_BODY { None } else { Some(read_bytes(from, body_bytes)?.into()) };
+    Ok(Some((program, Call { about, body })))
 }
 
 /// The worker's side: answers a call. An answer that is too long is replaced by a message that says so.
