@@ -9,7 +9,7 @@ use jaq_json::Val;
 use quick_xml::Reader;
 use quick_xml::escape::resolve_xml_entity;
 use quick_xml::events::{BytesStart, Event};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::json::{self, JsonError, VALUES_MAX};
 
@@ -17,7 +17,7 @@ use super::json::{self, JsonError, VALUES_MAX};
 const LEVELS_MAX: usize = 128;
 
 /// What the body of an answer is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Shape {
     /// JSON.

@@ -9,12 +9,11 @@ use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use reqwest::Client;
-use tokio::runtime::RuntimeFlavor;
 
 use super::file::Provider;
 use super::manners::{self, Found};
 use super::outgoing::{Caller, Outgoing};
-use super::reading::{Reading, Received};
+use super::reading::{Hitch, Reading, Received, Values};
 use super::redact;
 use super::request::{Key, Request};
 use super::stats::Outcome;
@@ -24,8 +23,6 @@ use super::{Asked, Question};
 use crate::clock::{Clock, Timestamp};
 use crate::evidence::{Doubt, Evidence, Verdict};
 
-/// From how many bytes on reading an answer may take longer than other tasks should wait.
-const LARGE_BYTES: usize = 128 * 1024;
 
 /// A request that brought no whole answer.
 struct Trouble {
@@ -41,11 +38,14 @@ struct Asking<'a> {
     provider: &'a Provider,
     client: &'a Client,
     question: &'a Question,
+    values: &'a Values,
     clock: &'a Clock,
     /// For the first request; each further one waits for its own.
     turn: Option<Turn<'a>>,
     /// How long the provider asked to be left alone, if longer than the question could wait.
     leave_alone: Option<Duration>,
+    /// The filter had to be stopped.
+    is_stopped: bool,
     /// Every request sent, where somebody wants to know.
     trace: Option<&'a mut Vec<Step>>,
 }
@@ -60,11 +60,18 @@ impl Provider {
     ) -> Asked {
         let doubt =
             |doubt, message: &str| Asked::Answered(Evidence::could_not_tell(doubt, message, clock.now()));
-        let request = match self.first_request(question) {
-            Ok(request) => request,
-            Err(problem) => {
-                let message = redact::message(&format!("the job cannot be asked for: {problem}"), &[]);
-                return doubt(Doubt::Unreadable, &message);
+        if let Err(retry_in) = self.manners.admits(question.urgent) {
+            self.stats.count(Outcome::NotAsked, None);
+            return Asked::NotAsked { retry_in };
+        }
+        let (request, values) = match self.opening(question).await {
+            Ok(opened) => opened,
+            Err(hitch) => {
+                if matches!(hitch, Hitch::Stopped(_)) {
+                    self.manners.filter_stopped();
+                }
+                let message = format!("the job cannot be asked for: {}", hitch.words());
+                return doubt(Doubt::Unreadable, &redact::message(&message, &[]));
             }
         };
         let client = match self.client() {
@@ -78,13 +85,23 @@ impl Provider {
                 return Asked::NotAsked { retry_in };
             }
         };
-        let mut asking =
-            Asking { provider: self, client, question, clock, turn: Some(turn), leave_alone: None, trace };
+        let mut asking = Asking {
+            provider: self,
+            client,
+            question,
+            values: &values,
+            clock,
+            turn: Some(turn),
+            leave_alone: None,
+            is_stopped: false,
+            trace,
+        };
         let evidence = asking.ask(request).await;
         let asked = evidence.answer.request.is_some();
         let unreachable = evidence.verdict == Verdict::CouldNotTell(Doubt::Unreachable);
         let found = match asking.leave_alone {
             Some(wait) => Found::Nobody { wait },
+            None if asking.is_stopped => Found::Endless,
             None if unreachable => Found::Nobody { wait: Duration::ZERO },
             None => Found::Somebody,
         };
@@ -165,16 +182,15 @@ impl Asking<'_> {
             drop(turn);
 
             let now = self.clock.now();
-            self.note(step, (request, out), &received, secrets);
+            self.note(step, (request, out), &received, secrets).await;
             let (reading, again, wait) = match &received {
                 Ok(received) => {
-                    let read = || provider.read(self.question, (step, &request.kept), received, now, secrets);
+                    let at = (step, &request.kept);
+                    let heard =
+                        provider.reading(self.question, at, received, now, secrets, Ok(self.values)).await;
+                    self.is_stopped |= heard.stopped.is_some();
                     let again = matches!(received.status, 429 | 502 | 503 | 504);
-                    (
-                        beside_others(received.body.len(), read),
-                        again,
-                        manners::retry_after(&received.headers, now),
-                    )
+                    (heard.reading, again, manners::retry_after(&received.headers, now))
                 }
                 Err(trouble) => {
                     let message = redact::message(&trouble.message, secrets);
@@ -204,7 +220,7 @@ impl Asking<'_> {
 
 impl Asking<'_> {
     /// For whoever follows the question.
-    fn note(
+    async fn note(
         &mut self,
         step: usize,
         (request, out): (&Request, &Outgoing),
@@ -218,7 +234,7 @@ impl Asking<'_> {
                 request: sent,
                 status: Some(received.status),
                 body_bytes: received.body.len(),
-                said: self.provider.spoken(self.question, (step, &request.kept), received, secrets),
+                said: self.provider.saying(self.question, (step, &request.kept), received, secrets).await,
             },
             Err(trouble) => Step {
                 request: sent,
@@ -227,18 +243,6 @@ impl Asking<'_> {
                 said: Err(redact::message(&trouble.message, secrets)),
             },
         });
-    }
-}
-
-/// Reads an answer of this many bytes. A large one may take long, and a filter cannot be interrupted: the
-/// other tasks of this worker are handed over meanwhile.
-fn beside_others<T>(bytes: usize, read: impl FnOnce() -> T) -> T {
-    // The test runtime has one worker, and nobody to hand them to.
-    let workers = tokio::runtime::Handle::try_current().map(|runtime| runtime.runtime_flavor());
-    if bytes > LARGE_BYTES && matches!(workers, Ok(RuntimeFlavor::MultiThread)) {
-        tokio::task::block_in_place(read)
-    } else {
-        read()
     }
 }
 

@@ -14,7 +14,7 @@ use serde::Deserialize;
 use super::answer::Shape;
 use super::auth::{Auth, Download, WrittenAuth, WrittenDownload};
 use super::fetching::{Fetchings, WrittenFetchings};
-use super::filter::Filter;
+use super::filters::{Bounds, Program, Runner};
 pub(super) use super::flaw::{Flaw, flaw};
 use super::hosts::Hosts;
 use super::manners::{Limits, Manners};
@@ -57,6 +57,8 @@ pub struct Provider {
     /// What may be fetched, by model.
     pub(super) fetchings: Fetchings,
     pub(super) ask: Ask,
+    /// Where its filters run.
+    pub(super) runner: Runner,
     pub(super) manners: Manners,
     pub(super) stats: Stats,
     pub(super) last: LastAnswer,
@@ -75,17 +77,31 @@ pub struct Model {
 pub(super) struct Ask {
     pub(super) request: Template,
     /// What is sent with a POST or PUT, and whether it is a form.
-    pub(super) body: Option<(Filter, bool)>,
+    pub(super) body: Option<(Program, bool)>,
     pub(super) headers: HeaderMap,
     /// Values made from job and model before the first question.
-    pub(super) lets: Vec<(String, Filter)>,
-    pub(super) read: Filter,
+    pub(super) lets: Vec<(String, Program)>,
+    pub(super) read: Program,
     /// Whether the filter sees 429, 403, redirects and 5xx too; 401 is never a verdict on a job.
     pub(super) read_all: bool,
     /// What the body of an answer is.
     pub(super) answer: Shape,
     /// How many requests one question may take.
     pub(super) max_requests: usize,
+}
+
+impl Ask {
+    /// All filters of the file.
+    pub(super) fn programs(&self) -> impl Iterator<Item = &Program> {
+        let body = self.body.iter().map(|(program, _)| program);
+        self.lets.iter().map(|(_, program)| program).chain(body).chain([&self.read])
+    }
+
+    /// Whether all filters are the same, and run on the same answers.
+    fn reads_like(&self, other: &Self) -> bool {
+        let on = |ask: &Self| (ask.read_all, ask.answer, ask.max_requests);
+        on(self) == on(other) && self.programs().eq(other.programs())
+    }
 }
 
 impl fmt::Debug for Provider {
@@ -95,6 +111,11 @@ impl fmt::Debug for Provider {
 }
 
 impl Provider {
+    /// From now on its filters run in a worker.
+    pub(super) fn run_filters_within(&mut self, bounds: &Bounds) {
+        self.runner = Runner::worker(bounds, self.ask.programs(), self.max_body_bytes);
+    }
+
     /// How old a charge for `model` is before its job is asked for; none: the general setting.
     pub fn grace_for(&self, model: &str) -> Option<Duration> {
         self.models.get(model).map(|model| model.grace).or(self.grace)
@@ -201,11 +222,33 @@ struct WrittenAsk {
     read: String,
 }
 
-/// Reads and checks the text of a provider file, and tries its filter.
+/// Reads and checks the text of a provider file, and tries its filters inside this process.
+#[cfg(test)]
 pub(super) fn read(text: &str) -> Result<Provider, Flaw> {
-    let provider = read_untried(text)?;
-    match provider.refunds_without_cause() {
-        Some(right) => flaw("ask.read", right),
+    tried(read_untried(text)?)
+}
+
+/// The same of a file that may replace a shipped one. With bounds, in a worker, where all its filters run from now on. Filters
+/// that are those of the shipped file have had their trial.
+pub(super) fn read_over(
+    text: &str,
+    shipped: Option<&Provider>,
+    bounds: Option<&Bounds>,
+) -> Result<Provider, Flaw> {
+    let mut provider = read_untried(text)?;
+    if let Some(bounds) = bounds {
+        provider.run_filters_within(bounds);
+    }
+    if shipped.is_some_and(|shipped| shipped.ask.reads_like(&provider.ask)) {
+        return Ok(provider);
+    }
+    tried(provider)
+}
+
+/// The provider, unless its filters do not pass their trial.
+fn tried(provider: Provider) -> Result<Provider, Flaw> {
+    match provider.now(provider.trial()) {
+        Some(fault) => Err(fault),
         None => Ok(provider),
     }
 }
@@ -306,6 +349,7 @@ fn check(written: Written) -> Result<Provider, Flaw> {
         download,
         fetchings: recovery.check()?,
         ask,
+        runner: Runner::InProcess,
         manners: Manners::new(&limits),
         limits,
         stats: Stats::default(),
@@ -355,14 +399,11 @@ fn check_ask(ask: &WrittenAsk, hosts: Hosts) -> Result<Ask, Flaw> {
         if ["job", "model"].contains(&name.as_str()) {
             return flaw(key(), "another name: `job` and `model` are given");
         }
-        let filter = Filter::compile(code).map_err(|problem| Flaw::of_filter(key(), &problem))?;
-        lets.push((name.clone(), filter));
+        lets.push((name.clone(), compile(&key(), code)?));
     }
     let names: Vec<&str> = ["job", "model"].into_iter().chain(ask.lets.keys().map(String::as_str)).collect();
     let request = Template::parse(&ask.request, &names, hosts)
         .map_err(|problem| Flaw::new("ask.request", format!("must be a request: {problem}")))?;
-    let compile =
-        |key: &str, code: &str| Filter::compile(code).map_err(|problem| Flaw::of_filter(key, &problem));
     let body = match (&ask.body, &ask.form) {
         (None, None) => None,
         (Some(code), None) => Some((compile("ask.body", code)?, false)),
@@ -381,6 +422,10 @@ fn check_ask(ask: &WrittenAsk, hosts: Hosts) -> Result<Ask, Flaw> {
         return flaw("ask.max_requests", "1 to 20");
     }
     Ok(Ask { request, body, headers, lets, read, read_all: ask.read_all, answer: ask.answer, max_requests })
+}
+
+fn compile(key: &str, code: &str) -> Result<Program, Flaw> {
+    Program::compile(key, code).map_err(|problem| Flaw::of_filter(key, &problem))
 }
 
 fn output_host(host: &str) -> Result<String, Flaw> {

@@ -9,7 +9,7 @@
 //!
 //! `file` a file, checked · `fetching` what of it is for `recovery` · `request` its template, filled · `hosts` where else to · `ask` over HTTP · `manners` when ·
 //! `turns` how many at once · `shares` what part of the limits is this process's ·
-//! `json`, `filter`, `said` and `reading` what it means · `auth`, `secret`, `exec`, `redact` keys · `stats` and `state` what came
+//! `filters` where filters run, and what they may use · `json`, `filter`, `said` and `reading` what it means · `auth`, `secret`, `exec`, `redact` keys · `stats` and `state` what came
 //! of it so far · `trace` a question told step by step.
 
 mod answer;
@@ -20,6 +20,7 @@ mod expect;
 mod fetching;
 mod file;
 mod filter;
+mod filters;
 mod flaw;
 mod hosts;
 mod json;
@@ -50,6 +51,7 @@ pub use self::exec::CommandTrouble;
 pub use self::expect::{Case, Compared, Difference};
 pub use self::fetching::Fetching;
 pub use self::file::{Model, Provider};
+pub use self::filters::{Bounds, is_worker, worker};
 pub use self::manners::Limits;
 use self::outgoing::Outgoing;
 pub use self::reading::{Reading, Received};
@@ -158,11 +160,27 @@ fn in_line(line: Option<usize>) -> String {
 }
 
 impl Providers {
-    /// The shipped files, and those in `dir` over them.
+    /// The shipped files, and those in `dir` over them. Their filters run inside this process, where nothing stops one that
+    /// does not end: for tests, and where all files are known to be good.
     pub fn load(dir: Option<&Path>, clock: Clock) -> Result<Self, ProviderError> {
+        Self::load_with(dir, clock, None)
+    }
+
+    /// The same; filters run in worker processes of this executable, which must call [`worker`] where [`is_worker`] says so.
+    /// One that passes its bounds is stopped: files in `dir` are refused for it.
+    pub fn load_bounded(dir: Option<&Path>, clock: Clock, bounds: &Bounds) -> Result<Self, ProviderError> {
+        Self::load_with(dir, clock, Some(bounds))
+    }
+
+    fn load_with(dir: Option<&Path>, clock: Clock, bounds: Option<&Bounds>) -> Result<Self, ProviderError> {
         let mut by_name = BTreeMap::new();
         for (name, text) in SHIPPED {
-            by_name.insert(name.to_owned(), load_text(&format!("{name}.toml (shipped)"), name, text)?);
+            // A test has tried their filters.
+            let mut provider = named(&format!("{name}.toml (shipped)"), name, text, file::read_untried(text))?;
+            if let Some(bounds) = bounds {
+                provider.run_filters_within(bounds);
+            }
+            by_name.insert(name.to_owned(), provider);
         }
         if let Some(dir) = dir {
             let read = |path: &Path| {
@@ -180,7 +198,9 @@ impl Providers {
             for path in paths {
                 let text = std::fs::read_to_string(&path).map_err(read(&path))?;
                 let stem = path.file_stem().unwrap_or_default().to_string_lossy();
-                by_name.insert(stem.to_string(), load_text(&path.display().to_string(), &stem, &text)?);
+                let read = file::read_over(&text, by_name.get(&*stem), bounds);
+                let provider = named(&path.display().to_string(), &stem, &text, read)?;
+                by_name.insert(stem.to_string(), provider);
             }
         }
         Ok(Self::new(by_name, clock))
@@ -331,6 +351,13 @@ impl Providers {
         }
     }
 
+    /// Ends the workers that are idle; questions begin new ones.
+    pub async fn rest(&self) {
+        for provider in self.iter() {
+            provider.runner.rest().await;
+        }
+    }
+
     /// What was asked of each provider since the process began.
     pub fn request_stats(&self) -> Vec<RequestStats> {
         self.iter().map(|provider| provider.stats.snapshot(&provider.name)).collect()
@@ -341,14 +368,20 @@ impl Providers {
     }
 }
 
+#[cfg(test)]
 fn load_text(file: &str, name: &str, text: &str) -> Result<Provider, ProviderError> {
+    named(file, name, text, file::read(text))
+}
+
+/// What came of reading a file, if it calls its provider as it is called itself.
+fn named(file: &str, name: &str, text: &str, read: Result<Provider, file::Flaw>) -> Result<Provider, ProviderError> {
     let error = |flaw: file::Flaw| ProviderError::File {
         file: file.to_owned(),
         line: flaw.line_in(text),
         key: flaw.key,
         problem: flaw.problem,
     };
-    let provider = file::read(text).map_err(error)?;
+    let provider = read.map_err(error)?;
     if provider.name == name {
         Ok(provider)
     } else {
