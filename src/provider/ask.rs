@@ -23,7 +23,6 @@ use super::{Asked, Question};
 use crate::clock::{Clock, Timestamp};
 use crate::evidence::{Doubt, Evidence, Verdict};
 
-
 /// A request that brought no whole answer.
 struct Trouble {
     doubt: Doubt,

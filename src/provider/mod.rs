@@ -176,7 +176,8 @@ impl Providers {
         let mut by_name = BTreeMap::new();
         for (name, text) in SHIPPED {
             // A test has tried their filters.
-            let mut provider = named(&format!("{name}.toml (shipped)"), name, text, file::read_untried(text))?;
+            let mut provider =
+                named(&format!("{name}.toml (shipped)"), name, text, file::read_untried(text))?;
             if let Some(bounds) = bounds {
                 provider.run_filters_within(bounds);
             }
@@ -374,7 +375,12 @@ fn load_text(file: &str, name: &str, text: &str) -> Result<Provider, ProviderErr
 }
 
 /// What came of reading a file, if it calls its provider as it is called itself.
-fn named(file: &str, name: &str, text: &str, read: Result<Provider, file::Flaw>) -> Result<Provider, ProviderError> {
+fn named(
+    file: &str,
+    name: &str,
+    text: &str,
+    read: Result<Provider, file::Flaw>,
+) -> Result<Provider, ProviderError> {
     let error = |flaw: file::Flaw| ProviderError::File {
         file: file.to_owned(),
         line: flaw.line_in(text),
