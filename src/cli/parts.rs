@@ -24,7 +24,11 @@ pub async fn open_store(settings: &Settings) -> Result<Store, DbError> {
 
 /// The provider files that the settings name.
 pub fn load_providers(settings: &Settings) -> Result<Providers, ProviderError> {
-    let bounds = Bounds { time: settings.providers.filter_time, memory: settings.providers.filter_memory };
+    let bounds = Bounds {
+        time: settings.providers.filter_time,
+        memory: settings.providers.filter_memory,
+        executable: None,
+    };
     Providers::load_bounded(settings.providers.dir.as_deref(), Clock::System, &bounds)
 }
 

@@ -14,7 +14,7 @@ mod worker;
 
 use std::io;
 use std::os::unix::process::ExitStatusExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
@@ -44,6 +44,8 @@ pub struct Bounds {
     pub time: Duration,
     /// Memory beside the answer itself: `providers.filter_memory`.
     pub memory: u64,
+    /// The makegood command, which is the worker; none: this process's own executable. Tests are another.
+    pub executable: Option<PathBuf>,
 }
 
 /// A filter of a provider file.
@@ -103,7 +105,8 @@ impl Runner {
             memory_bytes: bounds.memory.saturating_add(copies),
             told_bytes: max_body_bytes.saturating_add(SAID_BYTES),
         };
-        Self::Worker(Box::new(Workers { hello, idle: Mutex::default() }))
+        let executable = bounds.executable.clone();
+        Self::Worker(Box::new(Workers { hello, executable, idle: Mutex::default() }))
     }
 
     /// Runs a filter.
@@ -147,6 +150,7 @@ impl Runner {
 #[derive(Debug)]
 pub(super) struct Workers {
     hello: wire::Hello,
+    executable: Option<PathBuf>,
     /// Held during a run; taken out of it meanwhile, so that a run that is dropped takes its worker with it.
     idle: Mutex<Option<Worker>>,
 }
@@ -166,7 +170,8 @@ impl Workers {
         loop {
             let mut worker = match idle.take() {
                 Some(worker) => worker,
-                None => Worker::start().map_err(|error| self.stopped(program, &Why::NotStarted(error)))?,
+                None => Worker::start(self.executable.as_deref())
+                    .map_err(|error| self.stopped(program, &Why::NotStarted(error)))?,
             };
             let time = Duration::from_secs(self.hello.cpu_secs).saturating_mul(WALL_FACTOR);
             let why = match tokio::time::timeout(time, worker.exchange(&self.hello, program, &call)).await {
@@ -237,8 +242,8 @@ fn passed_a_bound(status: ExitStatus) -> bool {
 }
 
 impl Worker {
-    fn start() -> io::Result<Self> {
-        let mut child = Command::new(executable()?)
+    fn start(executable: Option<&Path>) -> io::Result<Self> {
+        let mut child = Command::new(executable.map_or_else(own_executable, |path| Ok(path.to_owned()))?)
             .arg(worker::COMMAND)
             .env_clear()
             // Ctrl-C at the terminal is for makegood, which finishes what is at hand.
@@ -294,7 +299,7 @@ impl Worker {
 }
 
 /// This executable. On Linux by a path that also holds when the file was replaced meanwhile, so that both sides are of one version.
-fn executable() -> io::Result<PathBuf> {
+fn own_executable() -> io::Result<PathBuf> {
     let own = PathBuf::from("/proc/self/exe");
     if own.exists() { Ok(own) } else { std::env::current_exe() }
 }

@@ -11,6 +11,8 @@ use std::time::Duration;
 
 use makegood::clock::Clock;
 use makegood::demo::simulator::Canned;
+use makegood::evidence::Verdict;
+use makegood::provider::{Asked, Bounds, Providers, Question};
 use serde_json::json;
 
 use crate::binary::{Makegood, Run, makegood};
@@ -80,15 +82,16 @@ async fn until<F: Future<Output = bool>>(what: &str, is_so: impl Fn() -> F) {
     assert!(tokio::time::timeout(Duration::from_mins(4), waited).await.is_ok(), "never: {what}");
 }
 
-/// The workers of a run that are alive, by process id.
-fn workers(run: &Run) -> Vec<u32> {
-    let parent = format!("PPid:\t{}", run.id().unwrap());
+/// The workers of a process that are alive, by process id.
+fn workers_of(process: u32) -> Vec<u32> {
+    let parent = format!("PPid:\t{process}");
     let processes = std::fs::read_dir("/proc")
         .unwrap()
         .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
     let is_ours = |id: &u32| {
         let status = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap_or_default();
-        status.lines().any(|line| line == parent) && !is_gone(*id)
+        let command = std::fs::read_to_string(format!("/proc/{id}/cmdline")).unwrap_or_default();
+        status.lines().any(|line| line == parent) && command.ends_with("filter-worker\0") && !is_gone(*id)
     };
     processes.filter(is_ours).collect()
 }
@@ -123,8 +126,8 @@ async fn looping(world: &World) -> (Run, u32) {
     .await;
     until("what eats memory is stopped", || all_are(world, &EATING, "open unreadable")).await;
     until("an answer that makes the filter loop has come", async || world.simulator.asks("spin-1") > 0).await;
-    until("a filter loops", async || workers(&run).iter().any(|id| ticks(*id) > 20)).await;
-    let worker = workers(&run).into_iter().find(|id| ticks(*id) > 20).unwrap();
+    until("a filter loops", async || workers_of(run.id().unwrap()).iter().any(|id| ticks(*id) > 20)).await;
+    let worker = workers_of(run.id().unwrap()).into_iter().find(|id| ticks(*id) > 20).unwrap();
     (run, worker)
 }
 
@@ -144,8 +147,6 @@ on_both! {
         let answered = world.number("SELECT count(*) AS v FROM makegood_answers WHERE provider = 'spins'").await;
         assert_eq!(answered, 0, "nothing is known of what loops");
         assert_eq!(std::fs::read(format!("/proc/{worker}/environ")).unwrap(), b"", "no variable, no secret");
-        let arguments = std::fs::read_to_string(format!("/proc/{worker}/cmdline")).unwrap();
-        assert!(arguments.ends_with("filter-worker\0"), "{arguments:?}");
 
         run_one.terminate().await;
         let ended = run_one.ended().await;
@@ -179,6 +180,50 @@ async fn no_worker_outlives_a_process_that_is_killed_while_a_filter_loops() {
     run.kill();
     run.ended().await;
     until("the worker is gone", async || is_gone(worker)).await;
+}
+
+#[tokio::test]
+async fn a_worker_that_somebody_ends_is_replaced_and_one_that_is_asked_to_end_goes_on() {
+    let world = World::sqlite().await;
+    let bounds = Bounds {
+        time: Duration::from_secs(5),
+        memory: 64 << 20,
+        executable: Some(env!("CARGO_BIN_EXE_makegood").into()),
+    };
+    let files = world.folder.path().join("providers");
+    let providers = Providers::load_bounded(Some(&files), world.clock.clone(), &bounds).unwrap();
+    let question = Question {
+        provider: "replicate".to_owned(),
+        job_id: "failed-1".to_owned(),
+        model: "m".to_owned(),
+        items: 1,
+        urgent: false,
+    };
+    let only_worker = || {
+        let workers = workers_of(std::process::id());
+        assert_eq!(workers.len(), 1, "{workers:?}");
+        workers[0]
+    };
+    let mut before = None;
+    for (signal, is_replaced) in [(None, false), (Some("TERM"), false), (Some("KILL"), true)] {
+        if let Some(signal) = signal {
+            let status = std::process::Command::new("kill")
+                .args([format!("-{signal}"), only_worker().to_string()])
+                .status();
+            assert!(status.unwrap().success(), "SIG{signal} could not be sent");
+        }
+        let asked = providers.ask(&question).await;
+        assert!(
+            matches!(&asked, Asked::Answered(answer) if answer.verdict == Verdict::Failed),
+            "SIG{}: {asked:?}",
+            signal.unwrap_or_default()
+        );
+        let worker = only_worker();
+        assert_eq!(before.is_some_and(|before| before != worker), is_replaced, "{signal:?}");
+        before = Some(worker);
+    }
+    providers.rest().await;
+    assert!(workers_of(std::process::id()).is_empty(), "idle ones are ended");
 }
 
 #[tokio::test]
