@@ -18,6 +18,51 @@ else {verdict: "unreadable"} end
 '''
 "#;
 
+/// Every key of what is printed, however deep, apart from what stands in the filter's own words.
+fn keys(value: &Value, found: &mut std::collections::BTreeSet<String>) {
+    match value {
+        Value::Object(map) => {
+            for (key, value) in map {
+                found.insert(key.clone());
+                if key != "next_kept" && key != "expected" {
+                    keys(value, found);
+                }
+            }
+        }
+        Value::Array(list) => {
+            for value in list {
+                keys(value, found);
+            }
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
+#[tokio::test]
+async fn every_key_that_provider_test_prints_is_documented() {
+    let files = Files::new();
+    files.write("done.json", r#"{"state": "done"}"#);
+    files.write(
+        "files.json",
+        r#"{"files": ["https://cdn.acme.example/0.png", "https://evil.example/1.png"]}"#,
+    );
+    files.write("cases/x.json", r#"{"status": 200, "expect": {"verdict": "running"}}"#);
+    let page = include_str!("../../../docs/providers.md");
+    for arguments in [
+        vec!["--answer", "done.json"],
+        vec!["--answer", "files.json", "--step", "2", "--kept", "{\"page\":1}", "--items", "2"],
+        vec!["--expect", "cases"],
+    ] {
+        let ended = files.run(&arguments).output().await;
+        let mut found = std::collections::BTreeSet::new();
+        keys(&serde_json::from_str(&ended.stdout).unwrap(), &mut found);
+        assert!(found.len() > 8, "{ended:?}");
+        for key in found {
+            assert!(page.contains(&format!("`{key}`")), "`{key}` is not in docs/providers.md");
+        }
+    }
+}
+
 struct Files(tempfile::TempDir);
 
 impl Files {
