@@ -19,6 +19,7 @@ mod examples;
 mod generated;
 mod hostile;
 mod invented;
+mod keys;
 mod rude;
 mod shapes;
 mod shipped;

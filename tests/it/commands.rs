@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot prepare its world has failed")]
 
 mod by_hand;
+mod cases;
 mod providers;
 
 use std::fmt::Write as _;

@@ -16,6 +16,7 @@ mod demo;
 mod deploy;
 mod doctor;
 mod dry_run;
+mod endless;
 mod faults;
 mod first_night;
 mod fuzz;

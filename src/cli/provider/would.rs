@@ -138,6 +138,8 @@ mod tests {
             job: Some("j".to_owned()),
             items: 2,
             step: None,
+            kept: None,
+            expect: None,
             output: None,
         };
         let moments = Moments { fresh: Duration::from_mins(10), late: Duration::from_hours(22) };
