@@ -245,7 +245,7 @@ async fn p15_two_processes_refund_one_account_exactly_up_to_its_limit() {
     let (first, second, ()) = tokio::join!(
         a.settle(&first, &rules),
         async {
-            seen_waiting(&world, "insert_ledger_entries").await;
+            seen_waiting(&world, "post_refunds").await;
             b.settle(&second, &rules).await
         },
         async {

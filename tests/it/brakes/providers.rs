@@ -57,7 +57,7 @@ async fn p15_a_provider_that_is_engaged_holds_what_is_about_to_be_committed() {
     let store = another(&world).await;
     let (batch, rules) = ([settlement(&world, case, REFUND)], rules(&world));
     let (outcome, ()) = tokio::join!(store.settle(&batch, &rules), async {
-        seen_waiting(&world, "insert_ledger_entries").await;
+        seen_waiting(&world, "post_refunds").await;
         assert!(world.store.engage_brake(Some("replicate"), "ida", "it loses jobs").await.unwrap());
         on(&mut holder, "SELECT pg_advisory_unlock(4711)").await;
     });
