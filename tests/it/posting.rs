@@ -99,6 +99,10 @@ async fn forged_about(world: &World) {
     world.run(&world.refund_row("half", None, "subscription", 4)).await;
 }
 
+/// The conditions of the function that the price is right, and that there is a resolution.
+const PRICE: &str = "AND d.subscription + d.wallet = i.credits";
+const UNRESOLVED: &str = "OR d.resolution_id IS NULL OR v.delivered";
+
 fn forgeries() -> Vec<Forgery> {
     let one = |what, charge, index, split: (i64, i64), refused_by| Forgery {
         what,
@@ -111,8 +115,6 @@ fn forgeries() -> Vec<Forgery> {
         let second = second.split_once("('[").unwrap().1.split_once("]')").unwrap().0;
         posting.replace("]')", &format!(", {second}]')"))
     };
-    const PRICE: &str = "AND d.subscription + d.wallet = i.credits";
-    const UNRESOLVED: &str = "OR d.resolution_id IS NULL OR v.delivered";
     vec![
         one("no such charge", "none", 0, (0, 10), ""),
         one("no such item", "plain", 7, (0, 10), ""),
