@@ -100,8 +100,9 @@ fn own(plan: &Plan, nth: usize, index: usize, item: &Item) -> Option<String> {
         }
         Own::Refunds => {
             let bucket = if charge.subscription == 0 { "wallet" } else { "subscription" };
+            // The first write locks the balance, as settle does, before the platform looks whether it is still needed.
             Some(format!(
-                "BEGIN IMMEDIATE;
+                "BEGIN IMMEDIATE; UPDATE balances SET credits = credits WHERE account_id = 'a{0}' AND bucket = '{bucket}';
                  UPDATE balances SET credits = credits + 20 WHERE account_id = 'a{0}' AND bucket = '{bucket}' AND {needed};
                  INSERT INTO ledger_entries SELECT 'own:{id}:{index}', 'a{0}', '{bucket}', 20, 'refund', '{id}', {index}, NULL, $now WHERE {needed};
                  COMMIT;",
