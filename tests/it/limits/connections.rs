@@ -2,7 +2,7 @@
 
 use std::future::poll_fn;
 use std::task::Poll;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use makegood::store::{Outcome, Store};
 
@@ -163,6 +163,8 @@ async fn every_connection_may_break_while_a_provider_is_asked() {
 
 #[tokio::test]
 async fn a_transaction_is_rolled_back_wherever_nobody_waits_for_it_any_more() {
+    /// Shorter than what the database itself lets an idle transaction stay open.
+    const PATIENCE: Duration = Duration::from_secs(20);
     let world = World::postgres().await;
     // One connection: the statement after it runs on the same. The database is not asked for the time, so it waits alike each time.
     let store = Store::open(&world.database.url, 1, Duration::from_secs(30)).await.unwrap();
@@ -184,7 +186,11 @@ async fn a_transaction_is_rolled_back_wherever_nobody_waits_for_it_any_more() {
         store.last_success().await.unwrap();
         let open = "SELECT state || ': ' || query AS v FROM pg_stat_activity
                     WHERE datname = current_database() AND state LIKE 'idle in transaction%'";
-        assert_eq!(world.texts(open).await, [""; 0], "dropped when it waited for the {waits}. time");
+        // It may be at it still.
+        let began = Instant::now();
+        while let Some(session) = world.texts(open).await.pop() {
+            assert!(began.elapsed() < PATIENCE, "dropped when it waited for the {waits}. time: {session}");
+        }
         given_up += u32::from(!ended);
     }
     assert!(given_up > 15, "it waits for its connection, for BEGIN and for its statements");
