@@ -42,7 +42,7 @@ const ENOUGH: usize = 10;
 /// Worlds with every test run: unoptimised, six minutes of one processor.
 const SHORT: u64 = 100;
 /// And on PostgreSQL, where a world costs more.
-const SHORT_ON_POSTGRES: u64 = 5;
+const SHORT_ON_POSTGRES: u64 = 3;
 /// Stages at a time on PostgreSQL at most: each has up to a dozen connections, and the server has a limit.
 const MOST_STAGES: usize = 16;
 /// Charges in an ordinary world, about.
