@@ -14,6 +14,9 @@
 //! cannot read, an output that is offered and that we cannot bring home) have a brake of their own, which is on and released
 //! like the other. It holds them alone; everybody else's go on.
 //!
+//! Limits per account and day hold that account alone (`account`), and a person may hold one provider alone. Credits are
+//! measured by what charges cost on average (`price`).
+//!
 //! This file judges; `store::settle` locks and writes.
 
 use std::collections::BTreeMap;
@@ -23,6 +26,12 @@ use std::time::Duration;
 use crate::clock::Timestamp;
 use crate::evidence::{Doubt, Evidence, Verdict};
 use crate::policy::Reason;
+
+pub mod account;
+pub mod price;
+
+pub use account::{AccountStanding, Accounts};
+pub use price::Price;
 
 /// The rolling spans that are counted.
 pub const HOUR: Duration = Duration::from_hours(1);
@@ -54,18 +63,42 @@ pub struct Limits {
     pub share_per_day: u64,
     /// Refunds in a day that rest on nothing but faults of ours.
     pub own_faults_per_day: u64,
+    /// Credits in a day, in percent of what the day's charges cost by their average.
+    pub credit_share_per_day: u64,
+    /// Refunds in a day of one account.
+    pub refunds_per_day_per_account: u64,
+    /// Credits in a day of one account, in the smallest unit.
+    pub credits_per_day_per_account: u64,
+    /// Credits in a day of one account, in percent of what the day's charges of all cost by their average.
+    pub credit_share_per_day_per_account: u64,
 }
 
 impl Limits {
     /// How many charges of a day keep so many refunds within the share; none: the share does not matter, because there is
     /// no such limit or there are too few refunds.
     pub fn charges_needed(&self, day_refunds: u128) -> Option<u64> {
-        if self.share_per_day == 0 || day_refunds <= u128::from(SHARE_FROM) {
-            return None;
-        }
-        let needed = day_refunds.saturating_mul(100).div_ceil(u128::from(self.share_per_day));
-        Some(u64::try_from(needed).unwrap_or(u64::MAX))
+        charges_needed(day_refunds, self.share_per_day, SHARE_FROM)
     }
+
+    /// The same for the credits of a day.
+    pub fn charges_needed_for_credits(&self, day_credits: u128, price: Option<Price>) -> Option<u64> {
+        charges_needed(price?.worth(day_credits), self.credit_share_per_day, SHARE_FROM)
+    }
+
+    /// Whether a limit is measured by the average price.
+    pub const fn need_a_price(&self) -> bool {
+        self.credit_share_per_day > 0 || self.credit_share_per_day_per_account > 0
+    }
+}
+
+/// How many charges keep so many refunds within `percent` of them; none: no limit, or no more refunds than `from`.
+fn charges_needed(refunds: u128, percent: u64, from: u64) -> Option<u64> {
+    if percent == 0 || refunds <= u128::from(from) {
+        return None;
+    }
+    // More than a number can hold: more than any platform has.
+    let needed = refunds.checked_mul(100).map(|needed| needed.div_ceil(u128::from(percent)));
+    Some(needed.and_then(|needed| u64::try_from(needed).ok()).unwrap_or(u64::MAX))
 }
 
 /// What is watched in a pass.
@@ -161,12 +194,19 @@ pub struct Counted {
     pub charges: u64,
     /// Refunds of the last day that rested on nothing but faults of ours.
     pub own_faults: u128,
+    /// What a charge costs on average, where a limit is measured by it.
+    pub price: Option<Price>,
 }
 
 impl Counted {
     /// Refunds of the last day, of all providers.
     pub fn day_refunds(&self) -> u128 {
         self.per_provider.values().fold(0, |sum, each| sum.saturating_add(each.day_refunds))
+    }
+
+    /// Credits of the last day, of all providers.
+    pub fn day_credits(&self) -> u128 {
+        self.per_provider.values().fold(0, |sum, each| sum.saturating_add(each.day_credits))
     }
 }
 
@@ -177,6 +217,17 @@ pub struct Held {
     pub all: Option<String>,
     /// Those that rest on nothing but faults of ours.
     pub own_faults: Option<String>,
+    /// Those of one provider, which a person holds: why, by provider.
+    pub providers: BTreeMap<String, String>,
+}
+
+/// Why a refund is held.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// The account, if its limits hold it and not the brake of all.
+    pub account: Option<String>,
+    /// Which limit was reached, or what a person said.
+    pub why: String,
 }
 
 /// The brake as it was read: admits refunds one by one, counts them, and remembers what it said of each.
@@ -191,6 +242,8 @@ pub struct Brake {
     /// Its last release by a person.
     released_at: Option<Timestamp>,
     asked: Vec<Asked>,
+    /// The accounts that it is asked about.
+    accounts: Accounts,
 }
 
 /// A refund that the brake was asked about.
@@ -251,13 +304,35 @@ pub fn is_own_fault(reason: Reason, evidence: Option<&Evidence>) -> bool {
 impl Brake {
     /// The brake as it stands: what it holds already, and what was counted.
     pub fn new(limits: Limits, held: Held, counted: Counted) -> Self {
-        Self { before: held.clone(), held, limits, counted, released_at: None, asked: Vec::new() }
+        let (before, accounts) = (held.clone(), Accounts::default());
+        Self { before, held, limits, counted, released_at: None, asked: Vec::new(), accounts }
     }
 
     /// With its last release by a person.
     #[must_use]
     pub fn released(self, at: Option<Timestamp>) -> Self {
         Self { released_at: at, ..self }
+    }
+
+    /// With the accounts that refunds go to, and at least so many charges of the day.
+    pub fn set_accounts(&mut self, accounts: Accounts, charges: u64) {
+        self.accounts = accounts;
+        self.counted.charges = self.counted.charges.max(charges);
+    }
+
+    /// The accounts that it was asked about.
+    pub const fn accounts(&self) -> &Accounts {
+        &self.accounts
+    }
+
+    /// The limits that it holds.
+    pub const fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// What a charge costs on average.
+    pub const fn price(&self) -> Option<Price> {
+        self.counted.price
     }
 
     /// The brake under a person's hand: it holds nothing.
@@ -270,6 +345,7 @@ impl Brake {
         Held {
             all: self.held.all.clone().filter(|_| self.before.all.is_none()),
             own_faults: self.held.own_faults.clone().filter(|_| self.before.own_faults.is_none()),
+            ..Held::default()
         }
     }
 
@@ -317,6 +393,44 @@ impl Brake {
         if began > now { HOUR } else { now.since(began) }
     }
 
+    /// Whether one more refund of an account may go: first by the account's own limits, then by those of all. What the
+    /// account's limits hold counts for nothing else.
+    ///
+    /// # Errors
+    /// Why it is held.
+    pub fn judge(
+        &mut self,
+        account: &str,
+        provider: &str,
+        credits: i64,
+        own_fault: bool,
+    ) -> Result<(), Refusal> {
+        let by_account = |why: &String| Refusal { account: Some(account.to_owned()), why: why.clone() };
+        if let Some(why) = self.accounts.held(account) {
+            return Err(by_account(why));
+        }
+        let given = u128::try_from(credits).unwrap_or(0);
+        if self.holds(provider, own_fault).is_none() {
+            let (price, charges) = (self.counted.price, self.counted.charges);
+            let held = self.accounts.hold_beyond(account, given, &self.limits, price, charges);
+            if let Some(why) = held {
+                return Err(by_account(&why));
+            }
+        }
+        if self.admit(provider, credits, own_fault) {
+            self.accounts.count(account, given);
+            return Ok(());
+        }
+        let why = self.holds(provider, own_fault).cloned().unwrap_or_default();
+        Err(Refusal { account: None, why })
+    }
+
+    /// Why refunds of a provider are held, if they are.
+    fn holds(&self, provider: &str, own_fault: bool) -> Option<&String> {
+        let own_faults = self.held.own_faults.as_ref().filter(|_| own_fault);
+        self.held.all.as_ref().or_else(|| self.held.providers.get(provider)).or(own_faults)
+    }
+
     /// Whether one more refund may go; if it would pass a limit, the brake is on from here.
     pub fn admit(&mut self, provider: &str, credits: i64, own_fault: bool) -> bool {
         let admitted = self.lets_through(provider, credits, own_fault);
@@ -325,7 +439,7 @@ impl Brake {
     }
 
     fn lets_through(&mut self, provider: &str, credits: i64, own_fault: bool) -> bool {
-        if self.held.all.is_some() || own_fault && self.held.own_faults.is_some() {
+        if self.holds(provider, own_fault).is_some() {
             return false;
         }
         let limit = self.limits.own_faults_per_day;
@@ -398,12 +512,28 @@ impl Brake {
             }
         }
         let (percent, charges) = (limits.share_per_day, self.counted.charges);
-        let needed = limits.charges_needed(all.day_refunds)?;
-        (charges < needed).then(|| {
-            format!(
+        if limits.charges_needed(all.day_refunds).is_some_and(|needed| charges < needed) {
+            return Some(format!(
                 "more than {percent} percent of a day's charges, {} refunds of {charges} \
                  ([brake] max_refund_share_per_day)",
                 all.day_refunds
+            ));
+        }
+        // Beyond it the sums could not be kept, whatever the limits are.
+        if own.day_credits > u128::from(MAX_SUM) {
+            return Some(format!(
+                "{} credits in a day for {provider} are more than a number of the database can hold",
+                own.day_credits
+            ));
+        }
+        let (percent, price) = (limits.credit_share_per_day, self.counted.price);
+        let needed = limits.charges_needed_for_credits(all.day_credits, price)?;
+        (charges < needed).then(|| {
+            format!(
+                "{} credits in a day, as many as {} charges cost on average, are more than {percent} percent of \
+                 a day's {charges} charges ([brake] max_credit_share_per_day)",
+                all.day_credits,
+                price.map_or(0, |price| price.worth(all.day_credits))
             )
         })
     }
@@ -420,269 +550,4 @@ const fn exceeds(would_be: u128, limit: u64) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::evidence::FailureClass;
-
-    fn on() -> Held {
-        Held { all: Some("why".to_owned()), ..Held::default() }
-    }
-
-    fn brake(limits: Limits) -> Brake {
-        Brake::new(limits, Held::default(), Counted::default())
-    }
-
-    #[test]
-    fn p15_the_limit_itself_is_let_through_and_one_more_is_not() {
-        let mut brake = brake(Limits { refunds_per_hour: 3, ..Limits::default() });
-        assert_eq!([(); 5].map(|()| brake.admit("acme", 10, false)), [true, true, true, false, false]);
-        assert_eq!(
-            brake.held.all.as_deref(),
-            Some("more than 3 refunds in an hour ([brake] max_refunds_per_hour)")
-        );
-    }
-
-    #[test]
-    fn every_limit_stops_by_itself() {
-        let cases = [
-            (Limits { refunds_per_pass: 1, ..Limits::default() }, "max_refunds_per_pass"),
-            (Limits { credits_per_pass: 19, ..Limits::default() }, "max_credits_per_pass"),
-            (Limits { refunds_per_day: 1, ..Limits::default() }, "max_refunds_per_day"),
-            (Limits { credits_per_hour: 19, ..Limits::default() }, "max_credits_per_hour"),
-            (Limits { credits_per_day: 19, ..Limits::default() }, "max_credits_per_day"),
-            (
-                Limits { refunds_per_pass_per_provider: 1, ..Limits::default() },
-                "max_refunds_per_pass_per_provider",
-            ),
-            (
-                Limits { refunds_per_hour_per_provider: 1, ..Limits::default() },
-                "max_refunds_per_hour_per_provider",
-            ),
-            (
-                Limits { refunds_per_day_per_provider: 1, ..Limits::default() },
-                "max_refunds_per_day_per_provider",
-            ),
-        ];
-        for (limits, key) in cases {
-            let mut brake = brake(limits);
-            assert!(brake.admit("acme", 10, false), "{key}");
-            assert!(!brake.admit("acme", 10, false), "{key}");
-            assert!(
-                brake.held.all.as_deref().is_some_and(|why| why.contains(key)),
-                "{key}: {:?}",
-                brake.held.all
-            );
-            assert!(!brake.condition_is_gone(), "{key}");
-        }
-    }
-
-    #[test]
-    fn a_share_of_the_charges_counts_from_a_hundred_refunds_on() {
-        let limits = Limits { share_per_day: 50, ..Limits::default() };
-        let with = |charges| Brake::new(limits, Held::default(), Counted { charges, ..Counted::default() });
-        let mut few = with(0);
-        assert!((0..SHARE_FROM).all(|_| few.admit("acme", 1, false)), "a hundred are no sign of anything");
-        assert!(!few.admit("acme", 1, false));
-        assert!(few.held.all.unwrap().contains("50 percent of a day's charges, 101 refunds of 0"));
-        let mut half = with(300);
-        assert_eq!((0..400).filter(|_| half.admit("acme", 1, false)).count(), 150, "half of 300");
-        let no_limit = Limits::default();
-        let counted = Counted { charges: 300, ..Counted::default() };
-        let mut unlimited = Brake::new(no_limit, Held::default(), counted);
-        assert!((0..400).all(|_| unlimited.admit("acme", 1, false)), "no percent is no limit");
-    }
-
-    #[test]
-    fn faults_of_ours_are_held_by_themselves_and_stop_nobody_else() {
-        let mut brake = brake(Limits { own_faults_per_day: 2, ..Limits::default() });
-        assert_eq!([(); 4].map(|()| brake.admit("acme", 1, true)), [true, true, false, false]);
-        let why = brake.held.own_faults.clone().unwrap();
-        assert!(
-            why.starts_with("more than 2 refunds in a day") && why.contains("max_own_fault_refunds_per_day")
-        );
-        assert!(brake.admit("acme", 1, false) && brake.held.all.is_none());
-    }
-
-    #[test]
-    fn faults_of_ours_stay_held_until_they_are_released_however_few_count_by_then() {
-        let limits = Limits { own_faults_per_day: 2, ..Limits::default() };
-        let held = Held { own_faults: Some("why".to_owned()), ..Held::default() };
-        let mut brake = Brake::new(limits, held, Counted::default());
-        assert!(!brake.admit("acme", 1, true));
-        assert!(brake.admit("acme", 1, false));
-    }
-
-    #[test]
-    fn only_what_was_not_held_before_is_to_be_written_down() {
-        let limits = Limits { own_faults_per_day: 1, refunds_per_hour: 1, ..Limits::default() };
-        let mut brake = Brake::new(limits, Held::default(), Counted::default());
-        assert!(brake.admit("acme", 1, true));
-        assert_eq!(brake.pulled(), Held::default());
-        assert!(!brake.admit("acme", 1, true) && !brake.admit("acme", 1, false));
-        let pulled = brake.pulled();
-        assert!(pulled.all.is_some() && pulled.own_faults.is_some());
-        assert_eq!(Brake::new(limits, pulled, Counted::default()).pulled(), Held::default());
-    }
-
-    #[test]
-    fn faults_of_ours_are_gone_at_half_of_their_limit() {
-        let with = |own_faults, own_faults_per_day| {
-            let limits = Limits { own_faults_per_day, ..Limits::default() };
-            Brake::new(limits, on(), Counted { own_faults, ..Counted::default() }).own_faults_are_gone()
-        };
-        assert_eq!([0, 2, 3, 4].map(|own_faults| with(own_faults, 4)), [true, true, false, false]);
-        assert!(with(1_000, 0), "no limit");
-    }
-
-    #[test]
-    fn what_is_a_fault_of_ours_and_what_is_not() {
-        let now = Timestamp::from_micros(0);
-        for (doubt, ours) in [
-            (Doubt::Unauthorized, true),
-            (Doubt::UnknownProvider, true),
-            (Doubt::Unreadable, true),
-            (Doubt::Unreachable, false),
-            (Doubt::RateLimited, false),
-        ] {
-            let evidence = Evidence::could_not_tell(doubt, "", now);
-            assert_eq!(is_own_fault(Reason::Unconfirmed, Some(&evidence)), ours, "{doubt:?}");
-            assert!(is_own_fault(Reason::RecoveryFailed, Some(&evidence)), "offered before, and never home");
-            assert!(!is_own_fault(Reason::ReportedFailed, Some(&evidence)), "the platform's own word");
-        }
-        let mut failed = Evidence::could_not_tell(Doubt::Unreadable, "", now);
-        (failed.verdict, failed.class) = (Verdict::Failed, Some(FailureClass::ServerError));
-        assert!(!is_own_fault(Reason::Unconfirmed, Some(&failed)));
-        assert!(!is_own_fault(Reason::Unconfirmed, None));
-        assert!(!is_own_fault(Reason::ServerError, Some(&failed)));
-    }
-
-    #[test]
-    fn the_condition_is_gone_when_all_is_down_to_half_of_each_limit() {
-        let limits = Limits { refunds_per_hour: 8, refunds_per_hour_per_provider: 4, ..Limits::default() };
-        let with = |hour_refunds| {
-            let sums = Sums { hour_refunds, ..Sums::default() };
-            let per_provider = BTreeMap::from([("acme".to_owned(), sums)]);
-            Brake::new(limits, on(), Counted { per_provider, ..Counted::default() })
-        };
-        assert!(with(0).condition_is_gone() && with(2).condition_is_gone());
-        assert!(!with(3).condition_is_gone(), "acme is still above half of its own limit");
-        assert!(!with(5).condition_is_gone());
-    }
-
-    #[test]
-    fn one_provider_at_its_limit_is_not_another_at_its() {
-        let mut brake = brake(Limits { refunds_per_hour_per_provider: 1, ..Limits::default() });
-        assert!(brake.admit("acme", 1, false) && brake.admit("other", 1, false));
-        assert!(!brake.admit("other", 1, false));
-        assert!(brake.held.all.unwrap().contains("1 refunds in an hour for other"));
-    }
-
-    #[test]
-    fn charges_are_needed_only_where_their_number_decides() {
-        let limits = Limits { share_per_day: 30, ..Limits::default() };
-        assert_eq!(
-            [0, 100, 101, 150].map(|refunds| limits.charges_needed(refunds)),
-            [None, None, Some(337), Some(500)]
-        );
-        assert_eq!(Limits::default().charges_needed(1_000_000), None);
-        assert_eq!(limits.charges_needed(u128::MAX), Some(u64::MAX));
-        // One charge fewer than needed, and the same number of refunds is too large a share.
-        let with = |charges| {
-            let sums = Sums { day_refunds: 149, ..Sums::default() };
-            let per_provider = BTreeMap::from([("acme".to_owned(), sums)]);
-            Brake::new(limits, Held::default(), Counted { per_provider, charges, ..Counted::default() })
-        };
-        assert!(with(500).admit("acme", 1, false) && !with(499).admit("acme", 1, false));
-    }
-
-    #[test]
-    fn p15_spans_begin_with_their_minute_and_a_clock_that_was_put_back_excuses_nothing() {
-        let now = Timestamp::from_micros(100 * 3_600_000_000 + 59_999_999);
-        assert_eq!(Brake::since(now, HOUR), Timestamp::from_micros(99 * 3_600_000_000));
-        assert_eq!(Brake::since(now, Duration::ZERO), Timestamp::from_micros(100 * 3_600_000_000));
-        let ahead = now + 5 * HOUR;
-        assert_eq!(Brake::span_of_pass(now, now - 2 * HOUR), 2 * HOUR);
-        assert_eq!(Brake::span_of_pass(now, now), Duration::ZERO);
-        assert_eq!(Brake::span_of_pass(now, ahead), HOUR, "begun while it was ahead");
-    }
-
-    #[test]
-    fn each_minute_of_two_days_has_a_slot_of_its_own() {
-        let minute = |nth: i64| Timestamp::from_micros(nth * MINUTE_MICROS);
-        assert_eq!([0, 1, 2879, 2880, -1].map(|nth| slot_of(minute(nth))), [0, 1, 2879, 0, 2879]);
-        assert_eq!(slot_of(Timestamp::from_micros(MINUTE_MICROS - 1)), 0);
-        assert_eq!(minute_of(Timestamp::from_micros(-1)), minute(-1));
-        assert_eq!(minute_of(minute(7) + Duration::from_secs(59)), minute(7));
-    }
-
-    #[test]
-    fn p15_the_baseline_of_a_pass_counts_until_the_brake_is_released() {
-        let began = Timestamp::from_micros(10 * 3_600_000_000);
-        let before = Some(began - HOUR);
-        let watch = |released_at| Watch {
-            pass_began: Some(began),
-            baseline: Arc::new(Baseline {
-                released_at,
-                per_provider: BTreeMap::from([("acme".to_owned(), (3, 30))]),
-            }),
-            ..Watch::default()
-        };
-        let now = began + HOUR;
-        assert_eq!(watch(None).baseline_of("acme", now, None), (3, 30));
-        assert_eq!(watch(None).baseline_of("other", now, None), (0, 0));
-        assert_eq!(watch(before).baseline_of("acme", now, before), (3, 30));
-        assert_eq!(watch(before).baseline_of("acme", now, Some(began + HOUR)), (0, 0), "released since");
-        assert_eq!(watch(Some(began)).baseline_of("acme", now, Some(began)), (0, 0), "in that moment");
-        assert_eq!(watch(None).baseline_of("acme", began - HOUR, None), (0, 0), "the clock was put back");
-        assert_eq!(Watch::default().baseline_of("acme", now, None), (0, 0));
-    }
-
-    #[test]
-    fn p15_the_locked_brake_confirms_only_what_it_would_say_itself() {
-        let limits = Limits { refunds_per_hour: 3, ..Limits::default() };
-        let with = |hour_refunds, held: Option<&str>| {
-            let per_provider =
-                BTreeMap::from([("acme".to_owned(), Sums { hour_refunds, ..Sums::default() })]);
-            let held = Held { all: held.map(str::to_owned), ..Held::default() };
-            Brake::new(limits, held, Counted { per_provider, ..Counted::default() })
-        };
-        let mut two = with(0, None);
-        assert!(two.admit("acme", 5, false) && two.admit("acme", 5, true));
-        assert!(two.confirmed_by(with(1, None)).is_some(), "another's refund, and still within the limit");
-        assert!(two.confirmed_by(with(2, None)).is_none(), "two of another's: four in all");
-        assert!(two.confirmed_by(with(0, Some("engaged"))).is_none());
-        assert!(two.confirmed_by(Brake::overruled()).is_some());
-        let released = with(0, None).released(Some(Timestamp::from_micros(1)));
-        assert!(two.confirmed_by(released).is_none(), "released meanwhile");
-        assert_eq!(two.added()["acme"], Added { refunds: 2, credits: 10, own_faults: 1 });
-
-        // Held by a brake that was released meanwhile: otherwise it would be engaged again for nothing.
-        let mut held = with(3, None);
-        assert!(!held.admit("acme", 5, false));
-        assert!(held.confirmed_by(with(0, None)).is_none());
-        let confirmed = held.confirmed_by(with(3, None)).unwrap();
-        assert!(confirmed.pulled().all.is_some() && confirmed.added().is_empty());
-        // Another has engaged it for the same limit: nothing is left to be written down.
-        assert_eq!(held.confirmed_by(with(3, Some("engaged"))).unwrap().pulled(), Held::default());
-    }
-
-    #[test]
-    fn p15_sums_at_the_end_of_the_range_count_as_a_limit_reached() {
-        let one_at = |day_credits, credits_per_day| {
-            let limits = Limits { credits_per_day, ..Limits::default() };
-            let sums = Sums { day_credits, ..Sums::default() };
-            let per_provider = BTreeMap::from([("acme".to_owned(), sums), ("other".to_owned(), sums)]);
-            Brake::new(limits, Held::default(), Counted { per_provider, ..Counted::default() })
-                .admit("acme", 1, false)
-        };
-        assert!(!one_at(u128::from(MAX_SUM), MAX_SUM) && !one_at(u128::from(MAX_SUM), u64::MAX));
-        assert!(!one_at(u128::MAX, u64::MAX), "beyond the end of the widest number");
-        assert!(one_at(1, 3) && !one_at(1, 2));
-    }
-
-    #[test]
-    fn without_limits_nothing_stops_it() {
-        let mut brake = brake(Limits::default());
-        assert!((0..10_000).all(|_| brake.admit("acme", 1_000_000, false)));
-    }
-}
+mod tests;

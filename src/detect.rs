@@ -29,7 +29,7 @@ use std::time::Duration;
 use crate::clock::{SKEW, Timestamp};
 use crate::provider::Providers;
 use crate::report::{Finding, Report};
-use crate::store::{DbError, Found, Position, Scan, Store};
+use crate::store::{DbError, Found, Lost, Position, Scan, Store};
 
 mod plan;
 mod turn;
@@ -248,6 +248,7 @@ impl Detection<'_> {
         let Stretch { scan, saves, completes_fresh } = stretch;
         let mut from = Position::before(scan.after);
         let mut too_old: Option<(u64, String)> = None;
+        let mut lost = Lost::default();
         let mut refused_after: Option<Timestamp> = None;
         loop {
             if watch.is_ending() {
@@ -284,6 +285,7 @@ impl Detection<'_> {
             if let Some((items, example)) = chunk.too_old {
                 too_old.get_or_insert((0, example)).0 += items;
             }
+            lost.add(chunk.lost);
             if !chunk.waiting.is_empty() || found.opened + found.reopened > 0 {
                 watch.opened(&found.providers);
             }
@@ -294,6 +296,7 @@ impl Detection<'_> {
                 None => break,
             }
         }
+        find_lost(&lost, report);
         match saves {
             Saves::Positions(_) => {
                 if let Some((items, example)) = too_old {
@@ -334,6 +337,25 @@ pub fn tell(found: Found, report: &mut Report) {
             ),
         });
     }
+}
+
+/// Tells of recovered outputs whose row the platform has removed.
+pub fn find_lost(lost: &Lost, report: &mut Report) {
+    if lost.items == 0 {
+        return;
+    }
+    let examples: Vec<String> = lost.examples.iter().map(|item| shortened(&item.to_string())).collect();
+    let more = if lost.items > lost.examples.len() as u64 { ", …" } else { "" };
+    report.find(Finding {
+        kind: "lost_output",
+        about: if lost.items == 1 { "1 item".to_owned() } else { format!("{} items", lost.items) },
+        detail: format!(
+            "makegood brought the output home or put it back, and stored_outputs does not show it any more: {}{more}. It was \
+             delivered, so nothing is refunded or fetched again. Deleting an output sets deleted_at and keeps the row; \
+             `makegood recover CHARGE/INDEX --by WHO --reason WHY` inserts the row again while the stored file exists",
+            examples.join(", ")
+        ),
+    });
 }
 
 /// An id as a person can read it.

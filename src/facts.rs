@@ -5,7 +5,7 @@
 //! the world changed meanwhile and the decision is taken again. Rule 1 ("delivered") stands here for
 //! single orphans and, set-based for detection, in the view `makegood_deliveries`; a test compares the two.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use crate::charge::{Bucket, Charge, Item, ItemId, Split, StoredOutput};
 use crate::clock::Timestamp;
@@ -32,12 +32,17 @@ pub struct Record {
     pub items: ItemsSum,
     /// Whether its output is stored, and where.
     pub delivery: Delivery,
+    /// makegood brought its output home or put it back before, and has not given it to another item since: it was delivered,
+    /// also where the platform has removed the row (P10).
+    pub was_recovered: bool,
     /// What the platform has refunded itself.
     pub refunded_elsewhere: RefundedElsewhere,
     /// Another item claims the same output of the same job, or a charge of another account names the job.
     pub rival: bool,
     /// How many balance rows there are for each bucket that the charge drew from; exactly one is right.
     pub balance_rows: BalanceRows,
+    /// What the ledger says was taken for the charge, below zero; none where it has no such entries.
+    pub debits: Option<i128>,
 }
 
 /// How many items a charge has and what they cost together.
@@ -165,6 +170,10 @@ pub struct Rows {
     pub refunds: Vec<LedgerRefund>,
     /// How many rows `balances` has.
     pub balance_rows: HashMap<(String, Bucket), i64>,
+    /// What was taken for charges of which the ledger has entries below zero.
+    pub debits: HashMap<String, i128>,
+    /// Orphaned items whose delivery a recovery proves.
+    pub recovered: HashSet<ItemId>,
 }
 
 /// [`Rows`] sorted by what they are looked up by: built once a batch.
@@ -240,6 +249,7 @@ impl Facts {
         });
         let record = Record {
             delivery: item.as_ref().map_or(Delivery::Missing, |item| delivery(&charge, item, around)),
+            was_recovered: around.rows.is_some_and(|rows| rows.recovered.contains(&orphan.item)),
             rival,
             refunded_elsewhere: refunded_elsewhere(&charge, &orphan.item, item.as_ref(), around),
             balance_rows: BalanceRows {
@@ -248,6 +258,7 @@ impl Facts {
             },
             items,
             item: item.clone(),
+            debits: around.rows.and_then(|rows| rows.debits.get(&charge.id)).copied(),
             charge,
         };
         let share = share(&record, mates, around);

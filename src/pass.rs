@@ -134,6 +134,10 @@ impl Rules {
                 refunds_per_day_per_provider: settings.brake.max_refunds_per_day_per_provider,
                 share_per_day: settings.brake.max_refund_share_per_day,
                 own_faults_per_day: settings.brake.max_own_fault_refunds_per_day,
+                credit_share_per_day: settings.brake.max_credit_share_per_day,
+                refunds_per_day_per_account: settings.brake.max_refunds_per_day_per_account,
+                credits_per_day_per_account: settings.brake.max_credits_per_day_per_account,
+                credit_share_per_day_per_account: settings.brake.max_credit_share_per_day_per_account,
             },
             release_when_gone: settings.brake.release == Release::WhenGone,
             batch: settings.pass.batch,
@@ -252,6 +256,9 @@ pub async fn run(
 /// Notes that a pass has ended well, and what it leaves.
 async fn finish(store: &Store, pass_id: i64, mut report: Report) -> Result<Report, DbError> {
     report.unresolved = Standing::new(&store.unresolved(store.now().await?).await?, &store.brake().await?);
+    if let Some(began) = report.started_at {
+        report.tell_of_held_accounts(&store.accounts_held_since(began).await?);
+    }
     let outcome = if report.stopped_early { "stopped" } else { "done" };
     note_end(store, pass_id, outcome, &mut report).await.map(|()| report)
 }

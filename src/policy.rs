@@ -183,6 +183,8 @@ reasons! {
     NotPosted = "not_posted",
     /// The charge names another account or another draw than when something was first made good for it.
     ChargeChanged = "charge_changed",
+    /// What the ledger says was taken for the charge does not add up to what was drawn.
+    DebitsMismatch = "debits_mismatch",
     /// The charge has no items, or they do not add up to what was drawn.
     ItemsMismatch = "items_mismatch",
     /// A person decided so, against the table (P23).
@@ -314,6 +316,9 @@ fn payable(facts: &Facts, decision: Decision) -> Decision {
     if !balances_are_clear(&facts.record) {
         return without_balance();
     }
+    if !debits_add_up(&facts.record) {
+        return rule(16, Action::Hold, Reason::DebitsMismatch);
+    }
     decision
 }
 
@@ -322,6 +327,8 @@ fn decide_from_record(facts: &Facts, limits: &Limits, now: Timestamp) -> Option<
     let record = &facts.record;
     match &record.delivery {
         Delivery::Delivered { .. } => return Some(rule(1, Action::Close, Reason::Delivered)),
+        // The platform has removed the row of what was delivered (P10). A misplaced row is put back below.
+        Delivery::Missing if record.was_recovered => return Some(rule(1, Action::Close, Reason::Delivered)),
         Delivery::Misplaced { .. } | Delivery::Missing => {}
     }
     if record.refunded_elsewhere.item {
@@ -487,6 +494,11 @@ fn adds_up(record: &Record) -> bool {
 }
 
 /// Rule 16: every bucket that the charge drew from has exactly one balance row.
+/// Whether the ledger says that as much was taken as the charge says. A ledger that has no debits of the charge says nothing.
+fn debits_add_up(record: &Record) -> bool {
+    record.debits.is_none_or(|debits| debits == -record.charge.drawn.total())
+}
+
 fn balances_are_clear(record: &Record) -> bool {
     let rows = |bucket| match bucket {
         Bucket::Subscription => record.balance_rows.subscription,

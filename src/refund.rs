@@ -20,6 +20,11 @@ pub fn refund_id(charge_id: &str, output_index: i64) -> String {
     format!("makegood:{charge_id}/{output_index}")
 }
 
+/// The id of the reversal of a refund: made of it, so that a second one cannot exist anywhere.
+pub fn reversal_id(refund_id: &str) -> String {
+    format!("{refund_id}:reversed")
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
@@ -52,6 +57,7 @@ mod tests {
     #[test]
     fn p01_a_refunds_id_is_its_items() {
         assert_eq!(refund_id("c1", 2), "makegood:c1/2");
+        assert_eq!(reversal_id(&refund_id("c1", 2)), "makegood:c1/2:reversed");
     }
 
     #[test]

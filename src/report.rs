@@ -9,7 +9,7 @@ use std::fmt::Write as _;
 use serde::Serialize;
 
 use crate::clock::Timestamp;
-use crate::store::{BrakeState, Unresolved};
+use crate::store::{BrakeState, HeldAccount, Unresolved};
 
 /// The report of one pass.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -63,9 +63,15 @@ pub struct Standing {
     pub open: u64,
     /// Waiting for a person.
     pub held: u64,
-    /// Held by the brake.
+    /// Held by the brake, of all or of one provider.
     pub held_by_brake: u64,
-    /// Not made good within 24 hours (P24).
+    /// Held by the limits of single accounts.
+    pub held_for_accounts: u64,
+    /// Accounts that are held by their own limits.
+    pub accounts_held: u64,
+    /// Those of them that this pass, or another one meanwhile, was the first to hold.
+    pub accounts_newly_held: u64,
+    /// Not made good within 24 hours (P24), but for what is held for an account.
     pub past_window: u64,
     /// When the oldest of them was charged.
     pub oldest_charged_at: Option<Timestamp>,
@@ -73,13 +79,16 @@ pub struct Standing {
     pub brake: Option<String>,
     /// Why refunds are held that rest on nothing but faults of ours, if they are.
     pub own_faults: Option<String>,
+    /// Providers whose refunds a person holds, and why.
+    pub providers: BTreeMap<String, String>,
 }
 
 /// Something a person should look at.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Finding {
-    /// Its kind: a reason's word, or `unreadable_row`, `refused_row`, `locked`, `charged_in_the_future`, `failed_backlog`,
-    /// `clock_was_ahead`, `key_refused`, `dry_run_cut`, `no_share`.
+    /// Its kind: a reason's word (`brake`: an account is held by its own limits from this pass on), or
+    /// `unreadable_row`, `refused_row`, `locked`, `charged_in_the_future`, `failed_backlog`,
+    /// `clock_was_ahead`, `key_refused`, `dry_run_cut`, `no_share`, `lost_output`.
     pub kind: &'static str,
     /// What it is about.
     pub about: String,
@@ -143,9 +152,23 @@ impl Report {
         }
     }
 
-    /// Done, but not all is well: orphans are past their window or held by the brake (exit code 3).
+    /// Done, but not all is well: orphans are past their window or held by the brake, or this pass was the first to hold an
+    /// account (exit code 3). An account that stays held is no news for the passes after that.
     pub const fn needs_a_person(&self) -> bool {
-        self.unresolved.past_window > 0 || self.unresolved.held_by_brake > 0
+        let Standing { past_window, held_by_brake, accounts_newly_held, .. } = &self.unresolved;
+        *past_window > 0 || *held_by_brake > 0 || *accounts_newly_held > 0
+    }
+
+    /// Notes the accounts that this pass was the first to hold.
+    pub fn tell_of_held_accounts(&mut self, held: &[HeldAccount]) {
+        self.unresolved.accounts_newly_held = held.len() as u64;
+        for HeldAccount { account_id, reason, .. } in held {
+            let detail = format!(
+                "{reason}; look at a few with `makegood explain`, then `makegood brake release --account {account_id} \
+                 --by WHO --reason WHY`, or raise the limit"
+            );
+            self.find(Finding { kind: "brake", about: format!("account {account_id}"), detail });
+        }
     }
 
     /// One line for whoever collects logs, and one for each thing that a person should look at.
@@ -182,6 +205,7 @@ impl Report {
             past_window = self.unresolved.past_window,
             brake = self.unresolved.brake,
             own_faults_held = self.unresolved.own_faults,
+            accounts_held = self.unresolved.accounts_held,
             "pass done"
         );
     }
@@ -262,6 +286,20 @@ impl Report {
                 standing.held_by_brake
             );
         }
+        for (provider, why) in &standing.providers {
+            let _ = writeln!(
+                text,
+                "  BRAKE ON   for {provider} alone: {why}; until `makegood brake release --provider {provider} --by WHO \
+                 --reason WHY`"
+            );
+        }
+        if standing.accounts_held > 0 {
+            let _ = writeln!(
+                text,
+                "  accounts   {} held by limits of their own, with {} refunds: `makegood brake status` lists them",
+                standing.accounts_held, standing.held_for_accounts
+            );
+        }
         for finding in &self.findings {
             let _ = writeln!(text, "  look at    {} {}: {}", finding.kind, finding.about, finding.detail);
         }
@@ -278,15 +316,21 @@ impl Standing {
         let sum = |of: &dyn Fn(&Unresolved) -> bool| -> u64 {
             unresolved.iter().filter(|each| of(each)).map(|each| each.orphans).sum()
         };
+        let accounts_held = brake.accounts_held;
         let brake = brake.held();
+        let of_all = |each: &&Unresolved| !each.for_account;
         Self {
             open: sum(&|each| each.state == "open"),
             held: sum(&|each| each.state == "held"),
-            held_by_brake: sum(&|each| each.state == "held" && each.reason == "brake"),
-            past_window: unresolved.iter().map(|each| each.past_window).sum(),
-            oldest_charged_at: unresolved.iter().map(|each| each.oldest_charged_at).min(),
+            held_by_brake: sum(&|each| each.state == "held" && each.reason == "brake" && !each.for_account),
+            held_for_accounts: sum(&|each| each.for_account),
+            accounts_held,
+            accounts_newly_held: 0,
+            past_window: unresolved.iter().filter(of_all).map(|each| each.past_window).sum(),
+            oldest_charged_at: unresolved.iter().filter(of_all).map(|each| each.oldest_charged_at).min(),
             brake: brake.all,
             own_faults: brake.own_faults,
+            providers: brake.providers,
         }
     }
 }

@@ -17,51 +17,43 @@
 -- Upgrade order: this migration, then the new binaries, then the REVOKE of docs/adopting.md. Until
 -- then passes of the older version go on writing with their own rights.
 
-DO $migration$
+-- Runs a definition in which {name} stands for the relation `name` with its schema, as the search path
+-- finds it now; {home} is the schema of makegood's tables, {path} the search path of now with
+-- pg_catalog first. Nothing in it is looked up on the search path. Only the owner may call it.
+CREATE FUNCTION makegood_define(definition text) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
     path text := pg_catalog.current_setting('search_path');
-    schemas text;
-    home text;
-    job_type text;
-    relation text;
+    name text;
     named text;
-    definition text;
-    relations text[] := ARRAY['charges', 'charge_items', 'stored_outputs', 'balances', 'ledger_entries',
-                              'makegood_charges', 'makegood_refunds', 'makegood_resolutions', 'makegood_items',
-                              'makegood_deliveries', 'makegood_orphans', 'makegood_orphan_events',
-                              'makegood_late_successes', 'makegood_counters'];
-    names text[] := '{}';
-    definitions text[] := ARRAY[
-$definition$
-CREATE OR REPLACE VIEW {makegood_items} AS
-SELECT i.charge_id,
-       i.output_index,
-       i.credits,
-       i.failed_at,
-       c.provider,
-       CASE WHEN coalesce(i.provider_job_id, c.provider_job_id) OPERATOR(pg_catalog.<>) ''::text
-            THEN coalesce(i.provider_job_id, c.provider_job_id) END::{job_type} AS provider_job_id,
-       coalesce(i.provider_output_index,
-                CASE WHEN i.provider_job_id IS NULL THEN i.output_index ELSE 0 END) AS provider_output_index,
-       c.project_id,
-       c.node_id
-FROM {charge_items} i
-JOIN {charges} c ON c.id OPERATOR(pg_catalog.=) i.charge_id
-$definition$,
-$definition$
-CREATE OR REPLACE VIEW {makegood_deliveries} AS
-SELECT i.charge_id, i.output_index, s.id AS stored_output_id, s.stored_at
-FROM {makegood_items} i
-JOIN {stored_outputs} s ON s.charge_id OPERATOR(pg_catalog.=) i.charge_id
-                       AND s.output_index OPERATOR(pg_catalog.=) i.output_index
-WHERE (i.provider_job_id IS NULL
-       OR (s.provider OPERATOR(pg_catalog.=) i.provider AND s.provider_job_id OPERATOR(pg_catalog.=) i.provider_job_id
-           AND s.provider_output_index OPERATOR(pg_catalog.=) i.provider_output_index))
-  AND ((s.project_id OPERATOR(pg_catalog.=) i.project_id AND s.node_id OPERATOR(pg_catalog.=) i.node_id)
-       OR s.moved_at IS NOT NULL)
-$definition$,
+    home text;
+    schemas text;
+BEGIN
+    SELECT pg_catalog.quote_ident(n.nspname) INTO STRICT home
+    FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+    WHERE c.oid = pg_catalog.to_regclass('makegood_charges');
+    SELECT 'pg_catalog, ' || pg_catalog.string_agg(pg_catalog.quote_ident(s.name), ', ' ORDER BY s.nth) || ', pg_temp'
+    INTO STRICT schemas
+    FROM pg_catalog.unnest(pg_catalog.current_schemas(false)) WITH ORDINALITY AS s(name, nth)
+    WHERE s.name <> 'pg_catalog'::name;
+    definition := pg_catalog.replace(pg_catalog.replace(definition, '{home}', home), '{path}', schemas);
+    FOR name IN SELECT DISTINCT m.found[1] FROM pg_catalog.regexp_matches(definition, '\{([a-z_]+)\}', 'g') AS m(found) LOOP
+        SELECT pg_catalog.format('%I.%I', n.nspname, c.relname) INTO named
+        FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+        WHERE c.oid = pg_catalog.to_regclass(name);
+        IF NOT FOUND THEN
+            RAISE EXCEPTION 'relation "%" does not exist', name USING ERRCODE = 'undefined_table';
+        END IF;
+        definition := pg_catalog.replace(definition, '{' || name || '}', named);
+    END LOOP;
+    PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
+    EXECUTE definition;
+    PERFORM pg_catalog.set_config('search_path', path, true);
+END
+$$;
+REVOKE ALL ON FUNCTION makegood_define(text) FROM PUBLIC;
+COMMENT ON FUNCTION makegood_define(text) IS 'For migrations: makes what is read by other roles, or runs with its owner''s rights, without looking anything up on the search path.';
 
-$definition$
+SELECT makegood_define($definition$
 CREATE FUNCTION {home}.makegood_post_refunds(list jsonb)
 RETURNS TABLE (account_id text, bucket text, balance_rows bigint)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path TO {path} AS $$
@@ -89,6 +81,7 @@ BEGIN
                     THEN 'it cost ' || i.credits::text || ' credits, not ' || (d.subscription + d.wallet)::text
                WHEN d.resolution_id IS NULL THEN 'no current resolution says that it is refunded'
                WHEN v.delivered THEN 'it is delivered'
+               WHEN f.proved THEN 'makegood has brought its output home'
                WHEN p.credits >= i.credits THEN 'the platform has refunded it'
            END
     INTO wrong
@@ -106,13 +99,16 @@ BEGIN
                         WHERE v.charge_id OPERATOR(pg_catalog.=) d.charge_id
                           AND v.output_index OPERATOR(pg_catalog.=) d.output_index
                         OFFSET 0) AS v
+    CROSS JOIN LATERAL (SELECT count(*) > 0 AS proved FROM {makegood_proofs} f
+                        WHERE f.charge_id = d.charge_id AND f.output_index = d.output_index
+                        OFFSET 0) AS f
     CROSS JOIN LATERAL (SELECT coalesce(sum(l.credits::numeric), 0) AS credits FROM {ledger_entries} l
                         WHERE l.charge_id OPERATOR(pg_catalog.=) d.charge_id
                           AND l.output_index OPERATOR(pg_catalog.=) d.output_index
                           AND l.kind::text = 'refund'
                           AND (SELECT count(*) FROM {makegood_refunds} r WHERE r.id = l.refund_id::text) = 0
                         OFFSET 0) AS p
-    WHERE i.credits IS NULL OR d.resolution_id IS NULL OR v.delivered OR p.credits >= i.credits
+    WHERE i.credits IS NULL OR d.resolution_id IS NULL OR v.delivered OR f.proved OR p.credits >= i.credits
        OR i.credits <= 0 OR (d.subscription >= 0 AND d.wallet >= 0 AND d.subscription + d.wallet = i.credits) IS NOT TRUE
     LIMIT 1;
     IF wrong IS NOT NULL THEN
@@ -218,15 +214,80 @@ BEGIN
     SET CONSTRAINTS ALL IMMEDIATE;
 END
 $$
-$definition$,
-$definition$
-COMMENT ON FUNCTION {home}.makegood_post_refunds(jsonb) IS 'Posts refunds: refund, ledger entries and balances together, as much as the platform''s own rows allow (P01, P03). Takes a list of {charge_id, output_index, subscription, wallet}; returns how many balance rows were hit for each account and bucket.'
-$definition$,
-$definition$
-REVOKE ALL ON FUNCTION {home}.makegood_post_refunds(jsonb) FROM PUBLIC
-$definition$,
+$definition$);
 
-$definition$
+SELECT makegood_define($definition$
+COMMENT ON FUNCTION {home}.makegood_post_refunds(jsonb) IS 'Posts refunds: refund, ledger entries and balances together, as much as the platform''s own rows allow (P01, P03). Takes a list of {charge_id, output_index, subscription, wallet}; returns how many balance rows were hit for each account and bucket.'
+$definition$);
+
+SELECT makegood_define($definition$
+REVOKE ALL ON FUNCTION {home}.makegood_post_refunds(jsonb) FROM PUBLIC
+$definition$);
+
+SELECT makegood_define($definition$
+CREATE FUNCTION {home}.makegood_post_reversals(list jsonb)
+RETURNS TABLE (account_id text, bucket text, balance_rows bigint)
+LANGUAGE plpgsql SECURITY DEFINER SET search_path TO {path} AS $$
+#variable_conflict use_column
+DECLARE
+    due record;
+    hit bigint;
+BEGIN
+    -- Whose refund, and how much of it, is what makegood_refunds says. A refund that is not there, or
+    -- is reversed already, is refused by a key.
+    INSERT INTO {makegood_refund_reversals} (id, refund_id, charge_id, output_index, account_id, subscription_credits,
+                                             wallet_credits, by_whom, reason, reversed_at)
+    SELECT d.refund_id || ':reversed', d.refund_id, r.charge_id, r.output_index, r.account_id, r.subscription_credits,
+           r.wallet_credits, d.by_whom, d.reason, d.reversed_at
+    FROM jsonb_to_recordset(list) AS d(refund_id text, by_whom text, reason text, reversed_at timestamptz)
+    LEFT JOIN LATERAL (SELECT r.charge_id, r.output_index, r.account_id, r.subscription_credits, r.wallet_credits
+                       FROM {makegood_refunds} r WHERE r.id = d.refund_id OFFSET 0) AS r ON true;
+
+    INSERT INTO {ledger_entries} (id, account_id, bucket, credits, kind, charge_id, output_index, refund_id, posted_at)
+    SELECT b.id || ':' || t.bucket, b.account_id, t.bucket, -t.credits, 'refund', b.charge_id, b.output_index, b.refund_id,
+           b.reversed_at
+    FROM jsonb_to_recordset(list) AS d(refund_id text)
+    CROSS JOIN LATERAL (SELECT b.id, b.account_id, b.charge_id, b.output_index, b.refund_id, b.subscription_credits,
+                               b.wallet_credits, b.reversed_at
+                        FROM {makegood_refund_reversals} b WHERE b.refund_id = d.refund_id OFFSET 0) AS b
+    CROSS JOIN LATERAL (VALUES ('subscription'::text, b.subscription_credits), ('wallet'::text, b.wallet_credits))
+               AS t(bucket, credits)
+    WHERE t.credits > 0;
+
+    -- In the order in which settle locks balances, so that the two cannot deadlock.
+    FOR due IN
+        SELECT b.account_id, t.bucket, sum(t.credits)::bigint AS credits
+        FROM jsonb_to_recordset(list) AS d(refund_id text)
+        CROSS JOIN LATERAL (SELECT b.account_id, b.subscription_credits, b.wallet_credits
+                            FROM {makegood_refund_reversals} b WHERE b.refund_id = d.refund_id OFFSET 0) AS b
+        CROSS JOIN LATERAL (VALUES ('subscription'::text, b.subscription_credits), ('wallet'::text, b.wallet_credits))
+                   AS t(bucket, credits)
+        WHERE t.credits > 0
+        GROUP BY b.account_id, t.bucket
+        ORDER BY b.account_id COLLATE "C", t.bucket COLLATE "C"
+    LOOP
+        UPDATE {balances} AS b SET credits = b.credits OPERATOR(pg_catalog.-) due.credits
+        WHERE b.account_id OPERATOR(pg_catalog.=) due.account_id AND b.bucket OPERATOR(pg_catalog.=) due.bucket;
+        GET DIAGNOSTICS hit = ROW_COUNT;
+        account_id := due.account_id;
+        bucket := due.bucket;
+        balance_rows := hit;
+        RETURN NEXT;
+    END LOOP;
+    SET CONSTRAINTS ALL IMMEDIATE;
+END
+$$
+$definition$);
+
+SELECT makegood_define($definition$
+COMMENT ON FUNCTION {home}.makegood_post_reversals(jsonb) IS 'Takes refunds back that a person names: reversal, ledger entries and balances together, by exactly what the refund gave. Takes a list of {refund_id, by_whom, reason, reversed_at}; returns how many balance rows were hit for each account and bucket. For people, not for passes.'
+$definition$);
+
+SELECT makegood_define($definition$
+REVOKE ALL ON FUNCTION {home}.makegood_post_reversals(jsonb) FROM PUBLIC
+$definition$);
+
+SELECT makegood_define($definition$
 CREATE OR REPLACE FUNCTION {home}.makegood_lock_balances(list jsonb) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path TO {path} AS $$
 DECLARE
@@ -246,12 +307,13 @@ EXCEPTION WHEN feature_not_supported OR insufficient_privilege OR wrong_object_t
     NULL;
 END
 $$
-$definition$,
-$definition$
-REVOKE ALL ON FUNCTION {home}.makegood_lock_balances(jsonb) FROM PUBLIC
-$definition$,
+$definition$);
 
-$definition$
+SELECT makegood_define($definition$
+REVOKE ALL ON FUNCTION {home}.makegood_lock_balances(jsonb) FROM PUBLIC
+$definition$);
+
+SELECT makegood_define($definition$
 CREATE OR REPLACE FUNCTION {home}.makegood_try_lock_balances(list jsonb) RETURNS TABLE (account_id text, bucket text)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path TO {path} AS $$
 #variable_conflict use_column
@@ -272,12 +334,13 @@ EXCEPTION WHEN feature_not_supported OR insufficient_privilege OR wrong_object_t
     NULL;
 END
 $$
-$definition$,
-$definition$
-REVOKE ALL ON FUNCTION {home}.makegood_try_lock_balances(jsonb) FROM PUBLIC
-$definition$,
+$definition$);
 
-$definition$
+SELECT makegood_define($definition$
+REVOKE ALL ON FUNCTION {home}.makegood_try_lock_balances(jsonb) FROM PUBLIC
+$definition$);
+
+SELECT makegood_define($definition$
 CREATE FUNCTION {home}.makegood_try_balance(key jsonb)
 RETURNS TABLE (hit bigint, moved numeric)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path TO {path} AS $$
@@ -302,133 +365,12 @@ EXCEPTION WHEN SQLSTATE 'MG000' THEN
     RETURN NEXT;
 END
 $$
-$definition$,
-$definition$
+$definition$);
+
+SELECT makegood_define($definition$
 COMMENT ON FUNCTION {home}.makegood_try_balance(jsonb) IS 'For `makegood check`: what two writers at once do to a balance. Adds 1 twice and rolls it back before it returns.'
-$definition$,
-$definition$
+$definition$);
+
+SELECT makegood_define($definition$
 REVOKE ALL ON FUNCTION {home}.makegood_try_balance(jsonb) FROM PUBLIC
-$definition$,
-
-$definition$
-CREATE OR REPLACE FUNCTION {home}.makegood_store_output(
-    output_id text, charge_id text, output_index bigint, uri text, content_type text, size_bytes bigint, sha256 text,
-    provider_job_id text DEFAULT NULL, provider_output_index bigint DEFAULT NULL
-) RETURNS text LANGUAGE plpgsql SECURITY DEFINER SET search_path TO {path} AS $$
-#variable_conflict use_column
-DECLARE
-    item record;
-    refund record;
-    job text;
-    job_output bigint;
-    at timestamptz;
-BEGIN
-    SELECT i.provider::text AS provider, i.provider_job_id::text AS provider_job_id,
-           i.provider_output_index::bigint AS provider_output_index, c.account_id::text AS account_id,
-           c.project_id::text AS project_id, c.node_id::text AS node_id,
-           c.subscription_credits::bigint AS subscription_credits, c.wallet_credits::bigint AS wallet_credits
-    INTO item
-    FROM {makegood_items} i
-    JOIN {charges} c ON c.id OPERATOR(pg_catalog.=) i.charge_id
-    WHERE i.charge_id OPERATOR(pg_catalog.=) makegood_store_output.charge_id
-      AND i.output_index OPERATOR(pg_catalog.=) makegood_store_output.output_index;
-    IF NOT FOUND THEN
-        RAISE EXCEPTION 'makegood_store_output: there is no item %/%', makegood_store_output.charge_id, makegood_store_output.output_index
-            USING ERRCODE = 'no_data_found';
-    END IF;
-    job := coalesce(makegood_store_output.provider_job_id, item.provider_job_id);
-    job_output := coalesce(makegood_store_output.provider_output_index, item.provider_output_index, 0::bigint);
-    IF job IS NULL THEN
-        RAISE EXCEPTION 'makegood_store_output: item %/% has no provider job on record: name it (provider_job_id)', makegood_store_output.charge_id, makegood_store_output.output_index
-            USING ERRCODE = 'invalid_parameter_value';
-    END IF;
-    IF item.provider_job_id IS NOT NULL AND (job <> item.provider_job_id OR job_output <> item.provider_output_index) THEN
-        RAISE EXCEPTION 'makegood_store_output: item %/% was bought as output % of job %, not as output % of job %',
-            makegood_store_output.charge_id, makegood_store_output.output_index, item.provider_output_index, item.provider_job_id, job_output, job
-            USING ERRCODE = 'invalid_parameter_value';
-    END IF;
-
-    -- Settle's lock of the charge. Every statement after this one sees what was committed before it
-    -- was ours.
-    INSERT INTO {makegood_charges} AS m (charge_id, account_id, subscription_drawn, wallet_drawn)
-    VALUES (makegood_store_output.charge_id, item.account_id, greatest(item.subscription_credits, 0::bigint),
-            greatest(item.wallet_credits, 0::bigint))
-    ON CONFLICT (charge_id) DO UPDATE SET charge_id = excluded.charge_id;
-
-    IF EXISTS (SELECT 1 FROM {makegood_deliveries} d
-               WHERE d.charge_id OPERATOR(pg_catalog.=) makegood_store_output.charge_id
-                 AND d.output_index OPERATOR(pg_catalog.=) makegood_store_output.output_index) THEN
-        RETURN 'already_there';
-    END IF;
-    at := clock_timestamp();
-    INSERT INTO {stored_outputs} (id, charge_id, output_index, provider, provider_job_id, provider_output_index, project_id, node_id,
-                                  uri, content_type, size_bytes, sha256, stored_at)
-    VALUES (makegood_store_output.output_id, makegood_store_output.charge_id, makegood_store_output.output_index, item.provider,
-            job, job_output, item.project_id, item.node_id, makegood_store_output.uri, makegood_store_output.content_type,
-            makegood_store_output.size_bytes, makegood_store_output.sha256, at);
-
-    SELECT r.id, r.provider, r.model, o.id AS orphan_id
-    INTO refund
-    FROM {makegood_refunds} r
-    JOIN {makegood_orphans} o ON o.charge_id = r.charge_id AND o.output_index = r.output_index
-    WHERE r.charge_id = makegood_store_output.charge_id AND r.output_index = makegood_store_output.output_index;
-    IF NOT FOUND THEN
-        RETURN 'stored';
-    END IF;
-    INSERT INTO {makegood_orphan_events} (orphan_id, charge_id, output_index, at, kind, detail)
-    VALUES (refund.orphan_id, makegood_store_output.charge_id, makegood_store_output.output_index, at, 'stored_late',
-            'output ' || makegood_store_output.output_id || ' was stored after the refund');
-    INSERT INTO {makegood_late_successes} (charge_id, output_index, refund_id, kind, provider, model, provider_job_id, noticed_at,
-                                           noticed_by, stored_output_id)
-    VALUES (makegood_store_output.charge_id, makegood_store_output.output_index, refund.id, 'stored_late', refund.provider,
-            refund.model, job, at, 'makegood_store_output', makegood_store_output.output_id)
-    ON CONFLICT (charge_id, output_index) DO NOTHING;
-    IF FOUND THEN
-        INSERT INTO {makegood_counters} AS c (metric, label_a, label_b, value)
-        VALUES ('late_successes', refund.provider, 'stored_late', 1)
-        ON CONFLICT (metric, label_a, label_b) DO UPDATE SET value = c.value + 1::bigint;
-    END IF;
-    RETURN 'stored_late';
-END
-$$
-$definition$,
-$definition$
-ALTER FUNCTION {home}.makegood_only_added_to() SET search_path TO pg_catalog, pg_temp
-$definition$,
-$definition$
-ALTER FUNCTION {home}.makegood_resolution_only_superseded() SET search_path TO pg_catalog, pg_temp
-$definition$
-    ];
-BEGIN
-    SELECT n.nspname INTO STRICT home
-    FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-    WHERE c.oid = pg_catalog.to_regclass('makegood_charges');
-    SELECT 'pg_catalog, ' || string_agg(quote_ident(s.name), ', ' ORDER BY s.nth) || ', pg_temp' INTO STRICT schemas
-    FROM unnest(current_schemas(false)) WITH ORDINALITY AS s(name, nth)
-    WHERE s.name <> 'pg_catalog';
-    FOREACH relation IN ARRAY relations LOOP
-        SELECT pg_catalog.format('%I.%I', n.nspname, c.relname) INTO named
-        FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-        WHERE c.oid = pg_catalog.to_regclass(relation);
-        IF NOT FOUND THEN
-            RAISE EXCEPTION 'relation "%" does not exist', relation USING ERRCODE = 'undefined_table';
-        END IF;
-        names := names || named;
-    END LOOP;
-    -- A view that is replaced keeps the types of its columns.
-    SELECT pg_catalog.format_type(a.atttypid, a.atttypmod) INTO STRICT job_type
-    FROM pg_catalog.pg_attribute a
-    WHERE a.attrelid = pg_catalog.to_regclass('makegood_items') AND a.attname = 'provider_job_id';
-    PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
-    FOREACH definition IN ARRAY definitions LOOP
-        definition := pg_catalog.replace(definition, '{home}', pg_catalog.quote_ident(home));
-        definition := pg_catalog.replace(definition, '{path}', schemas);
-        definition := pg_catalog.replace(definition, '{job_type}', job_type);
-        FOR nth IN 1 .. pg_catalog.cardinality(relations) LOOP
-            definition := pg_catalog.replace(definition, '{' || relations[nth] || '}', names[nth]);
-        END LOOP;
-        EXECUTE definition;
-    END LOOP;
-    PERFORM pg_catalog.set_config('search_path', path, true);
-END
-$migration$;
+$definition$);

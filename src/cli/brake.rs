@@ -1,18 +1,19 @@
-//! `makegood brake`: how it stands, and its release by a person.
+//! `makegood brake`: how it stands; engaged and released by a person, for all, for one provider or for one account.
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use serde_json::json;
 
 use super::output::{OutputFormat, print};
-use super::parts::{open_store, said_for_people};
+use super::parts::{load_providers, open_store, said_for_people};
 use super::values::{said, who};
 use super::words::{count, plain, table, time, when};
 use super::{Exit, Outcome};
 use crate::brake::Held;
 use crate::clock::Timestamp;
 use crate::config::Settings;
-use crate::store::{BrakeEvent, BrakeState, DbError, Waiting};
+use crate::store::{BrakeEvent, BrakeState, DbError, HeldAccount, Store, Waiting};
 
 /// The brake, which stops refunds when too many at once suggest that something else is broken.
 #[derive(Debug, clap::Args)]
@@ -31,8 +32,31 @@ pub enum BrakeCommand {
         #[arg(long, value_name = "FORMAT")]
         output: Option<OutputFormat>,
     },
+    /// Hold all refunds, or those of one provider, until a person releases them. Outputs are still recovered.
+    Engage {
+        /// Only refunds for jobs of this provider.
+        #[arg(long, value_name = "NAME", value_parser = said)]
+        provider: Option<String>,
+        /// Who engages it.
+        #[arg(long, value_name = "WHO", value_parser = who)]
+        by: String,
+        /// Why refunds must wait.
+        #[arg(long, value_name = "WHY", value_parser = said)]
+        reason: String,
+        /// text or json; without it, text on a terminal and JSON elsewhere.
+        #[arg(long, value_name = "FORMAT")]
+        output: Option<OutputFormat>,
+    },
     /// Let go of what it holds. Look into the cause first; who and why are kept.
+    ///
+    /// Without --account and --provider it releases the brake of all; accounts and providers that are held alone stay held.
     Release {
+        /// Only this account, which its limits per day hold. Its counts start afresh.
+        #[arg(long, value_name = "ID", value_parser = said, conflicts_with = "provider")]
+        account: Option<String>,
+        /// Only refunds for jobs of this provider.
+        #[arg(long, value_name = "NAME", value_parser = said)]
+        provider: Option<String>,
         /// Who releases it.
         #[arg(long, value_name = "WHO", value_parser = who)]
         by: String,
@@ -45,6 +69,10 @@ pub enum BrakeCommand {
     },
 }
 
+/// A provider that charges name within this time is one.
+const IN_USE: Duration = Duration::from_hours(24);
+/// Held accounts that are listed.
+const ACCOUNTS: i64 = 20;
 /// How much of the past is shown.
 const EVENTS: i64 = 5;
 
@@ -62,33 +90,62 @@ pub async fn run(args: Args, settings: Settings) -> Outcome {
             let mut held = store.waiting(now).await.map_err(failed)?;
             held.retain(|each| each.state == "held" && each.reason == "brake");
             let events = store.brake_events(EVENTS).await.map_err(failed)?;
+            let accounts = store.held_accounts(ACCOUNTS).await.map_err(failed)?;
             print(&match OutputFormat::or_by_terminal(output) {
-                OutputFormat::Text => status(&brake, &held, &events, now),
+                OutputFormat::Text => status(&Shown { brake, held, accounts, events }, now),
                 OutputFormat::Json => json!({
                     "now": now, "engaged": brake.engaged_at.is_some(), "engaged_at": brake.engaged_at,
                     "reason": brake.reason, "released_at": brake.released_at,
                     "own_faults_held_at": brake.own_faults_at, "own_faults_reason": brake.own_faults_reason,
+                    "providers": brake.providers, "accounts_held": brake.accounts_held, "accounts": accounts,
                     "held": held, "events": events,
                 })
                 .to_string(),
             })?;
         }
-        BrakeCommand::Release { by, reason, output } => {
-            let freed = store.release_brake(&by, &reason).await.map_err(failed)?;
-            if let Some(freed) = freed {
-                tracing::warn!(by, reason, freed, "the brake was released");
+        BrakeCommand::Engage { provider, by, reason, output } => {
+            let unknown = match &provider {
+                Some(name) => is_unknown(&store, &settings, name).await.map_err(failed)?,
+                None => false,
+            };
+            let engaged = store.engage_brake(provider.as_deref(), &by, &reason).await.map_err(failed)?;
+            if engaged {
+                tracing::warn!(by, reason, provider, "the brake was engaged");
             }
+            print(&match OutputFormat::or_by_terminal(output) {
+                OutputFormat::Text => was_engaged(provider.as_deref(), engaged, unknown),
+                OutputFormat::Json => {
+                    json!({"engaged": engaged, "provider": provider, "unknown_provider": unknown}).to_string()
+                }
+            })?;
+        }
+        BrakeCommand::Release { account, provider, by, reason, output } => {
+            let freed = match (&account, &provider) {
+                (Some(account), _) => store.release_account(account, &by, &reason).await,
+                (None, Some(provider)) => store.release_provider(provider, &by, &reason).await,
+                (None, None) => store.release_brake(&by, &reason).await,
+            };
+            let freed = freed.map_err(failed)?;
+            if let Some(freed) = freed {
+                tracing::warn!(by, reason, freed, account, provider, "the brake was released");
+            }
+            let whose = match (&account, &provider) {
+                (Some(account), _) => format!("The brake of account {}", plain(account)),
+                (None, Some(provider)) => format!("The brake of provider {}", plain(provider)),
+                (None, None) => "The brake".to_owned(),
+            };
             print(&match OutputFormat::or_by_terminal(output) {
                 OutputFormat::Text => match freed {
                     Some(freed) => format!(
-                        "The brake is off. {} held by it, due now: the next pass decides again and pays what is owed.",
+                        "{whose} is off. {} held by it, due now: the next pass decides again and pays what is owed.",
                         count(freed, "item was", "items were")
                     ),
-                    None => "The brake was not on, and it held nothing. Nothing was changed.".to_owned(),
+                    None => format!("{whose} was not on, and it held nothing. Nothing was changed."),
                 },
-                OutputFormat::Json => {
-                    json!({"released": freed.is_some(), "freed": freed.unwrap_or(0)}).to_string()
-                }
+                OutputFormat::Json => json!({
+                    "released": freed.is_some(), "freed": freed.unwrap_or(0), "account": account, "provider": provider,
+                })
+                .to_string(),
             })?;
         }
     }
@@ -96,7 +153,45 @@ pub async fn run(args: Args, settings: Settings) -> Outcome {
     Ok(Exit::Done)
 }
 
-fn status(brake: &BrakeState, held: &[Waiting], events: &[BrakeEvent], now: Timestamp) -> String {
+/// Whether neither a provider file nor a charge of the last day names the provider.
+async fn is_unknown(store: &Store, settings: &Settings, name: &str) -> Result<bool, DbError> {
+    if load_providers(settings).is_ok_and(|providers| providers.get(name).is_some()) {
+        return Ok(false);
+    }
+    let now = store.now().await?;
+    Ok(!store.recent_providers(now - IN_USE).await?.iter().any(|(known, _)| known == name))
+}
+
+fn was_engaged(provider: Option<&str>, engaged: bool, unknown: bool) -> String {
+    let (whose, how) = match provider {
+        Some(name) => {
+            let name = plain(name);
+            (format!("Refunds for jobs of {name}"), format!("makegood brake release --provider {name}"))
+        }
+        None => ("All refunds".to_owned(), "makegood brake release".to_owned()),
+    };
+    let mut told = if engaged {
+        format!("{whose} are held from now on, in every process, until `{how} --by WHO --reason WHY`.")
+    } else {
+        format!("{whose} are held already. Nothing was changed.")
+    };
+    if unknown {
+        told.push_str(
+            " No provider file and no charge of the last 24 hours names this provider: check its spelling.",
+        );
+    }
+    told
+}
+
+/// What `status` shows.
+struct Shown {
+    brake: BrakeState,
+    held: Vec<Waiting>,
+    accounts: Vec<HeldAccount>,
+    events: Vec<BrakeEvent>,
+}
+
+fn status(Shown { brake, held, accounts, events }: &Shown, now: Timestamp) -> String {
     let mut page = String::new();
     let mut line = |line: String| {
         // Writing to a string does not fail.
@@ -111,9 +206,28 @@ fn status(brake: &BrakeState, held: &[Waiting], events: &[BrakeEvent], now: Time
         line(format!("THE BRAKE IS ON FOR FAULTS OF OURS since {}.", when(since, now)));
         line(format!("  why   {}", plain(why)));
     }
+    for (provider, why) in &brake.providers {
+        let name = plain(provider);
+        line(format!("THE BRAKE IS ON FOR {name} ALONE since {}.", when(why.engaged_at, now)));
+        line(format!("  why   {}", plain(&why.reason)));
+        line(format!("  then  makegood brake release --provider {name} --by WHO --reason WHY"));
+    }
     if on == Held::default() {
         line("The brake is off.".to_owned());
     }
+    if brake.accounts_held > 0 {
+        line(format!(
+            "\n{} held by limits of their own; all others go on.",
+            count(i128::from(brake.accounts_held), "account is", "accounts are")
+        ));
+        let rows = accounts.iter().map(|each| {
+            let refunds = each.refunds.unwrap_or_default().to_string();
+            vec![each.account_id.clone(), refunds, when(each.held_at, now), each.reason.clone()]
+        });
+        line(table(&["account", "refunds", "since", "why"], &["refunds"], rows).trim_end().to_owned());
+        line("  makegood brake release --account ID --by WHO --reason WHY".to_owned());
+    }
+    let held: Vec<&Waiting> = held.iter().filter(|each| !each.for_account).collect();
     let items: i64 = held.iter().map(|each| each.items).sum();
     if items > 0 {
         let credits = held.iter().fold(0_i64, |sum, each| sum.saturating_add(each.credits));
@@ -165,16 +279,17 @@ fn status(brake: &BrakeState, held: &[Waiting], events: &[BrakeEvent], now: Time
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
+    use crate::store::HeldProvider;
 
     const NOW: Timestamp = Timestamp::from_micros(1_764_000_000_000_000);
 
     #[test]
     fn the_status_says_what_is_held_and_what_to_do() {
         let off = BrakeState::default();
-        assert_eq!(status(&off, &[], &[], NOW), "The brake is off.");
+        let shown =
+            |brake: BrakeState| Shown { brake, held: Vec::new(), accounts: Vec::new(), events: Vec::new() };
+        assert_eq!(status(&shown(off), NOW), "The brake is off.");
         let on = BrakeState {
             engaged_at: Some(NOW - Duration::from_mins(5)),
             reason: Some("more than 3 refunds in an hour".to_owned()),
@@ -189,14 +304,17 @@ mod tests {
             oldest_charged_at: NOW - Duration::from_hours(3),
             past_window: 0,
             example: "ch_1/0".to_owned(),
+            for_account: false,
         };
         let event = BrakeEvent {
             at: NOW - Duration::from_mins(5),
             kind: "engaged".to_owned(),
             by_whom: "makegood".to_owned(),
             reason: "more than 3 refunds in an hour".to_owned(),
+            account_id: None,
+            provider: None,
         };
-        let page = status(&on, &[held], &[event], NOW);
+        let page = status(&Shown { held: vec![held], events: vec![event], ..shown(on) }, NOW);
         for says in [
             "THE BRAKE IS ON since 2025-11-24 15:55:00 (5m ago).\n  why   more than 3 refunds in an hour\n",
             "It holds 2 refunds of 20 credits; 0 past the time promised.",
@@ -211,12 +329,41 @@ mod tests {
             own_faults_reason: Some("more than 100 refunds".to_owned()),
             ..BrakeState::default()
         };
-        let page = status(&ours, &[], &[], NOW);
+        let page = status(&shown(ours), NOW);
         assert!(page.starts_with("THE BRAKE IS ON FOR FAULTS OF OURS since 2025-11-24 15:55:00"), "{page}");
         assert!(
             page.contains("more than 100 refunds") && page.contains("Mend those, then release"),
             "{page}"
         );
+        assert!(!page.contains("is off"), "{page}");
+    }
+
+    #[test]
+    fn the_status_names_accounts_and_providers_that_are_held_alone() {
+        let since = NOW - Duration::from_mins(5);
+        let fal = HeldProvider { engaged_at: since, reason: "ida: outage".to_owned() };
+        let brake = BrakeState {
+            providers: [("fal".to_owned(), fal)].into(),
+            accounts_held: 1,
+            ..BrakeState::default()
+        };
+        let mallory = HeldAccount {
+            account_id: "mallory".to_owned(),
+            held_at: since,
+            reason: "more than 50 refunds in a day".to_owned(),
+            refunds: Some(950),
+        };
+        let page =
+            status(&Shown { brake, held: Vec::new(), accounts: vec![mallory], events: Vec::new() }, NOW);
+        for says in [
+            "THE BRAKE IS ON FOR fal ALONE since 2025-11-24 15:55:00 (5m ago).\n  why   ida: outage\n",
+            "makegood brake release --provider fal --by WHO",
+            "1 account is held by limits of their own; all others go on.",
+            "  mallory      950  2025-11-24 15:55:00 (5m ago)  more than 50 refunds in a day",
+            "makegood brake release --account ID --by WHO",
+        ] {
+            assert!(page.contains(says), "{says}\nis not in\n{page}");
+        }
         assert!(!page.contains("is off"), "{page}");
     }
 }

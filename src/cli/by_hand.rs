@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::explain::{because, find, indices, meaning, state, would};
+use super::explain::{REVERSED, because, find, indices, meaning, state, would};
 use super::output::{OutputFormat, print};
 use super::parts::open_parts;
 use super::values::{positive_span, said, who};
@@ -38,7 +38,8 @@ pub struct RefundArgs {
 /// Bring one output home, or put it back where it belongs, in your name.
 ///
 /// Asks the provider first. Brings it home also where recovery.prefer says to refund. Whatever else follows from the answer is
-/// left to the next pass.
+/// left to the next pass. Where makegood brought it home before and the platform has removed its row since, the row is inserted
+/// again, if the file is still in the storage.
 #[derive(Debug, clap::Args)]
 pub struct RecoverArgs {
     /// What is to be made good, and in whose name.
@@ -97,7 +98,7 @@ async fn run(order: Order, deed: Deed, settings: Settings) -> Outcome {
     print(&match format {
         OutputFormat::Text => headline(&wanted, &ended, &after),
         OutputFormat::Json => json!({
-            "charge_id": item.charge_id, "output_index": item.output_index, "changed": matches!(ended, Ended::Done(_)),
+            "charge_id": item.charge_id, "output_index": item.output_index, "changed": matches!(ended, Ended::Done(_) | Ended::Restored(_)),
             "state": after.state, "decision": decided(&ended).map(|decision| json!({
                 "action": decision.action.as_str(), "reason": decision.reason.as_str(), "rule": decision.rule,
             })),
@@ -109,7 +110,7 @@ async fn run(order: Order, deed: Deed, settings: Settings) -> Outcome {
 }
 
 /// The one item that is meant.
-async fn item(database: &Store, target: &str) -> Result<ItemId, Failure> {
+pub(super) async fn item(database: &Store, target: &str) -> Result<ItemId, Failure> {
     let (story, index) = find(database, target).await?;
     let index = match (index, indices(&story).as_slice()) {
         (Some(index), _) => index,
@@ -129,14 +130,14 @@ async fn item(database: &Store, target: &str) -> Result<ItemId, Failure> {
 }
 
 /// How the item stands now.
-struct After {
-    state: &'static str,
-    text: String,
+pub(super) struct After {
+    pub(super) state: &'static str,
+    pub(super) text: String,
 }
 
 impl After {
     /// Not to be told how it stands makes nothing undone.
-    async fn read(database: &Store, item: &ItemId) -> Self {
+    pub(super) async fn read(database: &Store, item: &ItemId) -> Self {
         let read = async {
             let now = database.now().await?;
             let story = database.story(&item.charge_id).await?;
@@ -159,7 +160,7 @@ impl After {
 /// What is wanted and is so already is done.
 fn exit(deed: Deed, ended: &Ended, state: &str) -> Exit {
     match ended {
-        Ended::Done(_) => Exit::Done,
+        Ended::Done(_) | Ended::Restored(_) => Exit::Done,
         Ended::Held(_) => Exit::Attention,
         Ended::Resolved if deed == Deed::Recover && matches!(state, "recovered" | "put back") => Exit::Done,
         Ended::Resolved if deed != Deed::Recover && state == "refunded" => Exit::Done,
@@ -171,6 +172,7 @@ fn exit(deed: Deed, ended: &Ended, state: &str) -> Exit {
         | Ended::Resolved
         | Ended::Busy
         | Ended::NotCopied(_)
+        | Ended::NotRestored(_)
         | Ended::NotWritten(_)
         | Ended::Unreadable(_) => Exit::Failed,
     }
@@ -184,6 +186,8 @@ const fn decided(ended: &Ended) -> Option<&Decision> {
         Ended::CostNothing
         | Ended::Resolved
         | Ended::Busy
+        | Ended::Restored(_)
+        | Ended::NotRestored(_)
         | Ended::NotCopied(_)
         | Ended::NotWritten(_)
         | Ended::Unreadable(_) => None,
@@ -210,6 +214,11 @@ fn headline(wanted: &Wanted, ended: &Ended, after: &After) -> String {
             };
             format!("Held: {} for {item}. {text}{insist}", nothing(wanted.deed))
         }
+        Ended::Restored(lost) => format!(
+            "{item} was recovered before, and the platform had removed its row: {} at {} is in stored_outputs again. {text}",
+            plain(&lost.output_id),
+            plain(lost.uri.as_deref().unwrap_or("an unknown place"))
+        ),
         _ => format!("Nothing was changed: {item} is {} already. {text}", after.state),
     }
 }
@@ -249,6 +258,12 @@ fn refusal(wanted: &Wanted, ended: &Ended, after: &After) -> String {
             format!("{nothing}: {why}; {next}")
         }
         Ended::CostNothing => format!("{nothing}: it cost nothing"),
+        Ended::Resolved if after.state == REVERSED => {
+            format!(
+                "{nothing}: an output is refunded at most once, and its refund was taken back. {}",
+                after.text
+            )
+        }
         Ended::Resolved => format!("{nothing}: it is {} already. {}", after.state, after.text),
         Ended::Busy => format!(
             "{nothing}: a pass, or somebody else, has it in hand, and did not let go of it for {}; look again with \
@@ -256,11 +271,15 @@ fn refusal(wanted: &Wanted, ended: &Ended, after: &After) -> String {
             span(wanted.patience)
         ),
         Ended::NotCopied(why) => format!("{nothing}: {}; passes go on by themselves", plain(why)),
+        Ended::NotRestored(why) => format!(
+            "{nothing}: it was recovered before, and the platform has removed its row, which cannot be inserted again: {}",
+            plain(why)
+        ),
         Ended::NotWritten(why) => {
             format!("{nothing}: the database refused to settle it, nothing was written: {}", plain(why))
         }
         Ended::Unreadable(why) => format!("{nothing}: {}; mend the row", plain(why)),
-        Ended::Done(_) | Ended::Held(_) => headline(wanted, ended, after),
+        Ended::Done(_) | Ended::Held(_) | Ended::Restored(_) => headline(wanted, ended, after),
     }
 }
 

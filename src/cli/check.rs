@@ -86,6 +86,7 @@ pub async fn run(args: Args, settings: Settings) -> Outcome {
     let providers = settings::providers(&settings, &mut found);
     if let Some(store) = database::open(&settings, &mut found).await {
         if database::check(&store, &mut found).await {
+            database::refunds(&store, &mut found).await;
             state::check(&store, providers.as_ref(), &mut found).await;
         }
         store.close().await;

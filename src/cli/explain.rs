@@ -17,7 +17,7 @@ use crate::detect;
 use crate::pass::{Consulted, Rules, consult};
 use crate::store::{DbError, Store, Story};
 pub(super) use meaning::{because, because_waiting, read as read_reason, would};
-pub(super) use paragraph::{state, write as meaning};
+pub(super) use paragraph::{REVERSED, state, write as meaning};
 
 /// The whole story of a charge: what was paid, seen, asked, decided and done.
 #[derive(Debug, clap::Args)]

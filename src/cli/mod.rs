@@ -16,6 +16,7 @@ mod output;
 mod parts;
 mod provider;
 mod report;
+mod reverse_refund;
 mod run;
 mod schedule;
 mod simulate_provider;
@@ -133,7 +134,8 @@ pub struct Cli {
 }
 
 const EXIT_CODES: &str = "Exit codes: 0 done; 1 failed; 2 wrong usage or configuration; \
-                          3 done, but orphans are past their window or held by the brake.";
+                          3 done, but orphans are past their window or held by the brake, or an account \
+                          was held for the first time.";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -144,6 +146,7 @@ enum Command {
     Explain(explain::Args),
     Refund(by_hand::RefundArgs),
     Recover(by_hand::RecoverArgs),
+    ReverseRefund(reverse_refund::Args),
     Report(report::Args),
     Brake(brake::Args),
     Provider(provider::Args),
@@ -163,6 +166,7 @@ impl Command {
             | Self::Explain(_)
             | Self::Refund(_)
             | Self::Recover(_)
+            | Self::ReverseRefund(_)
             | Self::Report(_)
             | Self::Brake(_)
             | Self::Provider(_) => false,
@@ -229,6 +233,7 @@ impl Command {
             Self::Explain(args) => explain::run(args, settings).await,
             Self::Refund(args) => by_hand::refund(args, settings).await,
             Self::Recover(args) => by_hand::recover(args, settings).await,
+            Self::ReverseRefund(args) => reverse_refund::run(args, settings).await,
             Self::Report(args) => report::run(args, settings).await,
             Self::Brake(args) => brake::run(args, settings).await,
             Self::Provider(args) => provider::run(args, settings).await,

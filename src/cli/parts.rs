@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::clock::Clock;
 use crate::config::{Settings, show_span};
 use crate::pass::{Parts, Rules, copy_limits};
-use crate::provider::{ProviderError, Providers};
+use crate::provider::{Bounds, ProviderError, Providers};
 use crate::recovery::{Fetcher, Storage};
 use crate::store::{DbError, Store, redacted};
 
@@ -24,7 +24,12 @@ pub async fn open_store(settings: &Settings) -> Result<Store, DbError> {
 
 /// The provider files that the settings name.
 pub fn load_providers(settings: &Settings) -> Result<Providers, ProviderError> {
-    Providers::load(settings.providers.dir.as_deref(), Clock::System)
+    let bounds = Bounds {
+        time: settings.providers.filter_time,
+        memory: settings.providers.filter_memory,
+        executable: None,
+    };
+    Providers::load_bounded(settings.providers.dir.as_deref(), Clock::System, &bounds)
 }
 
 /// What to tell a person when the database could not be read.

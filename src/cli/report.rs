@@ -3,6 +3,7 @@
 mod csv;
 mod text;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -13,7 +14,9 @@ use super::values::Since;
 use super::{Exit, Failure, Outcome};
 use crate::clock::Timestamp;
 use crate::config::Settings;
-use crate::store::{DbError, LateItem, LateProvider, MadeGood, Store, Waiting, WaitingItem};
+use crate::store::{
+    DbError, HeldAccount, HeldProvider, LateItem, LateProvider, MadeGood, Store, Waiting, WaitingItem,
+};
 
 /// What was made good, what is open, what is late.
 #[derive(Debug, clap::Args)]
@@ -48,6 +51,8 @@ impl From<OutputFormat> for ReportFormat {
 
 /// The most late items that are listed one by one; CSV has all of them.
 const LATE: i64 = 100;
+/// The most held accounts that are listed.
+const ACCOUNTS: i64 = 20;
 /// How much of the past is held in memory at once.
 const SLICE: Duration = Duration::from_hours(1);
 /// At most so many looks at the past, however long it is.
@@ -63,6 +68,12 @@ struct Review {
     brake: Option<Engaged>,
     /// The same for refunds that rest on nothing but faults of ours.
     own_faults: Option<Engaged>,
+    /// Providers whose refunds a person holds.
+    providers: BTreeMap<String, HeldProvider>,
+    /// How many accounts are held by limits of their own.
+    accounts_held: u64,
+    /// The newest of them.
+    accounts: Vec<HeldAccount>,
     made_good: Vec<MadeGood>,
     waiting: Vec<Waiting>,
     /// How many are late: past the time within which they were promised to be made good.
@@ -116,6 +127,9 @@ async fn read(store: &Store, since: Timestamp, now: Timestamp) -> Result<Review,
         last_success: store.last_success().await?,
         brake: engaged(brake.engaged_at, held.all),
         own_faults: engaged(brake.own_faults_at, held.own_faults),
+        providers: brake.providers,
+        accounts_held: brake.accounts_held,
+        accounts: store.held_accounts(ACCOUNTS).await?,
         made_good: store.made_good(since).await?,
         late_total: waiting.iter().map(|each| each.past_window).sum(),
         waiting,

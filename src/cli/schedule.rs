@@ -56,6 +56,8 @@ pub async fn run(_args: Args, settings: Settings) -> Outcome {
 async fn one_pass(parts: Parts, place: &str, stop: Stop, pulse: Pulse) -> Ended {
     let orders = Orders { mode: "schedule", dry_run: false, since: None, stop };
     let result = pass::run(&parts, orders, move |_progressed| pulse.beat(Clock::System.now())).await;
+    // Between passes no worker holds memory.
+    parts.providers.rest().await;
     let known = async { totals::totals(&parts.store, parts.store.now().await?).await };
     let totals = known
         .await

@@ -17,6 +17,11 @@ use super::units::{self, show_span};
 use crate::clock::Timestamp;
 use crate::schedule::Timetable;
 
+/// The longest that a filter may be let run: a reading is part of a question, and a lease is for those.
+const FILTER_TIME_MAX: Duration = Duration::from_hours(1);
+/// The least memory of a filter's worker: what it needs for itself, several times over.
+const FILTER_MEMORY_MIN: u64 = 16 << 20;
+
 /// Everything that can be set, checked. Made by [`Settings::load`](super::Settings::load).
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -109,6 +114,12 @@ pub struct Providers {
     /// A directory with more provider files.
     #[serde(deserialize_with = "units::path_or_none")]
     pub dir: Option<PathBuf>,
+    /// CPU time of one reading by a filter.
+    #[serde(deserialize_with = "units::span::<_, 1000>")]
+    pub filter_time: Duration,
+    /// Memory of one reading by a filter, beside the answer itself.
+    #[serde(deserialize_with = "units::size")]
+    pub filter_memory: u64,
 }
 
 /// `[storage]`
@@ -223,6 +234,18 @@ pub struct Brake {
     /// Refunds in any 24 hours that rest on nothing but faults of ours.
     #[serde(deserialize_with = "limit")]
     pub max_own_fault_refunds_per_day: u64,
+    /// Credits refunded in any 24 hours, in percent of what the charges made in them cost.
+    #[serde(deserialize_with = "units::whole::<_, _, 0, 100>")]
+    pub max_credit_share_per_day: u64,
+    /// Refunds in any 24 hours for any one account; beyond it that account alone is held.
+    #[serde(deserialize_with = "limit")]
+    pub max_refunds_per_day_per_account: u64,
+    /// Credits refunded in any 24 hours to any one account.
+    #[serde(deserialize_with = "limit")]
+    pub max_credits_per_day_per_account: u64,
+    /// Credits refunded in any 24 hours to any one account, in percent of what the charges of all cost.
+    #[serde(deserialize_with = "units::whole::<_, _, 0, 100>")]
+    pub max_credit_share_per_day_per_account: u64,
     /// Who lets go again.
     pub release: Release,
 }
@@ -361,6 +384,20 @@ impl Settings {
             format!(
                 "it must end before the benefit of the doubt does: at most window.length - window.margin, which is {}",
                 show(length.saturating_sub(margin))
+            ),
+        );
+        let filter_time = self.providers.filter_time;
+        refuse(
+            filter_time.subsec_nanos() != 0 || filter_time > FILTER_TIME_MAX,
+            "providers.filter_time",
+            format!("whole seconds are wanted, at most {}", show(FILTER_TIME_MAX)),
+        );
+        refuse(
+            self.providers.filter_memory < FILTER_MEMORY_MIN,
+            "providers.filter_memory",
+            format!(
+                "a worker needs {} MiB to begin with: at least that much is wanted",
+                FILTER_MEMORY_MIN >> 20
             ),
         );
         refuse(

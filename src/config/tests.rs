@@ -50,6 +50,8 @@ fn the_built_in_settings_are_what_the_design_fixes() {
     assert_eq!(settings.detect.unknown_job_grace, hour);
     assert_eq!(settings.detect.backlog_age, 7 * 24 * hour);
     assert_eq!(settings.providers.dir, None);
+    assert_eq!(settings.providers.filter_time, Duration::from_secs(2));
+    assert_eq!(settings.providers.filter_memory, 64 << 20);
     assert_eq!(settings.storage.url.as_str(), "file:///srv/makegood-outputs");
     assert_eq!(settings.recovery.max_bytes, 4 << 30);
     assert!(!settings.recovery.allow_loopback);
@@ -267,6 +269,14 @@ const WRONG: &[(&str, &str)] = &[
     (
         "[log]\nformat = \"xml\"",
         "`log.format` is \"xml\" (file F): one of \"auto\", \"text\", \"json\" is wanted",
+    ),
+    (
+        "[providers]\nfilter_time = \"1500ms\"",
+        "`providers.filter_time` is \"1500ms\" (file F): whole seconds are wanted, at most 1h",
+    ),
+    (
+        "[providers]\nfilter_memory = \"1MiB\"",
+        "`providers.filter_memory` is \"1MiB\" (file F): a worker needs 16 MiB to begin with: at least that much is wanted",
     ),
     ("[providers]\ndir = [\"a\"]", "`providers.dir` is a list (file F): text in quotes is wanted"),
 ];

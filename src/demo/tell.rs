@@ -214,6 +214,7 @@ fn found(why: Reason, standing: &Standing) -> String {
         Reason::NoBalance => "no balance row to refund to",
         Reason::NotPosted => "the refund did not show",
         Reason::ChargeChanged => "the charge has changed",
+        Reason::DebitsMismatch => "charge and ledger do not agree",
         Reason::ItemsMismatch => "items and charge do not agree",
         Reason::ByHand => "a person's word",
     };
@@ -252,6 +253,7 @@ fn found(why: Reason, standing: &Standing) -> String {
         | Reason::NoBalance
         | Reason::NotPosted
         | Reason::ChargeChanged
+        | Reason::DebitsMismatch
         | Reason::ItemsMismatch
         | Reason::ByHand => None,
     };

@@ -53,6 +53,8 @@ pub struct Totals {
     pub last_success: Option<Timestamp>,
     /// Whether the brake is on.
     pub brake_engaged: bool,
+    /// Accounts whose own limits hold their refunds.
+    pub accounts_held: u64,
 }
 
 /// How long it took from charge to make-good, over all that was ever made good.
@@ -219,13 +221,13 @@ impl Totals {
             ),
             family(
                 "makegood_oldest_orphan_age_seconds",
-                "Time since the charge of the oldest orphan that is open or held; 0 if there is none.",
+                "Time since the charge of the oldest orphan that is open or held, but for held accounts; 0 if there is none.",
                 MetricType::GAUGE,
                 vec![gauge(&[], self.oldest_orphan_age.as_secs_f64())],
             ),
             family(
                 "makegood_orphans_past_window",
-                "Orphans, open or held, past the time within which they were promised to be made good.",
+                "Orphans past the time within which they were promised to be made good, but for held accounts.",
                 MetricType::GAUGE,
                 vec![gauge(&[], count(self.orphans_past_window))],
             ),
@@ -279,6 +281,12 @@ impl Totals {
                 "1 while the brake holds refunds for a person to look at.",
                 MetricType::GAUGE,
                 vec![gauge(&[], if self.brake_engaged { 1.0 } else { 0.0 })],
+            ),
+            family(
+                "makegood_accounts_held",
+                "Accounts whose refunds alone are held, by a limit per account and day.",
+                MetricType::GAUGE,
+                vec![gauge(&[], count(self.accounts_held))],
             ),
         ]
     }

@@ -62,9 +62,14 @@ fn add_up(
     now: Timestamp,
 ) -> Totals {
     let brake_engaged = brake.held() != Held::default();
-    let mut totals = Totals { last_success, brake_engaged, ..Totals::default() };
+    let accounts_held = brake.accounts_held;
+    let mut totals = Totals { last_success, brake_engaged, accounts_held, ..Totals::default() };
     for each in unresolved {
         *totals.orphans.entry((each.state.clone(), each.provider.clone())).or_default() += each.orphans;
+        if each.for_account {
+            // A limit of one account holds these until a person releases it: `accounts_held` tells, and no alert of all.
+            continue;
+        }
         totals.orphans_past_window += each.past_window;
         // Also while it is being released.
         totals.brake_engaged |= each.state == "held" && each.reason == "brake";
@@ -131,6 +136,7 @@ mod tests {
             orphans,
             oldest_charged_at: NOW - Duration::from_secs(age_secs),
             past_window: u64::from(age_secs >= 86_400),
+            for_account: false,
         }
     }
 
@@ -184,7 +190,18 @@ mod tests {
                 },
                 last_success: Some(NOW),
                 brake_engaged: true,
+                accounts_held: 0,
             }
         );
+    }
+
+    #[test]
+    fn p24_what_is_held_for_one_account_pages_nobody() {
+        let held = Unresolved { for_account: true, ..unresolved("held", "fal", "brake", 950, 90_000) };
+        let brake = BrakeState { accounts_held: 1, ..BrakeState::default() };
+        let totals = add_up(&[held], &[], Some(NOW), &brake, NOW);
+        assert_eq!(totals.orphans, BTreeMap::from([(pair("held", "fal"), 950)]));
+        assert_eq!((totals.orphans_past_window, totals.brake_engaged, totals.accounts_held), (0, false, 1));
+        assert_eq!(totals.oldest_orphan_age, Duration::ZERO);
     }
 }

@@ -22,7 +22,7 @@ use crate::ops::stop::Stop;
 use crate::policy::by_hand::{self as policy, Say};
 use crate::policy::{Action, Decision};
 use crate::provider::{Asked, Question};
-use crate::store::{Case, DbError, Outcome, SettleRules, Stuck, Taken};
+use crate::store::{Case, DbError, LostOutput, Outcome, SettleRules, Stuck, Taken};
 
 /// How long to wait before an item is tried again that somebody has in hand.
 const AGAIN_IN: Duration = Duration::from_secs(1);
@@ -74,6 +74,10 @@ pub enum Ended {
     CostNothing,
     /// It has been made good, or closed, already: the story tells how.
     Resolved,
+    /// It was brought home before, the platform had removed its row, and the row is there again.
+    Restored(Box<LostOutput>),
+    /// The same, but the row cannot be inserted again, and why.
+    NotRestored(String),
     /// Somebody had it in hand all the time, or it kept changing.
     Busy,
     /// The file could not be brought home, and why.
@@ -117,6 +121,11 @@ async fn try_once(
     said: &mut Option<(Question, Arc<Evidence>)>,
 ) -> Result<Try, DbError> {
     let store = &parts.store;
+    if wanted.deed == Deed::Recover
+        && let Some(lost) = store.lost_output(&wanted.item).await?
+    {
+        return restore(parts, wanted, lost).await;
+    }
     let now = store.now().await?;
     let dating = detect::dating(&parts.rules.detect, &parts.providers);
     let (cases, unreadable) = store.look_at(std::slice::from_ref(&wanted.item), now, &dating).await?;
@@ -158,6 +167,56 @@ async fn try_once(
         tracing::warn!(item = %wanted.item, "the lease could not be given back; it runs out by itself");
     }
     ended
+}
+
+/// Inserts the row of a recovered output again that the platform has removed, if the file is still there.
+async fn restore(parts: &Parts, wanted: &Wanted, lost: LostOutput) -> Result<Try, DbError> {
+    if let Err(why) = is_restorable(parts, &lost).await {
+        return Ok(Try::Ended(Ended::NotRestored(why)));
+    }
+    let detail = format!("its row was inserted again; by hand, {}: {}", wanted.by, wanted.why);
+    Ok(match parts.store.restore_output(&lost, &detail).await {
+        Ok(true) => {
+            tracing::info!(item = %wanted.item, by = wanted.by, why = wanted.why, "restored by hand");
+            Try::Ended(Ended::Restored(Box::new(lost)))
+        }
+        Ok(false) => Try::Again,
+        Err(error) if error.is_about_a_row() || error.may_be_about_a_row() => {
+            Try::Ended(Ended::NotWritten(crate::report::chain(&error)))
+        }
+        Err(error) => return Err(error),
+    })
+}
+
+/// Whether the row can be inserted again; if not, why.
+async fn is_restorable(parts: &Parts, lost: &LostOutput) -> Result<(), String> {
+    let Some(uri) = &lost.uri else {
+        return Err("makegood only put the platform's own row back and has no file of it".to_owned());
+    };
+    if lost.has_row {
+        return Err(format!(
+            "stored_outputs still has a row of `{}`, which is not where the item expects it: correct that row",
+            lost.output_id
+        ));
+    }
+    let job = lost.job.as_ref().map(|job| job.job_id.as_str());
+    if job.is_none() || lost.recovered_job.as_deref().is_some_and(|recovered| job != Some(recovered)) {
+        return Err(
+            "it was recovered from another provider job than the platform names for it now".to_owned()
+        );
+    }
+    let size = parts.storage.size_of(uri).await.map_err(|error| {
+        format!("whether its file is still there cannot be told: {}", crate::report::chain(&error))
+    })?;
+    match (size, lost.size_bytes) {
+        (None, _) => {
+            Err(format!("its file {uri} is not in the storage any more, and nothing else can bring it back"))
+        }
+        (Some(size), Some(stored)) if u64::try_from(stored) != Ok(size) => {
+            Err(format!("its file {uri} has {size} bytes and not the {stored} that were stored"))
+        }
+        (Some(_), _) => Ok(()),
+    }
 }
 
 /// What the provider says to this question, by now or before; none: it was not asked.

@@ -342,6 +342,10 @@ pub(super) fn finding(settlement: &Settlement, decision: &Decision) -> Option<Fi
              it; held until a person has corrected the charge or refunded by hand",
             charge.account_id, charge.drawn.subscription, charge.drawn.wallet
         )),
+        Reason::DebitsMismatch => ("debits_mismatch", format!("charge {}", charge.id), format!(
+            "it drew {} credits, and the entries of ledger_entries that name it come to {}; held until both say the same",
+            charge.drawn.total(), facts.record.debits.unwrap_or_default()
+        )),
         Reason::AlreadyRefunded => ("already_refunded", about_item(),
             "the platform has refunded the charge without naming items, or more than this item leaves room for; \
              held for a person to settle".to_owned()),

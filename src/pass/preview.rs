@@ -33,6 +33,7 @@ pub(super) async fn run(parts: &Parts, orders: &Orders) -> Result<Report, DbErro
     if let Some((items, example)) = &preview.too_old {
         detect::find_failed_backlog(*items, example, &mut report);
     }
+    detect::find_lost(&preview.lost, &mut report);
     detect::tell(preview.found, &mut report);
     let Claimed { cases, unreadable } = preview.claimed;
     if cases.len() >= CASES_MAX as usize {

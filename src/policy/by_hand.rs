@@ -33,7 +33,9 @@ pub fn refund(facts: &Facts, evidence: Option<&Evidence>, limits: &Limits, now: 
     let refunded = facts.record.refunded_elsewhere;
     let may_overrule = match (&table.action, table.reason) {
         (Action::Refund, _) => return Say::Agreed(table),
-        (Action::Wait | Action::Recover(_), _) | (Action::Hold, Reason::DuplicateJob) => true,
+        (Action::Wait | Action::Recover(_), _) => true,
+        // It was delivered once, whoever claims the output now.
+        (Action::Hold, Reason::DuplicateJob) => !facts.record.was_recovered,
         // A refund that names no item may have been for another one. One that names this item is finished where it was begun.
         (Action::Hold, Reason::AlreadyRefunded) => !refunded.part && !could_be_put_back(facts),
         (Action::Hold | Action::Close | Action::Relink { .. }, _) => false,
@@ -108,6 +110,18 @@ mod tests {
             facts.record.delivery = Delivery::Delivered { output_id: "o1".to_owned() };
         };
         assert!(never(Reason::Delivered)(&say(delivered, &answer)));
+        let recovered = |facts: &mut Facts| facts.record.was_recovered = true;
+        assert!(never(Reason::Delivered)(&say(recovered, &answer)));
+        let recovered_and_claimed = |facts: &mut Facts| {
+            recovered(facts);
+            facts.record.delivery = Delivery::Misplaced {
+                output_id: "o1".to_owned(),
+                linked_to: None,
+                moved: false,
+                claimed: true,
+            };
+        };
+        assert!(never(Reason::DuplicateJob)(&say(recovered_and_claimed, &answer)));
         assert!(never(Reason::AlreadyRefunded)(&say(
             |facts| facts.record.refunded_elsewhere.item = true,
             &answer

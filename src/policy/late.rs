@@ -135,6 +135,7 @@ pub const fn without_proof(reason: Reason) -> bool {
         | Reason::NoBalance
         | Reason::NotPosted
         | Reason::ChargeChanged
+        | Reason::DebitsMismatch
         | Reason::ItemsMismatch => false,
     }
 }

@@ -35,9 +35,11 @@ pub fn facts() -> Facts {
             item: Some(Item { id: id.clone(), credits: 10, job: Some(job), failed_at: None }),
             items: ItemsSum { count: 1, credits: 10, negative: false },
             delivery: Delivery::Missing,
+            was_recovered: false,
             refunded_elsewhere: RefundedElsewhere::default(),
             rival: false,
             balance_rows: BalanceRows { subscription: 1, wallet: 1 },
+            debits: None,
         },
         share: Share { items: 1, rank: 0, open_rank: 0, stored: Vec::new() },
         orphan: Orphan {

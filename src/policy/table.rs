@@ -55,6 +55,10 @@ fn rows() -> Vec<(&'static str, Decision)> {
             ),
         ),
         (
+            "recovered or put back before, and the platform has removed the row since",
+            decided(&with(|facts| facts.record.was_recovered = true), &offer, 1),
+        ),
+        (
             "the platform refunded this item itself",
             decided(&with(|facts| facts.record.refunded_elsewhere.item = true), &running, 1),
         ),
@@ -156,6 +160,10 @@ fn rows() -> Vec<(&'static str, Decision)> {
                 &failed(FailureClass::ServerError),
                 1,
             ),
+        ),
+        (
+            "a refund, but the ledger's debits that name the charge do not add up to its draw",
+            decided(&with(|facts| facts.record.debits = Some(-9)), &failed(FailureClass::ServerError), 1),
         ),
         (
             "the charge has no items, or they do not add up to what was drawn",

@@ -1,4 +1,4 @@
-//! Questions over HTTP: one question is up to three requests, each tried again where that may help.
+//! Questions over HTTP: one question is one request or a few (`max_requests`), each tried again where that may help.
 //!
 //! Promise: an answer's size and the time it may take are bounded, redirects are not followed, the key
 //! goes only where the provider's file says, and every outcome is evidence. Questions only read, whatever
@@ -9,25 +9,19 @@ use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use reqwest::Client;
-use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue};
-use tokio::runtime::RuntimeFlavor;
 
 use super::file::Provider;
 use super::manners::{self, Found};
-use super::reading::{Reading, Received};
+use super::outgoing::{Caller, Outgoing};
+use super::reading::{Hitch, Reading, Received, Values};
 use super::redact;
 use super::request::{Key, Request};
 use super::stats::Outcome;
 use super::trace::Step;
 use super::turns::Turn;
 use super::{Asked, Question};
-use crate::clock::Clock;
+use crate::clock::{Clock, Timestamp};
 use crate::evidence::{Doubt, Evidence, Verdict};
-
-/// How many requests one question may take.
-const STEPS: usize = 3;
-/// From how many bytes on reading an answer may take longer than other tasks should wait.
-const LARGE_BYTES: usize = 128 * 1024;
 
 /// A request that brought no whole answer.
 struct Trouble {
@@ -43,11 +37,14 @@ struct Asking<'a> {
     provider: &'a Provider,
     client: &'a Client,
     question: &'a Question,
+    values: &'a Values,
     clock: &'a Clock,
     /// For the first request; each further one waits for its own.
     turn: Option<Turn<'a>>,
     /// How long the provider asked to be left alone, if longer than the question could wait.
     leave_alone: Option<Duration>,
+    /// The filter had to be stopped.
+    is_stopped: bool,
     /// Every request sent, where somebody wants to know.
     trace: Option<&'a mut Vec<Step>>,
 }
@@ -62,11 +59,18 @@ impl Provider {
     ) -> Asked {
         let doubt =
             |doubt, message: &str| Asked::Answered(Evidence::could_not_tell(doubt, message, clock.now()));
-        let request = match self.first_request(question) {
-            Ok(request) => request,
-            Err(problem) => {
-                let message = redact::message(&format!("the job cannot be asked for: {problem}"), &[]);
-                return doubt(Doubt::Unreadable, &message);
+        if let Err(retry_in) = self.manners.admits(question.urgent) {
+            self.stats.count(Outcome::NotAsked, None);
+            return Asked::NotAsked { retry_in };
+        }
+        let (request, values) = match self.opening(question).await {
+            Ok(opened) => opened,
+            Err(hitch) => {
+                if matches!(hitch, Hitch::Stopped(_)) {
+                    self.manners.filter_stopped();
+                }
+                let message = format!("the job cannot be asked for: {}", hitch.words());
+                return doubt(Doubt::Unreadable, &redact::message(&message, &[]));
             }
         };
         let client = match self.client() {
@@ -80,13 +84,23 @@ impl Provider {
                 return Asked::NotAsked { retry_in };
             }
         };
-        let mut asking =
-            Asking { provider: self, client, question, clock, turn: Some(turn), leave_alone: None, trace };
+        let mut asking = Asking {
+            provider: self,
+            client,
+            question,
+            values: &values,
+            clock,
+            turn: Some(turn),
+            leave_alone: None,
+            is_stopped: false,
+            trace,
+        };
         let evidence = asking.ask(request).await;
         let asked = evidence.answer.request.is_some();
         let unreachable = evidence.verdict == Verdict::CouldNotTell(Doubt::Unreachable);
         let found = match asking.leave_alone {
             Some(wait) => Found::Nobody { wait },
+            None if asking.is_stopped => Found::Endless,
             None if unreachable => Found::Nobody { wait: Duration::ZERO },
             None => Found::Somebody,
         };
@@ -107,9 +121,8 @@ impl Asking<'_> {
         let provider = self.provider;
         let mut renewed = false;
         let mut step = 1;
-        while step <= STEPS {
-            let mut headers = provider.ask.headers.clone();
-            headers.entry(ACCEPT).or_insert(HeaderValue::from_static("application/json"));
+        while step <= provider.ask.max_requests {
+            let mut out = Outgoing::new(&request, &provider.ask.headers);
             let auth = match request.key {
                 Key::Ask => provider.auth.as_ref(),
                 Key::Download => provider.download_auth(),
@@ -117,7 +130,7 @@ impl Asking<'_> {
             };
             let applied = match auth {
                 None => None,
-                Some(auth) => match auth.apply(&provider.name, self.clock.now(), &mut headers).await {
+                Some(auth) => match auth.apply(&provider.caller(self.clock.now()), &mut out).await {
                     Ok(applied) => Some((auth, applied)),
                     Err(error) => {
                         provider.stats.count(Outcome::Unauthorized, None);
@@ -127,7 +140,7 @@ impl Asking<'_> {
                 },
             };
             let secrets = applied.as_ref().map(|(_, applied)| applied.words()).unwrap_or_default();
-            match self.step(step, &request, &headers, &secrets).await {
+            match self.step(step, &request, &out, &secrets).await {
                 Reading::Judged(mut evidence) => {
                     // A key that a command gave may have run out before its time: once, it is asked for another.
                     if let Some((auth, applied)) = &applied
@@ -147,20 +160,14 @@ impl Asking<'_> {
                 }
             }
         }
-        let message = format!("after {STEPS} requests the filter still asks for another");
+        let message = provider.asks_too_often();
         let mut evidence = Evidence::could_not_tell(Doubt::Unreadable, message, self.clock.now());
         evidence.answer.request = Some(redact::clean(&request.to_string(), &[]));
         evidence
     }
 
     /// One request and what its answer means, tried again where that may help.
-    async fn step(
-        &mut self,
-        step: usize,
-        request: &Request,
-        headers: &HeaderMap,
-        secrets: &[&str],
-    ) -> Reading {
+    async fn step(&mut self, step: usize, request: &Request, out: &Outgoing, secrets: &[&str]) -> Reading {
         let provider = self.provider;
         let mut tries = 0;
         loop {
@@ -169,21 +176,20 @@ impl Asking<'_> {
                 None => provider.manners.turn().await,
             };
             let began = Instant::now();
-            let received = provider.exchange(self.client, request, headers).await;
+            let received = provider.exchange(self.client, out).await;
             let took = began.elapsed();
             drop(turn);
 
             let now = self.clock.now();
-            self.note(step, request, &received, secrets);
+            self.note(step, (request, out), &received, secrets).await;
             let (reading, again, wait) = match &received {
                 Ok(received) => {
-                    let read = || provider.read(self.question, (step, &request.kept), received, now, secrets);
+                    let at = (step, &request.kept);
+                    let heard =
+                        provider.reading(self.question, at, received, now, secrets, Ok(self.values)).await;
+                    self.is_stopped |= heard.stopped.is_some();
                     let again = matches!(received.status, 429 | 502 | 503 | 504);
-                    (
-                        beside_others(received.body.len(), read),
-                        again,
-                        manners::retry_after(&received.headers, now),
-                    )
+                    (heard.reading, again, manners::retry_after(&received.headers, now))
                 }
                 Err(trouble) => {
                     let message = redact::message(&trouble.message, secrets);
@@ -213,21 +219,21 @@ impl Asking<'_> {
 
 impl Asking<'_> {
     /// For whoever follows the question.
-    fn note(
+    async fn note(
         &mut self,
         step: usize,
-        request: &Request,
+        (request, out): (&Request, &Outgoing),
         received: &Result<Received, Trouble>,
         secrets: &[&str],
     ) {
         let Some(trace) = &mut self.trace else { return };
-        let sent = Step::request(request, secrets);
+        let sent = request.shown_at(&out.url, secrets);
         trace.push(match received {
             Ok(received) => Step {
                 request: sent,
                 status: Some(received.status),
                 body_bytes: received.body.len(),
-                said: self.provider.spoken(self.question, (step, &request.kept), received, secrets),
+                said: self.provider.saying(self.question, (step, &request.kept), received, secrets).await,
             },
             Err(trouble) => Step {
                 request: sent,
@@ -239,26 +245,15 @@ impl Asking<'_> {
     }
 }
 
-/// Reads an answer of this many bytes. A large one may take long, and a filter cannot be interrupted: the
-/// other tasks of this worker are handed over meanwhile.
-fn beside_others<T>(bytes: usize, read: impl FnOnce() -> T) -> T {
-    // The test runtime has one worker, and nobody to hand them to.
-    let workers = tokio::runtime::Handle::try_current().map(|runtime| runtime.runtime_flavor());
-    if bytes > LARGE_BYTES && matches!(workers, Ok(RuntimeFlavor::MultiThread)) {
-        tokio::task::block_in_place(read)
-    } else {
-        read()
-    }
-}
-
 impl Provider {
+    /// Why no further request is sent.
+    pub(super) fn asks_too_often(&self) -> String {
+        let most = self.ask.max_requests;
+        format!("after {most} requests, which is `ask.max_requests`, the filter still asks for another")
+    }
+
     /// Sends one request and reads its answer up to the limit.
-    async fn exchange(
-        &self,
-        client: &Client,
-        request: &Request,
-        headers: &HeaderMap,
-    ) -> Result<Received, Trouble> {
+    async fn exchange(&self, client: &Client, out: &Outgoing) -> Result<Received, Trouble> {
         let broken = |error: reqwest::Error, status| {
             // Broken compression is the answer's own fault; everything else happened on the way.
             let unreadable = is_unpacking(&error);
@@ -270,11 +265,7 @@ impl Provider {
                 status,
             }
         };
-        let mut sent = client.request(request.method.clone(), request.url.clone()).headers(headers.clone());
-        if let Some(body) = &request.body {
-            sent = sent.header(CONTENT_TYPE, "application/json").body(body.to_string());
-        }
-        let mut response = sent.send().await.map_err(|error| broken(error, None))?;
+        let mut response = out.send(client).await.map_err(|error| broken(error, None))?;
         let status = response.status().as_u16();
         let too_big = || Trouble {
             doubt: Doubt::Unreadable,
@@ -322,6 +313,11 @@ impl Provider {
         }
         // The last cause is the one that says something (“connection refused”).
         causes.pop().map_or_else(|| what.to_owned(), |last| format!("{what}: {last}"))
+    }
+
+    /// Who asks for keys now.
+    pub(super) fn caller(&self, now: Timestamp) -> Caller<'_> {
+        Caller { provider: &self.name, now, client: self.client() }
     }
 
     /// The client of this provider alone, so that no connection or limit is shared with others.

@@ -1,103 +1,29 @@
-//! How a provider wants its key: in which header, with which words around it, as it is or as a signed token.
+//! How a provider wants its keys: in headers, in the query, as a signed token, as a token of its own, or as a signature
+//! of the whole request.
 //!
-//! Questions and downloads may have keys of their own (`[auth]`, `[download.auth]`). A header with a key is
-//! marked sensitive, and every word of the key is handed to whoever cleans answers.
-//! A signed token (`jwt_hs256`) is made anew for each request: nothing of it is kept.
+//! Questions and downloads may have keys of their own (`[auth]`, `[download.auth]`), and `[[auth.also]]` adds further
+//! ones to the first. A header with a key is marked sensitive, and every word of a key is handed to whoever cleans
+//! answers. A key in the query is put into the URL that goes out ([`Outgoing`]) and never into the one that is shown.
+//! `auth/token` signs tokens, `auth/oauth` asks for them, `auth/sign` signs requests.
 
-use std::collections::BTreeMap;
+mod oauth;
+mod sign;
+mod token;
+mod written;
+
 use std::time::Duration;
 
 use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
-use ring::hmac;
-use serde::Deserialize;
+use base64::prelude::BASE64_STANDARD;
+use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
+use url::form_urlencoded;
 
-use super::file::{Flaw, flaw, headers};
+use self::oauth::Tokens;
+use self::sign::Keys;
+use super::outgoing::{Caller, Outgoing};
 use super::secret::{Held, Secret, SecretError, SecretSource};
-use super::span::Span;
-use crate::clock::Timestamp;
 
-/// How long a signed token is good for, unless the file says otherwise.
-const LIFETIME: Duration = Duration::from_mins(30);
-/// How long before now a token becomes valid: clocks differ.
-const NOT_BEFORE: Duration = Duration::from_secs(5);
-
-/// `[auth]` as written.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct WrittenAuth {
-    #[serde(default)]
-    kind: Kind,
-    header: String,
-    value: String,
-    secret: SecretSource,
-    access_key: Option<SecretSource>,
-    lifetime: Option<Span>,
-}
-
-#[derive(Clone, Copy, Debug, Default, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum Kind {
-    /// The key as it is.
-    #[default]
-    Header,
-    /// A token signed with HMAC-SHA256 (RFC 7519), from an access key and a secret key.
-    JwtHs256,
-}
-
-impl WrittenAuth {
-    pub(super) fn check(self, section: &str) -> Result<Auth, Flaw> {
-        let key = |name: &str| format!("{section}.{name}");
-        let Ok(header) = HeaderName::try_from(&self.header) else {
-            return flaw(key("header"), "a header's name, for instance `Authorization`");
-        };
-        if self.value.matches("{secret}").count() != 1 || HeaderValue::try_from(&self.value).is_err() {
-            return flaw(
-                key("value"),
-                "printable text with `{secret}` in it once, for instance `Bearer {secret}`",
-            );
-        }
-        let token = match (self.kind, self.access_key, self.lifetime) {
-            (Kind::Header, None, None) => None,
-            (Kind::Header, Some(_), _) => {
-                return flaw(key("access_key"), "left out, unless kind = \"jwt_hs256\"");
-            }
-            (Kind::Header, None, Some(_)) => {
-                return flaw(key("lifetime"), "left out, unless kind = \"jwt_hs256\"");
-            }
-            (Kind::JwtHs256, None, _) => {
-                return flaw(key("access_key"), "where the access key is, for instance { env = \"NAME\" }");
-            }
-            (Kind::JwtHs256, Some(issuer), lifetime) => {
-                let lifetime = lifetime.map_or(LIFETIME, |span| span.0);
-                if lifetime < Duration::from_mins(1) {
-                    return flaw(key("lifetime"), "1m or more");
-                }
-                Some(Token { issuer: Held::new(issuer), lifetime })
-            }
-        };
-        Ok(Auth { header, value: self.value, secret: Held::new(self.secret), token })
-    }
-}
-
-/// `[download]` as written.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct WrittenDownload {
-    #[serde(default)]
-    headers: BTreeMap<String, String>,
-    auth: Option<WrittenAuth>,
-}
-
-impl WrittenDownload {
-    pub(super) fn check(self) -> Result<Download, Flaw> {
-        Ok(Download {
-            headers: headers("download.headers", &self.headers)?,
-            auth: self.auth.map(|auth| auth.check("download.auth")).transpose()?,
-        })
-    }
-}
+pub(super) use self::written::{WrittenAuth, WrittenDownload};
 
 /// What is sent along with the download of a file that needs the key.
 #[derive(Debug)]
@@ -107,28 +33,45 @@ pub(super) struct Download {
     pub(super) auth: Option<Auth>,
 }
 
-/// How a key is sent.
+/// How keys are sent: the ways in turn.
 #[derive(Debug)]
 pub(super) struct Auth {
+    ways: Vec<Way>,
+}
+
+/// Where a key stands in a header.
+#[derive(Debug)]
+struct Place {
     header: HeaderName,
     /// Holds `{secret}` once.
     value: String,
-    secret: Held,
-    token: Option<Token>,
 }
 
-/// What a signed token is made of, beside the secret key.
+/// How one key is sent.
 #[derive(Debug)]
-struct Token {
-    issuer: Held,
-    lifetime: Duration,
+enum Way {
+    /// As it is.
+    Header { place: Place, secret: Held },
+    /// As a parameter of the URL; `value` holds `{secret}` once.
+    Query { parameter: String, value: String, secret: Held },
+    /// User and password (RFC 7617), either of which may be missing.
+    Basic { user: Option<Held>, password: Option<Held> },
+    /// A token signed with the secret (RFC 7519).
+    Jwt { place: Place, issuer: Held, secret: Held, lifetime: Duration },
+    /// A token that the provider gives for a client's id and secret (RFC 6749).
+    OAuth { place: Place, tokens: Tokens },
+    /// AWS Signature Version 4.
+    Aws { access: Held, secret: Held, session: Option<Held>, region: String, service: String },
+    /// Tencent Cloud's signature.
+    Tencent { access: Held, secret: Held, service: String },
 }
 
-/// A key that was put into a request.
-#[derive(Debug)]
+/// Keys that were put into a request.
+#[derive(Debug, Default)]
 pub(super) struct Applied {
     words: Vec<Secret>,
-    run: u64,
+    /// Which run of each key's command or token endpoint it comes from, in the order of the ways.
+    runs: Vec<u64>,
 }
 
 impl Applied {
@@ -136,78 +79,227 @@ impl Applied {
     pub(super) fn words(&self) -> Vec<&str> {
         self.words.iter().map(Secret::expose).collect()
     }
+
+    /// Reads a key and notes it.
+    async fn take(&mut self, held: &Held, provider: &str) -> Result<Secret, SecretError> {
+        let (secret, run) = held.get(provider).await?;
+        self.runs.push(run);
+        self.note(secret.clone());
+        Ok(secret)
+    }
+
+    fn note(&mut self, secret: Secret) {
+        // As a URL or a form would repeat it.
+        let encoded: String = form_urlencoded::byte_serialize(secret.expose().as_bytes()).collect();
+        if encoded != secret.expose() {
+            self.words.push(Secret::new(encoded));
+        }
+        self.words.push(secret);
+    }
 }
 
-impl Auth {
-    /// Reads the key and puts it into `headers`, replacing one of that name.
-    pub(super) async fn apply(
-        &self,
-        provider: &str,
-        now: Timestamp,
-        headers: &mut HeaderMap,
-    ) -> Result<Applied, SecretError> {
-        let (secret, run) = self.secret.get(provider).await?;
-        let mut words = vec![secret];
-        if let Some(token) = &self.token {
-            let (issuer, _) = token.issuer.get(provider).await?;
-            let signed = signed(issuer.expose(), words[0].expose(), now, token.lifetime);
-            words.extend([issuer, Secret::new(signed)]);
-        }
-        // The last one is what is sent.
-        let sent = words.last().map_or("", Secret::expose);
-        let mut value = HeaderValue::try_from(self.value.replace("{secret}", sent))
+impl Place {
+    /// Puts the key into its header, replacing one of that name.
+    fn fill(&self, secret: &str, provider: &str, headers: &mut HeaderMap) -> Result<(), SecretError> {
+        let mut value = HeaderValue::try_from(self.value.replace("{secret}", secret))
             .map_err(|_| SecretError::NotAHeader { provider: provider.to_owned() })?;
         value.set_sensitive(true);
         headers.insert(self.header.clone(), value);
-        Ok(Applied { words, run })
+        Ok(())
+    }
+}
+
+impl Auth {
+    /// Reads the keys and puts them into the request.
+    pub(super) async fn apply(
+        &self,
+        caller: &Caller<'_>,
+        out: &mut Outgoing,
+    ) -> Result<Applied, SecretError> {
+        let mut applied = Applied::default();
+        for way in &self.ways {
+            way.apply(caller, out, &mut applied).await?;
+        }
+        Ok(applied)
     }
 
-    /// The provider has refused this key: whether asking again would bring another one.
+    /// The provider has refused these keys: whether asking again would bring others.
     pub(super) async fn refused(&self, applied: &Applied) -> bool {
-        self.secret.refused(applied.run).await
+        let mut runs = applied.runs.iter();
+        let mut renewed = false;
+        for way in &self.ways {
+            for held in way.helds() {
+                let Some(run) = runs.next() else { return renewed };
+                renewed |= held.refused(*run).await;
+            }
+            if let Way::OAuth { tokens, .. } = way {
+                let Some(run) = runs.next() else { return renewed };
+                renewed |= tokens.kept.refused(*run).await;
+            }
+        }
+        renewed
     }
 
-    /// The provider has refused the key that was last given out.
+    /// The provider has refused the keys that were last given out.
     pub(super) async fn refused_now(&self) {
-        self.secret.refused_now().await;
+        for way in &self.ways {
+            for held in way.helds() {
+                held.refused(held.run().await).await;
+            }
+            if let Way::OAuth { tokens, .. } = way {
+                tokens.kept.refused(tokens.kept.run().await).await;
+            }
+        }
     }
 
-    /// Whether the key is there, as far as that can be told without running anything.
+    /// Whether the keys are there, as far as that can be told without running or asking anything.
     pub(super) fn present(&self, provider: &str) -> Result<(), SecretError> {
-        let helds = [Some(&self.secret), self.token.as_ref().map(|token| &token.issuer)];
-        helds.into_iter().flatten().try_for_each(|held| held.read(provider).map(drop))
+        for way in &self.ways {
+            way.helds().into_iter().try_for_each(|held| held.read(provider).map(drop))?;
+            if let Way::OAuth { tokens, .. } = way {
+                tokens.client_id.read(provider)?;
+                tokens.client_secret.read(provider)?;
+            }
+        }
+        Ok(())
     }
 
-    /// Where the key is looked for.
-    pub(super) const fn source(&self) -> &SecretSource {
-        self.secret.source()
+    /// Where the first key is looked for.
+    pub(super) fn source(&self) -> Option<&SecretSource> {
+        self.ways.first().and_then(Way::main).map(Held::source)
+    }
+
+    /// Whether it can go with a download, of which only the headers are ours.
+    pub(super) fn is_headers_only(&self) -> bool {
+        self.ways.iter().all(|way| match way {
+            Way::Header { .. } | Way::Basic { .. } | Way::Jwt { .. } | Way::OAuth { .. } => true,
+            Way::Query { .. } | Way::Aws { .. } | Way::Tencent { .. } => false,
+        })
     }
 }
 
-/// A token as Kling's documentation words it: who, until when, from when.
-fn signed(issuer: &str, secret: &str, now: Timestamp, lifetime: Duration) -> String {
-    let secs = |at: Timestamp| at.micros().div_euclid(1_000_000);
-    let claims = serde_json::json!({
-        "iss": issuer,
-        "exp": secs(now + lifetime),
-        "nbf": secs(now - NOT_BEFORE),
-    });
-    jws_hs256(secret.as_bytes(), br#"{"alg":"HS256","typ":"JWT"}"#, claims.to_string().as_bytes())
-}
+impl Way {
+    async fn apply(
+        &self,
+        caller: &Caller<'_>,
+        out: &mut Outgoing,
+        applied: &mut Applied,
+    ) -> Result<(), SecretError> {
+        let provider = caller.provider;
+        let unsendable = || SecretError::NotAHeader { provider: provider.to_owned() };
+        match self {
+            Self::Header { place, secret } => {
+                let secret = applied.take(secret, provider).await?;
+                place.fill(secret.expose(), provider, &mut out.headers)
+            }
+            Self::Query { parameter, value, secret } => {
+                let secret = applied.take(secret, provider).await?;
+                let value = value.replace("{secret}", secret.expose());
+                out.url.query_pairs_mut().append_pair(parameter, &value);
+                Ok(())
+            }
+            Self::Basic { user, password } => {
+                let mut words = Vec::new();
+                for held in [user, password] {
+                    words.push(match held {
+                        Some(held) => applied.take(held, provider).await?.expose().to_owned(),
+                        None => String::new(),
+                    });
+                }
+                let pair = BASE64_STANDARD.encode(words.join(":"));
+                let mut value = HeaderValue::try_from(format!("Basic {pair}")).map_err(|_| unsendable())?;
+                value.set_sensitive(true);
+                out.headers.insert(AUTHORIZATION, value);
+                applied.note(Secret::new(pair));
+                Ok(())
+            }
+            Self::Jwt { place, issuer, secret, lifetime } => {
+                let secret = applied.take(secret, provider).await?;
+                let issuer = applied.take(issuer, provider).await?;
+                let token = token::signed(issuer.expose(), secret.expose(), caller.now, *lifetime);
+                place.fill(&token, provider, &mut out.headers)?;
+                applied.note(Secret::new(token));
+                Ok(())
+            }
+            Self::OAuth { place, tokens } => {
+                let (token, run, client) = tokens.get(caller).await?;
+                applied.runs.push(run);
+                for word in client {
+                    applied.note(word);
+                }
+                place.fill(token.expose(), provider, &mut out.headers)?;
+                applied.note(token);
+                Ok(())
+            }
+            Self::Aws { access, secret, session, region, service } => {
+                let secret = applied.take(secret, provider).await?;
+                let access = applied.take(access, provider).await?;
+                let session = match session {
+                    Some(held) => Some(applied.take(held, provider).await?),
+                    None => None,
+                };
+                let keys = Keys {
+                    access: access.expose(),
+                    secret: secret.expose(),
+                    session: session.as_ref().map(Secret::expose),
+                };
+                let signed = sign::aws(out, &keys, region, service, caller.now);
+                if signed { Ok(()) } else { Err(unsendable()) }
+            }
+            Self::Tencent { access, secret, service } => {
+                let secret = applied.take(secret, provider).await?;
+                let access = applied.take(access, provider).await?;
+                let keys = Keys { access: access.expose(), secret: secret.expose(), session: None };
+                let signed = sign::tencent(out, &keys, service, caller.now);
+                if signed { Ok(()) } else { Err(unsendable()) }
+            }
+        }
+    }
 
-/// Header and payload, signed (RFC 7515, compact serialization).
-fn jws_hs256(key: &[u8], header: &[u8], payload: &[u8]) -> String {
-    let input = format!("{}.{}", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(payload));
-    let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key), input.as_bytes());
-    format!("{input}.{}", URL_SAFE_NO_PAD.encode(tag))
+    /// Its keys in the order in which they are taken, apart from a client's id and secret.
+    fn helds(&self) -> Vec<&Held> {
+        match self {
+            Self::Header { secret, .. } | Self::Query { secret, .. } => vec![secret],
+            Self::Basic { user, password } => user.iter().chain(password).collect(),
+            Self::Jwt { issuer, secret, .. } => vec![secret, issuer],
+            Self::OAuth { .. } => Vec::new(),
+            Self::Aws { access, secret, session, .. } => {
+                [secret, access].into_iter().chain(session).collect()
+            }
+            Self::Tencent { access, secret, .. } => vec![secret, access],
+        }
+    }
+
+    /// The key that people are told about.
+    fn main(&self) -> Option<&Held> {
+        match self {
+            Self::Basic { user, password } => password.as_ref().or(user.as_ref()),
+            Self::OAuth { tokens, .. } => Some(&tokens.client_secret),
+            Self::Header { secret, .. }
+            | Self::Query { secret, .. }
+            | Self::Jwt { secret, .. }
+            | Self::Aws { secret, .. }
+            | Self::Tencent { secret, .. } => Some(secret),
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
     use super::*;
+    use crate::clock::Timestamp;
 
     fn auth(text: &str) -> Auth {
         toml::from_str::<WrittenAuth>(text).unwrap().check("auth").unwrap()
+    }
+
+    /// The headers that a GET would have.
+    async fn apply(auth: &Auth, name: &str) -> Result<(Applied, HeaderMap), SecretError> {
+        let caller = Caller { provider: name, now: NOW, client: Err("none here".to_owned()) };
+        let mut out = Outgoing::of_download(HeaderMap::new()).unwrap();
+        auth.apply(&caller, &mut out).await.map(|applied| (applied, out.headers))
     }
 
     const NOW: Timestamp = Timestamp::from_micros(1_764_000_000_000_000);
@@ -221,8 +313,7 @@ mod tests {
         ));
         for key in ["first-key", "second-key"] {
             std::fs::write(&path, format!("{key}\n")).unwrap();
-            let mut headers = HeaderMap::new();
-            let applied = auth.apply("acme", NOW, &mut headers).await.unwrap();
+            let (applied, headers) = apply(&auth, "acme").await.unwrap();
             assert_eq!(headers["authorization"].to_str().unwrap(), format!("Bearer {key}"));
             assert_eq!(applied.words(), [key]);
             let shown = format!("{applied:?} {auth:?} {:?}", headers["authorization"]);
@@ -230,33 +321,8 @@ mod tests {
             assert!(!shown.contains("-key\""), "{shown}");
         }
         std::fs::write(&path, "two\nlines").unwrap();
-        let error = auth.apply("acme", NOW, &mut HeaderMap::new()).await.unwrap_err();
+        let error = apply(&auth, "acme").await.unwrap_err();
         assert!(!error.to_string().contains("lines"), "{error}");
-    }
-
-    #[test]
-    fn signatures_are_those_of_the_standards() {
-        // RFC 7515, appendix A.1, with its line breaks.
-        let key = URL_SAFE_NO_PAD
-            .decode("AyM1SysPpbyDfgZld3umj1qzKObwVMkoqQ-EstJQLr_T-1qS0gZH75aKtMN3Yj0iPS4hcgUuTwjAzZr1Z9CAow")
-            .unwrap();
-        let rfc = jws_hs256(
-            &key,
-            b"{\"typ\":\"JWT\",\r\n \"alg\":\"HS256\"}",
-            b"{\"iss\":\"joe\",\r\n \"exp\":1300819380,\r\n \"http://example.com/is_root\":true}",
-        );
-        assert_eq!(
-            rfc,
-            "eyJ0eXAiOiJKV1QiLA0KICJhbGciOiJIUzI1NiJ9.eyJpc3MiOiJqb2UiLA0KICJleHAiOjEzMDA4MTkzODAsDQogImh0dHA6\
-             Ly9leGFtcGxlLmNvbS9pc19yb290Ijp0cnVlfQ.dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk"
-        );
-        // The example that every page about these tokens shows.
-        let known = jws_hs256(
-            b"your-256-bit-secret",
-            br#"{"alg":"HS256","typ":"JWT"}"#,
-            br#"{"sub":"1234567890","name":"John Doe","iat":1516239022}"#,
-        );
-        assert!(known.ends_with(".SflKxwRJSMeKKF2QT4fwpMeJf36POk6yJV_adQssw5c"), "{known}");
     }
 
     #[tokio::test]
@@ -270,16 +336,17 @@ mod tests {
             "kind = \"jwt_hs256\"\nheader = \"Authorization\"\nvalue = \"Bearer {{secret}}\"\n\
              access_key = {{ file = \"{path}/access\" }}\nsecret = {{ file = \"{path}/secret\" }}"
         ));
-        let mut headers = HeaderMap::new();
-        let applied = auth.apply("kling", NOW, &mut headers).await.unwrap();
+        let (applied, headers) = apply(&auth, "kling").await.unwrap();
         let sent = headers["authorization"].to_str().unwrap().strip_prefix("Bearer ").unwrap();
-        assert_eq!(applied.words(), ["sk-1", "ak-1", sent]);
+        for word in ["sk-1", "ak-1", sent] {
+            assert!(applied.words().contains(&word), "{word}");
+        }
         let claims = sent.split('.').nth(1).unwrap();
         let claims: serde_json::Value =
             serde_json::from_slice(&URL_SAFE_NO_PAD.decode(claims).unwrap()).unwrap();
         assert_eq!(claims, serde_json::json!({"iss": "ak-1", "exp": 1_764_001_800, "nbf": 1_763_999_995}));
         std::fs::remove_file(dir.path().join("access")).unwrap();
         assert!(auth.present("kling").is_err());
-        assert!(auth.apply("kling", NOW, &mut headers).await.is_err());
+        assert!(apply(&auth, "kling").await.is_err());
     }
 }

@@ -11,9 +11,12 @@ use std::time::Duration;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use serde::Deserialize;
 
+use super::answer::Shape;
 use super::auth::{Auth, Download, WrittenAuth, WrittenDownload};
+use super::closed::{Closed, WrittenClosed};
 use super::fetching::{Fetchings, WrittenFetchings};
-use super::filter::Filter;
+use super::filters::{Bounds, Program, Runner};
+pub(super) use super::flaw::{Flaw, flaw};
 use super::hosts::Hosts;
 use super::manners::{Limits, Manners};
 use super::request::Template;
@@ -25,10 +28,15 @@ use super::stats::Stats;
 /// How much of an answer is read at most, unless the file says otherwise: 4 MiB, which no filter takes long to read.
 const MAX_BODY_BYTES: usize = 4 << 20;
 
+/// How many requests one question may take, unless the file says otherwise.
+const MAX_REQUESTS: usize = 3;
+
 /// A provider, as its file describes it.
 pub struct Provider {
     /// As charges name it.
     pub name: String,
+    /// When its API is shut down; none if nothing is known of that.
+    pub closed: Option<Closed>,
     /// How long outputs are kept; none if the provider does not say.
     pub retention: Option<Duration>,
     /// How old a charge is before its job is asked for; none: the general setting.
@@ -52,6 +60,8 @@ pub struct Provider {
     /// What may be fetched, by model.
     pub(super) fetchings: Fetchings,
     pub(super) ask: Ask,
+    /// Where its filters run.
+    pub(super) runner: Runner,
     pub(super) manners: Manners,
     pub(super) stats: Stats,
     pub(super) last: LastAnswer,
@@ -69,14 +79,32 @@ pub struct Model {
 #[derive(Debug)]
 pub(super) struct Ask {
     pub(super) request: Template,
-    /// What is sent with a POST.
-    pub(super) body: Option<Filter>,
+    /// What is sent with a POST or PUT, and whether it is a form.
+    pub(super) body: Option<(Program, bool)>,
     pub(super) headers: HeaderMap,
     /// Values made from job and model before the first question.
-    pub(super) lets: Vec<(String, Filter)>,
-    pub(super) read: Filter,
+    pub(super) lets: Vec<(String, Program)>,
+    pub(super) read: Program,
     /// Whether the filter sees 429, 403, redirects and 5xx too; 401 is never a verdict on a job.
     pub(super) read_all: bool,
+    /// What the body of an answer is.
+    pub(super) answer: Shape,
+    /// How many requests one question may take.
+    pub(super) max_requests: usize,
+}
+
+impl Ask {
+    /// All filters of the file.
+    pub(super) fn programs(&self) -> impl Iterator<Item = &Program> {
+        let body = self.body.iter().map(|(program, _)| program);
+        self.lets.iter().map(|(_, program)| program).chain(body).chain([&self.read])
+    }
+
+    /// Whether all filters are the same, and run on the same answers.
+    fn reads_like(&self, other: &Self) -> bool {
+        let on = |ask: &Self| (ask.read_all, ask.answer, ask.max_requests);
+        on(self) == on(other) && self.programs().eq(other.programs())
+    }
 }
 
 impl fmt::Debug for Provider {
@@ -86,6 +114,11 @@ impl fmt::Debug for Provider {
 }
 
 impl Provider {
+    /// From now on its filters run in a worker.
+    pub(super) fn run_filters_within(&mut self, bounds: &Bounds) {
+        self.runner = Runner::worker(bounds, self.ask.programs(), self.max_body_bytes);
+    }
+
     /// How old a charge for `model` is before its job is asked for; none: the general setting.
     pub fn grace_for(&self, model: &str) -> Option<Duration> {
         self.models.get(model).map(|model| model.grace).or(self.grace)
@@ -99,7 +132,7 @@ impl Provider {
 
     /// Where its key is looked for; none if it needs none.
     pub fn secret_source(&self) -> Option<&SecretSource> {
-        self.auth.as_ref().map(Auth::source)
+        self.auth.as_ref().and_then(Auth::source)
     }
 
     /// Its ways to authenticate: when asking, and when fetching files.
@@ -110,6 +143,16 @@ impl Provider {
     /// How the key of files is sent.
     pub(super) fn download_auth(&self) -> Option<&Auth> {
         self.download.auth.as_ref().or(self.auth.as_ref())
+    }
+
+    /// Whether a file that needs a key cannot be fetched, because the key is no header.
+    pub(super) fn has_no_download_key(&self) -> bool {
+        self.download_auth().is_some_and(|auth| !auth.is_headers_only())
+    }
+
+    /// How many requests one question may take.
+    pub const fn max_requests(&self) -> usize {
+        self.ask.max_requests
     }
 
     /// Whether outputs may be fetched from `host`.
@@ -142,6 +185,7 @@ struct Written {
 #[serde(deny_unknown_fields)]
 struct WrittenProvider {
     name: String,
+    closed: Option<WrittenClosed>,
     retention: Option<Span>,
     grace: Option<Span>,
     max_concurrency: Option<usize>,
@@ -169,44 +213,56 @@ struct WrittenModel {
 struct WrittenAsk {
     request: String,
     body: Option<String>,
+    form: Option<String>,
+    #[serde(default)]
+    answer: Shape,
     #[serde(default)]
     headers: BTreeMap<String, String>,
     #[serde(default, rename = "let")]
     lets: BTreeMap<String, String>,
     #[serde(default)]
     read_all: bool,
+    max_requests: Option<usize>,
     read: String,
 }
 
-/// What is wrong with a provider file: which key, and what would be right.
-#[derive(Debug)]
-pub(super) struct Flaw {
-    pub(super) key: String,
-    pub(super) problem: String,
-}
-
-pub(super) fn flaw<T>(key: impl Into<String>, problem: impl Into<String>) -> Result<T, Flaw> {
-    Err(Flaw { key: key.into(), problem: format!("must be {}", problem.into()) })
-}
-
-/// Reads and checks the text of a provider file, and tries its filter.
+/// Reads and checks the text of a provider file, and tries its filters inside this process.
+#[cfg(test)]
 pub(super) fn read(text: &str) -> Result<Provider, Flaw> {
-    let provider = read_untried(text)?;
-    match provider.refunds_without_cause() {
-        Some(right) => flaw("ask.read", right),
+    tried(read_untried(text)?)
+}
+
+/// The same of a file that may replace a shipped one. With bounds, in a worker, where all its filters run from now on. Filters
+/// that are those of the shipped file have had their trial.
+pub(super) fn read_over(
+    text: &str,
+    shipped: Option<&Provider>,
+    bounds: Option<&Bounds>,
+) -> Result<Provider, Flaw> {
+    let mut provider = read_untried(text)?;
+    if let Some(bounds) = bounds {
+        provider.run_filters_within(bounds);
+    }
+    if shipped.is_some_and(|shipped| shipped.ask.reads_like(&provider.ask)) {
+        return Ok(provider);
+    }
+    tried(provider)
+}
+
+/// The provider, unless its filters do not pass their trial.
+fn tried(provider: Provider) -> Result<Provider, Flaw> {
+    match provider.now(provider.trial()) {
+        Some(fault) => Err(fault),
         None => Ok(provider),
     }
 }
 
 /// The same without trying the filter.
 pub(super) fn read_untried(text: &str) -> Result<Provider, Flaw> {
-    let written: Written = toml::Deserializer::parse(text)
-        .map_err(|error| Flaw { key: "(the file)".into(), problem: error.to_string().trim().to_owned() })
-        .and_then(|toml| {
-            serde_path_to_error::deserialize(toml).map_err(|error| Flaw {
-                key: error.path().to_string(),
-                problem: error.inner().message().to_owned(),
-            })
+    let written: Written =
+        toml::Deserializer::parse(text).map_err(|error| Flaw::of_toml(text, &error)).and_then(|toml| {
+            serde_path_to_error::deserialize(toml)
+                .map_err(|error| Flaw::of_shape(error.path().to_string(), error.inner().message()))
         })?;
     check(written)
 }
@@ -285,6 +341,7 @@ fn check(written: Written) -> Result<Provider, Flaw> {
     }
     Ok(Provider {
         name: p.name,
+        closed: p.closed.map(WrittenClosed::check).transpose()?,
         retention,
         grace,
         models,
@@ -297,6 +354,7 @@ fn check(written: Written) -> Result<Provider, Flaw> {
         download,
         fetchings: recovery.check()?,
         ask,
+        runner: Runner::InProcess,
         manners: Manners::new(&limits),
         limits,
         stats: Stats::default(),
@@ -346,25 +404,33 @@ fn check_ask(ask: &WrittenAsk, hosts: Hosts) -> Result<Ask, Flaw> {
         if ["job", "model"].contains(&name.as_str()) {
             return flaw(key(), "another name: `job` and `model` are given");
         }
-        let filter = Filter::compile(code)
-            .map_err(|problem| Flaw { key: key(), problem: format!("must be a jq filter: {problem}") })?;
-        lets.push((name.clone(), filter));
+        lets.push((name.clone(), compile(&key(), code)?));
     }
     let names: Vec<&str> = ["job", "model"].into_iter().chain(ask.lets.keys().map(String::as_str)).collect();
-    let request = Template::parse(&ask.request, &names, hosts).map_err(|problem| Flaw {
-        key: "ask.request".into(),
-        problem: format!("must be a request: {problem}"),
-    })?;
-    let compile = |key: &str, code: &str| {
-        Filter::compile(code)
-            .map_err(|problem| Flaw { key: key.into(), problem: format!("must be a jq filter: {problem}") })
+    let request = Template::parse(&ask.request, &names, hosts)
+        .map_err(|problem| Flaw::new("ask.request", format!("must be a request: {problem}")))?;
+    let body = match (&ask.body, &ask.form) {
+        (None, None) => None,
+        (Some(code), None) => Some((compile("ask.body", code)?, false)),
+        (None, Some(code)) => Some((compile("ask.form", code)?, true)),
+        (Some(_), Some(_)) => return flaw("ask.form", "left out, or `ask.body` is: only one is sent"),
     };
-    let body = ask.body.as_ref().map(|code| compile("ask.body", code)).transpose()?;
-    if body.is_some() && !request.is_post() {
-        return flaw("ask.body", "left out: only a POST has a body");
+    if let Some((_, is_form)) = &body
+        && !request.may_have_body()
+    {
+        let key = if *is_form { "ask.form" } else { "ask.body" };
+        return flaw(key, "left out: only a POST or a PUT has a body");
     }
     let read = compile("ask.read", &ask.read)?;
-    Ok(Ask { request, body, headers, lets, read, read_all: ask.read_all })
+    let max_requests = ask.max_requests.unwrap_or(MAX_REQUESTS);
+    if !(1..=20).contains(&max_requests) {
+        return flaw("ask.max_requests", "1 to 20");
+    }
+    Ok(Ask { request, body, headers, lets, read, read_all: ask.read_all, answer: ask.answer, max_requests })
+}
+
+fn compile(key: &str, code: &str) -> Result<Program, Flaw> {
+    Program::compile(key, code).map_err(|problem| Flaw::of_filter(key, &problem))
 }
 
 fn output_host(host: &str) -> Result<String, Flaw> {
@@ -390,110 +456,4 @@ fn output_host(host: &str) -> Result<String, Flaw> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const GOOD: &str = r#"
-[provider]
-name = "acme"
-retention = "1h"
-grace = "10m"
-output_hosts = ["cdn.acme.example", "*.acme.example"]
-[models."acme/video"]
-grace = "20m"
-[auth]
-header = "Authorization"
-value = "Bearer {secret}"
-secret = { env = "ACME_KEY" }
-[ask]
-request = "GET https://api.acme.example/v1/{job}"
-headers = { X-Version = "2024-11-06" }
-read = '{verdict: "running"}'
-"#;
-
-    #[test]
-    fn a_good_file_is_read() {
-        let provider = read(GOOD).unwrap();
-        assert_eq!(provider.grace_for("acme/video"), Some(Duration::from_mins(20)));
-        assert_eq!(provider.grace_for("acme/other"), Some(Duration::from_mins(10)));
-        assert_eq!(provider.limits, Limits::default());
-        for (host, allowed) in [
-            ("cdn.acme.example", true),
-            ("x.y.acme.example", true),
-            ("acme.example", false),
-            ("evilacme.example", false),
-            ("X.ACME.EXAMPLE", true),
-            ("acme.example.evil.example", false),
-            (".acme.example", false),
-        ] {
-            assert_eq!(provider.allows_output_host(host), allowed, "{host}");
-        }
-    }
-
-    #[test]
-    fn a_bad_file_is_refused_with_the_key_and_what_would_be_right() {
-        for (from, to, key, problem) in [
-            ("retention = \"1h\"", "retention = \"1 hour\"", "provider.retention", "span of time"),
-            ("retention = \"1h\"", "retention = 3600", "provider.retention", "string"),
-            ("retention = \"1h\"", "retenton = \"1h\"", "provider.retenton", "unknown field"),
-            ("name = \"acme\"", "name = \"Acme/1\"", "provider.name", "a-z"),
-            ("grace = \"10m\"", "grace = \"30m\"", "provider.grace", "third"),
-            ("grace = \"20m\"", "grace = \"21m\"", "models.\"acme/video\".grace", "third"),
-            ("grace = \"10m\"", "max_concurrency = 0", "provider.max_concurrency", "1 to 1000"),
-            ("grace = \"10m\"", "max_concurrency = 1.5", "provider.max_concurrency", "invalid type"),
-            ("grace = \"10m\"", "requests_per_second = 0", "provider.requests_per_second", "0.001"),
-            ("grace = \"10m\"", "requests_per_second = nan", "provider.requests_per_second", "0.001"),
-            ("grace = \"10m\"", "timeout = \"0s\"", "provider.timeout", "longer"),
-            ("Bearer {secret}", "Bearer", "auth.value", "{secret}"),
-            ("{ env =", "{ enw =", "auth.secret.enw", "unknown field"),
-            ("{ env = \"ACME_KEY\" }", "{ }", "auth.secret", "exactly one of"),
-            ("{ env = \"ACME_KEY\" }", "{ env = \"A\", file = \"b\" }", "auth.secret", "exactly one of"),
-            (
-                "{ env = \"ACME_KEY\" }",
-                "{ env = \"A\", ttl = \"1h\" }",
-                "auth.secret",
-                "`ttl` belongs to `command`",
-            ),
-            ("{ env = \"ACME_KEY\" }", "{ command = [\"x\"] }", "auth.secret", "`ttl`"),
-            ("{ env = \"ACME_KEY\" }", "{ command = [], ttl = \"1h\" }", "auth.secret", "program"),
-            ("{ env = \"ACME_KEY\" }", "{ command = [\"x\"], ttl = \"0s\" }", "auth.secret", "`ttl`"),
-            ("[auth]", "[auth]\nkind = \"jwt_rs256\"", "auth.kind", "unknown variant"),
-            ("[auth]", "[auth]\nkind = \"jwt_hs256\"", "auth.access_key", "access key"),
-            ("[auth]", "[auth]\naccess_key = { env = \"A\" }", "auth.access_key", "left out"),
-            ("[auth]", "[auth]\nlifetime = \"1h\"", "auth.lifetime", "left out"),
-            ("[ask]", "[download]\nheaders = { \"a b\" = \"c\" }\n[ask]", "download.headers.a b", "name"),
-            (
-                "[ask]",
-                "[download.auth]\nheader = \"k\"\nvalue = \"x\"\nsecret = { env = \"A\" }\n[ask]",
-                "download.auth.value",
-                "{secret}",
-            ),
-            ("\"*.acme.example\"]", "\"gs://a/b\"]", "provider.output_hosts", "gs://a/b"),
-            ("https://api", "http://api", "ask.request", "https"),
-            ("{job}", "{jub}", "ask.request", "`{jub}` is unknown"),
-            ("running\"}'", "running\"'", "ask.read", "line 1"),
-            ("[ask]", "[ask]\nbody = \"{}\"", "ask.body", "only a POST"),
-            ("grace = \"10m\"", "ask_hosts = [\"10.0.0.1\"]", "provider.ask_hosts", "10.0.0.1"),
-            ("https://api.acme.example/v1/{job}", "{job|url}", "ask.request", "ask_hosts"),
-            ("[ask]", "[ask]\nread_al = true", "ask.read_al", "unknown field"),
-            ("2024-11-06", "{job}", "ask.headers.X-Version", "`{job}`"),
-            ("2024-11-06", "Key {secret}", "ask.headers.X-Version", "`{secret}`"),
-            (
-                "[ask]",
-                "[download]\nheaders = { k = \"{model|raw}\" }\n[ask]",
-                "download.headers.k",
-                "`{model|raw}`",
-            ),
-            ("acme/video\"]", "acme/*\"]", "models.\"acme/*\"", "exact name"),
-            ("[ask]", "[ask]\nlet = { job = \".\" }", "ask.let.job", "another name"),
-            ("\"*.acme", "\"*acme", "provider.output_hosts", "*acme"),
-            ("[provider]", "[provider", "(the file)", "]"),
-            ("output_hosts = ", "# ", "provider", "output_hosts"),
-        ] {
-            let text = GOOD.replacen(from, to, 1);
-            assert_ne!(text, GOOD, "{from} is not in the file");
-            let flaw = read(&text).unwrap_err();
-            assert!(flaw.key == key && flaw.problem.contains(problem), "{to}: {flaw:?}");
-        }
-    }
-}
+mod tests;

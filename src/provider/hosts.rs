@@ -69,6 +69,17 @@ pub(super) fn plain(url: &Url) -> Result<(), String> {
     Ok(())
 }
 
+/// Whether a URL is on this machine and unencrypted: for tests and the demo.
+pub(super) fn is_loopback_http(url: &Url) -> bool {
+    url.scheme() == "http"
+        && match url.host() {
+            Some(Host::Domain(name)) => name == "localhost",
+            Some(Host::Ipv4(address)) => address.is_loopback(),
+            Some(Host::Ipv6(address)) => address.is_loopback(),
+            None => false,
+        }
+}
+
 impl Pattern {
     fn matches(&self, host: &Host) -> bool {
         let Host::Domain(name) = host else { return false };

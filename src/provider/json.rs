@@ -1,8 +1,8 @@
 //! JSON as filters take it: bounded in depth and in the number of its values.
 //!
-//! A filter cannot be interrupted, and what it does takes time for each value it is given: the shipped ones
-//! look at a value a few times at most. So the number of values is bounded, and with it the time and the
-//! memory that a hostile answer can take; real answers have some hundreds. Long strings (files in base64) cost a
+//! What a filter does takes time for each value it is given: the shipped ones look at a value a few times at
+//! most. So the number of values is bounded, and with it the time and the memory that a hostile answer can
+//! take of a filter that means well (others are stopped, see `filters`); real answers have some hundreds. Long strings (files in base64) cost a
 //! filter little and are bounded by the file's `max_body_bytes` alone.
 
 use jaq_json::{Num, Val};
@@ -22,14 +22,19 @@ pub(super) enum JsonError {
     TooMany,
 }
 
+/// Whether `text` has more than [`VALUES_MAX`] values, if it is JSON.
+pub(super) fn has_too_many(text: &[u8]) -> bool {
+    values(text) > VALUES_MAX
+}
+
 /// Parses JSON of at most 128 levels and [`VALUES_MAX`] values.
 pub(super) fn parse(text: &[u8]) -> Result<Val, JsonError> {
-    if values(text) > VALUES_MAX { Err(JsonError::TooMany) } else { Ok(serde_json::from_slice(text)?) }
+    if has_too_many(text) { Err(JsonError::TooMany) } else { Ok(serde_json::from_slice(text)?) }
 }
 
 /// How many values `text` has, if it is JSON: each opening bracket and each comma brings one, each colon a key's.
 /// Stops counting soon after the limit.
-fn values(text: &[u8]) -> usize {
+pub(super) fn values(text: &[u8]) -> usize {
     let mut count = 1;
     let mut rest = text;
     while let Some((byte, after)) = rest.split_first() {

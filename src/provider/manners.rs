@@ -5,7 +5,9 @@
 //! attempt nor a worker: also those that wait for their turn are turned away. After a pause one question
 //! is let through as a probe; its answer closes the circuit or opens it again. Asking for a long wait
 //! (`Retry-After`) counts like nobody being there, and the pause is then as long as was asked for, within
-//! reason; one answer alone does not stop the rest, as it may be about one job. Urgent questions (past
+//! reason; one answer alone does not stop the rest, as it may be about one job. Readings that had to be
+//! stopped (`filters`) open it too: as many in all, not in a row, as each costs its time whatever the
+//! answers between say; then only a probe closes it. Urgent questions (past
 //! their deadline) go through regardless. Nothing here is shared between providers, so that one that hangs
 //! never delays another.
 //! Processes share the limits (`shares`), and tell each other through the database when the circuit
@@ -86,12 +88,34 @@ impl Manners {
     /// left alone; then it says when to come again.
     pub(super) async fn begin(&self, urgent: bool) -> Result<(Admission<'_>, Turn<'_>), Duration> {
         // Nobody waits for a slot in vain.
-        self.circuit().refuses(urgent, Instant::now()).map_or(Ok(()), Err)?;
+        self.admits(urgent)?;
         let turn = self.turns.place().await;
         // What the questions before this one found may have opened the circuit meanwhile.
         let probe = self.circuit().admit(urgent, Instant::now())?;
         let admission = Admission { manners: self, probe, settled: false };
         Ok((admission, self.turns.start(turn).await))
+    }
+
+    /// Whether a question would be let begin now; an error says when to come again.
+    pub(super) fn admits(&self, urgent: bool) -> Result<(), Duration> {
+        self.circuit().refuses(urgent, Instant::now()).map_or(Ok(()), Err)
+    }
+
+    /// A filter had to be stopped before the question could begin.
+    pub(super) fn filter_stopped(&self) {
+        self.settle(false, Found::Endless);
+    }
+
+    fn settle(&self, probe: bool, found: Found) {
+        let is_turned = {
+            let mut circuit = self.circuit();
+            let before = circuit.open_until;
+            circuit.settle(probe, found, Instant::now());
+            before != circuit.open_until
+        };
+        if is_turned {
+            self.circuit_turned.notify_one();
+        }
     }
 
     /// Waits for another turn of a question that has begun.
@@ -140,6 +164,8 @@ pub(super) enum Found {
         /// Zero: nothing was asked for.
         wait: Duration,
     },
+    /// An answer whose reading had to be stopped.
+    Endless,
 }
 
 /// A question that the circuit has let through. Dropped without a word (cancelled), it leaves the
@@ -156,15 +182,7 @@ impl Admission<'_> {
     pub(super) fn settle(mut self, found: Option<Found>) {
         if let Some(found) = found {
             self.settled = true;
-            let turned = {
-                let mut circuit = self.manners.circuit();
-                let before = circuit.open_until;
-                circuit.settle(self.probe, found, Instant::now());
-                before != circuit.open_until
-            };
-            if turned {
-                self.manners.circuit_turned.notify_one();
-            }
+            self.manners.settle(self.probe, found);
         }
     }
 }
@@ -184,6 +202,10 @@ struct Circuit {
     pause: Duration,
     /// Questions in a row that found nobody.
     misses: u32,
+    /// Readings that had to be stopped, since the circuit was last closed.
+    stops: u32,
+    /// It was opened for such readings: only a probe closes it.
+    is_open_for_stops: bool,
     open_until: Option<Instant>,
     probing: bool,
     /// When a question was last answered.
@@ -192,7 +214,16 @@ struct Circuit {
 
 impl Circuit {
     const fn new(opens_after: u32, pause: Duration) -> Self {
-        Self { opens_after, pause, misses: 0, open_until: None, probing: false, answered_at: None }
+        Self {
+            opens_after,
+            pause,
+            misses: 0,
+            stops: 0,
+            is_open_for_stops: false,
+            open_until: None,
+            probing: false,
+            answered_at: None,
+        }
     }
 
     /// When to come again, if a question would be turned away.
@@ -226,8 +257,25 @@ impl Circuit {
         match found {
             Found::Somebody => {
                 self.misses = 0;
-                self.open_until = None;
                 self.answered_at = Some(now);
+                if probe || !self.is_open_for_stops {
+                    self.open_until = None;
+                }
+                if probe {
+                    (self.stops, self.is_open_for_stops) = (0, false);
+                }
+            }
+            Found::Endless => {
+                self.misses = 0;
+                self.answered_at = Some(now);
+                self.stops = self.stops.saturating_add(1);
+                let is_due = match self.open_until {
+                    None => self.stops >= self.opens_after,
+                    Some(until) => probe || now >= until,
+                };
+                if is_due {
+                    (self.open_until, self.is_open_for_stops) = (Some(now + self.pause), true);
+                }
             }
             Found::Nobody { wait } => {
                 self.misses = self.misses.saturating_add(1);
@@ -339,6 +387,35 @@ mod tests {
         assert_eq!(circuit.admit(false, start), Err(Duration::from_mins(2)));
         circuit.settle(false, Found::Somebody, start);
         assert_eq!(circuit.admit(false, start), Ok(false));
+    }
+
+    #[test]
+    fn the_circuit_opens_after_five_stopped_readings_and_only_a_probe_closes_it() {
+        let start = Instant::now();
+        let mut circuit = Circuit::new(5, PAUSE);
+        for _ in 0..4 {
+            circuit.settle(false, Found::Endless, start);
+            circuit.settle(false, Found::Somebody, start);
+        }
+        assert_eq!(circuit.admit(false, start), Ok(false), "four are not enough");
+        circuit.settle(false, Found::Endless, start);
+        assert_eq!(circuit.admit(false, start), Err(PAUSE), "the answers between do not count");
+        circuit.settle(false, Found::Somebody, start);
+        assert_eq!(circuit.admit(false, start), Err(PAUSE), "nor those that were under way");
+
+        let later = start + PAUSE;
+        assert_eq!(circuit.admit(false, later), Ok(true), "the probe");
+        circuit.settle(true, Found::Endless, later);
+        assert_eq!(circuit.admit(false, later), Err(PAUSE), "stopped again");
+        let later = later + PAUSE;
+        circuit.settle(false, Found::Endless, later);
+        assert_eq!(circuit.admit(false, later), Err(PAUSE), "also before a question could begin");
+        let later = later + PAUSE;
+        assert_eq!(circuit.admit(false, later), Ok(true));
+        circuit.settle(true, Found::Somebody, later);
+        assert_eq!(circuit.admit(false, later), Ok(false), "a good probe closes it");
+        circuit.settle(false, Found::Endless, later);
+        assert_eq!(circuit.admit(false, later), Ok(false), "the count begins anew");
     }
 
     #[tokio::test]

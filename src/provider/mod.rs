@@ -7,20 +7,26 @@
 //! Left to others: `policy` decides what follows; `recovery` fetches files. Nothing here writes anything,
 //! so that a crash halfway means nothing.
 //!
-//! `file` a file, checked · `fetching` what of it is for `recovery` · `request` its template, filled · `hosts` where else to · `ask` over HTTP · `manners` when ·
+//! `file` a file, checked · `closed` when its API is shut down · `fetching` what of it is for `recovery` · `request` its template, filled · `hosts` where else to · `ask` over HTTP · `manners` when ·
 //! `turns` how many at once · `shares` what part of the limits is this process's ·
-//! `json`, `filter`, `said` and `reading` what it means · `auth`, `secret`, `exec`, `redact` keys · `stats` and `state` what came
+//! `filters` where filters run, and what they may use · `json`, `filter`, `said` and `reading` what it means · `auth`, `secret`, `exec`, `redact` keys · `stats` and `state` what came
 //! of it so far · `trace` a question told step by step.
 
+mod answer;
 mod ask;
 mod auth;
+mod closed;
 mod exec;
+mod expect;
 mod fetching;
 mod file;
 mod filter;
+mod filters;
+mod flaw;
 mod hosts;
 mod json;
 mod manners;
+mod outgoing;
 mod reading;
 mod redact;
 mod request;
@@ -40,11 +46,16 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use reqwest::header::HeaderMap;
+use serde_json::Value;
 
+pub use self::closed::Closed;
 pub use self::exec::CommandTrouble;
+pub use self::expect::{Case, Compared, Difference};
 pub use self::fetching::Fetching;
 pub use self::file::{Model, Provider};
+pub use self::filters::{Bounds, is_worker, worker};
 pub use self::manners::Limits;
+use self::outgoing::Outgoing;
 pub use self::reading::{Reading, Received};
 pub use self::request::Request;
 pub use self::secret::{Secret, SecretError, SecretSource};
@@ -125,10 +136,12 @@ pub enum ProviderError {
         source: std::io::Error,
     },
     /// A file says something wrong.
-    #[error("provider file {file}: `{key}`: {problem}")]
+    #[error("provider file {file}{}: `{key}`: {problem}", in_line(*line))]
     File {
         /// Which file.
         file: String,
+        /// Which line of it, from 1; none where it cannot be told.
+        line: Option<usize>,
         /// Which key in it.
         key: String,
         /// What would be right, or what the parser said.
@@ -144,12 +157,33 @@ pub enum ProviderError {
     },
 }
 
+fn in_line(line: Option<usize>) -> String {
+    line.map(|line| format!(", line {line}")).unwrap_or_default()
+}
+
 impl Providers {
-    /// The shipped files, and those in `dir` over them.
+    /// The shipped files, and those in `dir` over them. Their filters run inside this process, where nothing stops one that
+    /// does not end: for tests, and where all files are known to be good.
     pub fn load(dir: Option<&Path>, clock: Clock) -> Result<Self, ProviderError> {
+        Self::load_with(dir, clock, None)
+    }
+
+    /// The same; filters run in worker processes of this executable, which must call [`worker`] where [`is_worker`] says so.
+    /// One that passes its bounds is stopped: files in `dir` are refused for it.
+    pub fn load_bounded(dir: Option<&Path>, clock: Clock, bounds: &Bounds) -> Result<Self, ProviderError> {
+        Self::load_with(dir, clock, Some(bounds))
+    }
+
+    fn load_with(dir: Option<&Path>, clock: Clock, bounds: Option<&Bounds>) -> Result<Self, ProviderError> {
         let mut by_name = BTreeMap::new();
         for (name, text) in SHIPPED {
-            by_name.insert(name.to_owned(), load_text(&format!("{name}.toml (shipped)"), name, text)?);
+            // A test has tried their filters.
+            let mut provider =
+                named(&format!("{name}.toml (shipped)"), name, text, file::read_untried(text))?;
+            if let Some(bounds) = bounds {
+                provider.run_filters_within(bounds);
+            }
+            by_name.insert(name.to_owned(), provider);
         }
         if let Some(dir) = dir {
             let read = |path: &Path| {
@@ -167,7 +201,9 @@ impl Providers {
             for path in paths {
                 let text = std::fs::read_to_string(&path).map_err(read(&path))?;
                 let stem = path.file_stem().unwrap_or_default().to_string_lossy();
-                by_name.insert(stem.to_string(), load_text(&path.display().to_string(), &stem, &text)?);
+                let read = file::read_over(&text, by_name.get(&*stem), bounds);
+                let provider = named(&path.display().to_string(), &stem, &text, read)?;
+                by_name.insert(stem.to_string(), provider);
             }
         }
         Ok(Self::new(by_name, clock))
@@ -228,39 +264,57 @@ impl Providers {
         step: usize,
         received: &Received,
     ) -> Result<Reading, ProviderError> {
+        self.read_step(question, (step, &Value::Null), received)
+    }
+
+    /// The same for any answer of a question. `at`: which one it is, from 1, and what the filter kept of the one
+    /// before. The last answer that `ask.max_requests` allows leads to no other.
+    pub fn read_step(
+        &self,
+        question: &Question,
+        at: (usize, &Value),
+        received: &Received,
+    ) -> Result<Reading, ProviderError> {
         let provider = self.get(&question.provider).ok_or_else(|| self.unknown(&question.provider))?;
-        Ok(provider.read(question, (step, &serde_json::Value::Null), received, self.clock.now(), &[]))
+        let now = self.clock.now();
+        Ok(match provider.read(question, at, received, now, &[]) {
+            Reading::AskNext(_) if at.0 >= provider.max_requests() => {
+                Reading::Judged(Evidence::could_not_tell(Doubt::Unreadable, provider.asks_too_often(), now))
+            }
+            reading => reading,
+        })
     }
 
     /// What the filter itself says of an answer, as JSON; the inner error says why it says nothing.
     pub fn spoken(
         &self,
         question: &Question,
-        step: usize,
+        at: (usize, &Value),
         received: &Received,
     ) -> Result<Result<String, String>, ProviderError> {
         let provider = self.get(&question.provider).ok_or_else(|| self.unknown(&question.provider))?;
-        Ok(provider.spoken(question, (step, &serde_json::Value::Null), received, &[]))
+        Ok(provider.spoken(question, at, received, &[]))
     }
 
     /// The first request of a question as it would be sent, without its key; the inner error says what
     /// forbids it.
     pub fn first_request(&self, question: &Question) -> Result<Result<String, String>, ProviderError> {
         let provider = self.get(&question.provider).ok_or_else(|| self.unknown(&question.provider))?;
-        Ok(provider.first_request(question).map(|request| Step::request(&request, &[])))
+        Ok(provider.first_request(question).map(|request| Step::shown(&request)))
     }
 
     /// What is sent along with the download of a file that needs this provider's key. The caller sees to it
     /// that it goes to a host of the provider.
     pub async fn download_headers(&self, name: &str) -> Result<HeaderMap, SecretError> {
-        let mut headers = HeaderMap::new();
-        if let Some(provider) = self.get(name) {
-            headers.clone_from(&provider.download.headers);
-            if let Some(auth) = provider.download_auth() {
-                auth.apply(name, self.clock.now(), &mut headers).await?;
+        let Some(provider) = self.get(name) else { return Ok(HeaderMap::new()) };
+        let headers = provider.download.headers.clone();
+        match (provider.download_auth(), Outgoing::of_download(headers.clone())) {
+            (Some(auth), Some(mut out)) if auth.is_headers_only() => {
+                auth.apply(&provider.caller(self.clock.now()), &mut out).await?;
+                Ok(out.headers)
             }
+            _ => Ok(headers),
         }
-        Ok(headers)
     }
 
     /// A download was refused with 401 or 403: a key that a command gave is asked for anew next time.
@@ -272,9 +326,11 @@ impl Providers {
 
     /// Reads all keys of a provider, and runs what commands that takes.
     pub async fn try_keys(&self, name: &str) -> Result<(), SecretError> {
-        let mut headers = HeaderMap::new();
-        for auth in self.get(name).into_iter().flat_map(Provider::auths) {
-            auth.apply(name, self.clock.now(), &mut headers).await?;
+        let Some(provider) = self.get(name) else { return Ok(()) };
+        for auth in provider.auths() {
+            if let Some(mut out) = Outgoing::of_download(HeaderMap::new()) {
+                auth.apply(&provider.caller(self.clock.now()), &mut out).await?;
+            }
         }
         Ok(())
     }
@@ -298,6 +354,13 @@ impl Providers {
         }
     }
 
+    /// Ends the workers that are idle; questions begin new ones.
+    pub async fn rest(&self) {
+        for provider in self.iter() {
+            provider.runner.rest().await;
+        }
+    }
+
     /// What was asked of each provider since the process began.
     pub fn request_stats(&self) -> Vec<RequestStats> {
         self.iter().map(|provider| provider.stats.snapshot(&provider.name)).collect()
@@ -308,20 +371,29 @@ impl Providers {
     }
 }
 
+#[cfg(test)]
 fn load_text(file: &str, name: &str, text: &str) -> Result<Provider, ProviderError> {
+    named(file, name, text, file::read(text))
+}
+
+/// What came of reading a file, if it calls its provider as it is called itself.
+fn named(
+    file: &str,
+    name: &str,
+    text: &str,
+    read: Result<Provider, file::Flaw>,
+) -> Result<Provider, ProviderError> {
     let error = |flaw: file::Flaw| ProviderError::File {
         file: file.to_owned(),
+        line: flaw.line_in(text),
         key: flaw.key,
         problem: flaw.problem,
     };
-    let provider = file::read(text).map_err(error)?;
+    let provider = read.map_err(error)?;
     if provider.name == name {
         Ok(provider)
     } else {
-        Err(error(file::Flaw {
-            key: "provider.name".into(),
-            problem: format!("must be `{name}`, as the file is called"),
-        }))
+        Err(error(file::Flaw::new("provider.name", format!("must be `{name}`, as the file is called"))))
     }
 }
 

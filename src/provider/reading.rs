@@ -7,17 +7,20 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use bytes::Bytes;
+use futures_util::FutureExt as _;
 use jaq_json::Val;
 use reqwest::header::HeaderMap;
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
 use super::Question;
+use super::answer::Shape;
 use super::file::Provider;
-use super::json::{self, JsonError};
+use super::filters::{Call, Program, Runner, Stopped, Told};
+use super::flaw;
 use super::redact;
-use super::request::{NextStep, Request};
+use super::request::{Payload, Request};
 use super::said::Said;
 use crate::clock::Timestamp;
 use crate::evidence::{Answer, Doubt, Evidence, Verdict};
@@ -44,48 +47,100 @@ pub enum Reading {
     AskNext(Request),
 }
 
+/// Text for the gaps of the request, by name.
+pub(super) type Values = BTreeMap<String, String>;
+
+/// Why there is nothing to go on with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Hitch {
+    /// What was said cannot be used.
+    Problem(String),
+    /// A filter passed its bounds.
+    Stopped(Stopped),
+}
+
+impl Hitch {
+    /// In words.
+    pub(super) fn words(&self) -> &str {
+        match self {
+            Self::Problem(words) | Self::Stopped(Stopped { why: words, .. }) => words,
+        }
+    }
+}
+
+impl From<String> for Hitch {
+    fn from(problem: String) -> Self {
+        Self::Problem(problem)
+    }
+}
+
+/// A reading, and which filter had to be stopped for it.
+pub(super) struct Heard {
+    pub(super) reading: Reading,
+    pub(super) stopped: Option<Stopped>,
+}
+
 impl Provider {
+    /// Waits for what needs no waiting inside this process, and for a worker otherwise.
+    pub(super) fn now<T: Send>(&self, work: impl Future<Output = T> + Send) -> T {
+        match &self.runner {
+            Runner::InProcess => work.now_or_never().expect("nothing is waited for inside this process"),
+            Runner::Worker(_) => self.runner.wait_for(work).expect("a runtime of one thread can be made"),
+        }
+    }
+
     /// What the gaps of the request are filled with.
-    fn values(&self, question: &Question) -> Result<BTreeMap<String, String>, String> {
+    async fn values(&self, question: &Question) -> Result<Values, Hitch> {
         let mut values = BTreeMap::from([
             ("job".to_owned(), question.job_id.clone()),
             ("model".to_owned(), question.model.clone()),
         ]);
-        for (name, filter) in &self.ask.lets {
-            let input = Val::obj(asked(question).collect());
-            match filter.first(input).map_err(|problem| format!("`ask.let.{name}`: {problem}"))? {
-                Val::TStr(text) => {
-                    let text = String::from_utf8(text.to_vec())
-                        .map_err(|_| format!("`ask.let.{name}` gave text that is not UTF-8"))?;
-                    values.insert(name.clone(), text);
+        for (name, program) in &self.ask.lets {
+            match self.say(program, asked(question)).await? {
+                Value::String(text) => values.insert(name.clone(), text),
+                Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => {
+                    return Err(Hitch::Problem(format!("`{}` gave no text", program.name)));
                 }
-                Val::Null | Val::Bool(_) | Val::Num(_) | Val::BStr(_) | Val::Arr(_) | Val::Obj(_) => {
-                    return Err(format!("`ask.let.{name}` gave no text"));
-                }
-            }
+            };
         }
         Ok(values)
     }
 
-    /// The first request of a question; an error says what about the job id or model forbids it.
-    pub(super) fn first_request(&self, question: &Question) -> Result<Request, String> {
-        let values = self.values(question)?;
-        let body = match &self.ask.body {
+    /// What a filter says that reads no answer.
+    async fn say(&self, program: &Program, about: Map<String, Value>) -> Result<Value, Hitch> {
+        let call = Call { about, body: None, shape: Shape::default() };
+        let told = self.runner.run(program, call).await.map_err(Hitch::Stopped)?;
+        told.said.map_err(|problem| Hitch::Problem(format!("`{}`: {problem}", program.name)))
+    }
+
+    /// The first request of a question, and what its gaps are filled with; an error says what about the job id or model
+    /// forbids it.
+    pub(super) async fn opening(&self, question: &Question) -> Result<(Request, Values), Hitch> {
+        let values = self.values(question).await?;
+        let payload = match &self.ask.body {
             None => None,
-            Some(filter) => {
-                let input = asked(question).chain([(string("let"), self.lets(&values))]);
-                let body = filter.first(Val::obj(input.collect())).and_then(|body| json::to_json(&body));
-                Some(body.map_err(|problem| format!("`ask.body`: {problem}"))?)
+            Some((program, is_form)) => {
+                let mut about = asked(question);
+                about.insert("let".to_owned(), self.lets(&values));
+                let body = self.say(program, about).await?;
+                let payload = if *is_form { Payload::form(&body) } else { Ok(Payload::Json(body)) };
+                Some(payload.map_err(|problem| format!("`{}`: {problem}", program.name))?)
             }
         };
-        let values = values.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-        self.ask.request.fill(&values)?.with_body(body)
+        let gaps = values.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        let request = self.ask.request.fill(&gaps)?.with_payload(payload)?;
+        Ok((request, values))
+    }
+
+    /// The first request alone, waited for.
+    pub(super) fn first_request(&self, question: &Question) -> Result<Request, String> {
+        self.now(self.opening(question)).map(|(request, _)| request).map_err(|hitch| hitch.words().to_owned())
     }
 
     /// The values of `[ask.let]` as a filter sees them.
-    fn lets(&self, values: &BTreeMap<String, String>) -> Val {
+    fn lets(&self, values: &Values) -> Value {
         let lets = self.ask.lets.iter();
-        Val::obj(lets.filter_map(|(name, _)| Some((string(name), string(values.get(name)?)))).collect())
+        lets.filter_map(|(name, _)| Some((name.clone(), values.get(name)?.clone()))).collect()
     }
 
     /// Reads one answer. `step` counts from 1; `kept` is what the filter wanted to see again.
@@ -97,57 +152,82 @@ impl Provider {
         asked_at: Timestamp,
         secrets: &[&str],
     ) -> Reading {
-        self.read_with(question, at, received, asked_at, secrets, self.values(question))
+        self.now(async {
+            let values = self.values(question).await;
+            self.reading(question, at, received, asked_at, secrets, values.as_ref()).await.reading
+        })
     }
 
-    /// Reads one answer that belongs to no job, as a trial of the filter.
-    pub(super) fn read_for_trial(&self, question: &Question, received: &Received) -> Reading {
-        // A model that names no job of the provider's gives no values.
-        let values = self.values(question).unwrap_or_else(|_| {
-            self.ask.lets.iter().map(|(name, _)| (name.clone(), "trial".to_owned())).collect()
-        });
-        self.read_with(question, (1, &Value::Null), received, Timestamp::from_micros(0), &[], Ok(values))
+    /// Reads one answer that belongs to no job, as a trial of the filters.
+    pub(super) async fn read_for_trial(
+        &self,
+        question: &Question,
+        received: &Received,
+    ) -> Result<Reading, Stopped> {
+        let values = match self.opening(question).await {
+            Ok((_, values)) => values,
+            Err(Hitch::Stopped(stopped)) => return Err(stopped),
+            // A model that names no job of the provider's gives no values.
+            Err(Hitch::Problem(_)) => {
+                self.ask.lets.iter().map(|(name, _)| (name.clone(), "trial".to_owned())).collect()
+            }
+        };
+        let at = (1, &Value::Null);
+        let now = Timestamp::from_micros(0);
+        let heard = self.reading(question, at, received, now, &[], Ok(&values)).await;
+        heard.stopped.map_or(Ok(heard.reading), Err)
     }
 
-    fn read_with(
+    /// The same as [`Provider::read`], of a question whose values are known.
+    pub(super) async fn reading(
         &self,
         question: &Question,
         at: (usize, &Value),
         received: &Received,
         asked_at: Timestamp,
         secrets: &[&str],
-        values: Result<BTreeMap<String, String>, String>,
-    ) -> Reading {
+        values: Result<&Values, &Hitch>,
+    ) -> Heard {
         let doubt = |doubt, message: &str| {
             let mut evidence = Evidence::could_not_tell(doubt, redact::message(message, secrets), asked_at);
             evidence.answer = kept(received, secrets);
             Reading::Judged(evidence)
         };
+        let heard = |reading| Heard { reading, stopped: None };
         if self.is_about_us(received.status)
             && let Some((why, message)) = judge_status(received.status)
         {
-            return doubt(why, &message);
+            return heard(doubt(why, &message));
         }
-        let (body, no_json) = match json::parse(&received.body) {
-            Ok(body) => (body, None),
-            // Not even as a file: it is no answer that anybody would send.
-            Err(error @ JsonError::TooMany) => {
-                return doubt(Doubt::Unreadable, &format!("the body is {error}"));
-            }
-            Err(error @ JsonError::Syntax(_)) => (blob(&received.body), Some(error)),
+        let told = match values {
+            Ok(values) => self.run_filter(question, at, received, values).await,
+            Err(hitch) => Err(hitch.clone()),
         };
-        let said = values
-            .and_then(|values| self.run_filter(question, at, received, body, &values))
+        let told = match told {
+            Ok(told) => told,
+            Err(hitch) => {
+                let reading = doubt(Doubt::Unreadable, hitch.words());
+                let stopped = match hitch {
+                    Hitch::Problem(_) => None,
+                    Hitch::Stopped(stopped) => Some(stopped),
+                };
+                return Heard { reading, stopped };
+            }
+        };
+        let said = told
+            .said
             .and_then(|said| {
-                Said::deserialize(said)
-                    .map_err(|error| format!("the filter's output is not understood: {error}"))
+                Said::deserialize(said).map_err(|error| {
+                    let error = flaw::in_words(&error.to_string(), "object");
+                    format!("the filter's output is not understood: {error}")
+                })
             })
             .and_then(|said| self.judge(said, asked_at, secrets));
-        match said {
+        heard(match said {
             Ok(Reading::Judged(mut evidence)) => {
                 evidence.answer = kept(received, secrets);
                 if evidence.verdict == Verdict::CouldNotTell(Doubt::Unreadable)
-                    && let Some(error) = no_json
+                    && let Some(error) = told.not_json
                 {
                     let message = evidence.message.unwrap_or_default();
                     let message = format!("{message} (the body is {error})");
@@ -156,16 +236,16 @@ impl Provider {
                 Reading::Judged(evidence)
             }
             Ok(next @ Reading::AskNext(_)) => next,
-            Err(problem) => match no_json {
+            Err(problem) => match told.not_json {
                 Some(error) => doubt(Doubt::Unreadable, &format!("{problem} (the body is {error})")),
                 None => doubt(Doubt::Unreadable, &problem),
             },
-        }
+        })
     }
 
     /// What the filter itself says of an answer, as JSON and cleaned: for people. An error says why it says
     /// nothing.
-    pub(super) fn spoken(
+    pub(super) async fn saying(
         &self,
         question: &Question,
         at: (usize, &Value),
@@ -175,15 +255,24 @@ impl Provider {
         if self.is_about_us(received.status) {
             return Err("it is not run: the status alone says enough".into());
         }
-        let body = match json::parse(&received.body) {
-            Ok(body) => body,
-            Err(error @ JsonError::TooMany) => return Err(format!("it is not run: the body is {error}")),
-            Err(JsonError::Syntax(_)) => blob(&received.body),
-        };
-        let values = self.values(question).map_err(|problem| redact::message(&problem, secrets))?;
-        let said = self.run_filter(question, at, received, body, &values);
-        said.map(|said| redact::excerpt(said.to_string().as_bytes(), secrets))
-            .map_err(|problem| redact::message(&problem, secrets))
+        let problem = |problem: &str| redact::message(problem, secrets);
+        let values = self.values(question).await.map_err(|hitch| problem(hitch.words()))?;
+        let told =
+            self.run_filter(question, at, received, &values).await.map_err(|hitch| problem(hitch.words()))?;
+        told.said
+            .map(|said| redact::excerpt(said.to_string().as_bytes(), secrets))
+            .map_err(|why| problem(&why))
+    }
+
+    /// The same, waited for.
+    pub(super) fn spoken(
+        &self,
+        question: &Question,
+        at: (usize, &Value),
+        received: &Received,
+        secrets: &[&str],
+    ) -> Result<String, String> {
+        self.now(self.saying(question, at, received, secrets))
     }
 
     /// Whether the status alone decides. 401 is about our key, whatever else the answer says.
@@ -191,26 +280,13 @@ impl Provider {
         (!self.ask.read_all || status == 401) && judge_status(status).is_some()
     }
 
-    fn run_filter(
-        &self,
-        question: &Question,
-        at: (usize, &Value),
-        received: &Received,
-        body: Val,
-        values: &BTreeMap<String, String>,
-    ) -> Result<Value, String> {
-        let input = self.filter_input(question, at, received, body, values)?;
-        self.ask.read.first(input).and_then(|output| json::to_json(&output))
-    }
-
-    fn filter_input(
+    async fn run_filter(
         &self,
         question: &Question,
         (step, carried): (usize, &Value),
         received: &Received,
-        body: Val,
-        values: &BTreeMap<String, String>,
-    ) -> Result<Val, String> {
+        values: &Values,
+    ) -> Result<Told, Hitch> {
         let mut headers: BTreeMap<&str, String> = BTreeMap::new();
         for (name, value) in &received.headers {
             let value = String::from_utf8_lossy(value.as_bytes());
@@ -222,18 +298,18 @@ impl Provider {
                 })
                 .or_insert_with(|| value.clone().into_owned());
         }
-        let headers = Val::obj(headers.iter().map(|(name, value)| (string(name), string(value))).collect());
-        let carried = Val::deserialize(carried).map_err(|error| format!("what was kept is lost: {error}"))?;
-        let answer = [
-            ("status", Val::from(usize::from(received.status))),
-            ("headers", headers),
-            ("body", body),
-            ("step", Val::from(step)),
-            ("kept", carried),
+        let mut about = asked(question);
+        for (key, value) in [
+            ("status", Value::from(received.status)),
+            ("headers", headers.into_iter().collect()),
+            ("step", Value::from(step)),
+            ("kept", carried.clone()),
             ("let", self.lets(values)),
-        ];
-        let answer = answer.into_iter().map(|(key, value)| (string(key), value));
-        Ok(Val::obj(asked(question).chain(answer).collect()))
+        ] {
+            about.insert(key.to_owned(), value);
+        }
+        let call = Call { about, body: Some(received.body.clone()), shape: self.ask.answer };
+        self.runner.run(&self.ask.read, call).await.map_err(Hitch::Stopped)
     }
 
     fn judge(&self, said: Said, asked_at: Timestamp, secrets: &[&str]) -> Result<Reading, String> {
@@ -249,13 +325,7 @@ impl Provider {
             "unreachable" => Verdict::CouldNotTell(Doubt::Unreachable),
             "unreadable" => Verdict::CouldNotTell(Doubt::Unreadable),
             "ask" => {
-                let request = said.request.ok_or("the filter asks for a further step without a `request`")?;
-                let next = NextStep {
-                    request,
-                    body: said.body,
-                    key: said.auth.unwrap_or_default(),
-                    kept: said.keep.unwrap_or_default(),
-                };
+                let next = said.next_step()?;
                 return self
                     .ask
                     .request
@@ -265,8 +335,11 @@ impl Provider {
             }
             other => return Err(format!("the filter gave a verdict that does not exist: `{other}`")),
         };
-        if said.request.is_some() || said.body.is_some() || said.auth.is_some() || said.keep.is_some() {
-            return Err("the filter gave `request`, `body`, `auth` or `keep` beside a verdict".into());
+        if said.says_next_step() {
+            return Err(
+                "the filter gave `request`, `body`, `form`, `headers`, `auth` or `keep` beside a verdict"
+                    .into(),
+            );
         }
         if said.outputs_gone && verdict != Verdict::Succeeded {
             return Err("the filter says `outputs_gone` of a job that did not succeed".into());
@@ -304,13 +377,12 @@ impl Provider {
 }
 
 /// What a filter is told of the question.
-fn asked(question: &Question) -> impl Iterator<Item = (Val, Val)> {
-    [
-        (string("job"), string(&question.job_id)),
-        (string("model"), string(&question.model)),
-        (string("items"), Val::from(question.items)),
-    ]
-    .into_iter()
+fn asked(question: &Question) -> Map<String, Value> {
+    Map::from_iter([
+        ("job".to_owned(), Value::from(question.job_id.as_str())),
+        ("model".to_owned(), Value::from(question.model.as_str())),
+        ("items".to_owned(), Value::from(question.items)),
+    ])
 }
 
 /// What of an answer is kept for support. The caller adds the request.
@@ -336,7 +408,7 @@ fn judge_status(status: u16) -> Option<(Doubt, String)> {
 }
 
 /// What stands for a body that is no JSON.
-fn blob(body: &[u8]) -> Val {
+pub(super) fn blob(body: &[u8]) -> Val {
     let hash = Sha256::digest(body).iter().fold(String::new(), |mut hash, byte| {
         // Writing into a string cannot fail.
         let _ = write!(hash, "{byte:02x}");
@@ -345,7 +417,7 @@ fn blob(body: &[u8]) -> Val {
     object([("bytes", Val::from(body.len())), ("sha256", string(&hash))])
 }
 
-fn string(text: &str) -> Val {
+pub(super) fn string(text: &str) -> Val {
     Val::from(text.to_owned())
 }
 

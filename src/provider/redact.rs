@@ -50,6 +50,46 @@ pub(super) fn clean(text: &str, secrets: &[&str]) -> String {
     text.replace('\0', " ")
 }
 
+/// Parts of a parameter's name that say that its value is a key, a signature or part of one.
+const PRIVATE_NAMES: [&str; 14] = [
+    "sig",
+    "token",
+    "key",
+    "secret",
+    "credential",
+    "password",
+    "passwd",
+    "auth",
+    "policy",
+    "hmac",
+    "hash",
+    "jwt",
+    "hdn",
+    "session",
+];
+/// A longer value from an answer may be a signature, whatever its name.
+const QUERY_VALUE_BYTES: usize = 64;
+
+/// The query of a URL with the values taken out that may be keys or signatures. `foreign`: it came out of an answer
+/// or was stored.
+pub(super) fn query(query: &str, foreign: bool, secrets: &[&str]) -> String {
+    let shown = query.split('&').map(|pair| {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        let lower = name.to_ascii_lowercase();
+        let decoded = percent_encoding::percent_decode_str(value).decode_utf8_lossy();
+        let named_private = PRIVATE_NAMES.iter().any(|part| lower.contains(part));
+        let long = foreign && pair.len() > QUERY_VALUE_BYTES;
+        let known = clean(&decoded, secrets) != decoded || clean(pair, secrets) != pair;
+        match pair.split_once('=') {
+            None if !(long || known) => pair.to_owned(),
+            None => "[secret]".to_owned(),
+            Some(_) if named_private || long || known => format!("{}=[secret]", clean(name, secrets)),
+            Some(_) => pair.to_owned(),
+        }
+    });
+    shown.collect::<Vec<_>>().join("&")
+}
+
 /// Cuts at a character's border, at or before `len`.
 fn cut(text: &mut String, len: usize) {
     let len = (0..=len.min(text.len())).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
@@ -125,6 +165,27 @@ mod tests {
         ] {
             assert_eq!(clean(given, &[]), kept);
         }
+    }
+
+    #[test]
+    fn a_query_is_shown_without_what_may_be_a_key() {
+        for (given, foreign, kept) in [
+            ("task_id=7&v=2", true, "task_id=7&v=2"),
+            (
+                "task_id=7&X-Amz-Signature=abc&X-Amz-Credential=a%2Fb",
+                true,
+                "task_id=7&X-Amz-Signature=[secret]&X-Amz-Credential=[secret]",
+            ),
+            ("api_key=abc", false, "api_key=[secret]"),
+            ("a=sk-0123%2F4&b", false, "a=[secret]&b"),
+            ("sk-0123/4", true, "[secret]"),
+            ("u=https%3A%2F%2Fh%2Fp%3Fsig%3D1", true, "u=[secret]"),
+        ] {
+            assert_eq!(query(given, foreign, &["sk-0123/4"]), kept, "{given}");
+        }
+        let long = format!("v={}", "x".repeat(100));
+        assert_eq!(query(&long, true, &[]), "v=[secret]");
+        assert_eq!(query(&long, false, &[]), long);
     }
 
     #[test]

@@ -11,16 +11,35 @@ use std::fmt;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::Method;
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use serde::Deserialize;
 use serde_json::Value;
-use url::{Origin, Url};
+use url::{Origin, Url, form_urlencoded};
 
 use super::hosts::{self, Hosts};
+use super::redact;
 
 /// The longest value that is put into a URL, in bytes.
 const VALUE_BYTES: usize = 2048;
 /// The longest body of a request, in bytes.
 const BODY_BYTES: usize = 64 * 1024;
+/// The most that a filter may keep from one step to the next, in bytes.
+const KEPT_BYTES: usize = 1024 * 1024;
+/// The most headers of a further step.
+const HEADERS: usize = 20;
+/// Headers that decide where a request goes and where it ends, or that hold a key.
+const OURS: [&str; 10] = [
+    "host",
+    "content-length",
+    "transfer-encoding",
+    "connection",
+    "upgrade",
+    "te",
+    "trailer",
+    "authorization",
+    "proxy-authorization",
+    "cookie",
+];
 /// How much of a body is shown, in bytes.
 const SHOWN_BYTES: usize = 500;
 
@@ -34,14 +53,65 @@ const RAW: &AsciiSet = &SEGMENT.remove(b':').remove(b'@').remove(b'$').remove(b'
 pub struct Request {
     pub(super) method: Method,
     pub(super) url: Url,
-    /// Sent as JSON.
-    pub(super) body: Option<Value>,
+    pub(super) payload: Option<Payload>,
+    /// Headers beside those of the provider's file.
+    pub(super) headers: HeaderMap,
     /// Which key goes with it.
     pub(super) key: Key,
     /// What the filter wants to see again beside the answer.
     pub(super) kept: Value,
     /// Whether its query may be a signature: it came out of an answer, or was stored.
     private_query: bool,
+}
+
+/// What is sent with a POST or a PUT.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Payload {
+    Json(Value),
+    /// Encoded as `application/x-www-form-urlencoded`.
+    Form(String),
+}
+
+impl Payload {
+    /// A form of an object whose values are text, numbers, booleans, or lists of these; null leaves a name out.
+    pub(super) fn form(fields: &Value) -> Result<Self, String> {
+        let wrong = || "a form is an object of texts, numbers, booleans, or lists of these".to_owned();
+        let mut form = form_urlencoded::Serializer::new(String::new());
+        for (name, value) in fields.as_object().ok_or_else(wrong)? {
+            let values = match value {
+                Value::Array(list) => list.as_slice(),
+                one => std::slice::from_ref(one),
+            };
+            for value in values {
+                match value {
+                    Value::Null => {}
+                    Value::String(text) => {
+                        form.append_pair(name, text);
+                    }
+                    Value::Bool(_) | Value::Number(_) => {
+                        form.append_pair(name, &value.to_string());
+                    }
+                    Value::Array(_) | Value::Object(_) => return Err(wrong()),
+                }
+            }
+        }
+        Ok(Self::Form(form.finish()))
+    }
+
+    pub(super) const fn content_type(&self) -> &'static str {
+        match self {
+            Self::Json(_) => "application/json",
+            Self::Form(_) => "application/x-www-form-urlencoded",
+        }
+    }
+
+    /// As it is sent.
+    pub(super) fn text(&self) -> String {
+        match self {
+            Self::Json(body) => body.to_string(),
+            Self::Form(form) => form.clone(),
+        }
+    }
 }
 
 /// Which of a provider's keys goes with a request.
@@ -61,7 +131,8 @@ pub(super) enum Key {
 #[derive(Debug)]
 pub(super) struct NextStep {
     pub(super) request: String,
-    pub(super) body: Option<Value>,
+    pub(super) payload: Option<Payload>,
+    pub(super) headers: BTreeMap<String, String>,
     pub(super) key: Key,
     pub(super) kept: Value,
 }
@@ -69,34 +140,73 @@ pub(super) struct NextStep {
 impl Request {
     /// The JSON that is sent along, if any.
     pub const fn body(&self) -> Option<&Value> {
-        self.body.as_ref()
+        match &self.payload {
+            Some(Payload::Json(body)) => Some(body),
+            Some(Payload::Form(_)) | None => None,
+        }
     }
 
-    /// The same request with a body; only a POST has one.
-    pub(super) fn with_body(mut self, body: Option<Value>) -> Result<Self, String> {
-        if body.is_some() && self.method != Method::POST {
+    /// The same request with a body; a GET has none.
+    pub(super) fn with_payload(mut self, payload: Option<Payload>) -> Result<Self, String> {
+        if payload.is_some() && self.method == Method::GET {
             return Err(format!("a {} has no body", self.method));
         }
-        if body.as_ref().is_some_and(|body| body.to_string().len() > BODY_BYTES) {
+        if payload.as_ref().is_some_and(|payload| payload.text().len() > BODY_BYTES) {
             return Err(format!("its body is longer than {BODY_BYTES} bytes"));
         }
-        self.body = body;
+        self.payload = payload;
         Ok(self)
     }
 }
 
+impl Request {
+    /// The request for a person who tries out a provider file: with its query, without what may be a key or a signature
+    /// in it.
+    pub(super) fn shown(&self, secrets: &[&str]) -> String {
+        self.shown_at(&self.url, secrets)
+    }
+
+    /// The same of the URL that it was sent to, which may hold a key.
+    pub(super) fn shown_at(&self, sent: &Url, secrets: &[&str]) -> String {
+        let mut url = sent.clone();
+        url.set_query(None);
+        let mut text = redact::clean(&format!("{} {url}", self.method), secrets);
+        if let Some(query) = sent.query() {
+            text.push('?');
+            text.push_str(&redact::query(query, self.private_query, secrets));
+        }
+        text.push_str(&redact::clean(&self.shown_body(), secrets));
+        text
+    }
+
+    fn shown_body(&self) -> String {
+        match self.payload.as_ref().map(Payload::text) {
+            Some(body) if body.len() > SHOWN_BYTES => format!(" (a body of {} bytes)", body.len()),
+            Some(body) => format!(" {body}"),
+            None => String::new(),
+        }
+    }
+
+    /// The whole request, with its query: only for comparing, never to be shown.
+    pub(super) fn in_full(&self) -> String {
+        let body = self.payload.as_ref().map_or_else(String::new, |payload| format!(" {}", payload.text()));
+        format!("{} {}{body}", self.method, self.url)
+    }
+
+    /// What the filter wants to see again beside the answer; null for nothing.
+    pub const fn kept(&self) -> &Value {
+        &self.kept
+    }
+}
+
+/// Without a query that may be a signature: what is stored and logged.
 impl fmt::Display for Request {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut url = self.url.clone();
         if self.private_query && url.query().is_some() {
             url.set_query(Some("..."));
         }
-        write!(f, "{} {url}", self.method)?;
-        match self.body.as_ref().map(Value::to_string) {
-            Some(body) if body.len() > SHOWN_BYTES => write!(f, " (a body of {} bytes)", body.len()),
-            Some(body) => write!(f, " {body}"),
-            None => Ok(()),
-        }
+        write!(f, "{} {url}{}", self.method, self.shown_body())
     }
 }
 
@@ -200,7 +310,8 @@ impl Template {
         Ok(Request {
             method: self.method.clone(),
             url,
-            body: None,
+            payload: None,
+            headers: HeaderMap::new(),
             key: Key::Ask,
             kept: Value::Null,
             private_query,
@@ -223,13 +334,17 @@ impl Template {
             }
             Target::Written { .. } | Target::Stored(_) => self.hosts.check(&url)?,
         }
-        let NextStep { body, key, kept, .. } = next;
-        Request { method, url, body: None, key, kept, private_query: true }.with_body(body)
+        let NextStep { payload, headers, key, kept, .. } = next;
+        let headers = step_headers(&headers)?;
+        if kept.to_string().len() > KEPT_BYTES {
+            return Err(format!("what it keeps is longer than {KEPT_BYTES} bytes"));
+        }
+        Request { method, url, payload: None, headers, key, kept, private_query: true }.with_payload(payload)
     }
 
     /// Whether its questions may have a body.
-    pub(super) fn is_post(&self) -> bool {
-        self.method == Method::POST
+    pub(super) fn may_have_body(&self) -> bool {
+        self.method != Method::GET
     }
 
     /// Whether everything that is asked is on this machine.
@@ -251,6 +366,26 @@ impl Template {
             Target::Stored(_) => false,
         }
     }
+}
+
+/// The headers of a further step, which may hold words of an answer.
+fn step_headers(written: &BTreeMap<String, String>) -> Result<HeaderMap, String> {
+    let mut headers = HeaderMap::new();
+    for (name, value) in written {
+        let (Ok(header), Ok(text)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) else {
+            return Err("one of its `headers` has a name or a value that no header has".to_owned());
+        };
+        if OURS.contains(&header.as_str()) {
+            return Err(format!("its `headers` may not set `{header}`"));
+        }
+        headers.insert(header, text);
+    }
+    if headers.len() > HEADERS
+        || written.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>() > VALUE_BYTES
+    {
+        return Err(format!("its `headers` are more than {HEADERS}, or longer than {VALUE_BYTES} bytes"));
+    }
+    Ok(headers)
 }
 
 fn is_loopback(origin: &Origin) -> bool {
@@ -283,8 +418,9 @@ fn method_and_url(text: &str) -> Result<(Method, &str), String> {
     match text.trim().split_once(' ') {
         Some(("GET", url)) => Ok((Method::GET, url.trim())),
         Some(("POST", url)) => Ok((Method::POST, url.trim())),
+        Some(("PUT", url)) => Ok((Method::PUT, url.trim())),
         Some((method, _)) => {
-            Err(format!("`{method}` is not a method that can be asked with, only GET and POST are"))
+            Err(format!("`{method}` is not a method that can be asked with, only GET, POST and PUT are"))
         }
         None => Err("it must be a method and a URL, for instance `GET https://host/{job}`".into()),
     }

@@ -3,6 +3,8 @@
 //! A key that is not known or a value of another kind is refused, so that a slip in a filter never reads
 //! as something it did not mean.
 
+use std::collections::BTreeMap;
+
 use base64::Engine;
 use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
@@ -12,7 +14,7 @@ use url::Url;
 use super::file::Provider;
 use super::hosts;
 use super::redact;
-use super::request::Key;
+use super::request::{Key, NextStep, Payload};
 use crate::clock::Timestamp;
 use crate::evidence::{FailureClass, Offer, Source};
 
@@ -26,7 +28,7 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 
 /// A filter's output, in its fixed shape.
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "an object")]
 pub(super) struct Said {
     pub(super) verdict: String,
     pub(super) class: Option<FailureClass>,
@@ -35,20 +37,53 @@ pub(super) struct Said {
     pub(super) outputs: Option<Vec<SaidOutput>>,
     #[serde(default)]
     pub(super) outputs_gone: bool,
-    /// With the verdict `ask`: the next request, its body, which key goes with it, and what the filter
-    /// wants to see again as `kept`.
+    /// With the verdict `ask`: the next request, its body or form, its headers, which key goes with it, and what the
+    /// filter wants to see again as `kept`.
     pub(super) request: Option<String>,
     pub(super) body: Option<serde_json::Value>,
+    pub(super) form: Option<serde_json::Value>,
+    pub(super) headers: Option<BTreeMap<String, String>>,
     pub(super) auth: Option<Key>,
     pub(super) keep: Option<serde_json::Value>,
 }
 
 /// Codes are words at some providers and numbers at others.
 #[derive(Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "must be text or a whole number")]
 pub(super) enum Code {
     Number(i64),
     Text(String),
+}
+
+impl Said {
+    /// The further request that it wants.
+    pub(super) fn next_step(self) -> Result<NextStep, String> {
+        let payload = match (self.body, self.form) {
+            (None, None) => None,
+            (Some(body), None) => Some(Payload::Json(body)),
+            (None, Some(form)) => Some(Payload::form(&form)?),
+            (Some(_), Some(_)) => {
+                return Err("the filter gives a `body` and a `form`: only one is sent".to_owned());
+            }
+        };
+        Ok(NextStep {
+            request: self.request.ok_or("the filter asks for a further step without a `request`")?,
+            payload,
+            headers: self.headers.unwrap_or_default(),
+            key: self.auth.unwrap_or_default(),
+            kept: self.keep.unwrap_or_default(),
+        })
+    }
+
+    /// Whether it says something that only `ask` may say.
+    pub(super) const fn says_next_step(&self) -> bool {
+        self.request.is_some()
+            || self.body.is_some()
+            || self.form.is_some()
+            || self.headers.is_some()
+            || self.auth.is_some()
+            || self.keep.is_some()
+    }
 }
 
 impl Code {
@@ -61,7 +96,7 @@ impl Code {
 }
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "an object")]
 pub(super) struct SaidOutput {
     index: Option<i64>,
     url: Option<String>,
@@ -77,7 +112,7 @@ pub(super) struct SaidOutput {
 
 /// RFC 3339, in UTC where no zone is named, or seconds or milliseconds since 1970.
 #[derive(Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "must be a time: text or a number")]
 enum Expiry {
     Number(f64),
     Text(String),
@@ -143,6 +178,11 @@ impl SaidOutput {
             },
             _ => return Err("an output needs exactly one of `url`, `request`, `base64` and `error`".into()),
         };
+        if matches!(&source, Source::Url { auth: true, .. }) && provider.has_no_download_key() {
+            return Err("the download of an output needs the key, and `[auth]` puts it into the URL or signs requests: give \
+                        `[download.auth]`"
+                .into());
+        }
         Ok(Offer { index: self.index, source, expires_at: self.expires_at.and_then(|expiry| expiry.at()) })
     }
 }

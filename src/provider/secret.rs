@@ -44,7 +44,7 @@ pub enum SecretSource {
 }
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "where the key is, for instance { env = \"NAME\" }")]
 struct Written {
     env: Option<String>,
     file: Option<PathBuf>,
@@ -161,6 +161,18 @@ pub enum SecretError {
         /// What happened.
         trouble: CommandTrouble,
     },
+    /// The provider's token endpoint gave no token.
+    #[error(
+        "no token for provider `{provider}` from {host}: {trouble}. Check the client's id, its secret and `scope`"
+    )]
+    Token {
+        /// Whose token.
+        provider: String,
+        /// Where it was asked for.
+        host: String,
+        /// What happened.
+        trouble: String,
+    },
     /// The key holds characters that no header may hold.
     #[error("the key of provider `{provider}` cannot be sent in an HTTP header: look for a break in it")]
     NotAHeader {
@@ -169,26 +181,94 @@ pub enum SecretError {
     },
 }
 
-/// A key and what is remembered of it.
+/// A key and where it is found.
 #[derive(Debug)]
 pub(super) struct Held {
     source: SecretSource,
-    said: Mutex<Said>,
+    kept: Kept<CommandTrouble>,
 }
 
-/// What a command said.
-#[derive(Debug, Default)]
-struct Said {
-    /// How often it has been run.
+/// A key that something gave for a while: a command, or the provider's token endpoint. `T`: why it gave none.
+#[derive(Debug)]
+pub(super) struct Kept<T> {
+    said: Mutex<Said<T>>,
+}
+
+/// What was given last.
+#[derive(Debug)]
+struct Said<T> {
+    /// How often it has been asked for.
     runs: u64,
     key: Option<(Secret, Instant)>,
-    failed: Option<(CommandTrouble, Instant)>,
+    failed: Option<(T, Instant)>,
     renewed_at: Option<Instant>,
+}
+
+impl<T> Default for Kept<T> {
+    fn default() -> Self {
+        Self { said: Mutex::new(Said { runs: 0, key: None, failed: None, renewed_at: None }) }
+    }
+}
+
+impl<T: Clone> Kept<T> {
+    /// The key that is kept, or else the one that `ask` gives, and for how long; and which run it comes from.
+    pub(super) async fn get(
+        &self,
+        ask: impl Future<Output = Result<(Secret, Duration), T>>,
+    ) -> Result<(Secret, u64), T> {
+        // Held while the key is asked for: everybody waits for one run, nobody begins a second.
+        let mut said = self.said.lock().await;
+        let now = Instant::now();
+        if let Some((secret, until)) = &said.key
+            && now < *until
+        {
+            return Ok((secret.clone(), said.runs));
+        }
+        if let Some((trouble, until)) = &said.failed
+            && now < *until
+        {
+            return Err(trouble.clone());
+        }
+        said.runs += 1;
+        match ask.await {
+            Ok((secret, ttl)) => {
+                // From before the run: the key may be as old as that.
+                said.key = Some((secret.clone(), now + ttl));
+                said.failed = None;
+                Ok((secret, said.runs))
+            }
+            Err(trouble) => {
+                said.key = None;
+                said.failed = Some((trouble.clone(), Instant::now() + AFTER_FAILURE));
+                Err(trouble)
+            }
+        }
+    }
+
+    /// The key of run `run` was refused: whether the next [`Kept::get`] may bring another.
+    pub(super) async fn refused(&self, run: u64) -> bool {
+        let mut said = self.said.lock().await;
+        if said.runs != run {
+            return true;
+        }
+        let now = Instant::now();
+        if said.renewed_at.is_some_and(|at| now < at + AFTER_RENEWAL) {
+            return false;
+        }
+        said.renewed_at = Some(now);
+        said.key = None;
+        true
+    }
+
+    /// The run that the last key comes from.
+    pub(super) async fn run(&self) -> u64 {
+        self.said.lock().await.runs
+    }
 }
 
 impl Held {
     pub(super) fn new(source: SecretSource) -> Self {
-        Self { source, said: Mutex::default() }
+        Self { source, kept: Kept::default() }
     }
 
     pub(super) const fn source(&self) -> &SecretSource {
@@ -200,35 +280,8 @@ impl Held {
         match &self.source {
             SecretSource::Env(_) | SecretSource::File(_) => self.read(provider).map(|secret| (secret, 0)),
             SecretSource::Command { argv, ttl } => {
-                // Held while the command runs: everybody waits for one run, nobody begins a second.
-                let mut said = self.said.lock().await;
-                let now = Instant::now();
-                if let Some((secret, until)) = &said.key
-                    && now < *until
-                {
-                    return Ok((secret.clone(), said.runs));
-                }
-                let trouble = match said.failed {
-                    Some((trouble, until)) if now < until => trouble,
-                    Some(_) | None => {
-                        said.runs += 1;
-                        match exec::run(argv).await {
-                            Ok(key) => {
-                                let secret = Secret(key);
-                                // From before the run: the key may be as old as that.
-                                said.key = Some((secret.clone(), now + *ttl));
-                                said.failed = None;
-                                return Ok((secret, said.runs));
-                            }
-                            Err(trouble) => {
-                                said.key = None;
-                                said.failed = Some((trouble, Instant::now() + AFTER_FAILURE));
-                                trouble
-                            }
-                        }
-                    }
-                };
-                Err(SecretError::Command {
+                let run = async { exec::run(argv).await.map(|key| (Secret(key), *ttl)) };
+                self.kept.get(run).await.map_err(|trouble| SecretError::Command {
                     provider: provider.to_owned(),
                     program: argv.first().cloned().unwrap_or_default(),
                     trouble,
@@ -241,26 +294,13 @@ impl Held {
     pub(super) async fn refused(&self, run: u64) -> bool {
         match &self.source {
             SecretSource::Env(_) | SecretSource::File(_) => false,
-            SecretSource::Command { .. } => {
-                let mut said = self.said.lock().await;
-                if said.runs != run {
-                    return true;
-                }
-                let now = Instant::now();
-                if said.renewed_at.is_some_and(|at| now < at + AFTER_RENEWAL) {
-                    return false;
-                }
-                said.renewed_at = Some(now);
-                said.key = None;
-                true
-            }
+            SecretSource::Command { .. } => self.kept.refused(run).await,
         }
     }
 
-    /// Whatever was kept is refused.
-    pub(super) async fn refused_now(&self) {
-        let run = self.said.lock().await.runs;
-        self.refused(run).await;
+    /// The run that the last key comes from.
+    pub(super) async fn run(&self) -> u64 {
+        self.kept.run().await
     }
 
     /// Reads what needs no command; for a command, an empty key.
@@ -328,7 +368,7 @@ mod tests {
         }
         assert_eq!(runs(&dir), 1);
         // Its time is over.
-        held.said.lock().await.key.as_mut().unwrap().1 = Instant::now();
+        held.kept.said.lock().await.key.as_mut().unwrap().1 = Instant::now();
         assert_eq!(held.get("acme").await.unwrap(), (Secret("2".into()), 2));
     }
 

@@ -1,5 +1,6 @@
 //! Spans of time as people write them: `250ms`, `20s`, `10m`, `1h`, `2d`, also `1h 30m`.
 
+use std::fmt;
 use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, de};
@@ -10,9 +11,23 @@ pub(super) struct Span(pub(super) Duration);
 
 impl<'de> Deserialize<'de> for Span {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        span(&text).map(Self).ok_or_else(|| {
-            de::Error::custom(format!("`{text}` is not a span of time, for instance `20s`, `10m` or `1h`"))
+        deserializer.deserialize_str(Reader)
+    }
+}
+
+/// Reads text, and says of anything else what is wanted.
+struct Reader;
+
+impl de::Visitor<'_> for Reader {
+    type Value = Span;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a span of time, for instance `20s`, `10m` or `1h`")
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<Span, E> {
+        span(text).map(Span).ok_or_else(|| {
+            E::custom(format!("`{text}` is not a span of time, for instance `20s`, `10m` or `1h`"))
         })
     }
 }

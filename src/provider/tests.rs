@@ -16,8 +16,10 @@ use crate::evidence::{FailureClass, Source, Verdict};
 
 mod changed;
 mod examples;
+mod generated;
 mod hostile;
 mod invented;
+mod keys;
 mod rude;
 mod shapes;
 mod shipped;

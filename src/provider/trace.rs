@@ -1,8 +1,7 @@
 //! A question told step by step, for a person who writes or tries out a provider file.
 //!
-//! Promise: what is told holds no secret and no query of a URL. It is only told: nothing decides on it.
+//! Promise: what is told holds no secret, and of a URL's query no value that may be a key or a signature. It is only told: nothing decides on it.
 
-use super::redact;
 use super::request::Request;
 
 /// One request of a question, and what the filter said of its answer.
@@ -19,7 +18,8 @@ pub struct Step {
 }
 
 impl Step {
-    pub(super) fn request(request: &Request, secrets: &[&str]) -> String {
-        redact::clean(&request.to_string(), secrets)
+    /// A request that has not been sent, as a step shows it.
+    pub fn shown(request: &Request) -> String {
+        request.shown(&[])
     }
 }

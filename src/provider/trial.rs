@@ -7,23 +7,31 @@
 //! `unknown_job` would refund every charge on the day that the provider changes or moves its API.
 //! `if .body.state = "failed"`, with one `=`, is such a filter: it assigns and is always true.
 //!
+//! Filters that do not end, or that want too much memory, are found here too: they are refused with
+//! the bound that they passed.
+//!
 //! This finds filters that are surely wrong. A filter that passes can still misread an answer of
 //! its provider: `makegood provider test` reads kept answers.
 
 use reqwest::header::HeaderMap;
 
 use super::Question;
-use super::file::Provider;
+use super::file::{Flaw, Provider};
+use super::filters::Stopped;
 use super::reading::{Reading, Received};
 use crate::evidence::Verdict;
 
 /// Bodies that say nothing about a job, and how an error message calls them.
-const BODIES: [(&str, &str); 6] = [
+const BODIES: [(&str, &str); 7] = [
     ("{}", "the body `{}`"),
     ("null", "the body `null`"),
     ("[]", "the body `[]`"),
     ("Service moved", "a body of plain text"),
     ("<!DOCTYPE html><html><body>Not Found</body></html>", "a web page"),
+    (
+        "<Job><Status>no-such-word</Status><State>no-such-word</State></Job>",
+        "XML of a status word that nobody knows",
+    ),
     (
         r#"{"status":"no-such-word","state":"no-such-word","task_status":"no-such-word","code":987654321,
             "data":{"status":"no-such-word","state":"no-such-word","task_status":"no-such-word"}}"#,
@@ -32,8 +40,9 @@ const BODIES: [(&str, &str); 6] = [
 ];
 
 impl Provider {
-    /// The first answer without a meaning that the filter would refund on, in words.
-    pub(super) fn refunds_without_cause(&self) -> Option<String> {
+    /// What is wrong with the filters: the first answer without a meaning that would be refunded, or that passes the
+    /// bounds of a reading.
+    pub(super) async fn trial(&self) -> Option<Flaw> {
         let question = Question {
             provider: self.name.clone(),
             job_id: "job-1".to_owned(),
@@ -45,11 +54,25 @@ impl Provider {
             for (body, name) in BODIES {
                 let received =
                     Received { status, headers: HeaderMap::new(), body: body.as_bytes().to_vec().into() };
-                let Some(verdict) = ending(&self.read_for_trial(&question, &received)) else { continue };
-                return Some(format!(
-                    "a filter that reads {name} with HTTP {status} as `unreadable`, not as `{verdict}`, which \
-                     refunds: the answer says nothing about a job. Compare a status word with `==` before the \
-                     verdict, and end with `else {{verdict: \"unreadable\"}} end`"
+                let reading = match self.read_for_trial(&question, &received).await {
+                    Ok(reading) => reading,
+                    Err(Stopped { filter: key, why, is_begun }) => {
+                        let problem = if is_begun {
+                            format!("must be a filter that ends: given {name} with HTTP {status}, {why}")
+                        } else {
+                            format!("cannot be tried: {why}; makegood starts its own executable for this")
+                        };
+                        return Some(Flaw::new(key, problem));
+                    }
+                };
+                let Some(verdict) = ending(&reading) else { continue };
+                return Some(Flaw::new(
+                    "ask.read",
+                    format!(
+                        "must be a filter that reads {name} with HTTP {status} as `unreadable`, not as `{verdict}`, \
+                         which refunds: the answer says nothing about a job. Compare a status word with `==` before \
+                         the verdict, and end with `else {{verdict: \"unreadable\"}} end`"
+                    ),
                 ));
             }
         }
@@ -121,6 +144,15 @@ mod tests {
         ] {
             let problem = problem(filter).unwrap_or_else(|| panic!("{filter} is taken"));
             assert!(problem.contains(body) && problem.contains(verdict), "{filter}: {problem}");
+        }
+    }
+
+    /// They are not tried again when they are loaded.
+    #[test]
+    fn every_shipped_file_passes_its_trial() {
+        for (name, text) in super::super::SHIPPED {
+            let flaw = file::read(text).err().map(|flaw| flaw.problem);
+            assert_eq!(flaw, None, "{name}");
         }
     }
 

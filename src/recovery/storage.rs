@@ -80,6 +80,14 @@ pub enum StorageError {
         #[source]
         source: Box<object_store::Error>,
     },
+    /// An object lies in another storage than the one of the settings.
+    #[error("{uri} does not lie in {root}, the storage of the settings")]
+    Elsewhere {
+        /// Which object.
+        uri: String,
+        /// The storage's URL without the prefix.
+        root: String,
+    },
     /// What was read back is not what was written.
     #[error("what was read back from {uri} is not what was written to it; is it one storage?")]
     Differs {
@@ -170,6 +178,32 @@ impl Storage {
     /// Deletes the object of `key`; one that is not there is as good as deleted.
     pub async fn delete(&self, key: &Key) -> Result<(), StorageError> {
         self.delete_path(&self.path(key)).await
+    }
+
+    /// How long the object is that a recovery named `uri`; none: it is not there any more.
+    ///
+    /// # Errors
+    /// It lies in another storage than this one, or this one does not say.
+    pub async fn size_of(&self, uri: &str) -> Result<Option<u64>, StorageError> {
+        let path = match &self.place {
+            Kind::Bucket { root } => {
+                uri.strip_prefix(root.as_str()).and_then(|rest| rest.strip_prefix('/')).map(str::to_owned)
+            }
+            Kind::Local => {
+                let file = Url::parse(uri).ok().and_then(|url| url.to_file_path().ok());
+                file.and_then(|file| file.to_str().map(|path| path.trim_start_matches('/').to_owned()))
+            }
+        };
+        let elsewhere = || StorageError::Elsewhere { uri: uri.to_owned(), root: self.root() };
+        let path = path.and_then(|path| Path::parse(path).ok()).ok_or_else(elsewhere)?;
+        if self.uri_of(&path) != uri {
+            return Err(elsewhere());
+        }
+        match self.store.head(&path).await {
+            Ok(object) => Ok(Some(object.size)),
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(source) => Err(self.failed("read", &path, source)),
+        }
     }
 
     /// Writes, reads back and deletes a small object, to prove that recovery will be able to.

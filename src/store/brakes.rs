@@ -11,13 +11,28 @@ use std::time::Duration;
 
 use serde_json::{Value as Json, json};
 
-use super::db::{DbError, Row, Run, Tx, Value};
+use super::db::{DbError, Row, Run, Statement, Tx, Value};
 use super::{Store, first, statements, with_retries};
-use crate::brake::{self, Baseline, Brake, Counted, DAY, HOUR, Held, Limits, Sums, Watch};
+use crate::brake::{self, Baseline, Brake, Counted, DAY, HOUR, Held, Limits, Price, Sums, Watch};
 use crate::clock::Timestamp;
 
-/// How long a count of the day's charges may be used again.
+mod accounts;
+mod by_hand;
+
+pub use accounts::HeldAccount;
+pub use by_hand::HeldProvider;
+
+/// How long a count of the day's charges, or their average price, may be used again.
 const CHARGES_GOOD_FOR: Duration = Duration::from_mins(5);
+
+/// The most charges of a day that are counted: beyond, a share counts as one of so many.
+const CHARGES_MOST: u64 = 1_000_000;
+
+/// When the average price was read, and what it was.
+pub(super) type KnownPrice = (Timestamp, Option<Price>);
+
+/// How many orphans a release has made due.
+pub type Released = u64;
 
 /// Orphans that one statement makes due after a release.
 const FREED_AT_ONCE: i64 = 5_000;
@@ -33,6 +48,21 @@ pub struct BrakeEvent {
     pub by_whom: String,
     /// Which limit was reached, or why it was right to go on.
     pub reason: String,
+    /// The account that was held or released alone.
+    pub account_id: Option<String>,
+    /// The provider that was held or released alone.
+    pub provider: Option<String>,
+}
+
+/// What is held or released.
+#[derive(Clone, Copy, Debug)]
+enum BrakeScope<'a> {
+    /// All refunds, or those for faults of ours.
+    All,
+    /// Those of one account.
+    Account(&'a str),
+    /// Those of one provider.
+    Provider(&'a str),
 }
 
 /// The brake as it stands.
@@ -50,6 +80,10 @@ pub struct BrakeState {
     pub own_faults_reason: Option<String>,
     /// When a person last released these.
     pub own_faults_released_at: Option<Timestamp>,
+    /// The providers whose refunds a person holds.
+    pub providers: BTreeMap<String, HeldProvider>,
+    /// How many accounts are held by their own limits; counted for people and metrics only.
+    pub accounts_held: u64,
 }
 
 impl BrakeState {
@@ -61,6 +95,11 @@ impl BrakeState {
         Held {
             all: why(self.engaged_at, &self.reason),
             own_faults: why(self.own_faults_at, &self.own_faults_reason),
+            providers: self
+                .providers
+                .iter()
+                .map(|(name, held)| (name.clone(), held.reason.clone()))
+                .collect(),
         }
     }
 }
@@ -68,8 +107,8 @@ impl BrakeState {
 impl Store {
     /// The brake as it stands.
     pub async fn brake(&self) -> Result<BrakeState, DbError> {
-        let rows = self.rows(statements::BRAKE_STATE, &[]).await?;
-        state(first(statements::BRAKE_STATE, &rows)?)
+        let state = read(&mut &*self, statements::BRAKE_STATE).await?;
+        Ok(BrakeState { accounts_held: self.held_accounts_count().await?, ..state })
     }
 
     /// When the brake was pulled and released, newest first, at most `most`.
@@ -82,6 +121,8 @@ impl Store {
                     kind: row.text("kind")?,
                     by_whom: row.text("by_whom")?,
                     reason: row.text("reason")?,
+                    account_id: row.maybe_text("account_id")?,
+                    provider: row.maybe_text("provider")?,
                 })
             })
             .collect()
@@ -102,7 +143,7 @@ impl Store {
             return Ok(false);
         }
         tx.rows(statements::ZERO_REFUND_SUMS, &[brake::minute_of(now).into()]).await?;
-        note_release(&mut tx, by, reason, now).await?;
+        note(&mut tx, BrakeScope::All, "released", by, reason, now).await?;
         tx.commit().await?;
         Ok(true)
     }
@@ -110,6 +151,7 @@ impl Store {
     /// Releases the brake if its condition is gone, and refunds for faults of ours if theirs is. Returns how many orphans that freed,
     /// or none if nothing was held or all of it has to stay.
     pub async fn release_brake_when_gone(&self, watch: &Watch) -> Result<Option<u64>, DbError> {
+        self.release_accounts_when_gone(watch).await?;
         let Some(why) = with_retries!(self, self.let_go_when_gone(watch).await)? else {
             return Ok(None);
         };
@@ -120,22 +162,22 @@ impl Store {
 
     async fn let_go_when_gone(&self, watch: &Watch) -> Result<Option<String>, DbError> {
         let now = self.now().await?;
+        let price = self.price(&mut &*self, watch, now).await?;
         let mut tx = self.db.begin().await?;
         let state = lock(&mut tx).await?;
         let held = state.held();
-        if held == Held::default() {
+        if held.all.is_none() && held.own_faults.is_none() {
             return Ok(None);
         }
-        let mut counted = count(&mut tx, watch, &state, now).await?;
+        let mut counted = Counted { price, ..count(&mut tx, watch, &state, now).await? };
         // As the condition is judged: at twice of what was refunded.
-        let twice = counted.day_refunds().saturating_mul(2);
-        if let Some(needed) = watch.limits.charges_needed(twice) {
-            counted.charges = self.charges_of_day(&mut tx, now, needed).await?;
-        }
+        let twice = [counted.day_refunds().saturating_mul(2), counted.day_credits().saturating_mul(2)];
+        counted.charges = self.charges_that_decide(&mut tx, watch.limits, twice, price, now).await?;
         let brake = Brake::new(watch.limits, Held::default(), counted);
         let gone = Held {
             all: held.all.filter(|_| brake.condition_is_gone()),
             own_faults: held.own_faults.filter(|_| brake.own_faults_are_gone()),
+            ..Held::default()
         };
         if gone == Held::default() {
             return Ok(None);
@@ -143,19 +185,30 @@ impl Store {
         let which = [&gone.all, &gone.own_faults].map(|gone| i64::from(gone.is_some()).into());
         tx.rows(statements::BRAKE_LET_GO, &which).await?;
         let why = [gone.all, gone.own_faults].into_iter().flatten().collect::<Vec<_>>().join("; ");
-        note_release(&mut tx, "makegood", &format!("the condition is gone: {why}"), now).await?;
+        let gone = format!("the condition is gone: {why}");
+        note(&mut tx, BrakeScope::All, "released", "makegood", &gone, now).await?;
         tx.commit().await?;
         Ok(Some(why))
     }
 
     /// Makes due what the brake held, in portions. Each held orphan is met once, in the order of ids: one that is held again
     /// meanwhile, because a limit still applies, stays held.
-    async fn free_held(&self) -> Result<u64, DbError> {
+    async fn free_held(&self) -> Result<Released, DbError> {
+        self.free_held_by(statements::BRAKE_FREE_ORPHANS, &[]).await
+    }
+
+    /// The same by a statement whose first values say whose orphans.
+    async fn free_held_by(
+        &self,
+        statement: &'static Statement,
+        whose: &[Value],
+    ) -> Result<Released, DbError> {
         let now = self.now().await?;
         let (mut freed, mut last) = (0, i64::MIN);
         loop {
-            let values = [now.into(), last.into(), FREED_AT_ONCE.into()];
-            let rows = self.rows(statements::BRAKE_FREE_ORPHANS, &values).await?;
+            let mut values = whose.to_vec();
+            values.extend([now.into(), last.into(), FREED_AT_ONCE.into()]);
+            let rows = self.rows(statement, &values).await?;
             for row in &rows {
                 last = last.max(row.int("id")?);
             }
@@ -194,7 +247,7 @@ impl Store {
             return Ok(charges);
         }
         // Twice, so that it need not be counted anew with every batch of refunds.
-        let most = i64::try_from(needed.saturating_mul(2)).unwrap_or(i64::MAX);
+        let most = i64::try_from(needed.saturating_mul(2).min(CHARGES_MOST)).unwrap_or(i64::MAX);
         let rows =
             run.rows(statements::CHARGES_OF_DAY, &[(now - DAY).into(), now.into(), most.into()]).await?;
         let charges = first(statements::CHARGES_OF_DAY, &rows)?.int("charges")?;
@@ -203,28 +256,67 @@ impl Store {
         Ok(charges)
     }
 
-    /// The brake as it stands, read without a lock. What it says of at most so many `refunds` counts only once it is confirmed.
+    /// As many charges of the day as decide whether so many refunds and so many credits in a day are within their shares.
+    async fn charges_that_decide(
+        &self,
+        run: &mut impl Run,
+        limits: Limits,
+        [refunds, credits]: [u128; 2],
+        price: Option<Price>,
+        now: Timestamp,
+    ) -> Result<u64, DbError> {
+        let needed = limits.charges_needed(refunds).max(limits.charges_needed_for_credits(credits, price));
+        match needed {
+            Some(needed) => self.charges_of_day(run, now, needed).await,
+            None => Ok(0),
+        }
+    }
+
+    /// What a charge costs on average, where a limit is measured by it.
+    async fn price(
+        &self,
+        run: &mut impl Run,
+        watch: &Watch,
+        now: Timestamp,
+    ) -> Result<Option<Price>, DbError> {
+        if !watch.limits.need_a_price() {
+            return Ok(None);
+        }
+        let known = *self.price.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((at, price)) = known
+            && (at..at + CHARGES_GOOD_FOR).contains(&now)
+        {
+            return Ok(price);
+        }
+        let rows = run.rows(statements::AVERAGE_PRICE, &[now.into()]).await?;
+        let row = first(statements::AVERAGE_PRICE, &rows)?;
+        let charges = u64::try_from(row.int("charges")?).unwrap_or(0);
+        let price = Price::new(charges, credits(row, "credits_high", "credits_low")?);
+        *self.price.lock().unwrap_or_else(PoisonError::into_inner) = Some((now, price));
+        Ok(price)
+    }
+
+    /// The brake as it stands, read without a lock. What it says of so many `refunds` and `credits` counts only once it is confirmed.
     pub(super) async fn read_brake(
         &self,
         tx: &mut Tx,
         watch: &Watch,
         now: Timestamp,
-        refunds: usize,
+        (refunds, credits): (u128, u128),
     ) -> Result<Brake, DbError> {
         if watch.overruled {
             return Ok(Brake::overruled());
         }
-        let rows = tx.rows(statements::BRAKE_STATE, &[]).await?;
-        let state = state(first(statements::BRAKE_STATE, &rows)?)?;
+        let state = read(tx, statements::BRAKE_STATE).await?;
         let held = state.held();
         if held.all.is_some() {
             return Ok(Brake::new(watch.limits, held, Counted::default()).released(state.released_at));
         }
-        let mut counted = count(tx, watch, &state, now).await?;
-        let would_be = counted.day_refunds().saturating_add(refunds as u128);
-        if let Some(needed) = watch.limits.charges_needed(would_be) {
-            counted.charges = self.charges_of_day(tx, now, needed).await?;
-        }
+        let price = self.price(tx, watch, now).await?;
+        let mut counted = Counted { price, ..count(tx, watch, &state, now).await? };
+        let would_be =
+            [counted.day_refunds().saturating_add(refunds), counted.day_credits().saturating_add(credits)];
+        counted.charges = self.charges_that_decide(tx, watch.limits, would_be, price, now).await?;
         Ok(Brake::new(watch.limits, held, counted).released(state.released_at))
     }
 
@@ -246,7 +338,7 @@ impl Store {
             let mut counted = Counted::default();
             if held.all.is_none() {
                 counted = count(tx, watch, &state, now).await?;
-                counted.charges = brake.charges();
+                (counted.charges, counted.price) = (brake.charges(), brake.price());
             }
             Brake::new(watch.limits, held, counted).released(state.released_at)
         };
@@ -279,8 +371,7 @@ impl Store {
         {
             let Some(why) = why.as_deref() else { continue };
             if !tx.rows(statement, &[now.into(), why.into()]).await?.is_empty() {
-                let values = [now.into(), "engaged".into(), "makegood".into(), why.into()];
-                tx.rows(statements::INSERT_BRAKE_EVENT, &values).await?;
+                note(tx, BrakeScope::All, "engaged", "makegood", why, now).await?;
                 tracing::error!(
                     reason = why,
                     "the brake is on: refunds are held; see `makegood brake status`"
@@ -291,15 +382,34 @@ impl Store {
     }
 }
 
-/// Keeps who let go and why.
-async fn note_release(tx: &mut Tx, by: &str, reason: &str, now: Timestamp) -> Result<(), DbError> {
-    let values = [now.into(), "released".into(), by.into(), reason.into()];
-    tx.rows(statements::INSERT_BRAKE_EVENT, &values).await.map(drop)
+/// Keeps who engaged or released what, and why.
+async fn note(
+    tx: &mut Tx,
+    scope: BrakeScope<'_>,
+    kind: &str,
+    by: &str,
+    reason: &str,
+    now: Timestamp,
+) -> Result<(), DbError> {
+    let (account, provider) = match scope {
+        BrakeScope::All => (None, None),
+        BrakeScope::Account(account) => (Some(account.to_owned()), None),
+        BrakeScope::Provider(provider) => (None, Some(provider.to_owned())),
+    };
+    let scope = [Value::MaybeText(account), Value::MaybeText(provider)];
+    let values = [now.into(), kind.into(), by.into(), reason.into()].into_iter().chain(scope);
+    tx.rows(statements::INSERT_BRAKE_EVENT, &values.collect::<Vec<_>>()).await.map(drop)
 }
 
 async fn lock(tx: &mut Tx) -> Result<BrakeState, DbError> {
-    let rows = tx.rows(statements::BRAKE_LOCK, &[]).await?;
-    state(first(statements::BRAKE_LOCK, &rows)?)
+    read(tx, statements::BRAKE_LOCK).await
+}
+
+/// The brake and the providers that are held, by one of the statements that read its row.
+async fn read(run: &mut impl Run, statement: &'static Statement) -> Result<BrakeState, DbError> {
+    let rows = run.rows(statement, &[]).await?;
+    let state = state(first(statement, &rows)?)?;
+    Ok(BrakeState { providers: by_hand::providers(run).await?, ..state })
 }
 
 fn state(row: &Row) -> Result<BrakeState, DbError> {
@@ -310,6 +420,7 @@ fn state(row: &Row) -> Result<BrakeState, DbError> {
         own_faults_at: row.maybe_time("own_faults_at")?,
         own_faults_reason: row.maybe_text("own_faults_reason")?,
         own_faults_released_at: row.maybe_time("own_faults_released_at")?,
+        ..BrakeState::default()
     })
 }
 
@@ -332,7 +443,8 @@ async fn count(tx: &mut Tx, watch: &Watch, state: &BrakeState, now: Timestamp) -
         limits.refunds_per_day_per_provider,
         limits.share_per_day,
         limits.own_faults_per_day,
-    ] != [0; 5];
+        limits.credit_share_per_day,
+    ] != [0; 6];
     let day = if by_day { Brake::since(now, DAY) } else { hour };
     let began = watch.pass_began.filter(|_| by_pass(limits)).unwrap_or(now);
     let pass = Brake::since(now, Brake::span_of_pass(now, began));
@@ -351,7 +463,7 @@ async fn count(tx: &mut Tx, watch: &Watch, state: &BrakeState, now: Timestamp) -
 }
 
 fn sums(row: &Row) -> Result<Sums, DbError> {
-    let credits = |high, low| Ok::<_, DbError>((number(row, high)? << 32) + number(row, low)?);
+    let credits = |high, low| credits(row, high, low);
     Ok(Sums {
         pass_refunds: number(row, "pass_refunds")?,
         pass_credits: credits("pass_credits_high", "pass_credits_low")?,
@@ -360,6 +472,11 @@ fn sums(row: &Row) -> Result<Sums, DbError> {
         day_refunds: number(row, "day_refunds")?,
         day_credits: credits("day_credits_high", "day_credits_low")?,
     })
+}
+
+/// A sum that travelled in halves.
+fn credits(row: &Row, high: &'static str, low: &'static str) -> Result<u128, DbError> {
+    Ok((number(row, high)? << 32) + number(row, low)?)
 }
 
 /// A sum, which is never negative: the columns that are summed are not.

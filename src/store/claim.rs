@@ -100,9 +100,13 @@ impl Store {
         let rows = run.rows(statements::ORPHAN_ROWS, &[(&json!(ids)).into()]).await?;
         let mut claimed = Claimed::default();
         let mut found = Vec::with_capacity(rows.len());
+        let mut recovered = HashSet::new();
         for row in &rows {
             let (orphan_id, token) = (row.int("orphan_id")?, row.int("lease_token")?);
             let item = ItemId { charge_id: row.text("charge_id")?, output_index: row.int("output_index")? };
+            if row.int("was_recovered")? == 1 {
+                recovered.insert(item.clone());
+            }
             match read_orphan(row, item.clone()) {
                 Ok((charge, orphan)) => found.push((charge, orphan, token)),
                 Err(error) => {
@@ -111,7 +115,8 @@ impl Store {
                 }
             }
         }
-        let (rows, unreadable) = self.rows_around(run, &found).await?;
+        let (mut rows, unreadable) = self.rows_around(run, &found).await?;
+        rows.recovered = recovered;
         let around = Around::new(&rows);
         for (charge, orphan, token) in found {
             match unreadable.get(&charge.id) {
@@ -206,6 +211,7 @@ impl Store {
         }
         rows.outputs = outputs.into_values().collect();
 
+        let mut taken = Taken::default();
         // The items that misplaced outputs hang on: have they a claim?
         let holders: BTreeSet<&str> = rows
             .outputs
@@ -224,11 +230,17 @@ impl Store {
         }
         for row in run.rows(statements::REFUNDS_OF_CHARGES, &[(&charges).into()]).await? {
             let charge_id = row.text("charge_id")?;
-            match read_refund(&row, &charge_id) {
-                Ok(refund) => rows.refunds.push(refund),
-                Err(why) => bad.add(Some(charge_id), None, &why),
+            let kept = if row.int("is_refund")? == 1 {
+                read_refund(&row, &charge_id).map(|refund| rows.refunds.push(refund))
+            } else {
+                let credits = row.maybe_int("credits").map_err(|error| crate::report::chain(&error));
+                credits.map(|credits| taken.add(&charge_id, credits.unwrap_or(0)))
+            };
+            if let Err(why) = kept {
+                bad.add(Some(charge_id), None, &why);
             }
         }
+        rows.debits = taken.debits();
         for row in run.rows(statements::BALANCE_ROWS, &[(&accounts).into()]).await? {
             // A bucket of the platform's that makegood knows nothing of is none of its business.
             if let Some(bucket) = row.maybe_text("bucket")?.as_deref().and_then(bucket) {
@@ -237,6 +249,24 @@ impl Store {
         }
         let bad = bad.charges(&rows);
         Ok((rows, bad))
+    }
+}
+
+/// Entries of the ledger that name a charge and are no refunds.
+#[derive(Debug, Default)]
+struct Taken(HashMap<String, (i128, bool)>);
+
+impl Taken {
+    fn add(&mut self, charge_id: &str, credits: i64) {
+        let (sum, any_below_zero) = self.0.entry(charge_id.to_owned()).or_default();
+        *sum += i128::from(credits);
+        *any_below_zero |= credits < 0;
+    }
+
+    /// The sum of each charge that something was taken for.
+    fn debits(self) -> HashMap<String, i128> {
+        let taken = self.0.into_iter().filter(|(_, (_, any_below_zero))| *any_below_zero);
+        taken.map(|(charge_id, (sum, _))| (charge_id, sum)).collect()
     }
 }
 

@@ -133,7 +133,50 @@ pub enum Balance {
     Empty,
 }
 
+/// How an entry of the ledger fails to say what was refunded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Unlinked {
+    /// It names no charge.
+    NoCharge,
+    /// It names a charge that there is not.
+    UnknownCharge,
+    /// It names a charge and none of its items.
+    NoItem,
+}
+
+/// Refunds of the platform's own that passes cannot see, or not in full.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnlinkedRefunds {
+    /// What they lack.
+    pub lack: Unlinked,
+    /// How many, among the entries that were read.
+    pub entries: i64,
+    /// The ids of one or two of them.
+    pub examples: Vec<String>,
+}
+
+/// Entries that are read of each kind: so many say whether a platform links its refunds.
+pub const LEDGER_SAMPLE: i64 = 10_000;
+
 impl Store {
+    /// Refunds of the platform's own in the ledger that name no charge, a charge that there is not, or no item. Reads at most
+    /// [`LEDGER_SAMPLE`] entries of each kind.
+    pub async fn unlinked_refunds(&self) -> Result<Vec<UnlinkedRefunds>, DbError> {
+        let rows = self.rows(statements::UNLINKED_REFUNDS, &[LEDGER_SAMPLE.into()]).await?;
+        rows.iter()
+            .map(|row| {
+                let lack = match row.text("lack")?.as_str() {
+                    "no_charge" => Unlinked::NoCharge,
+                    "unknown_charge" => Unlinked::UnknownCharge,
+                    _ => Unlinked::NoItem,
+                };
+                let mut examples = vec![row.text("first_example")?, row.text("last_example")?];
+                examples.dedup();
+                Ok(UnlinkedRefunds { lack, entries: row.int("entries")?, examples })
+            })
+            .collect()
+    }
+
     /// Each contract relation with why it cannot be worked with, if so.
     pub async fn contract(&self) -> Vec<(&'static str, Result<(), DbError>)> {
         let mut found = Vec::new();

@@ -67,7 +67,10 @@ const OWN: Set = Set {
         (7, "size", include_str!("../../migrations/postgres/0007_size.sql")),
         (8, "refund_sums", include_str!("../../migrations/postgres/0008_refund_sums.sql")),
         (9, "provider_shares", include_str!("../../migrations/postgres/0009_provider_shares.sql")),
+        (10, "account_limits", include_str!("../../migrations/postgres/0010_account_limits.sql")),
+        (11, "proofs", include_str!("../../migrations/postgres/0011_proofs.sql")),
         (12, "posting", include_str!("../../migrations/postgres/0012_posting.sql")),
+        (13, "pinned_names", include_str!("../../migrations/postgres/0013_pinned_names.sql")),
     ],
     sqlite: &[
         (1, "makegood", include_str!("../../migrations/sqlite/0001_makegood.sql")),
@@ -79,12 +82,15 @@ const OWN: Set = Set {
         (7, "size", include_str!("../../migrations/sqlite/0007_size.sql")),
         (8, "refund_sums", include_str!("../../migrations/sqlite/0008_refund_sums.sql")),
         (9, "provider_shares", include_str!("../../migrations/sqlite/0009_provider_shares.sql")),
+        (10, "account_limits", include_str!("../../migrations/sqlite/0010_account_limits.sql")),
+        (11, "proofs", include_str!("../../migrations/sqlite/0011_proofs.sql")),
         (12, "posting", include_str!("../../migrations/sqlite/0012_posting.sql")),
+        (13, "pinned_names", include_str!("../../migrations/sqlite/0013_pinned_names.sql")),
     ],
 };
 
 /// The newest of makegood's own migrations.
-pub const OWN_VERSION: i64 = 12;
+pub const OWN_VERSION: i64 = 13;
 
 impl Set {
     fn migrator(&self, postgres: bool) -> Migrator {

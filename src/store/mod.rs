@@ -33,10 +33,10 @@ mod totals;
 mod turn;
 mod uploads;
 
-pub use brakes::{BrakeEvent, BrakeState};
+pub use brakes::{BrakeEvent, BrakeState, HeldAccount, HeldProvider, Released};
 pub use by_hand::Taken;
 pub use claim::{Case, Claimed};
-pub use contract::{Balance, Kind, Kinds};
+pub use contract::{Balance, Kind, Kinds, LEDGER_SAMPLE, Unlinked, UnlinkedRefunds};
 pub use db::{DbError, Trouble, redacted};
 pub use late::{
     LateCase, LateClaimed, LateNext, LateSettlement, LateSuccesses, LookedAtRefunds, RefundPosition,
@@ -46,11 +46,14 @@ pub use plans::WholeRead;
 pub use provider_state::ProviderState;
 pub use review::{LateEvidence, LateItem, LateProvider, MadeGood, MadeGoodItem, Waiting, WaitingItem};
 pub use scan::{
-    Backlog, Chunk, Counted, Cursor, Cursors, Dating, Found, Grace, Over, Position, Preview, Refused, Scan,
+    Backlog, Chunk, Counted, Cursor, Cursors, Dating, Found, Grace, Lost, Over, Position, Preview, Refused,
+    Scan,
 };
-pub use settle::{Locked, Outcome, SettleRules, Settlement, Stuck};
+pub use settle::{
+    Locked, LostOutput, Outcome, Reversal, Reversed, ReversedRefund, SettleRules, Settlement, Stuck,
+};
 pub use shares::ProviderShares;
-pub use story::{AnswerRow, EventRow, ItemRow, OrphanRow, OutputRow, ResolutionRow, Story};
+pub use story::{AnswerRow, EventRow, ItemRow, OrphanRow, OutputRow, ResolutionRow, ReversalRow, Story};
 pub use totals::{Counter, LastPass, RESOLUTION_BUCKETS_SECONDS, Unresolved};
 pub use uploads::{Leftover, UploadKey};
 
@@ -100,6 +103,8 @@ pub struct Store {
     beginning: Arc<uploads::Beginning>,
     /// When charges were last counted for the brake, and how many.
     charges: Arc<Mutex<Option<(Timestamp, u64)>>>,
+    /// When their average price was last read, and what it is.
+    price: Arc<Mutex<Option<brakes::KnownPrice>>>,
     /// For so long a connection that is missing is waited for: as long as a statement may take.
     patience: Duration,
     /// For so long a settle waits for a lock of another session.
@@ -161,6 +166,7 @@ impl Store {
             asked: Arc::default(),
             beginning: Arc::default(),
             charges: Arc::default(),
+            price: Arc::default(),
             patience: statement_timeout,
             lock_timeout,
         })
@@ -174,6 +180,7 @@ impl Store {
             asked: Arc::default(),
             beginning: Arc::default(),
             charges: Arc::default(),
+            price: Arc::default(),
             ..self
         }
     }

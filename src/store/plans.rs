@@ -64,9 +64,9 @@ const SEARCHES: [&Search; 10] = [
 /// The statements that every pass runs on the platform's relations, each with the searches that it
 /// needs.
 const HOT: [(&Statement, &[&Search]); 13] = [
-    (statements::FIND_UNDELIVERED, &[CHARGES_BY_TIME, CHARGE, ITEMS, OUTPUTS]),
+    (statements::FIND_UNDELIVERED, &[CHARGES_BY_TIME, CHARGE, ITEMS, OUTPUTS, OUTPUTS_BY_JOB]),
     (statements::FIND_FAILED, &[ITEMS_BY_FAILURE, ITEMS, CHARGE, OUTPUTS]),
-    (statements::FIND_LISTED, &[ITEMS, CHARGE, OUTPUTS]),
+    (statements::FIND_LISTED, &[ITEMS, CHARGE, OUTPUTS, OUTPUTS_BY_JOB]),
     (statements::FIND_STORED_LATE, &[ITEMS, CHARGE, OUTPUTS, OUTPUTS_BY_JOB]),
     (statements::CHARGES_IN_THE_FUTURE, &[CHARGES_BY_TIME]),
     (statements::OPEN_ORPHANS, &[CHARGE, ITEMS]),

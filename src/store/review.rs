@@ -17,7 +17,7 @@ pub use late::{LateEvidence, LateItem, LateProvider};
 pub struct MadeGood {
     /// Whose jobs.
     pub provider: String,
-    /// `refund`, `recover` or `relink`.
+    /// `refund`, `recover`, `relink`, or `reverse`: a refund that was taken back, with its credits below zero.
     pub kind: String,
     /// Why.
     pub reason: String,
@@ -42,7 +42,7 @@ pub struct MadeGoodItem {
     pub provider: String,
     /// Which model.
     pub model: Option<String>,
-    /// `refund`, `recover` or `relink`.
+    /// `refund`, `recover`, `relink`, or `reverse`: a refund that was taken back, with its credits below zero.
     pub kind: String,
     /// Why.
     pub reason: String,
@@ -75,6 +75,8 @@ pub struct Waiting {
     pub past_window: i64,
     /// One of them, as CHARGE/INDEX.
     pub example: String,
+    /// Whether the limits of single accounts hold these.
+    pub for_account: bool,
 }
 
 /// One item that is open or held.
@@ -164,6 +166,7 @@ impl Store {
                     oldest_charged_at: row.time("oldest_charged_at")?,
                     past_window: row.int("past_window")?,
                     example: row.text("example")?,
+                    for_account: row.int("for_account")? == 1,
                 })
             })
             .collect()

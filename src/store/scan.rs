@@ -94,6 +94,31 @@ pub struct Found {
     pub refused: Vec<(ItemId, String)>,
 }
 
+/// Items whose recovery proves the delivery (P10) and whose row the platform has removed since: not opened again.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Lost {
+    /// How many.
+    pub items: u64,
+    /// The first of them.
+    pub examples: Vec<ItemId>,
+}
+
+/// Examples of lost outputs that are named.
+const LOST_EXAMPLES: usize = 5;
+
+impl Lost {
+    fn note(&mut self, item: ItemId) {
+        self.add(Self { items: 1, examples: vec![item] });
+    }
+
+    /// Both together.
+    pub fn add(&mut self, other: Self) {
+        self.items += other.items;
+        let room = LOST_EXAMPLES.saturating_sub(self.examples.len());
+        self.examples.extend(other.examples.into_iter().take(room));
+    }
+}
+
 impl Found {
     fn add(&mut self, other: Self) {
         self.opened += other.opened;
@@ -110,6 +135,8 @@ pub struct Preview {
     pub found: Found,
     /// Items whose failure was recorded and whose charges are too old, and one of these charges.
     pub too_old: Option<(u64, String)>,
+    /// Recovered outputs whose row is gone.
+    pub lost: Lost,
     /// What is known about everything due, found before or now. No lease was taken.
     pub claimed: super::Claimed,
 }
@@ -139,6 +166,8 @@ pub struct Chunk {
     pub waiting: Vec<i64>,
     /// Items that the scan leaves alone because their charges are too old, and one of these charges.
     pub too_old: Option<(u64, String)>,
+    /// Recovered outputs whose row is gone.
+    pub lost: Lost,
     /// Rows that were looked at.
     pub looked_at: u64,
     /// Where the next chunk begins. None: the end of the stretch is reached.
@@ -236,6 +265,7 @@ impl Store {
             (now + dating.lease + SKEW).into(),
             dating.doubt.into(),
             dating.late.into(),
+            (now + crate::brake::DAY + SKEW).into(),
         ];
         Ok(self.bulk_rows(statements::DATE_ORPHANS_ANEW, &values).await?.len())
     }
@@ -324,6 +354,7 @@ impl Store {
         let mut tx = self.db.begin().await?;
         let mut found = Found::default();
         let mut too_old: Option<(u64, String)> = None;
+        let mut lost = Lost::default();
         for scan in scans {
             let opening = Opening { by: scan.name, now: due_by, due_at: due_by, dating };
             let mut from = Some(Position::before(scan.after));
@@ -337,13 +368,14 @@ impl Store {
                 if let Some((items, example)) = looked.too_old.filter(|_| scan.name == "failed") {
                     too_old.get_or_insert((0, example)).0 += items;
                 }
+                lost.add(looked.lost);
                 from = looked.next;
             }
         }
         let rows = tx.rows(statements::DUE_ORPHANS, &[due_by.into(), i64::from(limit).into()]).await?;
         let ids: Vec<i64> = rows.iter().map(|row| row.int("id")).collect::<Result<_, _>>()?;
         let claimed = self.cases(&mut tx, &ids).await?;
-        Ok(Preview { found, too_old, claimed })
+        Ok(Preview { found, too_old, lost, claimed })
     }
 
     /// Looks at the next chunk of a stretch, at most `chunk` rows; opens nothing.
@@ -538,9 +570,15 @@ fn read_chunk(scan: &Scan, rows: &[super::Row], limit: u64) -> Result<Chunk, DbE
     for row in rows {
         let charge_id = row.text("charge_id")?;
         let Some(looked_at) = row.maybe_int("looked_at")? else {
-            match if over_failures { row.maybe_int("orphan_id")? } else { None } {
-                Some(orphan) => chunk.waiting.push(orphan),
-                None => chunk.items.push(ItemId { charge_id, output_index: row.int("output_index")? }),
+            if over_failures && let Some(orphan) = row.maybe_int("orphan_id")? {
+                chunk.waiting.push(orphan);
+                continue;
+            }
+            let item = ItemId { charge_id, output_index: row.int("output_index")? };
+            if !over_failures && row.int("lost")? == 1 {
+                chunk.lost.note(item);
+            } else {
+                chunk.items.push(item);
             }
             continue;
         };

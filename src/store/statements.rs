@@ -36,6 +36,16 @@ macro_rules! statements {
 
 statements! {
     both {
+    ACCOUNTS_HELD_SINCE = "accounts_held_since",
+    ACCOUNT_HOLD = "account_hold",
+    ACCOUNT_LET_GO = "account_let_go",
+    ACCOUNT_RELEASE = "account_release",
+    AVERAGE_PRICE = "average_price",
+    HELD_ACCOUNTS = "held_accounts",
+    HELD_ACCOUNTS_COUNT = "held_accounts_count",
+    PROVIDER_BRAKES = "provider_brakes",
+    PROVIDER_ENGAGE = "provider_engage",
+    PROVIDER_RELEASE = "provider_release",
     BACKLOG_NOTE = "backlog_note",
     BRAKE_ENGAGE = "brake_engage",
     BRAKE_EVENTS = "brake_events",
@@ -64,6 +74,7 @@ statements! {
     INSERT_BRAKE_EVENT = "insert_brake_event",
     LATE_PROVIDERS = "late_providers",
     LATE_TURN = "late_turn",
+    LOST_OUTPUT = "lost_output",
     LAST_PASS = "last_pass",
     LAST_SUCCESS = "last_success",
     NAME_UPLOAD = "name_upload",
@@ -77,6 +88,7 @@ statements! {
     PROVIDER_STATES = "provider_states",
     RECENT_PROVIDERS = "recent_providers",
     REFUND_SUMS = "refund_sums",
+    REFUND_OF_ITEM = "refund_of_item",
     REFUSED_NOTE = "refused_note",
     REFUSED_TRIED = "refused_tried",
     REVIEW_LATE = "review_late",
@@ -103,12 +115,16 @@ statements! {
     STORY_OUTPUTS = "story_outputs",
     STORY_REFUNDS = "story_refunds",
     STORY_RESOLUTIONS = "story_resolutions",
+    UNLINKED_REFUNDS = "unlinked_refunds",
     UNRESOLVED = "unresolved",
     ZERO_REFUND_SUMS = "zero_refund_sums",
     }
     each {
     ADD_ACCOUNTS = "add_accounts",
+    ACCOUNT_FREE_ORPHANS = "account_free_orphans",
+    ACCOUNT_SUMS = "account_sums",
     ADD_REFUND_SUMS = "add_refund_sums",
+    PROVIDER_FREE_ORPHANS = "provider_free_orphans",
     BALANCES_NOW = "balances_now",
     BALANCE_ROWS = "balance_rows",
     BEGIN_UPLOADS = "begin_uploads",
@@ -171,6 +187,7 @@ statements! {
     EXCESS_RIGHTS = "excess_rights",
     OPEN_SCHEMAS = "open_schemas",
     POST_REFUNDS = "post_refunds",
+    POST_REVERSALS = "post_reversals",
     TRY_BALANCE = "try_balance",
     }
     sqlite {
@@ -179,6 +196,7 @@ statements! {
     BALANCE_TWICE = "balance_twice",
     INSERT_LEDGER_ENTRIES = "insert_ledger_entries",
     INSERT_REFUNDS = "insert_refunds",
+    INSERT_REVERSALS = "insert_reversals",
     RAISE_REFUNDED = "raise_refunded",
     }
 }

@@ -155,6 +155,16 @@ pub struct RefundRow {
     pub id: String,
     pub subscription_credits: i64,
     pub wallet_credits: i64,
+    /// Who took it back, if somebody did.
+    pub reversal: Option<ReversalRow>,
+}
+
+/// A refund that a person took back; named as the columns.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ReversalRow {
+    pub by_whom: String,
+    pub reason: String,
+    pub reversed_at: Timestamp,
 }
 
 /// What was brought home, or put back where it belongs; named as the columns.
@@ -336,8 +346,17 @@ fn read_answer(row: &Row) -> Result<AnswerRow, DbError> {
 }
 
 fn read_resolution(row: &Row) -> Result<ResolutionRow, DbError> {
+    let reversal = match row.maybe_time("reversed_at")? {
+        Some(reversed_at) => Some(ReversalRow {
+            by_whom: row.text("by_whom")?,
+            reason: row.text("reversal_reason")?,
+            reversed_at,
+        }),
+        None => None,
+    };
     let refund = match row.maybe_text("refund_id")? {
         Some(id) => Some(RefundRow {
+            reversal,
             id,
             subscription_credits: row.int("subscription_credits")?,
             wallet_credits: row.int("wallet_credits")?,

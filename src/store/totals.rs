@@ -26,6 +26,8 @@ pub struct Unresolved {
     pub oldest_charged_at: Timestamp,
     /// How many of them are past their 24 hours (P24).
     pub past_window: u64,
+    /// Whether the limits of one account hold these, and not the brake of all.
+    pub for_account: bool,
 }
 
 /// A running total.
@@ -115,6 +117,7 @@ impl Store {
                     orphans: count(row.int("orphans")?),
                     oldest_charged_at: row.time("oldest_charged_at")?,
                     past_window: count(row.int("past_window")?),
+                    for_account: row.int("for_account")? == 1,
                 })
             })
             .collect()

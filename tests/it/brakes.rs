@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod accounts;
+mod providers;
 mod side_by_side;
 mod sums;
 
@@ -235,16 +237,19 @@ on_both! {
 on_both! {
     async fn p15_the_defaults_stop_an_outage_that_makes_everything_look_lost(world) {
         // Refunded before, so that an ordinary day lies in the counts; then no output of the platform can be seen.
-        world.balance("ada", 0, 0).await;
         assert!(world.parts.rules.brake.share_per_day == 50 && world.parts.rules.brake.refunds_per_hour == 1000);
+        for account in 0..10 {
+            world.balance(&format!("a{account}"), 0, 0).await;
+        }
         for nth in 0..300 {
-            world.charge(&format!("c{nth}")).job(&format!("gone-{nth}")).insert().await;
+            let account = format!("a{}", nth % 10);
+            world.charge(&format!("c{nth}")).account(&account).job(&format!("gone-{nth}")).insert().await;
         }
         let report = world.pass().await;
         assert_eq!(report.total("refund"), 150, "half of the day's charges: {:?}", report.outcomes);
         assert_eq!(report.unresolved.held_by_brake, 150);
         // While it lasts, recoveries go on, and what comes back closes.
-        world.charge("to-be-had").job("ok-1").age(20 * MINUTE).insert().await;
+        world.charge("to-be-had").account("a0").job("ok-1").age(20 * MINUTE).insert().await;
         world.simulator.set_answer("gone-299", Canned::new(503, "down"));
         let report = world.pass().await;
         assert_eq!((report.total("recover"), report.total("refund")), (1, 0), "{:?}", report.outcomes);

@@ -11,6 +11,7 @@ use makegood::pass::{Deed, Ended, Parts, Wanted, by_hand};
 use makegood::policy::{Decision, Reason};
 use makegood::provider::Providers;
 use makegood::store::Outcome;
+use object_store::aws::AmazonS3Builder;
 
 use crate::late::{LEASE, REFUND, another, claim, detect, output, settle, settlement};
 use crate::world::{HOUR, MINUTE, Sql, World, on_both, start};
@@ -401,5 +402,84 @@ on_both! {
         let Ended::Unreadable(why) = mia(&world, "c1/0", ANYWAY).await else { panic!("no credits") };
         assert!(why.contains("credits"), "{why}");
         assert_eq!(world.number("SELECT count(*) AS v FROM makegood_orphans").await, 0);
+    }
+}
+
+fn not_restored(ended: &Ended) -> &str {
+    let Ended::NotRestored(why) = ended else { panic!("{ended:?}") };
+    why
+}
+
+on_both! {
+    /// The platform removes the row of what was recovered. The provider is not asked again: the file is in our storage.
+    async fn p10_p22_p23_a_row_that_the_platform_has_removed_is_inserted_again_by_hand(world) {
+        world.balance("ada", 0, 0).await;
+        for nth in 1..=2 {
+            world.charge(&format!("c{nth}")).job(&format!("ok-{nth}")).insert().await;
+        }
+        world.pass().await;
+        let rows = "SELECT id || ' ' || charge_id || '/' || output_index || ' ' || provider_job_id || ' ' || provider_output_index || ' ' || project_id
+                           || ' ' || node_id || ' ' || uri || ' ' || content_type || ' ' || size_bytes || ' ' || sha256 AS v
+                    FROM stored_outputs ORDER BY id";
+        let before = world.texts(rows).await;
+        world.loses("charge_id = 'c1'").await;
+        let asked = world.simulator.total_hits();
+        let ended = mia(&world, "c1/0", Deed::Recover).await;
+        assert!(matches!(&ended, Ended::Restored(lost) if lost.uri.is_some()), "{ended:?}");
+        assert_eq!((world.texts(rows).await, world.simulator.total_hits()), (before.clone(), asked));
+        assert_eq!(world.fate("c1", 0).await, "recovered output_available");
+        assert_eq!(last_detail(&world, "c1").await, "its row was inserted again; by hand, mia: ticket 7");
+        // Once.
+        assert!(matches!(mia(&world, "c1/0", Deed::Recover).await, Ended::Resolved));
+        assert_eq!(world.texts(rows).await, before);
+
+        // Two people at once insert one row.
+        world.loses("charge_id = 'c1'").await;
+        let other = Parts { store: another(&world).await, ..world.parts.clone() };
+        let (one, two) = tokio::join!(patient(&world.parts, "c1/0", Deed::Recover), patient(&other, "c1/0", Deed::Recover));
+        let told = [&one, &two].map(|ended| matches!(ended, Ended::Restored(_)));
+        assert!(told.contains(&true), "{one:?}, {two:?}");
+        assert!([one, two].iter().all(|ended| matches!(ended, Ended::Restored(_) | Ended::Resolved)));
+        assert_eq!(world.texts(rows).await, before);
+
+        // Nothing is owed for it all the same: a refund is refused.
+        world.loses("charge_id = 'c2'").await;
+        assert!(matches!(mia(&world, "c2/0", ANYWAY).await, Ended::Resolved));
+        assert_eq!(world.balance_of("ada").await, (0, 0));
+        world.books_balance().await;
+    }
+}
+
+on_both! {
+    async fn p10_p23_a_row_is_not_inserted_again_where_its_file_is_gone_or_was_never_ours_and_it_is_said_why(world) {
+        world.balance("ada", 0, 0).await;
+        for nth in 1..=4 {
+            world.charge(&format!("c{nth}")).job(&format!("ok-{nth}")).insert().await;
+        }
+        // Put back, not brought home.
+        world.store_output("theirs", None, ("replicate", "ok-4", 0), ("p-c4", "n-c4")).await;
+        world.pass().await;
+        assert_eq!(world.fate("c4", 0).await, "relinked misattributed");
+        let file = |charge: &str| world.folder.path().join(format!("outputs/{charge}/0/1.png"));
+        std::fs::remove_file(file("c1")).unwrap();
+        std::fs::write(file("c2"), b"another").unwrap();
+        world.loses("charge_id IN ('c1', 'c2', 'c3', 'c4')").await;
+        world.run("UPDATE charges SET provider_job_id = 'ok-9' WHERE id = 'c3'").await;
+        let before = world.all_rows().await;
+        for (item, says) in [
+            ("c1/0", "outputs/c1/0/1.png is not in the storage any more"),
+            ("c2/0", "has 7 bytes and not the"),
+            ("c3/0", "another provider job than the platform names for it now"),
+            ("c4/0", "only put the platform's own row back"),
+        ] {
+            let ended = mia(&world, item, Deed::Recover).await;
+            assert!(not_restored(&ended).contains(says), "{item}: {ended:?}");
+        }
+        // Recovered into another storage than that of the settings.
+        let elsewhere = makegood::recovery::Storage::s3(AmazonS3Builder::default(), "//bucket").unwrap();
+        let parts = Parts { storage: Arc::new(elsewhere), ..world.parts.clone() };
+        let ended = by_hand(&parts, &wanted("c2/0", Deed::Recover)).await.unwrap();
+        assert!(not_restored(&ended).contains("does not lie in s3://bucket"), "{ended:?}");
+        assert_eq!(world.all_rows().await, before, "nothing was written");
     }
 }

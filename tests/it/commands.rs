@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot prepare its world has failed")]
 
 mod by_hand;
+mod cases;
 mod providers;
 
 use std::fmt::Write as _;
@@ -264,6 +265,48 @@ async fn p24_the_brake_says_what_it_holds_until_a_person_releases_it() {
         let page = world.text(&["brake", "status"]).await;
         assert!(page.starts_with("The brake is off.\n"), "{page}");
         assert!(page.contains("released  ada       checked"), "{page}");
+    }
+}
+
+#[tokio::test]
+async fn p24_the_brake_is_engaged_for_one_provider_and_released_for_one_account() {
+    for world in worlds().await {
+        let by = ["--by", "ida", "--reason", "checked"];
+        let json = |arguments: &[&'static str]| [&["brake"], arguments, &by[..]].concat();
+        let engaged = world.json(&json(&["engage", "--provider", "fal"])).await;
+        assert_eq!((&engaged["engaged"], &engaged["unknown_provider"]), (&true.into(), &false.into()));
+        assert_eq!(world.json(&json(&["engage", "--provider", "fal"])).await["engaged"], false);
+        let misspelt = world.json(&json(&["engage", "--provider", "fall"])).await;
+        assert_eq!(misspelt["unknown_provider"], true);
+        let page = world.text(&["brake", "status"]).await;
+        assert!(
+            page.contains("THE BRAKE IS ON FOR fal ALONE since ") && page.contains("why   ida: checked"),
+            "{page}"
+        );
+        assert!(world.text(&["report"]).await.contains("THE BRAKE IS ON FOR fal ALONE"));
+        assert_eq!(world.json(&json(&["release", "--provider", "fal"])).await["released"], true);
+        assert_eq!(world.json(&json(&["release", "--provider", "fall"])).await["released"], true);
+
+        // The limit holds the account in this pass, which says so; the next one has nothing to say.
+        let limited =
+            || world.makegood(&["run"]).env("MAKEGOOD__BRAKE__MAX_REFUNDS_PER_DAY_PER_ACCOUNT", "1");
+        let first = limited().output().await;
+        assert_eq!(first.code, Some(3), "{first:?}");
+        let status = world.json(&["brake", "status"]).await;
+        assert_eq!((&status["engaged"], &status["accounts_held"]), (&false.into(), &1.into()), "{status}");
+        let account = status["accounts"][0]["account_id"].as_str().unwrap().to_owned();
+        let page = world.text(&["brake", "status"]).await;
+        assert!(page.starts_with("The brake is off.\n") && page.contains("1 account is held"), "{page}");
+        assert!(world.text(&["report"]).await.contains("1 account is held"));
+        let nobody = world.json(&json(&["release", "--account", "nobody"])).await;
+        assert_eq!(nobody["released"], false);
+        let both = ["brake", "release", "--account", "a", "--provider", "b", "--by", "x", "--reason", "y"];
+        assert_eq!(world.makegood(&both).output().await.code, Some(2));
+        let release = ["brake", "release", "--account", &account, "--by", "ida", "--reason", "checked"];
+        let released = world.json(&release).await;
+        assert_eq!((&released["released"], &released["freed"]), (&true.into(), &1.into()));
+        world.run().await;
+        assert_eq!(world.number("SELECT count(*) FROM makegood_refunds").await, 2);
     }
 }
 

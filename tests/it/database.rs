@@ -97,6 +97,23 @@ pub fn grants() -> String {
     sql.replace(role, &make).replace(" TO makegood;", &format!(" TO {ROLE};"))
 }
 
+/// The rights of those who may take refunds back, by the SQL of `docs/adopting.md`, for the role of the tests.
+pub fn support_grants() -> String {
+    let page = include_str!("../../docs/adopting.md");
+    let (_, block) = page.split_once("CREATE ROLE makegood_support").expect("the page has the role");
+    let block = block.split("```").next().expect("the block ends");
+    let grants: Vec<String> = block
+        .lines()
+        .filter(|line| line.starts_with("GRANT ") && *line != "GRANT makegood TO makegood_support;")
+        .map(|line| line.replace(" TO makegood_support;", &format!(" TO {ROLE};")))
+        .collect();
+    assert!(
+        !grants.is_empty() && grants.iter().all(|grant| grant.ends_with(&format!(" TO {ROLE};"))),
+        "{grants:?}"
+    );
+    grants.join("\n")
+}
+
 /// Unlike any other of this process, of one beside it, or left behind by an earlier one.
 fn fresh_name() -> String {
     static MADE: AtomicU32 = AtomicU32::new(0);

@@ -36,7 +36,15 @@ fn anchors(markdown: &str) -> BTreeSet<String> {
 #[test]
 fn p24_each_alert_has_a_runbook_and_a_test() {
     let alerts = values(ALERTS, "alert");
-    assert_eq!(alerts, ["MakegoodNoSuccessLately", "MakegoodOrphansPastWindow", "MakegoodBrakeEngaged"]);
+    assert_eq!(
+        alerts,
+        [
+            "MakegoodNoSuccessLately",
+            "MakegoodOrphansPastWindow",
+            "MakegoodBrakeEngaged",
+            "MakegoodAccountHeld"
+        ]
+    );
 
     let headings = anchors(OPERATING);
     let runbooks: Vec<String> =

@@ -71,6 +71,47 @@ async fn the_doctor_does_not_make_what_is_not_there() {
     }
 }
 
+/// 20 of 20 such refunds were paid twice, and nothing said so.
+#[tokio::test]
+async fn the_doctor_counts_refunds_of_the_platforms_own_that_name_no_charge_or_no_item() {
+    for world in worlds().await {
+        let entry = |id: &str, charge: &str, index: &str, credits: i64, refund: &str| {
+            let at = if world.is_postgres() { "now()" } else { "1772366400000000" };
+            format!(
+                "INSERT INTO ledger_entries VALUES ('{id}', 'ada', 'wallet', {credits}, 'refund', {charge}, {index}, {refund}, {at});"
+            )
+        };
+        let (_, told) = check(&world).await;
+        assert_eq!(grade(&told, "refunds"), Some("ok"), "{told}");
+        let mut sql = String::new();
+        for nth in 0..20 {
+            sql += &entry(&format!("run-{nth:02}"), "''", "NULL", 10, "NULL");
+        }
+        sql += &entry("of-another-id", "'no-such-charge'", "0", 10, "'r1'");
+        sql += &entry("of-no-item", "'failed-1'", "NULL", 10, "NULL");
+        // Linked, and one that was taken back: nothing is wrong with these.
+        sql += &entry("linked", "'failed-2'", "0", 10, "NULL");
+        sql += &entry("taken-back", "''", "NULL", -10, "NULL");
+        world.execute(&sql).await;
+        let (code, told) = check(&world).await;
+        assert_eq!(code, Some(0), "warnings: {told}");
+        let says: Vec<&str> = told["checks"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter(|each| each["about"] == "refunds" && each["grade"] == "warn")
+            .map(|each| each["says"].as_str().unwrap())
+            .collect();
+        let [no_charge, no_item, unknown] = says[..] else { panic!("{says:?}") };
+        assert!(
+            no_charge.starts_with("20 refunds") && no_charge.contains("`run-00`, `run-19`"),
+            "{no_charge}"
+        );
+        assert!(no_item.starts_with("1 refund of") && no_item.contains("`of-no-item`;"), "{no_item}");
+        assert!(unknown.starts_with("1 refund of") && unknown.contains("`of-another-id`;"), "{unknown}");
+    }
+}
+
 #[tokio::test]
 async fn the_doctor_proves_the_trigger_of_a_balances_view() {
     let world = World::new(database().await).await;

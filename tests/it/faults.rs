@@ -174,7 +174,8 @@ impl<'a> World<'a> {
             "[database]\nmax_connections = 4\nlock_timeout = \"{LOCK_MILLIS}ms\"\n[providers]\ndir = \"providers\"\n\
              [recovery]\nallow_loopback = true\ntime_budget = \"60s\"\n\
              [pass]\nlease = \"{LEASE_MINUTES}m\"\nbatch = {BATCH}\n\
-             [brake]\nmax_refunds_per_hour = {}\nmax_credits_per_hour = {}\nmax_refunds_per_day = 0\n[log]\nlevel = \"warn\"\n",
+             [brake]\nmax_refunds_per_hour = {}\nmax_credits_per_hour = {}\nmax_refunds_per_day = 0\n\
+             max_credit_share_per_day = 0\nmax_refunds_per_day_per_account = 0\nmax_credit_share_per_day_per_account = 0\n[log]\nlevel = \"warn\"\n",
             self.brake,
             self.brake * CREDITS_A_REFUND
         );

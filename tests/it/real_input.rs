@@ -32,7 +32,8 @@ const SMALL: Size = Size { charges: 3_000, orphans: 570, troubled: kinds::TROUBL
 const LEASE: &str = "5s";
 
 /// Lets every refund through.
-const NO_BRAKE: &str = "max_refunds_per_hour = 0\nmax_refunds_per_day = 0\nmax_refund_share_per_day = 0\nmax_own_fault_refunds_per_day = 0";
+const NO_BRAKE: &str = "max_refunds_per_hour = 0\nmax_refunds_per_day = 0\nmax_refund_share_per_day = 0\nmax_own_fault_refunds_per_day = 0\n\
+                        max_credit_share_per_day = 0\nmax_refunds_per_day_per_account = 0\nmax_credit_share_per_day_per_account = 0";
 /// Small enough that there is a between at which to kill, and something left for another to claim.
 const SMALL_BATCH: u32 = 16;
 
@@ -357,8 +358,10 @@ async fn kill_somewhere(world: &World, ends: i64, dice: &mut Dice) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_brake_stops_at_exactly_a_thousand_refunds_and_recoveries_go_on() {
     let world = World::new(Size { charges: 1_000, orphans: 1_150, troubled: kinds::MOSTLY_REFUNDS }).await;
-    // Nearly every charge of this world is refunded: by their share it would stop earlier.
-    world.settings("max_refund_share_per_day = 0", 256);
+    // Nearly every charge of this world is refunded, and its accounts are few: by these limits it would stop earlier.
+    let brake = "max_refund_share_per_day = 0\nmax_credit_share_per_day = 0\nmax_refunds_per_day_per_account = 0\n\
+                 max_credit_share_per_day_per_account = 0";
+    world.settings(brake, 256);
     let due = world.number("SELECT count(*) FROM real_input.items WHERE want LIKE 'refunded %'").await;
     assert!(due > 1_000, "only {due} refunds are due");
 

@@ -50,7 +50,7 @@ pub fn start() -> Timestamp {
     Timestamp::parse("2026-03-01T12:00:00Z").unwrap()
 }
 
-const TABLES: [&str; 25] = [
+const TABLES: [&str; 26] = [
     "accounts",
     "charges",
     "charge_items",
@@ -69,6 +69,7 @@ const TABLES: [&str; 25] = [
     "makegood_orphan_events",
     "makegood_orphans",
     "makegood_passes",
+    "makegood_provider_brakes",
     "makegood_provider_shares",
     "makegood_provider_state",
     "makegood_recoveries",

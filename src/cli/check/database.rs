@@ -6,7 +6,9 @@ use crate::cli::words::{count, span};
 use crate::clock::Clock;
 use crate::config::{DatabaseKind, Settings};
 use crate::report::chain;
-use crate::store::{Balance, DbError, Kind, OWN_VERSION, Store, WholeRead};
+use crate::store::{
+    Balance, DbError, Kind, LEDGER_SAMPLE, OWN_VERSION, Store, Unlinked, UnlinkedRefunds, WholeRead,
+};
 
 const MIGRATE: &str = "run `makegood migrate`";
 const CONTRACT: &str = "provide it as a table or a view; `makegood migrate --reference-schema` makes all of them where the \
@@ -71,6 +73,48 @@ pub(super) async fn check(store: &Store, found: &mut Findings) -> bool {
         rights(store, found).await;
     }
     contract && own
+}
+
+/// Refunds of the platform's own that a pass cannot see would be paid a second time.
+pub(super) async fn refunds(store: &Store, found: &mut Findings) {
+    const ABOUT: &str = "refunds";
+    const LINK: &str = "docs/adopting.md says how to link refunds";
+    let unlinked = match store.unlinked_refunds().await {
+        Ok(unlinked) => unlinked,
+        Err(error) => {
+            let says = format!("the platform's own refunds could not be read: {}", chain(&error));
+            found.warn(ABOUT, says, "see whether `ledger_entries` can be searched by `charge_id`");
+            return;
+        }
+    };
+    if unlinked.is_empty() {
+        found.ok(
+            ABOUT,
+            format!("no refund of the platform's own is unlinked in a sample of {LEDGER_SAMPLE} entries"),
+        );
+    }
+    for UnlinkedRefunds { lack, entries, examples } in unlinked {
+        let many = count(i128::from(entries), "refund", "refunds");
+        let examples: Vec<String> = examples.iter().map(|id| format!("`{id}`")).collect();
+        let examples = examples.join(", ");
+        match lack {
+            Unlinked::NoCharge => found.warn(
+                ABOUT,
+                format!("{many} of the platform's own in ledger_entries without a charge: {examples}; no pass can see these, and what they gave back is refunded once more"),
+                format!("let each name its charge and item; {LINK}"),
+            ),
+            Unlinked::UnknownCharge => found.warn(
+                ABOUT,
+                format!("{many} of the platform's own in ledger_entries for a charge that is not in charges: {examples}; no pass can see these"),
+                format!("let charge_id be the id of the row in charges; {LINK}"),
+            ),
+            Unlinked::NoItem => found.warn(
+                ABOUT,
+                format!("{many} of the platform's own in ledger_entries for a charge and none of its items: {examples}; what is left of such a charge is held for a person"),
+                format!("set output_index; {LINK}"),
+            ),
+        }
+    }
 }
 
 async fn contract(store: &Store, found: &mut Findings) -> bool {

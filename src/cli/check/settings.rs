@@ -64,13 +64,19 @@ pub(super) fn check(settings: &Settings, found: &mut Findings) {
 
 /// The provider files, and whether outputs are asked for before they are dropped.
 pub(super) fn providers(settings: &Settings, found: &mut Findings) -> Option<Providers> {
-    let providers = match load_providers(settings) {
-        Ok(providers) => providers,
+    match load_providers(settings) {
+        Ok(providers) => {
+            judge(&providers, settings, found);
+            Some(providers)
+        }
         Err(error) => {
             found.fail("provider files", chain(&error), "no pass can run until the file is mended");
-            return None;
+            None
         }
-    };
+    }
+}
+
+fn judge(providers: &Providers, settings: &Settings, found: &mut Findings) {
     let names: Vec<&str> = providers.names().collect();
     let say = format!("{}: {}", count(names.len() as i128, "provider", "providers"), names.join(", "));
     found.ok("provider files", say);
@@ -85,7 +91,16 @@ pub(super) fn providers(settings: &Settings, found: &mut Findings) -> Option<Pro
         .schedule
         .timetable()
         .map_or(Duration::ZERO, |timetable| longest_gap(&timetable, Clock::System.now()));
+    let now = Clock::System.now();
     for provider in providers.iter() {
+        let has_key = provider.secret_source().is_some() && provider.secret_present().is_ok();
+        if let Some(closed) = provider.closed.as_ref().filter(|_| has_key) {
+            found.warn(
+                &format!("provider {}", provider.name),
+                format!("its API is {}, and it is set up: its key is there", closed.told(now)),
+                "sell it no more, and take the key away once nothing waits for it",
+            );
+        }
         let graces = provider
             .models
             .values()
@@ -108,7 +123,6 @@ pub(super) fn providers(settings: &Settings, found: &mut Findings) -> Option<Pro
             );
         }
     }
-    Some(providers)
 }
 
 /// Writes, reads and deletes one small object.
@@ -156,7 +170,9 @@ mod tests {
     fn told(settings: &Settings) -> String {
         let mut found = Findings::default();
         check(settings, &mut found);
-        assert!(providers(settings, &mut found).is_some());
+        // The workers of filters are the built command, which this is not.
+        let dir = settings.providers.dir.as_deref();
+        judge(&Providers::load(dir, Clock::System).unwrap(), settings, &mut found);
         let odd = found.0.iter().filter(|finding| finding.grade != Grade::Ok);
         odd.fold(String::new(), |text, finding| format!("{text}{}: {}\n", finding.about, finding.says))
     }
@@ -194,6 +210,26 @@ mod tests {
         let with_lease = |lease| told(&settings(&[("providers.dir", &dir), ("pass.lease", lease)]));
         assert!(with_lease("15m").contains("provider acme: its files may take 15m each, and a lease is 15m"));
         assert_eq!(with_lease("16m"), "");
+    }
+
+    #[test]
+    fn a_closed_provider_is_told_where_its_key_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let key = folder.path().join("key");
+        let file = format!(
+            "[provider]\nname = \"acme\"\noutput_hosts = []\nclosed = {{ on = \"2026-09-24\", why = \"sold\" }}\n\
+             [auth]\nheader = \"x\"\nvalue = \"{{secret}}\"\nsecret = {{ file = {:?} }}\n\
+             [ask]\nrequest = \"GET https://a.example/{{job}}\"\nread = '{{verdict: \"running\"}}'\n",
+            key.display().to_string(),
+        );
+        std::fs::write(folder.path().join("acme.toml"), file).unwrap();
+        let dir = folder.path().display().to_string();
+        assert_eq!(told(&settings(&[("providers.dir", &dir)])), "");
+        std::fs::write(&key, "s3cret").unwrap();
+        assert_eq!(
+            told(&settings(&[("providers.dir", &dir)])),
+            "provider acme: its API is closed since 2026-09-24: sold, and it is set up: its key is there\n"
+        );
     }
 
     #[test]

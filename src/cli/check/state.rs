@@ -41,8 +41,27 @@ async fn look(store: &Store, providers: Option<&Providers>, found: &mut Findings
     if brake.engaged_at.is_none() && brake.own_faults_at.is_none() {
         found.ok("brake", "off");
     }
+    for (provider, held) in &brake.providers {
+        found.warn(
+            "brake",
+            format!("ON for {provider} alone since {}: {}", relative(held.engaged_at, now), held.reason),
+            format!(
+                "`makegood brake release --provider {provider} --by WHO --reason WHY` lets its refunds go"
+            ),
+        );
+    }
+    if brake.accounts_held > 0 {
+        found.warn(
+            "brake",
+            format!(
+                "{} held by limits of their own",
+                count(i128::from(brake.accounts_held), "account is", "accounts are")
+            ),
+            "`makegood brake status` lists them",
+        );
+    }
     let unresolved = store.unresolved(now).await?;
-    let late: u64 = unresolved.iter().map(|each| each.past_window).sum();
+    let late: u64 = unresolved.iter().filter(|each| !each.for_account).map(|each| each.past_window).sum();
     if late == 0 {
         found.ok("orphans", "none is late");
     } else {
@@ -57,6 +76,7 @@ async fn look(store: &Store, providers: Option<&Providers>, found: &mut Findings
     if let Some(providers) = providers {
         let in_use: BTreeMap<String, i64> = store.recent_providers(now - IN_USE).await?.into_iter().collect();
         keys(providers, &in_use, found);
+        closed(providers, &in_use, &unresolved, now, found);
     }
     Ok(())
 }
@@ -122,6 +142,7 @@ fn answers(unresolved: &[Unresolved], found: &mut Findings) {
             | Reason::NoBalance
             | Reason::NotPosted
             | Reason::ChargeChanged
+            | Reason::DebitsMismatch
             | Reason::ItemsMismatch => continue,
         };
         found.warn(
@@ -158,6 +179,35 @@ fn keys(providers: &Providers, in_use: &BTreeMap<String, i64>, found: &mut Findi
     }
 }
 
+/// Providers whose API is shut down, or will be, and that charges still name or cases still wait for.
+fn closed(
+    providers: &Providers,
+    in_use: &BTreeMap<String, i64>,
+    unresolved: &[Unresolved],
+    now: Timestamp,
+    found: &mut Findings,
+) {
+    for provider in providers.iter() {
+        let Some(closed) = &provider.closed else { continue };
+        let charges = in_use.get(&provider.name).copied().unwrap_or(0);
+        let waiting: u64 =
+            unresolved.iter().filter(|each| each.provider == provider.name).map(|each| each.orphans).sum();
+        if charges == 0 && waiting == 0 {
+            continue;
+        }
+        found.warn(
+            &format!("provider {}", plain(&provider.name)),
+            format!(
+                "its API is {}; {} of the last 24 hours, {}",
+                closed.told(now),
+                count(charges, "charge", "charges"),
+                count(waiting, "item waits", "items wait"),
+            ),
+            "stop selling it: what it no longer answers waits, and is refunded when the time of the charge is up",
+        );
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::Grade;
@@ -181,6 +231,40 @@ mod tests {
         assert_eq!(grade(&[("acme", 3)], "key of acme"), Some(Grade::Fail));
         assert_eq!(grade(&[("nobody", 1)], "provider nobody"), Some(Grade::Fail));
         assert_eq!(grade(&[], "provider nobody"), None);
+    }
+
+    #[test]
+    fn a_closed_provider_is_told_while_something_depends_on_it() {
+        let providers = Providers::load(None, Clock::System).unwrap();
+        let now = Timestamp::parse("2026-11-28T00:00:00Z").unwrap();
+        let told = |charges: i64, waiting: u64| {
+            let in_use = BTreeMap::from([("openai-videos".to_owned(), charges), ("fal".to_owned(), 9)]);
+            let waits = Unresolved {
+                state: "open".to_owned(),
+                provider: "openai-videos".to_owned(),
+                reason: "unreadable".to_owned(),
+                orphans: waiting,
+                oldest_charged_at: now,
+                past_window: 0,
+                for_account: false,
+            };
+            let mut found = Findings::default();
+            closed(&providers, &in_use, &[waits], now, &mut found);
+            found.0
+        };
+        assert!(told(0, 0).is_empty());
+        for (charges, waiting, says) in [
+            (3, 0, "3 charges of the last 24 hours, 0 items wait"),
+            (0, 1, "0 charges of the last 24 hours, 1 item waits"),
+        ] {
+            let found = told(charges, waiting);
+            assert_eq!(found.len(), 1, "{found:?}");
+            assert_eq!((found[0].grade, found[0].about.as_str()), (Grade::Warn, "provider openai-videos"));
+            assert!(
+                found[0].says.contains("closed since 2026-09-24") && found[0].says.contains(says),
+                "{found:?}"
+            );
+        }
     }
 
     #[test]

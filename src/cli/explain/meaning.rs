@@ -52,6 +52,9 @@ pub const fn because(reason: Reason) -> &'static str {
         Reason::ChargeChanged => {
             "the charge names another account or draw than when something was first made good for it"
         }
+        Reason::DebitsMismatch => {
+            "the entries of the ledger that name the charge do not add up to what it drew"
+        }
         Reason::ItemsMismatch => "the charge has no items, or they do not add up to what was drawn",
         Reason::ByHand => "a person said so against the table",
     }
@@ -99,6 +102,9 @@ pub const fn advice(reason: Reason) -> &'static str {
         }
         Reason::ChargeChanged => {
             "Correct the charge, or refund what is owed to whom: `makegood refund --anyway`, or in the ledger."
+        }
+        Reason::DebitsMismatch => {
+            "Correct the charge or the ledger; it is refunded within the hour once both say the same."
         }
         Reason::ItemsMismatch => "Mend the charge's items; makegood does not guess.",
         Reason::Delivered

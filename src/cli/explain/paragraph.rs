@@ -6,7 +6,18 @@ use super::meaning::{advice, because, because_waiting, read};
 use crate::cli::words::{count, plain, relative, span, time, when};
 use crate::clock::Timestamp;
 use crate::policy::Reason;
-use crate::store::{ItemRow, OrphanRow, OutputRow, ResolutionRow, Story};
+use crate::store::{ItemRow, OrphanRow, OutputRow, ResolutionRow, ReversalRow, Story};
+
+/// How an item stands whose refund was taken back.
+pub(in crate::cli) const REVERSED: &str = "refunded, and the refund taken back";
+
+fn current(story: &Story, index: i64) -> Option<&ResolutionRow> {
+    story.resolutions.iter().rfind(|each| each.output_index == index && each.superseded_at.is_none())
+}
+
+fn reversal_of(story: &Story, index: i64) -> Option<&ReversalRow> {
+    current(story, index)?.refund.as_ref()?.reversal.as_ref()
+}
 
 /// In a word or two.
 pub(in crate::cli) fn state(story: &Story, index: i64) -> &'static str {
@@ -14,6 +25,7 @@ pub(in crate::cli) fn state(story: &Story, index: i64) -> &'static str {
     match orphan.map(|orphan| orphan.state.as_str()) {
         Some("open") => "open",
         Some("held") => "held for a person",
+        Some("refunded") if reversal_of(story, index).is_some() => REVERSED,
         Some("refunded") => "refunded",
         Some("recovered") => "recovered",
         Some("relinked") => "put back",
@@ -31,15 +43,34 @@ pub(in crate::cli) fn write(story: &Story, index: i64, now: Timestamp) -> String
     let Some(orphan) = orphan else {
         return not_looked_into(story, item, index, now);
     };
-    let resolution =
-        story.resolutions.iter().rfind(|each| each.output_index == index && each.superseded_at.is_none());
+    let resolution = current(story, index);
     match (orphan.state.as_str(), resolution) {
         ("open", _) => open(orphan, now),
         ("held", _) => held(orphan, now),
         ("refunded", Some(resolution)) => resolved(resolution) + &since_the_refund(story, index),
-        (_, Some(resolution)) => resolved(resolution),
+        (_, Some(resolution)) => resolved(resolution) + &lost(story, index),
         (state, None) => format!("It is {state}, and no current resolution is on record."),
     }
+}
+
+/// What the platform has removed of what was recovered or put back.
+fn lost(story: &Story, index: i64) -> String {
+    let of_item = |each: &&ResolutionRow| each.output_index == index;
+    let Some(file) =
+        story.resolutions.iter().filter(of_item).filter_map(|each| each.recovery.as_ref()).next_back()
+    else {
+        return String::new();
+    };
+    if output_of(story, index).is_some()
+        || story.outputs.iter().any(|output| output.id == file.stored_output_id)
+    {
+        return String::new();
+    }
+    format!(
+        " The platform has removed the row of {} from stored_outputs since: it was delivered and stays paid. `makegood recover` \
+         inserts the row again while the file exists.",
+        plain(&file.stored_output_id)
+    )
 }
 
 /// What became known after a refund: who was asked again, and whether it was made after all.
@@ -59,6 +90,13 @@ fn since_the_refund(story: &Story, index: i64) -> String {
                     " So it was made, and paid for at the provider, and never delivered: it is reported to be claimed \
                      back. The refund stays.",
                 );
+            }
+            "reversed" => {
+                let what = event.detail.as_deref().map_or_else(|| "by hand".to_owned(), plain);
+                let reversed = format!(
+                    " The refund was taken back on {at}: {what}. It is billable again, and nothing more happens by itself."
+                );
+                text.push_str(&reversed);
             }
             "stored_late" => {
                 let what = event.detail.as_deref().map_or_else(|| "its output came".to_owned(), plain);

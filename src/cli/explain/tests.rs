@@ -196,8 +196,8 @@ fn a_refund_that_the_brake_would_hold_is_told_so_and_of_faults_of_ours_only_thes
     let refund = |reason, rule| Decision { action: Action::Refund, reason, rule };
     let unconfirmed = refund(Reason::Unconfirmed, 13);
     let proven = refund(Reason::ServerError, 6);
-    let own_faults = Held { all: None, own_faults: Some("too many of ours".to_owned()) };
-    let all = Held { all: Some("too many".to_owned()), own_faults: None };
+    let own_faults = Held { own_faults: Some("too many of ours".to_owned()), ..Held::default() };
+    let all = Held { all: Some("too many".to_owned()), ..Held::default() };
 
     let held = "But the brake is on (too many of ours): the refund would be held.";
     assert!(asked(unconfirmed.clone(), ours.clone(), own_faults.clone()).contains(held));

@@ -193,7 +193,9 @@ fn asked_now(page: &mut String, asked: &Now) {
             decision.reason
         );
         let own_fault = is_own_fault(decision.reason, each.evidence.as_deref());
-        let held = asked.brake.all.as_ref().or(asked.brake.own_faults.as_ref().filter(|_| own_fault));
+        let of_provider = asked.brake.providers.get(&each.case.facts.record.charge.provider);
+        let of_ours = asked.brake.own_faults.as_ref().filter(|_| own_fault);
+        let held = asked.brake.all.as_ref().or(of_provider).or(of_ours);
         if let (Action::Refund, Some(why)) = (&decision.action, held) {
             line!(page, "    But the brake is on ({}): the refund would be held.", plain(why));
         }

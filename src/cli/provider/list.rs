@@ -1,5 +1,6 @@
-//! All providers with their limits, where each key is looked for (never a key), and how each stood when a pass last left
-//! it. The last needs the database; without it the rest is shown all the same.
+//! All providers with their limits, whether their API is closed, where each key is looked for (never
+//! a key), and how each stood when a pass last left it. The last needs the database; without it the
+//! rest is shown all the same.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -10,7 +11,7 @@ use crate::cli::Failure;
 use crate::cli::output::{OutputFormat, print};
 use crate::cli::parts::{load_providers, open_store, said_for_people};
 use crate::cli::words::{cut, plain, span, when};
-use crate::clock::Timestamp;
+use crate::clock::{Clock, Timestamp};
 use crate::config::Settings;
 use crate::provider::Provider;
 use crate::store::{DbError, ProviderState};
@@ -75,6 +76,9 @@ fn text(page: &mut String, provider: &Provider, states: &States) {
         |what: Option<std::time::Duration>, without: &str| what.map_or_else(|| without.to_owned(), span);
     // Writing to a string does not fail.
     let _ = writeln!(page, "\n{}", plain(&provider.name));
+    if let Some(closed) = &provider.closed {
+        let _ = writeln!(page, "  {:<10} {}", "API", plain(&closed.told(Clock::System.now())));
+    }
     let mut line = |name: &str, value: String| {
         let _ = writeln!(page, "  {name:<10} {value}");
     };
@@ -143,6 +147,11 @@ fn as_json(provider: &Provider, states: &States) -> Value {
     let models = provider.models.iter().map(|(name, model)| (name.clone(), model.grace.as_secs().into()));
     json!({
         "name": provider.name,
+        "closed": provider.closed.as_ref().map(|closed| json!({
+            "on": closed.on.to_string(),
+            "why": closed.why,
+            "has_happened": closed.has_happened(Clock::System.now()),
+        })),
         "retention_seconds": provider.retention.map(|span| span.as_secs()),
         "grace_seconds": provider.grace.map(|span| span.as_secs()),
         "model_grace_seconds": models.collect::<serde_json::Map<String, Value>>(),

@@ -37,11 +37,22 @@ pub fn header(text: &str) -> Result<Header, String> {
     Ok(Header(name, HeaderValue::try_from(value.trim()).map_err(|_| wrong())?))
 }
 
+/// Reads what a filter kept.
+///
+/// # Errors
+/// What would be right.
+pub fn kept(text: &str) -> Result<Value, String> {
+    serde_json::from_str(text).map_err(|_| "JSON is wanted, as the step before says it".to_owned())
+}
+
 /// What the steps came to.
 enum Meaning {
     Judged(Evidence),
     /// The filter wants another answer, and only one was given.
-    AsksFurther(String),
+    AsksFurther {
+        request: String,
+        kept: Value,
+    },
 }
 
 /// All that is shown.
@@ -90,18 +101,28 @@ fn at_hand(
         args.headers.iter().map(|Header(name, value)| (name.clone(), value.clone())).collect();
     let received = Received { status: args.status.unwrap_or(200), headers, body: read_body(file)? };
     let first = usize::from(args.step.unwrap_or(1));
-    let reading = providers.read(question, first, &received).map_err(Failure::usage)?;
+    if let Some(provider) = providers.get(&args.name)
+        && first > provider.max_requests()
+    {
+        return Err(Failure::usage(format!(
+            "there is no step {first}: one question to {} takes at most {}. See `ask.max_requests` of its file",
+            plain(&args.name),
+            count(provider.max_requests() as i128, "request", "requests")
+        )));
+    }
+    let carried = args.kept.clone().unwrap_or_default();
+    let reading = providers.read_step(question, (first, &carried), &received).map_err(Failure::usage)?;
     let request = if first == 1 {
         let request = providers.first_request(question).map_err(Failure::usage)?;
         request.unwrap_or_else(|problem| format!("none: the job cannot be asked for: {problem}"))
     } else {
-        "whatever the filter asked for after the one before".to_owned()
+        format!("what the filter asked for in step {}; it kept {carried}", first - 1)
     };
     let step = Step {
         request,
         status: Some(received.status),
         body_bytes: received.body.len(),
-        said: providers.spoken(question, first, &received).map_err(Failure::usage)?,
+        said: providers.spoken(question, (first, &carried), &received).map_err(Failure::usage)?,
     };
     let moments = moments(providers, args, settings);
     let (meaning, would) = match reading {
@@ -109,7 +130,10 @@ fn at_hand(
             let would = decide(args, settings, hosts(providers, args), &answer, &moments);
             (Meaning::Judged(answer), would)
         }
-        Reading::AskNext(request) => (Meaning::AsksFurther(request.to_string()), Vec::new()),
+        Reading::AskNext(next) => {
+            let (request, kept) = (Step::shown(&next), next.kept().clone());
+            (Meaning::AsksFurther { request, kept }, Vec::new())
+        }
     };
     let too_long =
         providers.get(&args.name).is_some_and(|provider| received.body.len() > provider.max_body_bytes);
@@ -175,9 +199,10 @@ fn text(args: &Tried, told: &Told) -> String {
     }
     lines.push(format!("As {} reads it", plain(&args.name)));
     match &told.meaning {
-        Meaning::AsksFurther(request) => {
+        Meaning::AsksFurther { request, kept } => {
             lines.push(format!("  it asks further: {}", plain(request)));
-            lines.push(format!("  What that answers is read with --step {}.", told.first + 1));
+            let flag = if kept.is_null() { String::new() } else { format!(" --kept {}", quoted(kept)) };
+            lines.push(format!("  What that answers is read with --step {}{flag}", told.first + 1));
         }
         Meaning::Judged(answer) => {
             lines.extend(evidence::lines(answer).iter().map(|line| format!("  {line}")));
@@ -189,6 +214,11 @@ fn text(args: &Tried, told: &Told) -> String {
         }
     }
     lines.join("\n")
+}
+
+/// A value as a shell takes it.
+fn quoted(value: &Value) -> String {
+    format!("'{}'", plain(&value.to_string()).replace('\'', "'\\''"))
 }
 
 fn decisions(told: &Told) -> Vec<String> {
@@ -225,9 +255,9 @@ fn hosts<'a>(providers: &'a Providers, args: &Tried) -> &'a [String] {
 }
 
 fn as_json(args: &Tried, told: &Told) -> Value {
-    let (answer, next) = match &told.meaning {
-        Meaning::Judged(answer) => (Some(evidence::json(answer)), None),
-        Meaning::AsksFurther(request) => (None, Some(request)),
+    let (answer, next, kept) = match &told.meaning {
+        Meaning::Judged(answer) => (Some(evidence::json(answer)), None, None),
+        Meaning::AsksFurther { request, kept } => (None, Some(request), Some(kept)),
     };
     let steps = told.steps.iter().enumerate().map(|(nth, step)| {
         json!({
@@ -244,7 +274,7 @@ fn as_json(args: &Tried, told: &Told) -> Value {
     });
     json!({
         "provider": args.name, "asked": args.file.is_none(), "steps": steps.collect::<Vec<_>>(),
-        "too_long": told.too_long, "evidence": answer, "next_request": next, "decisions": would.collect::<Vec<_>>(),
+        "too_long": told.too_long, "evidence": answer, "next_request": next, "next_kept": kept, "decisions": would.collect::<Vec<_>>(),
         "fresh_age_seconds": told.moments.fresh.as_secs(), "past_refund_by_age_seconds": told.moments.late.as_secs(),
     })
 }

@@ -101,8 +101,10 @@ fn facts(args: &Tried, settings: &Settings, output: i64, age: Duration, now: Tim
             items: ItemsSum { count: items, credits: i128::from(credits), negative: false },
             delivery: Delivery::Missing,
             refunded_elsewhere: RefundedElsewhere::default(),
+            was_recovered: false,
             rival: false,
             balance_rows: BalanceRows { subscription: 1, wallet: 1 },
+            debits: None,
         },
         share: Share { items, rank, open_rank: rank, stored: Vec::new() },
         orphan: Orphan {
@@ -136,6 +138,8 @@ mod tests {
             job: Some("j".to_owned()),
             items: 2,
             step: None,
+            kept: None,
+            expect: None,
             output: None,
         };
         let moments = Moments { fresh: Duration::from_mins(10), late: Duration::from_hours(22) };

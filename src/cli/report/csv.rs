@@ -35,6 +35,7 @@ pub(super) fn made_good(item: &MadeGoodItem) -> String {
         "refund" => "refunded",
         "recover" => "recovered",
         "relink" => "relinked",
+        "reverse" => "refund_reversed",
         other => other,
     };
     line(&[

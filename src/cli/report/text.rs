@@ -25,6 +25,12 @@ pub(super) fn render(review: &Review) -> String {
         line!(page, "\nTHE BRAKE IS ON since {}: {}.", when(brake.since, now), plain(&brake.reason));
         line!(page, "Refunds are held. Look into it, then: makegood brake release --by WHO --reason WHY");
     }
+    for (provider, held) in &review.providers {
+        let (name, since) = (plain(provider), when(held.engaged_at, now));
+        line!(page, "\nTHE BRAKE IS ON FOR {name} ALONE since {since}: {}.", plain(&held.reason));
+        line!(page, "Look into it, then: makegood brake release --provider {name} --by WHO --reason WHY");
+    }
+    held_accounts(&mut page, review);
     late(&mut page, review);
     waiting(&mut page, &review.waiting, "held", "Held for a person", now);
     waiting(&mut page, &review.waiting, "open", "Open", now);
@@ -32,6 +38,19 @@ pub(super) fn render(review: &Review) -> String {
     made_after_all(&mut page, review);
     page.truncate(page.trim_end().len());
     page
+}
+
+fn held_accounts(page: &mut String, review: &Review) {
+    if review.accounts_held == 0 {
+        return;
+    }
+    let accounts = count(i128::from(review.accounts_held), "account is", "accounts are");
+    line!(page, "\n{accounts} held by limits of their own; all others go on:");
+    for held in &review.accounts {
+        let (since, refunds) = (when(held.held_at, review.now), held.refunds.unwrap_or_default());
+        line!(page, "  since {since}, {refunds} refunds: {}", plain(&held.reason));
+    }
+    line!(page, "Look into it, then: makegood brake release --account ID --by WHO --reason WHY");
 }
 
 fn late(page: &mut String, review: &Review) {
@@ -108,13 +127,23 @@ fn made_good(page: &mut String, review: &Review) {
         (credits(|each| each.subscription_credits), credits(|each| each.wallet_credits));
     line!(
         page,
-        "\nMade good since {since}: {}, {} brought home, {} put back",
+        "\nMade good since {since}: {}, {} brought home, {} put back{}",
         count(items("refund"), "refund", "refunds"),
         count(items("recover"), "output", "outputs"),
-        items("relink")
+        items("relink"),
+        match items("reverse") {
+            0 => String::new(),
+            reversed => format!("; {} taken back", count(reversed, "refund", "refunds")),
+        }
     );
     let rows = all.iter().map(|each| {
-        let credits = |credits: i64| if each.kind == "refund" { credits.to_string() } else { String::new() };
+        let credits = |credits: i64| {
+            if matches!(each.kind.as_str(), "refund" | "reverse") {
+                credits.to_string()
+            } else {
+                String::new()
+            }
+        };
         vec![
             each.provider.clone(),
             each.kind.clone(),
@@ -256,6 +285,7 @@ mod tests {
             oldest_charged_at: NOW - Duration::from_hours(25),
             past_window,
             example: "ch_1/0".to_owned(),
+            for_account: false,
         };
         let late = WaitingItem {
             charge_id: "ch_1".to_owned(),
@@ -277,6 +307,9 @@ mod tests {
             since: NOW - Duration::from_hours(24),
             last_success: Some(NOW - Duration::from_secs(61)),
             own_faults: None,
+            providers: std::collections::BTreeMap::new(),
+            accounts_held: 0,
+            accounts: Vec::new(),
             brake: Some(Engaged { since: NOW - Duration::from_mins(5), reason: "more than 3".to_owned() }),
             made_good: vec![made("recover", "output_available", 0, 0), made("refund", "server_error", 12, 8)],
             waiting: vec![waits("open", "not_asked_yet", 0), waits("held", "brake", 2)],

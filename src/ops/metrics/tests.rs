@@ -45,6 +45,7 @@ fn totals() -> Totals {
         },
         last_success: Some(Timestamp::parse("2026-01-01T00:00:00.5Z").unwrap()),
         brake_engaged: true,
+        accounts_held: 2,
     }
 }
 
@@ -69,6 +70,7 @@ fn where_nothing_happened_series_without_labels_stand_at_zero() {
         "makegood_resolution_seconds_bucket{le=\"86400\"}",
         "makegood_resolution_seconds_bucket{le=\"+Inf\"}",
         "makegood_last_success_timestamp_seconds",
+        "makegood_accounts_held",
         "makegood_brake_engaged",
         "makegood_swept_total",
         "makegood_pass_duration_seconds_count",

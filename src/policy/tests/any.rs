@@ -76,6 +76,7 @@ const TROUBLES: &[fn(&mut Facts)] = &[
     |facts| facts.record.delivery = misplaced(false),
     |facts| facts.record.delivery = misplaced(true),
     |facts| facts.record.delivery = Delivery::Delivered { output_id: "o1".to_owned() },
+    |facts| facts.record.was_recovered = true,
     |facts| facts.record.refunded_elsewhere.item = true,
     |facts| facts.record.refunded_elsewhere.part = true,
     |facts| facts.record.refunded_elsewhere.whole_charge = true,
@@ -96,6 +97,9 @@ const TROUBLES: &[fn(&mut Facts)] = &[
     // A balance is missing, or stands there twice.
     |facts| facts.record.balance_rows.wallet = 0,
     |facts| facts.record.balance_rows.subscription = 2,
+    // The ledger says that as much was taken, or something else.
+    |facts| facts.record.debits = Some(-facts.record.charge.drawn.total()),
+    |facts| facts.record.debits = Some(1 - facts.record.charge.drawn.total()),
     // The item is not there any more; there never was one; there was none and now there are.
     |facts| facts.record.item = None,
     |facts| {

@@ -9,7 +9,7 @@ use super::reach::{PAGE, row};
 use crate::charge::{Bucket, WHOLE_CHARGE};
 use crate::clock::Timestamp;
 use crate::evidence::{FailureClass, Offer, Source, Verdict};
-use crate::facts::{Delivery, Facts};
+use crate::facts::{Delivery, Facts, RefundedElsewhere};
 
 /// Whether the decision stands in the table, or is one of the three that the page tells of above it.
 fn in_the_table(case: &Case, decision: &Decision) -> bool {
@@ -47,7 +47,10 @@ fn is_true_of(reason: Reason, case: &Case) -> bool {
     let job_known = record.item.as_ref().is_some_and(|item| item.job.is_some());
     let running = matches!(verdict, Verdict::Queued | Verdict::Running);
     match reason {
-        Reason::Delivered => matches!(record.delivery, Delivery::Delivered { .. }),
+        Reason::Delivered => {
+            matches!(record.delivery, Delivery::Delivered { .. })
+                || (record.was_recovered && record.delivery == Delivery::Missing)
+        }
         Reason::AlreadyRefunded => {
             let refunded = record.refunded_elsewhere;
             refunded.item || refunded.part || refunded.whole_charge
@@ -84,6 +87,7 @@ fn is_true_of(reason: Reason, case: &Case) -> bool {
             let rows = if bucket == Bucket::Wallet { rows.wallet } else { rows.subscription };
             record.charge.drawn.of(bucket) > 0 && rows != 1
         }),
+        Reason::DebitsMismatch => record.debits.is_some_and(|debits| -debits != record.charge.drawn.total()),
         Reason::ItemsMismatch => !adds_up(&case.facts),
         // After a copy, in settle, or a person's: never `decide`'s.
         Reason::RecoveryRetry
@@ -136,7 +140,7 @@ proptest! {
         let decision = case.decided();
         prop_assert!(in_the_table(&case, &decision), "{decision:?}");
         prop_assert!(is_true_of(decision.reason, &case), "{decision:?}");
-        if decision.reason != Reason::NoBalance {
+        if !matches!(decision.reason, Reason::NoBalance | Reason::DebitsMismatch) {
             prop_assert_eq!(needs_evidence(&case.facts, &case.limits, case.now), (5..=13).contains(&decision.rule));
         }
         let unasked = decide(&case.facts, None, &case.limits, case.now);
@@ -144,7 +148,7 @@ proptest! {
         for gone in [true, false] {
             let after = case.copy_failed_at(gone, case.now);
             prop_assert!(in_the_table(&case, &after), "{after:?}");
-            prop_assert!(after.rule == if gone { 14 } else { 15 } || after.reason == Reason::NoBalance, "{after:?}");
+            prop_assert!(after.rule == if gone { 14 } else { 15 } || matches!(after.reason, Reason::NoBalance | Reason::DebitsMismatch), "{after:?}");
         }
     }
 
@@ -300,6 +304,18 @@ proptest! {
         let decision = case.decided();
         prop_assert!(matches!(decision.action, Action::Close | Action::Hold), "{decision:?}");
         prop_assert!(decision.rule <= 2, "{decision:?}");
+    }
+
+    /// Whatever the provider says now, also that its file is gone (P18), and whoever insists.
+    #[test]
+    fn p10_p18_what_makegood_has_recovered_before_is_never_refunded_or_fetched_again(mut case in among_others()) {
+        case.facts.record.was_recovered = true;
+        let decision = case.decided();
+        prop_assert!(moves_nothing(&decision) && decision.action != Action::Wait, "{decision:?}");
+        let by_hand = by_hand::refund(&case.facts, Some(&case.answer), &case.limits, case.now);
+        if case.facts.record.refunded_elsewhere == RefundedElsewhere::default() {
+            prop_assert!(matches!(by_hand, by_hand::Say::Never(_)), "{by_hand:?}");
+        }
     }
 
     #[test]

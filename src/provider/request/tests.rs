@@ -70,7 +70,13 @@ fn a_template_that_cannot_work_is_refused() {
 }
 
 fn next(request: &str) -> NextStep {
-    NextStep { request: request.to_owned(), body: None, key: Key::Ask, kept: Value::Null }
+    NextStep {
+        request: request.to_owned(),
+        payload: None,
+        headers: BTreeMap::new(),
+        key: Key::Ask,
+        kept: Value::Null,
+    }
 }
 
 fn hosts(list: &[&str]) -> Hosts {
@@ -89,7 +95,7 @@ fn a_later_step_stays_where_the_provider_is_or_goes_to_a_listed_host() {
         "GET /x",
         "GET https://user@host/x",
         "GET https://files.acme.example/",
-        "PUT https://host/",
+        "DELETE https://host/",
     ] {
         assert!(alone.next_step(next(elsewhere)).is_err(), "{elsewhere} was taken");
     }
@@ -107,18 +113,18 @@ fn a_body_goes_with_a_post_and_is_bounded() {
     let template = Template::parse("POST https://host/ask", &["job"], Hosts::default()).unwrap();
     let request = template.fill(&BTreeMap::from([("job", "j")])).unwrap();
     let body = serde_json::json!({"ids": ["j"]});
-    let sent = request.clone().with_body(Some(body.clone())).unwrap();
+    let sent = request.clone().with_payload(Some(Payload::Json(body.clone()))).unwrap();
     assert_eq!(
         (sent.body(), sent.to_string().as_str()),
         (Some(&body), r#"POST https://host/ask {"ids":["j"]}"#)
     );
     let long = Value::from("x".repeat(1000));
     assert_eq!(
-        request.clone().with_body(Some(long)).unwrap().to_string(),
+        request.clone().with_payload(Some(Payload::Json(long))).unwrap().to_string(),
         "POST https://host/ask (a body of 1002 bytes)"
     );
-    assert!(request.with_body(Some(Value::from("x".repeat(70_000)))).is_err());
-    let get = NextStep { body: Some(body), ..next("GET https://host/x") };
+    assert!(request.with_payload(Some(Payload::Json(Value::from("x".repeat(70_000))))).is_err());
+    let get = NextStep { payload: Some(Payload::Json(body)), ..next("GET https://host/x") };
     assert!(template.next_step(get).unwrap_err().contains("no body"));
 }
 

@@ -1,98 +1,12 @@
 //! Providers that nobody has: written as somebody would who has read only `docs/providers.md`, each with a
 //! shape that no shipped file has. And that page's own example, read from the page.
 
-use std::fmt::Write;
-
-use super::examples::{in_words, verdict};
+use super::examples::verdict;
 use super::*;
 use crate::clock::Timestamp;
 use crate::provider::file;
 
 const NOW: Timestamp = Timestamp::from_micros(1_777_888_000_000_000);
-
-/// An answer and what it should be read as.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Case {
-    #[serde(default = "job")]
-    job: String,
-    #[serde(default = "model")]
-    model: String,
-    #[serde(default = "one")]
-    items: usize,
-    #[serde(default = "one")]
-    step: usize,
-    #[serde(default)]
-    kept: Value,
-    #[serde(default)]
-    status: u16,
-    #[serde(default)]
-    body: Value,
-    /// The first request of the question.
-    asks_first: Option<String>,
-    /// The question cannot be asked, for this reason.
-    refuses: Option<String>,
-    reads: Option<Reads>,
-}
-
-fn job() -> String {
-    "job-1".to_owned()
-}
-
-fn model() -> String {
-    "owner/model".to_owned()
-}
-
-const fn one() -> usize {
-    1
-}
-
-#[derive(Debug, Deserialize, PartialEq)]
-#[serde(deny_unknown_fields)]
-struct Reads {
-    verdict: Option<String>,
-    class: Option<FailureClass>,
-    code: Option<String>,
-    #[serde(default)]
-    outputs: Vec<String>,
-    #[serde(default)]
-    outputs_gone: bool,
-    /// The next step.
-    asks: Option<String>,
-}
-
-fn read(reading: &Reading) -> Reads {
-    match reading {
-        Reading::AskNext(request) => Reads {
-            verdict: None,
-            class: None,
-            code: None,
-            outputs: Vec::new(),
-            outputs_gone: false,
-            asks: Some(request.to_string()),
-        },
-        Reading::Judged(evidence) => Reads {
-            verdict: Some(evidence.verdict.as_str().to_owned()),
-            class: evidence.class,
-            code: evidence.code.clone(),
-            outputs: evidence
-                .outputs
-                .iter()
-                .map(|offer| {
-                    let index = offer.index.map_or_else(|| "?".to_owned(), |index| index.to_string());
-                    let mut words = format!("{index} {}", in_words(&offer.source));
-                    if let Some(at) = offer.expires_at {
-                        // Writing into a string cannot fail.
-                        let _ = write!(words, " until {at}");
-                    }
-                    words
-                })
-                .collect(),
-            outputs_gone: evidence.outputs_gone,
-            asks: None,
-        },
-    }
-}
 
 #[test]
 fn providers_of_other_shapes_need_a_file_and_nothing_else() {
@@ -100,24 +14,11 @@ fn providers_of_other_shapes_need_a_file_and_nothing_else() {
     let providers = Providers::load(Some(&root), Clock::default()).unwrap();
     let mut tried = 0;
     for name in ["lumen", "atelier", "foundry", "storyboard", "vaultcast"] {
-        let provider = providers.get(name).unwrap();
         for path in std::fs::read_dir(root.join(name)).unwrap().map(|entry| entry.unwrap().path()) {
-            let case: Case = serde_json::from_str(&std::fs::read_to_string(&path).unwrap())
+            let case = Case::parse(&std::fs::read_to_string(&path).unwrap(), &root.join(name))
                 .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-            let path = path.display();
-            let asked = question(name, &case.job, &case.model, case.items);
-            let first = provider.first_request(&asked).map(|request| request.to_string());
-            if let Some(refuses) = &case.refuses {
-                assert!(first.as_ref().is_err_and(|error| error.contains(refuses)), "{path}: {first:?}");
-                tried += 1;
-                continue;
-            }
-            if let Some(wanted) = &case.asks_first {
-                assert_eq!(first.as_ref(), Ok(wanted), "{path}");
-            }
-            let received = received(case.status, &BTreeMap::new(), &case.body);
-            let reading = provider.read(&asked, (case.step, &case.kept), &received, NOW, &[]);
-            assert_eq!(Some(read(&reading)), case.reads, "{path}: {reading:?}");
+            let compared = providers.compare(name, &case).unwrap().unwrap();
+            assert!(compared.differences.is_empty(), "{}: {:?}", path.display(), compared.differences);
             tried += 1;
         }
     }
@@ -166,6 +67,17 @@ fn the_example_of_the_page_is_read_as_the_page_says() {
         Reading::Judged(evidence) => assert_eq!(indices(&evidence), [Some(0), Some(1)]),
         Reading::AskNext(request) => panic!("{request}"),
     }
+    // The case of the page.
+    let case = Case::parse(answers["cases/acme/succeeded.json"], std::path::Path::new(".")).unwrap();
+    let providers = Providers::new(BTreeMap::from([("acme".to_owned(), provider)]), Clock::default());
+    let compared = providers.compare("acme", &case).unwrap().unwrap();
+    assert!(compared.differences.is_empty(), "{:?}", compared.differences);
+    let provider = providers.get("acme").unwrap();
+    let read = |body: &str, status: u16| {
+        let received =
+            Received { status, headers: HeaderMap::new(), body: Bytes::copy_from_slice(body.as_bytes()) };
+        provider.read(&question("acme", "job_81", "acme/still", 2), (1, &Value::Null), &received, NOW, &[])
+    };
     // Step 5 of the page.
     for (good, broken) in [
         (r#""done""#, r#""finished""#),

@@ -17,6 +17,8 @@ pub(super) struct Arrived {
     pub(super) line: String,
     pub(super) headers: HeaderMap,
     pub(super) body: Value,
+    /// The body as it came.
+    pub(super) text: String,
 }
 
 /// A provider that answers as told, and remembers what it was asked.
@@ -28,6 +30,17 @@ pub(super) struct Scripted {
 impl Scripted {
     pub(super) async fn start(
         answer: impl Fn(&Arrived) -> (u16, Value) + Clone + Send + Sync + 'static,
+    ) -> Self {
+        Self::start_with_text(move |request| {
+            let (status, body) = answer(request);
+            (status, body.to_string())
+        })
+        .await
+    }
+
+    /// One whose answers are no JSON.
+    pub(super) async fn start_with_text(
+        answer: impl Fn(&Arrived) -> (u16, String) + Clone + Send + Sync + 'static,
     ) -> Self {
         // Already there if another test was first.
         let _ = rustls::crypto::ring::default_provider().install_default();
@@ -45,14 +58,11 @@ impl Scripted {
                         line: format!("{} {}", head.method, head.uri),
                         headers: head.headers,
                         body: serde_json::from_slice(&body).unwrap_or(Value::Null),
+                        text: String::from_utf8_lossy(&body).into_owned(),
                     };
                     let (status, body) = answer(&request);
                     arrived.lock().unwrap().push(request);
-                    http::answer(
-                        StatusCode::from_u16(status).unwrap(),
-                        "application/json",
-                        serde_json::to_vec(&body).unwrap(),
-                    )
+                    http::answer(StatusCode::from_u16(status).unwrap(), "application/json", body)
                 }
             }
         };

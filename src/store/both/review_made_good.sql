@@ -1,4 +1,5 @@
--- review_made_good: what was made good, by provider, way and reason. $1: from then on.
+-- review_made_good: what was made good, by provider, way and reason, and refunds that were taken back (their credits below zero).
+-- $1: from then on.
 -- Credits travel in halves, so that no sum leaves the range of whole numbers.
 SELECT provider, 'refund' AS kind, reason, count(*) AS items,
        CAST(sum(subscription_credits >> 32) AS bigint) AS subscription_high,
@@ -13,4 +14,12 @@ FROM makegood_recoveries v
 JOIN makegood_resolutions s ON s.id = v.resolution_id
 WHERE v.recovered_at >= $1
 GROUP BY v.provider, v.kind, s.reason
+UNION ALL
+SELECT r.provider, 'reverse', 'by_hand', count(*), CAST(sum((-b.subscription_credits) >> 32) AS bigint),
+       CAST(sum((-b.subscription_credits) & 4294967295) AS bigint), CAST(sum((-b.wallet_credits) >> 32) AS bigint),
+       CAST(sum((-b.wallet_credits) & 4294967295) AS bigint)
+FROM makegood_refund_reversals b
+JOIN makegood_refunds r ON r.id = b.refund_id
+WHERE b.reversed_at >= $1
+GROUP BY r.provider
 ORDER BY 1, 2, 3

@@ -1,4 +1,5 @@
 -- find_listed: those of the listed items that are paid for, not delivered and have no unresolved orphan.
+-- One whose delivery a recovery proves, and whose row the platform has removed since, is not opened again (P10).
 -- $1: JSON list of {charge_id, output_index}: items that an output was taken from (P13), and those of a charge whose items
 -- were mended (P14). Every relation is read by key, once per item (OFFSET 0 and counts: no join order to choose).
 SELECT i.charge_id, i.output_index
@@ -11,3 +12,5 @@ WHERE coalesce(i.credits, 1) <> 0
   AND (SELECT count(*) FROM makegood_orphans o
        WHERE o.charge_id = i.charge_id AND o.output_index = i.output_index
          AND (o.state IN ('open', 'held', 'refunded') OR o.reason <> 'delivered' AND o.state = 'closed')) = 0
+  AND (SELECT count(*) FROM makegood_lost_outputs l
+       WHERE l.charge_id = i.charge_id AND l.output_index = i.output_index) = 0

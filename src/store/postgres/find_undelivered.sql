@@ -6,7 +6,8 @@
 -- An item is a row without looked_at. The last row describes the chunk: its last charge and time, and how many charges it
 -- has; fewer than $4: the stretch ends here. No row: nothing is left.
 -- A charge without items, or with free ones only, of which none is delivered, stands as its own output -1. An item with an
--- unresolved orphan is left out; one that was closed as delivered and is not any more is returned again. A NULL where the
+-- unresolved orphan is left out; one that was closed as delivered and is not any more is returned again. lost 1: a
+-- recovery on record proves its delivery, and the platform has removed the row since: it is told and not opened (P10). A NULL where the
 -- contract allows none counts as a value, so that the row is found and reported.
 --
 -- The plan must not depend on statistics. The chunk is cut by LIMIT before anything is joined. Each relation is then read
@@ -34,7 +35,10 @@ WITH chunk AS MATERIALIZED (
     FROM aged c
     WHERE c.charged_at <= c.own_before AND c.charged_at > c.own_before - $7 * interval '1 microsecond'
 )
-SELECT c.id AS charge_id, coalesce(i.output_index, -1) AS output_index, NULL::timestamptz AS at, NULL::bigint AS looked_at
+SELECT c.id AS charge_id, coalesce(i.output_index, -1) AS output_index, NULL::timestamptz AS at, NULL::bigint AS looked_at,
+       CASE WHEN i.output_index IS NULL THEN 0::bigint ELSE least(
+           (SELECT count(*) FROM makegood_lost_outputs l
+            WHERE l.charge_id = c.id AND l.output_index = i.output_index), 1) END AS lost
 FROM ripe c
 LEFT JOIN LATERAL (
     SELECT p.output_index, coalesce(p.provider_job_id, c.provider_job_id) AS job_id,
@@ -60,6 +64,6 @@ WHERE CASE WHEN i.output_index IS NOT NULL THEN
         AND (SELECT count(*) FROM makegood_orphans o WHERE o.charge_id = c.id AND o.output_index = -1) = 0
     END
 UNION ALL
-SELECT last.id, NULL, last.charged_at, last.looked_at
+SELECT last.id, NULL, last.charged_at, last.looked_at, NULL
 FROM (SELECT c.id, c.charged_at, (SELECT count(*) FROM chunk) AS looked_at
       FROM chunk c ORDER BY c.charged_at DESC, c.id DESC LIMIT 1) AS last

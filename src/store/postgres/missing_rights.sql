@@ -9,6 +9,7 @@ FROM (
         ('stored_outputs', 'project_id', 'UPDATE'), ('stored_outputs', 'node_id', 'UPDATE'),
         ('balances', '', 'SELECT'), ('ledger_entries', '', 'SELECT'), ('makegood_refunds', '', 'SELECT'),
         ('makegood_items', '', 'SELECT'), ('makegood_deliveries', '', 'SELECT'), ('makegood_migrations', '', 'SELECT'),
+        ('makegood_proofs', '', 'SELECT'), ('makegood_lost_outputs', '', 'SELECT'), ('makegood_refund_reversals', '', 'SELECT'),
         ('makegood_brake', '', 'SELECT'), ('makegood_brake', '', 'UPDATE'),
         ('makegood_uploads', '', 'DELETE'),
         ('makegood_post_refunds(jsonb)', '', 'EXECUTE'), ('makegood_lock_balances(jsonb)', '', 'EXECUTE'),
@@ -24,7 +25,7 @@ FROM (
     FROM (VALUES ('makegood_passes'), ('makegood_cursors'), ('makegood_charges'), ('makegood_orphans'),
                  ('makegood_late_questions'), ('makegood_resolutions'), ('makegood_counters'), ('makegood_provider_state'),
                  ('makegood_provider_shares'), ('makegood_uploads'), ('makegood_refund_sums'),
-                 ('makegood_accounts')) AS changed(relation),
+                 ('makegood_accounts'), ('makegood_provider_brakes')) AS changed(relation),
          (VALUES ('SELECT'), ('INSERT'), ('UPDATE')) AS verbs(needed)
 ) AS n
 WHERE NOT CASE WHEN n.columns <> '' THEN has_column_privilege(n.relation, n.columns, n.needed)

@@ -1,7 +1,7 @@
 //! The one transaction that moves money.
 //!
 //! For a batch of decisions, in this order: read the brake (if anything is to be refunded), lock
-//! makegood's rows of the accounts and of the charges, lock the orphans, lock the balances that are
+//! makegood's rows of the accounts, read how these stand with their own limits, lock its rows of the charges, lock the orphans, lock the balances that are
 //! to get something; prove that each lease is still ours and that what the platform has on record
 //! is still what was decided upon; then write refunds, ledger entries, balances, relinked and
 //! recovered outputs, events, the orphans' new state; read back what was posted (`read_back`);
@@ -39,12 +39,16 @@ mod doubt;
 mod locked;
 mod posting;
 mod read_back;
+mod restore;
+mod reversal;
 #[cfg(test)]
 mod tests;
 mod writes;
 
 use doubt::{InDoubt, Looked};
 pub use locked::{Locked, Stuck};
+pub use restore::LostOutput;
+pub use reversal::{Reversal, Reversed, ReversedRefund};
 use writes::Written;
 pub(super) use writes::{answer_key, keep_answers};
 
@@ -387,13 +391,16 @@ impl Store {
         if locking.snapshot {
             tx.one_snapshot().await?;
         }
-        let refunds = batch.iter().filter(|each| each.decision.action == Action::Refund).count();
-        let mut brake = match refunds {
+        let wanted = refunds_wanted(batch);
+        let mut brake = match wanted.count {
             0 => None,
-            refunds => Some(self.read_brake(&mut tx, &rules.brake, now, refunds).await?),
+            count => Some(self.read_brake(&mut tx, &rules.brake, now, (count, wanted.credits())).await?),
         };
         let mut busy: HashSet<Locked> = HashSet::new();
         self.lock_accounts(&mut tx, batch, &mut busy, locking.skip_ours).await?;
+        if let Some(brake) = brake.as_mut().filter(|_| !rules.brake.overruled) {
+            self.read_accounts(&mut tx, brake, &wanted.of_accounts, now).await?;
+        }
         self.wait_for_locks(&mut tx, locking.timeout).await?;
         if locking.skip {
             busy.extend(busy_charges(&mut tx, batch, &busy).await?);
@@ -422,6 +429,9 @@ impl Store {
         written.write(&mut tx).await?;
         if locking.snapshot {
             return Err(Failure::Tried);
+        }
+        if let Some(brake) = &brake {
+            self.hold_accounts(&mut tx, brake, now).await?;
         }
         if let Some(brake) = brake.filter(Brake::was_asked)
             && !self.confirm_brake(&mut tx, &rules.brake, now, &brake).await?
@@ -506,6 +516,29 @@ impl Store {
         };
         Ok(batch.iter().map(standing).collect())
     }
+}
+
+/// What a batch is to give back, before anything of it is held.
+struct RefundsWanted<'a> {
+    count: u128,
+    of_accounts: BTreeMap<&'a str, u128>,
+}
+
+impl RefundsWanted<'_> {
+    fn credits(&self) -> u128 {
+        self.of_accounts.values().sum()
+    }
+}
+
+fn refunds_wanted<'a>(batch: &[&'a Settlement]) -> RefundsWanted<'a> {
+    let mut wanted = RefundsWanted { count: 0, of_accounts: BTreeMap::new() };
+    for settlement in batch.iter().filter(|each| each.decision.action == Action::Refund) {
+        let record = &settlement.case.facts.record;
+        let credits = record.item.as_ref().map_or(0, |item| u128::try_from(item.credits).unwrap_or(0));
+        wanted.count += 1;
+        *wanted.of_accounts.entry(record.charge.account_id.as_str()).or_default() += credits;
+    }
+    wanted
 }
 
 /// The last lease of an orphan.

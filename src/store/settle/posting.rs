@@ -17,7 +17,7 @@ use super::{Failure, read_back};
 use crate::charge::{Bucket, Charge, ItemId, Split};
 use crate::clock::Timestamp;
 use crate::refund;
-use crate::store::db::Tx;
+use crate::store::db::{DbError, Row, Tx};
 use crate::store::{Store, statements};
 
 /// The refunds of one settle.
@@ -86,13 +86,7 @@ impl Posting {
         } else {
             self.write_set_by_set(tx, store, now, resolutions).await?
         };
-        // Exactly one balance row must be hit for each account and bucket.
-        for (account_id, bucket) in self.owed.keys() {
-            let rows = hit.get(&(account_id.clone(), bucket.as_str().to_owned())).copied().unwrap_or(0);
-            if rows != 1 {
-                return Err(Failure::Balance { account_id: account_id.clone(), bucket: *bucket, rows });
-            }
-        }
+        each_hit_once(self.owed.keys(), &hit)?;
         Ok(before)
     }
 
@@ -112,12 +106,7 @@ impl Posting {
             })
         };
         let list: Vec<Json> = self.refunds.iter().map(refund).collect();
-        let mut hit = Hit::new();
-        for row in rows_of(tx, statements::POST_REFUNDS, &list).await? {
-            let rows = usize::try_from(row.int("balance_rows")?).unwrap_or_default();
-            hit.insert((row.text("account_id")?, row.text("bucket")?), rows);
-        }
-        Ok(hit)
+        Ok(hit_by_function(&rows_of(tx, statements::POST_REFUNDS, &list).await?)?)
     }
 
     async fn write_set_by_set(
@@ -157,11 +146,7 @@ impl Posting {
             entry["posted_at"] = at.clone();
         }
         rows_of(tx, statements::INSERT_LEDGER_ENTRIES, &entries).await?;
-        let mut hit = Hit::new();
-        for row in rows_of(tx, statements::ADD_TO_BALANCES, &self.credits_owed()?).await? {
-            *hit.entry((row.text("account_id")?, row.text("bucket")?)).or_default() += 1;
-        }
-        Ok(hit)
+        Ok(hit_by_statement(&rows_of(tx, statements::ADD_TO_BALANCES, &self.credits_owed()?).await?)?)
     }
 
     fn credits_owed(&self) -> Result<Vec<Json>, Failure> {
@@ -177,4 +162,36 @@ impl Posting {
 }
 
 /// How many balance rows were hit, by account and bucket.
-type Hit = HashMap<(String, String), usize>;
+pub(super) type Hit = HashMap<(String, String), usize>;
+
+/// As one of the posting functions of PostgreSQL tells it.
+pub(super) fn hit_by_function(rows: &[Row]) -> Result<Hit, DbError> {
+    let hit = |row: &Row| -> Result<_, DbError> {
+        let rows = usize::try_from(row.int("balance_rows")?).unwrap_or_default();
+        Ok(((row.text("account_id")?, row.text("bucket")?), rows))
+    };
+    rows.iter().map(hit).collect()
+}
+
+/// As a statement tells it that returns a row for each balance row.
+pub(super) fn hit_by_statement(rows: &[Row]) -> Result<Hit, DbError> {
+    let mut hit = Hit::new();
+    for row in rows {
+        *hit.entry((row.text("account_id")?, row.text("bucket")?)).or_default() += 1;
+    }
+    Ok(hit)
+}
+
+/// Exactly one balance row must be hit for each account and bucket.
+pub(super) fn each_hit_once<'k>(
+    keys: impl Iterator<Item = &'k (String, Bucket)>,
+    hit: &Hit,
+) -> Result<(), Failure> {
+    for (account_id, bucket) in keys {
+        let rows = hit.get(&(account_id.clone(), bucket.as_str().to_owned())).copied().unwrap_or(0);
+        if rows != 1 {
+            return Err(Failure::Balance { account_id: account_id.clone(), bucket: *bucket, rows });
+        }
+    }
+    Ok(())
+}

@@ -10,8 +10,8 @@ use serde_json::{Value as Json, json};
 
 use super::posting::Posting;
 use super::{AS_LONG_AS_A_STATEMENT, Failure, Seen, SettleRules, Settlement, Standing};
-use crate::brake::Brake;
-use crate::charge::{Bucket, ItemId, JobKey, Split};
+use crate::brake::{Brake, Refusal};
+use crate::charge::{Bucket, Charge, ItemId, JobKey, Split};
 use crate::clock::Timestamp;
 use crate::evidence::{Evidence, FailureClass, Source};
 use crate::policy::late::{self, Refunded};
@@ -21,6 +21,10 @@ use crate::store::db::{Db, DbError, Row, Statement, Tx};
 use crate::store::scan::{Opening, item_ids};
 use crate::store::totals::RESOLUTION_BUCKETS_SECONDS;
 use crate::store::{Store, statements};
+
+/// What an account's own limits hold is looked at again so many times less often than what the brake of all holds: a
+/// person releases it, and there may be hundreds of thousands.
+const HELD_LONGER_FOR_AN_ACCOUNT: u32 = 24;
 
 /// Everything that one transaction writes, gathered first and written set by set.
 pub(super) struct Written<'a> {
@@ -86,7 +90,7 @@ impl<'a> Written<'a> {
     ) -> Decision {
         let record = &settlement.case.facts.record;
         let mut decision = settlement.decision.clone();
-        let mut given = None;
+        let (mut given, mut refusal) = (None, None);
         if decision.action == Action::Refund {
             let credits = record.item.as_ref().map_or(0, |item| item.credits);
             // Every charge that something is refunded of was locked.
@@ -94,12 +98,16 @@ impl<'a> Written<'a> {
             let already = charge.as_ref().map(|seen| seen.refunded.plus(record.refunded_elsewhere.credits));
             let split = already.map(|already| refund::allocate(credits, record.charge.drawn, already));
             if let (Some(charge), Some(Some(split))) = (charge, split) {
-                if brake.is_some_and(|brake| {
-                    brake.admit(&record.charge.provider, credits, settlement.is_own_fault())
-                }) {
+                // Whoever refunds has read the brake.
+                let judged = brake.map(|brake| {
+                    let Charge { account_id, provider, .. } = &record.charge;
+                    brake.judge(account_id, provider, credits, settlement.is_own_fault())
+                });
+                if judged == Some(Ok(())) {
                     charge.refunded = charge.refunded.plus(split);
                     given = Some(split);
                 } else {
+                    refusal = judged.and_then(Result::err);
                     decision = policy::braked();
                 }
             } else if split.is_none() {
@@ -115,7 +123,7 @@ impl<'a> Written<'a> {
             Action::Relink { output_id } => self.relink(settlement, output_id),
             Action::Wait | Action::Close | Action::Hold => {}
         }
-        self.orphan(settlement, &decision, given);
+        self.orphan(settlement, &decision, given, refusal.as_ref());
         decision
     }
 
@@ -213,7 +221,14 @@ impl<'a> Written<'a> {
     }
 
     /// The orphan's new state, its resolution and the event that tells of it.
-    fn orphan(&mut self, settlement: &Settlement, decision: &Decision, given: Option<Split>) {
+    fn orphan(
+        &mut self,
+        settlement: &Settlement,
+        decision: &Decision,
+        given: Option<Split>,
+        refusal: Option<&Refusal>,
+    ) {
+        let held_account = refusal.and_then(|refusal| refusal.account.as_ref());
         let facts = &settlement.case.facts;
         let item = &facts.orphan.item;
         let charge = &facts.record.charge;
@@ -227,7 +242,9 @@ impl<'a> Written<'a> {
             Action::Wait => ("open", None),
             Action::Hold => ("held", None),
         };
-        let look_again = if decision.reason == Reason::Brake {
+        let look_again = if held_account.is_some() {
+            self.now + self.rules.held_for * HELD_LONGER_FOR_AN_ACCOUNT
+        } else if decision.reason == Reason::Brake {
             self.now + self.rules.held_for
         } else {
             settlement.look_again
@@ -244,6 +261,7 @@ impl<'a> Written<'a> {
             "waited": i64::from(resolution.is_none()),
             "provider": charge.provider, "provider_job_id": job.map(|job| &job.job_id),
             "resolved_at": if resolution.is_some() { db.time(self.now) } else { Json::Null },
+            "held_account": held_account,
         }));
         if let Some(kind) = resolution {
             self.resolutions.push(json!({
@@ -259,7 +277,9 @@ impl<'a> Written<'a> {
             let given = given.map(|given| {
                 format!("{} to the subscription, {} to the wallet", given.subscription, given.wallet)
             });
-            let detail: Vec<String> = given.into_iter().chain(settlement.detail.clone()).collect();
+            let held_by = refusal.map(|refusal| refusal.why.clone());
+            let detail: Vec<String> =
+                given.into_iter().chain(held_by).chain(settlement.detail.clone()).collect();
             let detail = (!detail.is_empty()).then(|| detail.join("; "));
             self.events.push(json!({
                 "orphan_id": facts.orphan.id, "charge_id": item.charge_id, "output_index": item.output_index,

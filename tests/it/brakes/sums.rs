@@ -133,7 +133,8 @@ on_both! {
         for provider in ["fal", "replicate"] {
             world.run(&format!("INSERT INTO makegood_refund_sums VALUES ('{provider}', {slot}, {minute}, 1, {}, 0)", i64::MAX - 5)).await;
         }
-        // Without a limit it is added to, up to the end.
+        // Without any limit it is added to, up to the end.
+        world.parts.rules.brake = Limits::default();
         charges(&world, &["a"]).await;
         assert_eq!(world.pass().await.total("refund"), 1);
         let last = "SELECT credits AS v FROM makegood_refund_sums WHERE provider = 'replicate'";

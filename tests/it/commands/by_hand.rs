@@ -108,3 +108,142 @@ async fn p23_a_refund_by_hand_that_the_brake_holds_ends_with_3_and_says_what_wou
         assert_eq!(world.json(&["brake", "status"]).await["engaged"], true);
     }
 }
+
+#[tokio::test]
+async fn p23_support_takes_a_wrong_refund_back_and_both_facts_are_told() {
+    for world in worlds().await {
+        if world.is_postgres() {
+            world.execute(&crate::database::support_grants()).await;
+        }
+        let say = |command: &[&str]| world.makegood(&[command, &MIA].concat()).output();
+        let credits = "SELECT CAST(sum(credits) AS bigint) FROM balances";
+        world.json(&[&["refund", "failed-1/0"], &MIA[..]].concat()).await;
+        assert_eq!(world.number(credits).await, 10);
+        // Spent meanwhile: two of the four in the wallet.
+        world.execute("UPDATE balances SET credits = credits - 2 WHERE bucket = 'wallet'").await;
+        for (command, says) in [
+            (
+                &["reverse-refund", "failed-1/0"][..],
+                "nothing was taken back for failed-1/0: the wallet balance of account u1 holds 2 and is to lose 4 credits; to take it \
+                 all the same, say it again with --anyway",
+            ),
+            (
+                &["reverse-refund", "stored"],
+                "nothing was taken back for stored/0: makegood has not refunded it",
+            ),
+            (&["reverse-refund", "nope"], "there is no charge `nope`"),
+        ] {
+            let ended = say(command).await;
+            assert_eq!((ended.code, ended.stdout.as_str()), (Some(1), ""), "{command:?}: {ended:?}");
+            assert!(ended.stderr.contains(says), "{command:?}: {ended:?}");
+        }
+        let unnamed = world.makegood(&["reverse-refund", "failed-1/0", "--by", "mia"]).output().await;
+        assert_eq!(unnamed.code, Some(2), "{unnamed:?}");
+        assert_eq!(world.number(credits).await, 8, "nothing was taken so far");
+
+        let reversed = world.json(&[&["reverse-refund", "failed-1", "--anyway"], &MIA[..]].concat()).await;
+        assert_eq!(
+            (&reversed["changed"], &reversed["state"]),
+            (&true.into(), &"refunded, and the refund taken back".into())
+        );
+        let told = &reversed["reversal"];
+        assert_eq!(
+            (&told["subscription_credits"], &told["wallet_credits"]),
+            (&6.into(), &4.into()),
+            "{reversed}"
+        );
+        assert_eq!(
+            (&told["by"], &told["reason"]),
+            (&"mia@example.com".into(), &"ticket 812".into()),
+            "{reversed}"
+        );
+        assert_eq!(world.number(credits).await, -2);
+        let again = world.json(&[&["reverse-refund", "failed-1/0"], &MIA[..]].concat()).await;
+        assert_eq!((&again["changed"], &again["reversal"]), (&false.into(), told));
+
+        // The refund and its reversal, side by side.
+        let page = world.text(&["explain", "failed-1"]).await;
+        for says in [
+            "Output 0: refunded, and the refund taken back",
+            "10 credits went back on ",
+            "The refund was taken back on ",
+            "6 from the subscription, 4 from the wallet, which the balance did not cover; by hand, mia@example.com: ticket 812",
+        ] {
+            assert!(page.contains(says), "{says:?} is not in\n{page}");
+        }
+        let story = world.json(&["explain", "failed-1"]).await;
+        assert_eq!(
+            story["story"]["resolutions"][0]["refund"]["reversal"]["by_whom"], "mia@example.com",
+            "{story}"
+        );
+        let report = world.json(&["report"]).await;
+        let kinds: Vec<_> = report["made_good"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|each| (&each["kind"], &each["wallet_credits"]))
+            .collect();
+        assert!(
+            kinds.contains(&(&"refund".into(), &4.into()))
+                && kinds.contains(&(&"reverse".into(), &(-4).into())),
+            "{report}"
+        );
+        let lines = world.makegood(&["report", "--output", "csv"]).output().await.stdout;
+        assert!(
+            lines
+                .lines()
+                .any(|line| line.starts_with("refund_reversed,failed-1,0,u1,") && line.contains(",-6,-4,")),
+            "{lines}"
+        );
+        let page = world.text(&["report"]).await;
+        assert!(page.contains("; 1 refund taken back"), "{page}");
+
+        // Neither a person nor a pass refunds it again.
+        let refused = say(&["refund", "failed-1/0", "--anyway"]).await;
+        assert_eq!(refused.code, Some(1), "{refused:?}");
+        assert!(
+            refused.stderr.contains("an output is refunded at most once, and its refund was taken back"),
+            "{refused:?}"
+        );
+        world.run().await;
+        assert_eq!(
+            world.number("SELECT count(*) FROM makegood_refunds WHERE charge_id = 'failed-1'").await,
+            1
+        );
+        assert_eq!(world.number("SELECT count(*) FROM makegood_refund_reversals").await, 1);
+    }
+}
+
+#[tokio::test]
+async fn p10_p23_support_inserts_a_row_again_that_the_platform_has_removed() {
+    for world in worlds().await {
+        world.json(&[&["recover", "done/0"], &MIA[..]].concat()).await;
+        let removed = "DELETE FROM stored_outputs WHERE charge_id = 'done'";
+        world.execute(removed).await;
+        let page = world.text(&["explain", "done"]).await;
+        assert!(
+            page.contains("The platform has removed the row of makegood:done/0:1 from stored_outputs since"),
+            "{page}"
+        );
+        let page = world.text(&[&["recover", "done/0"], &MIA[..]].concat()).await;
+        assert!(page.starts_with("done/0 was recovered before, and the platform had removed its row: makegood:done/0:1 at file:///"), "{page}");
+        assert!(!page.contains("has removed the row"), "{page}");
+        assert_eq!(
+            world
+                .number("SELECT count(*) FROM stored_outputs WHERE charge_id = 'done' AND output_index = 0")
+                .await,
+            1
+        );
+
+        world.execute(removed).await;
+        let again = world.json(&[&["recover", "done/0"], &MIA[..]].concat()).await;
+        assert_eq!((&again["changed"], &again["state"]), (&true.into(), &"recovered".into()));
+        // The file is gone too: it is said, and nothing is done.
+        world.execute(removed).await;
+        std::fs::remove_dir_all(world.path().join("makegood-outputs")).unwrap();
+        let ended = world.makegood(&[&["recover", "done/0"], &MIA[..]].concat()).output().await;
+        assert_eq!(ended.code, Some(1), "{ended:?}");
+        assert!(ended.stderr.contains("which cannot be inserted again: its file file:///"), "{ended:?}");
+        assert!(ended.stderr.contains("is not in the storage any more"), "{ended:?}");
+    }
+}

@@ -57,6 +57,16 @@ async fn answers_are_read_and_providers_listed_without_a_database() {
         .filter(|each| each["key_present"].as_bool().unwrap())
         .map(|each| each["name"].as_str().unwrap())
         .collect();
+    let closed: Vec<(&str, &Value)> = providers
+        .iter()
+        .filter(|each| !each["closed"].is_null())
+        .map(|each| (each["name"].as_str().unwrap(), &each["closed"]))
+        .collect();
+    let [("openai-videos", told)] = closed[..] else { panic!("{closed:?}") };
+    assert_eq!((&told["on"], &told["has_happened"]), (&Value::from("2026-09-24"), &Value::from(true)));
+    assert!(told["why"].as_str().unwrap().contains("Videos API"), "{told}");
+    let text = makegood(&["provider", "list", "--output", "text"]).output().await.stdout;
+    assert!(text.contains("openai-videos\n  API        closed since 2026-09-24: OpenAI"), "{text}");
     // A command that gives a key is only run when somebody asks: it counts as there.
     assert_eq!(with_key, ["fal", "veo-vertex"]);
 }

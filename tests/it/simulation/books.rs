@@ -162,7 +162,16 @@ pub const ALWAYS: &[(&str, &str)] = &[
     (
         "recoveries whose stored output does not say what they say",
         "SELECT v.charge_id || '/' || v.output_index FROM makegood_recoveries v LEFT JOIN stored_outputs s ON s.id = v.stored_output_id
-         WHERE v.kind = 'recover' AND (v.sha256 IS NULL OR v.size_bytes IS NULL OR s.uri IS DISTINCT FROM v.uri OR s.size_bytes IS DISTINCT FROM v.size_bytes)",
+         WHERE v.kind = 'recover' AND (v.sha256 IS NULL OR v.size_bytes IS NULL OR s.uri IS DISTINCT FROM v.uri OR s.size_bytes IS DISTINCT FROM v.size_bytes)
+           AND v.stored_output_id NOT IN (SELECT id FROM lost_rows)",
+    ),
+    (
+        "items that were refunded, or brought home again, after the platform had lost what had been brought home",
+        "SELECT r.charge_id || '/' || r.output_index FROM makegood_refunds r
+         JOIN lost_rows d ON d.charge_id = r.charge_id AND d.output_index = r.output_index
+         UNION ALL
+         SELECT charge_id || '/' || output_index FROM makegood_recoveries WHERE kind = 'recover'
+         GROUP BY charge_id, output_index HAVING count(*) > 1",
     ),
     (
         "refunds beyond the brake's limit in some hour, counted from its last release by a person",
@@ -197,7 +206,8 @@ pub const OVERDUE: &str = "
     WHERE c.charged_at < ?1
       AND NOT EXISTS (SELECT 1 FROM stored_outputs s WHERE s.charge_id = i.charge_id AND s.output_index = i.output_index
                                                        AND s.project_id = c.project_id AND s.node_id = c.node_id)
-      AND NOT EXISTS (SELECT 1 FROM ledger_entries l WHERE l.kind = 'refund' AND l.charge_id = i.charge_id AND l.output_index = i.output_index)";
+      AND NOT EXISTS (SELECT 1 FROM ledger_entries l WHERE l.kind = 'refund' AND l.charge_id = i.charge_id AND l.output_index = i.output_index)
+      AND NOT EXISTS (SELECT 1 FROM lost_rows d WHERE d.charge_id = i.charge_id AND d.output_index = i.output_index)";
 
 /// What was decided after the event `?1`, and how it was dated, in minutes since `?2`.
 pub const DECIDED: &str = "
@@ -238,6 +248,9 @@ pub const STORY: &str = "
         FROM ledger_entries WHERE charge_id = '$charge' AND coalesce(output_index, $index) = $index
       UNION ALL SELECT stored_at, 3, 'output ' || id || ' of ' || provider_job_id || '#' || provider_output_index || ' on ' || coalesce(charge_id, '-') || '/' || coalesce(CAST(output_index AS text), '-')
         FROM stored_outputs WHERE (charge_id = '$charge' AND output_index = $index) OR id = 'own:$charge:$index'
+      UNION ALL SELECT o.resolved_at, 3, 'the platform has lost the row of ' || d.id FROM lost_rows d
+        JOIN makegood_orphans o ON o.charge_id = d.charge_id AND o.output_index = d.output_index
+        WHERE d.charge_id = '$charge' AND d.output_index = $index
       UNION ALL SELECT at, 4, 'the brake is ' || kind FROM makegood_brake_events
       UNION ALL SELECT due_at, 5, 'stands as ' || state || ' ' || coalesce(reason, '-') || ' and is due here; token ' || lease_token || ', asked ' || questions
              || ' times, refund_by ' || printf('%.1f', (refund_by - $start) / 60000000.0)

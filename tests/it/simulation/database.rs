@@ -20,6 +20,10 @@ use sqlite::Sqlite;
 /// Stores of a stage: the desk's, each worker's and the operator's.
 const STORES: usize = WORKERS + 2;
 
+/// A table of the platform's own: what it has lost (`deeds`).
+const LOST_ROWS: &str =
+    "CREATE TABLE lost_rows (id text NOT NULL, charge_id text NOT NULL, output_index integer NOT NULL)";
+
 /// On which database a world lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {

@@ -1,4 +1,5 @@
-//! What the platform does by itself, as SQL: it charges, adds items, notes failures, lets the user cancel, stores and refunds.
+//! What the platform does by itself, as SQL: it charges, adds items, notes failures, lets the user cancel, stores, refunds, and
+//! removes rows of what was brought home. Those it keeps in `lost_rows`, for the books.
 
 use super::at;
 use super::plan::{Charge, Item, Own, Plan};
@@ -64,6 +65,14 @@ pub fn deeds(plan: &Plan) -> Vec<Deed> {
                     "UPDATE charge_items SET failed_at = $now WHERE charge_id = '{id}' AND output_index = {index}"
                 );
                 deed(item.failed_at, sql);
+            }
+            if item.loses_at <= end {
+                let which = format!("id LIKE 'makegood:{id}/{index}:%'");
+                let sql = format!(
+                    "BEGIN IMMEDIATE; INSERT INTO lost_rows SELECT id, charge_id, output_index FROM stored_outputs WHERE {which};
+                     DELETE FROM stored_outputs WHERE id IN (SELECT id FROM lost_rows); COMMIT;"
+                );
+                deed(item.loses_at, sql);
             }
             if let Some(sql) = own(plan, nth, index, item) {
                 deed(item.own_at, sql);

@@ -52,6 +52,8 @@ pub struct Item {
     /// When it does so; and when it noted that the item failed.
     pub own_at: i64,
     pub failed_at: i64,
+    /// When it removes the row of what makegood has brought home by then.
+    pub loses_at: i64,
 }
 
 #[derive(Clone, Debug)]
@@ -221,7 +223,19 @@ impl Plan {
         };
         plan.passes = passes(&mut dice, plan.end());
         plan.operators();
+        plan.losses();
         plan
+    }
+
+    /// Of every sixth item or so the platform removes what makegood has brought home by then. Of dice of their own, as the operators.
+    fn losses(&mut self) {
+        let mut dice = Dice::new(self.seed ^ 0x105_7000);
+        for charge in &mut self.charges {
+            for item in &mut charge.items {
+                let at = charge.at + *dice.weighted(&[(3, 90), (3, 330), (3, 900), (1, 1500)]);
+                item.loses_at = if dice.percent(16) { at } else { NEVER };
+            }
+        }
     }
 
     /// Beside every fifth pass or so somebody makes an item good by hand. Where a brake is, nobody overrules it: the books know
@@ -323,6 +337,7 @@ impl Plan {
             ("outputs linked to nothing", own(Own::StoresLinkedToNothing)),
             ("outputs linked to another's item", own(Own::StoresOnAnother)),
             ("refunds by the platform itself", own(Own::Refunds)),
+            ("rows that the platform removes", items().any(|item| item.loses_at < NEVER)),
             ("deeds of the platform during a pass", self.passes.iter().any(|pass| pass.meanwhile > 0)),
             ("workers side by side", self.passes.iter().any(|pass| pass.workers.len() > 1)),
             ("leases that run out at work", self.passes.iter().any(|pass| pass.leap.is_some())),
@@ -446,6 +461,7 @@ fn charge(dice: &mut Dice, nth: u64) -> Charge {
                 own,
                 own_at: ready + *dice.weighted(&[(70, 2), (10, 50), (10, 300), (10, 900)]),
                 failed_at: if dice.percent(6) { items_at + number(dice, 300) } else { NEVER },
+                loses_at: NEVER,
             }
         })
         .collect();

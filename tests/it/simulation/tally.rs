@@ -40,6 +40,8 @@ pub const fn by_hand(ended: &Ended) -> &'static str {
         Ended::Resolved => "came too late",
         Ended::Busy => "found a pass at it",
         Ended::CostNothing => "met an item that cost nothing",
+        Ended::Restored(_) => "inserted a row again",
+        Ended::NotRestored(_) => "could not insert a row again",
         Ended::NotCopied(_) => "could not bring it home",
         Ended::NotWritten(_) | Ended::Unreadable(_) => "met a row that nobody can read or write",
     }

@@ -14,6 +14,8 @@ use super::World;
 pub struct Remembered {
     /// By account and bucket.
     opening: BTreeMap<(String, String), i64>,
+    /// Outputs whose rows the platform has removed.
+    lost: Vec<String>,
 }
 
 impl Remembered {
@@ -56,7 +58,7 @@ const ALWAYS: &[(&str, &str)] = &[
     (
         "entries that name a refund of makegood's which is none, or is another's",
         "SELECT l.id AS v FROM ledger_entries l
-         WHERE l.refund_id LIKE 'makegood:%'
+         WHERE l.refund_id LIKE 'makegood:%' AND l.id NOT LIKE '%:reversed:%'
            AND NOT EXISTS (SELECT 1 FROM makegood_refunds r
                            WHERE r.id = l.refund_id AND r.account_id = l.account_id AND r.charge_id = l.charge_id AND r.output_index = l.output_index
                              AND l.credits = CASE l.bucket WHEN 'subscription' THEN r.subscription_credits WHEN 'wallet' THEN r.wallet_credits END)",
@@ -140,12 +142,37 @@ const ALWAYS: &[(&str, &str)] = &[
         "current recoveries whose output is not there",
         "SELECT v.charge_id || '/' || v.output_index AS v FROM makegood_recoveries v
          JOIN makegood_resolutions r ON r.id = v.resolution_id AND r.superseded_at IS NULL
-         WHERE v.kind = 'recover' AND NOT EXISTS (SELECT 1 FROM stored_outputs s WHERE s.id = v.stored_output_id AND s.sha256 = v.sha256)",
+         WHERE v.kind = 'recover' AND NOT EXISTS (SELECT 1 FROM stored_outputs s WHERE s.id = v.stored_output_id AND s.sha256 = v.sha256)
+           AND v.stored_output_id NOT IN ($lost)",
     ),
     (
-        "refunded items that are billable",
+        "reversals that do not take back exactly what their refund gave, or that the ledger does not show so, once per bucket, and such entries of none",
+        "SELECT b.refund_id AS v FROM makegood_refund_reversals b LEFT JOIN makegood_refunds r ON r.id = b.refund_id
+         WHERE (b.charge_id, b.output_index, b.account_id, b.subscription_credits, b.wallet_credits)
+               IS DISTINCT FROM (r.charge_id, r.output_index, r.account_id, r.subscription_credits, r.wallet_credits)
+            OR (SELECT count(*) FROM ledger_entries l
+                WHERE l.id = b.id || ':' || l.bucket AND l.refund_id = b.refund_id AND l.account_id = b.account_id AND l.kind = 'refund'
+                  AND l.charge_id = b.charge_id AND l.output_index = b.output_index
+                  AND l.credits = -CASE l.bucket WHEN 'subscription' THEN b.subscription_credits ELSE b.wallet_credits END)
+               <> CASE b.subscription_credits WHEN 0 THEN 0 ELSE 1 END + CASE b.wallet_credits WHEN 0 THEN 0 ELSE 1 END
+         UNION ALL
+         SELECT l.id FROM ledger_entries l WHERE l.id LIKE '%:reversed:%'
+            AND NOT EXISTS (SELECT 1 FROM makegood_refund_reversals b WHERE l.id = b.id || ':' || l.bucket)",
+    ),
+    (
+        "refunds taken back twice, or without exactly one event",
+        "SELECT charge_id || '/' || output_index AS v FROM makegood_refund_reversals GROUP BY charge_id, output_index HAVING count(*) > 1
+         UNION ALL
+         SELECT b.charge_id || '/' || b.output_index FROM makegood_refund_reversals b
+         WHERE (SELECT count(*) FROM makegood_orphan_events e
+                WHERE e.kind = 'reversed' AND e.charge_id = b.charge_id AND e.output_index = b.output_index) <> 1",
+    ),
+    (
+        "refunded items that are billable, or such ones that are not although the refund was taken back",
         "SELECT u.charge_id || '/' || u.output_index AS v FROM usage_history u
-         JOIN makegood_refunds r ON r.charge_id = u.charge_id AND r.output_index = u.output_index WHERE u.billable",
+         JOIN makegood_refunds r ON r.charge_id = u.charge_id AND r.output_index = u.output_index
+         LEFT JOIN makegood_refund_reversals b ON b.refund_id = r.id
+         WHERE u.billable AND b.id IS NULL OR NOT u.billable AND b.id IS NOT NULL",
     ),
     (
         "counters that are not the books'",
@@ -167,11 +194,23 @@ impl World {
         remembered.opening.insert((account.to_owned(), bucket.to_owned()), credits);
     }
 
+    /// The platform removes these rows of `stored_outputs`.
+    pub async fn loses(&self, which: &str) {
+        let lost = self.texts(&format!("SELECT id AS v FROM stored_outputs WHERE {which}")).await;
+        assert!(!lost.is_empty(), "{which}");
+        self.run(&format!("DELETE FROM stored_outputs WHERE {which}")).await;
+        self.remembered.lock().unwrap().lost.extend(lost);
+    }
+
     /// What must be true of any world at any time.
     pub async fn books_balance(&self) {
-        let opening = self.remembered.lock().unwrap().opening();
+        let (opening, lost) = {
+            let remembered = self.remembered.lock().unwrap();
+            let lost: Vec<String> = remembered.lost.iter().map(|id| format!(", '{id}'")).collect();
+            (remembered.opening(), format!("''{}", lost.concat()))
+        };
         for (what, sql) in ALWAYS {
-            let sql = sql.replace("$opening", &opening);
+            let sql = sql.replace("$opening", &opening).replace("$lost", &lost);
             assert_eq!(self.texts(&sql).await, Vec::<String>::new(), "{what}");
         }
     }

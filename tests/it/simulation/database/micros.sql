@@ -2,7 +2,7 @@
 -- are written once. For sessions whose search path begins with this schema.
 --
 -- Each relation in public that has a timestamptz gets a view of its name here, with the same columns in the same order.
--- The platform's tables take INSERT, and the two UPDATEs that the platform makes. Relations without times (balances,
+-- The platform's tables take INSERT, and the two UPDATEs and the DELETE that the platform makes. Relations without times (balances,
 -- accounts) are found in public, where they are written and locked directly.
 -- Run once in a new database, after makegood's migrations. makegood finds nothing here.
 
@@ -60,3 +60,11 @@ BEGIN
 END
 $$;
 CREATE TRIGGER fail INSTEAD OF UPDATE ON micros.charge_items FOR EACH ROW EXECUTE FUNCTION micros.fail();
+
+CREATE FUNCTION micros.lose() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    DELETE FROM public.stored_outputs WHERE id = OLD.id;
+    RETURN OLD;
+END
+$$;
+CREATE TRIGGER lose INSTEAD OF DELETE ON micros.stored_outputs FOR EACH ROW EXECUTE FUNCTION micros.lose();

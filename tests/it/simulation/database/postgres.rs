@@ -7,7 +7,7 @@ use makegood::store::Store;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use sqlx::{AssertSqlSafe, Row as _};
 
-use super::{Sql, stores};
+use super::{LOST_ROWS, Sql, stores};
 use crate::database::{self, TestDatabase};
 
 /// Until then whatever workers have sent before they ended must have been carried out. Longer than any time limit of theirs.
@@ -32,6 +32,7 @@ impl Postgres {
         migrates.close().await;
         let url = database::as_least_privileged(&database).await;
         let owner = open(&database.url, "public").await;
+        sqlx::raw_sql(LOST_ROWS).execute(&owner).await.unwrap();
         sqlx::raw_sql(MICROS).execute(&owner).await.unwrap();
         let empties = empties(&owner).await;
         let sql = Sql::Postgres(open(&database.url, "micros, public").await);

@@ -1,0 +1,266 @@
+//! Limits per account and day: they hold that account alone, whatever the interleaving, and page nobody for ever.
+
+use std::collections::BTreeMap;
+
+use makegood::brake::{Limits, Watch};
+use makegood::policy::{Action, Decision, Reason};
+use makegood::store::{Outcome, SettleRules};
+
+use crate::late::{
+    REFUND, WAIT_IN_LEDGER, another, claim, connection, detect, on, rules, seen_waiting, settlement,
+};
+use crate::world::{HOUR, MINUTE, World, on_both};
+
+const HELD: Decision = Decision { action: Action::Hold, reason: Reason::Brake, rule: 16 };
+
+/// Charges of one credit that the platform itself recorded as failed, and that were never submitted.
+async fn failed(world: &World, account: &str, many: u32) {
+    for nth in 0..many {
+        let id = format!("{account}-{nth:04}");
+        let charge = world.charge(&id).account(account).age(20 * MINUTE).drawn(0, 1).items(&[1]);
+        charge.failed().insert().await;
+    }
+}
+
+async fn refunds_of(world: &World, account: &str) -> i64 {
+    world.number(&format!("SELECT count(*) AS v FROM makegood_refunds WHERE account_id = '{account}'")).await
+}
+
+on_both! {
+    /// It cost its owner nothing, and engaged the brake for everybody.
+    async fn p15_one_account_with_hundreds_of_failing_jobs_holds_itself_and_nobody_else(world) {
+        let mut world = world;
+        for account in ["mallory", "ada", "grace"] {
+            world.balance(account, 0, 0).await;
+        }
+        failed(&world, "mallory", 300).await;
+        for account in ["ada", "grace"] {
+            failed(&world, account, 2).await;
+        }
+        let report = world.pass().await;
+        assert_eq!((report.total("refund"), report.total("hold")), (54, 250), "{:?}", report.outcomes);
+        assert_eq!(refunds_of(&world, "mallory").await, 50);
+        let standing = &report.unresolved;
+        assert_eq!((&standing.brake, standing.held_by_brake), (&None, 0), "the brake of all is off");
+        assert_eq!((standing.accounts_held, standing.held_for_accounts), (1, 250));
+        // The pass that was first to hold it says so, by its exit code too.
+        assert!(report.needs_a_person());
+        let told: Vec<_> = report.findings.iter().filter(|each| each.kind == "brake").collect();
+        assert_eq!(told.len(), 1, "{:?}", report.findings);
+        assert_eq!(told[0].about, "account mallory");
+        for words in ["max_refunds_per_day_per_account", "more than 50 refunds", "brake release --account mallory"] {
+            assert!(told[0].detail.contains(words), "{told:?}");
+        }
+        let events = world.texts("SELECT DISTINCT detail AS v FROM makegood_orphan_events WHERE kind = 'hold'").await;
+        assert!(events.len() == 1 && events[0].contains("account mallory") && events[0].contains("per_account"), "{events:?}");
+
+        // It stays held, also past its window: no later pass needs a person for it, and no alert fires.
+        for _ in 0..3 {
+            world.pass_time(13 * HOUR);
+            let report = world.pass().await;
+            assert!(!report.needs_a_person() && report.findings.is_empty(), "{}", report.to_text());
+            assert_eq!((report.unresolved.past_window, report.unresolved.held_for_accounts), (0, 250));
+        }
+        let totals = makegood::ops::totals::totals(&world.store, world.now()).await.unwrap();
+        assert_eq!((totals.accounts_held, totals.brake_engaged, totals.orphans_past_window), (1, false, 0));
+        // Nor does it cost every pass: an hour later nothing of it is due.
+        world.pass_time(HOUR);
+        assert_eq!(world.pass().await.claimed, 0);
+
+        // A release of the brake of all does not release it; one of its own makes as many due and counts afresh.
+        assert_eq!(world.store.release_brake("ida", "no").await.unwrap(), None);
+        assert_eq!(world.store.release_account("mallory", "ida", "looked into it").await.unwrap(), Some(250));
+        assert_eq!(world.store.release_account("mallory", "ida", "twice").await.unwrap(), None);
+        world.pass().await;
+        assert_eq!(refunds_of(&world, "mallory").await, 100);
+        let events = world.texts("SELECT kind || ' ' || by_whom || ' ' || account_id AS v FROM makegood_brake_events ORDER BY id").await;
+        assert_eq!(events, ["engaged makegood mallory", "released ida mallory", "engaged makegood mallory"]);
+        world.parts.rules.brake = Limits::default();
+        world.store.release_account("mallory", "ida", "all of it").await.unwrap();
+        world.pass().await;
+        assert_eq!(refunds_of(&world, "mallory").await, 300);
+        let left = world.number("SELECT count(*) AS v FROM makegood_orphans WHERE held_account IS NOT NULL").await;
+        assert_eq!(left, 0);
+        world.books_balance().await;
+    }
+}
+
+on_both! {
+    async fn p15_an_accounts_limits_count_a_day_and_its_credits_too(world) {
+        let mut world = world;
+        for (limits, key, given) in [
+            (Limits { refunds_per_day_per_account: 2, ..Limits::default() }, "max_refunds_per_day_per_account", 2),
+            (Limits { credits_per_day_per_account: 25, ..Limits::default() }, "max_credits_per_day_per_account", 2),
+        ] {
+            // A transaction each, so that what counts is read each time.
+            (world.parts.rules.brake, world.parts.rules.batch) = (limits, 1);
+            let account = format!("of-{key}");
+            world.balance(&account, 0, 0).await;
+            for nth in 0..4 {
+                world.charge(&format!("{key}-{nth}")).account(&account).failed().insert().await;
+            }
+            world.pass().await;
+            assert_eq!(refunds_of(&world, &account).await, given, "{key}");
+            let held = world.store.held_accounts(9).await.unwrap();
+            assert!(held[0].reason.contains(key) && held[0].refunds == Some(2), "{held:?}");
+            // A day later it is still held; released, what was given a day ago does not count.
+            world.pass_time(25 * HOUR);
+            world.pass().await;
+            assert_eq!(refunds_of(&world, &account).await, given, "{key}");
+            world.store.release_account(&account, "ida", "next").await.unwrap();
+            world.pass().await;
+            assert_eq!(refunds_of(&world, &account).await, 2 * given, "{key}");
+        }
+        world.books_balance().await;
+    }
+}
+
+on_both! {
+    async fn p15_where_the_brake_goes_off_by_itself_a_held_account_does_too(world) {
+        let mut world = world;
+        world.parts.rules.brake = Limits { refunds_per_day_per_account: 2, ..Limits::default() };
+        world.parts.rules.release_when_gone = true;
+        world.balance("mallory", 0, 0).await;
+        failed(&world, "mallory", 5).await;
+        for _ in 0..23 {
+            world.pass().await;
+            world.pass_time(HOUR);
+        }
+        assert_eq!(refunds_of(&world, "mallory").await, 2, "still within a day");
+        world.pass_time(2 * HOUR);
+        world.pass().await;
+        assert_eq!(refunds_of(&world, "mallory").await, 4);
+        world.books_balance().await;
+    }
+}
+
+on_both! {
+    /// A person may refund one item over it (P23), and that counts.
+    async fn p15_p23_a_refund_over_a_held_account_counts_for_it(world) {
+        world.balance("mallory", 0, 0).await;
+        failed(&world, "mallory", 4).await;
+        detect(&world).await;
+        let mut cases = claim(&world).await;
+        let limits = Limits { refunds_per_day_per_account: 2, ..Limits::default() };
+        let of = |overruled| SettleRules { brake: Watch { limits, overruled, ..Watch::default() }, ..rules(&world) };
+        let one = settlement(&world, cases.remove(0), REFUND);
+        assert_eq!(world.store.settle(&[one], &of(true)).await.unwrap(), [Outcome::Settled(REFUND)]);
+        let rest: Vec<_> = cases.into_iter().map(|case| settlement(&world, case, REFUND)).collect();
+        let told = world.store.settle(&rest, &of(false)).await.unwrap();
+        assert_eq!(told, [Outcome::Settled(REFUND), Outcome::Settled(HELD), Outcome::Settled(HELD)]);
+        world.books_balance().await;
+    }
+}
+
+on_both! {
+    /// Three refunds of as much as a number can hold went out in one pass, and the sums stopped at the end of the range.
+    async fn p15_a_price_in_a_wrong_unit_is_held_by_the_default_limits(world) {
+        for account in ["a", "b", "c", "ordinary"] {
+            world.balance(account, 0, 0).await;
+        }
+        for nth in 0..10 {
+            world.charge(&format!("ordinary-{nth}")).account("ordinary").age(30 * MINUTE).failed().insert().await;
+        }
+        for account in ["a", "b", "c"] {
+            let id = format!("wrong-{account}");
+            let charge = world.charge(&id).account(account).age(20 * MINUTE);
+            charge.drawn(0, i64::MAX).items(&[i64::MAX]).failed().insert().await;
+        }
+        let report = world.pass().await;
+        assert_eq!((report.total("refund"), report.total("hold")), (10, 3), "{:?}", report.outcomes);
+        assert_eq!(report.unresolved.accounts_held, 3);
+        let held = world.store.held_accounts(9).await.unwrap();
+        assert!(held.iter().all(|each| each.reason.contains("max_credit_share_per_day_per_account")), "{held:?}");
+        assert_eq!(report.unresolved.brake, None);
+        world.books_balance().await;
+    }
+}
+
+on_both! {
+    async fn p15_more_credits_than_a_number_can_hold_are_held_whatever_a_charge_costs(world) {
+        let accounts = ["a", "b", "c"];
+        for account in accounts {
+            world.balance(account, 0, 0).await;
+            // All that the platform sells costs as much: nothing is out of the ordinary but the sum.
+            let id = format!("dear-{account}");
+            let charge = world.charge(&id).account(account).age(20 * MINUTE);
+            charge.drawn(0, i64::MAX).items(&[i64::MAX]).failed().insert().await;
+        }
+        let report = world.pass().await;
+        assert_eq!((report.total("refund"), report.total("hold")), (1, 2), "{:?}", report.outcomes);
+        let why = report.unresolved.brake.clone().unwrap();
+        assert!(why.starts_with(&format!("{} credits in a day", 2 * i128::from(i64::MAX))), "{why}");
+        world.books_balance().await;
+    }
+}
+
+on_both! {
+    async fn p15_credits_of_all_accounts_are_held_beyond_half_of_what_the_days_charges_cost(world) {
+        let mut world = world;
+        world.parts.rules.brake = Limits { credit_share_per_day: 50, ..Limits::default() };
+        world.parts.rules.batch = 1;
+        // 210 charges of 2 credits and three of 100 that fail: 300 of 720 credits, or 89 of 213 average charges.
+        for account in ["a", "b", "c", "d"] {
+            world.balance(account, 0, 0).await;
+        }
+        for nth in 0..210 {
+            let id = format!("small-{nth:03}");
+            let charge = world.charge(&id).account("d").drawn(0, 2).items(&[2]);
+            charge.age(2 * MINUTE).insert().await;
+        }
+        for account in ["a", "b", "c"] {
+            let id = format!("large-{account}");
+            let charge = world.charge(&id).account(account).age(20 * MINUTE);
+            charge.drawn(0, 100).items(&[100]).failed().insert().await;
+        }
+        let report = world.pass().await;
+        assert_eq!((report.total("refund"), report.total("hold")), (3, 0), "{:?}", report.outcomes);
+        let charge = world.charge("large-d").account("d").age(20 * MINUTE);
+        charge.drawn(0, 100).items(&[100]).failed().insert().await;
+        let report = world.pass().await;
+        assert_eq!((report.total("refund"), report.total("hold")), (0, 1), "{:?}", report.outcomes);
+        let why = report.unresolved.brake.clone().unwrap();
+        assert!(why.contains("max_credit_share_per_day") && why.contains("400 credits in a day"), "{why}");
+    }
+}
+
+/// Two settles of one account, the second of which has decided nothing yet when the first is about to commit.
+#[tokio::test]
+async fn p15_two_processes_refund_one_account_exactly_up_to_its_limit() {
+    let world = World::postgres().await;
+    world.balance("mallory", 0, 0).await;
+    failed(&world, "mallory", 6).await;
+    detect(&world).await;
+    let mut cases = claim(&world).await;
+    world.run(WAIT_IN_LEDGER).await;
+    let mut holder = connection(&world).await;
+    on(&mut holder, "SELECT pg_advisory_lock(4711)").await;
+    let limits = Limits { refunds_per_day_per_account: 4, ..Limits::default() };
+    let rules = SettleRules { brake: Watch { limits, ..Watch::default() }, ..rules(&world) };
+    let (a, b) = (another(&world).await, another(&world).await);
+    let batch = |cases: Vec<_>| -> Vec<_> {
+        cases.into_iter().map(|case| settlement(&world, case, REFUND)).collect()
+    };
+    let (first, second) = (batch(cases.split_off(3)), batch(cases));
+    let (first, second, ()) = tokio::join!(
+        a.settle(&first, &rules),
+        async {
+            seen_waiting(&world, "insert_ledger_entries").await;
+            b.settle(&second, &rules).await
+        },
+        async {
+            seen_waiting(&world, "lock_accounts").await;
+            on(&mut holder, "SELECT pg_advisory_unlock(4711)").await;
+        }
+    );
+    let mut told: BTreeMap<&str, usize> = BTreeMap::new();
+    for outcome in [first.unwrap(), second.unwrap()].iter().flatten() {
+        let which = if *outcome == Outcome::Settled(REFUND) { "refunded" } else { "held" };
+        assert!(which == "refunded" || *outcome == Outcome::Settled(HELD), "{outcome:?}");
+        *told.entry(which).or_default() += 1;
+    }
+    assert_eq!(told, BTreeMap::from([("refunded", 4), ("held", 2)]));
+    assert_eq!(refunds_of(&world, "mallory").await, 4);
+    world.run("DROP TRIGGER wait_here ON ledger_entries").await;
+    world.books_balance().await;
+}
