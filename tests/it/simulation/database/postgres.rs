@@ -81,10 +81,12 @@ async fn empties(owner: &PgPool) -> String {
     for table in tables {
         let copy = format!("CREATE TABLE before.{table} AS TABLE public.{table}");
         let copied = sqlx::raw_sql(AssertSqlSafe(copy)).execute(owner).await.unwrap().rows_affected();
-        again += &format!("DELETE FROM public.{table};");
+        let removes = format!("DELETE FROM public.{table};");
+        let restores =
+            format!("INSERT INTO public.{table} OVERRIDING SYSTEM VALUE SELECT * FROM before.{table};");
+        again.push_str(&removes);
         if copied > 0 {
-            again +=
-                &format!("INSERT INTO public.{table} OVERRIDING SYSTEM VALUE SELECT * FROM before.{table};");
+            again.push_str(&restores);
         }
     }
     let identities = "SELECT format('SELECT setval(%L, %s, %L);', format('%I.%I', schemaname, sequencename),
