@@ -8,6 +8,7 @@
 #   processes  items a second and lock waits with 1, 2 and 4 processes
 #   locked     one balance locked by the platform, 5,000 orphans
 #   simulate   scripts/simulate.sh        faults   scripts/faults.sh
+#   sim-pg     scripts/simulate.sh --postgres
 #   real       scripts/real-input.sh      mutants  scripts/mutants.sh
 #
 # The first four fail where a figure misses its target; docs/performance.md says which targets there are. They measure
@@ -82,7 +83,7 @@ locked() {
   grep -q ', 0 of 0 others' "$kept/locked.md" || { echo "MISSED: orphans of other accounts are open"; return 1; }
 }
 
-[[ $# -gt 0 ]] || set -- size memory processes locked simulate faults real mutants
+[[ $# -gt 0 ]] || set -- size memory processes locked simulate sim-pg faults real mutants
 for name in "$@"; do
   case $name in
     size | memory | processes | locked)
@@ -91,6 +92,7 @@ for name in "$@"; do
       step "$name" "$name"
       ;;
     simulate | faults | mutants) step "$name" "scripts/$name.sh" ;;
+    sim-pg) step sim-pg scripts/simulate.sh --postgres ;;
     real) step real scripts/real-input.sh ;;
     *) sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p}' scripts/long.sh >&2; exit 2 ;;
   esac

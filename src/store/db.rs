@@ -199,6 +199,22 @@ pub enum Db {
     Sqlite(SqlitePool),
 }
 
+/// Begins a transaction in a task of its own, which goes on to the end when nobody waits for it any more. What it has begun
+/// then is rolled back.
+///
+/// sqlx 0.9.0 does not know of a transaction before `BEGIN` is answered (its issue 4393). Dropped earlier, such as by a time limit,
+/// the connection would go back to the pool with a transaction open: whatever ran on it later would hold its locks, and would not be
+/// committed.
+async fn begin_to_the_end(pool: &PgPool) -> Result<Transaction<'static, Postgres>, sqlx::Error> {
+    let pool = pool.clone();
+    match tokio::spawn(async move { pool.begin().await }).await {
+        Ok(begun) => begun,
+        Err(ended) if ended.is_panic() => std::panic::resume_unwind(ended.into_panic()),
+        // The runtime ends, and this process with it.
+        Err(_) => Err(sqlx::Error::PoolClosed),
+    }
+}
+
 /// An open transaction; dropped without commit it is rolled back.
 #[derive(Debug)]
 pub enum Tx {
@@ -403,7 +419,7 @@ impl Db {
         match self {
             Self::Postgres(pool) => {
                 one_may_come_free(pool).await;
-                Ok(Tx::Postgres(pool.begin().await.map_err(failed)?))
+                Ok(Tx::Postgres(begin_to_the_end(pool).await.map_err(failed)?))
             }
             Self::Sqlite(pool) => Ok(Tx::Sqlite(pool.begin_with("BEGIN IMMEDIATE").await.map_err(failed)?)),
         }

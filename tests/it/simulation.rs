@@ -1,16 +1,17 @@
-//! Worlds of 48 hours, each drawn from a seed: the whole pipeline on SQLite, by a clock that is moved by hand, with a
-//! simulated provider. Jobs fail, take for ever, answer rubbish and drop their files; the platform stores late, in
+//! Worlds of 48 hours, each drawn from a seed: the whole pipeline on SQLite or PostgreSQL, by a clock that is moved by hand,
+//! with a simulated provider. Jobs fail, take for ever, answer rubbish and drop their files; the platform stores late, in
 //! wrong places and twice, commits hours late, adds items later and refunds by itself; providers go away and contradict
 //! themselves; the clock is wrong for hours; workers run side by side, fall asleep and die halfway.
 //!
 //! Promised of every world: the books balance after every pass; every decision says what was true when it was taken
 //! (`oracle`); and P15: nothing is unresolved after its window unless the brake held it. A failing world prints its seed
 //! and the story of the item. The plan follows from the seed alone, and so does whose turn it is among workers that run at
-//! the same time (`bench`); in which order SQLite's threads answer does not.
+//! the same time (`bench`); in which order the database answers does not.
 //! `docs/testing.md` says how to run thousands.
 
 mod bench;
 mod books;
+mod database;
 mod deeds;
 mod job;
 mod oracle;
@@ -27,6 +28,7 @@ use std::time::{Duration, Instant};
 use futures_util::FutureExt as _;
 use makegood::clock::Timestamp;
 
+use database::Kind;
 use plan::Plan;
 use stage::Stage;
 use tally::Tally;
@@ -39,6 +41,10 @@ const TELL_EVERY: Duration = Duration::from_secs(30);
 const ENOUGH: usize = 10;
 /// Worlds with every test run: unoptimised, six minutes of one processor.
 const SHORT: u64 = 100;
+/// And on PostgreSQL, where a world costs more.
+const SHORT_ON_POSTGRES: u64 = 3;
+/// Stages at a time on PostgreSQL at most: each has up to a dozen connections, and the server has a limit.
+const MOST_STAGES: usize = 16;
 /// Charges in an ordinary world, about.
 const CHARGES: u64 = 11;
 /// One world in so many is large: its batches are full, and its passes are long.
@@ -63,6 +69,7 @@ fn at(minute: i64) -> Timestamp {
 
 /// What is done by several threads: the next seed, and what happened so far.
 struct Round {
+    kind: Kind,
     next: AtomicU64,
     until: u64,
     tally: Mutex<(Tally, Instant)>,
@@ -74,7 +81,7 @@ struct Round {
 impl Round {
     /// Worlds one after the other, as long as there are some. One that fails does not keep the others from being tried.
     async fn live(&self) {
-        let mut stage = Stage::new().await;
+        let mut stage = Stage::new(self.kind).await;
         loop {
             let seed = self.next.fetch_add(1, Ordering::SeqCst);
             if seed >= self.until || self.failed.lock().unwrap().len() >= ENOUGH {
@@ -83,7 +90,7 @@ impl Round {
             let world = async { World::new(&stage, Plan::new(seed, charges(seed))).await.live().await };
             let Ok(lived) = AssertUnwindSafe(world).catch_unwind().await else {
                 self.failed.lock().unwrap().push(seed);
-                stage = Stage::new().await;
+                stage = Stage::new(self.kind).await;
                 continue;
             };
             let mut tally = self.tally.lock().unwrap();
@@ -108,9 +115,10 @@ const fn charges(seed: u64) -> u64 {
 }
 
 /// As many threads, each with a stage of its own and worlds one after the other.
-fn on_threads(threads: usize, first: u64, many: u64) -> Tally {
+fn on_threads(kind: Kind, threads: usize, first: u64, many: u64) -> Tally {
     let began = Instant::now();
     let round = Arc::new(Round {
+        kind,
         next: AtomicU64::new(first),
         until: first + many,
         tally: Mutex::new((Tally::default(), began)),
@@ -147,8 +155,18 @@ fn number_from(name: &str) -> Option<u64> {
 #[test]
 fn p15_every_world_ends_with_everybody_made_good() {
     let tally = match number_from("MAKEGOOD_TEST_SEED") {
-        Some(seed) => on_threads(1, seed, 1),
-        None => on_threads(4, 1, SHORT),
+        Some(seed) => on_threads(Kind::Sqlite, 1, seed, 1),
+        None => on_threads(Kind::Sqlite, 4, 1, SHORT),
+    };
+    eprintln!("{tally}");
+}
+
+/// The same worlds on PostgreSQL, by the role that `docs/adopting.md` makes: there the database posts the refunds.
+#[test]
+fn p15_every_world_on_postgres_ends_with_everybody_made_good() {
+    let tally = match number_from("MAKEGOOD_TEST_SEED") {
+        Some(seed) => on_threads(Kind::Postgres, 1, seed, 1),
+        None => on_threads(Kind::Postgres, 2, 1, SHORT_ON_POSTGRES),
     };
     eprintln!("{tally}");
 }
@@ -157,7 +175,7 @@ fn p15_every_world_ends_with_everybody_made_good() {
 #[test]
 #[ignore = "minutes: a world of thousands of charges"]
 fn p15_one_world_of_thousands_of_charges() {
-    let tally = on_threads(1, number_from("MAKEGOOD_TEST_SEED").unwrap_or(HUGE_EVERY), 1);
+    let tally = on_threads(Kind::Sqlite, 1, number_from("MAKEGOOD_TEST_SEED").unwrap_or(HUGE_EVERY), 1);
     eprintln!("{tally}");
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     eprintln!("{}", status.lines().find(|line| line.starts_with("VmHWM")).unwrap_or_default());
@@ -172,6 +190,17 @@ fn many_worlds() {
     let many = number_from("MAKEGOOD_TEST_WORLDS").unwrap_or(10_000);
     // A world waits for SQLite's threads much of its time: with two for each core, a quarter of it was idle.
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let tally = on_threads(3 * cores, first, many);
+    let tally = on_threads(Kind::Sqlite, 3 * cores, first, many);
+    eprintln!("{tally}");
+}
+
+/// The same on PostgreSQL: `docs/testing.md`.
+#[test]
+#[ignore = "minutes to hours: scripts/simulate.sh --postgres runs it"]
+fn many_worlds_on_postgres() {
+    let first = number_from("MAKEGOOD_TEST_SEED").unwrap_or(1);
+    let many = number_from("MAKEGOOD_TEST_WORLDS").unwrap_or(200);
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let tally = on_threads(Kind::Postgres, (2 * cores).min(MOST_STAGES), first, many);
     eprintln!("{tally}");
 }

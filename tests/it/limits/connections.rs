@@ -1,6 +1,8 @@
 //! Too few connections, and connections that break in the middle of a pass.
 
-use std::time::Duration;
+use std::future::poll_fn;
+use std::task::Poll;
+use std::time::{Duration, Instant};
 
 use makegood::store::{Outcome, Store};
 
@@ -157,4 +159,39 @@ async fn every_connection_may_break_while_a_provider_is_asked() {
     let report = world.pass().await;
     assert_eq!((report.total("refund"), report.total("recover")), (1, 1), "{report:?}");
     all_made_good(&world).await;
+}
+
+#[tokio::test]
+async fn a_transaction_is_rolled_back_wherever_nobody_waits_for_it_any_more() {
+    /// Shorter than what the database itself lets an idle transaction stay open.
+    const PATIENCE: Duration = Duration::from_secs(20);
+    let world = World::postgres().await;
+    // One connection: the statement after it runs on the same. The database is not asked for the time, so it waits alike each time.
+    let store = Store::open(&world.database.url, 1, Duration::from_secs(30)).await.unwrap();
+    let store = store.with_clock(world.clock.clone());
+    let mut given_up = 0;
+    // Once is not enough: a server that answers at once is not waited for.
+    for waits in (1..=4).cycle().take(40) {
+        let mut release = Box::pin(store.release_brake("mia", "a test"));
+        let mut waited = 0;
+        let ended = poll_fn(|context| {
+            if release.as_mut().poll(context).is_ready() {
+                return Poll::Ready(true);
+            }
+            waited += 1;
+            if waited == waits { Poll::Ready(false) } else { Poll::Pending }
+        })
+        .await;
+        drop(release);
+        store.last_success().await.unwrap();
+        let open = "SELECT state || ': ' || query AS v FROM pg_stat_activity
+                    WHERE datname = current_database() AND state LIKE 'idle in transaction%'";
+        // It may be at it still.
+        let began = Instant::now();
+        while let Some(session) = world.texts(open).await.pop() {
+            assert!(began.elapsed() < PATIENCE, "dropped when it waited for the {waits}. time: {session}");
+        }
+        given_up += u32::from(!ended);
+    }
+    assert!(given_up > 20, "it waits for its connection, for BEGIN and for its statements");
 }

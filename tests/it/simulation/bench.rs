@@ -74,6 +74,11 @@ impl Bench {
         Self(sender)
     }
 
+    /// A moment for what workers that have ended left to their runtimes, such as rolling back.
+    pub async fn breathe(&self) {
+        self.work(Shift { runs: Vec::new(), dice: Dice::new(0), leap: None }).await;
+    }
+
     /// Until all have ended.
     pub async fn work(&self, shift: Shift) -> Vec<Ended> {
         let (done, ended) = oneshot::channel();
@@ -168,6 +173,12 @@ fn work(seats: &[Seat], Shift { runs, mut dice, mut leap }: Shift) -> Vec<Ended>
             }
         };
         at_work.push(Run { nth, seat, handle: seats[seat].runtime.spawn(run), fate, rested: 0 });
+    }
+    if at_work.is_empty() {
+        // What the last shift has left behind gets a moment to end.
+        for seat in seats {
+            seat.turn(1);
+        }
     }
     let (mut turns, mut stuck) = (0, 0);
     while !at_work.is_empty() {

@@ -1,5 +1,5 @@
-//! What must be true of a world, in SQL of the test's own for SQLite: each statement names what must not be there,
-//! beginning with the item or the charge.
+//! What must be true of a world, in SQL of the test's own: each statement names what must not be there, beginning with
+//! the item or the charge. Both databases read the same text, with times in microseconds (`database`).
 
 /// At any time.
 pub const ALWAYS: &[(&str, &str)] = &[
@@ -22,19 +22,19 @@ pub const ALWAYS: &[(&str, &str)] = &[
     ),
     (
         "balances that are not what they opened with and the ledger since, or that came or went",
-        "SELECT coalesce(b.account_id, x.account_id) || ' ' || coalesce(b.bucket, x.bucket) || ': ' || coalesce(b.credits, 'none') || ' instead of '
-                || coalesce(x.credits, 'none')
+        "SELECT coalesce(b.account_id, x.account_id) || ' ' || coalesce(b.bucket, x.bucket) || ': ' || coalesce(CAST(b.credits AS text), 'none') || ' instead of '
+                || coalesce(CAST(x.credits AS text), 'none')
          FROM balances b
          FULL JOIN (SELECT o.account_id, o.bucket, 100000 + coalesce(sum(l.credits), 0) AS credits
                     FROM (SELECT a.id AS account_id, k.column1 AS bucket FROM accounts a, (VALUES ('subscription'), ('wallet')) AS k) o
                     LEFT JOIN ledger_entries l ON l.account_id = o.account_id AND l.bucket = o.bucket
                     GROUP BY o.account_id, o.bucket) x ON x.account_id = b.account_id AND x.bucket = b.bucket
-         WHERE b.credits IS NOT x.credits",
+         WHERE b.credits IS DISTINCT FROM x.credits",
     ),
     (
         "balances with two rows, or accounts that came or went",
         "SELECT account_id || ' ' || bucket FROM balances GROUP BY account_id, bucket HAVING count(*) > 1
-         UNION ALL SELECT 'accounts' FROM (SELECT count(*) AS many FROM accounts) WHERE many <> 4",
+         UNION ALL SELECT 'accounts' FROM (SELECT count(*) AS many FROM accounts) AS a WHERE many <> 4",
     ),
     (
         "refunds that the ledger does not show, or entries of no refund",
@@ -92,14 +92,14 @@ pub const ALWAYS: &[(&str, &str)] = &[
          FULL JOIN (SELECT charge_id, output_index, kind, reason, count(*) AS many FROM makegood_orphan_events
                     WHERE kind IN ('refund', 'recover', 'relink', 'close') GROUP BY 1, 2, 3, 4) e
                 ON e.charge_id = r.charge_id AND e.output_index = r.output_index AND e.kind = r.kind AND e.reason = r.reason
-         WHERE r.many IS NOT e.many",
+         WHERE r.many IS DISTINCT FROM e.many",
     ),
     (
         "orphans without exactly one event of their opening, dated as they are, or events of no orphan",
         "SELECT o.charge_id || '/' || o.output_index FROM makegood_orphans o
          LEFT JOIN makegood_orphan_events e ON e.orphan_id = o.id AND e.kind = 'opened' AND e.charge_id = o.charge_id
                                            AND e.output_index = o.output_index AND e.at = o.opened_at
-         GROUP BY o.id HAVING count(e.id) <> 1
+         GROUP BY o.id, o.charge_id, o.output_index HAVING count(e.id) <> 1
          UNION ALL
          SELECT e.charge_id || '/' || e.output_index || ' ' || e.kind FROM makegood_orphan_events e
          LEFT JOIN makegood_orphans o ON o.id = e.orphan_id AND o.charge_id = e.charge_id AND o.output_index = e.output_index
@@ -111,18 +111,18 @@ pub const ALWAYS: &[(&str, &str)] = &[
          FROM (SELECT charge_id, output_index, count(*) AS many FROM makegood_resolutions WHERE superseded_at IS NOT NULL GROUP BY 1, 2) r
          FULL JOIN (SELECT charge_id, output_index, count(*) AS many FROM makegood_orphan_events WHERE kind = 'reopened' GROUP BY 1, 2) e
                 ON e.charge_id = r.charge_id AND e.output_index = r.output_index
-         WHERE r.many IS NOT e.many",
+         WHERE r.many IS DISTINCT FROM e.many",
     ),
     (
         "orphans that are held, and whose last event does not say so",
         "SELECT o.charge_id || '/' || o.output_index || ' is held for ' || o.reason FROM makegood_orphans o
          WHERE o.state = 'held' AND (SELECT e.kind || ' ' || e.reason FROM makegood_orphan_events e WHERE e.orphan_id = o.id
-                                     ORDER BY e.id DESC LIMIT 1) IS NOT 'hold ' || o.reason",
+                                     ORDER BY e.id DESC LIMIT 1) IS DISTINCT FROM 'hold ' || o.reason",
     ),
     (
         "brakes whose events do not tell how they stand",
         // Two brakes, told apart by their words: that of all refunds, and that of refunds for faults of ours.
-        "WITH pulled AS (SELECT id, at, reason LIKE '%faults of ours%' AS ours FROM makegood_brake_events WHERE kind = 'engaged'),
+        "WITH pulled AS (SELECT id, at, CASE WHEN reason LIKE '%faults of ours%' THEN 1 ELSE 0 END AS ours FROM makegood_brake_events WHERE kind = 'engaged'),
               stands AS (SELECT 0 AS ours, engaged_at AS at FROM makegood_brake UNION ALL SELECT 1, own_faults_at FROM makegood_brake)
          SELECT 'brake ' || s.ours || ' is on without an event' FROM stands s
          WHERE s.at IS NOT NULL AND NOT EXISTS (SELECT 1 FROM pulled p WHERE p.ours = s.ours AND p.at = s.at)
@@ -134,7 +134,7 @@ pub const ALWAYS: &[(&str, &str)] = &[
          SELECT 'brake ' || p.ours || ' was pulled twice' FROM pulled p JOIN pulled q ON q.ours = p.ours AND q.id > p.id
          WHERE NOT EXISTS (SELECT 1 FROM makegood_brake_events e WHERE e.kind = 'released' AND e.id > p.id AND e.id < q.id)
          UNION ALL
-         SELECT 'brake ' || ours || ' without a limit' FROM pulled WHERE CASE WHEN ours THEN $own_faults ELSE $brake END = 0",
+         SELECT 'brake ' || ours || ' without a limit' FROM pulled WHERE CASE WHEN ours = 1 THEN $own_faults ELSE $brake END = 0",
     ),
     // Found by a clock that was ahead is found earlier than it says; the oracle knows when.
     (
@@ -143,7 +143,7 @@ pub const ALWAYS: &[(&str, &str)] = &[
          JOIN charges c ON c.id = r.charge_id
          JOIN makegood_orphans o ON o.charge_id = r.charge_id AND o.output_index = r.output_index
          WHERE r.reason IN ('timed_out', 'unconfirmed', 'recovery_failed')
-           AND r.refunded_at < max(c.charged_at + 22 * 3600000000, o.opened_at - $ahead_us + 2 * 3600000000)",
+           AND (r.refunded_at < c.charged_at + 22 * 3600000000 OR r.refunded_at < o.opened_at - $ahead_us + 2 * 3600000000)",
     ),
     (
         "orphans that do not stand as their current resolution says",
@@ -162,7 +162,7 @@ pub const ALWAYS: &[(&str, &str)] = &[
     (
         "recoveries whose stored output does not say what they say",
         "SELECT v.charge_id || '/' || v.output_index FROM makegood_recoveries v LEFT JOIN stored_outputs s ON s.id = v.stored_output_id
-         WHERE v.kind = 'recover' AND (v.sha256 IS NULL OR v.size_bytes IS NULL OR s.uri IS NOT v.uri OR s.size_bytes IS NOT v.size_bytes)
+         WHERE v.kind = 'recover' AND (v.sha256 IS NULL OR v.size_bytes IS NULL OR s.uri IS DISTINCT FROM v.uri OR s.size_bytes IS DISTINCT FROM v.size_bytes)
            AND v.stored_output_id NOT IN (SELECT id FROM lost_rows)",
     ),
     (
@@ -241,12 +241,12 @@ pub const STORY: &str = "
     SELECT printf('%7.1f min  ', (at - $start) / 60000000.0) || said FROM (
       SELECT c.charged_at AS at, 0 AS nth, 'charged ' || i.credits || ' by ' || c.provider AS said
         FROM charge_items i JOIN charges c ON c.id = i.charge_id WHERE i.charge_id = '$charge' AND i.output_index = $index
-      UNION ALL SELECT at, id, kind || ' ' || coalesce(reason, '') || ', rule ' || coalesce(rule, '-') || ', token ' || coalesce(lease_token, '-')
-             || ', pass ' || coalesce(pass_id, '-') || ' ' || coalesce(detail, '')
+      UNION ALL SELECT at, id, kind || ' ' || coalesce(reason, '') || ', rule ' || coalesce(CAST(rule AS text), '-') || ', token ' || coalesce(CAST(lease_token AS text), '-')
+             || ', pass ' || coalesce(CAST(pass_id AS text), '-') || ' ' || coalesce(detail, '')
         FROM makegood_orphan_events WHERE charge_id = '$charge' AND output_index = $index
       UNION ALL SELECT posted_at, 2, 'ledger: ' || kind || ' ' || bucket || ' ' || credits || ' (' || id || ')'
         FROM ledger_entries WHERE charge_id = '$charge' AND coalesce(output_index, $index) = $index
-      UNION ALL SELECT stored_at, 3, 'output ' || id || ' of ' || provider_job_id || '#' || provider_output_index || ' on ' || coalesce(charge_id, '-') || '/' || coalesce(output_index, '-')
+      UNION ALL SELECT stored_at, 3, 'output ' || id || ' of ' || provider_job_id || '#' || provider_output_index || ' on ' || coalesce(charge_id, '-') || '/' || coalesce(CAST(output_index AS text), '-')
         FROM stored_outputs WHERE (charge_id = '$charge' AND output_index = $index) OR id = 'own:$charge:$index'
       UNION ALL SELECT o.resolved_at, 3, 'the platform has lost the row of ' || d.id FROM lost_rows d
         JOIN makegood_orphans o ON o.charge_id = d.charge_id AND o.output_index = d.output_index

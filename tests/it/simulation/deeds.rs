@@ -70,7 +70,7 @@ pub fn deeds(plan: &Plan) -> Vec<Deed> {
                 let which = format!("id LIKE 'makegood:{id}/{index}:%'");
                 let sql = format!(
                     "BEGIN IMMEDIATE; INSERT INTO lost_rows SELECT id, charge_id, output_index FROM stored_outputs WHERE {which};
-                     DELETE FROM stored_outputs WHERE {which}; COMMIT;"
+                     DELETE FROM stored_outputs WHERE id IN (SELECT id FROM lost_rows); COMMIT;"
                 );
                 deed(item.loses_at, sql);
             }
@@ -109,8 +109,9 @@ fn own(plan: &Plan, nth: usize, index: usize, item: &Item) -> Option<String> {
         }
         Own::Refunds => {
             let bucket = if charge.subscription == 0 { "wallet" } else { "subscription" };
+            // The first write locks the balance, as settle does, before the platform looks whether it is still needed.
             Some(format!(
-                "BEGIN IMMEDIATE;
+                "BEGIN IMMEDIATE; UPDATE balances SET credits = credits WHERE account_id = 'a{0}' AND bucket = '{bucket}';
                  UPDATE balances SET credits = credits + 20 WHERE account_id = 'a{0}' AND bucket = '{bucket}' AND {needed};
                  INSERT INTO ledger_entries SELECT 'own:{id}:{index}', 'a{0}', '{bucket}', 20, 'refund', '{id}', {index}, NULL, $now WHERE {needed};
                  COMMIT;",

@@ -10,7 +10,6 @@ use makegood::detect::{self, Turn};
 use makegood::pass::{Parts, Rules, Sharing, Wanted};
 use makegood::recovery::Storage;
 use sha2::{Digest as _, Sha256};
-use sqlx::{AssertSqlSafe, Row as _};
 
 use super::bench::{Did, Shift, Work};
 use super::deeds::{Deed, deeds};
@@ -129,7 +128,7 @@ impl<'a> World<'a> {
     }
 
     async fn run(&self, sql: &str) {
-        let done = sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(&self.stage.sql).await;
+        let done = self.stage.sql().run(sql).await;
         done.unwrap_or_else(|error| panic!("world {}: {sql}\n{error}", self.plan.seed));
     }
 
@@ -139,13 +138,9 @@ impl<'a> World<'a> {
 
     /// The same with numbers for `?1` and so on. `often`: it is kept prepared.
     async fn asked(&self, sql: &str, numbers: &[i64], often: bool) -> Vec<String> {
-        let mut query = sqlx::query(AssertSqlSafe(sql.to_owned())).persistent(often);
-        for number in numbers {
-            query = query.bind(*number);
-        }
-        let rows = query.fetch_all(&self.stage.sql).await;
-        let rows = rows.unwrap_or_else(|error| panic!("world {}: {sql}\n{error}", self.plan.seed));
-        rows.iter().map(|row| row.get::<Option<String>, _>(0).unwrap_or_else(|| "NULL".to_owned())).collect()
+        let lines = self.stage.sql().asked(sql, numbers, often).await;
+        let lines = lines.unwrap_or_else(|error| panic!("world {}: {sql}\n{error}", self.plan.seed));
+        lines.into_iter().map(|line| line.unwrap_or_else(|| "NULL".to_owned())).collect()
     }
 
     /// Lives through the 48 hours.
@@ -280,15 +275,9 @@ impl<'a> World<'a> {
         let dice = Dice::new(self.plan.seed.wrapping_mul(1_000_003).wrapping_add_signed(pass.at));
         let ended = self.stage.bench.work(Shift { runs, dice, leap }).await;
         self.stage.platform_is_done().await;
-        // A worker that died may have sent its last commit, which SQLite's thread carries out by
-        // itself: whoever gets the write lock now comes after it, and what this pass has done is
-        // all there to be judged.
-        let locked = sqlx::raw_sql("BEGIN IMMEDIATE; COMMIT;").execute(&self.stage.sql).await;
-        if let Err(error) = locked {
+        if let Err(why) = self.stage.all_is_written().await {
             let (seed, minute) = (self.plan.seed, pass.at);
-            panic!(
-                "world {seed}: at minute {minute} somebody keeps the write lock, though all have ended: {error}\n{ended:#?}"
-            );
+            panic!("world {seed}: at minute {minute} all have ended, and still {why}\n{ended:#?}");
         }
         // Nobody was asked about these.
         let left = std::mem::take(&mut *self.stage.beside.lock().unwrap());
@@ -445,11 +434,14 @@ impl<'a> World<'a> {
         let plan = &self.plan;
         let item = item.split(' ').next().unwrap_or_default();
         let charge = item.split('/').next().unwrap_or_default();
+        let on = self.stage.is_on_postgres().then_some(" --postgres");
         let mut told = format!(
-            "world {}: {why}\nscripts/simulate.sh 1 {} lives through it again, MAKEGOOD_TEST_SEED={} cargo test simulation:: too\n\
+            "world {}{}: {why}\nscripts/simulate.sh{} 1 {} lives through it again, MAKEGOOD_TEST_SEED={} cargo test simulation:: too\n\
              the clock: {:?}, the workers': {:?}\noutages: {:?}\nnothing can be stored: {:?}\n\
              brake at {} an hour, released after {:?}, by itself: {}; own faults held from {} a day\n",
             plan.seed,
+            on.map_or("", |_| " on PostgreSQL"),
+            on.unwrap_or_default(),
             plan.seed,
             plan.seed,
             plan.skew,
