@@ -88,6 +88,7 @@ async fn forged_about(world: &World) {
     world.balance("bob", 0, 0).await;
     world.charge("plain").drawn(6, 4).insert().await;
     world.charge("free").drawn(0, 0).items(&[0]).insert().await;
+    world.charge("rich").drawn(20, 0).items(&[10, 10]).insert().await;
     world.charge("short").drawn(0, 15).items(&[10, 10]).insert().await;
     world.charge("moved").drawn(0, 20).items(&[10, 10]).insert().await;
     world.charge("stored").job("j1").insert().await;
@@ -118,16 +119,16 @@ fn forgeries() -> Vec<Forgery> {
     vec![
         one("no such charge", "none", 0, (0, 10), ""),
         one("no such item", "plain", 7, (0, 10), ""),
-        one("more than it cost", "plain", 0, (6, 5), PRICE),
+        one("more than it cost", "half", 0, (6, 5), PRICE),
         one("less than it cost", "plain", 0, (6, 3), PRICE),
         one(
             "the wallet first",
-            "plain",
+            "half",
             0,
             (0, 10),
             "OR d.wallet > 0::numeric AND ours.subscription + theirs.subscription + d.subscription < c.subscription",
         ),
-        one("less than zero", "plain", 0, (14, -4), "d.subscription >= 0 AND d.wallet >= 0 AND"),
+        one("less than zero", "rich", 0, (14, -4), "d.subscription >= 0 AND d.wallet >= 0 AND"),
         Forgery { prepare: String::new(), ..one("no resolution", "plain", 0, (6, 4), UNRESOLVED) },
         Forgery {
             prepare: prepared("plain", 0, "close"),
