@@ -92,8 +92,7 @@ fi
 
 step format cargo fmt --check
 step lints cargo clippy --locked --all-targets -- "${lints[@]}"
-# Tests wait for locks, leases and servers: with as many threads as processors a third of these stays idle.
-step tests env "RUST_TEST_THREADS=${RUST_TEST_THREADS:-$(($(nproc) * 3 / 2))}" cargo test --locked
+step tests cargo test --locked
 if promtool=$(find_promtool); then
   step alerts "$promtool" test rules deploy/prometheus/alerts_test.yaml
 else
