@@ -14,8 +14,8 @@
 //! cannot read, an output that is offered and that we cannot bring home) have a brake of their own, which is on and released
 //! like the other. It holds them alone; everybody else's go on.
 //!
-//! Limits per account and day hold that account alone (`account`), and a person may hold one provider alone. Credits are
-//! measured by what charges cost on average (`price`).
+//! Limits per account and day hold that account alone (`account`), and a person may hold one
+//! provider alone. Credits are measured by what charges cost on average (`price`).
 //!
 //! This file judges; `store::settle` locks and writes.
 
@@ -69,7 +69,8 @@ pub struct Limits {
     pub refunds_per_day_per_account: u64,
     /// Credits in a day of one account, in the smallest unit.
     pub credits_per_day_per_account: u64,
-    /// Credits in a day of one account, in percent of what the day's charges of all cost by their average.
+    /// Credits in a day of one account, in percent of what the day's charges of all cost by their
+    /// average.
     pub credit_share_per_day_per_account: u64,
 }
 
@@ -85,13 +86,21 @@ impl Limits {
         charges_needed(price?.worth(day_credits), self.credit_share_per_day, SHARE_FROM)
     }
 
+    /// Whether there is a limit per account.
+    pub const fn limit_accounts(&self) -> bool {
+        self.refunds_per_day_per_account > 0
+            || self.credits_per_day_per_account > 0
+            || self.credit_share_per_day_per_account > 0
+    }
+
     /// Whether a limit is measured by the average price.
     pub const fn need_a_price(&self) -> bool {
         self.credit_share_per_day > 0 || self.credit_share_per_day_per_account > 0
     }
 }
 
-/// How many charges keep so many refunds within `percent` of them; none: no limit, or no more refunds than `from`.
+/// How many charges keep so many refunds within `percent` of them; none: no limit, or no more
+/// refunds than `from`.
 fn charges_needed(refunds: u128, percent: u64, from: u64) -> Option<u64> {
     if percent == 0 || refunds <= u128::from(from) {
         return None;
@@ -393,8 +402,8 @@ impl Brake {
         if began > now { HOUR } else { now.since(began) }
     }
 
-    /// Whether one more refund of an account may go: first by the account's own limits, then by those of all. What the
-    /// account's limits hold counts for nothing else.
+    /// Whether one more refund of an account may go: first by the account's own limits, then by
+    /// those of all. What the account's limits hold counts for nothing else.
     ///
     /// # Errors
     /// Why it is held.

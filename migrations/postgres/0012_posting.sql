@@ -17,8 +17,8 @@
 -- Upgrade order: this migration, then the new binaries, then the REVOKE of docs/adopting.md. Until
 -- then passes of the older version go on writing with their own rights.
 
--- Runs a definition in which {name} stands for the relation `name` with its schema, as the search path
--- finds it now; {home} is the schema of makegood's tables, {path} the search path of now with
+-- Runs a definition in which {name} stands for the relation `name` with its schema, as the search
+-- path finds it now; {home} is the schema of makegood's tables, {path} the search path of now with
 -- pg_catalog first. Nothing in it is looked up on the search path. Only the owner may call it.
 CREATE FUNCTION makegood_define(definition text) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
@@ -53,15 +53,37 @@ $$;
 REVOKE ALL ON FUNCTION makegood_define(text) FROM PUBLIC;
 COMMENT ON FUNCTION makegood_define(text) IS 'For migrations: makes what is read by other roles, or runs with its owner''s rights, without looking anything up on the search path.';
 
+-- Adds to balances one after the other, in the order of the list. With the rights of whoever calls
+-- it: the functions below, and passes of the older version.
+SELECT makegood_define($definition$
+CREATE OR REPLACE FUNCTION {home}.makegood_add_to_balances(list jsonb) RETURNS TABLE (account_id text, bucket text)
+LANGUAGE plpgsql AS $$
+DECLARE
+    due record;
+BEGIN
+    FOR due IN
+        SELECT d.value ->> 'account_id' AS account_id, d.value ->> 'bucket' AS bucket,
+               (d.value ->> 'credits')::bigint AS credits
+        FROM jsonb_array_elements(list) WITH ORDINALITY AS d(value, nth)
+        ORDER BY d.nth
+    LOOP
+        RETURN QUERY
+            UPDATE {balances} AS b SET credits = b.credits OPERATOR(pg_catalog.+) due.credits
+            WHERE b.account_id OPERATOR(pg_catalog.=) due.account_id
+              AND b.bucket OPERATOR(pg_catalog.=) due.bucket
+            RETURNING b.account_id::text, b.bucket::text;
+    END LOOP;
+END
+$$
+$definition$);
+
 SELECT makegood_define($definition$
 CREATE FUNCTION {home}.makegood_post_refunds(list jsonb)
-RETURNS TABLE (account_id text, bucket text, balance_rows bigint)
+RETURNS TABLE (account_id text, bucket text)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path TO {path} AS $$
 #variable_conflict use_column
 DECLARE
     wrong text;
-    due record;
-    hit bigint;
 BEGIN
     -- Postings of one charge run one after the other. Every statement after this one sees what was
     -- committed before the locks were won.
@@ -71,8 +93,8 @@ BEGIN
     ORDER BY m.charge_id
     FOR UPDATE;
 
-    -- One item at a time: it exists, costs what is given back, is not delivered, and nothing was given
-    -- back for it.
+    -- One item at a time: it exists, costs what is given back, is not delivered, and nothing was
+    -- given back for it.
     SELECT d.charge_id || '/' || d.output_index::text || ': ' || CASE
                WHEN i.credits IS NULL THEN 'there is no such item'
                WHEN d.subscription IS NULL OR d.wallet IS NULL OR d.subscription < 0 OR d.wallet < 0
@@ -115,8 +137,9 @@ BEGIN
         RAISE EXCEPTION 'makegood_post_refunds refuses %', wrong USING ERRCODE = 'restrict_violation';
     END IF;
 
-    -- One charge at a time: it goes back to the account that paid, to no bucket more than the charge
-    -- drew from it, and to the wallet only when all of the subscription's part is back (P03).
+    -- One charge at a time: it goes back to the account that paid, to no bucket more than the
+    -- charge drew from it, and to the wallet only when all of the subscription's part is back
+    -- (P03).
     SELECT d.charge_id || ': ' || CASE
                WHEN c.account_id IS NULL THEN 'there is no such charge'
                WHEN ours.elsewhere THEN 'an earlier refund of it went to another account'
@@ -188,27 +211,21 @@ BEGIN
                AS b(bucket, credits)
     WHERE b.credits > 0;
 
-    -- One after the other in the order of the keys, which is the order in which settle locks them, so
-    -- that two postings cannot deadlock, over tables and over views alike.
-    FOR due IN
-        SELECT r.account_id, b.bucket, sum(b.credits)::bigint AS credits
-        FROM jsonb_to_recordset(list) AS d(charge_id text, output_index bigint)
-        CROSS JOIN LATERAL (SELECT r.account_id, r.subscription_credits, r.wallet_credits FROM {makegood_refunds} r
-                            WHERE r.charge_id = d.charge_id AND r.output_index = d.output_index OFFSET 0) AS r
-        CROSS JOIN LATERAL (VALUES ('subscription'::text, r.subscription_credits), ('wallet'::text, r.wallet_credits))
-                   AS b(bucket, credits)
-        WHERE b.credits > 0
-        GROUP BY r.account_id, b.bucket
-        ORDER BY r.account_id COLLATE "C", b.bucket COLLATE "C"
-    LOOP
-        UPDATE {balances} AS b SET credits = b.credits OPERATOR(pg_catalog.+) due.credits
-        WHERE b.account_id OPERATOR(pg_catalog.=) due.account_id AND b.bucket OPERATOR(pg_catalog.=) due.bucket;
-        GET DIAGNOSTICS hit = ROW_COUNT;
-        account_id := due.account_id;
-        bucket := due.bucket;
-        balance_rows := hit;
-        RETURN NEXT;
-    END LOOP;
+    -- One after the other in the order of the keys, which is the order in which settle locks them,
+    -- so that two postings cannot deadlock, over tables and over views alike.
+    RETURN QUERY SELECT a.account_id, a.bucket FROM {home}.makegood_add_to_balances((
+        SELECT jsonb_agg(jsonb_build_object('account_id', d.account_id, 'bucket', d.bucket, 'credits', d.credits)
+                         ORDER BY d.account_id COLLATE "C", d.bucket COLLATE "C")
+        FROM (
+            SELECT r.account_id, b.bucket, sum(b.credits) AS credits
+            FROM jsonb_to_recordset(list) AS d(charge_id text, output_index bigint)
+            CROSS JOIN LATERAL (SELECT r.account_id, r.subscription_credits, r.wallet_credits FROM {makegood_refunds} r
+                                WHERE r.charge_id = d.charge_id AND r.output_index = d.output_index OFFSET 0) AS r
+            CROSS JOIN LATERAL (VALUES ('subscription'::text, r.subscription_credits), ('wallet'::text, r.wallet_credits))
+                       AS b(bucket, credits)
+            WHERE b.credits > 0
+            GROUP BY r.account_id, b.bucket
+        ) AS d)) AS a;
     -- Deferred triggers of the platform fire here, with the rights that immediate ones have. So the
     -- caller reads back what they have left.
     SET CONSTRAINTS ALL IMMEDIATE;
@@ -217,7 +234,7 @@ $$
 $definition$);
 
 SELECT makegood_define($definition$
-COMMENT ON FUNCTION {home}.makegood_post_refunds(jsonb) IS 'Posts refunds: refund, ledger entries and balances together, as much as the platform''s own rows allow (P01, P03). Takes a list of {charge_id, output_index, subscription, wallet}; returns how many balance rows were hit for each account and bucket.'
+COMMENT ON FUNCTION {home}.makegood_post_refunds(jsonb) IS 'Posts refunds: refund, ledger entries and balances together, as much as the platform''s own rows allow (P01, P03). Takes a list of {charge_id, output_index, subscription, wallet}; returns a row for each balance row that was hit.'
 $definition$);
 
 SELECT makegood_define($definition$
@@ -226,15 +243,12 @@ $definition$);
 
 SELECT makegood_define($definition$
 CREATE FUNCTION {home}.makegood_post_reversals(list jsonb)
-RETURNS TABLE (account_id text, bucket text, balance_rows bigint)
+RETURNS TABLE (account_id text, bucket text)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path TO {path} AS $$
 #variable_conflict use_column
-DECLARE
-    due record;
-    hit bigint;
 BEGIN
-    -- Whose refund, and how much of it, is what makegood_refunds says. A refund that is not there, or
-    -- is reversed already, is refused by a key.
+    -- Whose refund, and how much of it, is what makegood_refunds says. A refund that is not there,
+    -- or is reversed already, is refused by a key.
     INSERT INTO {makegood_refund_reversals} (id, refund_id, charge_id, output_index, account_id, subscription_credits,
                                              wallet_credits, by_whom, reason, reversed_at)
     SELECT d.refund_id || ':reversed', d.refund_id, r.charge_id, r.output_index, r.account_id, r.subscription_credits,
@@ -255,32 +269,26 @@ BEGIN
     WHERE t.credits > 0;
 
     -- In the order in which settle locks balances, so that the two cannot deadlock.
-    FOR due IN
-        SELECT b.account_id, t.bucket, sum(t.credits)::bigint AS credits
-        FROM jsonb_to_recordset(list) AS d(refund_id text)
-        CROSS JOIN LATERAL (SELECT b.account_id, b.subscription_credits, b.wallet_credits
-                            FROM {makegood_refund_reversals} b WHERE b.refund_id = d.refund_id OFFSET 0) AS b
-        CROSS JOIN LATERAL (VALUES ('subscription'::text, b.subscription_credits), ('wallet'::text, b.wallet_credits))
-                   AS t(bucket, credits)
-        WHERE t.credits > 0
-        GROUP BY b.account_id, t.bucket
-        ORDER BY b.account_id COLLATE "C", t.bucket COLLATE "C"
-    LOOP
-        UPDATE {balances} AS b SET credits = b.credits OPERATOR(pg_catalog.-) due.credits
-        WHERE b.account_id OPERATOR(pg_catalog.=) due.account_id AND b.bucket OPERATOR(pg_catalog.=) due.bucket;
-        GET DIAGNOSTICS hit = ROW_COUNT;
-        account_id := due.account_id;
-        bucket := due.bucket;
-        balance_rows := hit;
-        RETURN NEXT;
-    END LOOP;
+    RETURN QUERY SELECT a.account_id, a.bucket FROM {home}.makegood_add_to_balances((
+        SELECT jsonb_agg(jsonb_build_object('account_id', d.account_id, 'bucket', d.bucket, 'credits', d.credits)
+                         ORDER BY d.account_id COLLATE "C", d.bucket COLLATE "C")
+        FROM (
+            SELECT b.account_id, t.bucket, -sum(t.credits) AS credits
+            FROM jsonb_to_recordset(list) AS d(refund_id text)
+            CROSS JOIN LATERAL (SELECT b.account_id, b.subscription_credits, b.wallet_credits
+                                FROM {makegood_refund_reversals} b WHERE b.refund_id = d.refund_id OFFSET 0) AS b
+            CROSS JOIN LATERAL (VALUES ('subscription'::text, b.subscription_credits), ('wallet'::text, b.wallet_credits))
+                       AS t(bucket, credits)
+            WHERE t.credits > 0
+            GROUP BY b.account_id, t.bucket
+        ) AS d)) AS a;
     SET CONSTRAINTS ALL IMMEDIATE;
 END
 $$
 $definition$);
 
 SELECT makegood_define($definition$
-COMMENT ON FUNCTION {home}.makegood_post_reversals(jsonb) IS 'Takes refunds back that a person names: reversal, ledger entries and balances together, by exactly what the refund gave. Takes a list of {refund_id, by_whom, reason, reversed_at}; returns how many balance rows were hit for each account and bucket. For people, not for passes.'
+COMMENT ON FUNCTION {home}.makegood_post_reversals(jsonb) IS 'Takes refunds back that a person names: reversal, ledger entries and balances together, by exactly what the refund gave. Takes a list of {refund_id, by_whom, reason, reversed_at}; returns a row for each balance row that was hit. For people, not for passes.'
 $definition$);
 
 SELECT makegood_define($definition$
@@ -302,7 +310,8 @@ BEGIN
         WHERE b.account_id OPERATOR(pg_catalog.=) due.account_id AND b.bucket OPERATOR(pg_catalog.=) due.bucket
         FOR UPDATE OF b;
     END LOOP;
--- A view with GROUP BY; one whose owner may write through its trigger only; what is no table at all.
+-- A view with GROUP BY; one whose owner may write through its trigger only; what is no table at
+-- all.
 EXCEPTION WHEN feature_not_supported OR insufficient_privilege OR wrong_object_type THEN
     NULL;
 END

@@ -199,12 +199,12 @@ pub enum Db {
     Sqlite(SqlitePool),
 }
 
-/// Begins a transaction in a task of its own, which goes on to the end when nobody waits for it any more. What it has begun
-/// then is rolled back.
+/// Begins a transaction in a task of its own, which goes on to the end when nobody waits for it any
+/// more. What it has begun then is rolled back.
 ///
-/// sqlx 0.9.0 does not know of a transaction before `BEGIN` is answered (its issue 4393). Dropped earlier, such as by a time limit,
-/// the connection would go back to the pool with a transaction open: whatever ran on it later would hold its locks, and would not be
-/// committed.
+/// sqlx 0.9.0 does not know of a transaction before `BEGIN` is answered (its issue 4393). Dropped
+/// earlier, such as by a time limit, the connection would go back to the pool with a transaction
+/// open: whatever ran on it later would hold its locks, and would not be committed.
 async fn begin_to_the_end(pool: &PgPool) -> Result<Transaction<'static, Postgres>, sqlx::Error> {
     let pool = pool.clone();
     match tokio::spawn(async move { pool.begin().await }).await {
@@ -490,16 +490,6 @@ impl Tx {
     /// Takes back what was done since [`Tx::begin_part`], also where a statement failed. The part stays open.
     pub async fn undo_part(&mut self) -> Result<(), DbError> {
         self.command("ROLLBACK TO SAVEPOINT part", "undo a part of").await
-    }
-
-    /// Has deferred triggers and constraints take effect now, as far as this transaction has given them cause.
-    pub async fn fire_deferred_triggers(&mut self) -> Result<(), DbError> {
-        match self {
-            Self::Postgres(_) => {
-                self.command("SET CONSTRAINTS ALL IMMEDIATE", "fire the deferred triggers of").await
-            }
-            Self::Sqlite(_) => Ok(()),
-        }
     }
 
     /// As its first statement: the transaction sees what was committed before it, and nothing that is committed meanwhile.

@@ -277,32 +277,33 @@ async fn rights(store: &Store, found: &mut Findings) {
 
 /// Rights by which the role of the passes, or whoever has got hold of it, could raise balances.
 async fn excess(store: &Store, found: &mut Findings) {
-    match (store.excess_rights().await, store.open_schemas().await) {
-        (Ok(excess), Ok(_)) if !excess.is_empty() => {
-            let list: Vec<String> =
-                excess.iter().map(|(relation, right)| format!("{right} on {relation}")).collect();
-            found.warn(
-                "rights",
-                format!("this role could raise balances by itself: {}", list.join(", ")),
-                "no pass needs that any more: run as a role of its own, without these rights (docs/adopting.md, \
-                 \"The database role\")",
-            );
-        }
-        (Ok(_), Ok(open)) if !open.is_empty() => {
-            let list: Vec<String> =
-                open.iter().map(|(schema, roles)| format!("{roles} in schema `{schema}`")).collect();
-            found.warn(
-                "rights",
-                format!(
-                    "enough for a pass; on its search path others may create objects: {}",
-                    list.join("; ")
-                ),
-                "such an object could be run with makegood's rights: REVOKE CREATE ON SCHEMA … FROM …",
-            );
-        }
-        (Ok(_), Ok(_)) => found.ok("rights", "enough for a pass, and no right to raise a balance"),
-        (Err(error), _) | (_, Err(error)) => {
+    let read = async { Ok::<_, DbError>((store.excess_rights().await?, store.open_schemas().await?)) };
+    let (excess, open) = match read.await {
+        Ok(read) => read,
+        Err(error) => {
             found.warn("rights", format!("could not be read: {}", chain(&error)), "");
+            return;
         }
+    };
+    if excess.is_empty() {
+        found.ok("rights", "enough for a pass, and no right to raise a balance");
+    } else {
+        let list: Vec<String> =
+            excess.iter().map(|(relation, right)| format!("{right} on {relation}")).collect();
+        found.warn(
+            "rights",
+            format!("this role could raise balances by itself: {}", list.join(", ")),
+            "no pass needs that any more: run as a role of its own, without these rights (docs/adopting.md, \
+             \"The database role\")",
+        );
+    }
+    if !open.is_empty() {
+        let list: Vec<String> =
+            open.iter().map(|(schema, roles)| format!("{roles} in schema `{schema}`")).collect();
+        found.warn(
+            "search path",
+            format!("others than their owner may create objects in schemas of it: {}", list.join("; ")),
+            "such an object could be run with makegood's rights: REVOKE CREATE ON SCHEMA … FROM …",
+        );
     }
 }

@@ -1,8 +1,9 @@
-//! Accounts that their own limits hold: read and held by settle, shown to people, released by a person.
+//! Accounts that their own limits hold: read and held by settle, shown to people, released by a
+//! person.
 //!
-//! All of it is written under the lock of makegood's row of the account (on SQLite: by the only writer
-//! there is). A release commits before it touches an orphan; one that dies after that leaves orphans
-//! held, which are looked at again within a day, or made due by the same release once more.
+//! All of it is written under the lock of makegood's row of the account (on SQLite: by the only
+//! writer there is). A release commits before it touches an orphan; one that dies after that leaves
+//! orphans held, which are looked at again within a day, or made due by the same release once more.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -45,8 +46,8 @@ impl Store {
         rows.iter().map(|row| held_account(row, None)).collect()
     }
 
-    /// Releases the refunds of one account, and makes due what was held. Returns how many that were, or none if there was
-    /// nothing to release.
+    /// Releases the refunds of one account, and makes due what was held. Returns how many that
+    /// were, or none if there was nothing to release.
     pub async fn release_account(
         &self,
         account: &str,
@@ -90,7 +91,7 @@ impl Store {
         if tx.rows(statements::ACCOUNT_LET_GO, &[account.into()]).await?.is_empty() {
             return Ok(false);
         }
-        let standing = standing(&mut tx, &BTreeSet::from([account]), now).await?;
+        let standing = standing(&mut tx, &BTreeSet::from([account]), Brake::since(now, DAY)).await?;
         let Some(standing) = standing.get(account) else { return Ok(false) };
         // As the condition is judged: at twice of what was refunded.
         let doubled = AccountStanding { credits: standing.credits * 2, ..standing.clone() };
@@ -108,8 +109,8 @@ impl Store {
         Ok(true)
     }
 
-    /// Reads how the accounts stand that refunds of so many credits go to, and as many charges as decide about
-    /// their share. The caller has locked makegood's row of each.
+    /// Reads how the accounts stand that refunds of so many credits go to, and as many charges as
+    /// decide about their share. The caller has locked makegood's row of each.
     pub(in crate::store) async fn read_accounts(
         &self,
         tx: &mut Tx,
@@ -118,8 +119,10 @@ impl Store {
         now: Timestamp,
     ) -> Result<(), DbError> {
         let accounts: BTreeSet<&str> = wanted.keys().copied().collect();
-        let accounts = Accounts::new(standing(tx, &accounts, now).await?);
         let (limits, price) = (*brake.limits(), brake.price());
+        // Without limits it matters only whether an account is held: no refund needs to be counted.
+        let since = if limits.limit_accounts() { Brake::since(now, DAY) } else { now + DAY };
+        let accounts = Accounts::new(standing(tx, &accounts, since).await?);
         let needed = wanted.iter().filter_map(|(account, credits)| {
             if accounts.is_held(account) {
                 return None;
@@ -159,12 +162,13 @@ impl Store {
     }
 }
 
+/// How the accounts stand, with what was refunded to each from `since` on.
 async fn standing(
     tx: &mut Tx,
     accounts: &BTreeSet<&str>,
-    now: Timestamp,
+    since: Timestamp,
 ) -> Result<BTreeMap<String, AccountStanding>, DbError> {
-    let values = [(&json!(accounts)).into(), Brake::since(now, DAY).into()];
+    let values = [(&json!(accounts)).into(), since.into()];
     let rows = tx.rows(statements::ACCOUNT_SUMS, &values).await?;
     let read = |row: &Row| {
         let held = row.maybe_time("held_at")?.is_some();

@@ -6,7 +6,8 @@
 //! same rows are written set by set.
 //!
 //! Whatever is posted is read back (`read_back`) before the commit. Posting proves nothing else:
-//! settle has locked and compared before. Crash: the transaction is rolled back, nothing was posted.
+//! settle has locked and compared before. Crash: the transaction is rolled back, nothing was
+//! posted.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -97,7 +98,8 @@ impl Posting {
     }
 
     async fn write_by_function(&self, tx: &mut Tx) -> Result<Hit, Failure> {
-        // More than a balance can hold all at once; one by one they may fit, or the database says no.
+        // More than a balance can hold all at once; one by one they may fit, or the database says
+        // no.
         self.credits_owed()?;
         let refund = |each: &Refund| {
             json!({
@@ -106,7 +108,7 @@ impl Posting {
             })
         };
         let list: Vec<Json> = self.refunds.iter().map(refund).collect();
-        Ok(hit_by_function(&rows_of(tx, statements::POST_REFUNDS, &list).await?)?)
+        Ok(hit_by(&rows_of(tx, statements::POST_REFUNDS, &list).await?)?)
     }
 
     async fn write_set_by_set(
@@ -146,7 +148,7 @@ impl Posting {
             entry["posted_at"] = at.clone();
         }
         rows_of(tx, statements::INSERT_LEDGER_ENTRIES, &entries).await?;
-        Ok(hit_by_statement(&rows_of(tx, statements::ADD_TO_BALANCES, &self.credits_owed()?).await?)?)
+        Ok(hit_by(&rows_of(tx, statements::ADD_TO_BALANCES, &self.credits_owed()?).await?)?)
     }
 
     fn credits_owed(&self) -> Result<Vec<Json>, Failure> {
@@ -164,17 +166,8 @@ impl Posting {
 /// How many balance rows were hit, by account and bucket.
 pub(super) type Hit = HashMap<(String, String), usize>;
 
-/// As one of the posting functions of PostgreSQL tells it.
-pub(super) fn hit_by_function(rows: &[Row]) -> Result<Hit, DbError> {
-    let hit = |row: &Row| -> Result<_, DbError> {
-        let rows = usize::try_from(row.int("balance_rows")?).unwrap_or_default();
-        Ok(((row.text("account_id")?, row.text("bucket")?), rows))
-    };
-    rows.iter().map(hit).collect()
-}
-
-/// As a statement tells it that returns a row for each balance row.
-pub(super) fn hit_by_statement(rows: &[Row]) -> Result<Hit, DbError> {
+/// Counts the rows of a statement that returns one for each balance row.
+pub(super) fn hit_by(rows: &[Row]) -> Result<Hit, DbError> {
     let mut hit = Hit::new();
     for row in rows {
         *hit.entry((row.text("account_id")?, row.text("bucket")?)).or_default() += 1;

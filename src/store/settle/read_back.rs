@@ -53,7 +53,6 @@ pub(super) async fn check(
     if owed.is_empty() && entries.is_empty() {
         return Ok(());
     }
-    tx.fire_deferred_triggers().await?;
     let after = balances(tx, owed).await?;
     for ((account, bucket), owed) in owed {
         let key = (account.clone(), bucket.as_str().to_owned());

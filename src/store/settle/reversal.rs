@@ -1,13 +1,16 @@
 //! Takes a refund back, in a person's name: the one other transaction that moves money.
 //!
-//! It writes a row in `makegood_refund_reversals`, ledger entries with ids of their own, and lowers each balance by exactly what
-//! the refund gave it; the refund's row, its resolution and the orphan's state stay. It takes settle's locks in settle's order
-//! (account, charge, orphan, balances), so that it cannot deadlock with a settle, and reads under them whether the refund was
-//! reversed before and whether each balance covers it. What was posted is read back before the commit, as in a settle.
+//! It writes a row in `makegood_refund_reversals`, ledger entries with ids of their own, and lowers
+//! each balance by exactly what the refund gave it; the refund's row, its resolution and the
+//! orphan's state stay. It takes settle's locks in settle's order (account, charge, orphan,
+//! balances), so that it cannot deadlock with a settle, and reads under them whether the refund was
+//! reversed before and whether each balance covers it. What was posted is read back before the
+//! commit, as in a settle.
 //!
-//! Never twice: the second one waits for the charge's row and then reads the first one's. Beneath that stand the unique keys of the
-//! reversal and of its ledger entries. An item that was refunded is never refunded again, reversed or not: `one_refund_an_item`.
-//! Crash before the commit: nothing happened. Connection lost at the commit: the next try reads whether it happened.
+//! Never twice: the second one waits for the charge's row and then reads the first one's. Beneath
+//! that stand the unique keys of the reversal and of its ledger entries. An item that was refunded
+//! is never refunded again, reversed or not: `one_refund_an_item`. Crash before the commit: nothing
+//! happened. Connection lost at the commit: the next try reads whether it happened.
 
 use std::collections::BTreeMap;
 
@@ -70,7 +73,8 @@ pub enum Reversed {
         /// What it is to lose.
         credits: i64,
     },
-    /// It was posted, and the platform's balance or ledger does not show it; or a balance row is missing or doubled. Nothing stays.
+    /// It was posted, and the platform's balance or ledger does not show it; or a balance row is
+    /// missing or doubled. Nothing stays.
     NotPosted(String),
 }
 
@@ -124,8 +128,8 @@ impl Store {
                     tell_of_another_try(&error, trouble);
                     tokio::time::sleep(pause).await;
                 }
-                // Another session may have committed in between, where a balance is a view: then it does not show under one
-                // snapshot.
+                // Another session may have committed in between, where a balance is a view: then it
+                // does not show under one snapshot.
                 Failure::NotPosted { what } => {
                     snapshots += 1;
                     if snapshots >= SNAPSHOT_TRIES || !self.is_postgres() {
@@ -148,7 +152,8 @@ impl Store {
         at: Timestamp,
         snapshot: bool,
     ) -> Result<Reversed, Failure> {
-        // Accounts come before all else, so whose it is is read first; a refund's account never changes.
+        // Accounts come before all else, so whose it is is read first; a refund's account never
+        // changes.
         let Some(refund) = refund_of(&mut &*self, &order.item).await? else {
             return Ok(Reversed::NotRefunded);
         };
@@ -200,24 +205,24 @@ impl Store {
             }
         }
 
-        let reversed = self.post(&mut tx, order, refund, at, is_covered).await?;
+        let reversed = self.post(&mut tx, order, refund, at, (&before, is_covered)).await?;
         if !snapshot {
             tx.commit().await?;
         }
         Ok(Reversed::Done(reversed))
     }
 
-    /// Writes the reversal, its ledger entries, the balances and the event, and reads back what was posted.
+    /// Writes the reversal, its ledger entries, the balances and the event, and reads back what was
+    /// posted.
     async fn post(
         &self,
         tx: &mut Tx,
         order: &Reversal,
         refund: Refund,
         at: Timestamp,
-        is_covered: bool,
+        (before, is_covered): (&read_back::Balances, bool),
     ) -> Result<ReversedRefund, Failure> {
         let taken = refund.taken();
-        let before = read_back::balances(tx, &taken).await?;
         let reversed = ReversedRefund {
             refund_id: refund.id,
             account_id: refund.account_id,
@@ -242,7 +247,7 @@ impl Store {
                 "refund_id": reversed.refund_id, "by_whom": order.by, "reason": order.why,
                 "reversed_at": self.db.time(at),
             }]);
-            posting::hit_by_function(&tx.rows(statements::POST_REVERSALS, &[(&list).into()]).await?)?
+            posting::hit_by(&tx.rows(statements::POST_REVERSALS, &[(&list).into()]).await?)?
         } else {
             let row = json!([{
                 "id": id, "refund_id": reversed.refund_id, "charge_id": item.charge_id,
@@ -253,7 +258,7 @@ impl Store {
             tx.rows(statements::INSERT_REVERSALS, &[(&row).into()]).await?;
             let list = json!(entries);
             tx.rows(statements::INSERT_LEDGER_ENTRIES, &[(&list).into()]).await?;
-            posting::hit_by_statement(&tx.rows(statements::ADD_TO_BALANCES, &[(&list).into()]).await?)?
+            posting::hit_by(&tx.rows(statements::ADD_TO_BALANCES, &[(&list).into()]).await?)?
         };
         posting::each_hit_once(taken.keys(), &hit)?;
         let uncovered = if is_covered { "" } else { ", which the balance did not cover" };
@@ -266,7 +271,7 @@ impl Store {
             ),
         }]);
         tx.rows(statements::INSERT_EVENTS, &[(&event).into()]).await?;
-        read_back::check(tx, &taken, &entries, &before).await?;
+        read_back::check(tx, &taken, &entries, before).await?;
         Ok(reversed)
     }
 }
