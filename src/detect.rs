@@ -7,9 +7,9 @@
 //! The cost follows what is new. A pass scans the charges that have come of age since the last one
 //! (`fresh`), a few hundred, and counts the charges behind the saved positions. The full look goes
 //! back to the saved position and scans the overlap again, for one look in a pass where that
-//! suffices. It runs when that number has changed, because a charge was committed late, and at least
-//! every [`FULL_LOOK_EVERY`]: a charge that is committed late, within the overlap, is found within
-//! 10 minutes of its commit.
+//! suffices. It runs when that number has changed, because a charge was committed late, and at
+//! least every [`FULL_LOOK_EVERY`]: a charge that is committed late, within the overlap, is found
+//! within 10 minutes of its commit.
 //!
 //! A saved position never passes now - largest grace - overlap: whatever may still be committed or come of age lies behind it. It is
 //! saved after each chunk, so a pass that is stopped or killed continues where it was. Charges inside their window are scanned

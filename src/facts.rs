@@ -32,8 +32,8 @@ pub struct Record {
     pub items: ItemsSum,
     /// Whether its output is stored, and where.
     pub delivery: Delivery,
-    /// makegood brought its output home or put it back before, and has not given it to another item since: it was delivered,
-    /// also where the platform has removed the row (P10).
+    /// makegood brought its output home or put it back before, and has not given it to another item
+    /// since: it was delivered, also where the platform has removed the row (P10).
     pub was_recovered: bool,
     /// What the platform has refunded itself.
     pub refunded_elsewhere: RefundedElsewhere,
@@ -41,7 +41,8 @@ pub struct Record {
     pub rival: bool,
     /// How many balance rows there are for each bucket that the charge drew from; exactly one is right.
     pub balance_rows: BalanceRows,
-    /// What the ledger says was taken for the charge, below zero; none where it has no such entries.
+    /// What the ledger says was taken for the charge, below zero; none where it has no such
+    /// entries.
     pub debits: Option<i128>,
 }
 

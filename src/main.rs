@@ -1,6 +1,7 @@
 //! The `makegood` command. Everything it does is in the library; see `makegood::cli`.
 //!
-//! makegood starts itself anew to run filters: such a process needs no runtime, no settings and no arguments.
+//! makegood starts itself anew to run filters: such a process needs no runtime, no settings and no
+//! arguments.
 
 use std::process::ExitCode;
 

@@ -327,7 +327,8 @@ fn decide_from_record(facts: &Facts, limits: &Limits, now: Timestamp) -> Option<
     let record = &facts.record;
     match &record.delivery {
         Delivery::Delivered { .. } => return Some(rule(1, Action::Close, Reason::Delivered)),
-        // The platform has removed the row of what was delivered (P10). A misplaced row is put back below.
+        // The platform has removed the row of what was delivered (P10). A misplaced row is put back
+        // below.
         Delivery::Missing if record.was_recovered => return Some(rule(1, Action::Close, Reason::Delivered)),
         Delivery::Misplaced { .. } | Delivery::Missing => {}
     }
@@ -493,8 +494,9 @@ fn adds_up(record: &Record) -> bool {
         && items.credits == drawn.total()
 }
 
-/// Rule 16: every bucket that the charge drew from has exactly one balance row.
-/// Whether the ledger says that as much was taken as the charge says. A ledger that has no debits of the charge says nothing.
+/// Rule 16: every bucket that the charge drew from has exactly one balance row. Whether the ledger
+/// says that as much was taken as the charge says. A ledger that has no debits of the charge says
+/// nothing.
 fn debits_add_up(record: &Record) -> bool {
     record.debits.is_none_or(|debits| debits == -record.charge.drawn.total())
 }

@@ -86,8 +86,8 @@ pub struct Standing {
 /// Something a person should look at.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Finding {
-    /// Its kind: a reason's word (`brake`: an account is held by its own limits from this pass on), or
-    /// `unreadable_row`, `refused_row`, `locked`, `charged_in_the_future`, `failed_backlog`,
+    /// Its kind: a reason's word (`brake`: an account is held by its own limits from this pass on),
+    /// or `unreadable_row`, `refused_row`, `locked`, `charged_in_the_future`, `failed_backlog`,
     /// `clock_was_ahead`, `key_refused`, `dry_run_cut`, `no_share`, `lost_output`.
     pub kind: &'static str,
     /// What it is about.
@@ -152,8 +152,9 @@ impl Report {
         }
     }
 
-    /// Done, but not all is well: orphans are past their window or held by the brake, or this pass was the first to hold an
-    /// account (exit code 3). An account that stays held is no news for the passes after that.
+    /// Done, but not all is well: orphans are past their window or held by the brake, or this pass
+    /// was the first to hold an account (exit code 3). An account that stays held is no news for
+    /// the passes after that.
     pub const fn needs_a_person(&self) -> bool {
         let Standing { past_window, held_by_brake, accounts_newly_held, .. } = &self.unresolved;
         *past_window > 0 || *held_by_brake > 0 || *accounts_newly_held > 0

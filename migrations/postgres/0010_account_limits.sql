@@ -1,6 +1,6 @@
--- Limits of the brake per account and day, which hold that account alone, and a brake for one provider.
--- What an account has had is counted from makegood_refunds itself, under the lock of the account's row
--- that every settle takes first: refunds of older versions count too.
+-- Limits of the brake per account and day, which hold that account alone, and a brake for one
+-- provider. What an account has had is counted from makegood_refunds itself, under the lock of the
+-- account's row that every settle takes first: refunds of older versions count too.
 
 ALTER TABLE makegood_accounts
     ADD COLUMN held_at        timestamptz,

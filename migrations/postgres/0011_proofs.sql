@@ -4,8 +4,9 @@
 CREATE INDEX makegood_recoveries_taken_from ON makegood_recoveries (from_charge_id, from_output_index)
     WHERE from_charge_id IS NOT NULL;
 
--- Items whose delivery a recovery proves: makegood brought the output home or put it back, and has not given it to another
--- item since. The platform's row may be gone. Counts, so that the planner has no join order to choose.
+-- Items whose delivery a recovery proves: makegood brought the output home or put it back, and has
+-- not given it to another item since. The platform's row may be gone. Counts, so that the planner
+-- has no join order to choose.
 CREATE VIEW makegood_proofs AS
 SELECT v.charge_id, v.output_index, v.id AS recovery_id, v.kind, v.stored_output_id, v.recovered_at
 FROM makegood_recoveries v
@@ -15,8 +16,8 @@ WHERE (SELECT count(*) FROM makegood_recoveries t
          AND (t.charge_id <> v.charge_id OR t.output_index <> v.output_index)) = 0;
 COMMENT ON VIEW makegood_proofs IS 'Items that makegood brought an output home for, or put it back for, and did not take it from since: delivered, whatever stored_outputs shows now (P10).';
 
--- Of these, the ones whose row the platform has removed: it is not where the item expects it, and no row of the same
--- provider job and index is anywhere else.
+-- Of these, the ones whose row the platform has removed: it is not where the item expects it, and
+-- no row of the same provider job and index is anywhere else.
 CREATE VIEW makegood_lost_outputs AS
 SELECT v.charge_id, v.output_index, v.recovery_id, v.kind, v.stored_output_id, v.recovered_at
 FROM makegood_proofs v
@@ -82,8 +83,8 @@ SELECT l.charge_id, l.output_index, l.account_id, l.posted_at, 'refund_by_platfo
 FROM ledger_entries l
 WHERE l.kind = 'refund' AND NOT EXISTS (SELECT 1 FROM makegood_refunds r WHERE r.id = l.refund_id);
 
--- Every item with what became of it. One whose refund was taken back is billable again; one whose recovered output the
--- platform has removed was delivered.
+-- Every item with what became of it. One whose refund was taken back is billable again; one whose
+-- recovered output the platform has removed was delivered.
 CREATE OR REPLACE VIEW usage_history AS
 SELECT i.charge_id, i.output_index, c.account_id, c.project_id, c.node_id, c.provider, c.model, c.charged_at, i.credits,
        CASE WHEN (r.id IS NOT NULL AND b.id IS NULL) OR p.charge_id IS NOT NULL THEN 'refunded'

@@ -1,7 +1,8 @@
--- What other roles read, or what runs with its owner's rights, looks nothing up on the search path any
--- more: relations are named with their schema, operators on the platform's columns with pg_catalog.
--- Until now a role that may create in a schema of the path could have its own operator run by whoever
--- read these views or called these functions (migration 0012 says how that is avoided).
+-- What other roles read, or what runs with its owner's rights, looks nothing up on the search path
+-- any more: relations are named with their schema, operators on the platform's columns with
+-- pg_catalog. Until now a role that may create in a schema of the path could have its own operator
+-- run by whoever read these views or called these functions (migration 0012 says how that is
+-- avoided).
 
 SELECT makegood_define(replace($definition$
 CREATE OR REPLACE VIEW {makegood_items} AS

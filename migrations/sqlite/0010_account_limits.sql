@@ -1,5 +1,5 @@
--- Limits of the brake per account and day, which hold that account alone, and a brake for one provider.
--- What an account has had is counted from makegood_refunds itself.
+-- Limits of the brake per account and day, which hold that account alone, and a brake for one
+-- provider. What an account has had is counted from makegood_refunds itself.
 
 -- Until now empty on SQLite; now a row for each account that was ever held.
 ALTER TABLE makegood_accounts ADD COLUMN held_at integer;

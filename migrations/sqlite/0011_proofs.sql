@@ -4,8 +4,8 @@
 CREATE INDEX makegood_recoveries_taken_from ON makegood_recoveries (from_charge_id, from_output_index)
     WHERE from_charge_id IS NOT NULL;
 
--- Items whose delivery a recovery proves: makegood brought the output home or put it back, and has not given it to another
--- item since. The platform's row may be gone.
+-- Items whose delivery a recovery proves: makegood brought the output home or put it back, and has
+-- not given it to another item since. The platform's row may be gone.
 CREATE VIEW makegood_proofs AS
 SELECT v.charge_id, v.output_index, v.id AS recovery_id, v.kind, v.stored_output_id, v.recovered_at
 FROM makegood_recoveries v
@@ -14,8 +14,8 @@ WHERE (SELECT count(*) FROM makegood_recoveries t
          AND t.stored_output_id = v.stored_output_id AND t.id > v.id
          AND (t.charge_id <> v.charge_id OR t.output_index <> v.output_index)) = 0;
 
--- Of these, the ones whose row the platform has removed: it is not where the item expects it, and no row of the same
--- provider job and index is anywhere else.
+-- Of these, the ones whose row the platform has removed: it is not where the item expects it, and
+-- no row of the same provider job and index is anywhere else.
 CREATE VIEW makegood_lost_outputs AS
 SELECT v.charge_id, v.output_index, v.recovery_id, v.kind, v.stored_output_id, v.recovered_at
 FROM makegood_proofs v
@@ -31,7 +31,8 @@ WHERE (SELECT count(*) FROM makegood_deliveries d
              AND s.provider_output_index = i.provider_output_index AND s.deleted_at IS NULL) = 0
       END;
 
--- Refunds that a person took back: at most one row a refund, with the refund's own credits. The refund's row stays.
+-- Refunds that a person took back: at most one row a refund, with the refund's own credits. The
+-- refund's row stays.
 CREATE TABLE makegood_refund_reversals (
     id                   text PRIMARY KEY,
     refund_id            text NOT NULL REFERENCES makegood_refunds,
@@ -87,8 +88,8 @@ SELECT l.charge_id, l.output_index, l.account_id, l.posted_at, 'refund_by_platfo
 FROM ledger_entries l
 WHERE l.kind = 'refund' AND NOT EXISTS (SELECT 1 FROM makegood_refunds r WHERE r.id = l.refund_id);
 
--- Every item with what became of it. One whose refund was taken back is billable again; one whose recovered output the
--- platform has removed was delivered.
+-- Every item with what became of it. One whose refund was taken back is billable again; one whose
+-- recovered output the platform has removed was delivered.
 DROP VIEW usage_history;
 CREATE VIEW usage_history AS
 SELECT i.charge_id, i.output_index, c.account_id, c.project_id, c.node_id, c.provider, c.model, c.charged_at, i.credits,

@@ -77,7 +77,8 @@ impl Accounts {
         }
     }
 
-    /// How many charges of the day decide whether so many more credits of the account are within its share.
+    /// How many charges of the day decide whether so many more credits of the account are within
+    /// its share.
     pub fn charges_needed(
         &self,
         account: &str,

@@ -357,7 +357,8 @@ fn p15_credits_are_measured_by_what_charges_cost_on_average() {
     assert!(with(990, 0), "worth 100 charges");
     assert!(!with(991, 201) && with(991, 202), "101 of 202");
     assert!(!with(u128::from(u64::MAX), 1_000_000));
-    // Without a price nothing is measured; a day's sum that no column can hold is held all the same.
+    // Without a price nothing is measured; a day's sum that no column can hold is held all the
+    // same.
     let per_provider =
         BTreeMap::from([("acme".to_owned(), Sums { day_credits: u128::from(MAX_SUM), ..Sums::default() })]);
     let mut brake = Brake::new(limits, Held::default(), Counted { per_provider, ..Counted::default() });

@@ -1,4 +1,5 @@
-//! `makegood brake`: how it stands; engaged and released by a person, for all, for one provider or for one account.
+//! `makegood brake`: how it stands; engaged and released by a person, for all, for one provider or
+//! for one account.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -32,7 +33,8 @@ pub enum BrakeCommand {
         #[arg(long, value_name = "FORMAT")]
         output: Option<OutputFormat>,
     },
-    /// Hold all refunds, or those of one provider, until a person releases them. Outputs are still recovered.
+    /// Hold all refunds, or those of one provider, until a person releases them. Outputs are still
+    /// recovered.
     Engage {
         /// Only refunds for jobs of this provider.
         #[arg(long, value_name = "NAME", value_parser = said)]
@@ -49,7 +51,8 @@ pub enum BrakeCommand {
     },
     /// Let go of what it holds. Look into the cause first; who and why are kept.
     ///
-    /// Without --account and --provider it releases the brake of all; accounts and providers that are held alone stay held.
+    /// Without --account and --provider it releases the brake of all; accounts and providers that
+    /// are held alone stay held.
     Release {
         /// Only this account, which its limits per day hold. Its counts start afresh.
         #[arg(long, value_name = "ID", value_parser = said, conflicts_with = "provider")]

@@ -37,9 +37,10 @@ pub struct RefundArgs {
 
 /// Bring one output home, or put it back where it belongs, in your name.
 ///
-/// Asks the provider first. Brings it home also where recovery.prefer says to refund. Whatever else follows from the answer is
-/// left to the next pass. Where makegood brought it home before and the platform has removed its row since, the row is inserted
-/// again, if the file is still in the storage.
+/// Asks the provider first. Brings it home also where recovery.prefer says to refund. Whatever else
+/// follows from the answer is left to the next pass. Where makegood brought it home before and the
+/// platform has removed its row since, the row is inserted again, if the file is still in the
+/// storage.
 #[derive(Debug, clap::Args)]
 pub struct RecoverArgs {
     /// What is to be made good, and in whose name.

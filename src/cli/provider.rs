@@ -22,16 +22,16 @@ pub struct Args {
 /// What to do with provider files.
 #[derive(Debug, clap::Subcommand)]
 pub enum ProviderCommand {
-    /// All providers, shipped and of providers.dir: limits, retention, whether the API is closed and the key is
-    /// there, and how each stood when a pass last left it.
+    /// All providers, shipped and of providers.dir: limits, retention, whether the API is closed
+    /// and the key is there, and how each stood when a pass last left it.
     List {
         /// text or json; without it, text on a terminal and JSON elsewhere.
         #[arg(long, value_name = "FORMAT")]
         output: Option<OutputFormat>,
     },
-    /// What an answer means, step by step, and what would be decided: an answer at hand (--answer), or the
-    /// provider's own about a job (--job), for which it is asked with its key; or whether a folder of kept answers is
-    /// read as expected (--expect). Writes nothing.
+    /// What an answer means, step by step, and what would be decided: an answer at hand (--answer),
+    /// or the provider's own about a job (--job), for which it is asked with its key; or whether a
+    /// folder of kept answers is read as expected (--expect). Writes nothing.
     Test(Tried),
 }
 
@@ -49,14 +49,15 @@ pub struct Tried {
     /// A header of that answer, as NAME:VALUE. May be given several times.
     #[arg(long = "header", requires = "file", value_name = "NAME:VALUE", value_parser = reading::header)]
     pub headers: Vec<reading::Header>,
-    /// Which request of a question that answer is to [default: 1]: 2 or more where the filter asks further.
+    /// Which request of a question that answer is to [default: 1]: 2 or more where the filter asks
+    /// further.
     #[arg(long, requires = "file", value_parser = clap::value_parser!(u8).range(1..=20))]
     pub step: Option<u8>,
     /// What the filter kept of the answer before, as JSON [default: null].
     #[arg(long, requires = "step", value_name = "JSON", value_parser = reading::kept)]
     pub kept: Option<serde_json::Value>,
-    /// A folder of kept answers, each with its expected reading: prints what differs, and exits with 1 if anything does.
-    /// docs/providers.md says how a case is written. Nobody is asked.
+    /// A folder of kept answers, each with its expected reading: prints what differs, and exits
+    /// with 1 if anything does. docs/providers.md says how a case is written. Nobody is asked.
     #[arg(long, value_name = "DIR", conflicts_with_all = ["file", "job", "model", "items"])]
     pub expect: Option<PathBuf>,
     /// The provider's id of the job. Without --answer, the provider is asked for it.

@@ -1,7 +1,8 @@
 //! `makegood reverse-refund`: a wrong refund taken back, with name and reason kept (P23).
 //!
-//! Nobody is asked and nothing is decided: a person says that the refund was wrong. The database takes back exactly what that
-//! refund gave, once. What follows for the item is the person's to decide: it is neither refunded nor fetched again by itself.
+//! Nobody is asked and nothing is decided: a person says that the refund was wrong. The database
+//! takes back exactly what that refund gave, once. What follows for the item is the person's to
+//! decide: it is neither refunded nor fetched again by itself.
 
 use serde_json::json;
 
@@ -17,9 +18,10 @@ use crate::store::{Reversal, Reversed, ReversedRefund};
 
 /// Take a wrong refund back, in your name.
 ///
-/// Takes back exactly what makegood's refund of this output gave, from the balances that got it, once. The refund stays on
-/// record beside its reversal. The output is billable again, and is neither refunded nor brought home by itself afterwards.
-/// Where a balance holds less than it is to lose, nothing is taken, unless you insist.
+/// Takes back exactly what makegood's refund of this output gave, from the balances that got it,
+/// once. The refund stays on record beside its reversal. The output is billable again, and is
+/// neither refunded nor brought home by itself afterwards. Where a balance holds less than it is to
+/// lose, nothing is taken, unless you insist.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The output: the charge's id and which of its outputs. CHARGE alone where it has only one.

@@ -17,7 +17,8 @@ use super::units::{self, show_span};
 use crate::clock::Timestamp;
 use crate::schedule::Timetable;
 
-/// The longest that a filter may be let run: a reading is part of a question, and a lease is for those.
+/// The longest that a filter may be let run: a reading is part of a question, and a lease is for
+/// those.
 const FILTER_TIME_MAX: Duration = Duration::from_hours(1);
 /// The least memory of a filter's worker: what it needs for itself, several times over.
 const FILTER_MEMORY_MIN: u64 = 16 << 20;
@@ -243,7 +244,8 @@ pub struct Brake {
     /// Credits refunded in any 24 hours to any one account.
     #[serde(deserialize_with = "limit")]
     pub max_credits_per_day_per_account: u64,
-    /// Credits refunded in any 24 hours to any one account, in percent of what the charges of all cost.
+    /// Credits refunded in any 24 hours to any one account, in percent of what the charges of all
+    /// cost.
     #[serde(deserialize_with = "units::whole::<_, _, 0, 100>")]
     pub max_credit_share_per_day_per_account: u64,
     /// Who lets go again.

@@ -21,8 +21,8 @@ const GRACE: &str = "grace";
 const SIX_HOURS: (&str, Duration) = ("six_hours", Duration::from_hours(6));
 const TWENTY_HOURS: (&str, Duration) = ("twenty_hours", Duration::from_hours(20));
 
-/// A look goes back to its saved position at least this often. With a pass a minute, a charge that is
-/// committed late within the overlap is found within 10 minutes of its commit.
+/// A look goes back to its saved position at least this often. With a pass a minute, a charge that
+/// is committed late within the overlap is found within 10 minutes of its commit.
 pub const FULL_LOOK_EVERY: Duration = Duration::from_mins(9);
 /// One look in each pass goes back this much earlier. Otherwise all three looks would become due in
 /// the same pass, which would scan three overlaps.

@@ -67,7 +67,8 @@ fn add_up(
     for each in unresolved {
         *totals.orphans.entry((each.state.clone(), each.provider.clone())).or_default() += each.orphans;
         if each.for_account {
-            // A limit of one account holds these until a person releases it: `accounts_held` tells, and no alert of all.
+            // A limit of one account holds these until a person releases it: `accounts_held` tells,
+            // and no alert of all.
             continue;
         }
         totals.orphans_past_window += each.past_window;

@@ -169,7 +169,8 @@ async fn try_once(
     ended
 }
 
-/// Inserts the row of a recovered output again that the platform has removed, if the file is still there.
+/// Inserts the row of a recovered output again that the platform has removed, if the file is still
+/// there.
 async fn restore(parts: &Parts, wanted: &Wanted, lost: LostOutput) -> Result<Try, DbError> {
     if let Err(why) = is_restorable(parts, &lost).await {
         return Ok(Try::Ended(Ended::NotRestored(why)));

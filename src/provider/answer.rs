@@ -1,9 +1,11 @@
-//! The body of an answer as a filter sees it: JSON, lines of JSON, XML or plain text, as `ask.answer` says.
+//! The body of an answer as a filter sees it: JSON, lines of JSON, XML or plain text, as
+//! `ask.answer` says.
 //!
-//! Promise: whatever arrives, a value comes out, bounded like every JSON answer (`json`): at most 128 levels and 20,000
-//! values. A body of another kind than the file says is [`Unread`]: the filter then sees its length and hash, and
-//! nothing that it could take for an answer.
-//! XML: entities other than the five of XML itself and characters by number are refused, so that no document can grow.
+//! Promise: whatever arrives, a value comes out, bounded like every JSON answer (`json`): at most
+//! 128 levels and 20,000 values. A body of another kind than the file says is [`Unread`]: the
+//! filter then sees its length and hash, and nothing that it could take for an answer. XML:
+//! entities other than the five of XML itself and characters by number are refused, so that no
+//! document can grow.
 
 use jaq_json::Val;
 use quick_xml::Reader;

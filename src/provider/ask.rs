@@ -1,4 +1,5 @@
-//! Questions over HTTP: one question is one request or a few (`max_requests`), each tried again where that may help.
+//! Questions over HTTP: one question is one request or a few (`max_requests`), each tried again
+//! where that may help.
 //!
 //! Promise: an answer's size and the time it may take are bounded, redirects are not followed, the key
 //! goes only where the provider's file says, and every outcome is evidence. Questions only read, whatever

@@ -1,10 +1,11 @@
-//! How a provider wants its keys: in headers, in the query, as a signed token, as a token of its own, or as a signature
-//! of the whole request.
+//! How a provider wants its keys: in headers, in the query, as a signed token, as a token of its
+//! own, or as a signature of the whole request.
 //!
-//! Questions and downloads may have keys of their own (`[auth]`, `[download.auth]`), and `[[auth.also]]` adds further
-//! ones to the first. A header with a key is marked sensitive, and every word of a key is handed to whoever cleans
-//! answers. A key in the query is put into the URL that goes out ([`Outgoing`]) and never into the one that is shown.
-//! `auth/token` signs tokens, `auth/oauth` asks for them, `auth/sign` signs requests.
+//! Questions and downloads may have keys of their own (`[auth]`, `[download.auth]`), and
+//! `[[auth.also]]` adds further ones to the first. A header with a key is marked sensitive, and
+//! every word of a key is handed to whoever cleans answers. A key in the query is put into the URL
+//! that goes out ([`Outgoing`]) and never into the one that is shown. `auth/token` signs tokens,
+//! `auth/oauth` asks for them, `auth/sign` signs requests.
 
 mod oauth;
 mod sign;

@@ -1,8 +1,8 @@
 //! A provider whose API has been shut down, or will be: the day and the reason, as its file says.
 //!
-//! Promise: it changes nothing in how answers are read and charges are decided. A closed API is asked
-//! as before, what it answers is read by the same filter, and silence still waits for the time of the
-//! charge. Left to others: `provider list` and `check` tell people.
+//! Promise: it changes nothing in how answers are read and charges are decided. A closed API is
+//! asked as before, what it answers is read by the same filter, and silence still waits for the
+//! time of the charge. Left to others: `provider list` and `check` tell people.
 
 use chrono::NaiveDate;
 use serde::Deserialize;

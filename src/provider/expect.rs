@@ -1,10 +1,11 @@
 //! Kept answers and how each must be read: `makegood provider test NAME --expect DIR`.
 //!
-//! A case is one JSON file: a status, headers, a body, and the expected reading. Promise: everything that decides about
-//! money is compared (the verdict, the class, each output, the further request), and a key that the case leaves out
-//! stands for "none", so that an unexpected output never goes unnoticed. Only `code`, `message` and `request` are
-//! compared where a case names them. A case with a slip in it is an error and never counts as passed.
-//! Nobody is asked and nothing is written.
+//! A case is one JSON file: a status, headers, a body, and the expected reading. Promise:
+//! everything that decides about money is compared (the verdict, the class, each output, the
+//! further request), and a key that the case leaves out stands for "none", so that an unexpected
+//! output never goes unnoticed. Only `code`, `message` and `request` are compared where a case
+//! names them. A case with a slip in it is an error and never counts as passed. Nobody is asked and
+//! nothing is written.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -150,8 +151,8 @@ impl Difference {
 }
 
 impl Case {
-    /// Reads a case; `folder` is where a body in a file of its own lies. An error says which line and what would be
-    /// right.
+    /// Reads a case; `folder` is where a body in a file of its own lies. An error says which line
+    /// and what would be right.
     pub fn parse(text: &str, folder: &Path) -> Result<Self, String> {
         let wrong = |key: &str, right: &str| Err(format!("`{key}`: must be {right}"));
         let mut json = serde_json::Deserializer::from_str(text);

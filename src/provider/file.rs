@@ -232,8 +232,8 @@ pub(super) fn read(text: &str) -> Result<Provider, Flaw> {
     tried(read_untried(text)?)
 }
 
-/// The same of a file that may replace a shipped one. With bounds, in a worker, where all its filters run from now on. Filters
-/// that are those of the shipped file have had their trial.
+/// The same of a file that may replace a shipped one. With bounds, in a worker, where all its
+/// filters run from now on. Filters that are those of the shipped file have had their trial.
 pub(super) fn read_over(
     text: &str,
     shipped: Option<&Provider>,

@@ -1,9 +1,9 @@
 //! Filters: jq programs that say what an answer means, compiled once and run without I/O.
 //!
-//! A filter cannot be interrupted here: `filters` runs it where it can be stopped. Neither it nor what it
-//! reads is trusted, so it gets no way out: no environment, no exit, no clock, no log, no further input, and `fromjson` is bounded like
-//! every answer (`json`). Promise: one answer in, one value or a message out; an error, no output and even
-//! a panic inside the library are messages.
+//! A filter cannot be interrupted here: `filters` runs it where it can be stopped. Neither it nor
+//! what it reads is trusted, so it gets no way out: no environment, no exit, no clock, no log, no
+//! further input, and `fromjson` is bounded like every answer (`json`). Promise: one answer in, one
+//! value or a message out; an error, no output and even a panic inside the library are messages.
 //! Left to others: `reading` says what the value means.
 
 use std::fmt;

@@ -1,13 +1,15 @@
-//! Where filters run: in a worker process for each provider, which is killed when a run takes too much.
+//! Where filters run: in a worker process for each provider, which is killed when a run takes too
+//! much.
 //!
-//! jaq cannot be interrupted, and a thread cannot be stopped, so a filter that loops (`def f: f; f`) or that an answer makes
-//! loop (`[range(.body.count)]`) is stopped with its process. Each provider has a worker of its own, begun with its first
-//! question and used by one run at a time: a provider whose filter loops delays its own readings and nobody else's.
-//! Promise: a run ends within its bounds. Passing them is [`Stopped`], which says which filter and which bound, and never a
-//! verdict; the next run has a new worker. Dropped halfway (the pass is ending), the worker is killed. Workers end by
-//! themselves when this process dies, however it dies (`worker`).
-//! Filters run inside this process only where that was chosen ([`Runner::InProcess`]): for tests, the simulation, which has a
-//! clock of its own, and the demo, whose files are its own.
+//! jaq cannot be interrupted, and a thread cannot be stopped, so a filter that loops (`def f: f;
+//! f`) or that an answer makes loop (`[range(.body.count)]`) is stopped with its process. Each
+//! provider has a worker of its own, begun with its first question and used by one run at a time: a
+//! provider whose filter loops delays its own readings and nobody else's. Promise: a run ends
+//! within its bounds. Passing them is [`Stopped`], which says which filter and which bound, and
+//! never a verdict; the next run has a new worker. Dropped halfway (the pass is ending), the worker
+//! is killed. Workers end by themselves when this process dies, however it dies (`worker`). Filters
+//! run inside this process only where that was chosen ([`Runner::InProcess`]): for tests, the
+//! simulation, which has a clock of its own, and the demo, whose files are its own.
 
 mod wire;
 mod worker;
@@ -28,7 +30,8 @@ pub use self::worker::{is_worker, worker};
 use super::filter::Filter;
 use crate::config::show_span;
 
-/// How much longer than its CPU time a run may take: it gets none while the machine is busy with others.
+/// How much longer than its CPU time a run may take: it gets none while the machine is busy with
+/// others.
 const WALL_FACTOR: u32 = 30;
 /// How many copies of an answer a run may make, beside the memory of the setting.
 const COPIES: u64 = 4;
@@ -44,7 +47,8 @@ pub struct Bounds {
     pub time: Duration,
     /// Memory beside the answer itself: `providers.filter_memory`.
     pub memory: u64,
-    /// The makegood command, which is the worker; none: this process's own executable. Tests are another.
+    /// The makegood command, which is the worker; none: this process's own executable. Tests are
+    /// another.
     pub executable: Option<PathBuf>,
 }
 
@@ -127,7 +131,8 @@ impl Runner {
         }
     }
 
-    /// Waits for `work` with this runner, without a runtime: for commands that read one answer, and for tests.
+    /// Waits for `work` with this runner, without a runtime: for commands that read one answer, and
+    /// for tests.
     pub(super) fn wait_for<T: Send>(&self, work: impl Future<Output = T> + Send) -> io::Result<T> {
         let run = || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -151,7 +156,8 @@ impl Runner {
 pub(super) struct Workers {
     hello: wire::Hello,
     executable: Option<PathBuf>,
-    /// Held during a run; taken out of it meanwhile, so that a run that is dropped takes its worker with it.
+    /// Held during a run; taken out of it meanwhile, so that a run that is dropped takes its worker
+    /// with it.
     idle: Mutex<Option<Worker>>,
 }
 
@@ -298,7 +304,8 @@ impl Worker {
     }
 }
 
-/// This executable. On Linux by a path that also holds when the file was replaced meanwhile, so that both sides are of one version.
+/// This executable. On Linux by a path that also holds when the file was replaced meanwhile, so
+/// that both sides are of one version.
 fn own_executable() -> io::Result<PathBuf> {
     let own = PathBuf::from("/proc/self/exe");
     if own.exists() { Ok(own) } else { std::env::current_exe() }

@@ -1,9 +1,9 @@
 //! What is wrong with a provider file: which key, in which line, and what would be right.
 //!
-//! The parsers' own messages name Rust types and repeat what the file holds. Promise: a message here names
-//! no Rust type, and repeats no text that stands where something else belongs: it may be a key that somebody
-//! has put straight into the file. Numbers are repeated.
-//! Left to others: `file` and its parts check; `ProviderError` names the file.
+//! The parsers' own messages name Rust types and repeat what the file holds. Promise: a message
+//! here names no Rust type, and repeats no text that stands where something else belongs: it may be
+//! a key that somebody has put straight into the file. Numbers are repeated. Left to others: `file`
+//! and its parts check; `ProviderError` names the file.
 
 use toml::de::{DeTable, DeValue};
 
@@ -63,7 +63,8 @@ pub(super) fn flaw<T>(key: impl Into<String>, problem: impl Into<String>) -> Res
     Err(Flaw::new(key, format!("must be {}", problem.into())))
 }
 
-/// A parser's message, without Rust's names and without what the text holds. `map`: what a set of keys is called.
+/// A parser's message, without Rust's names and without what the text holds. `map`: what a set of
+/// keys is called.
 pub(super) fn in_words(message: &str, map: &str) -> String {
     let message = first_line(message);
     if let Some(rest) = message.strip_prefix("unknown variant ") {
@@ -122,8 +123,8 @@ struct Found {
     value: Option<usize>,
 }
 
-/// The place of a key like `models."a/b".grace` or `provider.output_hosts[0]`; of the closest table around it where it
-/// does not exist.
+/// The place of a key like `models."a/b".grace` or `provider.output_hosts[0]`; of the closest table
+/// around it where it does not exist.
 fn find(text: &str, key: &str) -> Option<Found> {
     let table = DeTable::parse(text).ok()?;
     let mut table = table.get_ref();

@@ -1,9 +1,10 @@
 //! JSON as filters take it: bounded in depth and in the number of its values.
 //!
-//! What a filter does takes time for each value it is given: the shipped ones look at a value a few times at
-//! most. So the number of values is bounded, and with it the time and the memory that a hostile answer can
-//! take of a filter that means well (others are stopped, see `filters`); real answers have some hundreds. Long strings (files in base64) cost a
-//! filter little and are bounded by the file's `max_body_bytes` alone.
+//! What a filter does takes time for each value it is given: the shipped ones look at a value a few
+//! times at most. So the number of values is bounded, and with it the time and the memory that a
+//! hostile answer can take of a filter that means well (others are stopped, see `filters`); real
+//! answers have some hundreds. Long strings (files in base64) cost a filter little and are bounded
+//! by the file's `max_body_bytes` alone.
 
 use jaq_json::{Num, Val};
 use memchr::memchr2;

@@ -1,18 +1,18 @@
 //! Good manners towards one provider: how many questions at once, how many a second, when to try again,
 //! and when to leave it alone for a while.
 //!
-//! The circuit opens after several questions in a row found nobody, and then costs the others neither an
-//! attempt nor a worker: also those that wait for their turn are turned away. After a pause one question
-//! is let through as a probe; its answer closes the circuit or opens it again. Asking for a long wait
-//! (`Retry-After`) counts like nobody being there, and the pause is then as long as was asked for, within
-//! reason; one answer alone does not stop the rest, as it may be about one job. Readings that had to be
-//! stopped (`filters`) open it too: as many in all, not in a row, as each costs its time whatever the
-//! answers between say; then only a probe closes it. Urgent questions (past
-//! their deadline) go through regardless. Nothing here is shared between providers, so that one that hangs
-//! never delays another.
-//! Processes share the limits (`shares`), and tell each other through the database when the circuit
-//! opens or closes. A crash forgets all but this last: the next process begins with one probe rather
-//! than with as many questions in vain as it takes.
+//! The circuit opens after several questions in a row found nobody, and then costs the others
+//! neither an attempt nor a worker: also those that wait for their turn are turned away. After a
+//! pause one question is let through as a probe; its answer closes the circuit or opens it again.
+//! Asking for a long wait (`Retry-After`) counts like nobody being there, and the pause is then as
+//! long as was asked for, within reason; one answer alone does not stop the rest, as it may be
+//! about one job. Readings that had to be stopped (`filters`) open it too: as many in all, not in a
+//! row, as each costs its time whatever the answers between say; then only a probe closes it.
+//! Urgent questions (past their deadline) go through regardless. Nothing here is shared between
+//! providers, so that one that hangs never delays another. Processes share the limits (`shares`),
+//! and tell each other through the database when the circuit opens or closes. A crash forgets all
+//! but this last: the next process begins with one probe rather than with as many questions in vain
+//! as it takes.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::{Mutex, MutexGuard, PoisonError};

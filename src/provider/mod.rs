@@ -7,10 +7,12 @@
 //! Left to others: `policy` decides what follows; `recovery` fetches files. Nothing here writes anything,
 //! so that a crash halfway means nothing.
 //!
-//! `file` a file, checked · `closed` when its API is shut down · `fetching` what of it is for `recovery` · `request` its template, filled · `hosts` where else to · `ask` over HTTP · `manners` when ·
-//! `turns` how many at once · `shares` what part of the limits is this process's ·
-//! `filters` where filters run, and what they may use · `json`, `filter`, `said` and `reading` what it means · `auth`, `secret`, `exec`, `redact` keys · `stats` and `state` what came
-//! of it so far · `trace` a question told step by step.
+//! `file` a file, checked · `closed` when its API is shut down · `fetching` what of it is for
+//! `recovery` · `request` its template, filled · `hosts` where else to · `ask` over HTTP ·
+//! `manners` when · `turns` how many at once · `shares` what part of the limits is this process's ·
+//! `filters` where filters run, and what they may use · `json`, `filter`, `said` and `reading` what
+//! it means · `auth`, `secret`, `exec`, `redact` keys · `stats` and `state` what came of it so far
+//! · `trace` a question told step by step.
 
 mod answer;
 mod ask;
@@ -162,14 +164,16 @@ fn in_line(line: Option<usize>) -> String {
 }
 
 impl Providers {
-    /// The shipped files, and those in `dir` over them. Their filters run inside this process, where nothing stops one that
-    /// does not end: for tests, and where all files are known to be good.
+    /// The shipped files, and those in `dir` over them. Their filters run inside this process,
+    /// where nothing stops one that does not end: for tests, and where all files are known to be
+    /// good.
     pub fn load(dir: Option<&Path>, clock: Clock) -> Result<Self, ProviderError> {
         Self::load_with(dir, clock, None)
     }
 
-    /// The same; filters run in worker processes of this executable, which must call [`worker`] where [`is_worker`] says so.
-    /// One that passes its bounds is stopped: files in `dir` are refused for it.
+    /// The same; filters run in worker processes of this executable, which must call [`worker`]
+    /// where [`is_worker`] says so. One that passes its bounds is stopped: files in `dir` are
+    /// refused for it.
     pub fn load_bounded(dir: Option<&Path>, clock: Clock, bounds: &Bounds) -> Result<Self, ProviderError> {
         Self::load_with(dir, clock, Some(bounds))
     }
@@ -267,8 +271,8 @@ impl Providers {
         self.read_step(question, (step, &Value::Null), received)
     }
 
-    /// The same for any answer of a question. `at`: which one it is, from 1, and what the filter kept of the one
-    /// before. The last answer that `ask.max_requests` allows leads to no other.
+    /// The same for any answer of a question. `at`: which one it is, from 1, and what the filter
+    /// kept of the one before. The last answer that `ask.max_requests` allows leads to no other.
     pub fn read_step(
         &self,
         question: &Question,

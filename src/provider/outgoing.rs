@@ -1,7 +1,7 @@
 //! A request as it goes out: all that a signature may cover.
 //!
-//! `request` says what is asked and may be shown; `auth` puts keys into an [`Outgoing`], which is never shown: its URL
-//! may hold a key.
+//! `request` says what is asked and may be shown; `auth` puts keys into an [`Outgoing`], which is
+//! never shown: its URL may hold a key.
 
 use std::fmt;
 

@@ -113,8 +113,8 @@ impl Provider {
         told.said.map_err(|problem| Hitch::Problem(format!("`{}`: {problem}", program.name)))
     }
 
-    /// The first request of a question, and what its gaps are filled with; an error says what about the job id or model
-    /// forbids it.
+    /// The first request of a question, and what its gaps are filled with; an error says what about
+    /// the job id or model forbids it.
     pub(super) async fn opening(&self, question: &Question) -> Result<(Request, Values), Hitch> {
         let values = self.values(question).await?;
         let payload = match &self.ask.body {

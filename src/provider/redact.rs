@@ -70,8 +70,8 @@ const PRIVATE_NAMES: [&str; 14] = [
 /// A longer value from an answer may be a signature, whatever its name.
 const QUERY_VALUE_BYTES: usize = 64;
 
-/// The query of a URL with the values taken out that may be keys or signatures. `foreign`: it came out of an answer
-/// or was stored.
+/// The query of a URL with the values taken out that may be keys or signatures. `foreign`: it came
+/// out of an answer or was stored.
 pub(super) fn query(query: &str, foreign: bool, secrets: &[&str]) -> String {
     let shown = query.split('&').map(|pair| {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));

@@ -73,7 +73,8 @@ pub(super) enum Payload {
 }
 
 impl Payload {
-    /// A form of an object whose values are text, numbers, booleans, or lists of these; null leaves a name out.
+    /// A form of an object whose values are text, numbers, booleans, or lists of these; null leaves
+    /// a name out.
     pub(super) fn form(fields: &Value) -> Result<Self, String> {
         let wrong = || "a form is an object of texts, numbers, booleans, or lists of these".to_owned();
         let mut form = form_urlencoded::Serializer::new(String::new());
@@ -160,8 +161,8 @@ impl Request {
 }
 
 impl Request {
-    /// The request for a person who tries out a provider file: with its query, without what may be a key or a signature
-    /// in it.
+    /// The request for a person who tries out a provider file: with its query, without what may be
+    /// a key or a signature in it.
     pub(super) fn shown(&self, secrets: &[&str]) -> String {
         self.shown_at(&self.url, secrets)
     }

@@ -37,8 +37,8 @@ pub(super) struct Said {
     pub(super) outputs: Option<Vec<SaidOutput>>,
     #[serde(default)]
     pub(super) outputs_gone: bool,
-    /// With the verdict `ask`: the next request, its body or form, its headers, which key goes with it, and what the
-    /// filter wants to see again as `kept`.
+    /// With the verdict `ask`: the next request, its body or form, its headers, which key goes with
+    /// it, and what the filter wants to see again as `kept`.
     pub(super) request: Option<String>,
     pub(super) body: Option<serde_json::Value>,
     pub(super) form: Option<serde_json::Value>,

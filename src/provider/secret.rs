@@ -188,7 +188,8 @@ pub(super) struct Held {
     kept: Kept<CommandTrouble>,
 }
 
-/// A key that something gave for a while: a command, or the provider's token endpoint. `T`: why it gave none.
+/// A key that something gave for a while: a command, or the provider's token endpoint. `T`: why it
+/// gave none.
 #[derive(Debug)]
 pub(super) struct Kept<T> {
     said: Mutex<Said<T>>,
@@ -211,7 +212,8 @@ impl<T> Default for Kept<T> {
 }
 
 impl<T: Clone> Kept<T> {
-    /// The key that is kept, or else the one that `ask` gives, and for how long; and which run it comes from.
+    /// The key that is kept, or else the one that `ask` gives, and for how long; and which run it
+    /// comes from.
     pub(super) async fn get(
         &self,
         ask: impl Future<Output = Result<(Secret, Duration), T>>,

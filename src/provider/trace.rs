@@ -1,6 +1,7 @@
 //! A question told step by step, for a person who writes or tries out a provider file.
 //!
-//! Promise: what is told holds no secret, and of a URL's query no value that may be a key or a signature. It is only told: nothing decides on it.
+//! Promise: what is told holds no secret, and of a URL's query no value that may be a key or a
+//! signature. It is only told: nothing decides on it.
 
 use super::request::Request;
 

@@ -40,8 +40,8 @@ const BODIES: [(&str, &str); 7] = [
 ];
 
 impl Provider {
-    /// What is wrong with the filters: the first answer without a meaning that would be refunded, or that passes the
-    /// bounds of a reading.
+    /// What is wrong with the filters: the first answer without a meaning that would be refunded,
+    /// or that passes the bounds of a reading.
     pub(super) async fn trial(&self) -> Option<Flaw> {
         let question = Question {
             provider: self.name.clone(),

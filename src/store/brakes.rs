@@ -256,7 +256,8 @@ impl Store {
         Ok(charges)
     }
 
-    /// As many charges of the day as decide whether so many refunds and so many credits in a day are within their shares.
+    /// As many charges of the day as decide whether so many refunds and so many credits in a day
+    /// are within their shares.
     async fn charges_that_decide(
         &self,
         run: &mut impl Run,
@@ -296,7 +297,8 @@ impl Store {
         Ok(price)
     }
 
-    /// The brake as it stands, read without a lock. What it says of so many `refunds` and `credits` counts only once it is confirmed.
+    /// The brake as it stands, read without a lock. What it says of so many `refunds` and `credits`
+    /// counts only once it is confirmed.
     pub(super) async fn read_brake(
         &self,
         tx: &mut Tx,

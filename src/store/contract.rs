@@ -159,8 +159,8 @@ pub struct UnlinkedRefunds {
 pub const LEDGER_SAMPLE: i64 = 10_000;
 
 impl Store {
-    /// Refunds of the platform's own in the ledger that name no charge, a charge that there is not, or no item. Reads at most
-    /// [`LEDGER_SAMPLE`] entries of each kind.
+    /// Refunds of the platform's own in the ledger that name no charge, a charge that there is not,
+    /// or no item. Reads at most [`LEDGER_SAMPLE`] entries of each kind.
     pub async fn unlinked_refunds(&self) -> Result<Vec<UnlinkedRefunds>, DbError> {
         let rows = self.rows(statements::UNLINKED_REFUNDS, &[LEDGER_SAMPLE.into()]).await?;
         rows.iter()
@@ -257,8 +257,8 @@ impl Store {
         })
     }
 
-    /// Adds 1 twice to a balance in a transaction that is rolled back: how many rows were hit, and by
-    /// how much the balance moved.
+    /// Adds 1 twice to a balance in a transaction that is rolled back: how many rows were hit, and
+    /// by how much the balance moved.
     async fn try_balance(&self, values: &[Value]) -> Result<(i64, i64), DbError> {
         let mut tx = self.db.begin().await?;
         let before = tx.rows(statements::BALANCE_NOW, values).await?;

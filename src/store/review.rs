@@ -17,7 +17,8 @@ pub use late::{LateEvidence, LateItem, LateProvider};
 pub struct MadeGood {
     /// Whose jobs.
     pub provider: String,
-    /// `refund`, `recover`, `relink`, or `reverse`: a refund that was taken back, with its credits below zero.
+    /// `refund`, `recover`, `relink`, or `reverse`: a refund that was taken back, with its credits
+    /// below zero.
     pub kind: String,
     /// Why.
     pub reason: String,
@@ -42,7 +43,8 @@ pub struct MadeGoodItem {
     pub provider: String,
     /// Which model.
     pub model: Option<String>,
-    /// `refund`, `recover`, `relink`, or `reverse`: a refund that was taken back, with its credits below zero.
+    /// `refund`, `recover`, `relink`, or `reverse`: a refund that was taken back, with its credits
+    /// below zero.
     pub kind: String,
     /// Why.
     pub reason: String,

@@ -94,7 +94,8 @@ pub struct Found {
     pub refused: Vec<(ItemId, String)>,
 }
 
-/// Items whose recovery proves the delivery (P10) and whose row the platform has removed since: not opened again.
+/// Items whose recovery proves the delivery (P10) and whose row the platform has removed since: not
+/// opened again.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Lost {
     /// How many.

@@ -238,8 +238,8 @@ on_both! {
         world.charge("least").job("failed-least").drawn(0, i64::MIN).items(&[i64::MIN]).insert().await;
         world.charge("bare").job("failed-bare").drawn(i64::MAX, i64::MAX).items(&[]).insert().await;
         let report = world.pass().await;
-        // One fits into the sums of the brake. It holds the others, since their sum is no number that the
-        // database can hold.
+        // One fits into the sums of the brake. It holds the others, since their sum is no number
+        // that the database can hold.
         let refunds = "SELECT account_id || ' ' || wallet_credits || ' ' || subscription_credits AS v FROM makegood_refunds";
         let refunded = world.texts(refunds).await;
         let (ada, eve) = (world.balance_of("ada").await, world.balance_of("eve").await);

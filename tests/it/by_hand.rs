@@ -411,7 +411,8 @@ fn not_restored(ended: &Ended) -> &str {
 }
 
 on_both! {
-    /// The platform removes the row of what was recovered. The provider is not asked again: the file is in our storage.
+    /// The platform removes the row of what was recovered. The provider is not asked again: the
+    /// file is in our storage.
     async fn p10_p22_p23_a_row_that_the_platform_has_removed_is_inserted_again_by_hand(world) {
         world.balance("ada", 0, 0).await;
         for nth in 1..=2 {

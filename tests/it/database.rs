@@ -97,7 +97,8 @@ pub fn grants() -> String {
     sql.replace(role, &make).replace(" TO makegood;", &format!(" TO {ROLE};"))
 }
 
-/// The rights of those who may take refunds back, by the SQL of `docs/adopting.md`, for the role of the tests.
+/// The rights of those who may take refunds back, by the SQL of `docs/adopting.md`, for the role of
+/// the tests.
 pub fn support_grants() -> String {
     let page = include_str!("../../docs/adopting.md");
     let (_, block) = page.split_once("CREATE ROLE makegood_support").expect("the page has the role");

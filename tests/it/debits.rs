@@ -11,7 +11,8 @@ fn entry(world: &World, id: &str, charge: &str, credits: &str, refund: &str) -> 
 }
 
 on_both! {
-    /// The charge says that 10 was drawn. What was really taken is on record beside it, and was not looked at.
+    /// The charge says that 10 was drawn. What was really taken is on record beside it, and was not
+    /// looked at.
     async fn p03_a_charge_whose_debits_do_not_add_up_to_its_draw_is_held(world) {
         world.balance("ada", 0, 0).await;
         let mut sql = String::new();

@@ -1,8 +1,9 @@
-//! Filters that loop or eat memory, written so in the provider's file or made so by an answer, with the built binary: the other
-//! provider's charges are settled meanwhile, the readings are stopped, the pass obeys SIGTERM, and no process is left.
+//! Filters that loop or eat memory, written so in the provider's file or made so by an answer, with
+//! the built binary: the other provider's charges are settled meanwhile, the readings are stopped,
+//! the pass obeys SIGTERM, and no process is left.
 //!
-//! Everything is told from the order of events: where a filter must not end by itself its bound is an hour, which no run here
-//! takes.
+//! Everything is told from the order of events: where a filter must not end by itself its bound is
+//! an hour, which no run here takes.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
@@ -45,7 +46,8 @@ fn write_file(world: &World, name: &str, read: &str) -> PathBuf {
     file
 }
 
-/// Three charges of a provider that is well, three whose answers make a filter loop, three whose answers make one eat memory.
+/// Three charges of a provider that is well, three whose answers make a filter loop, three whose
+/// answers make one eat memory.
 async fn nine_charges(world: &World) {
     world.clock.set(Clock::System.now());
     world.balance("ada", 0, 0).await;
@@ -139,7 +141,8 @@ async fn messages(world: &World, charge: &str) -> String {
 }
 
 on_both! {
-    /// P15 (every orphan is made good in time): whatever a filter makes of the answers of another provider.
+    /// P15 (every orphan is made good in time): whatever a filter makes of the answers of another
+    /// provider.
     async fn p15_filters_that_never_end_delay_nobody_and_the_pass_obeys_sigterm(world) {
         nine_charges(&world).await;
         let (mut run_one, worker) = looping(&world).await;

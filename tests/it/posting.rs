@@ -78,7 +78,8 @@ struct Forgery {
     /// What the role writes before it.
     prepare: String,
     posting: String,
-    /// The condition of the function that refuses it. Without that it is not refused as it should be.
+    /// The condition of the function that refuses it. Without that it is not refused as it should
+    /// be.
     refused_by: &'static str,
 }
 

@@ -358,7 +358,8 @@ async fn kill_somewhere(world: &World, ends: i64, dice: &mut Dice) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_brake_stops_at_exactly_a_thousand_refunds_and_recoveries_go_on() {
     let world = World::new(Size { charges: 1_000, orphans: 1_150, troubled: kinds::MOSTLY_REFUNDS }).await;
-    // Nearly every charge of this world is refunded, and its accounts are few: by these limits it would stop earlier.
+    // Nearly every charge of this world is refunded, and its accounts are few: by these limits it
+    // would stop earlier.
     let brake = "max_refund_share_per_day = 0\nmax_credit_share_per_day = 0\nmax_refunds_per_day_per_account = 0\n\
                  max_credit_share_per_day_per_account = 0";
     world.settings(brake, 256);

@@ -1,4 +1,5 @@
-//! A wrong refund that a person takes back (P23): exactly what it gave, once, whoever else is at it, and both facts stay.
+//! A wrong refund that a person takes back (P23): exactly what it gave, once, whoever else is at
+//! it, and both facts stay.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
@@ -74,7 +75,8 @@ on_both! {
         assert_eq!(world.texts(usage).await, ["refund_reversed"]);
         world.books_balance().await;
 
-        // Again: told as it was. And whatever passes look at: it is refunded no more, and nothing is brought home.
+        // Again: told as it was. And whatever passes look at: it is refunded no more, and nothing
+        // is brought home.
         let before = world.all_rows().await;
         assert_eq!(reverse(&world.store, "c1/0").await, Reversed::Before(done));
         assert_eq!(world.all_rows().await, before);
@@ -154,8 +156,8 @@ on_both! {
 }
 
 on_both! {
-    /// One item's refund is taken back while another item of the same charge is refunded: each waits for the other, and nobody
-    /// for ever.
+    /// One item's refund is taken back while another item of the same charge is refunded: each
+    /// waits for the other, and nobody for ever.
     async fn p03_a_reversal_and_a_settle_of_the_same_charge_cross(world) {
         granted(&world).await;
         world.balance("ada", 0, 0).await;
@@ -182,7 +184,8 @@ on_both! {
 }
 
 on_both! {
-    /// The last thing that it writes is refused: nothing of it stays, and it can be done afterwards.
+    /// The last thing that it writes is refused: nothing of it stays, and it can be done
+    /// afterwards.
     async fn p01_a_reversal_that_breaks_off_before_its_commit_leaves_nothing(world) {
         refunded(&world).await;
         match &world.sql {
@@ -231,8 +234,8 @@ async fn p03_a_reversal_that_does_not_show_in_balance_or_ledger_is_not_written()
     }
 }
 
-/// The platform holds the balance while it takes a charge from it: the reversal waits, and then sees what is left. Killed while
-/// it waits, it leaves nothing.
+/// The platform holds the balance while it takes a charge from it: the reversal waits, and then
+/// sees what is left. Killed while it waits, it leaves nothing.
 #[tokio::test]
 async fn p03_a_reversal_waits_for_the_platforms_own_charge_and_then_sees_what_is_left() {
     let world = World::postgres().await;

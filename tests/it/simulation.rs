@@ -1,7 +1,8 @@
-//! Worlds of 48 hours, each drawn from a seed: the whole pipeline on SQLite or PostgreSQL, by a clock that is moved by hand,
-//! with a simulated provider. Jobs fail, take for ever, answer rubbish and drop their files; the platform stores late, in
-//! wrong places and twice, commits hours late, adds items later and refunds by itself; providers go away and contradict
-//! themselves; the clock is wrong for hours; workers run side by side, fall asleep and die halfway.
+//! Worlds of 48 hours, each drawn from a seed: the whole pipeline on SQLite or PostgreSQL, by a
+//! clock that is moved by hand, with a simulated provider. Jobs fail, take for ever, answer rubbish
+//! and drop their files; the platform stores late, in wrong places and twice, commits hours late,
+//! adds items later and refunds by itself; providers go away and contradict themselves; the clock
+//! is wrong for hours; workers run side by side, fall asleep and die halfway.
 //!
 //! Promised of every world: the books balance after every pass; every decision says what was true when it was taken
 //! (`oracle`); and P15: nothing is unresolved after its window unless the brake held it. A failing world prints its seed
@@ -43,7 +44,8 @@ const ENOUGH: usize = 10;
 const SHORT: u64 = 20;
 /// And on PostgreSQL, where a world costs more.
 const SHORT_ON_POSTGRES: u64 = 3;
-/// Stages at a time on PostgreSQL at most: each has up to a dozen connections, and the server has a limit.
+/// Stages at a time on PostgreSQL at most: each has up to a dozen connections, and the server has a
+/// limit.
 const MOST_STAGES: usize = 16;
 /// Charges in an ordinary world, about.
 const CHARGES: u64 = 11;
@@ -161,7 +163,8 @@ fn p15_every_world_ends_with_everybody_made_good() {
     eprintln!("{tally}");
 }
 
-/// The same worlds on PostgreSQL, by the role that `docs/adopting.md` makes: there the database posts the refunds.
+/// The same worlds on PostgreSQL, by the role that `docs/adopting.md` makes: there the database
+/// posts the refunds.
 #[test]
 fn p15_every_world_on_postgres_ends_with_everybody_made_good() {
     let tally = match number_from("MAKEGOOD_TEST_SEED") {

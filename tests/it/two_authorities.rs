@@ -224,8 +224,9 @@ const ENDS: &str = "SELECT charge_id || ' ' || kind || ' ' || reason || CASE WHE
                     FROM makegood_resolutions ORDER BY charge_id, id";
 
 on_both! {
-    /// A recovery on record proves the delivery: `docs/exactly-once.md`, the claim. What the platform removes afterwards is told,
-    /// and neither fetched again nor refunded, also where the provider has dropped the file by now.
+    /// A recovery on record proves the delivery: `docs/exactly-once.md`, the claim. What the
+    /// platform removes afterwards is told, and neither fetched again nor refunded, also where the
+    /// provider has dropped the file by now.
     async fn p10_p18_an_output_that_the_platform_loses_was_delivered_and_is_told_of_and_not_refunded(world) {
         world.balance("ada", 0, 0).await;
         for (charge, job) in [("lost", "ok-1"), ("found", "ok-2"), ("deleted", "ok-3")] {
@@ -262,13 +263,15 @@ on_both! {
 }
 
 on_both! {
-    /// What an older version has opened again, or what was to be put back and is removed before that: closed without a refund.
+    /// What an older version has opened again, or what was to be put back and is removed before
+    /// that: closed without a refund.
     async fn p10_a_recovered_output_that_is_lost_while_its_case_is_open_closes_the_case(world) {
         world.balance("ada", 0, 0).await;
         world.charge("c1").job("ok-1").insert().await;
         world.charge("c2").job("ok-2").insert().await;
         assert_eq!(world.pass().await.total("recover"), 2);
-        // The row of the one hangs on nothing, which opens its case, and is gone before anybody decides.
+        // The row of the one hangs on nothing, which opens its case, and is gone before anybody
+        // decides.
         world.run("UPDATE stored_outputs SET charge_id = NULL, output_index = NULL WHERE charge_id = 'c1'").await;
         world.pass_time(4 * HOUR);
         detect(&world).await;
@@ -310,7 +313,8 @@ on_both! {
 }
 
 on_both! {
-    /// The proof ends when makegood itself gives the output to the item whose it is: then the other one is owed again (P13, P18).
+    /// The proof ends when makegood itself gives the output to the item whose it is: then the other
+    /// one is owed again (P13, P18).
     async fn p13_p18_an_item_whose_recovered_output_turns_out_to_be_anothers_is_owed_again(world) {
         world.balance("ada", 0, 0).await;
         world.charge("c1").job("ok-1").insert().await;

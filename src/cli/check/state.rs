@@ -179,7 +179,8 @@ fn keys(providers: &Providers, in_use: &BTreeMap<String, i64>, found: &mut Findi
     }
 }
 
-/// Providers whose API is shut down, or will be, and that charges still name or cases still wait for.
+/// Providers whose API is shut down, or will be, and that charges still name or cases still wait
+/// for.
 fn closed(
     providers: &Providers,
     in_use: &BTreeMap<String, i64>,

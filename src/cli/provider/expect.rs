@@ -1,7 +1,9 @@
-//! A folder of kept answers, each held against how it must be read: for the tests of somebody who keeps provider files.
+//! A folder of kept answers, each held against how it must be read: for the tests of somebody who
+//! keeps provider files.
 //!
-//! Nobody is asked and nothing is written. A folder without cases, or a case with a slip in it, is wrong usage: silence
-//! would look like success. Left to others: `provider::expect` reads and compares; `would` says what would be decided.
+//! Nobody is asked and nothing is written. A folder without cases, or a case with a slip in it, is
+//! wrong usage: silence would look like success. Left to others: `provider::expect` reads and
+//! compares; `would` says what would be decided.
 
 use std::path::{Path, PathBuf};
 

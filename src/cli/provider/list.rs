@@ -1,6 +1,6 @@
-//! All providers with their limits, whether their API is closed, where each key is looked for (never
-//! a key), and how each stood when a pass last left it. The last needs the database; without it the
-//! rest is shown all the same.
+//! All providers with their limits, whether their API is closed, where each key is looked for
+//! (never a key), and how each stood when a pass last left it. The last needs the database; without
+//! it the rest is shown all the same.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;

@@ -1,9 +1,10 @@
-//! OAuth 2.0 client credentials (RFC 6749, section 4.4): a token is asked for with the client's id and secret, and used
-//! until shortly before it expires.
+//! OAuth 2.0 client credentials (RFC 6749, section 4.4): a token is asked for with the client's id
+//! and secret, and used until shortly before it expires.
 //!
-//! Promise: one request for all questions that wait for a token; one that fails is not repeated for half a minute; a
-//! token that is refused is renewed once a minute. Nothing of the answer reaches an error but the status and the error
-//! code of the RFC. Nothing is stored: another process asks for a token of its own.
+//! Promise: one request for all questions that wait for a token; one that fails is not repeated for
+//! half a minute; a token that is refused is renewed once a minute. Nothing of the answer reaches
+//! an error but the status and the error code of the RFC. Nothing is stored: another process asks
+//! for a token of its own.
 
 use std::time::Duration;
 
@@ -61,7 +62,8 @@ pub(super) struct Tokens {
 }
 
 impl Tokens {
-    /// A token and which request it comes from; and the client's id and secret, which no answer may repeat.
+    /// A token and which request it comes from; and the client's id and secret, which no answer may
+    /// repeat.
     pub(super) async fn get(&self, caller: &Caller<'_>) -> Result<(Secret, u64, [Secret; 2]), SecretError> {
         let (id, _) = self.client_id.get(caller.provider).await?;
         let (secret, _) = self.client_secret.get(caller.provider).await?;
@@ -116,7 +118,8 @@ impl Tokens {
                 form.append_pair("client_id", id).append_pair("client_secret", secret);
             }
             ClientAuth::Basic => {
-                // Both are encoded like a form's values before they are joined (RFC 6749, section 2.3.1).
+                // Both are encoded like a form's values before they are joined (RFC 6749, section
+                // 2.3.1).
                 let encoded =
                     |text: &str| form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
                 let pair = BASE64_STANDARD.encode(format!("{}:{}", encoded(id), encoded(secret)));

@@ -1,7 +1,8 @@
 //! Requests signed with HMAC-SHA256: AWS Signature Version 4 and Tencent Cloud's TC3-HMAC-SHA256.
 //!
-//! Both sign a canonical form of the request with a key that is derived from the secret for one day and service. The
-//! secret itself is never sent. A request is signed once; a repetition within seconds goes out with the same signature.
+//! Both sign a canonical form of the request with a key that is derived from the secret for one day
+//! and service. The secret itself is never sent. A request is signed once; a repetition within
+//! seconds goes out with the same signature.
 
 use std::fmt::Write;
 
@@ -234,7 +235,8 @@ mod tests {
 
     #[test]
     fn s3_signatures_are_those_of_its_documentation() {
-        // "Authenticating Requests: Using the Authorization Header", GET Bucket Lifecycle and List Objects.
+        // "Authenticating Requests: Using the Authorization Header", GET Bucket Lifecycle and List
+        // Objects.
         let at = Timestamp::parse("2013-05-24T00:00:00Z").unwrap();
         let keys = Keys {
             access: "AKIAIOSFODNN7EXAMPLE",

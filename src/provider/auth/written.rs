@@ -1,7 +1,7 @@
 //! `[auth]` and `[download]` as a provider file writes them, checked.
 //!
-//! Each kind has keys of its own. One that is missing, and one that belongs to another kind, is refused by name: a key
-//! that is silently ignored would be a request that is silently refused.
+//! Each kind has keys of its own. One that is missing, and one that belongs to another kind, is
+//! refused by name: a key that is silently ignored would be a request that is silently refused.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -1,7 +1,9 @@
-//! What the process of makegood and a filter worker say to each other, over the worker's standard input and output.
+//! What the process of makegood and a filter worker say to each other, over the worker's standard
+//! input and output.
 //!
-//! One hello, then calls; each call is answered before the next. The lengths of a frame come first, so that neither side reads
-//! more than it has room for. A call is also what a filter is run with inside the process: there is one way to run a filter.
+//! One hello, then calls; each call is answered before the next. The lengths of a frame come first,
+//! so that neither side reads more than it has room for. A call is also what a filter is run with
+//! inside the process: there is one way to run a filter.
 
 use std::io::{self, Read, Write};
 
@@ -131,7 +133,8 @@ pub(super) fn read_call(from: &mut impl Read) -> io::Result<Option<(String, Call
     Ok(Some((program, Call { about, body, shape })))
 }
 
-/// The worker's side: answers a call. An answer that is too long is replaced by a message that says so.
+/// The worker's side: answers a call. An answer that is too long is replaced by a message that says
+/// so.
 pub(super) fn write_told(to: &mut impl Write, told: &Told, told_bytes: usize) -> io::Result<()> {
     let mut frame = message(told)?;
     if frame.len() > told_bytes {

@@ -1,11 +1,14 @@
-//! The worker: a process that only runs filters, so that one that does not end or eats memory can be killed.
+//! The worker: a process that only runs filters, so that one that does not end or eats memory can
+//! be killed.
 //!
-//! It is makegood's own executable with the hidden command `filter-worker`. It has no environment, no arguments and no files;
-//! it reads calls from its standard input and answers on its standard output (`wire`).
-//! Promise: it sets its own limits before it reads anything of a provider's, so that it ends without anybody's help: CPU time
-//! for each run (`RLIMIT_CPU`), memory (`RLIMIT_DATA`; `RLIMIT_AS` with room for what is only reserved), no core file. It ends
-//! when its standard input is closed, also in the middle of a run: when makegood dies, however it dies, no worker is left.
-//! SIGTERM is ignored: a service manager sends it to all processes of a service, and what is at hand is finished.
+//! It is makegood's own executable with the hidden command `filter-worker`. It has no environment,
+//! no arguments and no files; it reads calls from its standard input and answers on its standard
+//! output (`wire`). Promise: it sets its own limits before it reads anything of a provider's, so
+//! that it ends without anybody's help: CPU time for each run (`RLIMIT_CPU`), memory
+//! (`RLIMIT_DATA`; `RLIMIT_AS` with room for what is only reserved), no core file. It ends when its
+//! standard input is closed, also in the middle of a run: when makegood dies, however it dies, no
+//! worker is left. SIGTERM is ignored: a service manager sends it to all processes of a service,
+//! and what is at hand is finished.
 
 use std::collections::BTreeMap;
 use std::io::{self, BufWriter};
@@ -20,7 +23,8 @@ use super::wire::{self, Hello};
 
 /// The hidden command.
 pub(super) const COMMAND: &str = "filter-worker";
-/// Address space beyond the memory that may be used: the executable, libraries, and what an allocator only reserves.
+/// Address space beyond the memory that may be used: the executable, libraries, and what an
+/// allocator only reserves.
 const RESERVED_BYTES: u64 = 1 << 30;
 /// The stack of the thread that waits for the end of standard input.
 const WATCH_STACK_BYTES: usize = 256 << 10;
@@ -45,7 +49,8 @@ pub fn worker() -> ExitCode {
 
 fn serve() -> io::Result<()> {
     limit(Resource::Core, 0)?;
-    // Where memory runs out for all, Linux ends a worker and not makegood. Elsewhere there is no such file.
+    // Where memory runs out for all, Linux ends a worker and not makegood. Elsewhere there is no
+    // such file.
     let _written = std::fs::write("/proc/self/oom_score_adj", "1000");
     ignore_sigterm()?;
     let mut stdin = io::stdin().lock();
@@ -89,7 +94,8 @@ fn limit(resource: Resource, bytes: u64) -> io::Result<()> {
     Ok(())
 }
 
-/// Ends the process when the other end of standard input is closed, whatever a filter does meanwhile.
+/// Ends the process when the other end of standard input is closed, whatever a filter does
+/// meanwhile.
 fn end_with_stdin() -> io::Result<()> {
     let wait = || {
         let stdin = io::stdin();

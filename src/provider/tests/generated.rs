@@ -1,12 +1,13 @@
 //! Answers that are generated from what each provider's specification says, each with the reading
 //! that the specification gives it.
 //!
-//! `specifications/NAME.json` is the schema of a shipped file's provider in short: every status word
-//! with what it means, what comes with it, and which of that it cannot do without; and the answers
-//! that have no word. From these the rules below make some 200 answers for each provider, the same
-//! ones every time. A word that means waiting, failure or "not known" stays what it is whatever
-//! stands beside it; a success without its files says nothing; a word that is in no specification, a
-//! wrong path and a shut API say nothing either. Only the specification's own words refund.
+//! `specifications/NAME.json` is the schema of a shipped file's provider in short: every status
+//! word with what it means, what comes with it, and which of that it cannot do without; and the
+//! answers that have no word. From these the rules below make some 200 answers for each provider,
+//! the same ones every time. A word that means waiting, failure or "not known" stays what it is
+//! whatever stands beside it; a success without its files says nothing; a word that is in no
+//! specification, a wrong path and a shut API say nothing either. Only the specification's own
+//! words refund.
 
 use super::examples::{in_words, verdict};
 use super::*;
@@ -182,7 +183,8 @@ impl Tried<'_> {
             self.compare(&name, &reading, word.class, word.files.as_deref());
             self.lacking(word, &body);
             self.statuses(word, &body);
-            // What another word comes with changes nothing; at most it makes a wait unreadable, which waits, too.
+            // What another word comes with changes nothing; at most it makes a wait unreadable,
+            // which waits, too.
             let wanted: &[&str] = match word.reads.as_str() {
                 "succeeded" | "ask_result" => continue,
                 reads @ ("queued" | "running") => &[reads, "unreadable"],

@@ -1,5 +1,5 @@
-//! Keys, bodies and answers of all the kinds that a file can name, each over real HTTP on loopback; and that no key is in
-//! anything that is kept or shown.
+//! Keys, bodies and answers of all the kinds that a file can name, each over real HTTP on loopback;
+//! and that no key is in anything that is kept or shown.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -1,7 +1,9 @@
--- average_price: what the newest charges up to $1 cost, to measure limits on credits by. Costs the same however many charges there
--- are: at most 1,000 are read, by the index on their time. Those that cost nothing, or less, or have no price, are left out.
--- Each counts for at most a thousand times the middle one (the upper of two), so that a few prices in a wrong unit do not raise
--- the average. Credits come in two halves (times 2^32, and the rest): no sum leaves the range of whole numbers.
+-- average_price: what the newest charges up to $1 cost, to measure limits on credits by. Costs the
+-- same however many charges there are: at most 1,000 are read, by the index on their time. Those
+-- that cost nothing, or less, or have no price, are left out. Each counts for at most a thousand
+-- times the middle one (the upper of two), so that a few prices in a wrong unit do not raise the
+-- average. Credits come in two halves (times 2^32, and the rest): no sum leaves the range of whole
+-- numbers.
 WITH paid AS (
     SELECT CASE WHEN n.subscription_credits > 9223372036854775807 - n.wallet_credits THEN 9223372036854775807
                 ELSE n.subscription_credits + n.wallet_credits END AS credits

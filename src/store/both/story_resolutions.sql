@@ -1,6 +1,6 @@
--- story_resolutions: how the items of one charge were made good, superseded ways too, with what was given back, taken back
--- or brought home.
--- $1: the charge's id. Two halves, because current and superseded ones have an index each.
+-- story_resolutions: how the items of one charge were made good, superseded ways too, with what was
+-- given back, taken back or brought home. $1: the charge's id. Two halves, because current and
+-- superseded ones have an index each.
 SELECT s.id AS id, s.output_index, s.kind, s.reason, s.rule, s.resolved_at, s.decided_by, s.answer_id, s.superseded_at,
        r.id AS refund_id, r.subscription_credits, r.wallet_credits,
        v.stored_output_id, v.from_charge_id, v.from_output_index, v.uri, v.size_bytes, v.sha256, v.content_type, v.source_host,

@@ -1,4 +1,5 @@
-//! The brake in a person's hand: engaged for all or for one provider, and released for one provider.
+//! The brake in a person's hand: engaged for all or for one provider, and released for one
+//! provider.
 //!
 //! Both lock the row of the brake and commit. A settle locks the same row last and asks the brake
 //! again: so no refund is committed once `makegood brake status` shows that it is held.
@@ -20,7 +21,8 @@ pub struct HeldProvider {
 }
 
 impl Store {
-    /// Holds all refunds, or those of one provider, until a person releases them. False: they are held already.
+    /// Holds all refunds, or those of one provider, until a person releases them. False: they are
+    /// held already.
     pub async fn engage_brake(
         &self,
         provider: Option<&str>,
@@ -50,8 +52,8 @@ impl Store {
         Ok(true)
     }
 
-    /// Releases the refunds of one provider, and makes due what was held. Returns how many that were, or none if there was
-    /// nothing to release.
+    /// Releases the refunds of one provider, and makes due what was held. Returns how many that
+    /// were, or none if there was nothing to release.
     pub async fn release_provider(
         &self,
         provider: &str,

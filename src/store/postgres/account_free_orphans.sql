@@ -1,6 +1,7 @@
--- account_free_orphans: what one account's limits held is due now, a portion at a time in the order of ids. $1: the account. $2: now.
--- $3: the last id of the portion before. $4: at most so many. Runs after the release was committed, each portion on its own.
--- It waits for rows that others have locked: one that was left out would stay held until it is looked at again.
+-- account_free_orphans: what one account's limits held is due now, a portion at a time in the order
+-- of ids. $1: the account. $2: now. $3: the last id of the portion before. $4: at most so many.
+-- Runs after the release was committed, each portion on its own. It waits for rows that others have
+-- locked: one that was left out would stay held until it is looked at again.
 WITH held AS (
     SELECT id FROM makegood_orphans
     WHERE held_account = $1 AND state = 'held' AND id > $3 ORDER BY id LIMIT $4 FOR UPDATE

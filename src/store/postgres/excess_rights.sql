@@ -1,5 +1,5 @@
--- excess_rights: what this role may do and a pass does not need, where it could raise balances. No row:
--- it can give back nothing but what makegood_post_refunds allows.
+-- excess_rights: what this role may do and a pass does not need, where it could raise balances. No
+-- row: it can give back nothing but what makegood_post_refunds allows.
 SELECT n.relation, n.excess
 FROM (VALUES ('balances', 'UPDATE'), ('balances', 'INSERT'), ('ledger_entries', 'INSERT'),
              ('makegood_refunds', 'INSERT')) AS n(relation, excess)

@@ -1,7 +1,8 @@
--- find_listed: those of the listed items that are paid for, not delivered and have no unresolved orphan.
--- One whose delivery a recovery proves, and whose row the platform has removed since, is not opened again (P10).
--- $1: JSON list of {charge_id, output_index}: items that an output was taken from (P13), and those of a charge whose items
--- were mended (P14). Every relation is read by key, once per item (OFFSET 0 and counts: no join order to choose).
+-- find_listed: those of the listed items that are paid for, not delivered and have no unresolved
+-- orphan. One whose delivery a recovery proves, and whose row the platform has removed since, is
+-- not opened again (P10). $1: JSON list of {charge_id, output_index}: items that an output was
+-- taken from (P13), and those of a charge whose items were mended (P14). Every relation is read by
+-- key, once per item (OFFSET 0 and counts: no join order to choose).
 SELECT i.charge_id, i.output_index
 FROM jsonb_to_recordset($1::jsonb) AS d(charge_id text, output_index bigint)
 CROSS JOIN LATERAL (SELECT p.charge_id, p.output_index, p.credits FROM charge_items p

@@ -1,14 +1,15 @@
--- find_undelivered: the next chunk of charges, and those of its items that are past their grace, paid for and not delivered.
--- $1, $2: the charge after which the chunk begins (time, id). $3: the latest time to look at. $4: charges in the chunk.
--- $5: charged at or before this is past the grace of providers and models without a grace of their own.
--- $6: JSON list of {provider, model or null, before}: the same for those that have one.
--- $7: only charges whose own grace ended within so many microseconds.
--- An item is a row without looked_at. The last row describes the chunk: its last charge and time, and how many charges it
--- has; fewer than $4: the stretch ends here. No row: nothing is left.
--- A charge without items, or with free ones only, of which none is delivered, stands as its own output -1. An item with an
--- unresolved orphan is left out; one that was closed as delivered and is not any more is returned again. lost 1: a
--- recovery on record proves its delivery, and the platform has removed the row since: it is told and not opened (P10). A NULL where the
--- contract allows none counts as a value, so that the row is found and reported.
+-- find_undelivered: the next chunk of charges, and those of its items that are past their grace,
+-- paid for and not delivered. $1, $2: the charge after which the chunk begins (time, id). $3: the
+-- latest time to look at. $4: charges in the chunk. $5: charged at or before this is past the grace
+-- of providers and models without a grace of their own. $6: JSON list of {provider, model or null,
+-- before}: the same for those that have one. $7: only charges whose own grace ended within so many
+-- microseconds. An item is a row without looked_at. The last row describes the chunk: its last
+-- charge and time, and how many charges it has; fewer than $4: the stretch ends here. No row:
+-- nothing is left. A charge without items, or with free ones only, of which none is delivered,
+-- stands as its own output -1. An item with an unresolved orphan is left out; one that was closed
+-- as delivered and is not any more is returned again. lost 1: a recovery on record proves its
+-- delivery, and the platform has removed the row since: it is told and not opened (P10). A NULL
+-- where the contract allows none counts as a value, so that the row is found and reported.
 --
 -- The plan must not depend on statistics. The chunk is cut by LIMIT before anything is joined. Each relation is then read
 -- by key, once per item: LATERAL with OFFSET 0 leaves the planner no join order to choose, and a count is planned for all

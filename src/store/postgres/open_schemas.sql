@@ -1,5 +1,6 @@
--- open_schemas: schemas on the search path in which roles other than their owner may create objects. A
--- function there could be run with the rights of whoever works with this path. `PUBLIC` is everybody.
+-- open_schemas: schemas on the search path in which roles other than their owner may create
+-- objects. A function there could be run with the rights of whoever works with this path. `PUBLIC`
+-- is everybody.
 SELECT n.nspname::text AS schema,
        string_agg(CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE pg_get_userbyid(a.grantee)::text END, ', ' ORDER BY a.grantee) AS roles
 FROM pg_namespace n

@@ -1,5 +1,6 @@
--- orphan_rows: the listed orphans with their charges, and whether a recovery proves the delivery. A charge that is gone leaves its columns null.
--- $1: JSON list of orphan ids. Each charge is read by its key, once per orphan (OFFSET 0: no join order to choose).
+-- orphan_rows: the listed orphans with their charges, and whether a recovery proves the delivery. A
+-- charge that is gone leaves its columns null. $1: JSON list of orphan ids. Each charge is read by
+-- its key, once per orphan (OFFSET 0: no join order to choose).
 SELECT o.id AS orphan_id, o.charge_id, o.output_index, o.opened_at, o.refund_by, o.questions, o.first_asked_at, o.waits,
        o.state, o.reason, o.lease_token,
        CASE WHEN (SELECT count(*) FROM makegood_proofs v

@@ -1,6 +1,7 @@
--- provider_free_orphans: what the brake held of one provider is due now, a portion at a time in the order of ids. $1: the provider. $2: now.
--- $3: the last id of the portion before. $4: at most so many. Runs after the release was committed, each portion on its own.
--- It waits for rows that others have locked: one that was left out would stay held until it is looked at again.
+-- provider_free_orphans: what the brake held of one provider is due now, a portion at a time in the
+-- order of ids. $1: the provider. $2: now. $3: the last id of the portion before. $4: at most so
+-- many. Runs after the release was committed, each portion on its own. It waits for rows that
+-- others have locked: one that was left out would stay held until it is looked at again.
 WITH held AS (
     SELECT id FROM makegood_orphans
     WHERE provider = $1 AND state = 'held' AND reason = 'brake' AND held_account IS NULL AND id > $3 ORDER BY id LIMIT $4 FOR UPDATE

@@ -1,7 +1,8 @@
--- settle_orphans: what became of each orphan, and its lease ends. $1: JSON list of
--- {orphan_id, state, reason, due_at, expires_at, asked, asked_at, waited, provider, provider_job_id, resolved_at, held_account}.
--- asked 1: a question was answered at asked_at, or could not be. waited 1: the next wait is longer. expires_at: when the provider
--- drops the output, if known: it moves the orphan forward in the queue (P18).
+-- settle_orphans: what became of each orphan, and its lease ends. $1: JSON list of {orphan_id,
+-- state, reason, due_at, expires_at, asked, asked_at, waited, provider, provider_job_id,
+-- resolved_at, held_account}. asked 1: a question was answered at asked_at, or could not be. waited
+-- 1: the next wait is longer. expires_at: when the provider drops the output, if known: it moves
+-- the orphan forward in the queue (P18).
 UPDATE makegood_orphans o
 SET state = d.state, reason = d.reason, resolved_at = d.resolved_at, leased_until = NULL, queued = false,
     due_at = coalesce(d.due_at, o.due_at),

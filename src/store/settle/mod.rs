@@ -1,12 +1,13 @@
 //! The one transaction that moves money.
 //!
 //! For a batch of decisions, in this order: read the brake (if anything is to be refunded), lock
-//! makegood's rows of the accounts, read how these stand with their own limits, lock its rows of the charges, lock the orphans, lock the balances that are
-//! to get something; prove that each lease is still ours and that what the platform has on record
-//! is still what was decided upon; then write refunds, ledger entries, balances, relinked and
-//! recovered outputs, events, the orphans' new state; read back what was posted (`read_back`);
-//! count; last, lock the brake and ask it once more. All of it or nothing. The locks are always
-//! taken in this order and by key, so that two processes cannot deadlock.
+//! makegood's rows of the accounts, read how these stand with their own limits, lock its rows of
+//! the charges, lock the orphans, lock the balances that are to get something; prove that each
+//! lease is still ours and that what the platform has on record is still what was decided upon;
+//! then write refunds, ledger entries, balances, relinked and recovered outputs, events, the
+//! orphans' new state; read back what was posted (`read_back`); count; last, lock the brake and ask
+//! it once more. All of it or nothing. The locks are always taken in this order and by key, so that
+//! two processes cannot deadlock.
 //!
 //! A row that another session has locked delays only its own case (`locked`): accounts, charges and balances are locked
 //! without waiting, what is busy is left out, and is settled afterwards in a transaction that waits: for other settles as long

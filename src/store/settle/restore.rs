@@ -1,9 +1,12 @@
-//! Inserts the row of a recovered output again that the platform has removed (P10, P22), for a person.
+//! Inserts the row of a recovered output again that the platform has removed (P10, P22), for a
+//! person.
 //!
-//! Everything that the row says comes from the recovery on record; the caller has seen that the file is still in the storage.
-//! One transaction with settle's locks in settle's order, under which it is proved once more that the row is gone. The row has
-//! the id that it had, so a second one of it cannot exist. Nothing is paid, and the resolution stays as it is: an event tells.
-//! Crash before the commit: nothing happened. Crash after: the row is there, and the next try finds nothing to do.
+//! Everything that the row says comes from the recovery on record; the caller has seen that the
+//! file is still in the storage. One transaction with settle's locks in settle's order, under which
+//! it is proved once more that the row is gone. The row has the id that it had, so a second one of
+//! it cannot exist. Nothing is paid, and the resolution stays as it is: an event tells. Crash
+//! before the commit: nothing happened. Crash after: the row is there, and the next try finds
+//! nothing to do.
 
 use serde_json::json;
 
@@ -19,7 +22,8 @@ pub struct LostOutput {
     pub item: ItemId,
     /// Its id at the platform.
     pub output_id: String,
-    /// Where makegood stored its file; none where the row was the platform's own and makegood only put it back.
+    /// Where makegood stored its file; none where the row was the platform's own and makegood only
+    /// put it back.
     pub uri: Option<String>,
     /// How long the file is.
     pub size_bytes: Option<i64>,
@@ -27,7 +31,8 @@ pub struct LostOutput {
     pub job: Option<JobKey>,
     /// The job whose file was brought home.
     pub recovered_job: Option<String>,
-    /// A row of this id is there, and not where the item expects it: of another job, or deleted in another place.
+    /// A row of this id is there, and not where the item expects it: of another job, or deleted in
+    /// another place.
     pub has_row: bool,
     sha256: Option<String>,
     content_type: Option<String>,
@@ -44,7 +49,8 @@ impl Store {
         with_retries!(self, lost(&mut &*self, item).await)
     }
 
-    /// Inserts the row of a lost output again. False: it is not lost any more, and nothing was written.
+    /// Inserts the row of a lost output again. False: it is not lost any more, and nothing was
+    /// written.
     ///
     /// # Errors
     /// The database refuses the row, another session holds a lock for too long, or it cannot be worked with. Nothing is

@@ -1,8 +1,8 @@
 //! What one settle writes: gathered decision by decision, written set by set.
 //!
 //! Nothing here proves anything: `settle` has locked and compared before. The order of the writes
-//! follows what refers to what; refunds are posted by `posting`, counters come last. A failing write
-//! rolls everything back. The brake comes after all of this: `settle` confirms it.
+//! follows what refers to what; refunds are posted by `posting`, counters come last. A failing
+//! write rolls everything back. The brake comes after all of this: `settle` confirms it.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
@@ -22,8 +22,8 @@ use crate::store::scan::{Opening, item_ids};
 use crate::store::totals::RESOLUTION_BUCKETS_SECONDS;
 use crate::store::{Store, statements};
 
-/// What an account's own limits hold is looked at again so many times less often than what the brake of all holds: a
-/// person releases it, and there may be hundreds of thousands.
+/// What an account's own limits hold is looked at again so many times less often than what the
+/// brake of all holds: a person releases it, and there may be hundreds of thousands.
 const HELD_LONGER_FOR_AN_ACCOUNT: u32 = 24;
 
 /// Everything that one transaction writes, gathered first and written set by set.

@@ -1,6 +1,7 @@
--- account_sums: how the listed accounts stand with their own limits: held or not, and what was refunded to each from $2 on, since its
--- last release by a person. $1: JSON list of account ids. Refunds of one that is held are not counted: they decide nothing.
--- Credits come in two halves (times 2^32, and the rest).
+-- account_sums: how the listed accounts stand with their own limits: held or not, and what was
+-- refunded to each from $2 on, since its last release by a person. $1: JSON list of account ids.
+-- Refunds of one that is held are not counted: they decide nothing. Credits come in two halves
+-- (times 2^32, and the rest).
 SELECT d.value AS account_id, a.held_at, a.held_reason, count(r.id) AS refunds,
        coalesce(sum((r.subscription_credits + r.wallet_credits) >> 32), 0) AS credits_high,
        coalesce(sum((r.subscription_credits + r.wallet_credits) & 4294967295), 0) AS credits_low

@@ -1,9 +1,10 @@
--- reopen_orphans: an item that looked delivered, or was recovered or relinked, and is not any more, is looked at again.
--- $1: JSON list of {charge_id, output_index}. $2: now. $3: what an orphan opened late gets, microseconds. $4: due from then on.
--- What was found undelivered may have been made good by another pass before this statement begins: it is looked at once more.
--- A recovery whose row the platform has removed proves the delivery: it is not reopened; one whose row hangs or lies
--- elsewhere is, to be put back (P10, P13).
--- A refund is final: refunded items are never reopened. Runs before supersede_resolutions in the same transaction.
+-- reopen_orphans: an item that looked delivered, or was recovered or relinked, and is not any more,
+-- is looked at again. $1: JSON list of {charge_id, output_index}. $2: now. $3: what an orphan
+-- opened late gets, microseconds. $4: due from then on. What was found undelivered may have been
+-- made good by another pass before this statement begins: it is looked at once more. A recovery
+-- whose row the platform has removed proves the delivery: it is not reopened; one whose row hangs
+-- or lies elsewhere is, to be put back (P10, P13). A refund is final: refunded items are never
+-- reopened. Runs before supersede_resolutions in the same transaction.
 UPDATE makegood_orphans
 SET state = 'open', reason = NULL, resolved_at = NULL, leased_until = NULL, waits = 0, questions = 0, first_asked_at = NULL,
     due_at = $4, lease_token = lease_token + 1,

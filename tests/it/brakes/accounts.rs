@@ -1,4 +1,5 @@
-//! Limits per account and day: they hold that account alone, whatever the interleaving, and page nobody for ever.
+//! Limits per account and day: they hold that account alone, whatever the interleaving, and page
+//! nobody for ever.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +14,8 @@ use crate::world::{HOUR, MINUTE, World, on_both};
 
 const HELD: Decision = Decision { action: Action::Hold, reason: Reason::Brake, rule: 16 };
 
-/// Charges of one credit that the platform itself recorded as failed, and that were never submitted.
+/// Charges of one credit that the platform itself recorded as failed, and that were never
+/// submitted.
 async fn failed(world: &World, account: &str, many: u32) {
     for nth in 0..many {
         let id = format!("{account}-{nth:04}");
@@ -54,7 +56,8 @@ on_both! {
         let events = world.texts("SELECT DISTINCT detail AS v FROM makegood_orphan_events WHERE kind = 'hold'").await;
         assert!(events.len() == 1 && events[0].contains("account mallory") && events[0].contains("per_account"), "{events:?}");
 
-        // It stays held, also past its window: no later pass needs a person for it, and no alert fires.
+        // It stays held, also past its window: no later pass needs a person for it, and no alert
+        // fires.
         for _ in 0..3 {
             world.pass_time(13 * HOUR);
             let report = world.pass().await;
@@ -67,7 +70,8 @@ on_both! {
         world.pass_time(HOUR);
         assert_eq!(world.pass().await.claimed, 0);
 
-        // A release of the brake of all does not release it; one of its own makes as many due and counts afresh.
+        // A release of the brake of all does not release it; one of its own makes as many due and
+        // counts afresh.
         assert_eq!(world.store.release_brake("ida", "no").await.unwrap(), None);
         assert_eq!(world.store.release_account("mallory", "ida", "looked into it").await.unwrap(), Some(250));
         assert_eq!(world.store.release_account("mallory", "ida", "twice").await.unwrap(), None);
@@ -153,7 +157,8 @@ on_both! {
 }
 
 on_both! {
-    /// Three refunds of as much as a number can hold went out in one pass, and the sums stopped at the end of the range.
+    /// Three refunds of as much as a number can hold went out in one pass, and the sums stopped at
+    /// the end of the range.
     async fn p15_a_price_in_a_wrong_unit_is_held_by_the_default_limits(world) {
         for account in ["a", "b", "c", "ordinary"] {
             world.balance(account, 0, 0).await;
@@ -181,7 +186,8 @@ on_both! {
         let accounts = ["a", "b", "c"];
         for account in accounts {
             world.balance(account, 0, 0).await;
-            // All that the platform sells costs as much: nothing is out of the ordinary but the sum.
+            // All that the platform sells costs as much: nothing is out of the ordinary but the
+            // sum.
             let id = format!("dear-{account}");
             let charge = world.charge(&id).account(account).age(20 * MINUTE);
             charge.drawn(0, i64::MAX).items(&[i64::MAX]).failed().insert().await;
@@ -199,7 +205,8 @@ on_both! {
         let mut world = world;
         world.parts.rules.brake = Limits { credit_share_per_day: 50, ..Limits::default() };
         world.parts.rules.batch = 1;
-        // 210 charges of 2 credits and three of 100 that fail: 300 of 720 credits, or 89 of 213 average charges.
+        // 210 charges of 2 credits and three of 100 that fail: 300 of 720 credits, or 89 of 213
+        // average charges.
         for account in ["a", "b", "c", "d"] {
             world.balance(account, 0, 0).await;
         }
@@ -224,7 +231,8 @@ on_both! {
     }
 }
 
-/// Two settles of one account, the second of which has decided nothing yet when the first is about to commit.
+/// Two settles of one account, the second of which has decided nothing yet when the first is about
+/// to commit.
 #[tokio::test]
 async fn p15_two_processes_refund_one_account_exactly_up_to_its_limit() {
     let world = World::postgres().await;

@@ -35,7 +35,8 @@ async fn asleep_at(nth: u64, world: &mut World, proxy: &Proxy, url: &str) -> boo
     let trap = proxy.begin(Some(Moment::Message(nth)));
     let asleep = spawn(world);
     let held = tokio::select! {
-        // First: a pass can end while a statement that it no longer waits for is held, and then both are ready.
+        // First: a pass can end while a statement that it no longer waits for is held, and then
+        // both are ready.
         biased;
         held = trap => held.unwrap(),
         () = over(&asleep) => {

@@ -166,7 +166,8 @@ async fn a_transaction_is_rolled_back_wherever_nobody_waits_for_it_any_more() {
     /// Shorter than what the database itself lets an idle transaction stay open.
     const PATIENCE: Duration = Duration::from_secs(20);
     let world = World::postgres().await;
-    // One connection: the statement after it runs on the same. The database is not asked for the time, so it waits alike each time.
+    // One connection: the statement after it runs on the same. The database is not asked for the
+    // time, so it waits alike each time.
     let store = Store::open(&world.database.url, 1, Duration::from_secs(30)).await.unwrap();
     let store = store.with_clock(world.clock.clone());
     let mut given_up = 0;

@@ -1,5 +1,6 @@
-//! What must be true of a world, in SQL of the test's own: each statement names what must not be there, beginning with
-//! the item or the charge. Both databases read the same text, with times in microseconds (`database`).
+//! What must be true of a world, in SQL of the test's own: each statement names what must not be
+//! there, beginning with the item or the charge. Both databases read the same text, with times in
+//! microseconds (`database`).
 
 /// At any time.
 pub const ALWAYS: &[(&str, &str)] = &[

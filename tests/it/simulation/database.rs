@@ -1,8 +1,9 @@
 //! The database of a stage, SQLite or PostgreSQL, as the platform and the checks see it.
 //!
-//! Deeds and checks are written once. Both databases show times as whole microseconds: SQLite stores them so, and on
-//! PostgreSQL the schema `micros` has a view for each relation with times (`micros.sql`). makegood itself never sees these
-//! views: its workers connect as the role of `docs/adopting.md`, to the tables.
+//! Deeds and checks are written once. Both databases show times as whole microseconds: SQLite
+//! stores them so, and on PostgreSQL the schema `micros` has a view for each relation with times
+//! (`micros.sql`). makegood itself never sees these views: its workers connect as the role of
+//! `docs/adopting.md`, to the tables.
 
 mod postgres;
 mod sqlite;
@@ -54,7 +55,8 @@ impl Sql {
         }
     }
 
-    /// The first column of every row, with numbers for `?1` and `?2`. `often`: the statement stays prepared.
+    /// The first column of every row, with numbers for `?1` and `?2`. `often`: the statement stays
+    /// prepared.
     pub async fn asked(
         &self,
         sql: &str,
@@ -115,7 +117,8 @@ impl Database {
     }
 }
 
-/// Connections for the desk, each worker and the operator. A worker that stands still must not run into a time limit.
+/// Connections for the desk, each worker and the operator. A worker that stands still must not run
+/// into a time limit.
 async fn stores(url: &str) -> Vec<Store> {
     let mut stores = Vec::new();
     for _ in 0..STORES {

@@ -1,5 +1,6 @@
-//! What the platform does by itself, as SQL: it charges, adds items, notes failures, lets the user cancel, stores, refunds, and
-//! removes rows of what was brought home. Those it keeps in `lost_rows`, for the books.
+//! What the platform does by itself, as SQL: it charges, adds items, notes failures, lets the user
+//! cancel, stores, refunds, and removes rows of what was brought home. Those it keeps in
+//! `lost_rows`, for the books.
 
 use super::at;
 use super::plan::{Charge, Item, Own, Plan};
@@ -109,7 +110,8 @@ fn own(plan: &Plan, nth: usize, index: usize, item: &Item) -> Option<String> {
         }
         Own::Refunds => {
             let bucket = if charge.subscription == 0 { "wallet" } else { "subscription" };
-            // The first write locks the balance, as settle does, before the platform looks whether it is still needed.
+            // The first write locks the balance, as settle does, before the platform looks whether
+            // it is still needed.
             Some(format!(
                 "BEGIN IMMEDIATE; UPDATE balances SET credits = credits WHERE account_id = 'a{0}' AND bucket = '{bucket}';
                  UPDATE balances SET credits = credits + 20 WHERE account_id = 'a{0}' AND bucket = '{bucket}' AND {needed};

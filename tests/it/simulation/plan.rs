@@ -227,7 +227,8 @@ impl Plan {
         plan
     }
 
-    /// Of every sixth item or so the platform removes what makegood has brought home by then. Of dice of their own, as the operators.
+    /// Of every sixth item or so the platform removes what makegood has brought home by then. Of
+    /// dice of their own, as the operators.
     fn losses(&mut self) {
         let mut dice = Dice::new(self.seed ^ 0x105_7000);
         for charge in &mut self.charges {

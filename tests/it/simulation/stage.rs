@@ -142,8 +142,8 @@ impl Stage {
         matches!(self.database, Database::Postgres(_))
     }
 
-    /// Waits until the database has carried out what workers sent before they died: their last commit may be among it. After
-    /// that everything that this pass has done is there to be judged.
+    /// Waits until the database has carried out what workers sent before they died: their last
+    /// commit may be among it. After that everything that this pass has done is there to be judged.
     pub async fn all_is_written(&self) -> Result<(), String> {
         match &self.database {
             Database::Sqlite(database) => database.all_is_written().await,

@@ -1,10 +1,12 @@
--- Shows and takes times as whole microseconds since 1970, as SQLite stores them, so that the worlds' deeds and checks
--- are written once. For sessions whose search path begins with this schema.
+-- Shows and takes times as whole microseconds since 1970, as SQLite stores them, so that the
+-- worlds' deeds and checks are written once. For sessions whose search path begins with this
+-- schema.
 --
--- Each relation in public that has a timestamptz gets a view of its name here, with the same columns in the same order.
--- The platform's tables take INSERT, and the two UPDATEs and the DELETE that the platform makes. Relations without times (balances,
--- accounts) are found in public, where they are written and locked directly.
--- Run once in a new database, after makegood's migrations. makegood finds nothing here.
+-- Each relation in public that has a timestamptz gets a view of its name here, with the same
+-- columns in the same order. The platform's tables take INSERT, and the two UPDATEs and the DELETE
+-- that the platform makes. Relations without times (balances, accounts) are found in public, where
+-- they are written and locked directly. Run once in a new database, after makegood's migrations.
+-- makegood finds nothing here.
 
 CREATE SCHEMA micros;
 

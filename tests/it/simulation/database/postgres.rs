@@ -1,5 +1,6 @@
-//! A database on the tests' PostgreSQL with the reference schema. makegood's workers connect as the role of
-//! `docs/adopting.md`; the platform and the checks connect as the owner, through the views of `micros.sql`.
+//! A database on the tests' PostgreSQL with the reference schema. makegood's workers connect as the
+//! role of `docs/adopting.md`; the platform and the checks connect as the owner, through the views
+//! of `micros.sql`.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +11,8 @@ use sqlx::{AssertSqlSafe, Row as _};
 use super::{LOST_ROWS, Sql, stores};
 use crate::database::{self, TestDatabase};
 
-/// Until then whatever workers have sent before they ended must have been carried out. Longer than any time limit of theirs.
+/// Until then whatever workers have sent before they ended must have been carried out. Longer than
+/// any time limit of theirs.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 const MICROS: &str = include_str!("micros.sql");
@@ -43,8 +45,8 @@ impl Postgres {
         sqlx::raw_sql(AssertSqlSafe(self.empties.clone())).execute(&self.owner).await.unwrap();
     }
 
-    /// Waits until no session has a statement or a transaction open. `breathe` gives workers that have ended a moment to
-    /// roll back.
+    /// Waits until no session has a statement or a transaction open. `breathe` gives workers that
+    /// have ended a moment to roll back.
     pub async fn all_is_written(&self, breathe: impl AsyncFn()) -> Result<(), String> {
         let busy = "SELECT pid || ' is ' || state || ': ' || query FROM pg_stat_activity
                     WHERE datname = current_database() AND backend_type = 'client backend' AND state <> 'idle'
@@ -69,8 +71,8 @@ async fn open(url: &str, search_path: &str) -> PgPool {
     pool.test_before_acquire(false).connect_with(options).await.unwrap()
 }
 
-/// Keeps a copy of each table as it is, and returns the SQL that makes it so again, identities too. Triggers and foreign
-/// keys stay, and are not asked meanwhile; that takes a superuser.
+/// Keeps a copy of each table as it is, and returns the SQL that makes it so again, identities too.
+/// Triggers and foreign keys stay, and are not asked meanwhile; that takes a superuser.
 async fn empties(owner: &PgPool) -> String {
     let tables = "SELECT quote_ident(relname) FROM pg_class
                   WHERE relnamespace = 'public'::regnamespace AND relkind = 'r'";

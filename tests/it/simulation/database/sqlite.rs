@@ -50,8 +50,8 @@ async fn open(file: &Path, foreign_keys: bool) -> SqlitePool {
     pool.test_before_acquire(false).connect_with(options).await.unwrap()
 }
 
-/// Keeps a copy of the database as it is, and returns the SQL that makes it so again. The triggers that let nothing be
-/// removed stay, and look away while that is done.
+/// Keeps a copy of the database as it is, and returns the SQL that makes it so again. The triggers
+/// that let nothing be removed stay, and look away while that is done.
 async fn empties(broom: &SqlitePool, copy: &Path) -> String {
     let run = async |sql: &str| sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).fetch_all(broom).await.unwrap();
     let texts = async |sql: &str| -> Vec<String> {
