@@ -17,10 +17,12 @@ use crate::clock::Timestamp;
 
 mod again;
 mod row;
+mod said;
 
 pub use again::{Tries, Trouble};
 use row::Inner;
 pub use row::Row;
+pub(super) use said::postgres;
 
 /// A connection that is not there after so long is asked for anew.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(2);
@@ -160,32 +162,6 @@ impl DbError {
             | Self::Column { source, .. }
             | Self::Transaction { source, .. }
             | Self::Open { source, .. } => Some(source),
-        }
-    }
-
-    /// The database answered, and nothing here knows its answer: a platform's trigger, view or row policy may say so of one row,
-    /// or the database of everything that is tried.
-    pub fn may_be_about_a_row(&self) -> bool {
-        self.trouble() == Trouble::Other
-            && self.sqlx().is_some_and(|error| error.as_database_error().is_some())
-    }
-
-    /// A row broke a rule of the database: repeating does not help, leaving the row out does.
-    pub fn is_about_a_row(&self) -> bool {
-        match self {
-            Self::Column { .. } => true,
-            // A platform's deferred constraint speaks at the commit.
-            Self::Statement { source, .. } | Self::Transaction { source, .. } => {
-                source.as_database_error().is_some_and(|error| {
-                    let code = error.code().unwrap_or_default();
-                    // SQLSTATE classes 22 (data), 23 (constraints), 44 (a view's check), 54 (too long for an index), P0 (a platform's
-                    // trigger says no); SQLITE_CONSTRAINT and its kin, SQLITE_TOOBIG, SQLITE_MISMATCH.
-                    code.len() == 5
-                        && ["22", "23", "44", "54", "P0"].iter().any(|class| code.starts_with(class))
-                        || code.parse::<i32>().is_ok_and(|code| matches!(code & 0xff, 18..=20))
-                })
-            }
-            Self::Open { .. } | Self::InDoubt | Self::NothingSettled { .. } => false,
         }
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde_json::{Value as Json, json};
 
-use super::db::{DbError, Run, Tx, Value};
+use super::db::{DbError, Run, Trouble, Tx, Value};
 use super::{Store, first, statements, with_retries};
 use crate::charge::ItemId;
 use crate::clock::{SKEW, Timestamp, micros};
@@ -301,16 +301,23 @@ impl Store {
         }
         let now = self.now().await?;
         let opening = Opening { by, now, due_at: due_at.min(now), dating };
-        with_retries!(
-            self,
-            async {
-                let mut tx = self.db.begin().await?;
-                let found = self.open_in_parts(&mut tx, items, &opening).await?;
-                tx.commit().await?;
-                Ok::<_, DbError>(found)
-            }
-            .await
-        )
+        let open = async |refuse: Refuse| {
+            with_retries!(
+                self,
+                async {
+                    let mut tx = self.db.begin().await?;
+                    let found = self.open_in_parts(&mut tx, items, &opening, refuse).await?;
+                    tx.commit().await?;
+                    Ok::<_, DbError>(found)
+                }
+                .await
+            )
+        };
+        match open(Refuse::ForGood).await {
+            // A function of the platform's says at every try that a race was lost, or the like.
+            Err(error) if error.function().is_some() => open(Refuse::Raised).await,
+            opened => opened,
+        }
     }
 
     /// Makes waiting orphans due whose failure has been recorded since they were last asked about (P19).
@@ -365,7 +372,7 @@ impl Store {
                     let values = [(&json!(looked.waiting)).into(), due_by.into()];
                     tx.rows(statements::HASTEN_FAILED, &values).await?;
                 }
-                found.add(self.open_in_parts(&mut tx, &looked.items, &opening).await?);
+                found.add(self.open_in_parts(&mut tx, &looked.items, &opening, Refuse::Raised).await?);
                 if let Some((items, example)) = looked.too_old.filter(|_| scan.name == "failed") {
                     too_old.get_or_insert((0, example)).0 += items;
                 }
@@ -431,13 +438,14 @@ impl Store {
         tx: &mut Tx,
         items: &[ItemId],
         opening: &Opening<'_>,
+        refuse: Refuse,
     ) -> Result<Found, DbError> {
         if items.is_empty() {
             return Ok(Found::default());
         }
         tx.begin_part().await?;
         let mut found = match self.open_orphans(tx, items, opening).await {
-            Err(error) if error.is_about_a_row() => Found::default(),
+            Err(error) if refuse.takes(&error) => Found::default(),
             result => return result,
         };
         tx.undo_part().await?;
@@ -445,9 +453,9 @@ impl Store {
             tx.begin_part().await?;
             match self.open_orphans(tx, std::slice::from_ref(item), opening).await {
                 Ok(one) => found.add(one),
-                Err(error) if error.is_about_a_row() => {
+                Err(error) if refuse.takes(&error) => {
                     tx.undo_part().await?;
-                    found.refused.push((item.clone(), crate::report::chain(&error)));
+                    found.refused.push((item.clone(), error.told()));
                 }
                 Err(error) => return Err(error),
             }
@@ -562,6 +570,22 @@ pub(super) struct Opening<'a> {
     /// They are due from then on.
     pub due_at: Timestamp,
     pub dating: &'a Dating,
+}
+
+/// Which errors leave an item without an orphan, instead of undoing what was done for the others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Refuse {
+    /// Those that another try does not mend.
+    ForGood,
+    /// All that a function of the platform's raises: it was tried often enough.
+    Raised,
+}
+
+impl Refuse {
+    fn takes(self, error: &DbError) -> bool {
+        let raised = error.function().is_some();
+        error.is_about_a_row() || raised && (self == Self::Raised || error.trouble() == Trouble::Other)
+    }
 }
 
 /// Sorts the rows of a chunk: items, and the last one, which describes the chunk.
