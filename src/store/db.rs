@@ -514,6 +514,21 @@ impl Tx {
 pub trait Run {
     /// Runs a statement and returns its rows.
     async fn rows(&mut self, statement: &'static Statement, values: &[Value]) -> Result<Vec<Row>, DbError>;
+
+    /// See [`Tx::begin_part`]. Outside of a transaction a statement that fails undoes itself.
+    async fn begin_part(&mut self) -> Result<(), DbError> {
+        Ok(())
+    }
+
+    /// See [`Tx::undo_part`], and ends the part.
+    async fn undo_part(&mut self) -> Result<(), DbError> {
+        Ok(())
+    }
+
+    /// See [`Tx::end_part`].
+    async fn end_part(&mut self) -> Result<(), DbError> {
+        Ok(())
+    }
 }
 
 impl Run for &Db {
@@ -525,6 +540,19 @@ impl Run for &Db {
 impl Run for Tx {
     async fn rows(&mut self, statement: &'static Statement, values: &[Value]) -> Result<Vec<Row>, DbError> {
         Tx::rows(self, statement, values).await
+    }
+
+    async fn begin_part(&mut self) -> Result<(), DbError> {
+        Tx::begin_part(self).await
+    }
+
+    async fn undo_part(&mut self) -> Result<(), DbError> {
+        Tx::undo_part(self).await?;
+        Tx::end_part(self).await
+    }
+
+    async fn end_part(&mut self) -> Result<(), DbError> {
+        Tx::end_part(self).await
     }
 }
 

@@ -15,6 +15,10 @@ use crate::charge::ItemId;
 use crate::clock::{SKEW, Timestamp, micros};
 use crate::policy::LONGEST_WAIT;
 
+mod unreadable;
+
+pub use unreadable::Pace;
+
 /// One look at a stretch of `charged_at` (or of `failed_at`).
 #[derive(Clone, Debug)]
 pub struct Scan {
@@ -92,6 +96,8 @@ pub struct Found {
     pub providers: BTreeSet<String>,
     /// Items for which the database would take no orphan, each with the reason: a person has to look.
     pub refused: Vec<(ItemId, String)>,
+    /// Charges and items that could not be read, each with the reason.
+    pub unreadable: Vec<(String, String)>,
 }
 
 /// Items whose recovery proves the delivery (P10) and whose row the platform has removed since: not
@@ -126,6 +132,7 @@ impl Found {
         self.reopened += other.reopened;
         self.providers.extend(other.providers);
         self.refused.extend(other.refused);
+        self.unreadable.extend(other.unreadable);
     }
 }
 
@@ -169,6 +176,8 @@ pub struct Chunk {
     pub too_old: Option<(u64, String)>,
     /// Recovered outputs whose row is gone.
     pub lost: Lost,
+    /// Charges and items that cannot be read, each with the reason.
+    pub unreadable: Vec<(String, String)>,
     /// Rows that were looked at.
     pub looked_at: u64,
     /// Where the next chunk begins. None: the end of the stretch is reached.
@@ -336,12 +345,13 @@ impl Store {
         is_ending: impl Fn() -> bool,
     ) -> Result<Option<u64>, DbError> {
         let mut count = 0;
+        let mut pace = Pace::new(chunk);
         let mut from = Some(Position::before(scan.after));
         while let Some(position) = from {
             if is_ending() {
                 return Ok(None);
             }
-            let looked = self.scan_chunk(scan, &position, chunk).await?;
+            let looked = self.scan_next(scan, &position, &mut pace).await?;
             count += looked.items.len() as u64;
             from = looked.next;
         }
@@ -365,9 +375,11 @@ impl Store {
         let mut lost = Lost::default();
         for scan in scans {
             let opening = Opening { by: scan.name, now: due_by, due_at: due_by, dating };
+            let mut pace = Pace::new(chunk);
             let mut from = Some(Position::before(scan.after));
             while let Some(position) = from.filter(|_| !is_ending()) {
-                let looked = self.scan_chunk_in(&mut tx, scan, &position, chunk).await?;
+                let looked = self.scan_next_in(&mut tx, scan, &position, &mut pace).await?;
+                found.unreadable.extend(looked.unreadable);
                 if !looked.waiting.is_empty() {
                     let values = [(&json!(looked.waiting)).into(), due_by.into()];
                     tx.rows(statements::HASTEN_FAILED, &values).await?;
@@ -382,7 +394,7 @@ impl Store {
         }
         let rows = tx.rows(statements::DUE_ORPHANS, &[due_by.into(), i64::from(limit).into()]).await?;
         let ids: Vec<i64> = rows.iter().map(|row| row.int("id")).collect::<Result<_, _>>()?;
-        let claimed = self.cases(&mut tx, &ids).await?;
+        let claimed = self.cases_apart(&mut tx, &ids).await?;
         Ok(Preview { found, too_old, lost, claimed })
     }
 
@@ -531,7 +543,7 @@ impl Store {
             opened: opened.len() as u64,
             reopened: reopened.len() as u64,
             providers,
-            refused: Vec::new(),
+            ..Found::default()
         })
     }
 }

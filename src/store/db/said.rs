@@ -15,9 +15,9 @@ use super::{DbError, Trouble};
 /// English, "PL/pgSQL-Funktion …" in German, "fonction PL/pgSQL …" in French. Functions in SQL are seen in English only.
 const FUNCTIONS: [&str; 2] = ["PL/", "SQL function"];
 
-/// SQLSTATE classes of one row: 22 (data), 23 (constraints), 44 (a view's check), 54 (too long for an index), P0 (a platform's
+/// SQLSTATE classes of one row: 21 (a view's subquery finds two rows), 22 (data), 23 (constraints), 44 (a view's check), 54 (too long for an index), P0 (a platform's
 /// trigger says no).
-const ROW_CLASSES: [&str; 5] = ["22", "23", "44", "54", "P0"];
+const ROW_CLASSES: [&str; 6] = ["21", "22", "23", "44", "54", "P0"];
 
 impl DbError {
     /// PostgreSQL's error.
