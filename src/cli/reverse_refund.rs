@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::by_hand::{After, item};
 use super::output::{OutputFormat, print};
-use super::parts::{open_tables, said_for_people};
+use super::parts::open_tables;
 use super::values::{said, who};
 use super::words::{count, plain, time};
 use super::{Exit, Failure, Outcome};

@@ -21,7 +21,9 @@ use crate::evidence::{Evidence, Verdict};
 use crate::policy::late::{self, End, Refunded, Step, Word};
 use crate::provider::{Asked, Question};
 use crate::report::{Finding, Report};
-use crate::store::{Cursor, DbError, LateCase, LateNext, LateSettlement, LateSuccesses, Pace, RefundPosition};
+use crate::store::{
+    Cursor, DbError, LateCase, LateNext, LateSettlement, LateSuccesses, Pace, RefundPosition,
+};
 
 /// When refunds are looked at for an output that was stored since, counted from the refund.
 const LOOKS: [(&str, Duration); 3] = [

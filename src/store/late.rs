@@ -311,8 +311,9 @@ impl Store {
                 Err(error) => error,
             };
             let Some(error) = pace.failed(error)? else { continue };
-            let rows =
-                self.rows(statements::NEXT_REFUND, &[from.at.into(), (&from.id).into(), until.into()]).await?;
+            let rows = self
+                .rows(statements::NEXT_REFUND, &[from.at.into(), (&from.id).into(), until.into()])
+                .await?;
             let Some(row) = rows.first() else { return Err(error) };
             let item = ItemId { charge_id: row.text("charge_id")?, output_index: row.int("output_index")? };
             return Ok(LookedAtRefunds {

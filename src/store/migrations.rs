@@ -149,9 +149,10 @@ impl Set {
         let failed = |error| MigrateError::of_set(self, error, postgres);
         match db {
             Db::Postgres(pool) => {
-                let options = (*pool.connect_options())
-                    .clone()
-                    .options([("lock_timeout", "0".to_owned()), ("statement_timeout", millis(STATEMENT_TIMEOUT))]);
+                let options = (*pool.connect_options()).clone().options([
+                    ("lock_timeout", "0".to_owned()),
+                    ("statement_timeout", millis(STATEMENT_TIMEOUT)),
+                ]);
                 let mut connection =
                     PgConnection::connect_with(&options).await.map_err(MigrateError::Connect)?;
                 let result = self.run_on(&mut connection).await;
@@ -269,8 +270,7 @@ mod tests {
             let is_alone = sql.starts_with(NO_TRANSACTION);
             for line in sql.lines().filter(|line| line.starts_with("CREATE") && line.contains(" INDEX ")) {
                 let table = line.split(" ON ").nth(1).and_then(|rest| rest.split_whitespace().next());
-                let made_here =
-                    table.is_some_and(|table| sql.contains(&format!("CREATE TABLE {table} ")));
+                let made_here = table.is_some_and(|table| sql.contains(&format!("CREATE TABLE {table} ")));
                 assert!(made_here || is_alone && line.contains(" CONCURRENTLY "), "{version} {name}: {line}");
             }
             assert!(!is_alone || sql.matches(';').count() == 1, "{version} {name} is one statement");

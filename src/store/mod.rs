@@ -47,8 +47,8 @@ pub use plans::WholeRead;
 pub use provider_state::ProviderState;
 pub use review::{LateEvidence, LateItem, LateProvider, MadeGood, MadeGoodItem, Waiting, WaitingItem};
 pub use scan::{
-    Backlog, Chunk, Counted, Cursor, Cursors, Dating, Found, Grace, Lost, Over, Pace, Position, Preview, Refused,
-    Scan,
+    Backlog, Chunk, Counted, Cursor, Cursors, Dating, Found, Grace, Lost, Over, Pace, Position, Preview,
+    Refused, Scan,
 };
 pub use settle::{
     Locked, LostOutput, Outcome, Reversal, Reversed, ReversedRefund, SettleRules, Settlement, Stuck,

@@ -43,10 +43,6 @@ impl Store {
         }
         let rows = self.rows(statements::MINIMUM_VERSION, &[]).await?;
         let minimum = first(statements::MINIMUM_VERSION, &rows)?.maybe_int("version")?.unwrap_or(0);
-        Ok(if minimum > OWN_VERSION {
-            Tables::TooNew { version, minimum }
-        } else {
-            Tables::Newer(version)
-        })
+        Ok(if minimum > OWN_VERSION { Tables::TooNew { version, minimum } } else { Tables::Newer(version) })
     }
 }

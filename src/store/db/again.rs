@@ -58,7 +58,7 @@ impl DbError {
             _ => {}
         }
         if let Some(error) = self.postgres() {
-            return of_sqlstate(error.code(), self.function().is_some());
+            return of_sqlstate(error.code(), self.function().is_some(), self.is_raised_by_hand());
         }
         match self.sqlite_kind() {
             Some(5 | 6) => Trouble::Locked,
@@ -76,8 +76,8 @@ impl DbError {
 }
 
 /// What a SQLSTATE means. Inside a function of the platform's it concerns one row: there is a connection, or nothing could
-/// have been raised.
-fn of_sqlstate(code: &str, in_function: bool) -> Trouble {
+/// have been raised. A database that is full or takes no writes may say so inside a function too; by hand, it is the row.
+fn of_sqlstate(code: &str, in_function: bool, by_hand: bool) -> Trouble {
     match code {
         "40001" | "40P01" => Trouble::Race,
         "55P03" => Trouble::LockTimeout,
@@ -85,11 +85,11 @@ fn of_sqlstate(code: &str, in_function: bool) -> Trouble {
         // Thrown out, crashed, coming up or going down, or slept too long inside a transaction; no room for a connection.
         "57P01" | "57P02" | "57P03" | "57P05" | "25P03" | "53300" if in_function => Trouble::Raised,
         class if in_function && class.starts_with("08") => Trouble::Raised,
+        "25006" if !by_hand => Trouble::ReadOnly,
+        "53100" if !by_hand => Trouble::Full,
         _ if in_function => Trouble::Other,
         "57P01" | "57P02" | "57P03" | "57P05" | "25P03" => Trouble::ConnectionLost,
         "53300" => Trouble::NoConnection,
-        "25006" => Trouble::ReadOnly,
-        "53100" => Trouble::Full,
         "42P01" => Trouble::NoTables,
         class if class.starts_with("08") => Trouble::ConnectionLost,
         _ => Trouble::Other,
@@ -256,7 +256,7 @@ mod tests {
     fn a_sqlstate_is_no_code_of_sqlite_and_a_functions_concerns_its_row() {
         // `& 0xff` these are SQLITE_BUSY, SQLITE_LOCKED, SQLITE_READONLY.
         for code in ["42501", "22021", "21000", "53000"] {
-            assert_eq!(of_sqlstate(code, false), Trouble::Other, "{code}");
+            assert_eq!(of_sqlstate(code, false, false), Trouble::Other, "{code}");
         }
         let told = [
             ("57P01", Trouble::ConnectionLost, Trouble::Raised),
@@ -269,7 +269,9 @@ mod tests {
             ("57014", Trouble::TimedOut, Trouble::TimedOut),
         ];
         for (code, outside, inside) in told {
-            assert_eq!((of_sqlstate(code, false), of_sqlstate(code, true)), (outside, inside), "{code}");
+            let of = |in_function| of_sqlstate(code, in_function, in_function);
+            assert_eq!((of(false), of(true)), (outside, inside), "{code}");
         }
+        assert_eq!(of_sqlstate("53100", true, false), Trouble::Full, "the trigger's own table has no room");
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! A SQLSTATE is never read as a SQLite code, nor the other way round: both are short numbers.
 //! A platform's trigger, view or function may answer with any SQLSTATE, also with those of a lost connection, a full disk or
-//! a missing table. What comes from inside a function is therefore the platform's answer to one row, whatever its code says.
+//! a missing table. What comes from inside a function is therefore the platform's answer to one row, whatever its code says,
+//! unless the server itself, and not the function, says that it has no room or takes no writes.
 //! PostgreSQL names the function in the context of the error. The server itself ends a connection with severity FATAL, which
 //! no function can raise.
 
@@ -37,9 +38,20 @@ impl DbError {
         self.postgres().and_then(function)
     }
 
+    /// Whether a function of the platform's raised it, and not the server while the function ran: the place in the server's source
+    /// is that of a procedural language (`pl_exec.c`, `plpy_elog.c`).
+    pub(super) fn is_raised_by_hand(&self) -> bool {
+        let file = self.postgres().filter(|_| self.function().is_some()).and_then(PgDatabaseError::file);
+        file.is_some_and(|file| file.rsplit('/').next().unwrap_or_default().starts_with("pl"))
+    }
+
     /// What the error says, with its causes and the function that it came from, if any.
     pub fn told(&self) -> String {
-        let told = crate::report::chain(self);
+        let mut told = crate::report::chain(self);
+        // sqlx adds the line of the server's own source, which reads like one of the function.
+        if let Some(line) = self.postgres().and_then(PgDatabaseError::line) {
+            told = told.replace(&format!(" at line {line}"), "");
+        }
         self.function().map_or_else(|| told.clone(), |function| format!("{told} (in {function})"))
     }
 

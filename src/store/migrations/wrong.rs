@@ -20,7 +20,7 @@ pub enum MigrateError {
     /// The contract relations are not as makegood needs them. Found before anything was changed.
     #[error(
         "makegood's own tables were not made or upgraded, and nothing was changed: of the platform's relations {}. Provide each \
-         as a table or a view ({CONTRACT}); `makegood migrate --reference-schema` makes all of them where the platform has none",
+         as a table or a view (docs/adopting.md lists the columns and their types); `makegood migrate --reference-schema` makes all of them where the platform has none",
         .0.join("; ")
     )]
     Contract(Vec<String>),
@@ -52,7 +52,7 @@ pub enum MigrateError {
         version: i64,
     },
     /// A statement of a migration failed; all that this run did was undone.
-    #[error("could not migrate {what}: {why}. Nothing was changed; {advice}")]
+    #[error("could not migrate {what}: {why}. Nothing of it stays; {advice}")]
     Failed {
         /// Which set, and which migration of it.
         what: String,
@@ -86,18 +86,18 @@ impl MigrateError {
     pub(super) fn of_set(set: &super::Set, error: SqlxMigrateError, postgres: bool) -> Self {
         let (what, history) = (set.what, set.history);
         match error {
-            SqlxMigrateError::VersionMissing(found) => Self::Newer { what, found, known: set.newest(postgres) },
+            SqlxMigrateError::VersionMissing(found) => {
+                Self::Newer { what, found, known: set.newest(postgres) }
+            }
             SqlxMigrateError::VersionMismatch(version) => Self::Changed { what, history, version },
             SqlxMigrateError::ExecuteMigration(error, version) => Self::Failed {
                 what: format!("{what} (migration {version})"),
                 why: told(&error, set.text(version, postgres)),
                 advice: advice(&error, set),
             },
-            SqlxMigrateError::Execute(error) => Self::Failed {
-                what: what.to_owned(),
-                why: told(&error, ""),
-                advice: advice(&error, set),
-            },
+            SqlxMigrateError::Execute(error) => {
+                Self::Failed { what: what.to_owned(), why: told(&error, ""), advice: advice(&error, set) }
+            }
             other => Self::Failed {
                 what: what.to_owned(),
                 why: other.to_string(),
@@ -112,6 +112,7 @@ impl MigrateError {
             let why = crate::report::chain(error);
             return Self::Statement { statement: "", why, advice: String::new() };
         };
+        let statement = *statement;
         Self::Statement { statement, why: told(source, ""), advice: statement_advice(statement, source) }
     }
 }
@@ -190,14 +191,18 @@ fn advice(error: &sqlx::Error, set: &super::Set) -> &'static str {
             "another session holds a lock on a relation that the migration changes: look for it in pg_stat_activity \
              (pg_blocking_pids), let it end, and run `makegood migrate` again"
         }
-        "57014" => "it took longer than a statement of a migration may, an hour: look for what slows the database down",
+        "57014" => {
+            "it took longer than a statement of a migration may, an hour: look for what slows the database down"
+        }
         "25006" => "point database.url at the primary: this server takes no writes",
         "42P07" | "42710" => set.taken,
         "42P01" => {
             "the contract relations (charges, charge_items, stored_outputs, balances, ledger_entries, accounts) must exist \
              first, as tables or views of the platform; `makegood migrate --reference-schema` makes them where there are none"
         }
-        "42703" => "add the column to the platform's table or view; docs/adopting.md lists the columns and their types",
+        "42703" => {
+            "add the column to the platform's table or view; docs/adopting.md lists the columns and their types"
+        }
         "42883" | "42804" | "42846" => {
             "a column of the platform's has another type than makegood needs: select it with a cast in a view, ids as \
              `id::text AS id`, numbers as `::bigint`, times as `::timestamptz`"

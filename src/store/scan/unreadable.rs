@@ -11,7 +11,7 @@
 use super::{Chunk, Over, Position, Scan};
 use crate::charge::ItemId;
 use crate::store::claim::{Claimed, Unreadable};
-use crate::store::db::{DbError, Run, Trouble};
+use crate::store::db::{DbError, Run, Trouble, Value};
 use crate::store::{Store, first, statements};
 
 /// Rows that one stretch may leave out. Beyond, the relation as a whole is wrong, and the scan fails.
@@ -141,13 +141,15 @@ async fn next_row(
     scan: &Scan,
     from: &Position,
 ) -> Result<Option<(Position, String)>, DbError> {
-    let key = [from.at.into(), (&from.charge_id).into()];
-    let (statement, values) = match scan.over {
-        Over::ChargedAt => (statements::NEXT_CHARGE, [&key[..], &[scan.until.into()]].concat()),
+    let mut values: Vec<Value> = vec![from.at.into(), (&from.charge_id).into()];
+    let statement = match scan.over {
+        Over::ChargedAt => statements::NEXT_CHARGE,
         Over::FailedAt { .. } => {
-            (statements::NEXT_FAILED_ITEM, [&key[..], &[from.output_index.into(), scan.until.into()]].concat())
+            values.push(from.output_index.into());
+            statements::NEXT_FAILED_ITEM
         }
     };
+    values.push(scan.until.into());
     let rows = run.rows(statement, &values).await?;
     let Some(row) = rows.first() else { return Ok(None) };
     let (at, charge_id) = (row.time("at")?, row.text("charge_id")?);

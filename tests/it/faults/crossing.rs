@@ -110,7 +110,11 @@ async fn crossed_on_sqlite(wait: Duration) -> bool {
     };
     let scan = tokio::spawn(async move {
         let dating = makegood::detect::dating(&parts.rules.detect, &parts.providers);
-        let chunk = parts.store.scan_next(&stretch, &Position::before(stretch.after), &mut Pace::new(100)).await.unwrap();
+        let chunk = parts
+            .store
+            .scan_next(&stretch, &Position::before(stretch.after), &mut Pace::new(100))
+            .await
+            .unwrap();
         parts.store.open_found("grace", &chunk.items, now, &dating).await.unwrap()
     });
     tokio::time::sleep(wait).await;
