@@ -3,8 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::late::detect;
-use crate::world::{HOUR, World};
+use crate::world::{HOUR, World, detect};
 
 /// One of each class that a trigger may raise. `55P03` counts as a lock of another session, which is told as `locked`.
 const CODES: [&str; 30] = [
@@ -110,7 +109,7 @@ async fn an_orphan_that_a_trigger_refuses_is_opened_later_whatever_the_code() {
     for charge in ["good"].into_iter().chain(charges.iter().map(String::as_str)) {
         world.charge(charge).job(&format!("failed-{charge}")).insert().await;
     }
-    let report = detect(&world).await;
+    let report = detect(&world.parts, None, world.now()).await;
     assert_eq!(told(&report), expected(|code| ("refused_row", format!("item x{code}/0"))));
     assert_eq!(world.texts("SELECT charge_id AS v FROM makegood_orphans").await, ["good"]);
     world.run("DROP TRIGGER raise_for_insert_on_makegood_orphans ON makegood_orphans").await;
