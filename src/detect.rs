@@ -15,7 +15,7 @@
 //! saved after each chunk, so a pass that is stopped or killed continues where it was. Charges inside their window are scanned
 //! first, oldest first; those that were past it when a pass first came to them form the `backlog` and are scanned last.
 //!
-//! What the database refuses to open is left without an orphan. The position of the first such row is kept, and everything since
+//! What the database refuses to open or cannot read is left without an orphan. The position of the first such row is kept, and everything since
 //! then is scanned again once an hour, until the rows are corrected or too old.
 //!
 //! One process scans at a time (`turn`). The others settle the orphans that it opens, and then have
@@ -29,7 +29,7 @@ use std::time::Duration;
 use crate::clock::{SKEW, Timestamp};
 use crate::provider::Providers;
 use crate::report::{Finding, Report};
-use crate::store::{DbError, Found, Lost, Position, Scan, Store};
+use crate::store::{DbError, Found, Lost, Pace, Position, Scan, Store};
 
 mod plan;
 mod turn;
@@ -247,6 +247,7 @@ impl Detection<'_> {
     ) -> Result<bool, DbError> {
         let Stretch { scan, saves, completes_fresh } = stretch;
         let mut from = Position::before(scan.after);
+        let mut pace = Pace::new(self.rules.chunk);
         let mut too_old: Option<(u64, String)> = None;
         let mut lost = Lost::default();
         let mut refused_after: Option<Timestamp> = None;
@@ -262,12 +263,13 @@ impl Detection<'_> {
                 }
                 return Ok(false);
             }
-            let chunk = self.store.scan_chunk(scan, &from, self.rules.chunk).await?;
+            let chunk = self.store.scan_next(scan, &from, &mut pace).await?;
             self.store.hasten(&chunk.waiting, self.now).await?;
-            let found = self.store.open_found(scan.name, &chunk.items, self.now, dating).await?;
+            let mut found = self.store.open_found(scan.name, &chunk.items, self.now, dating).await?;
+            found.unreadable = chunk.unreadable;
             let next = chunk.next.clone();
             let up_to = next.as_ref().map_or(scan.until, |next| next.at);
-            if !found.refused.is_empty() {
+            if !found.refused.is_empty() || !found.unreadable.is_empty() {
                 refused_after = refused_after.or(Some(from.at));
                 if matches!(saves, Saves::Positions(_)) {
                     // Before the position moves on: otherwise a crash in between would lose these rows.
@@ -334,6 +336,15 @@ pub fn tell(found: Found, report: &mut Report) {
             about: format!("item {}", shortened(&item.to_string())),
             detail: format!(
                 "the database refused to open an orphan for it: {why}; mend the row, it is tried again within the hour"
+            ),
+        });
+    }
+    for (about, why) in found.unreadable {
+        report.find(Finding {
+            kind: "unreadable_row",
+            about: shortened(&about),
+            detail: format!(
+                "the database cannot read it, or a row that hangs on it: {why}; mend the row, it is looked at again within the hour"
             ),
         });
     }

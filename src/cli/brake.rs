@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::output::{OutputFormat, print};
-use super::parts::{load_providers, open_store, said_for_people};
+use super::parts::{load_providers, open_tables, said_for_people};
 use super::values::{said, who};
 use super::words::{count, plain, table, time, when};
 use super::{Exit, Outcome};
@@ -84,7 +84,7 @@ const EVENTS: i64 = 5;
 /// # Errors
 /// What ends the process.
 pub async fn run(args: Args, settings: Settings) -> Outcome {
-    let store = open_store(&settings).await?;
+    let store = open_tables(&settings).await?;
     let failed = |error: DbError| said_for_people(&error);
     match args.command {
         BrakeCommand::Status { output } => {

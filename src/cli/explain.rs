@@ -7,7 +7,7 @@ mod text;
 use serde_json::{Value, json};
 
 use super::output::{OutputFormat, print};
-use super::parts::{load_providers, open_store, said_for_people};
+use super::parts::{load_providers, open_tables, said_for_people};
 use super::{Exit, Failure, Outcome, evidence};
 use crate::brake::Held;
 use crate::charge::{ItemId, WHOLE_CHARGE};
@@ -49,7 +49,7 @@ struct Now {
 /// What ends the process.
 pub async fn run(args: Args, settings: Settings) -> Outcome {
     let format = OutputFormat::or_by_terminal(args.output);
-    let database = open_store(&settings).await?;
+    let database = open_tables(&settings).await?;
     let (mut story, index) = find(&database, &args.target).await?;
     let now = database.now().await.map_err(|error| said_for_people(&error))?;
     let asked = if args.ask { Some(ask(&database, &settings, &story, index, now).await?) } else { None };

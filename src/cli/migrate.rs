@@ -2,7 +2,7 @@
 
 use super::output::print;
 use super::parts::open_store;
-use super::{Exit, Outcome};
+use super::{Exit, Failure, Outcome};
 use crate::config::Settings;
 
 /// Create or upgrade makegood's own tables.
@@ -21,7 +21,9 @@ pub struct Args {
 /// What ends the process.
 pub async fn run(args: Args, settings: Settings) -> Outcome {
     let store = open_store(&settings).await?;
-    store.migrate(args.reference_schema).await?;
+    store.migrate(args.reference_schema).await.map_err(|error| {
+        if error.is_about_the_binary() { Failure::usage(error) } else { Failure::from(error) }
+    })?;
     store.close().await;
     let what = if args.reference_schema {
         "makegood's tables and the reference schema"

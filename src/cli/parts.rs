@@ -8,7 +8,7 @@ use crate::config::{Settings, show_span};
 use crate::pass::{Parts, Rules, copy_limits};
 use crate::provider::{Bounds, ProviderError, Providers};
 use crate::recovery::{Fetcher, Storage};
-use crate::store::{DbError, Store, redacted};
+use crate::store::{DbError, OWN_VERSION, Store, Tables, redacted};
 
 /// Opens the database that the settings name.
 pub async fn open_store(settings: &Settings) -> Result<Store, DbError> {
@@ -20,6 +20,41 @@ pub async fn open_store(settings: &Settings) -> Result<Store, DbError> {
         database.lock_timeout,
     )
     .await
+}
+
+/// Opens the database that the settings name, for a command that uses the tables: they must be of a version that this binary
+/// can work with.
+///
+/// # Errors
+/// The database does not answer, or its tables are missing, too old or too new ([`super::Exit::Usage`]).
+pub async fn open_tables(settings: &Settings) -> Result<Store, super::Failure> {
+    let store = open_store(settings).await.map_err(|error| not_opened(&error))?;
+    let tables = store.tables().await.map_err(|error| said_for_people(&error))?;
+    let place = database_place(settings);
+    let refused = match tables {
+        Tables::Current => return Ok(store),
+        Tables::Newer(version) => {
+            tracing::warn!(
+                "makegood's tables in {place} are of version {version}, and this binary was made for version {OWN_VERSION}: \
+                 it goes on; use the newer makegood soon"
+            );
+            return Ok(store);
+        }
+        Tables::Missing => format!(
+            "there are no tables of makegood's in {place}: run `makegood migrate` first (with --reference-schema where the \
+             platform has no relations of its own)"
+        ),
+        Tables::Older(version) => format!(
+            "makegood's tables in {place} are of version {version}, and this binary needs version {OWN_VERSION}: nothing was \
+             begun; run `makegood migrate` first"
+        ),
+        Tables::TooNew { version, minimum } => format!(
+            "makegood's tables in {place} are of version {version}, which only binaries made for version {minimum} or later \
+             can work with; this one was made for version {OWN_VERSION}: nothing was begun; use a newer makegood"
+        ),
+    };
+    store.close().await;
+    Err(super::Failure::usage(refused))
 }
 
 /// The provider files that the settings name.
@@ -62,7 +97,7 @@ fn not_opened(error: &DbError) -> super::Failure {
 /// Everything that a pass works with.
 ///
 /// # Errors
-/// The database does not answer, a provider file is wrong, or the storage cannot be used: each says what to do.
+/// The database does not answer, its tables are not of this binary's version, a provider file is wrong, or the storage cannot be used: each says what to do.
 pub async fn open_parts(settings: &Settings) -> Result<Parts, super::Failure> {
     let providers = load_providers(settings)?;
     if let Some((name, budget)) = providers.too_patient(settings.pass.lease) {
@@ -74,7 +109,7 @@ pub async fn open_parts(settings: &Settings) -> Result<Parts, super::Failure> {
     }
     let storage = Storage::open(settings.storage.url.as_str(), Path::new("."))?;
     let fetcher = Fetcher::new(copy_limits(settings))?;
-    let store = open_store(settings).await.map_err(|error| not_opened(&error))?;
+    let store = open_tables(settings).await?;
     Ok(Parts {
         store,
         providers: Arc::new(providers),

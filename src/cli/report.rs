@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::output::{OutputFormat, print};
-use super::parts::{open_store, said_for_people};
+use super::parts::{open_tables, said_for_people};
 use super::values::Since;
 use super::{Exit, Failure, Outcome};
 use crate::clock::Timestamp;
@@ -99,7 +99,7 @@ struct Engaged {
 /// What ends the process.
 pub async fn run(args: Args, settings: Settings) -> Outcome {
     let format = args.output.unwrap_or_else(|| OutputFormat::or_by_terminal(None).into());
-    let store = open_store(&settings).await?;
+    let store = open_tables(&settings).await?;
     let failed = |error: DbError| said_for_people(&error);
     let now = store.now().await.map_err(failed)?;
     let since = args.since.at(now);

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::by_hand::{After, item};
 use super::output::{OutputFormat, print};
-use super::parts::{open_store, said_for_people};
+use super::parts::open_tables;
 use super::values::{said, who};
 use super::words::{count, plain, time};
 use super::{Exit, Failure, Outcome};
@@ -47,7 +47,7 @@ pub struct Args {
 /// What ends the process.
 pub async fn run(args: Args, settings: Settings) -> Outcome {
     let format = OutputFormat::or_by_terminal(args.output);
-    let store = open_store(&settings).await.map_err(|error| said_for_people(&error))?;
+    let store = open_tables(&settings).await?;
     let item = item(&store, &args.target).await?;
     let order = Reversal { item: item.clone(), by: args.by, why: args.reason, anyway: args.anyway };
     let reversed = store.reverse_refund(&order).await.map_err(|error| {

@@ -285,7 +285,7 @@ async fn in_hand(
             Try::Ended(Ended::Done(decision))
         }
         Outcome::Changed | Outcome::Lost => Try::Again,
-        Outcome::Refused(why) | Outcome::Failed(why) => Try::Ended(Ended::NotWritten(why)),
+        Outcome::Refused(why) | Outcome::Failed { why, .. } => Try::Ended(Ended::NotWritten(why)),
         Outcome::Busy(locked) => Try::Ended(Ended::NotWritten(format!("{locked}: {}", locked.advice()))),
     })
 }

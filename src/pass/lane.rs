@@ -48,6 +48,10 @@ struct Lane {
     works: bool,
     /// Why something was refused that may be everybody's trouble.
     failing: Option<String>,
+    /// Whose it was, where a function of the platform's raised it: one account's trouble is its own.
+    raised_for: HashSet<String>,
+    /// Something was refused that no such function raised.
+    is_failing_itself: bool,
     /// Something may be due that is not claimed yet.
     more: bool,
     /// Something may have become due that is not in the queue yet.
@@ -81,6 +85,8 @@ pub(super) async fn run(
         locked: HashSet::new(),
         works: false,
         failing: None,
+        raised_for: HashSet::new(),
+        is_failing_itself: false,
         more: true,
         unqueued: true,
         opened,
@@ -149,9 +155,10 @@ impl Lane {
     }
 
     /// One that is refused is told, and stands in nobody's way; where nothing else was settled, it says so of the database.
-    fn has_worked(&mut self) -> Result<(), DbError> {
-        match self.failing.take() {
-            Some(why) if !self.works => Err(DbError::NothingSettled { why }),
+    fn has_worked(&self) -> Result<(), DbError> {
+        let is_everybodys = self.is_failing_itself || self.raised_for.len() > 1;
+        match &self.failing {
+            Some(why) if !self.works && is_everybodys => Err(DbError::NothingSettled { why: why.clone() }),
             Some(_) | None => Ok(()),
         }
     }
@@ -288,7 +295,7 @@ impl Lane {
     async fn settle(&mut self, settlements: Vec<Settlement>) -> Result<(), DbError> {
         let outcomes = self.pass.parts.store.settle(&settlements, &self.pass.settle).await?;
         self.works |=
-            outcomes.iter().any(|outcome| !matches!(outcome, Outcome::Failed(_) | Outcome::Busy(_)));
+            outcomes.iter().any(|outcome| !matches!(outcome, Outcome::Failed { .. } | Outcome::Busy(_)));
         // One account's trouble is no trouble of the database's, however many of its items are refused.
         let accounts = settlements.iter().map(|each| &each.case.facts.record.charge.account_id);
         let many = accounts.collect::<HashSet<_>>().len() > 1;
@@ -350,8 +357,13 @@ impl Lane {
             }
             Outcome::Busy(locked) => self.busy(settlement, &locked).await.map(|()| false),
             Outcome::Refused(why) => self.refused(settlement, why).await.map(|()| false),
-            Outcome::Failed(why) => {
+            Outcome::Failed { why, raised } => {
                 self.failing = Some(why.clone());
+                if raised {
+                    self.raised_for.insert(settlement.case.facts.record.charge.account_id.clone());
+                } else {
+                    self.is_failing_itself = true;
+                }
                 self.refused(settlement, why).await.map(|()| false)
             }
         }

@@ -20,8 +20,10 @@ use crate::clock::{SKEW, Timestamp};
 use crate::evidence::{Evidence, Verdict};
 use crate::policy::late::{self, End, Refunded, Step, Word};
 use crate::provider::{Asked, Question};
-use crate::report::Report;
-use crate::store::{Cursor, DbError, LateCase, LateNext, LateSettlement, LateSuccesses, RefundPosition};
+use crate::report::{Finding, Report};
+use crate::store::{
+    Cursor, DbError, LateCase, LateNext, LateSettlement, LateSuccesses, Pace, RefundPosition,
+};
 
 /// When refunds are looked at for an output that was stored since, counted from the refund.
 const LOOKS: [(&str, Duration); 3] = [
@@ -115,9 +117,14 @@ async fn look(
         let after = saved.map_or(now - FIRST_LOOK, |saved| saved.position);
         let mut from = (after < until).then(|| RefundPosition::before(after));
         let mut looked_at = 0;
+        let mut pace = Pace::new(REFUNDS_AT_ONCE);
         while let Some(position) = from.filter(|_| looked_at < REFUNDS_AT_MOST && !pass.is_ending()) {
-            let looked = store.look_for_stored_late(&position, until, REFUNDS_AT_ONCE, Some(pass_id)).await?;
+            let looked = store.look_for_stored_late(&position, until, &mut pace, Some(pass_id)).await?;
             count(report, looked.successes);
+            if let Some((item, why)) = looked.unreadable {
+                let detail = format!("{why}; whether its output was stored after the refund is not known");
+                report.find(Finding { kind: "unreadable_row", about: format!("item {item}"), detail });
+            }
             looked_at += looked.looked_at;
             let up_to = looked.next.as_ref().map_or(until, |next| next.at).min(until - OVERLAP);
             if up_to > after || looked.next.is_none() {

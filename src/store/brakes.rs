@@ -104,6 +104,61 @@ impl BrakeState {
     }
 }
 
+/// Charges that the average price is read of.
+const PRICED: i64 = 1_000;
+/// So many charges are enough for an average price, where others cannot be read.
+const PRICED_LEAST: i64 = 100;
+/// How often older charges are read for it instead.
+const PRICE_TRIES: u32 = 20;
+
+/// What a charge costs on average: of the newest charges that can be read. Where a charge cannot be read, those before it are
+/// taken if they are enough, and otherwise those after it: without a price, limits of the brake would not be applied.
+async fn average_price(run: &mut impl Run, now: Timestamp) -> Result<Option<Price>, DbError> {
+    let (mut until, mut charges) = (now, PRICED);
+    let mut best: Option<(i64, Price)> = None;
+    let mut failed = None;
+    let mut tries = 0;
+    while tries < PRICE_TRIES {
+        run.begin_part().await?;
+        let skipped = match run.rows(statements::AVERAGE_PRICE, &[until.into(), charges.into()]).await {
+            Ok(rows) => {
+                run.end_part().await?;
+                let row = first(statements::AVERAGE_PRICE, &rows)?;
+                let of = u64::try_from(row.int("charges")?).unwrap_or(0);
+                let price = Price::new(of, credits(row, "credits_high", "credits_low")?);
+                if let Some(price) = price.filter(|_| best.is_none_or(|(of, _)| of < charges)) {
+                    best = Some((charges, price));
+                }
+                if charges >= PRICED_LEAST {
+                    break;
+                }
+                charges * 2
+            }
+            Err(error) if error.is_about_reading_a_row() => {
+                run.undo_part().await?;
+                failed = Some(error);
+                if charges > 1 {
+                    charges /= 2;
+                    continue;
+                }
+                1
+            }
+            Err(error) => return Err(error),
+        };
+        tries += 1;
+        let rows = run.rows(statements::CHARGE_BEHIND, &[until.into(), skipped.into()]).await?;
+        let Some(row) = rows.first() else { break };
+        let at = row.time("at")?;
+        until = if at < until { at } else { until - Duration::from_micros(1) };
+        charges = PRICED;
+    }
+    match (best, failed) {
+        (Some((_, price)), _) => Ok(Some(price)),
+        (None, None) => Ok(None),
+        (None, Some(error)) => Err(error),
+    }
+}
+
 impl Store {
     /// The brake as it stands.
     pub async fn brake(&self) -> Result<BrakeState, DbError> {
@@ -289,10 +344,7 @@ impl Store {
         {
             return Ok(price);
         }
-        let rows = run.rows(statements::AVERAGE_PRICE, &[now.into()]).await?;
-        let row = first(statements::AVERAGE_PRICE, &rows)?;
-        let charges = u64::try_from(row.int("charges")?).unwrap_or(0);
-        let price = Price::new(charges, credits(row, "credits_high", "credits_low")?);
+        let price = average_price(run, now).await?;
         *self.price.lock().unwrap_or_else(PoisonError::into_inner) = Some((now, price));
         Ok(price)
     }

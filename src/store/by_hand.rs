@@ -45,7 +45,7 @@ impl Store {
         let Some(row) = rows.first() else {
             return Ok(Taken::Not);
         };
-        let mut claimed = self.cases(&mut tx, &[row.int("id")?]).await?;
+        let mut claimed = self.cases_apart(&mut tx, &[row.int("id")?]).await?;
         match (claimed.cases.pop(), claimed.unreadable.pop()) {
             (Some(case), _) => {
                 tx.commit().await?;

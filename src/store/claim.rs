@@ -3,7 +3,8 @@
 //! A claim raises each orphan's token and returns it; only who names the current one may settle it. A dead worker's lease
 //! runs out and the next claim takes over. What has another token by the time its facts are read is somebody else's, and is
 //! left out: no token has two holders, who would write one object. Facts are read set-based, a handful of statements a batch,
-//! and put together by the pure `facts`. A row that cannot be read costs its own orphan an hour and nobody else anything.
+//! and put together by the pure `facts`. A row that cannot be read, by makegood or by the database itself, costs its own orphan
+//! an hour and nobody else anything.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::Duration;
@@ -83,7 +84,7 @@ impl Store {
             }
             let mut ids: Vec<i64> = tokens.keys().copied().collect();
             ids.sort_unstable();
-            let mut claimed = self.cases(&mut &*self, &ids).await?;
+            let mut claimed = self.cases_apart(&mut &*self, &ids).await?;
             // Who slept past its lease between the two statements reads the next one's token: that is not ours to use.
             let ours = |id: i64, token: i64| tokens.get(&id) == Some(&token);
             claimed.cases.retain(|case| ours(case.facts.orphan.id, case.token));

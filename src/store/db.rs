@@ -17,10 +17,12 @@ use crate::clock::Timestamp;
 
 mod again;
 mod row;
+mod said;
 
 pub use again::{Tries, Trouble};
 use row::Inner;
 pub use row::Row;
+pub(super) use said::postgres;
 
 /// A connection that is not there after so long is asked for anew.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(2);
@@ -160,32 +162,6 @@ impl DbError {
             | Self::Column { source, .. }
             | Self::Transaction { source, .. }
             | Self::Open { source, .. } => Some(source),
-        }
-    }
-
-    /// The database answered, and nothing here knows its answer: a platform's trigger, view or row policy may say so of one row,
-    /// or the database of everything that is tried.
-    pub fn may_be_about_a_row(&self) -> bool {
-        self.trouble() == Trouble::Other
-            && self.sqlx().is_some_and(|error| error.as_database_error().is_some())
-    }
-
-    /// A row broke a rule of the database: repeating does not help, leaving the row out does.
-    pub fn is_about_a_row(&self) -> bool {
-        match self {
-            Self::Column { .. } => true,
-            // A platform's deferred constraint speaks at the commit.
-            Self::Statement { source, .. } | Self::Transaction { source, .. } => {
-                source.as_database_error().is_some_and(|error| {
-                    let code = error.code().unwrap_or_default();
-                    // SQLSTATE classes 22 (data), 23 (constraints), 44 (a view's check), 54 (too long for an index), P0 (a platform's
-                    // trigger says no); SQLITE_CONSTRAINT and its kin, SQLITE_TOOBIG, SQLITE_MISMATCH.
-                    code.len() == 5
-                        && ["22", "23", "44", "54", "P0"].iter().any(|class| code.starts_with(class))
-                        || code.parse::<i32>().is_ok_and(|code| matches!(code & 0xff, 18..=20))
-                })
-            }
-            Self::Open { .. } | Self::InDoubt | Self::NothingSettled { .. } => false,
         }
     }
 }
@@ -538,6 +514,21 @@ impl Tx {
 pub trait Run {
     /// Runs a statement and returns its rows.
     async fn rows(&mut self, statement: &'static Statement, values: &[Value]) -> Result<Vec<Row>, DbError>;
+
+    /// See [`Tx::begin_part`]. Outside of a transaction a statement that fails undoes itself.
+    async fn begin_part(&mut self) -> Result<(), DbError> {
+        Ok(())
+    }
+
+    /// See [`Tx::undo_part`], and ends the part.
+    async fn undo_part(&mut self) -> Result<(), DbError> {
+        Ok(())
+    }
+
+    /// See [`Tx::end_part`].
+    async fn end_part(&mut self) -> Result<(), DbError> {
+        Ok(())
+    }
 }
 
 impl Run for &Db {
@@ -549,6 +540,19 @@ impl Run for &Db {
 impl Run for Tx {
     async fn rows(&mut self, statement: &'static Statement, values: &[Value]) -> Result<Vec<Row>, DbError> {
         Tx::rows(self, statement, values).await
+    }
+
+    async fn begin_part(&mut self) -> Result<(), DbError> {
+        Tx::begin_part(self).await
+    }
+
+    async fn undo_part(&mut self) -> Result<(), DbError> {
+        Tx::undo_part(self).await?;
+        Tx::end_part(self).await
+    }
+
+    async fn end_part(&mut self) -> Result<(), DbError> {
+        Tx::end_part(self).await
     }
 }
 

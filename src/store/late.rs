@@ -12,7 +12,8 @@ use std::time::Duration;
 use serde_json::{Value as Json, json};
 
 use super::claim::Case;
-use super::db::{DbError, Tx};
+use super::db::{DbError, Run, Tx};
+use super::scan::Pace;
 use super::settle::{answer_key, keep_answers};
 use super::{Store, statements, with_retries};
 use crate::charge::ItemId;
@@ -63,6 +64,8 @@ pub struct LookedAtRefunds {
     pub looked_at: u64,
     /// What was new.
     pub successes: LateSuccesses,
+    /// The item of a refund around which a row cannot be read, and the reason.
+    pub unreadable: Option<(ItemId, String)>,
     /// Where to go on. None: the end of the stretch is reached.
     pub next: Option<RefundPosition>,
 }
@@ -138,7 +141,7 @@ impl Store {
             async {
                 let mut tx = self.db.begin().await?;
                 tx.rows(statements::LATE_TURN, &[now.into()]).await?;
-                tx.rows(statements::LATE_JOBS, &[provider.into(), now.into()]).await?;
+                self.note_late_jobs(&mut tx, provider, now).await?;
                 let values = [provider.into(), now.into(), (now + lease).into(), i64::from(most).into()];
                 let rows = tx.rows(statements::LATE_CLAIM, &values).await?;
                 tx.commit().await?;
@@ -156,7 +159,7 @@ impl Store {
             return Ok(LateClaimed::default());
         }
         let ids: Vec<i64> = leased.keys().copied().collect();
-        let found = self.cases(&mut &*self, &ids).await?;
+        let found = self.cases_apart(&mut &*self, &ids).await?;
         let mut claimed = LateClaimed::default();
         for case in found.cases {
             if let Some((token, refunded)) = leased.remove(&case.facts.orphan.id) {
@@ -170,6 +173,20 @@ impl Store {
         }
         claimed.unreadable = self.end_unreadable(&list, now).await?;
         Ok(claimed)
+    }
+
+    /// Notes the jobs of items that were refunded without one. It reads the platform's rows: where one of them cannot be read,
+    /// these questions wait until its own was ended.
+    async fn note_late_jobs(&self, tx: &mut Tx, provider: &str, now: Timestamp) -> Result<(), DbError> {
+        Run::begin_part(tx).await?;
+        match tx.rows(statements::LATE_JOBS, &[provider.into(), now.into()]).await {
+            Ok(_) => Run::end_part(tx).await,
+            Err(error) if error.is_about_reading_a_row() => {
+                tracing::warn!(provider, "late questions without a job wait: {}", error.told());
+                Run::undo_part(tx).await
+            }
+            Err(error) => Err(error),
+        }
     }
 
     async fn end_unreadable(&self, leased: &[(i64, i64)], now: Timestamp) -> Result<u64, DbError> {
@@ -276,15 +293,60 @@ impl Store {
         Ok(new)
     }
 
-    /// Looks at the next refunds of a stretch of time, at most `at_most`: has their output been stored since (P20)? Records
-    /// what is new.
+    /// Looks at the next refunds of a stretch of time, as many as the pace says: has their output been stored since (P20)?
+    /// Records what is new. One around which a row cannot be read is told, and the next look begins after it.
     pub async fn look_for_stored_late(
         &self,
         from: &RefundPosition,
         until: Timestamp,
-        at_most: u32,
+        pace: &mut Pace,
         pass_id: Option<i64>,
     ) -> Result<LookedAtRefunds, DbError> {
+        let (mut looked, found) = loop {
+            let error = match self.stored_late(from, until, pace.rows()).await {
+                Ok(found) => {
+                    pace.succeeded();
+                    break found;
+                }
+                Err(error) => error,
+            };
+            let Some(error) = pace.failed(error)? else { continue };
+            let rows = self
+                .rows(statements::NEXT_REFUND, &[from.at.into(), (&from.id).into(), until.into()])
+                .await?;
+            let Some(row) = rows.first() else { return Err(error) };
+            let item = ItemId { charge_id: row.text("charge_id")?, output_index: row.int("output_index")? };
+            return Ok(LookedAtRefunds {
+                looked_at: 1,
+                unreadable: Some((item, error.told())),
+                next: Some(RefundPosition { at: row.time("at")?, id: row.text("refund_id")? }),
+                ..LookedAtRefunds::default()
+            });
+        };
+        if found.is_empty() {
+            return Ok(looked);
+        }
+        let now = self.now().await?;
+        looked.successes = with_retries!(
+            self,
+            async {
+                let mut tx = self.db.begin().await?;
+                let new = self.note_successes(&mut tx, &found, NoticedBy::Look, now, pass_id).await?;
+                tx.commit().await?;
+                Ok::<_, DbError>(new)
+            }
+            .await
+        )?;
+        Ok(looked)
+    }
+
+    /// The next refunds, at most `at_most`, and those of them whose output has been stored since.
+    async fn stored_late(
+        &self,
+        from: &RefundPosition,
+        until: Timestamp,
+        at_most: u32,
+    ) -> Result<(LookedAtRefunds, Vec<Success>), DbError> {
         let mut found = Vec::new();
         let mut looked = LookedAtRefunds::default();
         let values = [from.at.into(), (&from.id).into(), until.into(), i64::from(at_most).into()];
@@ -306,21 +368,7 @@ impl Store {
                 stored: row.maybe_text("stored_output_id")?,
             });
         }
-        if found.is_empty() {
-            return Ok(looked);
-        }
-        let now = self.now().await?;
-        looked.successes = with_retries!(
-            self,
-            async {
-                let mut tx = self.db.begin().await?;
-                let new = self.note_successes(&mut tx, &found, NoticedBy::Look, now, pass_id).await?;
-                tx.commit().await?;
-                Ok::<_, DbError>(new)
-            }
-            .await
-        )?;
-        Ok(looked)
+        Ok((looked, found))
     }
 
     /// Notes late successes, each with its event and counted, but for those that are known already.

@@ -4,7 +4,7 @@
 //! The rest follows a charge: `scan` finds and opens orphans, `claim` leases them and reads the facts, `settle` is
 //! the one transaction that moves money, `late` is what becomes known after it, `uploads` notes what may be left over in the
 //! storage, `brakes` keeps the brake, `totals` counts for people and metrics, `provider_state` remembers
-//! who was not there, `shares` who asks whom how much. For people alone are `story` (one charge),
+//! who was not there, `shares` who asks whom how much, `version` compares the tables with the binary. For people alone are `story` (one charge),
 //! `review` (what was made good and what waits), `contract` (whether all is as needed) and `plans`
 //! (whether it can be searched).
 //! A crash anywhere leaves what was committed; the next pass does the rest.
@@ -32,6 +32,7 @@ mod story;
 mod totals;
 mod turn;
 mod uploads;
+mod version;
 
 pub use brakes::{BrakeEvent, BrakeState, HeldAccount, HeldProvider, Released};
 pub use by_hand::Taken;
@@ -46,8 +47,8 @@ pub use plans::WholeRead;
 pub use provider_state::ProviderState;
 pub use review::{LateEvidence, LateItem, LateProvider, MadeGood, MadeGoodItem, Waiting, WaitingItem};
 pub use scan::{
-    Backlog, Chunk, Counted, Cursor, Cursors, Dating, Found, Grace, Lost, Over, Position, Preview, Refused,
-    Scan,
+    Backlog, Chunk, Counted, Cursor, Cursors, Dating, Found, Grace, Lost, Over, Pace, Position, Preview,
+    Refused, Scan,
 };
 pub use settle::{
     Locked, LostOutput, Outcome, Reversal, Reversed, ReversedRefund, SettleRules, Settlement, Stuck,
@@ -56,6 +57,7 @@ pub use shares::ProviderShares;
 pub use story::{AnswerRow, EventRow, ItemRow, OrphanRow, OutputRow, ResolutionRow, ReversalRow, Story};
 pub use totals::{Counter, LastPass, RESOLUTION_BUCKETS_SECONDS, Unresolved};
 pub use uploads::{Leftover, UploadKey};
+pub use version::Tables;
 
 use db::{Db, Row, Run, Statement, Tries, Value};
 

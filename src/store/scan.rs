@@ -9,11 +9,15 @@ use std::time::Duration;
 
 use serde_json::{Value as Json, json};
 
-use super::db::{DbError, Run, Tx, Value};
+use super::db::{DbError, Run, Trouble, Tx, Value};
 use super::{Store, first, statements, with_retries};
 use crate::charge::ItemId;
 use crate::clock::{SKEW, Timestamp, micros};
 use crate::policy::LONGEST_WAIT;
+
+mod unreadable;
+
+pub use unreadable::Pace;
 
 /// One look at a stretch of `charged_at` (or of `failed_at`).
 #[derive(Clone, Debug)]
@@ -92,6 +96,8 @@ pub struct Found {
     pub providers: BTreeSet<String>,
     /// Items for which the database would take no orphan, each with the reason: a person has to look.
     pub refused: Vec<(ItemId, String)>,
+    /// Charges and items that could not be read, each with the reason.
+    pub unreadable: Vec<(String, String)>,
 }
 
 /// Items whose recovery proves the delivery (P10) and whose row the platform has removed since: not
@@ -126,6 +132,7 @@ impl Found {
         self.reopened += other.reopened;
         self.providers.extend(other.providers);
         self.refused.extend(other.refused);
+        self.unreadable.extend(other.unreadable);
     }
 }
 
@@ -169,6 +176,8 @@ pub struct Chunk {
     pub too_old: Option<(u64, String)>,
     /// Recovered outputs whose row is gone.
     pub lost: Lost,
+    /// Charges and items that cannot be read, each with the reason.
+    pub unreadable: Vec<(String, String)>,
     /// Rows that were looked at.
     pub looked_at: u64,
     /// Where the next chunk begins. None: the end of the stretch is reached.
@@ -301,16 +310,23 @@ impl Store {
         }
         let now = self.now().await?;
         let opening = Opening { by, now, due_at: due_at.min(now), dating };
-        with_retries!(
-            self,
-            async {
-                let mut tx = self.db.begin().await?;
-                let found = self.open_in_parts(&mut tx, items, &opening).await?;
-                tx.commit().await?;
-                Ok::<_, DbError>(found)
-            }
-            .await
-        )
+        let open = async |refuse: Refuse| {
+            with_retries!(
+                self,
+                async {
+                    let mut tx = self.db.begin().await?;
+                    let found = self.open_in_parts(&mut tx, items, &opening, refuse).await?;
+                    tx.commit().await?;
+                    Ok::<_, DbError>(found)
+                }
+                .await
+            )
+        };
+        match open(Refuse::ForGood).await {
+            // A function of the platform's says at every try that a race was lost, or the like.
+            Err(error) if error.function().is_some() => open(Refuse::Raised).await,
+            opened => opened,
+        }
     }
 
     /// Makes waiting orphans due whose failure has been recorded since they were last asked about (P19).
@@ -329,12 +345,13 @@ impl Store {
         is_ending: impl Fn() -> bool,
     ) -> Result<Option<u64>, DbError> {
         let mut count = 0;
+        let mut pace = Pace::new(chunk);
         let mut from = Some(Position::before(scan.after));
         while let Some(position) = from {
             if is_ending() {
                 return Ok(None);
             }
-            let looked = self.scan_chunk(scan, &position, chunk).await?;
+            let looked = self.scan_next(scan, &position, &mut pace).await?;
             count += looked.items.len() as u64;
             from = looked.next;
         }
@@ -358,14 +375,16 @@ impl Store {
         let mut lost = Lost::default();
         for scan in scans {
             let opening = Opening { by: scan.name, now: due_by, due_at: due_by, dating };
+            let mut pace = Pace::new(chunk);
             let mut from = Some(Position::before(scan.after));
             while let Some(position) = from.filter(|_| !is_ending()) {
-                let looked = self.scan_chunk_in(&mut tx, scan, &position, chunk).await?;
+                let looked = self.scan_next_in(&mut tx, scan, &position, &mut pace).await?;
+                found.unreadable.extend(looked.unreadable);
                 if !looked.waiting.is_empty() {
                     let values = [(&json!(looked.waiting)).into(), due_by.into()];
                     tx.rows(statements::HASTEN_FAILED, &values).await?;
                 }
-                found.add(self.open_in_parts(&mut tx, &looked.items, &opening).await?);
+                found.add(self.open_in_parts(&mut tx, &looked.items, &opening, Refuse::Raised).await?);
                 if let Some((items, example)) = looked.too_old.filter(|_| scan.name == "failed") {
                     too_old.get_or_insert((0, example)).0 += items;
                 }
@@ -375,7 +394,7 @@ impl Store {
         }
         let rows = tx.rows(statements::DUE_ORPHANS, &[due_by.into(), i64::from(limit).into()]).await?;
         let ids: Vec<i64> = rows.iter().map(|row| row.int("id")).collect::<Result<_, _>>()?;
-        let claimed = self.cases(&mut tx, &ids).await?;
+        let claimed = self.cases_apart(&mut tx, &ids).await?;
         Ok(Preview { found, too_old, lost, claimed })
     }
 
@@ -431,13 +450,14 @@ impl Store {
         tx: &mut Tx,
         items: &[ItemId],
         opening: &Opening<'_>,
+        refuse: Refuse,
     ) -> Result<Found, DbError> {
         if items.is_empty() {
             return Ok(Found::default());
         }
         tx.begin_part().await?;
         let mut found = match self.open_orphans(tx, items, opening).await {
-            Err(error) if error.is_about_a_row() => Found::default(),
+            Err(error) if refuse.takes(&error) => Found::default(),
             result => return result,
         };
         tx.undo_part().await?;
@@ -445,9 +465,9 @@ impl Store {
             tx.begin_part().await?;
             match self.open_orphans(tx, std::slice::from_ref(item), opening).await {
                 Ok(one) => found.add(one),
-                Err(error) if error.is_about_a_row() => {
+                Err(error) if refuse.takes(&error) => {
                     tx.undo_part().await?;
-                    found.refused.push((item.clone(), crate::report::chain(&error)));
+                    found.refused.push((item.clone(), error.told()));
                 }
                 Err(error) => return Err(error),
             }
@@ -523,7 +543,7 @@ impl Store {
             opened: opened.len() as u64,
             reopened: reopened.len() as u64,
             providers,
-            refused: Vec::new(),
+            ..Found::default()
         })
     }
 }
@@ -562,6 +582,22 @@ pub(super) struct Opening<'a> {
     /// They are due from then on.
     pub due_at: Timestamp,
     pub dating: &'a Dating,
+}
+
+/// Which errors leave an item without an orphan, instead of undoing what was done for the others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Refuse {
+    /// Those that another try does not mend.
+    ForGood,
+    /// All that a function of the platform's raises: it was tried often enough.
+    Raised,
+}
+
+impl Refuse {
+    fn takes(self, error: &DbError) -> bool {
+        let raised = error.function().is_some();
+        error.is_about_a_row() || raised && (self == Self::Raised || error.trouble() == Trouble::Other)
+    }
 }
 
 /// Sorts the rows of a chunk: items, and the last one, which describes the chunk.

@@ -237,7 +237,7 @@ impl Store {
                 ids.push(row.int("id")?);
             }
         }
-        let claimed = self.cases(&mut tx, &ids).await?;
+        let claimed = self.cases_apart(&mut tx, &ids).await?;
         let cases = claimed.cases.into_iter().filter(|case| items.contains(&case.facts.orphan.item));
         Ok((cases.collect(), claimed.unreadable.into_iter().map(|each| each.why).collect()))
     }

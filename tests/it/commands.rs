@@ -415,7 +415,7 @@ async fn without_tables_every_command_says_what_to_do() {
             .env("MAKEGOOD__METRICS__LISTEN", "127.0.0.1:0")
             .output()
             .await;
-        assert_eq!((ended.code, ended.stdout.as_str()), (Some(1), ""), "{arguments:?}: {ended:?}");
+        assert_eq!((ended.code, ended.stdout.as_str()), (Some(2), ""), "{arguments:?}: {ended:?}");
         assert!(ended.stderr.contains("run `makegood migrate` first"), "{arguments:?}: {ended:?}");
     }
 }

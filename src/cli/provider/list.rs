@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::cli::Failure;
 use crate::cli::output::{OutputFormat, print};
-use crate::cli::parts::{load_providers, open_store, said_for_people};
+use crate::cli::parts::{load_providers, open_tables, said_for_people};
 use crate::cli::words::{cut, plain, span, when};
 use crate::clock::{Clock, Timestamp};
 use crate::config::Settings;
@@ -54,8 +54,8 @@ async fn states(settings: &Settings) -> States {
     {
         return Err(format!("there is no database {} yet", file.display()));
     }
+    let store = open_tables(settings).await.map_err(|failure| failure.to_string())?;
     let read = async {
-        let store = open_store(settings).await?;
         let states = store.provider_states(None).await?;
         let now = store.now().await?;
         store.close().await;

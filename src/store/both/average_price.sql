@@ -1,5 +1,5 @@
 -- average_price: what the newest charges up to $1 cost, to measure limits on credits by. Costs the
--- same however many charges there are: at most 1,000 are read, by the index on their time. Those
+-- same however many charges there are: at most $2 are read, by the index on their time. Those
 -- that cost nothing, or less, or have no price, are left out. Each counts for at most a thousand
 -- times the middle one (the upper of two), so that a few prices in a wrong unit do not raise the
 -- average. Credits come in two halves (times 2^32, and the rest): no sum leaves the range of whole
@@ -8,7 +8,7 @@ WITH paid AS (
     SELECT CASE WHEN n.subscription_credits > 9223372036854775807 - n.wallet_credits THEN 9223372036854775807
                 ELSE n.subscription_credits + n.wallet_credits END AS credits
     FROM (SELECT subscription_credits, wallet_credits FROM charges
-          WHERE charged_at <= $1 ORDER BY charged_at DESC LIMIT 1000) AS n
+          WHERE charged_at <= $1 ORDER BY charged_at DESC LIMIT $2) AS n
     WHERE n.subscription_credits >= 0 AND n.wallet_credits >= 0
       AND (n.subscription_credits > 0 OR n.wallet_credits > 0)
 ), middle AS (

@@ -1,7 +1,8 @@
 //! What a failure of the database means: whether the same transaction may succeed when it is run once more, how long to
 //! go on trying, and what a person should do who finds a pass ended by it.
 //!
-//! Four kinds are worth repeating. A race that was lost (deadlock, serialization failure): a few times at once. A statement
+//! Four kinds are worth repeating. A race that was lost (deadlock, serialization failure), and a connection of a platform's
+//! trigger: a few times at once. A statement
 //! that ran into its time limit: twice. A lock that another session holds: as long as a statement may take; only settle does
 //! otherwise, which goes on with the others (`store::settle`). A connection that broke, or that was not to be had, and a file
 //! that another holds: as long as a statement may take, since a restart, or the connection limit, is over within seconds or
@@ -33,6 +34,8 @@ pub enum Trouble {
     TimedOut,
     /// The connection is gone, and nobody knows what came of what was under way.
     ConnectionLost,
+    /// A function of the platform's answered with the code of a connection: it may have one of its own.
+    Raised,
     /// No connection was to be had: all are at work, or the server allows no more.
     NoConnection,
     /// It takes no writes.
@@ -54,33 +57,42 @@ impl DbError {
             sqlx::Error::Io(_) | sqlx::Error::Protocol(_) => return Trouble::ConnectionLost,
             _ => {}
         }
-        let Some(error) = source.as_database_error() else { return Trouble::Other };
-        let code = error.code().unwrap_or_default();
-        match code.as_ref() {
-            "40001" | "40P01" => Trouble::Race,
-            "55P03" => Trouble::LockTimeout,
-            "57014" => Trouble::TimedOut,
-            // Thrown out, crashed, coming up or going down, or slept too long inside a transaction.
-            "57P01" | "57P02" | "57P03" | "57P05" | "25P03" => Trouble::ConnectionLost,
-            "53300" => Trouble::NoConnection,
-            "25006" => Trouble::ReadOnly,
-            "53100" => Trouble::Full,
-            "42P01" => Trouble::NoTables,
-            class if class.len() == 5 && class.starts_with("08") => Trouble::ConnectionLost,
-            // SQLite's; the low byte is the kind, what is above it the occasion.
-            number => match number.parse::<i32>().map(|number| number & 0xff) {
-                Ok(5 | 6) => Trouble::Locked,
-                Ok(8) => Trouble::ReadOnly,
-                Ok(13) => Trouble::Full,
-                Ok(_) | Err(_) if error.message().contains("no such table") => Trouble::NoTables,
-                Ok(_) | Err(_) => Trouble::Other,
-            },
+        if let Some(error) = self.postgres() {
+            return of_sqlstate(error.code(), self.function().is_some(), self.is_raised_by_hand());
+        }
+        match self.sqlite_kind() {
+            Some(5 | 6) => Trouble::Locked,
+            Some(8) => Trouble::ReadOnly,
+            Some(13) => Trouble::Full,
+            Some(_) if source.to_string().contains("no such table") => Trouble::NoTables,
+            Some(_) | None => Trouble::Other,
         }
     }
 
     /// A relation is not there: the tables were never made, or lie elsewhere.
     pub fn is_about_missing_tables(&self) -> bool {
         self.trouble() == Trouble::NoTables
+    }
+}
+
+/// What a SQLSTATE means. Inside a function of the platform's it concerns one row: there is a connection, or nothing could
+/// have been raised. A database that is full or takes no writes may say so inside a function too; by hand, it is the row.
+fn of_sqlstate(code: &str, in_function: bool, by_hand: bool) -> Trouble {
+    match code {
+        "40001" | "40P01" => Trouble::Race,
+        "55P03" => Trouble::LockTimeout,
+        "57014" => Trouble::TimedOut,
+        // Thrown out, crashed, coming up or going down, or slept too long inside a transaction; no room for a connection.
+        "57P01" | "57P02" | "57P03" | "57P05" | "25P03" | "53300" if in_function => Trouble::Raised,
+        class if in_function && class.starts_with("08") => Trouble::Raised,
+        "25006" if !by_hand => Trouble::ReadOnly,
+        "53100" if !by_hand => Trouble::Full,
+        _ if in_function => Trouble::Other,
+        "57P01" | "57P02" | "57P03" | "57P05" | "25P03" => Trouble::ConnectionLost,
+        "53300" => Trouble::NoConnection,
+        "42P01" => Trouble::NoTables,
+        class if class.starts_with("08") => Trouble::ConnectionLost,
+        _ => Trouble::Other,
     }
 }
 
@@ -98,6 +110,10 @@ impl Trouble {
             Self::LockTimeout => Some(
                 "another session held a lock for longer than database.lock_timeout, again and again: look for it in \
                  pg_stat_activity (pg_blocking_pids) and end its transaction",
+            ),
+            Self::Raised => Some(
+                "a function of the platform's (a trigger, or one that a view calls) raised it, again and again: its name \
+                 is in the database's log",
             ),
             Self::Locked => Some("another process holds the file for long: look for one that writes to it"),
             Self::TimedOut => Some(
@@ -145,7 +161,7 @@ impl Tries {
     /// How long to wait before the next try; none: it is no use.
     pub fn pause(&mut self, trouble: Trouble) -> Option<Duration> {
         match trouble {
-            Trouble::Race => {
+            Trouble::Race | Trouble::Raised => {
                 self.races += 1;
                 (self.races <= RACES).then(|| Duration::from_millis(10 << self.races))
             }
@@ -217,6 +233,7 @@ mod tests {
             Trouble::Race,
             Trouble::LockTimeout,
             Trouble::Locked,
+            Trouble::Raised,
             Trouble::NoConnection,
             Trouble::ReadOnly,
             Trouble::Full,
@@ -233,5 +250,28 @@ mod tests {
         let reset = std::io::Error::from(std::io::ErrorKind::ConnectionReset);
         assert_eq!(statement(sqlx::Error::Io(reset)).trouble(), Trouble::ConnectionLost);
         assert_eq!(statement(sqlx::Error::RowNotFound).trouble(), Trouble::Other);
+    }
+
+    #[test]
+    fn a_sqlstate_is_no_code_of_sqlite_and_a_functions_concerns_its_row() {
+        // `& 0xff` these are SQLITE_BUSY, SQLITE_LOCKED, SQLITE_READONLY.
+        for code in ["42501", "22021", "21000", "53000"] {
+            assert_eq!(of_sqlstate(code, false, false), Trouble::Other, "{code}");
+        }
+        let told = [
+            ("57P01", Trouble::ConnectionLost, Trouble::Raised),
+            ("08006", Trouble::ConnectionLost, Trouble::Raised),
+            ("53300", Trouble::NoConnection, Trouble::Raised),
+            ("25006", Trouble::ReadOnly, Trouble::Other),
+            ("53100", Trouble::Full, Trouble::Other),
+            ("42P01", Trouble::NoTables, Trouble::Other),
+            ("40P01", Trouble::Race, Trouble::Race),
+            ("57014", Trouble::TimedOut, Trouble::TimedOut),
+        ];
+        for (code, outside, inside) in told {
+            let of = |in_function| of_sqlstate(code, in_function, in_function);
+            assert_eq!((of(false), of(true)), (outside, inside), "{code}");
+        }
+        assert_eq!(of_sqlstate("53100", true, false), Trouble::Full, "the trigger's own table has no room");
     }
 }

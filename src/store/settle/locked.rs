@@ -12,13 +12,16 @@
 //!    eighth of the timeout for each lock then.
 //!
 //! All waiting of one settle is bounded by [`WAITS`], however many rows are locked. What is left then is postponed.
+//!
+//! A platform's trigger may answer for one row as if it had lost a race, or run into the statement timeout, at every try. Such a
+//! row is settled alone like any other that is refused, and [`WORN_OUT`] bounds what all of them cost.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use super::{Failure, Locking, Outcome, SettleRules, Settlement};
+use super::{Again, Failure, Locking, Outcome, SettleRules, Settlement};
 use crate::policy::Action;
 use crate::store::Store;
 use crate::store::db::{DbError, Trouble};
@@ -27,6 +30,10 @@ use crate::store::db::{DbError, Trouble};
 const WAITS: u32 = 8;
 /// While a batch is halved, a lock is waited for the timeout divided by this.
 const HALVING: u32 = 8;
+
+/// After so many settlements that failed alone, for a reason that passes by itself and that a trigger gave, none is tried
+/// again in this settle; after so many that ran into the statement timeout, none is tried alone at all.
+const WORN_OUT: u32 = 4;
 
 /// How long a lock is waited for once there is no more time to wait.
 const AT_ONCE: Duration = Duration::from_millis(1);
@@ -161,6 +168,10 @@ struct Settling<'a> {
     busy: BTreeMap<Locked, Vec<usize>>,
     /// What waiting for locks has cost at most.
     waited: Duration,
+    /// Settlements that failed alone because a trigger said that they lost a race, or another thing that passes by itself.
+    worn: u32,
+    /// Settlements that ran into the statement timeout alone, in a trigger.
+    slow: u32,
 }
 
 /// Settles a batch; one outcome for each, in order.
@@ -177,6 +188,8 @@ pub(super) async fn settle(
         ours: Vec::new(),
         busy: BTreeMap::new(),
         waited: Duration::ZERO,
+        worn: 0,
+        slow: 0,
     };
     store.add_accounts(&batch.iter().collect::<Vec<_>>()).await?;
     let mut pieces = vec![settling.piece((0..batch.len()).collect())];
@@ -240,9 +253,21 @@ impl Settling<'_> {
         if piece.of.is_empty() {
             return Ok(Vec::new());
         }
+        if piece.alone && self.slow >= WORN_OUT {
+            for nth in piece.of {
+                self.outcomes[nth] = Some(not_tried(&batch[nth]));
+            }
+            return Ok(Vec::new());
+        }
         let timeout = if self.may_not_wait() && piece.waits_for.is_none() { AT_ONCE } else { piece.timeout };
         let skip = piece.waits_for.is_none();
-        let locking = Locking { skip_ours: skip && !piece.waits_for_ours, skip, timeout, snapshot: false };
+        let again = match (piece.alone, self.worn) {
+            (false, _) => Again::AsEver,
+            (true, ..WORN_OUT) => Again::NotAfterTimeouts,
+            (true, _) => Again::Never,
+        };
+        let skip_ours = skip && !piece.waits_for_ours;
+        let locking = Locking { skip_ours, skip, timeout, snapshot: false, again };
         let settlements: Vec<&Settlement> = piece.of.iter().map(|nth| &batch[*nth]).collect();
         let mut tried = self.store.settle_whole(&settlements, self.rules, locking).await;
         if let ([one], true, Err(failure)) = (settlements.as_slice(), piece.alone, &tried)
@@ -250,6 +275,8 @@ impl Settling<'_> {
             && !failure.is_of_the_database()
             && let Err(failure) = tried
         {
+            self.worn += u32::from(matches!(failure.trouble(), Trouble::Race | Trouble::Raised));
+            self.slow += u32::from(failure.trouble() == Trouble::TimedOut);
             tried = self.store.failed_alone(one, self.rules, locking, failure).await.map(|told| vec![told]);
         }
         match tried {

@@ -89,7 +89,12 @@ pub enum Outcome {
     /// The database refused its rows: nothing was written for it, a person has to look.
     Refused(String),
     /// The database refused, and whether its rows are to blame shows by how others fare.
-    Failed(String),
+    Failed {
+        /// What the database said.
+        why: String,
+        /// A function of the platform's raised it: it concerns the account, unless others fare no better.
+        raised: bool,
+    },
     /// Another session holds a lock that it needs. Nothing was written for it.
     Busy(Locked),
 }
@@ -136,6 +141,31 @@ struct Locking {
     timeout: Duration,
     /// Run under one snapshot and roll back, to check whether a difference persists.
     snapshot: bool,
+    /// How often it is run again after a failure that passes by itself.
+    again: Again,
+}
+
+/// How often a try is run again whose failure a function of the platform's raised. It may raise the same for ever.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Again {
+    /// As often as any other.
+    AsEver,
+    /// Not after a time limit: each try costs that limit.
+    NotAfterTimeouts,
+    /// Never.
+    Never,
+}
+
+impl Again {
+    fn allows(self, failure: &Failure) -> bool {
+        let Failure::Db(error) = failure else { return true };
+        error.function().is_none()
+            || match self {
+                Self::AsEver => true,
+                Self::NotAfterTimeouts => error.trouble() != Trouble::TimedOut,
+                Self::Never => false,
+            }
+    }
 }
 
 /// Why a transaction was given up.
@@ -199,9 +229,9 @@ impl Failure {
     /// What it means for the one settlement that failed: its rows were refused, unless no other would fare better for certain.
     fn refused(self) -> Result<Outcome, DbError> {
         match self {
-            Self::Db(error) if error.is_about_a_row() => Ok(Outcome::Refused(crate::report::chain(&error))),
+            Self::Db(error) if error.is_about_a_row() => Ok(Outcome::Refused(error.told())),
             Self::Db(error) if error.may_be_about_a_row() => {
-                Ok(Outcome::Failed(crate::report::chain(&error)))
+                Ok(Outcome::Failed { why: error.told(), raised: error.function().is_some() })
             }
             Self::Db(error) => Err(error),
             failure => Ok(Outcome::Refused(crate::report::chain(&failure))),
@@ -331,7 +361,8 @@ impl Store {
                     }
                 }
                 trouble => {
-                    let Some(pause) = tries.pause(trouble) else { return Err(failure) };
+                    let pause = tries.pause(trouble).filter(|_| locking.again.allows(&failure));
+                    let Some(pause) = pause else { return Err(failure) };
                     super::tell_of_another_try(&failure, trouble);
                     tokio::time::sleep(pause).await;
                 }

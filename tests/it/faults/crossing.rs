@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection, SqliteConnection};
 
-use makegood::store::{Over, Position, Scan};
+use makegood::store::{Over, Pace, Position, Scan};
 
 use crate::world::{HOUR, Sql, World};
 
@@ -110,7 +110,11 @@ async fn crossed_on_sqlite(wait: Duration) -> bool {
     };
     let scan = tokio::spawn(async move {
         let dating = makegood::detect::dating(&parts.rules.detect, &parts.providers);
-        let chunk = parts.store.scan_chunk(&stretch, &Position::before(stretch.after), 100).await.unwrap();
+        let chunk = parts
+            .store
+            .scan_next(&stretch, &Position::before(stretch.after), &mut Pace::new(100))
+            .await
+            .unwrap();
         parts.store.open_found("grace", &chunk.items, now, &dating).await.unwrap()
     });
     tokio::time::sleep(wait).await;
