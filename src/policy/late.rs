@@ -136,7 +136,8 @@ pub const fn without_proof(reason: Reason) -> bool {
         | Reason::NotPosted
         | Reason::ChargeChanged
         | Reason::DebitsMismatch
-        | Reason::ItemsMismatch => false,
+        | Reason::ItemsMismatch
+        | Reason::MissingHash => false,
     }
 }
 

@@ -48,8 +48,14 @@ const REFERENCE: Set = Set {
     what: "the reference schema",
     history: "makegood_reference_migrations",
     advice: ": if the platform has relations of these names already, leave out --reference-schema",
-    postgres: &[(1, "contract", include_str!("../../migrations/reference/postgres/0001_contract.sql"))],
-    sqlite: &[(1, "contract", include_str!("../../migrations/reference/sqlite/0001_contract.sql"))],
+    postgres: &[
+        (1, "contract", include_str!("../../migrations/reference/postgres/0001_contract.sql")),
+        (2, "nullable_columns", include_str!("../../migrations/reference/postgres/0002_nullable_columns.sql")),
+    ],
+    sqlite: &[
+        (1, "contract", include_str!("../../migrations/reference/sqlite/0001_contract.sql")),
+        (2, "nullable_columns", include_str!("../../migrations/reference/sqlite/0002_nullable_columns.sql")),
+    ],
 };
 
 const OWN: Set = Set {
@@ -71,6 +77,7 @@ const OWN: Set = Set {
         (11, "proofs", include_str!("../../migrations/postgres/0011_proofs.sql")),
         (12, "posting", include_str!("../../migrations/postgres/0012_posting.sql")),
         (13, "pinned_names", include_str!("../../migrations/postgres/0013_pinned_names.sql")),
+        (15, "nullable_columns", include_str!("../../migrations/postgres/0015_nullable_columns.sql")),
     ],
     sqlite: &[
         (1, "makegood", include_str!("../../migrations/sqlite/0001_makegood.sql")),
@@ -86,11 +93,12 @@ const OWN: Set = Set {
         (11, "proofs", include_str!("../../migrations/sqlite/0011_proofs.sql")),
         (12, "posting", include_str!("../../migrations/sqlite/0012_posting.sql")),
         (13, "pinned_names", include_str!("../../migrations/sqlite/0013_pinned_names.sql")),
+        (15, "nullable_columns", include_str!("../../migrations/sqlite/0015_nullable_columns.sql")),
     ],
 };
 
 /// The newest of makegood's own migrations.
-pub const OWN_VERSION: i64 = 13;
+pub const OWN_VERSION: i64 = 15;
 
 impl Set {
     fn migrator(&self, postgres: bool) -> Migrator {

@@ -38,6 +38,7 @@ mod read_back;
 mod real_input;
 mod recoveries;
 mod refused;
+mod relations;
 mod reversals;
 mod s3;
 mod shares;

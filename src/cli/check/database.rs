@@ -64,6 +64,9 @@ pub(super) async fn open(settings: &Settings, found: &mut Findings) -> Option<St
 /// Looks at all that the database holds. True: passes can work with it.
 pub(super) async fn check(store: &Store, found: &mut Findings) -> bool {
     let contract = contract(store, found).await;
+    if contract {
+        super::times::check(store, found).await;
+    }
     let own = own_tables(store, found).await;
     if contract {
         kinds(store, found).await;
@@ -131,6 +134,13 @@ async fn contract(store: &Store, found: &mut Findings) -> bool {
             let advice = format!("give `{relation}` the columns and types that migrations/reference shows");
             found.fail(&about, chain(&error), advice);
         }
+    }
+    if let Err(error) = store.accounts().await {
+        found.warn(
+            "contract: accounts",
+            format!("it cannot be read as `id` and `kind`: {}", chain(&error)),
+            "only `makegood explain` reads it: give it these columns and this role SELECT, or leave it",
+        );
     }
     if bad == 0 {
         found.ok("contract", format!("{many} relations with the columns that are needed"));
