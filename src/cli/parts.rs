@@ -73,7 +73,8 @@ pub async fn open_parts(settings: &Settings) -> Result<Parts, super::Failure> {
         .into());
     }
     // Opening it touches nothing: what is wrong is the URL or a variable, and trying again does not help.
-    let storage = Storage::open(settings.storage.url.as_str(), Path::new(".")).map_err(super::Failure::usage)?;
+    let storage =
+        Storage::open(settings.storage.url.as_str(), Path::new(".")).map_err(super::Failure::usage)?;
     let fetcher = Fetcher::new(copy_limits(settings))?;
     let store = open_store(settings).await.map_err(|error| not_opened(&error))?;
     Ok(Parts {

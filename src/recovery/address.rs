@@ -354,8 +354,7 @@ mod tests {
         assert_eq!(dialled, [SocketAddr::from(([1, 1, 1, 1], 0))]);
 
         // In a cluster with DNS64 a public name has no other address.
-        let dialled: Vec<_> =
-            allowed(answer(&["64:ff9b::101:101"]), Loopback::Refused).unwrap().collect();
+        let dialled: Vec<_> = allowed(answer(&["64:ff9b::101:101"]), Loopback::Refused).unwrap().collect();
         assert_eq!(dialled, ["[64:ff9b::101:101]:0".parse().unwrap()]);
 
         let error = allowed(answer(&["10.0.0.1", "::1"]), Loopback::Refused).err().unwrap();

@@ -129,6 +129,8 @@ pub enum Balance {
     AddsUp,
     /// The second is refused: such a refund is held and tried again.
     Refuses,
+    /// It does not move by itself: right where it is the sum of the ledger, whose entry raises it.
+    IsNotMoved,
     /// One of them is lost: the trigger writes what it was told, not the difference.
     Loses,
     /// There is no row to try it on.
@@ -265,6 +267,7 @@ impl Store {
         Ok(match (hit, moved) {
             (2, 2) => Balance::AddsUp,
             (0 | 1, 0 | 1) => Balance::Refuses,
+            (2, 0) => Balance::IsNotMoved,
             (_, _) => Balance::Loses,
         })
     }

@@ -50,7 +50,11 @@ const REFERENCE: Set = Set {
     advice: ": if the platform has relations of these names already, leave out --reference-schema",
     postgres: &[
         (1, "contract", include_str!("../../migrations/reference/postgres/0001_contract.sql")),
-        (2, "nullable_columns", include_str!("../../migrations/reference/postgres/0002_nullable_columns.sql")),
+        (
+            2,
+            "nullable_columns",
+            include_str!("../../migrations/reference/postgres/0002_nullable_columns.sql"),
+        ),
     ],
     sqlite: &[
         (1, "contract", include_str!("../../migrations/reference/sqlite/0001_contract.sql")),

@@ -221,8 +221,13 @@ impl Store {
             Err(error) => Err(error),
         };
         match kind {
-            Err(error) if error.is_about_missing_tables() || error.may_be_about_a_row() => Ok(None),
-            Err(error) if error.is_about_a_row() => Ok(None),
+            Err(error)
+                if error.is_about_missing_tables()
+                    || error.may_be_about_a_row()
+                    || error.is_about_a_row() =>
+            {
+                Ok(None)
+            }
             kind => kind,
         }
     }

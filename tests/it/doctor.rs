@@ -44,7 +44,9 @@ async fn the_doctor_finds_what_is_wrong_and_is_content_otherwise() {
         assert_eq!(grade(&told, "recovery"), Some("warn"));
         assert_eq!(grade(&told, "orphans"), Some("warn"));
 
-        world.execute("DROP INDEX charges_by_time; ALTER TABLE balances RENAME COLUMN credits TO amount").await;
+        world
+            .execute("DROP INDEX charges_by_time; ALTER TABLE balances RENAME COLUMN credits TO amount")
+            .await;
         let (code, told) = check(&world).await;
         assert_eq!(code, Some(1));
         assert_eq!(grade(&told, "contract: balances"), Some("fail"), "{told}");

@@ -156,8 +156,14 @@ async fn p15_charges_in_another_unit_than_microseconds_are_told_with_what_to_wri
     let rest = "no pass finds what has such a time";
     for (value, says) in [
         (SECONDS.to_string(), "is in seconds instead of microseconds: write charged_at * 1000000"),
-        ((SECONDS * 1_000).to_string(), "is in milliseconds instead of microseconds: write charged_at * 1000"),
-        ((SECONDS * 1_000_000_000).to_string(), "is in nanoseconds instead of microseconds: write charged_at / 1000"),
+        (
+            (SECONDS * 1_000).to_string(),
+            "is in milliseconds instead of microseconds: write charged_at * 1000",
+        ),
+        (
+            (SECONDS * 1_000_000_000).to_string(),
+            "is in nanoseconds instead of microseconds: write charged_at / 1000",
+        ),
         (format!("{SECONDS}.5"), "is in seconds instead of microseconds: write charged_at * 1000000"),
         (
             "'2026-03-01 09:00:00'".to_owned(),
@@ -171,7 +177,9 @@ async fn p15_charges_in_another_unit_than_microseconds_are_told_with_what_to_wri
         world.run(&format!("UPDATE charges SET charged_at = {value}")).await;
         let [told] = &told(&world).await[..] else { panic!("{value}") };
         assert!(
-            [("c1"), ("c2")].iter().any(|id| *told == format!("charges.charged_at of 2 rows ({id}) {says}; {rest}")),
+            [("c1"), ("c2")]
+                .iter()
+                .any(|id| *told == format!("charges.charged_at of 2 rows ({id}) {says}; {rest}")),
             "{value}: {told}"
         );
         assert_eq!(world.fate("c1", 0).await, "-");
@@ -186,10 +194,15 @@ async fn p15_charges_in_another_unit_than_microseconds_are_told_with_what_to_wri
     .into_iter()
     .enumerate()
     {
-        world.run(&format!("UPDATE charges SET charged_at = {value}; UPDATE charges SET charged_at = {expression}")).await;
+        world
+            .run(&format!(
+                "UPDATE charges SET charged_at = {value}; UPDATE charges SET charged_at = {expression}"
+            ))
+            .await;
         let at = world.number("SELECT charged_at AS v FROM charges WHERE id = 'c1'").await;
         assert_eq!(at, SECONDS * 1_000_000, "{nth}: {expression}");
     }
+    world.pass_time(2 * HOUR);
     assert_eq!(told(&world).await, Vec::<String>::new());
     assert_eq!(world.fate("c1", 0).await, "refunded provider_error");
     // Failures that were recorded in seconds were noticed by the ordinary look alone, hours later.
@@ -197,7 +210,9 @@ async fn p15_charges_in_another_unit_than_microseconds_are_told_with_what_to_wri
     world.run(&format!("UPDATE charge_items SET failed_at = {SECONDS} WHERE charge_id = 'c2'")).await;
     assert_eq!(
         told(&world).await,
-        [format!("charge_items.failed_at of 1 row (c2) is in seconds instead of microseconds: write failed_at * 1000000; {rest}")]
+        [format!(
+            "charge_items.failed_at of 1 row (c2) is in seconds instead of microseconds: write failed_at * 1000000; {rest}"
+        )]
     );
 }
 
@@ -207,7 +222,7 @@ async fn p15_times_that_a_view_has_computed_wrongly_are_told() {
     world.balance("ada", 0, 0).await;
     world.charge("c1").job("failed-1").insert().await;
     for (value, says) in [
-        (format!("to_timestamp({SECONDS} / 1000.0)"), "is before 2000, such as 1970-01-21T12:19:15.6Z: to_timestamp() takes seconds, write to_timestamp(milliseconds / 1000.0)"),
+        (format!("to_timestamp({SECONDS} / 1000.0)"), "is before 2000, such as 1970-01-21T12:19:15"),
         (format!("to_timestamp({SECONDS}000)"), "is in 2100 or later, such as"),
         ("'infinity'".to_owned(), "is infinite: write the time at which it happened"),
         ("'-infinity'".to_owned(), "is infinite: write the time at which it happened"),
@@ -215,6 +230,8 @@ async fn p15_times_that_a_view_has_computed_wrongly_are_told() {
         world.run(&format!("UPDATE charges SET charged_at = {value}")).await;
         let [told] = &told(&world).await[..] else { panic!("{value}") };
         assert!(told.starts_with(&format!("charges.charged_at of 1 row (c1) {says}")), "{value}: {told}");
+        let expression = "to_timestamp() takes seconds, write to_timestamp(milliseconds / 1000.0)";
+        assert!(told.contains(expression) || says.starts_with("is infinite"), "{told}");
         assert_eq!(world.fate("c1", 0).await, "-");
     }
 }
@@ -232,7 +249,9 @@ async fn the_doctor_fails_times_that_no_pass_can_come_to_and_warns_of_others() {
             let told: Value = serde_json::from_str(&ended.stdout).unwrap();
             let checks = told["checks"].as_array().unwrap().iter().filter(|each| each["about"] == "times");
             let told: Vec<(String, String)> = checks
-                .map(|each| (each["grade"].as_str().unwrap().to_owned(), each["says"].as_str().unwrap().to_owned()))
+                .map(|each| {
+                    (each["grade"].as_str().unwrap().to_owned(), each["says"].as_str().unwrap().to_owned())
+                })
                 .collect();
             (ended.code, told)
         };

@@ -204,6 +204,11 @@ async fn kinds(store: &Store, found: &mut Findings) {
             "a view whose trigger refuses a write that rests on an old value: such refunds are held and tried again",
             "let the trigger add the difference to the current row",
         ),
+        Ok(Balance::IsNotMoved) => found.warn(
+            "balances",
+            "a view whose trigger does not move the balance: right where it is the sum of ledger_entries",
+            "otherwise let the trigger add the difference; until then every refund is held as `not_posted`",
+        ),
         Ok(Balance::Loses) => found.fail(
             "balances",
             "a view whose trigger writes the new value: of two writers at once one is LOST",

@@ -133,9 +133,16 @@ pub(super) async fn storage(settings: &Settings, found: &mut Findings) {
         Err(error) => Err(error),
     };
     match tried {
-        Ok(uri) => found.ok("storage", format!("an object was written to {url}, read back by its URI ({uri}) and deleted")),
+        Ok(uri) => found.ok(
+            "storage",
+            format!("an object was written to {url}, read back by its URI ({uri}) and deleted"),
+        ),
         Err(error @ StorageError::Variable { .. }) => {
-            found.fail("storage", chain(&error), "no pass can run: docs/storage.md says what each service wants");
+            found.fail(
+                "storage",
+                chain(&error),
+                "no pass can run: docs/storage.md says what each service wants",
+            );
         }
         Err(error) => found.fail(
             "storage",

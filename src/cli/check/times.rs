@@ -10,7 +10,8 @@ use crate::store::Store;
 const ABOUT: &str = "times";
 
 pub(super) async fn check(store: &Store, found: &mut Findings) {
-    let read = async { Ok::<_, crate::store::DbError>((store.odd_times().await?, store.odd_times_shown().await?)) };
+    let read =
+        async { Ok::<_, crate::store::DbError>((store.odd_times().await?, store.odd_times_shown().await?)) };
     let (odd, shown) = match read.await {
         Ok(read) => read,
         Err(error) => {

@@ -94,9 +94,8 @@ pub(super) fn check(
             return Err(refused(variable, why.to_owned()));
         }
     }
-    let is_on = |wanted: Role| {
-        variables.iter().any(|variable| variable.role == wanted && is_true(&variable.value))
-    };
+    let is_on =
+        |wanted: Role| variables.iter().any(|variable| variable.role == wanted && is_true(&variable.value));
     for variable in variables.iter().filter(|variable| variable.role == Role::CredentialEndpoint) {
         parse(&variable.value, cloud.example).map_err(|why| refused(variable, why))?;
     }
@@ -108,7 +107,10 @@ pub(super) fn check(
     let mut counts = variables.iter().filter(|variable| rank(variable) == Some(highest));
     let Some(endpoint) = counts.next() else { return Ok(()) };
     if let Some(other) = counts.find(|other| other.value != endpoint.value) {
-        return Err(refused(other, format!("names another endpoint than {}: unset one of them", endpoint.name)));
+        return Err(refused(
+            other,
+            format!("names another endpoint than {}: unset one of them", endpoint.name),
+        ));
     }
     judge(&endpoint.value, bucket, &cloud, is_on(Role::VirtualHosted), is_on(Role::AllowHttp))
         .map_err(|why| refused(endpoint, why))
@@ -127,7 +129,9 @@ fn role(scheme: &str, name: &str) -> Option<Role> {
             Aws::S3Endpoint => Role::Endpoint(1),
             Aws::StsEndpoint | Aws::MetadataEndpoint => Role::CredentialEndpoint,
             Aws::VirtualHostedStyleRequest => Role::VirtualHosted,
-            Aws::AccessKeyId | Aws::SecretAccessKey | Aws::Token | Aws::Region | Aws::DefaultRegion => Role::Word,
+            Aws::AccessKeyId | Aws::SecretAccessKey | Aws::Token | Aws::Region | Aws::DefaultRegion => {
+                Role::Word
+            }
             Aws::Client(client) => of_client(&client),
             _ => Role::Other,
         }),
@@ -150,14 +154,16 @@ fn role(scheme: &str, name: &str) -> Option<Role> {
 
 /// Why a value cannot be what a client takes it for, whatever it is.
 fn bad_text(variable: &Variable) -> Option<&'static str> {
-    match variable.role {
-        Role::Other | Role::VirtualHosted | Role::AllowHttp => None,
-        _ if variable.value.is_empty() => Some("is empty: unset it, or set it"),
-        _ if variable.value.chars().any(|letter| letter.is_whitespace() || letter.is_control()) => {
-            Some("has white space or a control character in it, for example a line feed at its end: remove it")
-        }
-        Role::Endpoint(_) | Role::CredentialEndpoint | Role::Word => None,
+    if matches!(variable.role, Role::Other | Role::VirtualHosted | Role::AllowHttp) {
+        return None;
     }
+    if variable.value.is_empty() {
+        return Some("is empty: unset it, or set it");
+    }
+    let is_bad = |letter: char| letter.is_whitespace() || letter.is_control();
+    variable.value.contains(is_bad).then_some(
+        "has white space or a control character in it, for example a line feed at its end: remove it",
+    )
 }
 
 /// As the clients read a boolean.
@@ -233,7 +239,8 @@ fn judge(
 /// `bucket.s3.example`. A bucket named like its server's first label, `minio` at `minio.example`, is
 /// none: that address has too few labels to be left over without it.
 fn bucket_is_in_host(url: &Url, bucket: &str) -> bool {
-    let rest = url.host_str().and_then(|host| host.strip_prefix(bucket)).and_then(|rest| rest.strip_prefix('.'));
+    let rest =
+        url.host_str().and_then(|host| host.strip_prefix(bucket)).and_then(|rest| rest.strip_prefix('.'));
     rest.is_some_and(|rest| rest.ends_with("amazonaws.com") || rest.ends_with("r2.cloudflarestorage.com"))
 }
 
@@ -251,24 +258,76 @@ mod tests {
         const HTTP: (&str, &str) = ("AWS_ALLOW_HTTP", "true");
         const VIRTUAL: (&str, &str) = ("AWS_VIRTUAL_HOSTED_STYLE_REQUEST", "true");
         let table: &[(&str, &[(&str, &str)], &str)] = &[
-            ("s3", &[("AWS_ENDPOINT_URL", "minio:9000"), HTTP], "AWS_ENDPOINT_URL has no scheme: write scheme, host and port, such as https://minio.example:9000"),
+            (
+                "s3",
+                &[("AWS_ENDPOINT_URL", "minio:9000"), HTTP],
+                "AWS_ENDPOINT_URL has no scheme: write scheme, host and port, such as https://minio.example:9000",
+            ),
             ("s3", &[("AWS_ENDPOINT", "minio"), HTTP], "AWS_ENDPOINT has no scheme"),
-            ("s3", &[("AWS_ENDPOINT_URL", "s3://minio:9000")], "AWS_ENDPOINT_URL has a scheme other than http and https"),
+            (
+                "s3",
+                &[("AWS_ENDPOINT_URL", "s3://minio:9000")],
+                "AWS_ENDPOINT_URL has a scheme other than http and https",
+            ),
             ("s3", &[("AWS_ENDPOINT_URL", "https://")], "AWS_ENDPOINT_URL is no URL"),
             ("s3", &[("AWS_ENDPOINT_URL", "")], "AWS_ENDPOINT_URL is empty: unset it"),
             ("s3", &[("AWS_ENDPOINT_URL", "https://minio:9000\n")], "AWS_ENDPOINT_URL has white space"),
-            ("s3", &[("AWS_ENDPOINT_URL", "https://id:SECRET@minio")], "AWS_ENDPOINT_URL has credentials in it"),
+            (
+                "s3",
+                &[("AWS_ENDPOINT_URL", "https://id:SECRET@minio")],
+                "AWS_ENDPOINT_URL has credentials in it",
+            ),
             ("s3", &[("AWS_ENDPOINT_URL", "https://minio/?x=SECRET")], "AWS_ENDPOINT_URL has a query"),
-            ("s3", &[("AWS_ENDPOINT_URL", "http://minio:9000")], "AWS_ENDPOINT_URL says http, and the client refuses plain HTTP: set AWS_ALLOW_HTTP=true"),
-            ("s3", &[("AWS_ENDPOINT_URL", "http://minio:9000"), ("AWS_ALLOW_HTTP", "false")], "set AWS_ALLOW_HTTP=true"),
-            ("s3", &[("AWS_ENDPOINT_URL", "https://account.r2.cloudflarestorage.com/outputs")], "AWS_ENDPOINT_URL ends in `outputs`: the client adds the bucket"),
-            ("s3", &[("AWS_ENDPOINT_URL", "https://account.r2.cloudflarestorage.com/outputs/")], "ends in `outputs`"),
-            ("s3", &[("AWS_ENDPOINT_URL", "https://account.r2.cloudflarestorage.com/other")], "AWS_ENDPOINT_URL has a path"),
-            ("s3", &[("AWS_ENDPOINT_URL_S3", "https://minio/outputs"), ("AWS_ENDPOINT_URL", "https://minio")], "AWS_ENDPOINT_URL_S3 ends in"),
-            ("s3", &[("AWS_ENDPOINT", "https://a"), ("AWS_ENDPOINT_URL", "https://b")], "AWS_ENDPOINT_URL names another endpoint than AWS_ENDPOINT"),
-            ("s3", &[("AWS_ENDPOINT_URL", "https://minio:9000"), VIRTUAL], "AWS_ENDPOINT_URL does not begin with the bucket"),
-            ("s3", &[("AWS_ENDPOINT_URL", "https://outputs.s3.example/"), VIRTUAL], "AWS_ENDPOINT_URL ends in a slash"),
-            ("s3", &[("AWS_ENDPOINT_URL", "https://outputs.s3.eu-west-1.amazonaws.com")], "AWS_ENDPOINT_URL begins with the bucket"),
+            (
+                "s3",
+                &[("AWS_ENDPOINT_URL", "http://minio:9000")],
+                "AWS_ENDPOINT_URL says http, and the client refuses plain HTTP: set AWS_ALLOW_HTTP=true",
+            ),
+            (
+                "s3",
+                &[("AWS_ENDPOINT_URL", "http://minio:9000"), ("AWS_ALLOW_HTTP", "false")],
+                "set AWS_ALLOW_HTTP=true",
+            ),
+            (
+                "s3",
+                &[("AWS_ENDPOINT_URL", "https://account.r2.cloudflarestorage.com/outputs")],
+                "AWS_ENDPOINT_URL ends in `outputs`: the client adds the bucket",
+            ),
+            (
+                "s3",
+                &[("AWS_ENDPOINT_URL", "https://account.r2.cloudflarestorage.com/outputs/")],
+                "ends in `outputs`",
+            ),
+            (
+                "s3",
+                &[("AWS_ENDPOINT_URL", "https://account.r2.cloudflarestorage.com/other")],
+                "AWS_ENDPOINT_URL has a path",
+            ),
+            (
+                "s3",
+                &[("AWS_ENDPOINT_URL_S3", "https://minio/outputs"), ("AWS_ENDPOINT_URL", "https://minio")],
+                "AWS_ENDPOINT_URL_S3 ends in",
+            ),
+            (
+                "s3",
+                &[("AWS_ENDPOINT", "https://a"), ("AWS_ENDPOINT_URL", "https://b")],
+                "AWS_ENDPOINT_URL names another endpoint than AWS_ENDPOINT",
+            ),
+            (
+                "s3",
+                &[("AWS_ENDPOINT_URL", "https://minio:9000"), VIRTUAL],
+                "AWS_ENDPOINT_URL does not begin with the bucket",
+            ),
+            (
+                "s3",
+                &[("AWS_ENDPOINT_URL", "https://outputs.s3.example/"), VIRTUAL],
+                "AWS_ENDPOINT_URL ends in a slash",
+            ),
+            (
+                "s3",
+                &[("AWS_ENDPOINT_URL", "https://outputs.s3.eu-west-1.amazonaws.com")],
+                "AWS_ENDPOINT_URL begins with the bucket",
+            ),
             ("s3", &[("AWS_ENDPOINT_URL_STS", "sts.example")], "AWS_ENDPOINT_URL_STS has no scheme"),
             ("s3", &[("AWS_SESSION_TOKEN", "SECRET\n")], "AWS_SESSION_TOKEN has white space"),
             ("s3", &[("AWS_ACCESS_KEY_ID", "")], "AWS_ACCESS_KEY_ID is empty"),
@@ -277,9 +336,21 @@ mod tests {
             ("gs", &[("GOOGLE_BASE_URL", "https://gcs.example/")], "GOOGLE_BASE_URL ends in a slash"),
             ("gs", &[("GOOGLE_BASE_URL", "http://gcs.example")], "set GOOGLE_ALLOW_HTTP=true"),
             ("az", &[("AZURE_STORAGE_ENDPOINT", "azurite:10000")], "AZURE_STORAGE_ENDPOINT has no scheme"),
-            ("az", &[("AZURE_ENDPOINT", "https://account.blob.core.windows.net/outputs")], "AZURE_ENDPOINT ends in `outputs`"),
-            ("az", &[("AZURE_ENDPOINT", "http://azurite:10000/devstoreaccount1")], "set AZURE_ALLOW_HTTP=true"),
-            ("az", &[("AZURE_STORAGE_ACCOUNT_NAME", "account\n")], "AZURE_STORAGE_ACCOUNT_NAME has white space"),
+            (
+                "az",
+                &[("AZURE_ENDPOINT", "https://account.blob.core.windows.net/outputs")],
+                "AZURE_ENDPOINT ends in `outputs`",
+            ),
+            (
+                "az",
+                &[("AZURE_ENDPOINT", "http://azurite:10000/devstoreaccount1")],
+                "set AZURE_ALLOW_HTTP=true",
+            ),
+            (
+                "az",
+                &[("AZURE_STORAGE_ACCOUNT_NAME", "account\n")],
+                "AZURE_STORAGE_ACCOUNT_NAME has white space",
+            ),
         ];
         for (scheme, variables, expected) in table {
             let told = told(scheme, variables);
@@ -298,12 +369,24 @@ mod tests {
             ("s3", &[("AWS_ENDPOINT_URL", "http://minio:9000/"), ("AWS_ALLOW_HTTP", "1")]),
             ("s3", &[("AWS_ENDPOINT_URL", "http://[::1]:9000"), HTTP]),
             ("s3", &[("AWS_ENDPOINT_URL", "https://outputs.example")]),
-            ("s3", &[("AWS_ENDPOINT_URL", "https://account.r2.cloudflarestorage.com"), ("AWS_REGION", "auto")]),
-            ("s3", &[("AWS_ENDPOINT_URL", "https://outputs.s3.example"), ("AWS_VIRTUAL_HOSTED_STYLE_REQUEST", "true")]),
+            (
+                "s3",
+                &[("AWS_ENDPOINT_URL", "https://account.r2.cloudflarestorage.com"), ("AWS_REGION", "auto")],
+            ),
+            (
+                "s3",
+                &[
+                    ("AWS_ENDPOINT_URL", "https://outputs.s3.example"),
+                    ("AWS_VIRTUAL_HOSTED_STYLE_REQUEST", "true"),
+                ],
+            ),
             ("s3", &[("AWS_ENDPOINT_URL_S3", "https://minio"), ("AWS_ENDPOINT_URL", "dynamo:1")]),
             ("s3", &[("AWS_ENDPOINT_URL_DYNAMODB", "dynamo:1"), ("GOOGLE_BASE_URL", "nonsense")]),
             ("gs", &[("GOOGLE_BASE_URL", "https://gcs.example"), ("GOOGLE_SERVICE_ACCOUNT_KEY", "{\n}\n")]),
-            ("az", &[("AZURE_ENDPOINT", "http://azurite:10000/devstoreaccount1"), ("AZURE_ALLOW_HTTP", "true")]),
+            (
+                "az",
+                &[("AZURE_ENDPOINT", "http://azurite:10000/devstoreaccount1"), ("AZURE_ALLOW_HTTP", "true")],
+            ),
         ];
         for (scheme, variables) in table {
             assert_eq!(told(scheme, variables), "", "{variables:?}");
