@@ -144,10 +144,10 @@ pub struct Charge {
     pub id: String,
     /// The user or workspace that paid, and gets the credits back (P07).
     pub account_id: String,
-    /// The project that its outputs belong to.
-    pub project_id: String,
-    /// The place in the project that its outputs belong to.
-    pub node_id: String,
+    /// The project that its outputs belong to; none where the platform has no projects.
+    pub project_id: Option<String>,
+    /// The place in the project that its outputs belong to; none where the platform has no places.
+    pub node_id: Option<String>,
     /// Who was asked to make the outputs.
     pub provider: String,
     /// What was asked of the provider.
@@ -182,12 +182,13 @@ pub struct StoredOutput {
     pub item: Option<ItemId>,
     /// The job it came from.
     pub job: JobKey,
-    /// The project it lies in.
-    pub project_id: String,
-    /// The place in the project it lies at.
-    pub node_id: String,
-    /// SHA-256 of the file in lower-case hexadecimal; may be empty where the platform keeps none.
-    pub sha256: String,
+    /// The project it lies in, if any.
+    pub project_id: Option<String>,
+    /// The place in the project it lies at, if any.
+    pub node_id: Option<String>,
+    /// SHA-256 of the file in lower-case hexadecimal; none where the platform keeps none that could
+    /// be compared.
+    pub sha256: Option<String>,
     /// When it was stored.
     pub stored_at: Timestamp,
     /// When a person moved it, if so: then it stays where it was put (P13).

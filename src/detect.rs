@@ -390,6 +390,13 @@ fn find_clock_ahead(saved: &Saved, now: Timestamp, report: &mut Report) {
 }
 
 async fn find_future_charges(store: &Store, now: Timestamp, report: &mut Report) -> Result<(), DbError> {
+    for odd in store.odd_times().await? {
+        report.find(Finding {
+            kind: "odd_time",
+            about: format!("charge {}", odd.example),
+            detail: format!("{}; no pass finds what has such a time", odd.told()),
+        });
+    }
     let ahead = store.charges_in_the_future(now + SKEW).await?;
     if let Some(first) = ahead.first() {
         let many = if ahead.len() > 100 { "more than 100".to_owned() } else { ahead.len().to_string() };

@@ -113,6 +113,9 @@ pub struct Share {
     pub open_rank: usize,
     /// SHA-256 of the files that are stored for the job already: nobody's any more.
     pub stored: Vec<String>,
+    /// How many more are stored without a SHA-256: which of the provider's files they are cannot be
+    /// told.
+    pub unhashed: usize,
 }
 
 /// What makegood itself knows about an orphan.
@@ -351,7 +354,9 @@ fn share(record: &Record, mates: &[&JobItem], around: &Around<'_>) -> Share {
     let rank = mates.iter().position(|mate| mate.item.id == *id).unwrap_or(0);
     let open_rank = mates.iter().take(rank).filter(|mate| waits(mate)).count();
     let of_job = around.outputs_by_job.get(&(job.provider.as_str(), job.job_id.as_str()));
-    let mut stored: Vec<String> = of_job.into_iter().flatten().map(|output| output.sha256.clone()).collect();
+    let hashes = || of_job.into_iter().flatten().map(|output| output.sha256.clone());
+    let mut stored: Vec<String> = hashes().flatten().collect();
     stored.sort();
-    Share { items: mates.len(), rank, open_rank, stored }
+    let unhashed = hashes().filter(Option::is_none).count();
+    Share { items: mates.len(), rank, open_rank, stored, unhashed }
 }

@@ -121,6 +121,8 @@ reasons! {
     AlreadyRefunded = "already_refunded",
     /// The output hung on another item, or on none.
     Misattributed = "misattributed",
+    /// A file of its job is stored without a SHA-256, so which of those offered it is cannot be told.
+    MissingHash = "missing_hash",
     /// Two items claim one output of one job.
     DuplicateJob = "duplicate_job",
     /// The platform does not let its output be put back.
@@ -232,7 +234,8 @@ rule 3, and its others hold what a row above would refund. This page is printed 
 - Nothing is given back for an item that cost nothing: where it would be refunded, it is closed.
 - `[recovery] prefer = \"refund\"` turns the recovery of rule 5 into a refund.
 - A job's files without an index that are fewer than its items: what is stored already (by hash) is nobody's, the
-  others go to the items that still wait, in order; the rest of the items are `missing_output`.
+  others go to the items that still wait, in order; the rest of the items are `missing_output`. If one is stored
+  without a SHA-256 in hexadecimal, nobody can tell which of the files it is: the items are held (`missing_hash`).
 - What a person has refunded against this table (`makegood refund --anyway`) bears rule 0 and the reason `by_hand`.
 ";
 
@@ -381,6 +384,9 @@ fn decide_from_evidence(facts: &Facts, evidence: &Evidence, limits: &Limits, now
         let action = if limits.prefer_refund { Action::Refund } else { Action::Recover(pick) };
         return rule(5, action, Reason::OutputAvailable);
     }
+    if matches!(offered, Offered::Untold) && (ended || now >= facts.orphan.refund_by) {
+        return rule(5, Action::Hold, Reason::MissingHash);
+    }
     // Of an answer that nobody could make sense of, no part proves a failure either.
     if let (Offered::Failed(class), false) = (offered, matches!(evidence.verdict, Verdict::CouldNotTell(_))) {
         return rule(6, Action::Refund, class.into());
@@ -438,6 +444,8 @@ fn doubt_is_over(facts: &Facts, now: Timestamp) -> bool {
 enum Offered {
     File(Pick),
     Failed(FailureClass),
+    /// Files without an index, one of which may be stored already.
+    Untold,
     Nothing,
 }
 
@@ -466,6 +474,11 @@ fn offered(facts: &Facts, evidence: &Evidence) -> Offered {
     // A job at work may still add to its list.
     if matches!(evidence.verdict, Verdict::Queued | Verdict::Running) {
         return Offered::Nothing;
+    }
+    // A stored file without a hash may be any of those that are offered. Copying one could bring the
+    // same file home twice; refunding could pay for one that is there.
+    if share.unhashed > 0 && !files.is_empty() {
+        return Offered::Untold;
     }
     // Fewer than the items: what is stored already is nobody's, the rest goes to open items in order.
     if share.open_rank < files.len().saturating_sub(share.stored.len()) {

@@ -6,6 +6,7 @@
 mod database;
 mod settings;
 mod state;
+mod times;
 
 use serde::Serialize;
 

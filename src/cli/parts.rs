@@ -107,7 +107,9 @@ pub async fn open_parts(settings: &Settings) -> Result<Parts, super::Failure> {
         )
         .into());
     }
-    let storage = Storage::open(settings.storage.url.as_str(), Path::new("."))?;
+    // Opening it touches nothing: what is wrong is the URL or a variable, and trying again does not help.
+    let storage =
+        Storage::open(settings.storage.url.as_str(), Path::new(".")).map_err(super::Failure::usage)?;
     let fetcher = Fetcher::new(copy_limits(settings))?;
     let store = open_tables(settings).await?;
     Ok(Parts {

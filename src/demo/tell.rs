@@ -215,6 +215,7 @@ fn found(why: Reason, standing: &Standing) -> String {
         Reason::NotPosted => "the refund did not show",
         Reason::ChargeChanged => "the charge has changed",
         Reason::DebitsMismatch => "charge and ledger do not agree",
+        Reason::MissingHash => "a stored file of the job has no hash",
         Reason::ItemsMismatch => "items and charge do not agree",
         Reason::ByHand => "a person's word",
     };
@@ -255,6 +256,7 @@ fn found(why: Reason, standing: &Standing) -> String {
         | Reason::ChargeChanged
         | Reason::DebitsMismatch
         | Reason::ItemsMismatch
+        | Reason::MissingHash
         | Reason::ByHand => None,
     };
     said.map_or_else(|| words.to_owned(), |said| format!("{words} (\"{said}\")"))

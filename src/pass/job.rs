@@ -316,6 +316,9 @@ pub(super) fn finding(settlement: &Settlement, decision: &Decision) -> Option<Fi
     let about_item = || format!("item {}", facts.orphan.item);
     let about_provider = || format!("provider {}", charge.provider);
     let (kind, about, detail) = match decision.reason {
+        Reason::MissingHash => ("missing_hash", about_item(),
+            "a file of its job is stored without a SHA-256 in stored_outputs, so which of the provider's files it is cannot be \
+             told; held until sha256 of that row is set".to_owned()),
         Reason::ItemsMismatch => ("items_mismatch", format!("charge {}", charge.id), format!(
             "it drew {} and has {} items for {}; held until they add up",
             charge.drawn.total(), facts.record.items.count, facts.record.items.credits

@@ -35,7 +35,7 @@ pub fn refund(facts: &Facts, evidence: Option<&Evidence>, limits: &Limits, now: 
         (Action::Refund, _) => return Say::Agreed(table),
         (Action::Wait | Action::Recover(_), _) => true,
         // It was delivered once, whoever claims the output now.
-        (Action::Hold, Reason::DuplicateJob) => !facts.record.was_recovered,
+        (Action::Hold, Reason::DuplicateJob | Reason::MissingHash) => !facts.record.was_recovered,
         // A refund that names no item may have been for another one. One that names this item is finished where it was begun.
         (Action::Hold, Reason::AlreadyRefunded) => !refunded.part && !could_be_put_back(facts),
         (Action::Hold | Action::Close | Action::Relink { .. }, _) => false,

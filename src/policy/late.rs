@@ -136,7 +136,8 @@ pub const fn without_proof(reason: Reason) -> bool {
         | Reason::NotPosted
         | Reason::ChargeChanged
         | Reason::DebitsMismatch
-        | Reason::ItemsMismatch => false,
+        | Reason::ItemsMismatch
+        | Reason::MissingHash => false,
     }
 }
 
@@ -199,6 +200,8 @@ pub fn word(facts: &Facts, evidence: &Evidence) -> Word {
         Offered::Nothing if evidence.verdict == Verdict::Succeeded && evidence.outputs_gone => {
             Word::Succeeded
         }
+        // Whether its file is among these is not known, so nothing is claimed from the provider.
+        Offered::Untold => Word::Open,
         Offered::Failed(_) | Offered::Nothing => Word::DidNot,
     }
 }

@@ -24,8 +24,8 @@ pub fn facts() -> Facts {
             charge: Charge {
                 id: "c1".to_owned(),
                 account_id: "ada".to_owned(),
-                project_id: "p".to_owned(),
-                node_id: "n".to_owned(),
+                project_id: Some("p".to_owned()),
+                node_id: Some("n".to_owned()),
                 provider: "acme".to_owned(),
                 model: "acme/still".to_owned(),
                 charged_at: charged_at(),
@@ -41,7 +41,7 @@ pub fn facts() -> Facts {
             balance_rows: BalanceRows { subscription: 1, wallet: 1 },
             debits: None,
         },
-        share: Share { items: 1, rank: 0, open_rank: 0, stored: Vec::new() },
+        share: Share { items: 1, rank: 0, open_rank: 0, stored: Vec::new(), unhashed: 0 },
         orphan: Orphan {
             id: 7,
             item: id,

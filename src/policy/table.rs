@@ -8,7 +8,7 @@ use super::samples::{asked_enough, copy_failed, decided, evidence, facts, failed
 use super::{Decision, LIMITS_DOC, braked, cannot_relink, charge_changed, not_posted, without_room};
 use crate::charge::{ItemId, WHOLE_CHARGE};
 use crate::evidence::{Doubt, FailureClass, Verdict};
-use crate::facts::{Delivery, Facts};
+use crate::facts::{Delivery, Facts, Share};
 
 fn with(change: impl FnOnce(&mut Facts)) -> Facts {
     let mut facts = facts();
@@ -45,6 +45,7 @@ fn rows() -> Vec<(&'static str, Decision)> {
     let reported =
         with(|facts| facts.record.item.as_mut().unwrap().failed_at = Some(super::samples::charged_at()));
     let cancelled = with(|facts| facts.record.charge.cancelled_at = Some(super::samples::charged_at()));
+    let unhashed = with(|facts| facts.share = Share { items: 2, unhashed: 1, ..facts.share.clone() });
     let mut rows = vec![
         (
             "delivered: stored under this item, of its job, in its place or moved by a person; deleted later or not",
@@ -101,6 +102,10 @@ fn rows() -> Vec<(&'static str, Decision)> {
         (
             "the answer offers its file while the job runs, after `refund_by`",
             decided(&facts(), &offering(Verdict::Running, vec![file(Some(0))]), 23),
+        ),
+        (
+            "the answer offers files without an index, fewer than the items of the job, and a file of the job is stored without a SHA-256",
+            decided(&unhashed, &offering(Verdict::Succeeded, vec![file(None)]), 1),
         ),
     ];
     for (what, class) in [

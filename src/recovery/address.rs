@@ -9,6 +9,12 @@
 //!
 //! IPv6 is refused unless it is known to be public; IPv4 is allowed unless it is known not to be
 //! (the IANA special-purpose registries of both, read in 2026).
+//!
+//! An address of the well-known NAT64 prefix (`64:ff9b::/96`, RFC 6052) is judged by the IPv4 address
+//! in it, because in a cluster with DNS64 a public name has no other. The prefix for local use
+//! (`64:ff9b:1::/48`, RFC 8215) stays refused: each network chooses how much of it is its own prefix,
+//! so where the IPv4 address stands is not known, and it may be a private one. IPv4-mapped, 6to4 and
+//! Teredo addresses stay refused too: no resolver needs them to reach a public name.
 
 use std::error::Error;
 use std::fmt;
@@ -37,7 +43,7 @@ pub enum AddressRefusal {
     Unspecified,
     /// For examples only: `192.0.2/24`, `198.51.100/24`, `203.0.113/24`, `2001:db8::/32`, `3fff::/20`.
     Documentation,
-    /// An IPv4 address in IPv6 clothes: mapped, compatible, NAT64, 6to4, Teredo.
+    /// An IPv4 address inside an IPv6 address: mapped, compatible, NAT64 for local use, 6to4, Teredo.
     Translated,
     /// Set aside for something else: `240/4`, `192.0.0/24`, `198.18/15` and all IPv6 outside `2000::/3`.
     Reserved,
@@ -134,7 +140,9 @@ fn refuse_v6(address: Ipv6Addr) -> Option<AddressRefusal> {
     match address.segments() {
         [0, 0, 0, 0, 0, 0, 0, 0] => Some(No::Unspecified),
         [0, 0, 0, 0, 0, 0, 0, 1] => Some(No::Loopback),
-        // Compatible, mapped, translated (SIIT); NAT64, well known and local; Teredo; 6to4.
+        // NAT64 with the well-known prefix.
+        [0x64, 0xff9b, 0, 0, 0, 0, high, low] => refuse_nat64(high, low),
+        // Compatible, mapped, translated (SIIT); NAT64 for local use; Teredo; 6to4.
         [0, 0, 0, 0, 0, 0 | 0xffff, ..]
         | [0, 0, 0, 0, 0xffff, 0, ..]
         | [0x64, 0xff9b, ..]
@@ -149,6 +157,16 @@ fn refuse_v6(address: Ipv6Addr) -> Option<AddressRefusal> {
         [0x2000..=0x3fff, ..] => None,
         _ => Some(No::Reserved),
     }
+}
+
+/// Judges the IPv4 address to which a NAT64 gateway translates. A loopback address would be the
+/// gateway's own, so it is refused also where this machine's are allowed.
+fn refuse_nat64(high: u16, low: u16) -> Option<AddressRefusal> {
+    let address = Ipv4Addr::from((u32::from(high) << 16) | u32::from(low));
+    refuse_v4(address).map(|refusal| match refusal {
+        AddressRefusal::Loopback => AddressRefusal::Translated,
+        other => other,
+    })
 }
 
 /// Asks for the addresses of a name. The system's resolver, except in tests.
@@ -197,7 +215,7 @@ impl fmt::Display for Refused {
 impl Error for Refused {}
 
 /// Those of `found` that may be dialled. An answer that mixes public and other addresses is used
-/// for its public ones: networks with DNS64 add a translated address to every public one.
+/// for its public ones: networks with DNS64 may add a translated address to every public one.
 fn allowed(found: Vec<IpAddr>, loopback: Loopback) -> Result<Addrs, Box<dyn Error + Send + Sync>> {
     let mut refusal = None;
     let mut allowed = Vec::with_capacity(found.len());
@@ -255,7 +273,16 @@ mod tests {
             ("::ffff:127.0.0.1", No::Translated),
             ("::ffff:8.8.8.8", No::Translated),
             ("::ffff:0:127.0.0.1", No::Translated),
-            ("64:ff9b::a00:1", No::Translated),
+            ("64:ff9b::10.0.0.1", No::Private),
+            ("64:ff9b::100.64.0.1", No::SharedNat),
+            ("64:ff9b::127.0.0.1", No::Translated),
+            ("64:ff9b::169.254.169.254", No::Metadata),
+            ("64:ff9b::168.63.129.16", No::Metadata),
+            ("64:ff9b::192.168.1.1", No::Private),
+            ("64:ff9b::224.0.0.1", No::Multicast),
+            ("64:ff9b::", No::Unspecified),
+            ("64:ff9b:0:0:0:1:101:101", No::Translated),
+            ("64:ff9b:1::1.1.1.1", No::Translated),
             ("64:ff9b:1::a00:1", No::Translated),
             ("100::1", No::Reserved),
             ("2001::1", No::Translated),
@@ -297,6 +324,8 @@ mod tests {
             "198.17.255.255",
             "198.20.0.0",
             "223.255.255.255",
+            "64:ff9b::1.1.1.1",
+            "64:ff9b::9.255.255.255",
             "2001:200::1",
             "2606:4700::1111",
             "2a00:1450:4001::1",
@@ -312,7 +341,7 @@ mod tests {
         for address in ["127.0.0.1", "127.8.8.8", "::1"] {
             assert_eq!(refuse(address.parse().unwrap(), Loopback::Allowed), None, "{address}");
         }
-        for address in ["::ffff:127.0.0.1", "0.0.0.0", "10.0.0.1", "169.254.169.254", "::"] {
+        for address in ["::ffff:127.0.0.1", "64:ff9b::127.0.0.1", "0.0.0.0", "10.0.0.1", "::"] {
             assert!(refuse(address.parse().unwrap(), Loopback::Allowed).is_some(), "{address}");
         }
     }
@@ -321,8 +350,12 @@ mod tests {
     fn a_mixed_answer_is_used_for_its_public_addresses_only() {
         let answer = |addresses: &[&str]| addresses.iter().map(|a| a.parse().unwrap()).collect::<Vec<_>>();
         let dialled: Vec<_> =
-            allowed(answer(&["64:ff9b::101:101", "1.1.1.1"]), Loopback::Refused).unwrap().collect();
+            allowed(answer(&["64:ff9b:1::101:101", "1.1.1.1"]), Loopback::Refused).unwrap().collect();
         assert_eq!(dialled, [SocketAddr::from(([1, 1, 1, 1], 0))]);
+
+        // In a cluster with DNS64 a public name has no other address.
+        let dialled: Vec<_> = allowed(answer(&["64:ff9b::101:101"]), Loopback::Refused).unwrap().collect();
+        assert_eq!(dialled, ["[64:ff9b::101:101]:0".parse().unwrap()]);
 
         let error = allowed(answer(&["10.0.0.1", "::1"]), Loopback::Refused).err().unwrap();
         assert_eq!(error.downcast_ref::<Refused>().unwrap().0, AddressRefusal::Private);

@@ -1,12 +1,13 @@
 //! The platform's storage: one place, one prefix, by the URL of the settings.
 //!
 //! Local disk, S3, Google Cloud Storage or Azure Blob Storage, all through `object_store`. A local
-//! write is a temporary file, flushed to disk and renamed. Credentials come from the environment
-//! variables that each cloud's own tools read (`AWS_…`, `GOOGLE_…`, `AZURE_…`), never from the URL.
+//! write is a temporary file, flushed to disk and renamed. Credentials and endpoints come from the
+//! environment variables that each cloud's own tools read (`AWS_…`, `GOOGLE_…`, `AZURE_…`), never from
+//! the URL; `environment` refuses those that the clients would panic over, or write elsewhere by.
 
 use std::fmt;
 use std::hash::{BuildHasher, Hasher, RandomState};
-use std::path::{Component, Path as FilePath, PathBuf};
+use std::path::{Path as FilePath, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,12 +21,18 @@ use object_store::path::Path;
 use object_store::{
     Attribute, Attributes, ObjectStore, ObjectStoreExt, PutMultipartOptions, PutOptions, RetryConfig,
 };
-use percent_encoding::percent_decode_str;
 use url::Url;
 
 use super::journal::Place;
 use super::key::Key;
 use super::upload::{Upload, gone};
+
+mod environment;
+mod error;
+mod local;
+mod location;
+
+pub use error::StorageError;
 
 /// Where recovered outputs go.
 #[derive(Clone)]
@@ -49,53 +56,6 @@ enum Kind {
 /// A store, and the same one where it gives uploads in parts an id.
 type Opened = (Arc<dyn ObjectStore>, Option<Arc<dyn MultipartStore>>);
 
-/// What went wrong with the storage. Messages never hold credentials.
-#[derive(Debug, thiserror::Error)]
-pub enum StorageError {
-    /// The URL of the settings is none that is understood.
-    #[error(
-        "the storage URL cannot be used: {why}; write file:./directory, file:///directory, s3://bucket/prefix, gs://bucket/prefix or az://container/prefix"
-    )]
-    Url {
-        /// What is wrong with it.
-        why: &'static str,
-    },
-    /// The client could not be made, usually for lack of credentials.
-    #[error("could not open the storage {root}; check the environment variables that its client reads")]
-    Open {
-        /// The storage's URL without the prefix.
-        root: String,
-        /// The client's reason.
-        #[source]
-        source: Box<object_store::Error>,
-    },
-    /// An object could not be written, read or deleted.
-    #[error("could not {action} {uri}")]
-    Object {
-        /// `write`, `read` or `delete`.
-        action: &'static str,
-        /// Which object.
-        uri: String,
-        /// The store's reason.
-        #[source]
-        source: Box<object_store::Error>,
-    },
-    /// An object lies in another storage than the one of the settings.
-    #[error("{uri} does not lie in {root}, the storage of the settings")]
-    Elsewhere {
-        /// Which object.
-        uri: String,
-        /// The storage's URL without the prefix.
-        root: String,
-    },
-    /// What was read back is not what was written.
-    #[error("what was read back from {uri} is not what was written to it; is it one storage?")]
-    Differs {
-        /// Which object.
-        uri: String,
-    },
-}
-
 /// How a request to a bucket is tried again. A bucket that is down fails a copy soon: the next pass tries it again, and nobody
 /// waits three minutes for each step of it, cleaning up included.
 fn retry() -> RetryConfig {
@@ -110,7 +70,18 @@ impl Storage {
     pub fn open(url: &str, working_dir: &FilePath) -> Result<Self, StorageError> {
         let (scheme, rest) = url.split_once(':').ok_or(StorageError::Url { why: "it has no scheme" })?;
         match scheme {
-            "file" => Self::local(&directory(rest, working_dir)?),
+            "file" => Self::local(&location::directory(rest, working_dir)?),
+            "s3" | "gs" | "az" => {
+                let (bucket, _) = location::bucket_and_prefix(rest)?;
+                environment::check(scheme, bucket, std::env::vars_os())?;
+                Self::from_environment(scheme, rest)
+            }
+            _ => Err(StorageError::Url { why: "its scheme is not one of file, s3, gs, az" }),
+        }
+    }
+
+    fn from_environment(scheme: &str, rest: &str) -> Result<Self, StorageError> {
+        match scheme {
             "s3" => Self::s3(AmazonS3Builder::from_env(), rest),
             "gs" => Self::bucket(scheme, rest, |bucket| {
                 let client = GoogleCloudStorageBuilder::from_env().with_retry(retry());
@@ -118,12 +89,11 @@ impl Storage {
                 Ok((store.clone(), Some(store)))
             }),
             // Azure gives no ids, and its parts vanish by themselves after a week.
-            "az" => Self::bucket(scheme, rest, |container| {
+            _ => Self::bucket("az", rest, |container| {
                 let client = MicrosoftAzureBuilder::from_env().with_retry(retry());
                 let store = client.with_container_name(container).build()?;
                 Ok((Arc::new(store), None))
             }),
-            _ => Err(StorageError::Url { why: "its scheme is not one of file, s3, gs, az" }),
         }
     }
 
@@ -154,16 +124,7 @@ impl Storage {
         rest: &str,
         open: impl FnOnce(&str) -> object_store::Result<Opened>,
     ) -> Result<Self, StorageError> {
-        let rest =
-            rest.strip_prefix("//").ok_or(StorageError::Url { why: "two slashes must follow its scheme" })?;
-        let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
-        let plain = |b: u8| b.is_ascii_alphanumeric() || b"-._".contains(&b);
-        if bucket.is_empty() || !bucket.bytes().all(plain) {
-            return Err(StorageError::Url {
-                why: "its bucket is missing or has characters that no bucket has",
-            });
-        }
-        let prefix = bucket_prefix(prefix)?;
+        let (bucket, prefix) = location::bucket_and_prefix(rest)?;
         let root = format!("{scheme}://{bucket}");
         let (store, multipart) = open(bucket)
             .map_err(|source| StorageError::Open { root: root.clone(), source: Box::new(source) })?;
@@ -185,6 +146,16 @@ impl Storage {
     /// # Errors
     /// It lies in another storage than this one, or this one does not say.
     pub async fn size_of(&self, uri: &str) -> Result<Option<u64>, StorageError> {
+        let path = self.path_of(uri)?;
+        match self.store.head(&path).await {
+            Ok(object) => Ok(Some(object.size)),
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(source) => Err(self.failed("read", &path, source)),
+        }
+    }
+
+    /// Where the object is that was recorded as `uri`.
+    fn path_of(&self, uri: &str) -> Result<Path, StorageError> {
         let path = match &self.place {
             Kind::Bucket { root } => {
                 uri.strip_prefix(root.as_str()).and_then(|rest| rest.strip_prefix('/')).map(str::to_owned)
@@ -196,18 +167,11 @@ impl Storage {
         };
         let elsewhere = || StorageError::Elsewhere { uri: uri.to_owned(), root: self.root() };
         let path = path.and_then(|path| Path::parse(path).ok()).ok_or_else(elsewhere)?;
-        if self.uri_of(&path) != uri {
-            return Err(elsewhere());
-        }
-        match self.store.head(&path).await {
-            Ok(object) => Ok(Some(object.size)),
-            Err(object_store::Error::NotFound { .. }) => Ok(None),
-            Err(source) => Err(self.failed("read", &path, source)),
-        }
+        if self.uri_of(&path) == uri { Ok(path) } else { Err(elsewhere()) }
     }
 
-    /// Writes, reads back and deletes a small object, to prove that recovery will be able to.
-    /// Returns the object's URI.
+    /// Writes a small object, reads it back by the URI that a recovery would record, and deletes it.
+    /// Returns that URI.
     pub async fn check(&self) -> Result<String, StorageError> {
         // No charge has this key: see `Key`. Random, so that several checks do not meet.
         let path = self.below(&format!("%2Dcheck/{:016x}", RandomState::new().build_hasher().finish()));
@@ -215,7 +179,10 @@ impl Storage {
         let probe = Bytes::from_static(b"makegood was here to see whether it can write");
         self.put(&path, probe.clone(), "text/plain").await?;
         let failed = |source| self.failed("read", &path, source);
-        let read = async { self.store.get(&path).await?.bytes().await }.await.map_err(failed);
+        let read = match self.path_of(&uri) {
+            Ok(path) => async { self.store.get(&path).await?.bytes().await }.await.map_err(failed),
+            Err(error) => Err(error),
+        };
         // The probe goes in any case; a failure to read is the first thing to tell.
         let deleted = self.delete_path(&path).await;
         if read? != probe {
@@ -291,7 +258,7 @@ impl Storage {
         }
         if let Kind::Local = self.place {
             let object = PathBuf::from(format!("/{path}"));
-            let removed = tokio::task::spawn_blocking(move || remove_temporary(&object)).await;
+            let removed = tokio::task::spawn_blocking(move || local::remove_temporary(&object)).await;
             let removed = removed.unwrap_or_else(|join| Err(std::io::Error::other(join)));
             removed.map_err(|source| {
                 let source =
@@ -359,99 +326,9 @@ impl fmt::Debug for Storage {
     }
 }
 
-/// The directory that a `file:` URL means, from what follows the colon.
-fn directory(rest: &str, working_dir: &FilePath) -> Result<PathBuf, StorageError> {
-    let path = match rest.strip_prefix("//") {
-        None => rest,
-        Some(rest) => {
-            let path = rest.strip_prefix("localhost").unwrap_or(rest);
-            if !path.starts_with('/') {
-                return Err(StorageError::Url {
-                    why: "it names a host; a file URL with two slashes needs a third",
-                });
-            }
-            path
-        }
-    };
-    if path.is_empty() {
-        return Err(StorageError::Url { why: "it names no directory" });
-    }
-    let path = percent_decode_str(path)
-        .decode_utf8()
-        .map_err(|_| StorageError::Url { why: "its directory is not UTF-8" })?;
-    let absolute = std::path::absolute(working_dir.join(path.as_ref()))
-        .map_err(|_| StorageError::Url { why: "the working directory is not known" })?;
-    // `..` goes up by name, before any link is followed: the store's paths have no `..`.
-    let mut directory = PathBuf::new();
-    for component in absolute.components() {
-        match component {
-            Component::ParentDir => {
-                directory.pop();
-            }
-            Component::CurDir => {}
-            Component::Prefix(_) | Component::RootDir | Component::Normal(_) => directory.push(component),
-        }
-    }
-    Ok(directory)
-}
-
-/// Removes the files `name#1`, `name#2`, … beside a local object: what a write makes before it renames.
-fn remove_temporary(object: &FilePath) -> std::io::Result<()> {
-    let (Some(directory), Some(name)) = (object.parent(), object.file_name()) else { return Ok(()) };
-    let entries = match std::fs::read_dir(directory) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(error),
-    };
-    for entry in entries {
-        let entry = entry?;
-        let left = entry.file_name();
-        let suffix = left.as_encoded_bytes().strip_prefix(name.as_encoded_bytes());
-        let suffix = suffix.and_then(|rest| rest.strip_prefix(b"#"));
-        if suffix.is_some_and(|digits| !digits.is_empty() && digits.iter().all(u8::is_ascii_digit)) {
-            match std::fs::remove_file(entry.path()) {
-                Ok(()) => {}
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-                Err(error) => return Err(error),
-            }
-        }
-    }
-    Ok(())
-}
-
-/// A prefix inside a bucket, as written in the URL.
-fn bucket_prefix(prefix: &str) -> Result<Path, StorageError> {
-    Path::parse(prefix).map_err(|_| StorageError::Url {
-        why: "its prefix has an empty part, `.`, `..` or a control character",
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn directory_of(url: &str) -> Result<PathBuf, StorageError> {
-        directory(url.strip_prefix("file:").unwrap(), FilePath::new("/srv dir"))
-    }
-
-    #[test]
-    fn file_urls_mean_the_directory_they_seem_to_mean() {
-        for (url, path) in [
-            ("file:./out", "/srv dir/out"),
-            ("file:out/deep/", "/srv dir/out/deep"),
-            ("file:../out", "/out"),
-            ("file:/abs", "/abs"),
-            ("file:///abs", "/abs"),
-            ("file:///a%20b/%C3%A9", "/a b/é"),
-            ("file://localhost/abs", "/abs"),
-            ("file:///a/./b/../c", "/a/c"),
-        ] {
-            assert_eq!(directory_of(url).unwrap(), FilePath::new(path), "{url}");
-        }
-        for url in ["file:", "file://host/abs", "file://out", "file:%FF"] {
-            assert!(matches!(directory_of(url), Err(StorageError::Url { .. })), "{url}");
-        }
-    }
 
     #[test]
     fn urls_that_are_none_are_refused_without_repeating_what_they_hold() {

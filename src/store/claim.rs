@@ -366,8 +366,8 @@ fn read_orphan(row: &Row, item: ItemId) -> Result<(Charge, Orphan), DbError> {
     let charge = Charge {
         id: row.text("found_charge")?,
         account_id: row.text("account_id")?,
-        project_id: row.text("project_id")?,
-        node_id: row.text("node_id")?,
+        project_id: row.maybe_text("project_id")?,
+        node_id: row.maybe_text("node_id")?,
         provider: row.text("provider")?,
         model: row.text("model")?,
         charged_at: row.time("charged_at")?,
@@ -401,13 +401,20 @@ fn read_output(row: &Row) -> Result<StoredOutput, DbError> {
             job_id: row.text("provider_job_id")?,
             output_index: row.int("provider_output_index")?,
         },
-        project_id: row.text("project_id")?,
-        node_id: row.text("node_id")?,
-        sha256: row.maybe_text("sha256")?.unwrap_or_default(),
+        project_id: row.maybe_text("project_id")?,
+        node_id: row.maybe_text("node_id")?,
+        sha256: row.maybe_text("sha256")?.as_deref().and_then(sha256),
         stored_at: row.time("stored_at")?,
         moved_at: row.maybe_time("moved_at")?,
         deleted_at: row.maybe_time("deleted_at")?,
     })
+}
+
+/// A SHA-256 that can be compared with one of ours. A hash of another kind or spelling never equals
+/// one of ours, so the file that it stands for would be taken for a new one.
+fn sha256(text: &str) -> Option<String> {
+    let text = text.trim().to_ascii_lowercase();
+    (text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit())).then_some(text)
 }
 
 impl Case {

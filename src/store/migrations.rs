@@ -57,8 +57,18 @@ const REFERENCE: Set = Set {
     what: "the reference schema",
     history: "makegood_reference_migrations",
     taken: "if the platform has relations of these names already, leave out --reference-schema",
-    postgres: &[(1, "contract", include_str!("../../migrations/reference/postgres/0001_contract.sql"))],
-    sqlite: &[(1, "contract", include_str!("../../migrations/reference/sqlite/0001_contract.sql"))],
+    postgres: &[
+        (1, "contract", include_str!("../../migrations/reference/postgres/0001_contract.sql")),
+        (
+            2,
+            "nullable_columns",
+            include_str!("../../migrations/reference/postgres/0002_nullable_columns.sql"),
+        ),
+    ],
+    sqlite: &[
+        (1, "contract", include_str!("../../migrations/reference/sqlite/0001_contract.sql")),
+        (2, "nullable_columns", include_str!("../../migrations/reference/sqlite/0002_nullable_columns.sql")),
+    ],
 };
 
 const OWN: Set = Set {
@@ -79,6 +89,7 @@ const OWN: Set = Set {
         (11, "proofs", include_str!("../../migrations/postgres/0011_proofs.sql")),
         (12, "posting", include_str!("../../migrations/postgres/0012_posting.sql")),
         (13, "pinned_names", include_str!("../../migrations/postgres/0013_pinned_names.sql")),
+        (15, "nullable_columns", include_str!("../../migrations/postgres/0015_nullable_columns.sql")),
         (16, "minimum_version", include_str!("../../migrations/postgres/0016_minimum_version.sql")),
     ],
     sqlite: &[
@@ -95,6 +106,7 @@ const OWN: Set = Set {
         (11, "proofs", include_str!("../../migrations/sqlite/0011_proofs.sql")),
         (12, "posting", include_str!("../../migrations/sqlite/0012_posting.sql")),
         (13, "pinned_names", include_str!("../../migrations/sqlite/0013_pinned_names.sql")),
+        (15, "nullable_columns", include_str!("../../migrations/sqlite/0015_nullable_columns.sql")),
         (16, "minimum_version", include_str!("../../migrations/sqlite/0016_minimum_version.sql")),
     ],
 };

@@ -63,12 +63,13 @@ const SEARCHES: [&Search; 10] = [
 
 /// The statements that every pass runs on the platform's relations, each with the searches that it
 /// needs.
-const HOT: [(&Statement, &[&Search]); 13] = [
+const HOT: [(&Statement, &[&Search]); 14] = [
     (statements::FIND_UNDELIVERED, &[CHARGES_BY_TIME, CHARGE, ITEMS, OUTPUTS, OUTPUTS_BY_JOB]),
     (statements::FIND_FAILED, &[ITEMS_BY_FAILURE, ITEMS, CHARGE, OUTPUTS]),
     (statements::FIND_LISTED, &[ITEMS, CHARGE, OUTPUTS, OUTPUTS_BY_JOB]),
     (statements::FIND_STORED_LATE, &[ITEMS, CHARGE, OUTPUTS, OUTPUTS_BY_JOB]),
     (statements::CHARGES_IN_THE_FUTURE, &[CHARGES_BY_TIME]),
+    (statements::ODD_TIMES, &[CHARGES_BY_TIME, ITEMS_BY_FAILURE]),
     (statements::OPEN_ORPHANS, &[CHARGE, ITEMS]),
     (statements::ORPHAN_ROWS, &[CHARGE]),
     (statements::ITEMS_OF_CHARGES, &[ITEMS, CHARGE]),
@@ -79,9 +80,8 @@ const HOT: [(&Statement, &[&Search]); 13] = [
     (statements::BALANCE_ROWS, &[BALANCES]),
 ];
 
-/// For each relation of the platform's a statement that reads from it alone.
-const RELATIONS: [(&str, &Statement); 6] = [
-    ("accounts", statements::CONTRACT_ACCOUNTS),
+/// For each relation of the platform's that passes read a statement that reads from it alone.
+const RELATIONS: [(&str, &Statement); 5] = [
     ("balances", statements::CONTRACT_BALANCES),
     ("charge_items", statements::CONTRACT_CHARGE_ITEMS),
     ("charges", statements::CONTRACT_CHARGES),

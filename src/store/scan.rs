@@ -258,9 +258,14 @@ impl Store {
         Ok(())
     }
 
-    /// Charges whose time is still to come: at most 101 ids.
+    /// Charges whose time is still to come, before 2100: at most 101 ids.
     pub async fn charges_in_the_future(&self, after: Timestamp) -> Result<Vec<String>, DbError> {
-        let rows = self.rows(statements::CHARGES_IN_THE_FUTURE, &[after.into()]).await?;
+        let rows = self
+            .rows(
+                statements::CHARGES_IN_THE_FUTURE,
+                &[after.into(), Timestamp::from_micros(super::times::LATEST).into()],
+            )
+            .await?;
         rows.iter().map(|row| row.text("id")).collect()
     }
 

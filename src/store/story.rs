@@ -39,8 +39,8 @@ pub struct ChargeRow {
     pub id: String,
     pub account_id: String,
     pub account_kind: Option<String>,
-    pub project_id: String,
-    pub node_id: String,
+    pub project_id: Option<String>,
+    pub node_id: Option<String>,
     pub provider: String,
     pub model: String,
     pub provider_job_id: Option<String>,
@@ -70,8 +70,8 @@ pub struct OutputRow {
     pub provider: String,
     pub provider_job_id: String,
     pub provider_output_index: i64,
-    pub project_id: String,
-    pub node_id: String,
+    pub project_id: Option<String>,
+    pub node_id: Option<String>,
     pub uri: Option<String>,
     pub content_type: Option<String>,
     pub size_bytes: Option<i64>,
@@ -199,8 +199,10 @@ impl Store {
         let Some(charge) = rows.first() else {
             return Ok(None);
         };
+        let mut charge = read_charge(charge)?;
+        charge.account_kind = self.account_kind(&charge.account_id).await?;
         Ok(Some(Story {
-            charge: read_charge(charge)?,
+            charge,
             items: read_all(&self.rows(statements::STORY_ITEMS, &of).await?, read_item)?,
             outputs: read_all(&self.rows(statements::STORY_OUTPUTS, &of).await?, read_output)?,
             orphans: read_all(&self.rows(statements::STORY_ORPHANS, &of).await?, read_orphan)?,
@@ -209,6 +211,25 @@ impl Store {
             resolutions: read_all(&self.rows(statements::STORY_RESOLUTIONS, &of).await?, read_resolution)?,
             refunds_by_platform: read_all(&self.rows(statements::STORY_REFUNDS, &of).await?, read_refund)?,
         }))
+    }
+
+    /// Whether a user or a workspace pays. None where the platform has no `accounts`, has another
+    /// relation of that name, or does not show it to this role: nothing depends on it.
+    async fn account_kind(&self, account_id: &str) -> Result<Option<String>, DbError> {
+        let kind = match self.rows(statements::STORY_ACCOUNT, &[account_id.into()]).await {
+            Ok(rows) => rows.first().map_or(Ok(None), |row| row.maybe_text("kind")),
+            Err(error) => Err(error),
+        };
+        match kind {
+            Err(error)
+                if error.is_about_missing_tables()
+                    || error.may_be_about_a_row()
+                    || error.is_about_a_row() =>
+            {
+                Ok(None)
+            }
+            kind => kind,
+        }
     }
 
     /// What a pass would judge these items of one charge by, whether it has come to them yet or not; those that are
@@ -251,9 +272,9 @@ fn read_charge(row: &Row) -> Result<ChargeRow, DbError> {
     Ok(ChargeRow {
         id: row.text("id")?,
         account_id: row.text("account_id")?,
-        account_kind: row.maybe_text("account_kind")?,
-        project_id: row.text("project_id")?,
-        node_id: row.text("node_id")?,
+        account_kind: None,
+        project_id: row.maybe_text("project_id")?,
+        node_id: row.maybe_text("node_id")?,
         provider: row.text("provider")?,
         model: row.text("model")?,
         provider_job_id: row.maybe_text("provider_job_id")?,
@@ -283,8 +304,8 @@ fn read_output(row: &Row) -> Result<OutputRow, DbError> {
         provider: row.text("provider")?,
         provider_job_id: row.text("provider_job_id")?,
         provider_output_index: row.int("provider_output_index")?,
-        project_id: row.text("project_id")?,
-        node_id: row.text("node_id")?,
+        project_id: row.maybe_text("project_id")?,
+        node_id: row.maybe_text("node_id")?,
         uri: row.maybe_text("uri")?,
         content_type: row.maybe_text("content_type")?,
         size_bytes: row.maybe_int("size_bytes")?,

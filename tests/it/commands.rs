@@ -51,6 +51,11 @@ impl World {
         as_least_privileged(&self.database).await;
     }
 
+    /// How the owner of the tables connects.
+    pub fn owner_url(&self) -> &str {
+        &self.database.url
+    }
+
     pub fn is_postgres(&self) -> bool {
         self.database.url.starts_with("postgres")
     }

@@ -67,12 +67,20 @@ pub const ROLE: &str = "makegood_test_role";
 /// Lets the role that `docs/adopting.md` describes into a database that was migrated, and returns the address by
 /// which it connects: so every test proves that those rights are enough. SQLite knows no roles.
 pub async fn as_least_privileged(database: &TestDatabase) -> String {
+    as_least_privileged_in(database, "public").await
+}
+
+/// The same where the relations lie in another schema than `public`.
+pub async fn as_least_privileged_in(database: &TestDatabase, schema: &str) -> String {
     if !database.url.starts_with("postgres") {
         return database.url.clone();
     }
     let mut owner = PgConnection::connect(&database.url).await.expect("the database was just made");
     owner
-        .execute(sqlx::raw_sql(sqlx::AssertSqlSafe(grants())))
+        .execute(sqlx::raw_sql(sqlx::AssertSqlSafe(format!(
+            "SET search_path = {schema}; {}",
+            grants().replace("SCHEMA public", &format!("SCHEMA {schema}"))
+        ))))
         .await
         .expect("the grants of docs/adopting.md hold");
     owner.close().await.expect("the owner leaves");

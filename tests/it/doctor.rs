@@ -44,11 +44,13 @@ async fn the_doctor_finds_what_is_wrong_and_is_content_otherwise() {
         assert_eq!(grade(&told, "recovery"), Some("warn"));
         assert_eq!(grade(&told, "orphans"), Some("warn"));
 
-        world.execute("DROP INDEX charges_by_time; ALTER TABLE accounts RENAME COLUMN kind TO sort").await;
+        world
+            .execute("DROP INDEX charges_by_time; ALTER TABLE balances RENAME COLUMN credits TO amount")
+            .await;
         let (code, told) = check(&world).await;
         assert_eq!(code, Some(1));
-        assert_eq!(grade(&told, "contract: accounts"), Some("fail"), "{told}");
-        world.execute("ALTER TABLE accounts RENAME COLUMN sort TO kind").await;
+        assert_eq!(grade(&told, "contract: balances"), Some("fail"), "{told}");
+        world.execute("ALTER TABLE balances RENAME COLUMN amount TO credits").await;
         let (code, told) = check(&world).await;
         let (fails, grave) = if world.is_postgres() { (1, "fail") } else { (0, "warn") };
         assert_eq!((code, grade(&told, "indexes: charges")), (Some(fails), Some(grave)), "{told}");

@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on says so by panicking")]
 
+mod adopting;
 mod bad_input;
 mod binary;
 mod brakes;
@@ -40,6 +41,7 @@ mod read_back;
 mod real_input;
 mod recoveries;
 mod refused;
+mod relations;
 mod reversals;
 mod s3;
 mod shares;

@@ -297,7 +297,8 @@ impl World {
             "INSERT INTO stored_outputs (id, charge_id, output_index, provider, provider_job_id, provider_output_index,
                                          project_id, node_id, uri, content_type, size_bytes, sha256, stored_at)
              VALUES ('{id}', {charge}, {index}, '{provider}', '{job_id}', {output}, '{project}', '{node}',
-                     'file:///x/{id}', 'image/png', 3, 'hash-of-{id}', {at})"
+                     'file:///x/{id}', 'image/png', 3, '{}', {at})",
+            crate::s3::bucket::hex(&<sha2::Sha256 as sha2::Digest>::digest(id))
         )
     }
 

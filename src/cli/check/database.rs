@@ -64,6 +64,9 @@ pub(super) async fn open(settings: &Settings, found: &mut Findings) -> Option<St
 /// Looks at all that the database holds. True: passes can work with it.
 pub(super) async fn check(store: &Store, found: &mut Findings) -> bool {
     let contract = contract(store, found).await;
+    if contract {
+        super::times::check(store, found).await;
+    }
     let own = own_tables(store, found).await;
     if contract {
         kinds(store, found).await;
@@ -132,6 +135,13 @@ async fn contract(store: &Store, found: &mut Findings) -> bool {
             found.fail(&about, chain(&error), advice);
         }
     }
+    if let Err(error) = store.accounts().await {
+        found.warn(
+            "contract: accounts",
+            format!("it cannot be read as `id` and `kind`: {}", chain(&error)),
+            "only `makegood explain` reads it: give it these columns and this role SELECT, or leave it",
+        );
+    }
     if bad == 0 {
         found.ok("contract", format!("{many} relations with the columns that are needed"));
     }
@@ -193,6 +203,11 @@ async fn kinds(store: &Store, found: &mut Findings) {
             "balances",
             "a view whose trigger refuses a write that rests on an old value: such refunds are held and tried again",
             "let the trigger add the difference to the current row",
+        ),
+        Ok(Balance::IsNotMoved) => found.warn(
+            "balances",
+            "a view whose trigger does not move the balance: right where it is the sum of ledger_entries",
+            "otherwise let the trigger add the difference; until then every refund is held as `not_posted`",
         ),
         Ok(Balance::Loses) => found.fail(
             "balances",

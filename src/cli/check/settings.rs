@@ -9,7 +9,7 @@ use crate::cli::words::{count, span};
 use crate::clock::{Clock, Timestamp};
 use crate::config::{DatabaseKind, Settings};
 use crate::provider::Providers;
-use crate::recovery::Storage;
+use crate::recovery::{Storage, StorageError};
 use crate::report::chain;
 use crate::schedule::Timetable;
 
@@ -125,7 +125,7 @@ fn judge(providers: &Providers, settings: &Settings, found: &mut Findings) {
     }
 }
 
-/// Writes, reads and deletes one small object.
+/// Writes one small object, reads it back by the URI that would be recorded, and deletes it.
 pub(super) async fn storage(settings: &Settings, found: &mut Findings) {
     let url = settings.storage.url.as_str();
     let tried = match Storage::open(url, Path::new(".")) {
@@ -133,7 +133,17 @@ pub(super) async fn storage(settings: &Settings, found: &mut Findings) {
         Err(error) => Err(error),
     };
     match tried {
-        Ok(_) => found.ok("storage", format!("an object was written to {url}, read back and deleted")),
+        Ok(uri) => found.ok(
+            "storage",
+            format!("an object was written to {url}, read back by its URI ({uri}) and deleted"),
+        ),
+        Err(error @ StorageError::Variable { .. }) => {
+            found.fail(
+                "storage",
+                chain(&error),
+                "no pass can run: docs/storage.md says what each service wants",
+            );
+        }
         Err(error) => found.fail(
             "storage",
             chain(&error),

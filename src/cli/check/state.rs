@@ -143,7 +143,8 @@ fn answers(unresolved: &[Unresolved], found: &mut Findings) {
             | Reason::NotPosted
             | Reason::ChargeChanged
             | Reason::DebitsMismatch
-            | Reason::ItemsMismatch => continue,
+            | Reason::ItemsMismatch
+            | Reason::MissingHash => continue,
         };
         found.warn(
             &format!("provider {}", plain(&each.provider)),

@@ -55,6 +55,9 @@ pub const fn because(reason: Reason) -> &'static str {
         Reason::DebitsMismatch => {
             "the entries of the ledger that name the charge do not add up to what it drew"
         }
+        Reason::MissingHash => {
+            "a file of its job is stored without a SHA-256, so which of the provider's files it is cannot be told"
+        }
         Reason::ItemsMismatch => "the charge has no items, or they do not add up to what was drawn",
         Reason::ByHand => "a person said so against the table",
     }
@@ -105,6 +108,9 @@ pub const fn advice(reason: Reason) -> &'static str {
         }
         Reason::DebitsMismatch => {
             "Correct the charge or the ledger; it is refunded within the hour once both say the same."
+        }
+        Reason::MissingHash => {
+            "Set `sha256` of the job's rows in `stored_outputs`; the next look decides. Or refund it: `makegood refund --anyway`."
         }
         Reason::ItemsMismatch => "Mend the charge's items; makegood does not guess.",
         Reason::Delivered

@@ -55,11 +55,21 @@ fn charge(page: &mut String, story: &Story, now: Timestamp) {
     );
     line!(page, "  charged    {}", when(charge.charged_at, now));
     line!(page, "  for        {} at {}", plain(&charge.model), plain(&charge.provider));
-    line!(page, "  in         project {}, node {}", plain(&charge.project_id), plain(&charge.node_id));
+    line!(page, "  in         {}", place(charge.project_id.as_deref(), charge.node_id.as_deref()));
     let job = charge.provider_job_id.as_deref().map_or_else(|| "none on record".to_owned(), plain);
     line!(page, "  job        {job}");
     if let Some(at) = charge.cancelled_at {
         line!(page, "  cancelled  {} by the user", when(at, now));
+    }
+}
+
+/// Where outputs lie; platforms need not have projects and places.
+fn place(project: Option<&str>, node: Option<&str>) -> String {
+    match (project, node) {
+        (Some(project), Some(node)) => format!("project {}, node {}", plain(project), plain(node)),
+        (Some(project), None) => format!("project {}", plain(project)),
+        (None, Some(node)) => format!("node {}", plain(node)),
+        (None, None) => "no project".to_owned(),
     }
 }
 
@@ -118,7 +128,7 @@ fn outputs(page: &mut String, story: &Story, index: Option<i64>) {
         };
         let mut notes = Vec::new();
         if output.project_id != story.charge.project_id || output.node_id != story.charge.node_id {
-            notes.push(format!("lies in project {}, node {}", output.project_id, output.node_id));
+            notes.push(format!("lies in {}", place(output.project_id.as_deref(), output.node_id.as_deref())));
         }
         notes.extend(output.moved_at.map(|at| format!("moved by a person at {}", time(at))));
         notes.extend(output.deleted_at.map(|at| format!("deleted at {}", time(at))));

@@ -89,8 +89,8 @@ fn facts(args: &Tried, settings: &Settings, output: i64, age: Duration, now: Tim
             charge: Charge {
                 id: id.charge_id.clone(),
                 account_id: String::new(),
-                project_id: String::new(),
-                node_id: String::new(),
+                project_id: None,
+                node_id: None,
                 provider: args.name.clone(),
                 model: args.model.clone(),
                 charged_at,
@@ -106,7 +106,7 @@ fn facts(args: &Tried, settings: &Settings, output: i64, age: Duration, now: Tim
             balance_rows: BalanceRows { subscription: 1, wallet: 1 },
             debits: None,
         },
-        share: Share { items, rank, open_rank: rank, stored: Vec::new() },
+        share: Share { items, rank, open_rank: rank, stored: Vec::new(), unhashed: 0 },
         orphan: Orphan {
             id: 0,
             item: id,

@@ -177,6 +177,7 @@ prop_compose! {
     fn paid()(
         prices in prop::collection::vec(1..500_i64, 1..6), nth in any::<Index>(), of_subscription in 0..=4_i64,
         mates in 1..6_usize, rank in any::<Index>(), open_before in any::<Index>(), stored in 0..4_usize,
+        unhashed in prop_oneof![9 => Just(0_usize), 1 => Just(1)],
     ) -> Facts {
         let mut facts = facts();
         let nth = nth.index(prices.len());
@@ -190,6 +191,7 @@ prop_compose! {
             rank,
             open_rank: open_before.index(rank + 1),
             stored: (0..stored).map(|nth| format!("hash{nth}")).collect(),
+            unhashed,
         };
         let item = facts.record.item.as_mut().expect("the sample has one");
         item.credits = prices[nth];

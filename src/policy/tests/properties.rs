@@ -89,6 +89,10 @@ fn is_true_of(reason: Reason, case: &Case) -> bool {
         }),
         Reason::DebitsMismatch => record.debits.is_some_and(|debits| -debits != record.charge.drawn.total()),
         Reason::ItemsMismatch => !adds_up(&case.facts),
+        Reason::MissingHash => {
+            let files = answer.outputs.iter().filter(|offer| offer.index.is_none()).count();
+            case.facts.share.unhashed > 0 && files > 0
+        }
         // After a copy, in settle, or a person's: never `decide`'s.
         Reason::RecoveryRetry
         | Reason::RecoveryFailed

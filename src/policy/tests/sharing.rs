@@ -31,7 +31,7 @@ fn open_items(mates: &[Mate], stored: &[String]) -> Vec<(usize, Facts)> {
     open.enumerate()
         .map(|(open_rank, (rank, _))| {
             let mut facts = facts();
-            facts.share = Share { items: mates.len(), rank, open_rank, stored: stored.to_vec() };
+            facts.share = Share { items: mates.len(), rank, open_rank, stored: stored.to_vec(), unhashed: 0 };
             let job = facts.record.item.as_mut().and_then(|item| item.job.as_mut());
             job.expect("the sample has one").output_index = i64::try_from(rank).expect("a handful");
             (rank, facts)

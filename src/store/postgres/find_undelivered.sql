@@ -55,7 +55,8 @@ WHERE CASE WHEN i.output_index IS NOT NULL THEN
            AND (nullif(i.job_id, '') IS NULL
                 OR (s.provider = c.provider AND s.provider_job_id = i.job_id
                     AND s.provider_output_index = i.job_output_index))
-           AND ((s.project_id = c.project_id AND s.node_id = c.node_id) OR s.moved_at IS NOT NULL)) = 0
+           AND ((s.project_id IS NOT DISTINCT FROM c.project_id AND s.node_id IS NOT DISTINCT FROM c.node_id)
+                OR s.moved_at IS NOT NULL)) = 0
         AND (SELECT count(*) FROM makegood_orphans o
              WHERE o.charge_id = c.id AND o.output_index = i.output_index
                AND (o.state IN ('open', 'held', 'refunded') OR o.reason <> 'delivered' AND o.state = 'closed')) = 0

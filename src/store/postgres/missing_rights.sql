@@ -3,7 +3,7 @@
 SELECT n.relation || CASE WHEN n.columns = '' THEN '' ELSE ' (' || n.columns || ')' END AS relation, n.needed
 FROM (
     SELECT * FROM (VALUES
-        ('accounts', '', 'SELECT'), ('charges', '', 'SELECT'), ('charge_items', '', 'SELECT'),
+        ('charges', '', 'SELECT'), ('charge_items', '', 'SELECT'),
         ('stored_outputs', '', 'SELECT'), ('stored_outputs', '', 'INSERT'),
         ('stored_outputs', 'charge_id', 'UPDATE'), ('stored_outputs', 'output_index', 'UPDATE'),
         ('stored_outputs', 'project_id', 'UPDATE'), ('stored_outputs', 'node_id', 'UPDATE'),

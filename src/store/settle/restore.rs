@@ -37,8 +37,8 @@ pub struct LostOutput {
     sha256: Option<String>,
     content_type: Option<String>,
     account_id: String,
-    project_id: String,
-    node_id: String,
+    project_id: Option<String>,
+    node_id: Option<String>,
     drawn: Split,
     orphan_id: i64,
 }
@@ -134,8 +134,8 @@ fn read(row: &Row, item: &ItemId) -> Result<LostOutput, DbError> {
         sha256: row.maybe_text("sha256")?,
         content_type: row.maybe_text("content_type")?,
         account_id: row.text("account_id")?,
-        project_id: row.text("project_id")?,
-        node_id: row.text("node_id")?,
+        project_id: row.maybe_text("project_id")?,
+        node_id: row.maybe_text("node_id")?,
         drawn: Split { subscription: row.int("subscription_credits")?, wallet: row.int("wallet_credits")? },
         orphan_id: row.int("orphan_id")?,
     })

@@ -44,7 +44,8 @@ WHERE CASE WHEN i.output_index IS NOT NULL THEN
                 OR (s.provider = c.provider AND s.provider_job_id = coalesce(i.provider_job_id, c.provider_job_id)
                     AND s.provider_output_index = coalesce(i.provider_output_index,
                             CASE WHEN i.provider_job_id IS NULL THEN i.output_index ELSE 0 END)))
-           AND ((s.project_id = c.project_id AND s.node_id = c.node_id) OR s.moved_at IS NOT NULL)) = 0
+           AND ((s.project_id IS c.project_id AND s.node_id IS c.node_id)
+                OR s.moved_at IS NOT NULL)) = 0
         AND (SELECT count(*) FROM makegood_orphans o
              WHERE o.charge_id = c.id AND o.output_index = i.output_index
                AND (o.state IN ('open', 'held', 'refunded') OR o.reason <> 'delivered' AND o.state = 'closed')) = 0

@@ -16,7 +16,7 @@ on_both! {
         loosen(&world).await;
         good_one(&world).await;
         world.balance("ada", 0, 0).await;
-        let columns = ["account_id", "project_id", "node_id", "provider", "model", "charged_at", "subscription_credits", "wallet_credits"];
+        let columns = ["account_id", "provider", "model", "charged_at", "subscription_credits", "wallet_credits"];
         for column in columns {
             world.charge(column).job(&format!("failed-{column}")).drawn(5, 5).insert().await;
             world.run(&format!("UPDATE charges SET {column} = NULL WHERE id = '{column}'")).await;
@@ -25,18 +25,20 @@ on_both! {
         world.run("UPDATE charges SET id = NULL WHERE id = 'nameless'").await;
         let report = world.pass().await;
         for column in columns {
-            // Without a time no look over time can find it.
-            if column != "charged_at" {
+            // Without a time no look over time can find it; that is told by itself.
+            if column == "charged_at" {
+                finds(&report, "odd_time", "charge charged_at");
+            } else {
                 let kind = if column == "provider" { "refused_row" } else { "unreadable_row" };
                 finds(&report, kind, &format!("item {column}/0"));
             }
         }
         only_the_good_one_was_refunded(&world).await;
         // Mended, they are made good.
-        world.run("UPDATE charges SET project_id = 'p', provider = 'replicate' WHERE id IN ('project_id', 'provider')").await;
+        world.run("UPDATE charges SET model = 'm', provider = 'replicate' WHERE id IN ('model', 'provider')").await;
         world.pass_time(4 * HOUR);
         world.pass().await;
-        assert_eq!(world.fate("project_id", 0).await, "refunded provider_error");
+        assert_eq!(world.fate("model", 0).await, "refunded provider_error");
         assert_eq!(world.fate("provider", 0).await, "refunded provider_error");
         world.books_balance().await;
     }
@@ -89,7 +91,7 @@ on_both! {
         loosen(&world).await;
         good_one(&world).await;
         world.balance("ada", 0, 0).await;
-        let columns = ["id", "provider", "provider_job_id", "provider_output_index", "project_id", "node_id", "stored_at"];
+        let columns = ["id", "provider", "provider_job_id", "provider_output_index", "stored_at"];
         for column in columns {
             let job = format!("failed-{column}");
             world.charge(column).job(&job).insert().await;

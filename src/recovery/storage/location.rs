@@ -1,0 +1,94 @@
+//! What a storage URL means: the directory of a `file:` URL, the bucket and the prefix of the others.
+//!
+//! Pure but for the working directory. Refuses what is ambiguous; no error repeats the URL, which may
+//! hold a secret that somebody put there by mistake.
+
+use std::path::{Component, Path as FilePath, PathBuf};
+
+use object_store::path::Path;
+use percent_encoding::percent_decode_str;
+
+use super::StorageError;
+
+/// The directory that a `file:` URL means, from what follows the colon.
+pub(super) fn directory(rest: &str, working_dir: &FilePath) -> Result<PathBuf, StorageError> {
+    let path = match rest.strip_prefix("//") {
+        None => rest,
+        Some(rest) => {
+            let path = rest.strip_prefix("localhost").unwrap_or(rest);
+            if !path.starts_with('/') {
+                return Err(StorageError::Url {
+                    why: "it names a host; a file URL with two slashes needs a third",
+                });
+            }
+            path
+        }
+    };
+    if path.is_empty() {
+        return Err(StorageError::Url { why: "it names no directory" });
+    }
+    let path = percent_decode_str(path)
+        .decode_utf8()
+        .map_err(|_| StorageError::Url { why: "its directory is not UTF-8" })?;
+    let absolute = std::path::absolute(working_dir.join(path.as_ref()))
+        .map_err(|_| StorageError::Url { why: "the working directory is not known" })?;
+    // `..` goes up by name, before any link is followed: the store's paths have no `..`.
+    let mut directory = PathBuf::new();
+    for component in absolute.components() {
+        match component {
+            Component::ParentDir => {
+                directory.pop();
+            }
+            Component::CurDir => {}
+            Component::Prefix(_) | Component::RootDir | Component::Normal(_) => directory.push(component),
+        }
+    }
+    Ok(directory)
+}
+
+/// Bucket and prefix, from what follows the colon: `//bucket/prefix`.
+pub(super) fn bucket_and_prefix(rest: &str) -> Result<(&str, Path), StorageError> {
+    let rest =
+        rest.strip_prefix("//").ok_or(StorageError::Url { why: "two slashes must follow its scheme" })?;
+    let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"-._".contains(&b);
+    if bucket.is_empty() || !bucket.bytes().all(plain) {
+        return Err(StorageError::Url { why: "its bucket is missing or has characters that no bucket has" });
+    }
+    Ok((bucket, bucket_prefix(prefix)?))
+}
+
+/// A prefix inside a bucket, as written in the URL.
+fn bucket_prefix(prefix: &str) -> Result<Path, StorageError> {
+    Path::parse(prefix).map_err(|_| StorageError::Url {
+        why: "its prefix has an empty part, `.`, `..` or a control character",
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn directory_of(url: &str) -> Result<PathBuf, StorageError> {
+        directory(url.strip_prefix("file:").unwrap(), FilePath::new("/srv dir"))
+    }
+
+    #[test]
+    fn file_urls_mean_the_directory_they_seem_to_mean() {
+        for (url, path) in [
+            ("file:./out", "/srv dir/out"),
+            ("file:out/deep/", "/srv dir/out/deep"),
+            ("file:../out", "/out"),
+            ("file:/abs", "/abs"),
+            ("file:///abs", "/abs"),
+            ("file:///a%20b/%C3%A9", "/a b/é"),
+            ("file://localhost/abs", "/abs"),
+            ("file:///a/./b/../c", "/a/c"),
+        ] {
+            assert_eq!(directory_of(url).unwrap(), FilePath::new(path), "{url}");
+        }
+        for url in ["file:", "file://host/abs", "file://out", "file:%FF"] {
+            assert!(matches!(directory_of(url), Err(StorageError::Url { .. })), "{url}");
+        }
+    }
+}
