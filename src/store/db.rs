@@ -170,6 +170,12 @@ impl DbError {
             && self.sqlx().is_some_and(|error| error.as_database_error().is_some())
     }
 
+    /// The role may not do what was asked, or a trigger of the platform's may not (SQLSTATE 42501).
+    pub fn is_about_rights(&self) -> bool {
+        let code = self.sqlx().and_then(|error| error.as_database_error()).and_then(|error| error.code());
+        code.is_some_and(|code| code == "42501")
+    }
+
     /// A row broke a rule of the database: repeating does not help, leaving the row out does.
     pub fn is_about_a_row(&self) -> bool {
         match self {
@@ -520,6 +526,24 @@ impl Tx {
         match self {
             Self::Postgres(tx) => tx.execute(sqlx::raw_sql(text)).await.map_err(failed).map(drop),
             Self::Sqlite(tx) => tx.execute(sqlx::raw_sql(text)).await.map_err(failed).map(drop),
+        }
+    }
+
+    /// Has deferred triggers and constraints of the platform fire now, and from here on at once.
+    pub async fn constraints_now(&mut self) -> Result<(), DbError> {
+        match self {
+            Self::Postgres(_) => self.command("SET CONSTRAINTS ALL IMMEDIATE", "check the constraints of").await,
+            Self::Sqlite(_) => Ok(()),
+        }
+    }
+
+    /// Takes all of it back, at once: a transaction that is only dropped holds its locks until its
+    /// connection is used again.
+    pub async fn roll_back(self) -> Result<(), DbError> {
+        let failed = |source| DbError::Transaction { what: "roll back", source };
+        match self {
+            Self::Postgres(tx) => tx.rollback().await.map_err(failed),
+            Self::Sqlite(tx) => tx.rollback().await.map_err(failed),
         }
     }
 

@@ -71,6 +71,7 @@ const OWN: Set = Set {
         (11, "proofs", include_str!("../../migrations/postgres/0011_proofs.sql")),
         (12, "posting", include_str!("../../migrations/postgres/0012_posting.sql")),
         (13, "pinned_names", include_str!("../../migrations/postgres/0013_pinned_names.sql")),
+        (14, "trial", include_str!("../../migrations/postgres/0014_trial.sql")),
     ],
     sqlite: &[
         (1, "makegood", include_str!("../../migrations/sqlite/0001_makegood.sql")),
@@ -86,11 +87,12 @@ const OWN: Set = Set {
         (11, "proofs", include_str!("../../migrations/sqlite/0011_proofs.sql")),
         (12, "posting", include_str!("../../migrations/sqlite/0012_posting.sql")),
         (13, "pinned_names", include_str!("../../migrations/sqlite/0013_pinned_names.sql")),
+        (14, "trial", include_str!("../../migrations/sqlite/0014_trial.sql")),
     ],
 };
 
 /// The newest of makegood's own migrations.
-pub const OWN_VERSION: i64 = 13;
+pub const OWN_VERSION: i64 = 14;
 
 impl Set {
     fn migrator(&self, postgres: bool) -> Migrator {
