@@ -41,7 +41,9 @@ pub(super) async fn cannot_post(store: &Store, report: &mut Report) -> Option<St
             report.find(Finding {
                 kind: "cannot_post",
                 about: "refunds".to_owned(),
-                detail: format!("no refund can be posted, so that all are held: {why}; `makegood check` says more"),
+                detail: format!(
+                    "no refund can be posted, so that all are held: {why}; `makegood check` says more"
+                ),
             });
             Some(why)
         }
@@ -86,7 +88,8 @@ async fn find_out(store: &Store) -> Result<PostingCheck, DbError> {
         return Ok(PostingCheck::CannotPost(format!("this role may not {why}")));
     }
     if trial {
-        let why = "this role may not EXECUTE makegood_try_refund(jsonb): docs/adopting.md, \"The database role\"";
+        let why =
+            "this role may not EXECUTE makegood_try_refund(jsonb): docs/adopting.md, \"The database role\"";
         return Ok(PostingCheck::Untried(why.to_owned()));
     }
     let (mut flaws, _) = store.write_flaws().await?;
@@ -96,13 +99,18 @@ async fn find_out(store: &Store) -> Result<PostingCheck, DbError> {
         return Ok(PostingCheck::CannotPost(why));
     }
     match store.try_refunds().await? {
-        Trial::Fails { why, .. } => return Ok(PostingCheck::CannotPost(format!("a trial refund failed: {why}"))),
+        // Said of a row that nothing is owed for by now, it may be right: settle finds out, row by row.
+        Trial::Fails { why, refused: true, .. } => return Ok(PostingCheck::Untried(why)),
+        Trial::Fails { why, .. } => {
+            return Ok(PostingCheck::CannotPost(format!("a trial refund failed: {why}")));
+        }
         Trial::CouldNotTry { why } => return Ok(PostingCheck::Untried(why)),
         Trial::Works { .. } => {}
     }
     Ok(match store.prove_balance().await? {
         Balance::Loses => PostingCheck::CannotPost(
-            "balances is a view whose trigger writes the new value: of two writers at once one is lost".to_owned(),
+            "balances is a view whose trigger writes the new value: of two writers at once one is lost"
+                .to_owned(),
         ),
         // The trial has shown that one write is right.
         Balance::NoTrigger

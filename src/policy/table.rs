@@ -5,7 +5,9 @@
 use std::fmt::Write as _;
 
 use super::samples::{asked_enough, copy_failed, decided, evidence, facts, failed, file, offering, spelled};
-use super::{Decision, LIMITS_DOC, braked, cannot_post, cannot_relink, charge_changed, not_posted, without_room};
+use super::{
+    Decision, LIMITS_DOC, braked, cannot_post, cannot_relink, charge_changed, not_posted, without_room,
+};
 use crate::charge::{ItemId, WHOLE_CHARGE};
 use crate::evidence::{Doubt, FailureClass, Verdict};
 use crate::facts::{Delivery, Facts};

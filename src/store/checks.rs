@@ -45,7 +45,9 @@ impl Store {
     /// What the last check has found out.
     pub async fn posting_check(&self) -> Result<PostingCheck, DbError> {
         let rows = self.rows(statements::CHECK_RESULT, &[]).await?;
-        let Some(row) = rows.first() else { return Ok(PostingCheck::Untried("no check is on record".to_owned())) };
+        let Some(row) = rows.first() else {
+            return Ok(PostingCheck::Untried("no check is on record".to_owned()));
+        };
         let detail = row.maybe_text("detail")?.unwrap_or_default();
         Ok(match row.text("result")?.as_str() {
             "ok" => PostingCheck::Works,

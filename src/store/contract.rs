@@ -74,7 +74,15 @@ const RELATIONS: [(&str, &Statement, &[Column]); 6] = [
             ("deleted_at", Wanted::Instant, true),
         ],
     ),
-    ("balances", statements::CONTRACT_BALANCES, &[("account_id", Wanted::Text, false), ("bucket", Wanted::Text, false), ("credits", Wanted::Whole, false)]),
+    (
+        "balances",
+        statements::CONTRACT_BALANCES,
+        &[
+            ("account_id", Wanted::Text, false),
+            ("bucket", Wanted::Text, false),
+            ("credits", Wanted::Whole, false),
+        ],
+    ),
     (
         "ledger_entries",
         statements::CONTRACT_LEDGER_ENTRIES,
@@ -90,7 +98,11 @@ const RELATIONS: [(&str, &Statement, &[Column]); 6] = [
             ("posted_at", Wanted::Instant, false),
         ],
     ),
-    ("accounts", statements::CONTRACT_ACCOUNTS, &[("id", Wanted::Text, false), ("kind", Wanted::Text, false)]),
+    (
+        "accounts",
+        statements::CONTRACT_ACCOUNTS,
+        &[("id", Wanted::Text, false), ("kind", Wanted::Text, false)],
+    ),
 ];
 
 /// Something that is wrong with what the platform provides.

@@ -532,7 +532,9 @@ impl Tx {
     /// Has deferred triggers and constraints of the platform fire now, and from here on at once.
     pub async fn constraints_now(&mut self) -> Result<(), DbError> {
         match self {
-            Self::Postgres(_) => self.command("SET CONSTRAINTS ALL IMMEDIATE", "check the constraints of").await,
+            Self::Postgres(_) => {
+                self.command("SET CONSTRAINTS ALL IMMEDIATE", "check the constraints of").await
+            }
             Self::Sqlite(_) => Ok(()),
         }
     }

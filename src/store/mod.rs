@@ -36,8 +36,8 @@ mod uploads;
 
 pub use brakes::{BrakeEvent, BrakeState, HeldAccount, HeldProvider, Released};
 pub use by_hand::Taken;
-pub use claim::{Case, Claimed};
 pub use checks::PostingCheck;
+pub use claim::{Case, Claimed};
 pub use contract::{Balance, Flaw, LEDGER_SAMPLE, Unlinked, UnlinkedRefunds};
 pub use db::{DbError, Trouble, redacted};
 pub use late::{

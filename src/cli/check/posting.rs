@@ -37,7 +37,11 @@ pub(super) async fn check(store: &Store, may_try: bool, found: &mut Findings) {
     };
     if !may_try {
         let first = "mend what fails above first";
-        found.warn("trial refund", "could not try: the database takes no writes, or a right is missing", first);
+        found.warn(
+            "trial refund",
+            "could not try: the database takes no writes, or a right is missing",
+            first,
+        );
         return;
     }
     let refund = store.try_refunds().await;
@@ -56,12 +60,16 @@ pub(super) async fn check(store: &Store, may_try: bool, found: &mut Findings) {
         Some(triggers) if of_rights => format!(
             "it runs with the rights of this role: make the function of {triggers} SECURITY DEFINER SET search_path = … ({VIEWS})"
         ),
-        _ => format!("mend the trigger, rule or view behind `stored_outputs` ({VIEWS}); until then nothing is recovered"),
+        _ => format!(
+            "mend the trigger, rule or view behind `stored_outputs` ({VIEWS}); until then nothing is recovered"
+        ),
     };
     if let (Some(triggers), Ok(Trial::CouldNotTry { .. })) = (&invokers, &outputs) {
         found.warn(
             "stored_outputs",
-            format!("the function of {triggers} is not SECURITY DEFINER: it runs with the rights of this role"),
+            format!(
+                "the function of {triggers} is not SECURITY DEFINER: it runs with the rights of this role"
+            ),
             format!("see that these are enough, or make it SECURITY DEFINER SET search_path = … ({VIEWS})"),
         );
     }

@@ -62,9 +62,10 @@ pub fn misfit(column: &str, wanted: Wanted, found: Found<'_>) -> Option<Misfit> 
         (Wanted::Text, "json" | "jsonb") => fails(format!("{column} #>> '{{}}'"), ""),
         (Wanted::Text, _) => fails(format!("{column}::text"), ""),
         (Wanted::Whole, "integer" | "smallint") => fails(format!("{column}::bigint"), ""),
-        (Wanted::Whole, "numeric") => {
-            fails(format!("{column}::bigint"), "if it counts the smallest unit; `({column} * 100)::bigint` if it counts whole ones and has two decimals")
-        }
+        (Wanted::Whole, "numeric") => fails(
+            format!("{column}::bigint"),
+            "if it counts the smallest unit; `({column} * 100)::bigint` if it counts whole ones and has two decimals",
+        ),
         (Wanted::Whole, "real" | "double precision") => {
             fails(format!("round({column})::bigint"), "if it counts the smallest unit")
         }
@@ -78,22 +79,32 @@ pub fn misfit(column: &str, wanted: Wanted, found: Found<'_>) -> Option<Misfit> 
         (Wanted::Instant, "timestamp without time zone") => {
             fails(format!("{column} AT TIME ZONE 'UTC'"), "if it means UTC")
         }
-        (Wanted::Instant, "date") => {
-            fails(format!("{column}::timestamp AT TIME ZONE 'UTC'"), "if it means UTC; all of a day are one instant then")
-        }
+        (Wanted::Instant, "date") => fails(
+            format!("{column}::timestamp AT TIME ZONE 'UTC'"),
+            "if it means UTC; all of a day are one instant then",
+        ),
         (Wanted::Instant, "bigint" | "numeric" | "double precision") => {
             fails(format!("to_timestamp({column} / 1000.0)"), "if it counts milliseconds since 1970")
         }
-        (Wanted::Instant, "integer") => fails(format!("to_timestamp({column})"), "if it counts seconds since 1970"),
-        (Wanted::Instant, "text" | "character varying" | "character") => {
-            fails(format!("{column}::timestamptz"), "if it holds nothing but times; an index needs a column of that type")
+        (Wanted::Instant, "integer") => {
+            fails(format!("to_timestamp({column})"), "if it counts seconds since 1970")
         }
+        (Wanted::Instant, "text" | "character varying" | "character") => fails(
+            format!("{column}::timestamptz"),
+            "if it holds nothing but times; an index needs a column of that type",
+        ),
         (Wanted::Instant, _) => fails(format!("{column}::timestamptz"), "if there is such a cast"),
     }
 }
 
 /// What is wrong with a column, and what to do about it.
-pub fn words(relation: &str, column: &str, wanted: Wanted, found: Found<'_>, misfit: &Misfit) -> (String, String) {
+pub fn words(
+    relation: &str,
+    column: &str,
+    wanted: Wanted,
+    found: Found<'_>,
+    misfit: &Misfit,
+) -> (String, String) {
     let given = misfit.given.replace("{column}", column);
     let (says, given) = if misfit.fails {
         ("makegood reads", if given.is_empty() { given } else { format!(", {given}") })

@@ -145,18 +145,12 @@ fn write_flaw(relation: &'static str, row: &Row) -> Result<Option<Flaw>, DbError
     );
     Ok(match kind.as_str() {
         "v" if instead > 0 || rules > 0 => None,
-        "v" if row.int("takes")? == 0 => Some(match row.maybe_text("disabled")? {
-            Some(disabled) => flaw(
-                relation,
-                format!("a view that takes no {event}: its trigger {disabled} is disabled"),
-                format!("ALTER VIEW is of no use here; ALTER TABLE {relation} ENABLE TRIGGER {disabled}"),
-            ),
-            None => flaw(
-                relation,
-                format!("a view that takes no {event}: it has no INSTEAD OF {event} trigger, and is no simple view over one table"),
-                trigger,
-            ),
-        }),
+        "v" if row.int("takes")? == 0 => {
+            let says = format!(
+                "a view that takes no {event}: it has no INSTEAD OF {event} trigger, and is no simple view over one table"
+            );
+            Some(flaw(relation, says, trigger))
+        }
         "m" => Some(flaw(
             relation,
             format!("a materialized view, which takes no {event} and shows old rows"),
@@ -178,8 +172,12 @@ fn consequence(relation: &str) -> (&'static str, &'static str) {
     match relation {
         "charges" => ("charges", "a hidden charge is never made good"),
         "charge_items" => ("charge_items", "a charge whose items are hidden is held"),
-        "stored_outputs" => ("stored_outputs", "an item whose output is hidden is refunded although it was delivered"),
-        "ledger_entries" => ("ledger_entries", "what a hidden refund of the platform's gave back is refunded once more"),
+        "stored_outputs" => {
+            ("stored_outputs", "an item whose output is hidden is refunded although it was delivered")
+        }
+        "ledger_entries" => {
+            ("ledger_entries", "what a hidden refund of the platform's gave back is refunded once more")
+        }
         _ => ("balances", "refunds to a hidden balance are held"),
     }
 }
@@ -193,12 +191,32 @@ fn hidden(row: &Row, owner: &BTreeMap<String, i64>) -> Result<Flaw, DbError> {
     );
     let grade = |says: String, fails| Flaw { relation, says, advice: advice.clone(), fails };
     Ok(if row.text("sees")? == "nothing" {
-        grade(format!("row security of {behind} hides every row from this role, for which it has no policy: {comes}"), true)
+        grade(
+            format!(
+                "row security of {behind} hides every row from this role, for which it has no policy: {comes}"
+            ),
+            true,
+        )
     } else if owner > seen {
-        grade(format!("row security of {behind} hides rows: of {owner} that its owner sees, this role sees {seen}: {comes}"), true)
+        grade(
+            format!(
+                "row security of {behind} hides rows: of {owner} that its owner sees, this role sees {seen}: {comes}"
+            ),
+            true,
+        )
     } else if seen == 0 {
-        grade(format!("row security of {behind} may hide rows from this role: could not try, there is no row: {comes}"), false)
+        grade(
+            format!(
+                "row security of {behind} may hide rows from this role: could not try, there is no row: {comes}"
+            ),
+            false,
+        )
     } else {
-        grade(format!("row security of {behind} applies to this role, and hides none of {seen} rows by now: {comes}"), false)
+        grade(
+            format!(
+                "row security of {behind} applies to this role, and hides none of {seen} rows by now: {comes}"
+            ),
+            false,
+        )
     })
 }

@@ -11,8 +11,7 @@ WITH written(relation, event, trigger_bit, updatable_bit, columns) AS (VALUES
     ('stored_outputs', 'UPDATE', 16, 4, ARRAY['charge_id', 'output_index', 'project_id', 'node_id'])
 )
 SELECT w.relation, w.event, c.relkind::text AS kind,
-       count(*) FILTER (WHERE t.tgtype & 64 <> 0 AND t.tgenabled IN ('O', 'A')) AS instead,
-       string_agg(t.tgname, ', ') FILTER (WHERE t.tgtype & 64 <> 0 AND t.tgenabled IN ('D', 'R')) AS disabled,
+       count(*) FILTER (WHERE t.tgtype & 64 <> 0) AS instead,
        string_agg(t.tgname, ', ') FILTER (WHERE t.tgenabled IN ('O', 'A') AND NOT p.prosecdef) AS invokers,
        (SELECT count(*) FROM pg_rewrite r WHERE r.ev_class = c.oid AND r.ev_type <> '1' AND r.is_instead) AS rules,
        (pg_relation_is_updatable(c.oid, false) & w.updatable_bit <> 0)::int::bigint AS takes,

@@ -43,10 +43,13 @@ pub enum Trial {
     Fails {
         /// On how many.
         tried: usize,
-        /// Why, on the last of them.
+        /// Why, on one of them.
         why: String,
         /// A right is missing.
         of_rights: bool,
+        /// Each time the platform said so of the row, which may be right of an item that nothing is
+        /// owed for.
+        refused: bool,
     },
     /// It could not be tried.
     CouldNotTry {
@@ -64,12 +67,16 @@ struct Candidate {
     job: Option<String>,
     job_output: i64,
     outputs: i64,
+    /// Whether something is owed for it by now.
+    orphans: i64,
+    /// Exactly one balance row for each bucket that the charge drew from.
+    has_balances: bool,
 }
 
 /// What one try came to.
 enum Tried {
     Works,
-    Fails { why: String, of_rights: bool },
+    Fails { why: String, of_rights: bool, refused: bool },
     CouldNot { why: String },
 }
 
@@ -77,7 +84,7 @@ impl From<Failure> for Tried {
     fn from(failure: Failure) -> Self {
         match failure {
             Failure::Db(error) => Self::from(error),
-            failure => Self::Fails { why: failure.to_string(), of_rights: false },
+            failure => Self::Fails { why: failure.to_string(), of_rights: false, refused: false },
         }
     }
 }
@@ -94,7 +101,7 @@ impl From<DbError> for Tried {
             | Trouble::NoConnection
             | Trouble::Full => Self::CouldNot { why },
             Trouble::ReadOnly | Trouble::NoTables | Trouble::Other => {
-                Self::Fails { why, of_rights: error.is_about_rights() }
+                Self::Fails { why, of_rights: error.is_about_rights(), refused: error.is_about_a_row() }
             }
         }
     }
@@ -107,12 +114,23 @@ impl Store {
     /// The platform's charges cannot be read.
     pub async fn try_refunds(&self) -> Result<Trial, DbError> {
         let mut candidates = self.candidates().await?;
-        candidates.retain(|each| split(each).is_some());
-        let mut told = Told::new("no charge that a refund could be tried on");
+        // Without its one balance row a refund is held for its account alone (rule 16).
+        candidates.retain(|each| split(each).is_some() && each.has_balances);
+        // What is owed comes first, then what is not delivered.
+        candidates.sort_by_key(|each| (each.orphans == 0, each.outputs > 0));
+        let mut told = Told::new("among the newest charges is none that a refund could be tried on");
         for candidate in one_an_account(&candidates) {
             let tried = match self.try_refund(candidate).await {
                 Ok(()) => Tried::Works,
-                Err(failure) => failure.into(),
+                Err(failure) => match Tried::from(failure) {
+                    Tried::Fails { why, refused: true, .. } if candidate.outputs > 0 => {
+                        Tried::CouldNot { why }
+                    }
+                    Tried::Fails { why, of_rights, refused } => {
+                        Tried::Fails { why, of_rights, refused: refused && candidate.orphans == 0 }
+                    }
+                    tried => tried,
+                },
             };
             if let Some(done) = told.add(candidate, tried) {
                 return Ok(done);
@@ -131,12 +149,14 @@ impl Store {
         candidates.retain(|each| each.job.is_some());
         // An item that has its output may refuse a second one, and rightly.
         candidates.sort_by_key(|each| each.outputs > 0);
-        let mut told = Told::new("no charge with a provider job");
+        let mut told = Told::new("among the newest charges is none with a provider job");
         for candidate in one_an_account(&candidates) {
             let tried = match self.try_output(candidate).await {
                 Ok(()) => Tried::Works,
                 Err(failure) => match Tried::from(failure) {
-                    Tried::Fails { why, of_rights: false } if candidate.outputs > 0 => Tried::CouldNot { why },
+                    Tried::Fails { why, of_rights: false, .. } if candidate.outputs > 0 => {
+                        Tried::CouldNot { why }
+                    }
                     tried => tried,
                 },
             };
@@ -146,16 +166,17 @@ impl Store {
         }
         if told.tried == 0
             && let Err(failure) = self.try_output(&nobody()).await
-            && let Tried::Fails { why, of_rights: true } = Tried::from(failure)
+            && let Tried::Fails { why, of_rights: true, .. } = Tried::from(failure)
         {
-            return Ok(Trial::Fails { tried: 0, why, of_rights: true });
+            return Ok(Trial::Fails { tried: 0, why, of_rights: true, refused: false });
         }
         Ok(told.end())
     }
 
     async fn candidates(&self) -> Result<Vec<Candidate>, DbError> {
         let rows = self.rows(statements::TRY_ITEMS, &[]).await?;
-        let mut candidates = rows.iter().map(candidate).collect::<Result<Vec<_>, _>>()?;
+        // One row that cannot be read says nothing about the others: passes report it.
+        let mut candidates: Vec<Candidate> = rows.iter().filter_map(|row| candidate(row).ok()).collect();
         candidates.sort_by_key(|each| std::cmp::Reverse(each.charge.charged_at));
         Ok(candidates)
     }
@@ -253,7 +274,8 @@ impl Posting {
     /// Compares what `makegood_try_refund` has seen with what it was to post, as [`Posting::check`] does.
     fn compare_tried(&self, seen: &Json) -> Result<(), Failure> {
         let rows = |key: &str| seen[key].as_array().map(Vec::as_slice).unwrap_or_default();
-        let key = |row: &Json| Some((row["account_id"].as_str()?.to_owned(), row["bucket"].as_str()?.to_owned()));
+        let key =
+            |row: &Json| Some((row["account_id"].as_str()?.to_owned(), row["bucket"].as_str()?.to_owned()));
         let mut hit = HashMap::new();
         for key in rows("hit").iter().filter_map(key) {
             *hit.entry(key).or_default() += 1;
@@ -278,7 +300,7 @@ impl Posting {
 struct Told {
     /// How many failed.
     tried: usize,
-    failed: Option<(String, bool)>,
+    failed: Option<Trial>,
     could_not: String,
 }
 
@@ -293,9 +315,12 @@ impl Told {
             Tried::Works => {
                 return Some(Trial::Works { charge_id: candidate.item.charge_id.clone() });
             }
-            Tried::Fails { why, of_rights } => {
+            Tried::Fails { why, of_rights, refused } => {
                 self.tried += 1;
-                self.failed = Some((why, of_rights));
+                // The surest of them is told.
+                if !refused || self.failed.is_none() {
+                    self.failed = Some(Trial::Fails { tried: 0, why, of_rights, refused });
+                }
             }
             Tried::CouldNot { why } => self.could_not = why,
         }
@@ -304,8 +329,10 @@ impl Told {
 
     fn end(self) -> Trial {
         match self.failed {
-            Some((why, of_rights)) => Trial::Fails { tried: self.tried, why, of_rights },
-            None => Trial::CouldNotTry { why: self.could_not },
+            Some(Trial::Fails { why, of_rights, refused, .. }) => {
+                Trial::Fails { tried: self.tried, why, of_rights, refused }
+            }
+            Some(_) | None => Trial::CouldNotTry { why: self.could_not },
         }
     }
 }
@@ -321,12 +348,17 @@ fn split(candidate: &Candidate) -> Option<Split> {
 }
 
 fn candidate(row: &Row) -> Result<Candidate, DbError> {
+    let drawn = Split { subscription: row.int("subscription_credits")?, wallet: row.int("wallet_credits")? };
+    let has_balances = (drawn.subscription <= 0 || row.int("subscription_rows")? == 1)
+        && (drawn.wallet <= 0 || row.int("wallet_rows")? == 1);
     Ok(Candidate {
         item: ItemId { charge_id: row.text("charge_id")?, output_index: row.int("output_index")? },
         credits: row.int("credits")?,
         job: row.maybe_text("provider_job_id")?,
         job_output: row.int("provider_output_index")?,
         outputs: row.int("outputs")?,
+        orphans: row.int("orphans")?,
+        has_balances,
         charge: Charge {
             id: row.text("charge_id")?,
             account_id: row.text("account_id")?,
@@ -335,7 +367,7 @@ fn candidate(row: &Row) -> Result<Candidate, DbError> {
             provider: row.text("provider")?,
             model: row.text("model")?,
             charged_at: row.time("charged_at")?,
-            drawn: Split { subscription: row.int("subscription_credits")?, wallet: row.int("wallet_credits")? },
+            drawn,
             cancelled_at: None,
         },
     })
@@ -350,6 +382,8 @@ fn nobody() -> Candidate {
         job: Some(word()),
         job_output: 0,
         outputs: 0,
+        orphans: 0,
+        has_balances: false,
         charge: Charge {
             id: word(),
             account_id: word(),
