@@ -117,7 +117,7 @@ async fn find_out(store: &Store) -> Result<PostingCheck, DbError> {
         | Balance::AddsUp
         | Balance::Refuses
         | Balance::Unmoved
-        | Balance::Wrong { .. }
+        | Balance::Wrong
         | Balance::Empty => PostingCheck::Works,
     })
 }

@@ -55,14 +55,14 @@ on_both! {
         assert!(told.iter().all(|detail| detail.starts_with("a trial refund failed: ")), "{told:?}");
 
         // Known to the next pass without another trial.
-        world.pass_time(MINUTE);
-        world.charge("c3").job("failed-3").insert().await;
+        world.charge("c3").job("failed-3").age(Duration::ZERO).insert().await;
+        world.pass_time(30 * MINUTE);
         let report = world.pass().await;
         assert_eq!(world.fate("c3", 0).await, "held cannot_post", "{report:?}");
         assert_eq!(world.number("SELECT count(*) AS v FROM makegood_refunds").await, 0);
 
         world.run(undo(&world)).await;
-        world.pass_time(HOUR);
+        world.pass_time(HOUR + MINUTE);
         let report = world.pass().await;
         for charge in ["c0", "c1", "c2", "c3", "hers"] {
             assert_eq!(world.fate(charge, 0).await, "refunded provider_error", "mended, it is refunded by itself: {report:?}");

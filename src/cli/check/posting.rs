@@ -1,6 +1,8 @@
 //! Whether refunds can be posted and outputs stored: what the relations take, what row security hides,
 //! and what comes of a trial of each.
 
+use std::collections::BTreeSet;
+
 use super::{Findings, Grade};
 use crate::report::chain;
 use crate::store::{Balance, DbError, Store, Trial};
@@ -28,35 +30,52 @@ pub(super) async fn takes_writes(store: &Store, found: &mut Findings) -> bool {
 
 /// `may_try`: this session may write, and has the rights of a pass.
 pub(super) async fn check(store: &Store, may_try: bool, found: &mut Findings) {
-    let invokers = match look(store, may_try, found).await {
-        Ok(invokers) => invokers,
+    let (unwritable, invokers) = match look(store, may_try, found).await {
+        Ok(looked) => looked,
         Err(error) => {
             found.warn("relations", format!("could not be described: {}", chain(&error)), "");
-            None
+            (BTreeSet::new(), None)
         }
     };
-    if !may_try {
-        let first = "mend what fails above first";
-        found.warn(
-            "trial refund",
-            "could not try: the database takes no writes, or a right is missing",
-            first,
-        );
-        return;
+    let cannot = |about: &str, found: &mut Findings| {
+        found.warn(about, "could not try", "mend what fails above first, and check again");
+    };
+    if may_try && unwritable.is_disjoint(&BTreeSet::from(["balances", "ledger_entries"])) {
+        refund(store, found).await;
+    } else {
+        cannot("trial refund", found);
     }
-    let refund = store.try_refunds().await;
-    let works = matches!(refund, Ok(Trial::Works { .. }));
-    trial(
-        "trial refund",
-        refund,
-        "mend the trigger, rule or view behind `balances` or `ledger_entries`; until then passes hold all refunds \
-         (`cannot_post`)",
-        found,
-    );
-    balance(store.prove_balance().await, works, found);
-    let outputs = store.try_outputs().await;
-    let of_rights = matches!(outputs, Ok(Trial::Fails { of_rights: true, .. }));
-    let advice = match &invokers {
+    if may_try && !unwritable.contains("stored_outputs") {
+        output(store, invokers.as_deref(), found).await;
+    } else {
+        cannot("trial output", found);
+    }
+}
+
+async fn refund(store: &Store, found: &mut Findings) {
+    let tried = store.try_refunds().await;
+    let advice = match &tried {
+        Ok(Trial::Fails { refused: true, .. }) => {
+            "mend it, unless the platform is right to refuse a refund of an item that nothing is owed for"
+        }
+        _ => {
+            "mend the trigger, rule or view behind `balances` or `ledger_entries`: while passes find the same, they hold all \
+             refunds (`cannot_post`)"
+        }
+    };
+    let (works, fails) = (matches!(tried, Ok(Trial::Works { .. })), matches!(tried, Ok(Trial::Fails { .. })));
+    trial("trial refund", tried, advice, found);
+    match store.prove_balance().await {
+        // Told already.
+        Ok(Balance::Unmoved | Balance::Wrong) if fails => {}
+        proved => balance(proved, works, found),
+    }
+}
+
+async fn output(store: &Store, invokers: Option<&str>, found: &mut Findings) {
+    let tried = store.try_outputs().await;
+    let of_rights = matches!(tried, Ok(Trial::Fails { of_rights: true, .. }));
+    let advice = match invokers {
         Some(triggers) if of_rights => format!(
             "it runs with the rights of this role: make the function of {triggers} SECURITY DEFINER SET search_path = … ({VIEWS})"
         ),
@@ -64,7 +83,7 @@ pub(super) async fn check(store: &Store, may_try: bool, found: &mut Findings) {
             "mend the trigger, rule or view behind `stored_outputs` ({VIEWS}); until then nothing is recovered"
         ),
     };
-    if let (Some(triggers), Ok(Trial::CouldNotTry { .. })) = (&invokers, &outputs) {
+    if let (Some(triggers), Ok(Trial::CouldNotTry { .. })) = (invokers, &tried) {
         found.warn(
             "stored_outputs",
             format!(
@@ -73,12 +92,17 @@ pub(super) async fn check(store: &Store, may_try: bool, found: &mut Findings) {
             format!("see that these are enough, or make it SECURITY DEFINER SET search_path = … ({VIEWS})"),
         );
     }
-    trial("trial output", outputs, &advice, found);
+    trial("trial output", tried, &advice, found);
 }
 
-/// What the catalogue says. Returns the triggers on `stored_outputs` that run with this role's rights.
-async fn look(store: &Store, has_rights: bool, found: &mut Findings) -> Result<Option<String>, DbError> {
+/// Relations that do not take what a pass writes, and the triggers on `stored_outputs` that run with
+/// this role's rights.
+type Looked = (BTreeSet<&'static str>, Option<String>);
+
+/// What the catalogue says.
+async fn look(store: &Store, has_rights: bool, found: &mut Findings) -> Result<Looked, DbError> {
     let (flaws, invokers) = store.write_flaws().await?;
+    let unwritable = flaws.iter().map(|flaw| flaw.relation).collect();
     for flaw in flaws {
         found.fail(flaw.relation, flaw.says, flaw.advice);
     }
@@ -90,13 +114,17 @@ async fn look(store: &Store, has_rights: bool, found: &mut Findings) -> Result<O
             found.add(grade, &format!("row security: {}", flaw.relation), flaw.says, flaw.advice);
         }
     }
-    Ok(invokers)
+    Ok((unwritable, invokers))
 }
 
 fn trial(about: &str, trial: Result<Trial, DbError>, advice: &str, found: &mut Findings) {
     match trial {
-        Ok(Trial::Works { charge_id }) => {
+        Ok(Trial::Works { charge_id, failed_before }) => {
             found.ok(about, format!("on charge `{charge_id}`: written, read back and rolled back"));
+            if let Some(why) = failed_before {
+                let says = format!("it failed for another account, and for that alone: {why}");
+                found.warn(about, says, "mend that account's rows; its refunds alone are held");
+            }
         }
         Ok(Trial::Fails { tried: 0 | 1, why, .. }) => found.fail(about, format!("it failed: {why}"), advice),
         Ok(Trial::Fails { tried, why, .. }) => {
@@ -135,10 +163,10 @@ fn balance(proved: Result<Balance, DbError>, works: bool, found: &mut Findings) 
             "a view whose trigger writes the new value: of two writers at once one is LOST",
             "let the trigger add NEW.credits - OLD.credits to the current row",
         ),
-        Ok(Balance::Wrong { moved }) => found.fail(
+        Ok(Balance::Wrong) => found.fail(
             ABOUT,
-            format!("a view whose trigger moves the balance by {moved} where 2 were added"),
-            "let the trigger add NEW.credits - OLD.credits, in the unit that the view shows",
+            "a view whose trigger moves the balance by something else than is added",
+            "let the trigger add NEW.credits - OLD.credits, in the unit that the view shows, and return NEW",
         ),
         Ok(Balance::Empty) => found.warn(
             ABOUT,

@@ -24,11 +24,8 @@ pub enum Balance {
     Loses,
     /// The write moves nothing: right where the balance is the sum of the ledger, and wrong otherwise.
     Unmoved,
-    /// It moves by something else than what was added.
-    Wrong {
-        /// What 2 came to.
-        moved: i64,
-    },
+    /// It moves by something else than what was added, or says that it hit another row.
+    Wrong,
     /// There is no row to try it on.
     Empty,
 }
@@ -116,7 +113,7 @@ impl Store {
             (2, 1) => Balance::Loses,
             (2, 0) => Balance::Unmoved,
             (0 | 1, 0 | 1) => Balance::Refuses,
-            (_, moved) => Balance::Wrong { moved },
+            (_, _) => Balance::Wrong,
         })
     }
 

@@ -67,6 +67,8 @@ impl DbError {
             "53100" => Trouble::Full,
             "42P01" => Trouble::NoTables,
             class if class.len() == 5 && class.starts_with("08") => Trouble::ConnectionLost,
+            // Any other SQLSTATE: 42501 (no right) would be SQLITE_BUSY by its low byte.
+            sqlstate if sqlstate.len() == 5 => Trouble::Other,
             // SQLite's; the low byte is the kind, what is above it the occasion.
             number => match number.parse::<i32>().map(|number| number & 0xff) {
                 Ok(5 | 6) => Trouble::Locked,

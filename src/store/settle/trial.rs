@@ -38,6 +38,8 @@ pub enum Trial {
     Works {
         /// The charge.
         charge_id: String,
+        /// Why it failed for the accounts that were tried before, if it did.
+        failed_before: Option<String>,
     },
     /// It failed on every charge that was tried.
     Fails {
@@ -313,7 +315,11 @@ impl Told {
     fn add(&mut self, candidate: &Candidate, tried: Tried) -> Option<Trial> {
         match tried {
             Tried::Works => {
-                return Some(Trial::Works { charge_id: candidate.item.charge_id.clone() });
+                let failed_before = match self.failed.take() {
+                    Some(Trial::Fails { why, .. }) => Some(why),
+                    Some(_) | None => None,
+                };
+                return Some(Trial::Works { charge_id: candidate.item.charge_id.clone(), failed_before });
             }
             Tried::Fails { why, of_rights, refused } => {
                 self.tried += 1;

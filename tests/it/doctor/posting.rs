@@ -39,7 +39,7 @@ fn balances(credits: &str, body: &str) -> String {
 /// `stored_outputs` as a view with a trigger.
 fn outputs(security: &str, body: &str) -> String {
     format!(
-        "ALTER TABLE stored_outputs RENAME TO files;
+        "ALTER TABLE stored_outputs RENAME TO files; REVOKE ALL ON files FROM {ROLE};
          CREATE VIEW stored_outputs AS SELECT * FROM files UNION ALL SELECT * FROM files WHERE false;
          CREATE FUNCTION odd() RETURNS trigger LANGUAGE plpgsql {security} SET search_path = public AS $$ BEGIN {body} END $$;
          CREATE TRIGGER odd INSTEAD OF INSERT OR UPDATE ON stored_outputs FOR EACH ROW EXECUTE FUNCTION odd()"
@@ -168,6 +168,21 @@ fn ledger_mistakes() -> Vec<Mistake> {
             before_insert("RAISE EXCEPTION 'no such kind: %', NEW.kind;"),
             "no such kind: refund",
         ),
+        Mistake {
+            what: "one account's entries are dropped",
+            make: format!(
+                "INSERT INTO charges VALUES ('hers', 'u2', 'p', 'n', 'replicate', 'm', 'j', now(), 6, 4, NULL);
+                 INSERT INTO charge_items VALUES ('hers', 0, 10, NULL, NULL, NULL);
+                 INSERT INTO balances VALUES ('u2', 'subscription', 0), ('u2', 'wallet', 0); {}",
+                before_insert("IF NEW.account_id = 'u2' THEN RETURN NULL; END IF; RETURN NEW;")
+            ),
+            undo: "DROP TRIGGER odd ON ledger_entries; DROP FUNCTION odd(); DELETE FROM charges WHERE id = 'hers';
+                   DELETE FROM charge_items WHERE charge_id = 'hers'; DELETE FROM balances WHERE account_id = 'u2'",
+            about: "trial refund",
+            says: "warn it failed for another account, and for that alone: the refund was posted and does not show, so nothing was \
+                   written: ledger entry `makegood:hers/0:subscription` was inserted, and the ledger does not show it",
+            code: 0,
+        },
         Mistake {
             what: "the ledger is a view over two tables",
             make:
