@@ -36,6 +36,7 @@ mod lane;
 mod lanes;
 mod late;
 mod leases;
+mod posting;
 mod preview;
 mod room;
 mod share;
@@ -286,6 +287,7 @@ async fn work(
     // Before anything else: what is refunded from here on counts for the limits of the pass.
     let watch = store.watch(parts.rules.brake, started_at).await?;
     let stuck = Stuck::default();
+    let cannot_post = posting::cannot_post(store, report).await;
     if parts.rules.release_when_gone {
         // What was refunded in the pass before does not count in this one.
         store.release_brake_when_gone(&watch).await?;
@@ -302,6 +304,7 @@ async fn work(
                 pass_id: Some(pass_id),
                 decided_by: "makegood".to_owned(),
                 stuck: stuck.clone(),
+                cannot_post: cannot_post.clone(),
             },
             due_by,
             deadline,

@@ -183,6 +183,8 @@ reasons! {
     NoBalance = "no_balance",
     /// The refund was posted, and the platform's balance or ledger did not show it.
     NotPosted = "not_posted",
+    /// A trial found that no refund can be posted: it was not tried.
+    CannotPost = "cannot_post",
     /// The charge names another account or another draw than when something was first made good for it.
     ChargeChanged = "charge_changed",
     /// What the ledger says was taken for the charge does not add up to what was drawn.
@@ -273,6 +275,11 @@ pub const fn without_balance() -> Decision {
 /// Rule 16 for a refund that does not show in the balance or the ledger after it was posted: nothing of it was kept.
 pub const fn not_posted() -> Decision {
     rule(16, Action::Hold, Reason::NotPosted)
+}
+
+/// Rule 16 for a refund while a trial has found that none can be posted, whichever account it is for.
+pub const fn cannot_post() -> Decision {
+    rule(16, Action::Hold, Reason::CannotPost)
 }
 
 /// Rule 16 for a refund of a charge whose account or draw has changed since something was first made good for it.

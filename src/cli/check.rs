@@ -1,9 +1,11 @@
 //! `makegood check`: a doctor for configuration, database, contract, providers and storage.
 //!
 //! Tries one thing after the other and goes on as far as it can; what is wrong comes with what to do about it.
-//! Leaves nothing behind but an object in the storage that it deletes again. Never shows a key or a password.
+//! A refund and an output are tried on a real charge, and rolled back. Leaves nothing behind but an
+//! object in the storage that it deletes again. Never shows a key or a password.
 
 mod database;
+mod posting;
 mod settings;
 mod state;
 mod times;

@@ -213,6 +213,7 @@ fn found(why: Reason, standing: &Standing) -> String {
         Reason::Brake => "the brake is on",
         Reason::NoBalance => "no balance row to refund to",
         Reason::NotPosted => "the refund did not show",
+        Reason::CannotPost => "no refund can be posted",
         Reason::ChargeChanged => "the charge has changed",
         Reason::DebitsMismatch => "charge and ledger do not agree",
         Reason::MissingHash => "a stored file of the job has no hash",
@@ -253,6 +254,7 @@ fn found(why: Reason, standing: &Standing) -> String {
         | Reason::Brake
         | Reason::NoBalance
         | Reason::NotPosted
+        | Reason::CannotPost
         | Reason::ChargeChanged
         | Reason::DebitsMismatch
         | Reason::ItemsMismatch

@@ -337,6 +337,8 @@ fn pass(parts: &Parts, wanted: &Wanted, now: Timestamp) -> Pass {
             pass_id: None,
             decided_by: wanted.by.clone(),
             stuck: Stuck::default(),
+            // A person waits for the answer, and what is posted is read back in any case.
+            cannot_post: None,
         },
         due_by: now,
         deadline: None,

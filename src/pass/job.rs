@@ -356,8 +356,8 @@ pub(super) fn finding(settlement: &Settlement, decision: &Decision) -> Option<Fi
         Reason::UnknownProvider => ("unknown_provider", about_provider(), said()),
         Reason::Unreadable => ("unreadable", about_provider(), said()),
         Reason::RecoveryRetry => ("recovery_retry", about_item(), settlement.detail.clone().unwrap_or_default()),
-        // Not for a person, or, of the brake, in the report already.
-        Reason::Brake | Reason::Delivered | Reason::Misattributed | Reason::NoProviderJob | Reason::MaybeNotSubmittedYet
+        // Not for a person, or, of the brake and of what cannot be posted, in the report already.
+        Reason::Brake | Reason::CannotPost | Reason::Delivered | Reason::Misattributed | Reason::NoProviderJob | Reason::MaybeNotSubmittedYet
         | Reason::OutputAvailable | Reason::ServerError | Reason::QueueTimeout | Reason::ContentSafety
         | Reason::MalformedResponse | Reason::ProviderError | Reason::CompletedAfterCancel | Reason::OutputExpired
         | Reason::MissingOutput | Reason::ProviderCancelled | Reason::ReportedFailed | Reason::MaybeNotVisibleYet

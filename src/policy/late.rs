@@ -134,6 +134,7 @@ pub const fn without_proof(reason: Reason) -> bool {
         | Reason::Brake
         | Reason::NoBalance
         | Reason::NotPosted
+        | Reason::CannotPost
         | Reason::ChargeChanged
         | Reason::DebitsMismatch
         | Reason::ItemsMismatch

@@ -5,7 +5,9 @@
 use std::fmt::Write as _;
 
 use super::samples::{asked_enough, copy_failed, decided, evidence, facts, failed, file, offering, spelled};
-use super::{Decision, LIMITS_DOC, braked, cannot_relink, charge_changed, not_posted, without_room};
+use super::{
+    Decision, LIMITS_DOC, braked, cannot_post, cannot_relink, charge_changed, not_posted, without_room,
+};
 use crate::charge::{ItemId, WHOLE_CHARGE};
 use crate::evidence::{Doubt, FailureClass, Verdict};
 use crate::facts::{Delivery, Facts, Share};
@@ -156,6 +158,7 @@ fn rows() -> Vec<(&'static str, Decision)> {
             copy_failed(&asked_enough(), false, 23),
         ),
         ("a refund, but the brake is on", braked()),
+        ("a refund, but a trial on the platform's relations has found that none can be posted", cannot_post()),
         ("a refund of a charge whose account or draw has changed since something was first made good for it", charge_changed()),
         ("a refund that was posted, and the balance or the ledger does not show it: nothing of it is kept", not_posted()),
         (

@@ -1,140 +1,142 @@
-//! Whether the database is as makegood needs it, for `makegood check`.
+//! Whether the database is as makegood needs it, for `makegood check`, `makegood migrate` and the
+//! start of a pass.
 //!
-//! Each contract relation is asked for its columns and for one row, whose values are read as a pass would read them:
-//! a view with a column of the wrong type is found here and not at night. Writes nothing that stays.
+//! Columns are described, not read (`types`): so a wrong one is found on empty tables too. SQLite has
+//! no types that hold; there a row is read as a pass would read it, and on PostgreSQL too once all
+//! types fit. What writes the relations take, and what row security hides, is in `writes`; what comes
+//! of a refund or an output is tried in `settle::trial`. Writes nothing that stays.
 
-use super::db::{DbError, Row, Statement, Value};
+use serde_json::{Value as Json, json};
+
+use super::db::{DbError, Row, Statement};
 use super::{Store, first, statements};
 use crate::clock::Timestamp;
 
-type Read = fn(&Row, &'static str) -> Result<(), DbError>;
+mod types;
+mod writes;
 
-fn text(row: &Row, column: &'static str) -> Result<(), DbError> {
-    row.text(column).map(drop)
-}
-fn maybe_text(row: &Row, column: &'static str) -> Result<(), DbError> {
-    row.maybe_text(column).map(drop)
-}
-fn int(row: &Row, column: &'static str) -> Result<(), DbError> {
-    row.int(column).map(drop)
-}
-fn maybe_int(row: &Row, column: &'static str) -> Result<(), DbError> {
-    row.maybe_int(column).map(drop)
-}
-fn time(row: &Row, column: &'static str) -> Result<(), DbError> {
-    row.time(column).map(drop)
-}
-fn maybe_time(row: &Row, column: &'static str) -> Result<(), DbError> {
-    row.maybe_time(column).map(drop)
-}
+pub use writes::Balance;
 
-/// Its name, the statement that asks for it, and its columns.
-type Relation = (&'static str, &'static Statement, &'static [(&'static str, Read)]);
+use types::{Found, Wanted};
 
-/// The contract relations with their columns.
-const RELATIONS: [Relation; 5] = [
+/// Its name, what makegood reads it as, and whether it may be null.
+type Column = (&'static str, Wanted, bool);
+
+/// The contract relations, each with the statement that reads one row, and with its columns.
+const RELATIONS: [(&str, &Statement, &[Column]); 6] = [
     (
         "charges",
         statements::CONTRACT_CHARGES,
         &[
-            ("id", text),
-            ("account_id", text),
-            ("project_id", maybe_text),
-            ("node_id", maybe_text),
-            ("provider", text),
-            ("model", text),
-            ("provider_job_id", maybe_text),
-            ("charged_at", time),
-            ("subscription_credits", int),
-            ("wallet_credits", int),
-            ("cancelled_at", maybe_time),
+            ("id", Wanted::Text, false),
+            ("account_id", Wanted::Text, false),
+            ("project_id", Wanted::Text, true),
+            ("node_id", Wanted::Text, true),
+            ("provider", Wanted::Text, false),
+            ("model", Wanted::Text, false),
+            ("provider_job_id", Wanted::Text, true),
+            ("charged_at", Wanted::Instant, false),
+            ("subscription_credits", Wanted::Whole, false),
+            ("wallet_credits", Wanted::Whole, false),
+            ("cancelled_at", Wanted::Instant, true),
         ],
     ),
     (
         "charge_items",
         statements::CONTRACT_CHARGE_ITEMS,
         &[
-            ("charge_id", text),
-            ("output_index", int),
-            ("credits", int),
-            ("provider_job_id", maybe_text),
-            ("provider_output_index", maybe_int),
-            ("failed_at", maybe_time),
+            ("charge_id", Wanted::Text, false),
+            ("output_index", Wanted::Whole, false),
+            ("credits", Wanted::Whole, false),
+            ("provider_job_id", Wanted::Text, true),
+            ("provider_output_index", Wanted::Whole, true),
+            ("failed_at", Wanted::Instant, true),
         ],
     ),
     (
         "stored_outputs",
         statements::CONTRACT_STORED_OUTPUTS,
         &[
-            ("id", text),
-            ("charge_id", maybe_text),
-            ("output_index", maybe_int),
-            ("provider", text),
-            ("provider_job_id", text),
-            ("provider_output_index", int),
-            ("project_id", maybe_text),
-            ("node_id", maybe_text),
-            ("uri", maybe_text),
-            ("content_type", maybe_text),
-            ("size_bytes", maybe_int),
-            ("sha256", maybe_text),
-            ("stored_at", time),
-            ("moved_at", maybe_time),
-            ("deleted_at", maybe_time),
+            ("id", Wanted::Text, false),
+            ("charge_id", Wanted::Text, true),
+            ("output_index", Wanted::Whole, true),
+            ("provider", Wanted::Text, false),
+            ("provider_job_id", Wanted::Text, false),
+            ("provider_output_index", Wanted::Whole, false),
+            ("project_id", Wanted::Text, true),
+            ("node_id", Wanted::Text, true),
+            ("uri", Wanted::Text, true),
+            ("content_type", Wanted::Text, true),
+            ("size_bytes", Wanted::Whole, true),
+            ("sha256", Wanted::Text, true),
+            ("stored_at", Wanted::Instant, false),
+            ("moved_at", Wanted::Instant, true),
+            ("deleted_at", Wanted::Instant, true),
         ],
     ),
-    ("balances", statements::CONTRACT_BALANCES, &[("account_id", text), ("bucket", text), ("credits", int)]),
+    (
+        "balances",
+        statements::CONTRACT_BALANCES,
+        &[
+            ("account_id", Wanted::Text, false),
+            ("bucket", Wanted::Text, false),
+            ("credits", Wanted::Whole, false),
+        ],
+    ),
     (
         "ledger_entries",
         statements::CONTRACT_LEDGER_ENTRIES,
         &[
-            ("id", text),
-            ("account_id", text),
-            ("bucket", text),
-            ("credits", int),
-            ("kind", text),
-            ("charge_id", text),
-            ("output_index", maybe_int),
-            ("refund_id", maybe_text),
-            ("posted_at", time),
+            ("id", Wanted::Text, false),
+            ("account_id", Wanted::Text, false),
+            ("bucket", Wanted::Text, false),
+            ("credits", Wanted::Whole, false),
+            ("kind", Wanted::Text, false),
+            ("charge_id", Wanted::Text, false),
+            ("output_index", Wanted::Whole, true),
+            ("refund_id", Wanted::Text, true),
+            ("posted_at", Wanted::Instant, false),
         ],
+    ),
+    (
+        ACCOUNTS,
+        statements::CONTRACT_ACCOUNTS,
+        &[("id", Wanted::Text, false), ("kind", Wanted::Text, true)],
     ),
 ];
 
-/// The relation that a platform need not have: only `explain` reads it.
-const ACCOUNTS: Relation = ("accounts", statements::CONTRACT_ACCOUNTS, &[("id", text), ("kind", maybe_text)]);
+/// The relation that a platform need not have: only `explain` reads it. Nothing about it fails.
+const ACCOUNTS: &str = "accounts";
 
-/// What stands behind a name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// A table.
-    Table,
-    /// A view that writes through to its table by itself, or is only read.
-    View,
-    /// A view whose writes a trigger takes.
-    ViewWithTrigger,
+/// Something that is wrong with what the platform provides.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Flaw {
+    /// Which relation.
+    pub relation: &'static str,
+    /// What is wrong.
+    pub says: String,
+    /// What to do.
+    pub advice: String,
+    /// Passes fail on it or refund wrongly; otherwise it can wait.
+    pub fails: bool,
 }
 
-/// What kind of relations the contract relations are, where that matters.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Kinds {
-    /// Behind `balances`.
-    pub balances: Kind,
+impl Flaw {
+    /// Whatever is wrong with a relation that only `explain` reads can wait.
+    fn or_optional(self) -> Self {
+        if self.relation != ACCOUNTS {
+            return self;
+        }
+        let advice = format!("{}; or leave it: only `makegood explain` reads it", self.advice);
+        Self { advice, fails: false, ..self }
+    }
 }
 
-/// What two writers at once do to a balance.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Balance {
-    /// Both are kept: what was given is added to what is there.
-    AddsUp,
-    /// The second is refused: such a refund is held and tried again.
-    Refuses,
-    /// It does not move by itself: right where it is the sum of the ledger, whose entry raises it.
-    IsNotMoved,
-    /// One of them is lost: the trigger writes what it was told, not the difference.
-    Loses,
-    /// There is no row to try it on.
-    Empty,
+const PROVIDE: &str = "provide it as a table or a view; `makegood migrate --reference-schema` makes all of them where the \
+                       platform has none";
+
+fn flaw(relation: &'static str, says: impl Into<String>, advice: impl Into<String>) -> Flaw {
+    Flaw { relation, says: says.into(), advice: advice.into(), fails: true }
 }
 
 /// How an entry of the ledger fails to say what was refunded.
@@ -162,6 +164,17 @@ pub struct UnlinkedRefunds {
 /// Entries that are read of each kind: so many say whether a platform links its refunds.
 pub const LEDGER_SAMPLE: i64 = 10_000;
 
+fn read(row: &Row, (name, wanted, nullable): Column) -> Result<(), DbError> {
+    match (wanted, nullable) {
+        (Wanted::Text, false) => row.text(name).map(drop),
+        (Wanted::Text, true) => row.maybe_text(name).map(drop),
+        (Wanted::Whole, false) => row.int(name).map(drop),
+        (Wanted::Whole, true) => row.maybe_int(name).map(drop),
+        (Wanted::Instant, false) => row.time(name).map(drop),
+        (Wanted::Instant, true) => row.maybe_time(name).map(drop),
+    }
+}
+
 impl Store {
     /// Refunds of the platform's own in the ledger that name no charge, a charge that there is not,
     /// or no item. Reads at most [`LEDGER_SAMPLE`] entries of each kind.
@@ -181,28 +194,85 @@ impl Store {
             .collect()
     }
 
-    /// Each contract relation with why it cannot be worked with, if so.
-    pub async fn contract(&self) -> Vec<(&'static str, Result<(), DbError>)> {
-        let mut found = Vec::new();
-        for relation in RELATIONS {
-            found.push((relation.0, self.try_relation(relation).await));
+    /// What is wrong with the contract relations and their columns: all of it at once, on empty tables
+    /// too, and before makegood's own tables are there. Empty: passes can read them.
+    pub async fn contract(&self) -> Result<Vec<Flaw>, DbError> {
+        let mut flaws = self.contract_columns().await?;
+        for (relation, statement, columns) in RELATIONS {
+            // A value is of no more interest where its type is wrong.
+            if !flaws.iter().any(|flaw| flaw.relation == relation && flaw.fails) {
+                flaws.extend(self.read_one(relation, statement, columns).await.map(Flaw::or_optional));
+            }
         }
-        found
+        Ok(flaws)
     }
 
-    /// Why `accounts` cannot be read, if so. One that is not there is no error: the platform need not
-    /// have it.
-    pub async fn accounts(&self) -> Result<(), DbError> {
-        match self.try_relation(ACCOUNTS).await {
-            Err(error) if error.is_about_missing_tables() => Ok(()),
-            result => result,
+    /// The same of all that is described and not read: no row decides.
+    pub async fn contract_columns(&self) -> Result<Vec<Flaw>, DbError> {
+        let columns: Vec<(&'static str, Column)> = RELATIONS
+            .iter()
+            .flat_map(|(relation, _, columns)| columns.iter().map(|column| (*relation, *column)))
+            .collect();
+        let list: Vec<Json> = columns
+            .iter()
+            .map(|(relation, (name, ..))| json!({"relation": relation, "name": name}))
+            .collect();
+        let rows = self.rows(statements::DESCRIBE_COLUMNS, &[(&Json::Array(list)).into()]).await?;
+        let mut flaws: Vec<Flaw> = Vec::new();
+        for ((relation, (name, wanted, _)), row) in columns.into_iter().zip(&rows) {
+            if row.int("is_there")? == 0 {
+                let says = "there is no such relation where this role looks (its search path)";
+                if relation != ACCOUNTS && !flaws.iter().any(|flaw| flaw.relation == relation) {
+                    flaws.push(flaw(relation, says, PROVIDE));
+                }
+                continue;
+            }
+            let Some(shown) = row.maybe_text("shown")? else {
+                let says = format!("{relation} has no column `{name}`");
+                flaws.push(flaw(relation, says, format!("add it, as `{}`", wanted.sql())));
+                continue;
+            };
+            if !self.is_postgres() {
+                continue;
+            }
+            let base = row.text("base")?;
+            let found = Found { shown: &shown, base: &base };
+            if let Some(misfit) = types::misfit(name, wanted, found) {
+                let (says, advice) = types::words(relation, name, wanted, found, &misfit);
+                flaws.push(Flaw { relation, says, advice, fails: misfit.fails });
+            }
         }
+        Ok(flaws.into_iter().map(Flaw::or_optional).collect())
     }
 
-    async fn try_relation(&self, (_, statement, columns): Relation) -> Result<(), DbError> {
-        let rows = self.rows(statement, &[]).await?;
-        let row = rows.first();
-        row.map_or(Ok(()), |row| columns.iter().try_for_each(|(column, read)| read(row, column)))
+    /// Reads one row as a pass would.
+    async fn read_one(
+        &self,
+        relation: &'static str,
+        statement: &'static Statement,
+        columns: &[Column],
+    ) -> Option<Flaw> {
+        let advice = || format!("see whether `SELECT * FROM {relation} LIMIT 1` works for this role");
+        let rows = match self.rows(statement, &[]).await {
+            Ok(rows) => rows,
+            Err(error) if relation == ACCOUNTS && error.is_about_missing_tables() => return None,
+            Err(error) => return Some(flaw(relation, crate::report::chain(&error), advice())),
+        };
+        let row = rows.first()?;
+        let unread = columns.iter().find(|column| read(row, **column).is_err());
+        unread.map(|(name, wanted, nullable)| {
+            let is = match (self.is_postgres(), *wanted) {
+                (_, Wanted::Text) => "text",
+                (_, Wanted::Whole) => "a whole number",
+                (true, Wanted::Instant) => "a finite time",
+                (false, Wanted::Instant) => "a whole number of microseconds since 1970",
+            };
+            let or_null = if *nullable { " or null" } else { "" };
+            let id = ["id", "charge_id", "account_id"].into_iter().find_map(|id| row.text(id).ok());
+            let of = id.map_or_else(String::new, |id| format!(" of `{id}`"));
+            let advice = format!("it must be {is}{or_null} in each row");
+            flaw(relation, format!("{relation}.{name}{of} is not {is}{or_null}"), advice)
+        })
     }
 
     /// The newest of makegood's own migrations that the database has.
@@ -235,53 +305,6 @@ impl Store {
         }
         let rows = self.rows(statements::OPEN_SCHEMAS, &[]).await?;
         rows.iter().map(|row| Ok((row.text("schema")?, row.text("roles")?))).collect()
-    }
-
-    /// What kind of relations the contract relations are.
-    pub async fn relation_kinds(&self) -> Result<Kinds, DbError> {
-        let rows = self.rows(statements::RELATION_KINDS, &[]).await?;
-        let row = first(statements::RELATION_KINDS, &rows)?;
-        let kind = |kind: &str, triggers: i64| match (kind, triggers) {
-            ("v", 1..) => Kind::ViewWithTrigger,
-            ("v", _) => Kind::View,
-            (_, _) => Kind::Table,
-        };
-        Ok(Kinds { balances: kind(&row.text("balances_kind")?, row.int("balances_triggers")?) })
-    }
-
-    /// Tries on one balance, in a transaction that is rolled back, what two writers at once do to it. Only says
-    /// something where a trigger takes the writes: a table keeps both by itself.
-    pub async fn prove_balance(&self) -> Result<Balance, DbError> {
-        let rows = self.rows(statements::CONTRACT_BALANCES, &[]).await?;
-        let Some(row) = rows.first() else {
-            return Ok(Balance::Empty);
-        };
-        let values = [row.text("account_id")?.as_str().into(), row.text("bucket")?.as_str().into()];
-        let (hit, moved) = if self.is_postgres() {
-            let rows = self.rows(statements::TRY_BALANCE, &values).await?;
-            let row = first(statements::TRY_BALANCE, &rows)?;
-            (row.int("hit")?, row.int("moved")?)
-        } else {
-            self.try_balance(&values).await?
-        };
-        Ok(match (hit, moved) {
-            (2, 2) => Balance::AddsUp,
-            (0 | 1, 0 | 1) => Balance::Refuses,
-            (2, 0) => Balance::IsNotMoved,
-            (_, _) => Balance::Loses,
-        })
-    }
-
-    /// Adds 1 twice to a balance in a transaction that is rolled back: how many rows were hit, and
-    /// by how much the balance moved.
-    async fn try_balance(&self, values: &[Value]) -> Result<(i64, i64), DbError> {
-        let mut tx = self.db.begin().await?;
-        let before = tx.rows(statements::BALANCE_NOW, values).await?;
-        let hit = tx.rows(statements::BALANCE_TWICE, values).await?.len();
-        let after = tx.rows(statements::BALANCE_NOW, values).await?;
-        let before = first(statements::BALANCE_NOW, &before)?.int("credits")?;
-        let after = first(statements::BALANCE_NOW, &after)?.int("credits")?;
-        Ok((i64::try_from(hit).unwrap_or(i64::MAX), after.saturating_sub(before)))
     }
 
     /// Which providers charges name from `since` on, and how many.

@@ -499,6 +499,26 @@ impl Tx {
         }
     }
 
+    /// Has deferred triggers and constraints of the platform fire now, and from here on at once.
+    pub async fn constraints_now(&mut self) -> Result<(), DbError> {
+        match self {
+            Self::Postgres(_) => {
+                self.command("SET CONSTRAINTS ALL IMMEDIATE", "check the constraints of").await
+            }
+            Self::Sqlite(_) => Ok(()),
+        }
+    }
+
+    /// Takes all of it back, at once: a transaction that is only dropped holds its locks until its
+    /// connection is used again.
+    pub async fn roll_back(self) -> Result<(), DbError> {
+        let failed = |source| DbError::Transaction { what: "roll back", source };
+        match self {
+            Self::Postgres(tx) => tx.rollback().await.map_err(failed),
+            Self::Sqlite(tx) => tx.rollback().await.map_err(failed),
+        }
+    }
+
     /// Makes it so.
     pub async fn commit(self) -> Result<(), DbError> {
         let failed = |source| DbError::Transaction { what: "commit", source };

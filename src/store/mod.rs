@@ -16,6 +16,7 @@ use crate::clock::{Clock, Timestamp};
 
 mod brakes;
 mod by_hand;
+mod checks;
 mod claim;
 mod contract;
 pub mod db;
@@ -37,8 +38,9 @@ mod version;
 
 pub use brakes::{BrakeEvent, BrakeState, HeldAccount, HeldProvider, Released};
 pub use by_hand::Taken;
+pub use checks::PostingCheck;
 pub use claim::{Case, Claimed};
-pub use contract::{Balance, Kind, Kinds, LEDGER_SAMPLE, Unlinked, UnlinkedRefunds};
+pub use contract::{Balance, Flaw, LEDGER_SAMPLE, Unlinked, UnlinkedRefunds};
 pub use db::{DbError, Trouble, redacted};
 pub use late::{
     LateCase, LateClaimed, LateNext, LateSettlement, LateSuccesses, LookedAtRefunds, RefundPosition,
@@ -52,7 +54,7 @@ pub use scan::{
     Refused, Scan,
 };
 pub use settle::{
-    Locked, LostOutput, Outcome, Reversal, Reversed, ReversedRefund, SettleRules, Settlement, Stuck,
+    Locked, LostOutput, Outcome, Reversal, Reversed, ReversedRefund, SettleRules, Settlement, Stuck, Trial,
 };
 pub use shares::ProviderShares;
 pub use story::{AnswerRow, EventRow, ItemRow, OrphanRow, OutputRow, ResolutionRow, ReversalRow, Story};

@@ -53,6 +53,9 @@ statements! {
     BRAKE_LET_GO = "brake_let_go",
     BRAKE_RELEASE = "brake_release",
     BRAKE_STATE = "brake_state",
+    CHECK_BEGIN = "check_begin",
+    CHECK_END = "check_end",
+    CHECK_RESULT = "check_result",
     CHARGES_OF_DAY = "charges_of_day",
     CHARGES_IN_THE_FUTURE = "charges_in_the_future",
     CHARGE_BEHIND = "charge_behind",
@@ -122,6 +125,7 @@ statements! {
     STORY_OUTPUTS = "story_outputs",
     STORY_REFUNDS = "story_refunds",
     STORY_RESOLUTIONS = "story_resolutions",
+    TRY_ITEMS = "try_items",
     UNLINKED_REFUNDS = "unlinked_refunds",
     UNRESOLVED = "unresolved",
     ZERO_REFUND_SUMS = "zero_refund_sums",
@@ -143,6 +147,7 @@ statements! {
     CURSOR_ADVANCE = "cursor_advance",
     DATE_ORPHANS_ANEW = "date_orphans_anew",
     ENTRIES_OF_CHARGES = "entries_of_charges",
+    DESCRIBE_COLUMNS = "describe_columns",
     END_DEAD_LEASES = "end_dead_leases",
     EXTEND_LEASES = "extend_leases",
     FIND_FAILED = "find_failed",
@@ -193,11 +198,16 @@ statements! {
     TRY_LOCK_CHARGES = "try_lock_charges",
     }
     postgres {
+    DESCRIBE_WRITES = "describe_writes",
     EXCESS_RIGHTS = "excess_rights",
     OPEN_SCHEMAS = "open_schemas",
+    OWNER_SEES = "owner_sees",
     POST_REFUNDS = "post_refunds",
     POST_REVERSALS = "post_reversals",
+    ROW_SECURITY = "row_security",
+    TAKES_WRITES = "takes_writes",
     TRY_BALANCE = "try_balance",
+    TRY_REFUND = "try_refund",
     }
     sqlite {
     ADD_TO_BALANCES = "add_to_balances",

@@ -63,6 +63,7 @@ pub fn rules(world: &World) -> SettleRules {
         pass_id: None,
         decided_by: "makegood".to_owned(),
         stuck: Stuck::default(),
+        cannot_post: None,
     }
 }
 

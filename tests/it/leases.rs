@@ -32,6 +32,7 @@ pub fn rules(world: &World, brake: Limits) -> SettleRules {
         pass_id: None,
         decided_by: "makegood".to_owned(),
         stuck: Stuck::default(),
+        cannot_post: None,
     }
 }
 

@@ -8,6 +8,7 @@ mod bad_input;
 mod binary;
 mod brakes;
 mod by_hand;
+mod cannot_post;
 mod clocks;
 mod commands;
 mod conformance;

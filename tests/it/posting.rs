@@ -246,18 +246,22 @@ fn with_varchar() -> String {
 }
 
 /// A role that may create in a schema of the search path makes an operator that fits the columns
-/// better than PostgreSQL's own. It notes as whom it is run.
+/// better than PostgreSQL's own. It notes as whom it is run, and counts on a sequence, which no
+/// rollback sets back, when that is another than the caller.
 const PLANTED: &str = "
     CREATE TABLE public.seen (who text);
+    CREATE SEQUENCE public.runs_as_another;
     GRANT INSERT ON public.seen TO PUBLIC;
     CREATE FUNCTION public.planted(a varchar, b text) RETURNS boolean LANGUAGE plpgsql AS $$
     BEGIN
         INSERT INTO public.seen VALUES (current_user);
+        IF current_user OPERATOR(pg_catalog.<>) session_user THEN PERFORM nextval('public.runs_as_another'); END IF;
         RETURN a::text OPERATOR(pg_catalog.=) b;
     END $$;
     CREATE FUNCTION public.planted_same(a varchar, b varchar) RETURNS boolean LANGUAGE plpgsql AS $$
     BEGIN
         INSERT INTO public.seen VALUES (current_user);
+        IF current_user OPERATOR(pg_catalog.<>) session_user THEN PERFORM nextval('public.runs_as_another'); END IF;
         RETURN a::text OPERATOR(pg_catalog.=) b::text;
     END $$;
     CREATE OPERATOR public.= (LEFTARG = varchar, RIGHTARG = text, FUNCTION = public.planted);
@@ -265,7 +269,12 @@ const PLANTED: &str = "
     GRANT EXECUTE ON FUNCTION public.planted, public.planted_same TO PUBLIC;";
 
 /// The functions that run with their owner's rights, each with a call of it.
-const AS_OWNER: [(&str, &str); 5] = [
+const AS_OWNER: [(&str, &str); 7] = [
+    (
+        "makegood_try_refund",
+        "SELECT makegood_try_refund('{\"charge_id\": \"c1\", \"output_index\": 0, \"subscription\": 0, \"wallet\": 10}')",
+    ),
+    ("makegood_sees", "SELECT makegood_sees()"),
     (
         "makegood_store_output",
         "SELECT makegood_store_output('out', 'c2', 0, 'file:///x', 'image/png', 3, 'hash')",
@@ -309,6 +318,8 @@ async fn p01_an_operator_of_another_role_is_never_run_with_the_owners_rights() {
         }
         let as_owner = format!("SELECT who AS v FROM seen WHERE who <> '{}'", database::ROLE);
         assert_eq!(world.texts(&as_owner).await, Vec::<String>::new(), "planted before: {before}");
+        let another = "SELECT CASE WHEN is_called THEN last_value ELSE 0 END AS v FROM runs_as_another";
+        assert_eq!(world.number(another).await, 0, "planted before: {before}");
         assert_eq!(world.refunded("c1").await, (0, 10));
         assert_eq!(world.number("SELECT count(*) AS v FROM stored_outputs").await, 1);
         // The operator is there and would be taken, or the test shows nothing.
@@ -409,4 +420,33 @@ async fn p03_the_same_charges_get_the_same_refunds_on_both_databases() {
     let sqlite = both.pop().unwrap();
     let postgres = both.pop().unwrap();
     assert_eq!(postgres, sqlite);
+}
+
+/// What a trial writes cannot be committed, whoever calls it and however.
+#[tokio::test]
+async fn p01_a_trial_refund_gives_nothing_to_whoever_commits_it() {
+    let world = World::postgres().await;
+    world.balance("ada", 0, 0).await;
+    world.charge("c").job("failed-1").insert().await;
+    let mut role = as_role(&world).await;
+    let before = money(&world).await;
+    let call = "SELECT makegood_try_refund('{\"charge_id\": \"c\", \"output_index\": 0, \"subscription\": 0, \"wallet\": 10}')";
+    for sql in [
+        call.to_owned(),
+        format!("BEGIN; {call}; COMMIT"),
+        format!("BEGIN; SAVEPOINT s; {call}; RELEASE s; COMMIT"),
+        format!(
+            "DO $$ BEGIN BEGIN PERFORM 1; {}; EXCEPTION WHEN OTHERS THEN NULL; END; END $$",
+            call.replacen("SELECT", "PERFORM", 1)
+        ),
+    ] {
+        assert_eq!(code(&mut role, &sql).await, None, "{sql}");
+        assert_eq!(money(&world).await, before, "{sql}");
+    }
+    for sql in [
+        "SELECT makegood_write_refunds('[]')",
+        "CREATE OR REPLACE FUNCTION makegood_try_refund(jsonb) RETURNS jsonb LANGUAGE sql AS 'SELECT $1'",
+    ] {
+        assert_eq!(code(&mut role, sql).await.as_deref(), Some("42501"), "{sql}");
+    }
 }

@@ -50,7 +50,7 @@ pub fn start() -> Timestamp {
     Timestamp::parse("2026-03-01T12:00:00Z").unwrap()
 }
 
-const TABLES: [&str; 26] = [
+const TABLES: [&str; 27] = [
     "accounts",
     "charges",
     "charge_items",
@@ -62,6 +62,7 @@ const TABLES: [&str; 26] = [
     "makegood_brake",
     "makegood_brake_events",
     "makegood_charges",
+    "makegood_checks",
     "makegood_counters",
     "makegood_cursors",
     "makegood_late_questions",

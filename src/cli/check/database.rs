@@ -1,18 +1,14 @@
 //! Whether the database answers and holds what makegood needs, with the rights to work with it.
 
-use super::Findings;
+use super::{Findings, Grade, posting};
 use crate::cli::parts::open_store;
 use crate::cli::words::{count, span};
 use crate::clock::Clock;
 use crate::config::{DatabaseKind, Settings};
 use crate::report::chain;
-use crate::store::{
-    Balance, DbError, Kind, LEDGER_SAMPLE, OWN_VERSION, Store, Unlinked, UnlinkedRefunds, WholeRead,
-};
+use crate::store::{DbError, LEDGER_SAMPLE, OWN_VERSION, Store, Unlinked, UnlinkedRefunds, WholeRead};
 
 const MIGRATE: &str = "run `makegood migrate`";
-const CONTRACT: &str = "provide it as a table or a view; `makegood migrate --reference-schema` makes all of them where the \
-                        platform has none";
 /// Clocks that differ by more than this are told.
 const CLOCKS: std::time::Duration = std::time::Duration::from_secs(30);
 
@@ -68,12 +64,11 @@ pub(super) async fn check(store: &Store, found: &mut Findings) -> bool {
         super::times::check(store, found).await;
     }
     let own = own_tables(store, found).await;
-    if contract {
-        kinds(store, found).await;
-    }
+    let writes = posting::takes_writes(store, found).await;
     if contract && own {
         indexes(store, found).await;
-        rights(store, found).await;
+        let granted = rights(store, found).await;
+        posting::check(store, writes && granted, found).await;
     }
     contract && own
 }
@@ -121,31 +116,21 @@ pub(super) async fn refunds(store: &Store, found: &mut Findings) {
 }
 
 async fn contract(store: &Store, found: &mut Findings) -> bool {
-    let relations = store.contract().await;
-    let many = relations.len();
-    let mut bad = 0;
-    for (relation, result) in relations {
-        let Err(error) = result else { continue };
-        bad += 1;
-        let about = format!("contract: {relation}");
-        if error.is_about_missing_tables() {
-            found.fail(&about, "there is no such relation where this role looks (its search path)", CONTRACT);
-        } else {
-            let advice = format!("give `{relation}` the columns and types that migrations/reference shows");
-            found.fail(&about, chain(&error), advice);
+    let flaws = match store.contract().await {
+        Ok(flaws) => flaws,
+        Err(error) => {
+            found.fail("contract", format!("the relations could not be described: {}", chain(&error)), "");
+            return false;
         }
+    };
+    for flaw in &flaws {
+        let grade = if flaw.fails { Grade::Fail } else { Grade::Warn };
+        found.add(grade, &format!("contract: {}", flaw.relation), &*flaw.says, &*flaw.advice);
     }
-    if let Err(error) = store.accounts().await {
-        found.warn(
-            "contract: accounts",
-            format!("it cannot be read as `id` and `kind`: {}", chain(&error)),
-            "only `makegood explain` reads it: give it these columns and this role SELECT, or leave it",
-        );
+    if flaws.is_empty() {
+        found.ok("contract", "5 relations with the columns and types that are needed");
     }
-    if bad == 0 {
-        found.ok("contract", format!("{many} relations with the columns that are needed"));
-    }
-    bad == 0
+    !flaws.iter().any(|flaw| flaw.fails)
 }
 
 async fn own_tables(store: &Store, found: &mut Findings) -> bool {
@@ -175,51 +160,6 @@ async fn own_tables(store: &Store, found: &mut Findings) -> bool {
             found.fail("own tables", chain(&error), MIGRATE);
             false
         }
-    }
-}
-
-async fn kinds(store: &Store, found: &mut Findings) {
-    let kinds = match store.relation_kinds().await {
-        Ok(kinds) => kinds,
-        Err(error) => {
-            found.warn("relations", format!("could not tell tables from views: {}", chain(&error)), "");
-            return;
-        }
-    };
-    if !store.is_postgres() {
-        return;
-    }
-    match kinds.balances {
-        Kind::Table => return,
-        Kind::View => {
-            found.ok("balances", "a view that writes through to its table by itself");
-            return;
-        }
-        Kind::ViewWithTrigger => {}
-    }
-    match store.prove_balance().await {
-        Ok(Balance::AddsUp) => found.ok("balances", "a view whose trigger adds what it is given: two writers at once lose nothing"),
-        Ok(Balance::Refuses) => found.warn(
-            "balances",
-            "a view whose trigger refuses a write that rests on an old value: such refunds are held and tried again",
-            "let the trigger add the difference to the current row",
-        ),
-        Ok(Balance::IsNotMoved) => found.warn(
-            "balances",
-            "a view whose trigger does not move the balance: right where it is the sum of ledger_entries",
-            "otherwise let the trigger add the difference; until then every refund is held as `not_posted`",
-        ),
-        Ok(Balance::Loses) => found.fail(
-            "balances",
-            "a view whose trigger writes the new value: of two writers at once one is LOST",
-            "let the trigger add NEW.credits - OLD.credits to the current row",
-        ),
-        Ok(Balance::Empty) => found.warn(
-            "balances",
-            "a view with a trigger and without a row to try it on",
-            "check again once there is an account",
-        ),
-        Err(error) => found.fail("balances", format!("could not try the view's trigger: {}", chain(&error)), "mend the view's trigger"),
     }
 }
 
@@ -270,9 +210,13 @@ fn index_advice(read: &WholeRead) -> String {
     }
 }
 
-async fn rights(store: &Store, found: &mut Findings) {
+/// True: nothing is missing.
+async fn rights(store: &Store, found: &mut Findings) -> bool {
     match store.missing_rights().await {
-        Ok(missing) if missing.is_empty() => excess(store, found).await,
+        Ok(missing) if missing.is_empty() => {
+            excess(store, found).await;
+            return true;
+        }
         Ok(missing) => {
             let list: Vec<String> =
                 missing.iter().map(|(relation, right)| format!("{right} on {relation}")).collect();
@@ -288,6 +232,7 @@ async fn rights(store: &Store, found: &mut Findings) {
         }
         Err(error) => found.warn("rights", format!("could not be read: {}", chain(&error)), ""),
     }
+    false
 }
 
 /// Rights by which the role of the passes, or whoever has got hold of it, could raise balances.

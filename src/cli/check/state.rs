@@ -141,6 +141,7 @@ fn answers(unresolved: &[Unresolved], found: &mut Findings) {
             | Reason::Brake
             | Reason::NoBalance
             | Reason::NotPosted
+            | Reason::CannotPost
             | Reason::ChargeChanged
             | Reason::DebitsMismatch
             | Reason::ItemsMismatch

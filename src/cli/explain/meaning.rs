@@ -49,6 +49,7 @@ pub const fn because(reason: Reason) -> &'static str {
         Reason::Brake => "the brake is on: too many refunds came at once",
         Reason::NoBalance => "its account does not have exactly one balance for each bucket that paid",
         Reason::NotPosted => "the refund was posted, and the platform's balance or ledger did not show it",
+        Reason::CannotPost => "a trial refund on the platform's relations failed, so that none is posted",
         Reason::ChargeChanged => {
             "the charge names another account or draw than when something was first made good for it"
         }
@@ -102,6 +103,9 @@ pub const fn advice(reason: Reason) -> &'static str {
         Reason::NoBalance => "Mend the platform's `balances`; it is refunded then.",
         Reason::NotPosted => {
             "Mend the trigger or view behind `balances` or `ledger_entries` that the finding names; it is refunded within the hour."
+        }
+        Reason::CannotPost => {
+            "`makegood check` says what is wrong. Once it is mended, the refund is paid within two hours."
         }
         Reason::ChargeChanged => {
             "Correct the charge, or refund what is owed to whom: `makegood refund --anyway`, or in the ledger."

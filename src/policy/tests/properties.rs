@@ -99,6 +99,7 @@ fn is_true_of(reason: Reason, case: &Case) -> bool {
         | Reason::Brake
         | Reason::CannotRelink
         | Reason::NotPosted
+        | Reason::CannotPost
         | Reason::ChargeChanged
         | Reason::ByHand => false,
     }

@@ -31,9 +31,10 @@ pub fn row(decision: &Decision) -> Row {
 }
 
 /// What only settle says, when it looks at the brake, the room left and what it may write.
-const SETTLES: [Row; 4] = [
+const SETTLES: [Row; 5] = [
     (3, "hold", "cannot_relink"),
     (16, "hold", "brake"),
+    (16, "hold", "cannot_post"),
     (16, "hold", "charge_changed"),
     (16, "hold", "not_posted"),
 ];

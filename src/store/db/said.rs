@@ -62,6 +62,11 @@ impl DbError {
         answered && (self.trouble() == Trouble::Other || self.function().is_some())
     }
 
+    /// This role may not do what was asked, or a function of the platform's may not (SQLSTATE 42501).
+    pub fn is_about_rights(&self) -> bool {
+        self.postgres().is_some_and(|error| error.code() == "42501")
+    }
+
     /// A row broke a rule of the database: repeating does not help, leaving the row out does.
     pub fn is_about_a_row(&self) -> bool {
         match self {

@@ -14,7 +14,9 @@ FROM (
         ('makegood_brake', '', 'SELECT'), ('makegood_brake', '', 'UPDATE'),
         ('makegood_uploads', '', 'DELETE'),
         ('makegood_post_refunds(jsonb)', '', 'EXECUTE'), ('makegood_lock_balances(jsonb)', '', 'EXECUTE'),
-        ('makegood_try_lock_balances(jsonb)', '', 'EXECUTE'), ('makegood_try_balance(jsonb)', '', 'EXECUTE')
+        ('makegood_try_lock_balances(jsonb)', '', 'EXECUTE'), ('makegood_try_balance(jsonb)', '', 'EXECUTE'),
+        ('makegood_try_refund(jsonb)', '', 'EXECUTE'), ('makegood_sees()', '', 'EXECUTE'),
+        ('makegood_checks', '', 'SELECT'), ('makegood_checks', '', 'UPDATE')
     ) AS listed(relation, columns, needed)
     UNION ALL
     SELECT relation, '', needed

@@ -44,12 +44,14 @@ mod restore;
 mod reversal;
 #[cfg(test)]
 mod tests;
+mod trial;
 mod writes;
 
 use doubt::{InDoubt, Looked};
 pub use locked::{Locked, Stuck};
 pub use restore::LostOutput;
 pub use reversal::{Reversal, Reversed, ReversedRefund};
+pub use trial::Trial;
 use writes::Written;
 pub(super) use writes::{answer_key, keep_answers};
 
@@ -118,6 +120,8 @@ pub struct SettleRules {
     pub decided_by: String,
     /// What this pass has waited for in vain.
     pub stuck: Stuck,
+    /// Why no refund can be posted, if a trial has found so: they are held.
+    pub cannot_post: Option<String>,
 }
 
 /// Tries of a transaction whose refunds the brake no longer admits when it is asked again. Each try that fails means that
@@ -424,7 +428,9 @@ impl Store {
             tx.one_snapshot().await?;
         }
         let wanted = refunds_wanted(batch);
-        let mut brake = match wanted.count {
+        // What is held anyway counts for no limit and needs no balance.
+        let count = if rules.cannot_post.is_some() { 0 } else { wanted.count };
+        let mut brake = match count {
             0 => None,
             count => Some(self.read_brake(&mut tx, &rules.brake, now, (count, wanted.credits())).await?),
         };

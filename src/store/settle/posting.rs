@@ -93,8 +93,17 @@ impl Posting {
 
     /// Compares what the platform's relations show with what was posted.
     pub(super) async fn check(&self, tx: &mut Tx, before: &read_back::Balances) -> Result<(), Failure> {
-        let entries: Vec<Json> = self.refunds.iter().flat_map(Refund::entries).collect();
-        read_back::check(tx, &self.owed, &entries, before).await
+        read_back::check(tx, &self.owed, &self.entries(), before).await
+    }
+
+    /// Credits owed, by account and bucket.
+    pub(super) const fn owed(&self) -> &BTreeMap<(String, Bucket), i128> {
+        &self.owed
+    }
+
+    /// The ledger entries, as they must show in the ledger afterwards.
+    pub(super) fn entries(&self) -> Vec<Json> {
+        self.refunds.iter().flat_map(Refund::entries).collect()
     }
 
     async fn write_by_function(&self, tx: &mut Tx) -> Result<Hit, Failure> {
@@ -143,7 +152,7 @@ impl Posting {
             })
             .collect();
         rows_of(tx, statements::RAISE_REFUNDED, &raised).await?;
-        let mut entries: Vec<Json> = self.refunds.iter().flat_map(Refund::entries).collect();
+        let mut entries = self.entries();
         for entry in &mut entries {
             entry["posted_at"] = at.clone();
         }

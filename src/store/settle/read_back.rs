@@ -24,6 +24,9 @@ use crate::store::statements;
 /// not in it.
 pub(super) type Balances = HashMap<(String, String), i64>;
 
+/// Refunds that the ledger shows, by id.
+pub(super) type Shown = HashMap<String, Vec<Json>>;
+
 /// What the balances hold that refunds are owed to.
 pub(super) async fn balances(
     tx: &mut Tx,
@@ -54,6 +57,26 @@ pub(super) async fn check(
         return Ok(());
     }
     let after = balances(tx, owed).await?;
+    balances_moved(owed, before, &after)?;
+    let charges: BTreeSet<&str> = entries.iter().filter_map(|entry| entry["charge_id"].as_str()).collect();
+    let mut shown: Shown = HashMap::new();
+    for row in tx.rows(statements::ENTRIES_OF_CHARGES, &[(&json!(charges)).into()]).await? {
+        let id = row.text("id")?;
+        let entry = json!({
+            "account_id": row.text("account_id")?, "bucket": row.text("bucket")?, "credits": row.int("credits")?,
+            "charge_id": row.text("charge_id")?, "output_index": row.maybe_int("output_index")?,
+        });
+        shown.entry(id).or_default().push(entry);
+    }
+    entries_show(entries, &shown)
+}
+
+/// Each balance must have moved by exactly what was owed to it.
+pub(super) fn balances_moved(
+    owed: &BTreeMap<(String, Bucket), i128>,
+    before: &Balances,
+    after: &Balances,
+) -> Result<(), Failure> {
     for ((account, bucket), owed) in owed {
         let key = (account.clone(), bucket.as_str().to_owned());
         let moved = match (before.get(&key), after.get(&key)) {
@@ -68,16 +91,11 @@ pub(super) async fn check(
             });
         }
     }
-    let charges: BTreeSet<&str> = entries.iter().filter_map(|entry| entry["charge_id"].as_str()).collect();
-    let mut shown: HashMap<String, Vec<Json>> = HashMap::new();
-    for row in tx.rows(statements::ENTRIES_OF_CHARGES, &[(&json!(charges)).into()]).await? {
-        let id = row.text("id")?;
-        let entry = json!({
-            "account_id": row.text("account_id")?, "bucket": row.text("bucket")?, "credits": row.int("credits")?,
-            "charge_id": row.text("charge_id")?, "output_index": row.maybe_int("output_index")?,
-        });
-        shown.entry(id).or_default().push(entry);
-    }
+    Ok(())
+}
+
+/// The ledger must show exactly the entries that were inserted.
+pub(super) fn entries_show(entries: &[Json], shown: &Shown) -> Result<(), Failure> {
     for entry in entries {
         let id = entry["id"].as_str().unwrap_or_default();
         let wanted = json!({

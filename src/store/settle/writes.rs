@@ -97,7 +97,9 @@ impl<'a> Written<'a> {
             let charge = seen.get_mut(&record.charge.id).filter(|seen| seen.is(&record.charge));
             let already = charge.as_ref().map(|seen| seen.refunded.plus(record.refunded_elsewhere.credits));
             let split = already.map(|already| refund::allocate(credits, record.charge.drawn, already));
-            if let (Some(charge), Some(Some(split))) = (charge, split) {
+            if self.rules.cannot_post.is_some() {
+                decision = policy::cannot_post();
+            } else if let (Some(charge), Some(Some(split))) = (charge, split) {
                 // Whoever refunds has read the brake.
                 let judged = brake.map(|brake| {
                     let Charge { account_id, provider, .. } = &record.charge;
@@ -244,7 +246,7 @@ impl<'a> Written<'a> {
         };
         let look_again = if held_account.is_some() {
             self.now + self.rules.held_for * HELD_LONGER_FOR_AN_ACCOUNT
-        } else if decision.reason == Reason::Brake {
+        } else if matches!(decision.reason, Reason::Brake | Reason::CannotPost) {
             self.now + self.rules.held_for
         } else {
             settlement.look_again
@@ -277,7 +279,10 @@ impl<'a> Written<'a> {
             let given = given.map(|given| {
                 format!("{} to the subscription, {} to the wallet", given.subscription, given.wallet)
             });
-            let held_by = refusal.map(|refusal| refusal.why.clone());
+            let held_by = match decision.reason {
+                Reason::CannotPost => self.rules.cannot_post.clone(),
+                _ => refusal.map(|refusal| refusal.why.clone()),
+            };
             let detail: Vec<String> =
                 given.into_iter().chain(held_by).chain(settlement.detail.clone()).collect();
             let detail = (!detail.is_empty()).then(|| detail.join("; "));

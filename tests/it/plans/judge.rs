@@ -34,6 +34,7 @@ const ANYWAY: u64 = 200;
 const SMALL: [&str; 10] = [
     "makegood_brake",
     "makegood_brake_events",
+    "makegood_checks",
     "makegood_counters",
     "makegood_cursors",
     "makegood_migrations",

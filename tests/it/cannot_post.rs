@@ -1,0 +1,185 @@
+//! At the start of a pass a refund is tried. While none can be posted refunds are held, everything
+//! else goes on, and one account's trouble holds nobody else's.
+
+use std::time::Duration;
+
+use crate::database;
+use crate::world::{HOUR, MINUTE, World, on_both};
+
+/// The ledger drops what is inserted.
+fn drops(world: &World) -> String {
+    if world.store.is_postgres() {
+        "CREATE FUNCTION odd() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$;
+         CREATE TRIGGER odd BEFORE INSERT ON ledger_entries FOR EACH ROW EXECUTE FUNCTION odd()"
+            .to_owned()
+    } else {
+        "CREATE TRIGGER odd BEFORE INSERT ON ledger_entries BEGIN SELECT RAISE(IGNORE); END".to_owned()
+    }
+}
+
+fn undo(world: &World) -> &'static str {
+    if world.store.is_postgres() { "DROP TRIGGER odd ON ledger_entries" } else { "DROP TRIGGER odd" }
+}
+
+async fn checked(world: &World) -> String {
+    world.texts("SELECT result AS v FROM makegood_checks WHERE name = 'posting'").await.remove(0)
+}
+
+on_both! {
+    async fn p01_while_no_refund_can_be_posted_all_are_held_and_everything_else_goes_on(world) {
+        for account in ["ada", "eve"] {
+            world.balance(account, 0, 0).await;
+        }
+        for nth in 0..3 {
+            world.charge(&format!("c{nth}")).job(&format!("failed-{nth}")).insert().await;
+        }
+        world.charge("hers").account("eve").job("failed-9").insert().await;
+        world.charge("ok").job("ok-1").insert().await;
+        world.run(&drops(&world)).await;
+        let report = world.pass().await;
+        for charge in ["c0", "c1", "c2", "hers"] {
+            assert_eq!(world.fate(charge, 0).await, "held cannot_post", "{report:?}");
+        }
+        assert_eq!(world.fate("ok", 0).await, "recovered output_available", "{report:?}");
+        let findings: Vec<_> = report.findings.iter().filter(|each| each.kind == "cannot_post").collect();
+        let [finding] = findings[..] else { panic!("{report:?}") };
+        assert_eq!(finding.about, "refunds");
+        assert!(
+            finding.detail.starts_with("no refund can be posted, so that all are held: a trial refund failed: ")
+                && finding.detail.ends_with("and the ledger does not show it; `makegood check` says more"),
+            "{finding:?}"
+        );
+        assert_eq!(checked(&world).await, "cannot_post");
+        let told = world.texts("SELECT detail AS v FROM makegood_orphan_events WHERE reason = 'cannot_post'").await;
+        assert_eq!(told.len(), 4);
+        assert!(told.iter().all(|detail| detail.starts_with("a trial refund failed: ")), "{told:?}");
+
+        // Known to the next pass without another trial.
+        world.charge("c3").job("failed-3").age(Duration::ZERO).insert().await;
+        world.pass_time(30 * MINUTE);
+        let report = world.pass().await;
+        assert_eq!(world.fate("c3", 0).await, "held cannot_post", "{report:?}");
+        assert_eq!(world.number("SELECT count(*) AS v FROM makegood_refunds").await, 0);
+
+        world.run(undo(&world)).await;
+        world.pass_time(HOUR + MINUTE);
+        let report = world.pass().await;
+        for charge in ["c0", "c1", "c2", "c3", "hers"] {
+            assert_eq!(world.fate(charge, 0).await, "refunded provider_error", "mended, it is refunded by itself: {report:?}");
+        }
+        assert_eq!(checked(&world).await, "ok");
+        assert!(!report.findings.iter().any(|each| each.kind == "cannot_post"), "{report:?}");
+        world.books_balance().await;
+    }
+}
+
+/// The newest three charges are of an account whose refunds fail: the trial goes on to another two.
+#[tokio::test]
+async fn p01_one_accounts_trouble_holds_nobody_elses_refunds() {
+    let world = World::postgres().await;
+    for account in ["ada", "eve"] {
+        world.balance(account, 0, 0).await;
+    }
+    world
+        .run(
+            "CREATE FUNCTION odd() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+                 IF NEW.account_id = 'eve' THEN RETURN NULL; END IF; RETURN NEW; END $$;
+             CREATE TRIGGER odd BEFORE INSERT ON ledger_entries FOR EACH ROW EXECUTE FUNCTION odd()",
+        )
+        .await;
+    world.charge("mine").job("failed-1").age(3 * HOUR).insert().await;
+    for nth in 0..3 {
+        world
+            .charge(&format!("hers-{nth}"))
+            .account("eve")
+            .job(&format!("failed-e{nth}"))
+            .age(2 * HOUR)
+            .insert()
+            .await;
+    }
+    let report = world.pass().await;
+    assert_eq!(world.fate("mine", 0).await, "refunded provider_error", "{report:?}");
+    assert_eq!(world.fate("hers-0", 0).await, "held not_posted", "{report:?}");
+    assert_eq!(checked(&world).await, "ok");
+}
+
+/// A pass a minute tries once an hour, and a new version at once.
+#[tokio::test]
+async fn a_refund_is_tried_once_an_hour_and_by_a_new_version() {
+    let world = World::postgres().await;
+    world.balance("ada", 0, 0).await;
+    // A sequence counts what is rolled back, too.
+    world
+        .run(
+            "CREATE SEQUENCE tries; GRANT USAGE ON SEQUENCE tries TO PUBLIC;
+             CREATE FUNCTION odd() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM nextval('tries'); RETURN NEW; END $$;
+             CREATE TRIGGER odd BEFORE INSERT ON ledger_entries FOR EACH ROW EXECUTE FUNCTION odd()",
+        )
+        .await;
+    world.charge("c").job("running-1").insert().await;
+    let mut tries = Vec::new();
+    for minutes in [0, 1, 58, 1, 1] {
+        world.pass_time(Duration::from_mins(minutes));
+        world.pass().await;
+        tries.push(
+            world.number("SELECT CASE WHEN is_called THEN last_value ELSE 0 END AS v FROM tries").await,
+        );
+    }
+    assert_eq!(tries, [1, 1, 1, 2, 2]);
+    world.run("UPDATE makegood_checks SET version = '0.0.0'").await;
+    world.pass().await;
+    assert_eq!(world.number("SELECT last_value AS v FROM tries").await, 3);
+    assert_eq!(world.number("SELECT count(*) AS v FROM ledger_entries").await, 0, "nothing was refunded");
+}
+
+/// During an upgrade the grants come after the migration: a pass that may not try refunds all the
+/// same, and reads back what it posts.
+#[tokio::test]
+async fn a_pass_that_may_not_try_a_refund_holds_nothing() {
+    for revoke in [
+        "REVOKE EXECUTE ON FUNCTION makegood_try_refund(jsonb), makegood_sees() FROM",
+        "REVOKE ALL ON makegood_checks FROM",
+    ] {
+        let world = World::postgres().await;
+        world.balance("ada", 0, 0).await;
+        world.charge("c").job("failed-1").insert().await;
+        world.run(&format!("{revoke} {}", database::ROLE)).await;
+        let report = world.pass().await;
+        assert_eq!(world.fate("c", 0).await, "refunded provider_error", "{revoke}: {report:?}");
+    }
+}
+
+/// What would refund wrongly holds refunds, too: the platform's own refunds are hidden.
+#[tokio::test]
+async fn p01_refunds_are_held_while_row_security_hides_the_ledger() {
+    let world = World::postgres().await;
+    world.balance("ada", 0, 0).await;
+    world.charge("c").job("failed-1").insert().await;
+    world.run("ALTER TABLE ledger_entries ENABLE ROW LEVEL SECURITY").await;
+    let report = world.pass().await;
+    assert_eq!(world.fate("c", 0).await, "held cannot_post", "{report:?}");
+    world.run("ALTER TABLE ledger_entries DISABLE ROW LEVEL SECURITY").await;
+    world.pass_time(HOUR);
+    world.pass().await;
+    assert_eq!(world.fate("c", 0).await, "refunded provider_error");
+}
+
+/// A platform that refuses a refund of what is not owed, and says so, is right.
+#[tokio::test]
+async fn a_trial_that_the_platform_refuses_of_its_row_holds_nothing() {
+    let world = World::postgres().await;
+    world.balance("ada", 0, 0).await;
+    world
+        .run(
+            "CREATE FUNCTION odd() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+                 IF NEW.charge_id = 'owed' THEN RETURN NEW; END IF;
+                 RAISE EXCEPTION 'nothing is owed for %', NEW.charge_id; END $$;
+             CREATE TRIGGER odd BEFORE INSERT ON ledger_entries FOR EACH ROW EXECUTE FUNCTION odd()",
+        )
+        .await;
+    world.charge("owed").job("failed-1").age(3 * HOUR).insert().await;
+    world.charge("young").job("running-1").age(MINUTE).insert().await;
+    let report = world.pass().await;
+    assert_eq!(world.fate("owed", 0).await, "refunded provider_error", "{report:?}");
+    assert_eq!(checked(&world).await, "untried");
+}
