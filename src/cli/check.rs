@@ -3,7 +3,9 @@
 //! Tries one thing after the other and goes on as far as it can; what is wrong comes with what to do about it.
 //! Leaves nothing behind but an object in the storage that it deletes again. Never shows a key or a password.
 
+mod books;
 mod database;
+mod rows;
 mod settings;
 mod state;
 
@@ -19,6 +21,10 @@ use crate::config::Settings;
 /// Asks no provider. Ends with 0 if nothing fails, else with 1; warnings are for a person to judge.
 #[derive(Debug, clap::Args)]
 pub struct Args {
+    /// Also compare refunds, ledger and balances, all of them. Takes as long as reading them does;
+    /// Ctrl-C ends it.
+    #[arg(long)]
+    pub books: bool,
     /// text or json; without it, text on a terminal and JSON elsewhere.
     #[arg(long, value_name = "FORMAT")]
     pub output: Option<OutputFormat>,
@@ -87,7 +93,11 @@ pub async fn run(args: Args, settings: Settings) -> Outcome {
     if let Some(store) = database::open(&settings, &mut found).await {
         if database::check(&store, &mut found).await {
             database::refunds(&store, &mut found).await;
+            rows::check(&store, providers.as_ref(), &settings, &mut found).await;
             state::check(&store, providers.as_ref(), &mut found).await;
+            if args.books {
+                books::check(&store, &mut found).await;
+            }
         }
         store.close().await;
     }

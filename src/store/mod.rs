@@ -5,8 +5,9 @@
 //! the one transaction that moves money, `late` is what becomes known after it, `uploads` notes what may be left over in the
 //! storage, `brakes` keeps the brake, `totals` counts for people and metrics, `provider_state` remembers
 //! who was not there, `shares` who asks whom how much. For people alone are `story` (one charge),
-//! `review` (what was made good and what waits), `contract` (whether all is as needed) and `plans`
-//! (whether it can be searched).
+//! `review` (what was made good and what waits), and for `makegood check` `contract` (whether all is
+//! as needed), `plans` (whether it can be searched), `sample` (how the newest charges look) and
+//! `books` (whether refunds, ledger and balances add up).
 //! A crash anywhere leaves what was committed; the next pass does the rest.
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use crate::clock::{Clock, Timestamp};
 
+mod books;
 mod brakes;
 mod by_hand;
 mod claim;
@@ -24,6 +26,7 @@ mod migrations;
 mod plans;
 mod provider_state;
 mod review;
+mod sample;
 mod scan;
 mod settle;
 mod shares;
@@ -33,6 +36,7 @@ mod totals;
 mod turn;
 mod uploads;
 
+pub use books::{BalanceBooks, ChargeBooks, EntryBooks, RefundBooks};
 pub use brakes::{BrakeEvent, BrakeState, HeldAccount, HeldProvider, Released};
 pub use by_hand::Taken;
 pub use claim::{Case, Claimed};
@@ -45,6 +49,7 @@ pub use migrations::{MigrateError, OWN_VERSION};
 pub use plans::WholeRead;
 pub use provider_state::ProviderState;
 pub use review::{LateEvidence, LateItem, LateProvider, MadeGood, MadeGoodItem, Waiting, WaitingItem};
+pub use sample::{Looked, SampledCharge, Standing};
 pub use scan::{
     Backlog, Chunk, Counted, Cursor, Cursors, Dating, Found, Grace, Lost, Over, Position, Preview, Refused,
     Scan,
