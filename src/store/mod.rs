@@ -46,7 +46,7 @@ pub use late::{
     LateCase, LateClaimed, LateNext, LateSettlement, LateSuccesses, LookedAtRefunds, RefundPosition,
 };
 pub use migrations::{MigrateError, OWN_VERSION};
-pub use plans::WholeRead;
+pub use plans::{WholeRead, Why};
 pub use provider_state::ProviderState;
 pub use review::{LateEvidence, LateItem, LateProvider, MadeGood, MadeGoodItem, Waiting, WaitingItem};
 pub use sample::{Looked, SampledCharge, Standing};
