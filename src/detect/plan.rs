@@ -63,7 +63,10 @@ impl Graces {
     pub(super) fn of(&self, provider: &str, model: &str) -> Duration {
         let own = |of: Option<&str>| {
             let special = self.special.iter();
-            special.filter(|(name, model, _)| name == provider && model.as_deref() == of).map(|each| each.2).max()
+            special
+                .filter(|(name, model, _)| name == provider && model.as_deref() == of)
+                .map(|each| each.2)
+                .max()
         };
         own(Some(model)).or_else(|| own(None)).unwrap_or(self.default)
     }

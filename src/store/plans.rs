@@ -315,9 +315,8 @@ impl Indexes {
 /// The nodes through which the rows of a plan come one by one: what is read for each of them, on the
 /// inner side of a join or in a sub-select, is left out.
 fn driving(plan: &Json) -> Vec<&Json> {
-    let outer = |node: &&Json| {
-        matches!(node["Parent Relationship"].as_str(), Some("Outer" | "Subquery" | "Member"))
-    };
+    let outer =
+        |node: &&Json| matches!(node["Parent Relationship"].as_str(), Some("Outer" | "Subquery" | "Member"));
     let below = plan["Plans"].as_array().into_iter().flatten().filter(outer).flat_map(driving);
     std::iter::once(plan).chain(below).collect()
 }
@@ -498,7 +497,11 @@ mod tests {
             (node("Nested Loop", "Outer", vec![scan(), sum()]), false),
             (node("Nested Loop", "Outer", vec![node("Sort", "Outer", vec![scan()]), sum()]), true),
         ] {
-            assert_eq!(reads_all_first(&json!({"Node Type": "Limit", "Plans": [below]})), expected, "{below}");
+            assert_eq!(
+                reads_all_first(&json!({"Node Type": "Limit", "Plans": [below]})),
+                expected,
+                "{below}"
+            );
         }
     }
 }

@@ -358,13 +358,21 @@ async fn the_doctor_looks_through_views_and_at_tables_of_any_size() {
              CREATE INDEX ON app.shots ((run::text), nth); CREATE INDEX ON app.shots (failed)",
         )
         .await;
-    world.execute(&runs("sum(s.price)::bigint AS subscription_credits", "JOIN app.shots s ON s.run = r.nr GROUP BY r.nr")).await;
+    world
+        .execute(&runs(
+            "sum(s.price)::bigint AS subscription_credits",
+            "JOIN app.shots s ON s.run = r.nr GROUP BY r.nr",
+        ))
+        .await;
     let found = indexes(&world).await;
     let [(about, says, advice)] = &found[..] else { panic!("{found:?}") };
     assert_eq!(about, "indexes: charges");
     assert!(
-        says.starts_with("`find_undelivered`, ") && says.contains(" would read each stretch of time in ")
-            && says.ends_with("again for every chunk of it: the view groups or sorts before it returns the first charge"),
+        says.starts_with("`find_undelivered`, ")
+            && says.contains(" would read each stretch of time in ")
+            && says.ends_with(
+                "again for every chunk of it: the view groups or sorts before it returns the first charge"
+            ),
         "{says}"
     );
     assert!(advice.contains("CROSS JOIN LATERAL (SELECT sum(…) … WHERE …)"), "{advice}");
@@ -384,17 +392,25 @@ async fn the_doctor_looks_through_views_and_at_tables_of_any_size() {
     };
     world.execute("ALTER TABLE charge_items RENAME TO old_items").await;
     for (columns, from, says) in [
-        ("g.i::bigint", "NULL::timestamptz AS failed_at FROM app.runs r CROSS JOIN LATERAL generate_series(0, 1) AS g(i)", None),
+        (
+            "g.i::bigint",
+            "NULL::timestamptz AS failed_at FROM app.runs r CROSS JOIN LATERAL generate_series(0, 1) AS g(i)",
+            None,
+        ),
         (
             "row_number() OVER (PARTITION BY r.nr) - 1",
             "NULL::timestamptz AS failed_at FROM app.runs r CROSS JOIN generate_series(1, 2)",
-            Some("what `charge_id` and `output_index` of `charge_items` come from; no index serves what an aggregate, a window function"),
+            Some(
+                "what `charge_id` and `output_index` of `charge_items` come from; no index serves what an aggregate, a window function",
+            ),
         ),
         (
             "g.i::bigint",
             "t.failed AS failed_at FROM app.runs r CROSS JOIN LATERAL generate_series(0, 1) AS g(i) \
              CROSS JOIN LATERAL (SELECT max(s.failed) AS failed FROM app.shots s WHERE s.run = r.nr AND s.nth = g.i) AS t",
-            Some("what `failed_at` of `charge_items` comes from; no index serves what an aggregate, a window function"),
+            Some(
+                "what `failed_at` of `charge_items` comes from; no index serves what an aggregate, a window function",
+            ),
         ),
     ] {
         world.execute(&items(columns, from)).await;

@@ -95,7 +95,11 @@ impl Tally {
             return;
         }
         let more = if self.many > self.first.len() as u64 { ", …" } else { "" };
-        found.fail(ABOUT, format!("{} {says}: {}{more}", count(self.many, one, many), self.first.join(", ")), advice);
+        found.fail(
+            ABOUT,
+            format!("{} {says}: {}{more}", count(self.many, one, many), self.first.join(", ")),
+            advice,
+        );
     }
 }
 
@@ -150,7 +154,8 @@ fn faults(refund: &RefundBooks) -> Vec<Fault> {
     }
     for bucket in Bucket::ALL {
         let gave = i128::from(refund.gave.of(bucket));
-        let of_bucket = refund.entries.iter().filter(|entry| entry.is_ours && entry.bucket == bucket.as_str());
+        let of_bucket =
+            refund.entries.iter().filter(|entry| entry.is_ours && entry.bucket == bucket.as_str());
         let (mut given, mut taken, mut entries) = (0_i128, 0_i128, 0_u64);
         for entry in of_bucket {
             if entry.credits < 0 {
@@ -163,7 +168,8 @@ fn faults(refund: &RefundBooks) -> Vec<Fault> {
         known += given + taken;
         faults.extend((gave > 0 && entries == 0).then_some(Fault::Missing));
         faults.extend((entries > 1).then_some(Fault::Doubled));
-        faults.extend((entries <= 1 && given != gave && !(gave > 0 && entries == 0)).then_some(Fault::Differs));
+        faults
+            .extend((entries <= 1 && given != gave && !(gave > 0 && entries == 0)).then_some(Fault::Differs));
         if refund.is_reversed {
             faults.extend((taken != -gave).then_some(Fault::NotTakenBack));
         } else {
@@ -213,7 +219,13 @@ async fn refunds(
         tally.tell(found, "refund", "refunds", says, EXPLAIN);
     }
     if tallies.iter().all(|tally| tally.many == 0) {
-        found.ok(ABOUT, format!("{} of makegood's: the ledger has exactly their entries", count(many, "refund", "refunds")));
+        found.ok(
+            ABOUT,
+            format!(
+                "{} of makegood's: the ledger has exactly their entries",
+                count(many, "refund", "refunds")
+            ),
+        );
     }
     Ok(all)
 }
@@ -298,19 +310,27 @@ impl Balances {
             self.agree += 1;
             return;
         }
-        let (apart, how) = if credits < ledger { (ledger - credits, "less") } else { (credits - ledger, "more") };
+        let (apart, how) =
+            if credits < ledger { (ledger - credits, "less") } else { (credits - ledger, "more") };
         self.differ.add(|| {
-            format!("{} {} holds {credits}, {apart} {how} than its entries", balance.account_id, balance.bucket)
+            format!(
+                "{} {} holds {credits}, {apart} {how} than its entries",
+                balance.account_id, balance.bucket
+            )
         });
     }
 
     fn tell(&self, found: &mut Findings) {
         let (judged, off) = (self.judged, self.judged - self.agree);
         if off == 0 {
-            let says = format!("{}: each is what the ledger's entries add up to", count(judged, "balance", "balances"));
+            let says = format!(
+                "{}: each is what the ledger's entries add up to",
+                count(judged, "balance", "balances")
+            );
             found.ok(ABOUT, says);
         } else if self.agree > off {
-            let says = format!("of {judged} that the ledger does not add up to, although it does to all others");
+            let says =
+                format!("of {judged} that the ledger does not add up to, although it does to all others");
             self.differ.tell(
                 found,
                 "balance",

@@ -121,24 +121,25 @@ fn times(sample: &[SampledCharge], now: Timestamp, found: &mut Findings) {
             "if the platform sells, the view `charges` does not show what it writes, or converts charged_at wrongly",
         );
     } else {
-        found.ok(ABOUT, format!("the newest, `{}`, is of {}", plain(&newest.id), when(newest.charged_at, now)));
+        found.ok(
+            ABOUT,
+            format!("the newest, `{}`, is of {}", plain(&newest.id), when(newest.charged_at, now)),
+        );
     }
 }
 
 /// Fails where most of the sample is wrong: then the view is. Else warns: passes hold the few.
-fn wrong(
-    found: &mut Findings,
-    about: &str,
-    of: &[&SampledCharge],
-    among: usize,
-    says: &str,
-    advice: &str,
-) {
+fn wrong(found: &mut Findings, about: &str, of: &[&SampledCharge], among: usize, says: &str, advice: &str) {
     if of.is_empty() {
         return;
     }
     let grade = if of.len() * 2 > among { Grade::Fail } else { Grade::Warn };
-    found.add(grade, about, format!("{} of the newest {among} {says}: {}", charges(of.len()), examples(of)), advice);
+    found.add(
+        grade,
+        about,
+        format!("{} of the newest {among} {says}: {}", charges(of.len()), examples(of)),
+        advice,
+    );
 }
 
 /// Whether each charge is one row whose items and balances a pass can pay by.
@@ -195,7 +196,14 @@ fn shape(sample: &[SampledCharge], found: &mut Findings) {
     let advice = "their refunds are held as `no_balance`: give each account exactly one row in `balances` for \
                   `subscription` and for `wallet`, spelled so";
     let missing = which(&|each| rows(each).contains(&0));
-    wrong(found, PAID, &missing, sample.len(), "drew from a bucket of which its account has no balance", advice);
+    wrong(
+        found,
+        PAID,
+        &missing,
+        sample.len(),
+        "drew from a bucket of which its account has no balance",
+        advice,
+    );
     let doubled = which(&|each| rows(each).iter().any(|rows| *rows > 1));
     wrong(found, PAID, &doubled, sample.len(), "of accounts with more than one balance for a bucket", advice);
 }
@@ -277,7 +285,11 @@ fn debits(sample: &[SampledCharge], found: &mut Findings) {
     let off: Vec<&SampledCharge> =
         known.iter().copied().filter(|each| each.taken != Some(-each.drawn.total())).collect();
     if off.is_empty() {
-        let says = format!("the ledger has those of {} of the newest {}, and they add up", known.len(), charges(sample.len()));
+        let says = format!(
+            "the ledger has those of {} of the newest {}, and they add up",
+            known.len(),
+            charges(sample.len())
+        );
         found.ok(ABOUT, says);
     }
     wrong(
@@ -312,7 +324,8 @@ async fn newest(
         let mut grade = Grade::Ok;
         let mut says: Vec<String> = Vec::new();
         for case in &looked.cases {
-            let (is_odd, text) = understood(&case.facts, standing(&looked, &case.facts), providers, &rules, now);
+            let (is_odd, text) =
+                understood(&case.facts, standing(&looked, &case.facts), providers, &rules, now);
             if is_odd {
                 grade = Grade::Warn;
             }
@@ -374,10 +387,19 @@ fn understood(
         None => match detect::looked_at_from(&rules.detect, providers, charge, now) {
             None => {
                 let age = span(rules.detect.backlog_age);
-                return (false, format!("has no output, and is left alone: it is older than {age} (`[detect] backlog_age`) or `start_at`"));
+                return (
+                    false,
+                    format!(
+                        "has no output, and is left alone: it is older than {age} (`[detect] backlog_age`) or `start_at`"
+                    ),
+                );
             }
-            Some(from) if from > now && !has_failed => return (false, format!("is too young until {}", time(from))),
-            Some(_) if has_failed => "would be an orphan, because the platform has recorded that it failed".to_owned(),
+            Some(from) if from > now && !has_failed => {
+                return (false, format!("is too young until {}", time(from)));
+            }
+            Some(_) if has_failed => {
+                "would be an orphan, because the platform has recorded that it failed".to_owned()
+            }
             Some(_) => "would be an orphan, because it has no output after its grace".to_owned(),
         },
     };
@@ -385,13 +407,23 @@ fn understood(
         let provider = plain(&charge.provider);
         return match providers.get(&charge.provider) {
             Some(_) => (false, format!("{is_orphan}: a pass would ask `{provider}`")),
-            None => (true, format!("{is_orphan}: nobody can be asked, because {} (`{provider}`)", because(Reason::UnknownProvider))),
+            None => (
+                true,
+                format!(
+                    "{is_orphan}: nobody can be asked, because {} (`{provider}`)",
+                    because(Reason::UnknownProvider)
+                ),
+            ),
         };
     }
     let decision = policy::decide(facts, None, &rules.policy, now);
     if decision.reason == Reason::AlreadyRefunded && decision.action == Action::Close {
         return (false, "was refunded by the platform itself".to_owned());
     }
-    let says = format!("{is_orphan}: a pass would {}, because {}", would(&decision.action), because(decision.reason));
+    let says = format!(
+        "{is_orphan}: a pass would {}, because {}",
+        would(&decision.action),
+        because(decision.reason)
+    );
     (decision.action == Action::Hold, says)
 }

@@ -97,7 +97,10 @@ fn passes(last: Option<Timestamp>, first: Option<Timestamp>, now: Timestamp, fou
     match (last, first) {
         (Some(at), _) if now.since(at) > LATELY => found.fail(
             ABOUT,
-            format!("the last one that succeeded ended {}: nothing is made good meanwhile", relative(at, now)),
+            format!(
+                "the last one that succeeded ended {}: nothing is made good meanwhile",
+                relative(at, now)
+            ),
             "`makegood run` does one now and says what fails; does the schedule run?",
         ),
         (Some(at), _) => found.ok(ABOUT, format!("the last one that succeeded ended {}", relative(at, now))),
@@ -388,7 +391,9 @@ mod tests {
     #[test]
     fn a_provider_that_is_nearly_spelled_right_is_named() {
         let providers = Providers::load(None, Clock::System).unwrap();
-        for (name, near) in [("Replicate", Some("replicate")), ("REPLICATE ", Some("replicate")), ("acme", None)] {
+        for (name, near) in
+            [("Replicate", Some("replicate")), ("REPLICATE ", Some("replicate")), ("acme", None)]
+        {
             let mut found = Findings::default();
             keys(&providers, &BTreeMap::from([(name.to_owned(), 3)]), &mut found);
             let told = found.0.iter().find(|each| each.says.contains("has no provider file")).unwrap();

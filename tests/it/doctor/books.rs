@@ -7,7 +7,8 @@ use crate::commands::{World, worlds};
 
 async fn books(world: &World) -> (Option<i32>, Vec<String>) {
     let ended = world.makegood(&["check", "--books"]).output().await;
-    let told: Value = serde_json::from_str(&ended.stdout).unwrap_or_else(|error| panic!("{error}: {ended:?}"));
+    let told: Value =
+        serde_json::from_str(&ended.stdout).unwrap_or_else(|error| panic!("{error}: {ended:?}"));
     (ended.code, lines(&told, "books"))
 }
 
@@ -40,7 +41,9 @@ async fn p01_the_books_show_what_was_lost_doubled_or_moved_by_hand() {
         // By hand, past triggers that refuse it.
         let locked = |sql: &str| {
             if world.is_postgres() {
-                format!("ALTER TABLE ledger_entries DISABLE TRIGGER USER; {sql}; ALTER TABLE ledger_entries ENABLE TRIGGER USER")
+                format!(
+                    "ALTER TABLE ledger_entries DISABLE TRIGGER USER; {sql}; ALTER TABLE ledger_entries ENABLE TRIGGER USER"
+                )
             } else {
                 format!(
                     "DROP TRIGGER IF EXISTS ledger_entries_never_changed; DROP TRIGGER IF EXISTS ledger_entries_never_removed; \
@@ -49,7 +52,9 @@ async fn p01_the_books_show_what_was_lost_doubled_or_moved_by_hand() {
             }
         };
         let entry = |id: &str, account: &str, bucket: &str, credits: i64, charge: &str, refund: &str| {
-            format!("INSERT INTO ledger_entries VALUES ('{id}', '{account}', '{bucket}', {credits}, 'refund', '{charge}', 0, {refund}, {at})")
+            format!(
+                "INSERT INTO ledger_entries VALUES ('{id}', '{account}', '{bucket}', {credits}, 'refund', '{charge}', 0, {refund}, {at})"
+            )
         };
         let of_first = "'makegood:failed-1/0'";
         let wallet = "makegood:failed-1/0:wallet";
@@ -125,7 +130,10 @@ async fn p01_the_books_show_what_was_lost_doubled_or_moved_by_hand() {
 
         // A reversal that a person made is in the books, too.
         if !world.is_postgres() {
-            let ended = world.makegood(&["reverse-refund", "failed-1/0", "--by", "ida", "--reason", "delivered"]).output().await;
+            let ended = world
+                .makegood(&["reverse-refund", "failed-1/0", "--by", "ida", "--reason", "delivered"])
+                .output()
+                .await;
             assert_eq!(ended.code, Some(0), "{ended:?}");
             let (code, told) = books(&world).await;
             assert_eq!((code, told.iter().all(|line| line.starts_with("ok"))), (Some(0), true), "{told:?}");
@@ -136,7 +144,8 @@ async fn p01_the_books_show_what_was_lost_doubled_or_moved_by_hand() {
         let (code, told) = books(&world).await;
         assert_eq!(code, Some(0), "{told:?}");
         assert!(
-            told[2].starts_with("warn could not judge balances: the ledger does not add up to them for 4 of 5 "),
+            told[2]
+                .starts_with("warn could not judge balances: the ledger does not add up to them for 4 of 5 "),
             "{told:?}"
         );
     }

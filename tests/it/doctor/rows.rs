@@ -7,7 +7,8 @@ use crate::commands::{World, worlds};
 
 /// So many charges of an account of its own, with items, outputs and jobs as they should be.
 fn charges(world: &World, prefix: &str, many: u32, minutes: u64) -> String {
-    let mut sql = format!("INSERT INTO balances VALUES ('{prefix}', 'subscription', 0), ('{prefix}', 'wallet', 0);");
+    let mut sql =
+        format!("INSERT INTO balances VALUES ('{prefix}', 'subscription', 0), ('{prefix}', 'wallet', 0);");
     for nth in 0..many {
         let (id, at) = (format!("{prefix}-{nth:02}"), world.ago(minutes));
         sql += &format!(
@@ -131,11 +132,19 @@ async fn the_doctor_finds_rows_by_which_a_pass_would_fail_or_refund_wrongly() {
         // No charge for a day: a new platform, or a view that shows something old.
         world.execute(&format!("UPDATE charges SET charged_at = {}", world.ago(3000))).await;
         let (_, told_of) = check(&world).await;
-        assert!(lines(&told_of, "charges").starts_with("warn none in the last 24 hours; the newest, `stored`, is of "), "{told_of}");
+        assert!(
+            lines(&told_of, "charges")
+                .starts_with("warn none in the last 24 hours; the newest, `stored`, is of "),
+            "{told_of}"
+        );
         assert!(lines(&told_of, "charges").ends_with("(2d 2h ago)"), "{told_of}");
         world.execute("DELETE FROM charges").await;
         let (code, told_of) = check(&world).await;
-        assert_eq!((code, lines(&told_of, "charges").as_str()), (Some(0), "warn there is none with a time"), "{told_of}");
+        assert_eq!(
+            (code, lines(&told_of, "charges").as_str()),
+            (Some(0), "warn there is none with a time"),
+            "{told_of}"
+        );
         assert_eq!(grade(&told_of, "rows"), None);
         if postgres {
             two_rows_of_one_id(&world).await;
@@ -158,13 +167,30 @@ async fn two_rows_of_one_id(world: &World) {
     let (code, told) = check(world).await;
     assert_eq!(code, Some(1), "{told}");
     let found = lines(&told, "charges");
-    assert!(found.contains("fail 2 charges of the newest 4 in more than one row: `bob-01`, `bob-01`"), "{found}");
+    assert!(
+        found.contains("fail 2 charges of the newest 4 in more than one row: `bob-01`, `bob-01`"),
+        "{found}"
+    );
     let found = lines(&told, "charge_items");
-    assert!(found.contains("fail 1 charge of the newest 4 with two items of one output_index, or with none: `bob-02`"), "{found}");
+    assert!(
+        found.contains(
+            "fail 1 charge of the newest 4 with two items of one output_index, or with none: `bob-02`"
+        ),
+        "{found}"
+    );
     let found = lines(&told, "balances");
-    assert!(found.contains("fail 4 charges of the newest 4 of accounts with more than one balance for a bucket: "), "{found}");
+    assert!(
+        found
+            .contains("fail 4 charges of the newest 4 of accounts with more than one balance for a bucket: "),
+        "{found}"
+    );
     let found = lines(&told, "newest charges");
-    assert!(found.contains("warn `bob-01` cannot be judged: charges or charge_items has two rows of item bob-01/0"), "{found}");
+    assert!(
+        found.contains(
+            "warn `bob-01` cannot be judged: charges or charge_items has two rows of item bob-01/0"
+        ),
+        "{found}"
+    );
 }
 
 #[tokio::test]
@@ -172,9 +198,14 @@ async fn the_doctor_shows_the_newest_charges_as_makegood_understands_them() {
     for world in worlds().await {
         let at = |minutes| world.ago(minutes);
         let charge = |id: &str, job: &str, minutes: u64| {
-            format!("INSERT INTO charges VALUES ('{id}', 'u1', 'p', 'n', 'replicate', 'acme/still', {job}, {}, 6, 4, NULL);", at(minutes))
+            format!(
+                "INSERT INTO charges VALUES ('{id}', 'u1', 'p', 'n', 'replicate', 'acme/still', {job}, {}, 6, 4, NULL);",
+                at(minutes)
+            )
         };
-        let item = |id: &str, index: u32, credits: u32| format!("INSERT INTO charge_items VALUES ('{id}', {index}, {credits}, NULL, NULL, NULL);");
+        let item = |id: &str, index: u32, credits: u32| {
+            format!("INSERT INTO charge_items VALUES ('{id}', {index}, {credits}, NULL, NULL, NULL);")
+        };
         let young = world.ago(1);
         world
             .execute(

@@ -8,7 +8,11 @@ async fn the_doctor_fails_where_a_promise_is_broken_or_credits_are_held() {
     for world in worlds().await {
         // Nothing has run yet: the first night's order begins with a check.
         let (code, told) = check(&world).await;
-        assert_eq!((code, lines(&told, "passes")), (Some(0), vec!["warn none has succeeded yet".to_owned()]), "{told}");
+        assert_eq!(
+            (code, lines(&told, "passes")),
+            (Some(0), vec!["warn none has succeeded yet".to_owned()]),
+            "{told}"
+        );
 
         world.run().await;
         let (code, told) = check(&world).await;
