@@ -1,8 +1,9 @@
 //! Refunds, ledger and balances side by side, for `makegood check --books`.
 //!
 //! Reads everything, in chunks by key: each call returns the next chunk after a key, so that memory
-//! stays flat and the caller can stop between two. Writes nothing. What does not add up is judged by
-//! `cli::check::books`. A chunk is one statement, so refund, entries and balance are of one moment.
+//! stays flat and the caller can stop between two. Writes nothing. What does not add up is judged
+//! by `cli::check::books`. A chunk is one statement, so refund, entries and balance are of one
+//! moment.
 
 use std::time::Duration;
 

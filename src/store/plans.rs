@@ -117,8 +117,8 @@ pub enum Why {
     Computed,
     /// It can be searched by itself, and not in a join.
     InJoins,
-    /// The view groups or sorts all charges of a stretch of time before the first of them comes out:
-    /// each chunk reads the stretch again.
+    /// The view groups or sorts all charges of a stretch of time before the first of them comes
+    /// out: each chunk reads the stretch again.
     EachChunk,
 }
 
@@ -312,8 +312,8 @@ impl Indexes {
     }
 }
 
-/// The nodes through which the rows of a plan come one by one: what is read for each of them, on the
-/// inner side of a join or in a sub-select, is left out.
+/// The nodes through which the rows of a plan come one by one: what is read for each of them, on
+/// the inner side of a join or in a sub-select, is left out.
 fn driving(plan: &Json) -> Vec<&Json> {
     let outer =
         |node: &&Json| matches!(node["Parent Relationship"].as_str(), Some("Outer" | "Subquery" | "Member"));

@@ -3,7 +3,8 @@
 //!
 //! Reads a bounded sample by the index on the time of the charge, and gives up where that takes
 //! longer than [`PATIENCE`]: a relation without an index must not keep a person waiting. Promise:
-//! leaves no trace; what [`Store::look_at_charges`] opens is rolled back. Judging is `cli::check`'s.
+//! leaves no trace; what [`Store::look_at_charges`] opens is rolled back. Judging is
+//! `cli::check`'s.
 
 use std::time::Duration;
 

@@ -1,11 +1,12 @@
 //! `makegood check --books`: whether refunds, ledger and balances say the same, over everything.
 //!
-//! Three walks, each in chunks by key with flat memory: makegood's refunds with the ledger's entries
-//! about them; the charges that the ledger names; the balances. Whatever does not add up fails: it
-//! is money that was lost, given twice, or moved without an entry. Counts are exact, and the first
-//! [`EXAMPLES`] of each are named. Balances are held against the ledger only where that can be told:
-//! a ledger without purchases adds up to no balance. Stopped by Ctrl-C or SIGTERM between two chunks,
-//! it says so and fails: what was not read is not in order. Writes nothing.
+//! Three walks, each in chunks by key with flat memory: makegood's refunds with the ledger's
+//! entries about them; the charges that the ledger names; the balances. Whatever does not add up
+//! fails: it is money that was lost, given twice, or moved without an entry. Counts are exact, and
+//! the first [`EXAMPLES`] of each are named. Balances are held against the ledger only where that
+//! can be told: a ledger without purchases adds up to no balance. Stopped by Ctrl-C or SIGTERM
+//! between two chunks, it says so and fails: what was not read is not known to be in order. Writes
+//! nothing.
 
 use std::io::{IsTerminal as _, Write as _};
 

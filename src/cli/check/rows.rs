@@ -1,11 +1,12 @@
-//! How the platform's rows are: a bounded sample of the newest charges, and what makegood makes of ten.
+//! How the platform's rows are: a bounded sample of the newest charges, and what makegood makes of
+//! ten of them.
 //!
-//! Finds what would make a pass fail or refund wrongly: charges of one id, items that do not add up,
-//! balances that are missing, jobs that no row names, outputs that never match. A fault in most of
-//! the sample is that of the view and fails; one in a few charges is theirs and is warned of, because
-//! passes hold such charges for a person. The newest charges are judged by the code that passes use
-//! (`store::cases`, `facts`, `policy`); no provider is asked. Only ids are shown. Reads at most
-//! [`SAMPLE`] charges by index, whatever the size of the tables.
+//! Finds what would make a pass fail or refund wrongly: charges of one id, items that do not add
+//! up, balances that are missing, jobs that no row names, outputs that never match. A fault in most
+//! of the sample is that of the view and fails; one in a few charges is theirs and is warned of,
+//! because passes hold such charges for a person. The newest charges are judged by the code that
+//! passes use (`store::cases`, `facts`, `policy`); no provider is asked. Only ids are shown. Reads
+//! at most [`SAMPLE`] charges by index, whatever the size of the tables.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -208,7 +209,8 @@ fn shape(sample: &[SampledCharge], found: &mut Findings) {
     wrong(found, PAID, &doubled, sample.len(), "of accounts with more than one balance for a bucket", advice);
 }
 
-/// Whether charges name the jobs that they were bought from: without one, each undelivered charge is refunded unasked.
+/// Whether charges name the jobs that they were bought from: without one, each undelivered charge
+/// is refunded unasked.
 fn jobs(sample: &[SampledCharge], now: Timestamp, found: &mut Findings) {
     let mut by_provider: BTreeMap<&str, Vec<&SampledCharge>> = BTreeMap::new();
     for each in sample.iter().filter(|each| now.since(each.charged_at) > SUBMITTED) {

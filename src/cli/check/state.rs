@@ -1,5 +1,5 @@
-//! How passes are doing: when the last one succeeded, the brake, what is late, and keys of providers
-//! that are in use.
+//! How passes are doing: when the last one succeeded, the brake, what is late, and keys of
+//! providers that are in use.
 //!
 //! Fails where a promise is being broken or credits are held now: no pass has succeeded lately, the
 //! brake is on, items are past their time, a key is missing or refused, an item can never be opened

@@ -1,6 +1,6 @@
 -- books_balances: the next balances, each with what the ledger's entries of its account and bucket
--- add up to, for `makegood check --books`. $1, $2: account and bucket after which they begin. $3: at
--- most so many. Sums come in two halves (times 2^32, and the rest); entries null: the ledger has
+-- add up to, for `makegood check --books`. $1, $2: account and bucket after which they begin. $3:
+-- at most so many. Sums come in two halves (times 2^32, and the rest); entries null: the ledger has
 -- none. Where the ledger has no index on the account it is read whole, once for so many balances.
 -- One statement, so that balance and entries are of one moment.
 WITH chunk AS MATERIALIZED (

@@ -139,7 +139,8 @@ async fn p01_the_books_show_what_was_lost_doubled_or_moved_by_hand() {
             assert_eq!((code, told.iter().all(|line| line.starts_with("ok"))), (Some(0), true), "{told:?}");
         }
 
-        // Most balances hold what the ledger never saw: nothing can be told of them, and that is said.
+        // Most balances hold what the ledger never saw: nothing can be told of them, and that is
+        // said.
         world.execute("UPDATE balances SET credits = credits + 50 WHERE bucket = 'wallet'").await;
         let (code, told) = books(&world).await;
         assert_eq!(code, Some(0), "{told:?}");

@@ -1,4 +1,5 @@
-//! What `makegood check` says of the platform's rows: one mistake after the other, each undone again.
+//! What `makegood check` says of the platform's rows: one mistake after the other, each undone
+//! again.
 
 use serde_json::Value;
 

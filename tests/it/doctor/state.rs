@@ -1,4 +1,5 @@
-//! What `makegood check` says of how passes are doing: what fails, what is warned of, and what to type.
+//! What `makegood check` says of how passes are doing: what fails, what is warned of, and what to
+//! type.
 
 use super::{advice, check, lines};
 use crate::commands::worlds;
