@@ -137,13 +137,13 @@ impl Store {
                 behind.entry(table).or_default().insert(*relation);
             }
         }
+        let mut found = functions(&plans);
         let indexes = self.indexes().await?;
         let whole = |plan: &Json, even_small: bool| -> BTreeSet<String> {
             let mut whole = read_whole(plan, &indexes, even_small);
             whole.retain(|table| behind.contains_key(table));
             whole
         };
-        let mut found: Vec<WholeRead> = Vec::new();
         let mut explained = BTreeSet::new();
         let plans = self.db.plans(&SEARCHES.map(|search| search.statement)).await?;
         for (search, plan) in SEARCHES.iter().zip(&plans) {
@@ -178,7 +178,7 @@ impl Store {
                 continue;
             }
             for table in whole(plan, false) {
-                let known = found.iter_mut().find(|each| each.columns.is_empty() && each.tables[0] == table);
+                let known = found.iter_mut().find(|each| each.why == Why::InJoins && each.tables[0] == table);
                 if let Some(known) = known {
                     known.statements.push(statement.name);
                     continue;
@@ -250,6 +250,29 @@ fn table(node: &Json) -> Option<String> {
 
 fn tables(plan: &Json) -> Vec<String> {
     nodes(plan).into_iter().filter_map(table).collect()
+}
+
+/// The relations that no table stands behind, but a function.
+fn functions(plans: &[Json]) -> Vec<WholeRead> {
+    let mut found = Vec::new();
+    for ((relation, _), plan) in RELATIONS.iter().zip(plans) {
+        let name =
+            |node: &Json| Some(format!("{}.{}", node["Schema"].as_str()?, node["Function Name"].as_str()?));
+        let names: Vec<String> = nodes(plan).into_iter().filter_map(name).collect();
+        if tables(plan).is_empty() && !names.is_empty() {
+            let searches = SEARCHES.iter().filter(|search| search.relation == *relation);
+            let statements: BTreeSet<&'static str> = searches.flat_map(|search| search.needed_by()).collect();
+            found.push(WholeRead {
+                statements: statements.into_iter().collect(),
+                relation,
+                tables: names,
+                columns: &[],
+                index: None,
+                why: Why::Function,
+            });
+        }
+    }
+    found
 }
 
 /// The tables that a plan reads from the beginning to the end, by themselves or through an index.

@@ -109,6 +109,11 @@ impl World {
         }
     }
 
+    /// A session of its own, on PostgreSQL.
+    pub async fn connect(&self) -> PgConnection {
+        PgConnection::connect(&self.database.url).await.unwrap()
+    }
+
     pub async fn number(&self, sql: &'static str) -> i64 {
         if self.is_postgres() {
             let mut connection = PgConnection::connect(&self.database.url).await.unwrap();

@@ -238,6 +238,12 @@ fn whole_read(read: &WholeRead) -> String {
     let is_view = read.tables.iter().any(|table| table.split('.').next_back() != Some(read.relation));
     let behind = if is_view { format!(" (behind `{}`)", read.relation) } else { String::new() };
     let statements = statements.join(", ");
+    if read.why == Why::Function {
+        return format!(
+            "`{}` is what the function {tables} returns: all of it for each search",
+            read.relation
+        );
+    }
     if read.why == Why::EachChunk {
         return format!(
             "{statements} would read each stretch of time in {tables}{behind} again for every chunk of it: the view groups \
@@ -252,6 +258,11 @@ fn index_advice(read: &WholeRead) -> String {
     let come = if columns.len() == 1 { "comes" } else { "come" };
     let source = format!("what {} of `{}` {come} from", columns.join(" and "), read.relation);
     match &read.index {
+        _ if read.why == Why::Function => {
+            "write the view over tables, or the function so that PostgreSQL puts its query into the view (LANGUAGE sql, \
+             STABLE, one SELECT)"
+                .to_owned()
+        }
         _ if read.why == Why::EachChunk => format!(
             "write the view without GROUP BY, DISTINCT, ORDER BY and window functions: a sum of other rows as a sub-select, \
              or as CROSS JOIN LATERAL (SELECT sum(…) … WHERE …) (docs/adopting.md, \"Over views\"), and an index on what \

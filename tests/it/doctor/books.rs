@@ -1,9 +1,13 @@
 //! `makegood check --books`: refunds, ledger and balances side by side.
 
+use std::time::Duration;
+
 use serde_json::Value;
+use sqlx::Executor as _;
 
 use super::lines;
 use crate::commands::{World, worlds};
+use crate::database::database;
 
 async fn books(world: &World) -> (Option<i32>, Vec<String>) {
     let ended = world.makegood(&["check", "--books"]).output().await;
@@ -150,4 +154,37 @@ async fn p01_the_books_show_what_was_lost_doubled_or_moved_by_hand() {
             "{told:?}"
         );
     }
+}
+
+/// Between two chunks it can be stopped, and then does not say that all is well.
+#[tokio::test]
+async fn the_books_are_left_unread_when_asked_to_stop() {
+    let world = World::new(database().await).await;
+    world.run().await;
+    // Only the books read this relation.
+    let mut other = world.connect().await;
+    other.execute("BEGIN; LOCK TABLE makegood_refund_reversals IN ACCESS EXCLUSIVE MODE").await.unwrap();
+    let mut run = world.makegood(&["check", "--books"]).start();
+    let waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%books_refunds%' \
+                 AND datname = current_database()";
+    let waiting = async {
+        while world.number(waits).await == 0 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_mins(1), waiting).await.expect("it comes to the books");
+    run.terminate().await;
+    run.says("asked to stop").await;
+    other.execute("ROLLBACK").await.unwrap();
+    let ended = run.ended().await;
+    let told: Value =
+        serde_json::from_str(&ended.stdout).unwrap_or_else(|error| panic!("{error}: {ended:?}"));
+    assert_eq!(ended.code, Some(1), "{told}");
+    assert_eq!(
+        lines(&told, "books"),
+        [
+            "ok 2 refunds of makegood's: the ledger has exactly their entries",
+            "fail stopped before the end: what is said here covers only what was read by then",
+        ]
+    );
 }

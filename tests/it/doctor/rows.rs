@@ -103,7 +103,7 @@ async fn the_doctor_finds_rows_by_which_a_pass_would_fail_or_refund_wrongly() {
             (
                 format!("UPDATE charges SET charged_at = {} WHERE id = 'ada-19'", world.ahead(600)),
                 "charges",
-                "warn 1 charge is of the newest 25 in the future: `ada-19`, the newest ",
+                "warn 1 charge of the newest 25 is in the future, the newest ",
                 0,
                 format!("UPDATE charges SET charged_at = {} WHERE id = 'ada-19'", world.ago(90)),
             ),
@@ -126,7 +126,7 @@ async fn the_doctor_finds_rows_by_which_a_pass_would_fail_or_refund_wrongly() {
         let (code, told_of) = check(&world).await;
         assert_eq!(code, Some(0), "{told_of}");
         assert!(
-            lines(&told_of, "debits").starts_with("warn 1 charge of the newest 3 that the ledger has debits of, which do not add up to what the charge drew: `ada-19`"),
+            lines(&told_of, "debits").starts_with("warn 1 charge of 3 that the ledger has debits of, which do not add up to what the charge drew: `ada-19`"),
             "{told_of}"
         );
 
