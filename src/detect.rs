@@ -26,6 +26,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use crate::charge::Charge;
 use crate::clock::{SKEW, Timestamp};
 use crate::provider::Providers;
 use crate::report::{Finding, Report};
@@ -96,6 +97,18 @@ pub trait Watch {
     fn scanned(&self, looked_at: u64, up_to: Timestamp);
     /// Orphans of these providers were opened. None named: orphans have become due, of whichever providers.
     fn opened(&self, providers: &BTreeSet<String>);
+}
+
+/// From when on a pass looks at a charge that has no output: the end of the grace of its provider
+/// and model. None: it is older than what is looked at unless a person asks for it.
+pub fn looked_at_from(
+    rules: &Rules,
+    providers: &Providers,
+    charge: &Charge,
+    now: Timestamp,
+) -> Option<Timestamp> {
+    let grace = Graces::new(rules.grace, providers).of(&charge.provider, &charge.model);
+    (charge.charged_at >= rules.oldest(now)).then(|| charge.charged_at + grace)
 }
 
 /// How orphans are dated.

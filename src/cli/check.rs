@@ -4,8 +4,10 @@
 //! A refund and an output are tried on a real charge, and rolled back. Leaves nothing behind but an
 //! object in the storage that it deletes again. Never shows a key or a password.
 
+mod books;
 mod database;
 mod posting;
+mod rows;
 mod settings;
 mod state;
 mod times;
@@ -22,6 +24,10 @@ use crate::config::Settings;
 /// Asks no provider. Ends with 0 if nothing fails, else with 1; warnings are for a person to judge.
 #[derive(Debug, clap::Args)]
 pub struct Args {
+    /// Also compare refunds, ledger and balances, all of them. Takes as long as reading them does;
+    /// Ctrl-C ends it.
+    #[arg(long)]
+    pub books: bool,
     /// text or json; without it, text on a terminal and JSON elsewhere.
     #[arg(long, value_name = "FORMAT")]
     pub output: Option<OutputFormat>,
@@ -90,7 +96,11 @@ pub async fn run(args: Args, settings: Settings) -> Outcome {
     if let Some(store) = database::open(&settings, &mut found).await {
         if database::check(&store, &mut found).await {
             database::refunds(&store, &mut found).await;
+            rows::check(&store, providers.as_ref(), &settings, &mut found).await;
             state::check(&store, providers.as_ref(), &mut found).await;
+            if args.books {
+                books::check(&store, &mut found).await;
+            }
         }
         store.close().await;
     }

@@ -280,9 +280,12 @@ fn is_service_link(name: &str, value: &str) -> bool {
 }
 
 /// The name that differs least, if it differs little.
-fn nearest<'a>(name: &str, names: impl Iterator<Item = &'a String>) -> Option<&'a String> {
+pub(crate) fn nearest<'a, S: AsRef<str> + ?Sized>(
+    name: &str,
+    names: impl Iterator<Item = &'a S>,
+) -> Option<&'a S> {
     names
-        .map(|candidate| (distance(name, candidate), candidate))
+        .map(|candidate| (distance(name, candidate.as_ref()), candidate))
         .min_by_key(|(distance, _)| *distance)
         .filter(|(distance, _)| *distance <= (name.len() / 4).max(2))
         .map(|(_, candidate)| candidate)

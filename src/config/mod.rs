@@ -22,6 +22,7 @@ use config::{Value, ValueKind};
 use serde_json::Value as Json;
 
 use layers::Known;
+pub(crate) use layers::nearest;
 pub use secret::{DatabaseKind, DatabaseUrl, HttpUrl, redact};
 pub use sections::{
     Brake, Database, Detect, Log, LogFormat, LogLevel, Metrics, Pass, Prefer, Providers, Recovery, Release,

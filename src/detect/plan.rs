@@ -58,6 +58,19 @@ impl Graces {
         Self { default, special }
     }
 
+    /// The one that counts for a provider and model: the model's own, else the provider's, else the
+    /// default. As `find_undelivered` says it.
+    pub(super) fn of(&self, provider: &str, model: &str) -> Duration {
+        let own = |of: Option<&str>| {
+            let special = self.special.iter();
+            special
+                .filter(|(name, model, _)| name == provider && model.as_deref() == of)
+                .map(|each| each.2)
+                .max()
+        };
+        own(Some(model)).or_else(|| own(None)).unwrap_or(self.default)
+    }
+
     /// All of them, each once.
     fn ages(&self) -> BTreeSet<Duration> {
         self.special.iter().map(|(_, _, grace)| *grace).chain([self.default]).collect()

@@ -372,3 +372,23 @@ async fn charges_that_are_still_to_come_are_a_finding_and_a_clock_that_is_a_litt
     charge(101, now() + DAY).await;
     assert_eq!(found().await, ["charge c1: more than 100 charges have a charged_at"]);
 }
+
+#[test]
+fn the_grace_that_counts_is_the_models_own_then_the_providers_then_the_default() {
+    let minutes = Duration::from_mins;
+    let special = vec![
+        ("fal".to_owned(), None, minutes(5)),
+        ("fal".to_owned(), Some("slow".to_owned()), minutes(60)),
+        ("sync".to_owned(), Some("slow".to_owned()), minutes(30)),
+    ];
+    let graces = Graces { default: minutes(10), special };
+    for (provider, model, expected) in [
+        ("fal", "slow", 60),
+        ("fal", "fast", 5),
+        ("sync", "slow", 30),
+        ("sync", "fast", 10),
+        ("bfl", "slow", 10),
+    ] {
+        assert_eq!(graces.of(provider, model), minutes(expected), "{provider} {model}");
+    }
+}

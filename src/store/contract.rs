@@ -164,6 +164,9 @@ pub struct UnlinkedRefunds {
 /// Entries that are read of each kind: so many say whether a platform links its refunds.
 pub const LEDGER_SAMPLE: i64 = 10_000;
 
+/// Charges that are read to learn which providers are in use.
+const PROVIDERS_SAMPLE: i64 = 50_000;
+
 fn read(row: &Row, (name, wanted, nullable): Column) -> Result<(), DbError> {
     match (wanted, nullable) {
         (Wanted::Text, false) => row.text(name).map(drop),
@@ -307,9 +310,12 @@ impl Store {
         rows.iter().map(|row| Ok((row.text("schema")?, row.text("roles")?))).collect()
     }
 
-    /// Which providers charges name from `since` on, and how many.
+    /// Which providers charges name from `since` on, and how many: of the newest
+    /// [`PROVIDERS_SAMPLE`] of these charges.
     pub async fn recent_providers(&self, since: Timestamp) -> Result<Vec<(String, i64)>, DbError> {
-        let rows = self.rows(statements::RECENT_PROVIDERS, &[since.into()]).await?;
-        rows.iter().map(|row| Ok((row.text("provider")?, row.int("charges")?))).collect()
+        let rows = self.rows(statements::RECENT_PROVIDERS, &[since.into(), PROVIDERS_SAMPLE.into()]).await?;
+        rows.iter()
+            .map(|row| Ok((row.maybe_text("provider")?.unwrap_or_default(), row.int("charges")?)))
+            .collect()
     }
 }

@@ -4,9 +4,11 @@
 //! The rest follows a charge: `scan` finds and opens orphans, `claim` leases them and reads the facts, `settle` is
 //! the one transaction that moves money, `late` is what becomes known after it, `uploads` notes what may be left over in the
 //! storage, `brakes` keeps the brake, `totals` counts for people and metrics, `provider_state` remembers
-//! who was not there, `shares` who asks whom how much, `version` compares the tables with the binary. For people alone are `story` (one charge),
-//! `review` (what was made good and what waits), `contract` (whether all is as needed) and `plans`
-//! (whether it can be searched).
+//! who was not there, `shares` who asks whom how much, `version` compares the tables with the binary.
+//! For people alone are `story` (one charge), `review` (what was made good and what waits), and for
+//! `makegood check` `contract` (whether all is as needed), `plans` (whether it can be searched),
+//! `sample` (how the newest charges look), `times` (whether times are what they should be) and `books`
+//! (whether refunds, ledger and balances add up).
 //! A crash anywhere leaves what was committed; the next pass does the rest.
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use crate::clock::{Clock, Timestamp};
 
+mod books;
 mod brakes;
 mod by_hand;
 mod checks;
@@ -25,6 +28,7 @@ mod migrations;
 mod plans;
 mod provider_state;
 mod review;
+mod sample;
 mod scan;
 mod settle;
 mod shares;
@@ -36,6 +40,7 @@ mod turn;
 mod uploads;
 mod version;
 
+pub use books::{BalanceBooks, ChargeBooks, EntryBooks, RefundBooks};
 pub use brakes::{BrakeEvent, BrakeState, HeldAccount, HeldProvider, Released};
 pub use by_hand::Taken;
 pub use checks::PostingCheck;
@@ -46,9 +51,10 @@ pub use late::{
     LateCase, LateClaimed, LateNext, LateSettlement, LateSuccesses, LookedAtRefunds, RefundPosition,
 };
 pub use migrations::{MigrateError, OWN_VERSION};
-pub use plans::WholeRead;
+pub use plans::{WholeRead, Why};
 pub use provider_state::ProviderState;
 pub use review::{LateEvidence, LateItem, LateProvider, MadeGood, MadeGoodItem, Waiting, WaitingItem};
+pub use sample::{Looked, SampledCharge, Standing};
 pub use scan::{
     Backlog, Chunk, Counted, Cursor, Cursors, Dating, Found, Grace, Lost, Over, Pace, Position, Preview,
     Refused, Scan,

@@ -103,6 +103,23 @@ pub struct WholeRead {
     pub columns: &'static [&'static str],
     /// The index to create, where the columns come from one table.
     pub index: Option<String>,
+    /// Why.
+    pub why: Why,
+}
+
+/// Why a relation is read whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// No index begins with the columns.
+    NoIndex,
+    /// No index begins with the columns, and none may help: the view aggregates, numbers rows or
+    /// returns sets, and may compute the columns so.
+    Computed,
+    /// It can be searched by itself, and not in a join.
+    InJoins,
+    /// The view groups or sorts all charges of a stretch of time before the first of them comes
+    /// out: each chunk reads the stretch again.
+    EachChunk,
 }
 
 impl Store {
@@ -120,13 +137,13 @@ impl Store {
                 behind.entry(table).or_default().insert(*relation);
             }
         }
+        let mut found = functions(&plans);
         let indexes = self.indexes().await?;
         let whole = |plan: &Json, even_small: bool| -> BTreeSet<String> {
             let mut whole = read_whole(plan, &indexes, even_small);
             whole.retain(|table| behind.contains_key(table));
             whole
         };
-        let mut found: Vec<WholeRead> = Vec::new();
         let mut explained = BTreeSet::new();
         let plans = self.db.plans(&SEARCHES.map(|search| search.statement)).await?;
         for (search, plan) in SEARCHES.iter().zip(&plans) {
@@ -140,6 +157,16 @@ impl Store {
                     tables: tables.into_iter().collect(),
                     columns: search.columns,
                     index: index(plan),
+                    why: if index(plan).is_none() && computes(plan) { Why::Computed } else { Why::NoIndex },
+                });
+            } else if search.columns == CHARGES_BY_TIME.columns && reads_all_first(plan) {
+                found.push(WholeRead {
+                    statements: search.needed_by(),
+                    relation: search.relation,
+                    tables: driving_tables(plan),
+                    columns: search.columns,
+                    index: None,
+                    why: Why::EachChunk,
                 });
             }
         }
@@ -151,7 +178,7 @@ impl Store {
                 continue;
             }
             for table in whole(plan, false) {
-                let known = found.iter_mut().find(|each| each.columns.is_empty() && each.tables[0] == table);
+                let known = found.iter_mut().find(|each| each.why == Why::InJoins && each.tables[0] == table);
                 if let Some(known) = known {
                     known.statements.push(statement.name);
                     continue;
@@ -164,6 +191,7 @@ impl Store {
                     tables: vec![table],
                     columns: &[],
                     index: None,
+                    why: Why::InJoins,
                 });
             }
         }
@@ -194,6 +222,7 @@ impl Store {
                 tables: vec![search.relation.to_owned()],
                 columns: search.columns,
                 index: None,
+                why: Why::NoIndex,
             })
             .collect())
     }
@@ -221,6 +250,29 @@ fn table(node: &Json) -> Option<String> {
 
 fn tables(plan: &Json) -> Vec<String> {
     nodes(plan).into_iter().filter_map(table).collect()
+}
+
+/// The relations that no table stands behind, but a function.
+fn functions(plans: &[Json]) -> Vec<WholeRead> {
+    let mut found = Vec::new();
+    for ((relation, _), plan) in RELATIONS.iter().zip(plans) {
+        let name =
+            |node: &Json| Some(format!("{}.{}", node["Schema"].as_str()?, node["Function Name"].as_str()?));
+        let names: Vec<String> = nodes(plan).into_iter().filter_map(name).collect();
+        if tables(plan).is_empty() && !names.is_empty() {
+            let searches = SEARCHES.iter().filter(|search| search.relation == *relation);
+            let statements: BTreeSet<&'static str> = searches.flat_map(|search| search.needed_by()).collect();
+            found.push(WholeRead {
+                statements: statements.into_iter().collect(),
+                relation,
+                tables: names,
+                columns: &[],
+                index: None,
+                why: Why::Function,
+            });
+        }
+    }
+    found
 }
 
 /// The tables that a plan reads from the beginning to the end, by themselves or through an index.
@@ -283,21 +335,74 @@ impl Indexes {
     }
 }
 
-/// The index that a search needs: on what its columns come from, if they come from one table.
+/// The nodes through which the rows of a plan come one by one: what is read for each of them, on
+/// the inner side of a join or in a sub-select, is left out.
+fn driving(plan: &Json) -> Vec<&Json> {
+    let outer =
+        |node: &&Json| matches!(node["Parent Relationship"].as_str(), Some("Outer" | "Subquery" | "Member"));
+    let below = plan["Plans"].as_array().into_iter().flatten().filter(outer).flat_map(driving);
+    std::iter::once(plan).chain(below).collect()
+}
+
+fn driving_tables(plan: &Json) -> Vec<String> {
+    driving(plan).into_iter().filter_map(table).collect()
+}
+
+/// Whether a node needs all rows below it before it returns the first one: a LIMIT above saves
+/// nothing. An incremental sort needs only those of one instant.
+fn reads_all_first(plan: &Json) -> bool {
+    driving(plan).into_iter().any(|node| match node["Node Type"].as_str().unwrap_or_default() {
+        "Sort" | "Hash" | "SetOp" => true,
+        "Aggregate" => node["Strategy"] != "Sorted",
+        _ => false,
+    })
+}
+
+/// Whether the plan computes columns that no index can hold.
+fn computes(plan: &Json) -> bool {
+    let kinds = ["Aggregate", "WindowAgg", "ProjectSet", "Function Scan", "Unique", "SetOp"];
+    nodes(plan).into_iter().any(|node| node["Node Type"].as_str().is_some_and(|kind| kinds.contains(&kind)))
+}
+
+/// The index that a search needs: on what its columns come from, if the first of them come from one
+/// table.
 fn index(plan: &Json) -> Option<String> {
     let nodes = nodes(plan);
     let mut reads = nodes.iter().filter(|node| node["Relation Name"].is_string());
     let (read, None) = (reads.next()?, reads.next()) else { return None };
-    let alias = format!("{}.", read["Alias"].as_str()?);
-    let columns = plan["Output"].as_array()?.iter().map(|column| {
+    let alias = read["Alias"].as_str()?;
+    let columns = plan["Output"].as_array()?.iter().map_while(|column| {
         let column = column.as_str()?;
-        let bare = column.replace(&alias, "");
+        let bare = column.replace(&format!("\"{alias}\"."), "").replace(&format!("{alias}."), "");
         // A column as it is, or an expression, which an index takes in parentheses of its own.
         let is_column = bare.chars().all(|letter| letter.is_alphanumeric() || letter == '_' || letter == '"');
-        Some(if is_column || is_enclosed(&bare) { bare } else { format!("({bare})") })
+        // What does not name the table comes from a sub-select, a function or an aggregate.
+        let of_table = bare != column || is_column;
+        (of_table && !names_another(&bare))
+            .then(|| if is_column || is_enclosed(&bare) { bare } else { format!("({bare})") })
     });
-    let columns: Option<Vec<String>> = columns.collect();
-    Some(format!("CREATE INDEX CONCURRENTLY ON {} ({})", table(read)?, columns?.join(", ")))
+    let columns: Vec<String> = columns.collect();
+    if columns.is_empty() {
+        return None;
+    }
+    Some(format!("CREATE INDEX CONCURRENTLY ON {} ({})", table(read)?, columns.join(", ")))
+}
+
+/// Whether an expression without the table's own alias still names a column of something, or
+/// aggregates.
+fn names_another(bare: &str) -> bool {
+    let is_name = |letter: char| letter.is_alphanumeric() || "_\"".contains(letter);
+    let qualified = bare.match_indices('.').any(|(at, _)| {
+        let (before, after) = (&bare[..at], &bare[at + 1..]);
+        let owner = before.rsplit(|letter| !is_name(letter)).next().unwrap_or_default();
+        let rest = after.trim_start_matches(is_name);
+        let is_number = owner.chars().all(|letter| letter.is_ascii_digit());
+        // A function or a type with its schema names no column.
+        let is_type = before.trim_end_matches(is_name).ends_with("::");
+        !is_number && !is_type && rest.len() < after.len() && !rest.starts_with('(')
+    });
+    let aggregates = ["max(", "min(", "sum(", "count(", "avg(", "row_number(", "generate_series("];
+    qualified || aggregates.iter().any(|name| bare.contains(name))
 }
 
 /// Whether one pair of parentheses encloses all of it.
@@ -385,7 +490,10 @@ mod tests {
                 &["(to_timestamp((runs.ms / 1000)))", "(runs.id)::text"],
                 "(to_timestamp((ms / 1000))), ((id)::text)",
             ),
-            (&["\"runs\".id"], "(\"runs\".id)"),
+            (&["\"runs\".id"], "id"),
+            (&["app.utc((runs.at)::app.text_time)"], "(app.utc((at)::app.text_time))"),
+            // What a sub-select numbers, or a function returns, has no place in an index.
+            (&["(runs.id)::text", "(g.i)::bigint"], "((id)::text)"),
         ] {
             let expected = format!("CREATE INDEX CONCURRENTLY ON app.runs ({columns})");
             assert_eq!(index(&plan(output)), Some(expected));
@@ -393,5 +501,30 @@ mod tests {
         let joined = json!({"Output": ["a.x"], "Plans": [
             {"Schema": "app", "Relation Name": "a", "Alias": "a"}, {"Schema": "app", "Relation Name": "b", "Alias": "b"}]});
         assert_eq!(index(&joined), None);
+        for computed in ["x.id", "max(runs.failed)"] {
+            assert_eq!(index(&plan(&[computed])), None, "{computed}");
+        }
+    }
+
+    #[test]
+    fn a_chunk_reads_its_stretch_again_where_the_view_groups_or_sorts_it_first() {
+        let node = |kind: &str, relationship: &str, below: Vec<Json>| json!({"Node Type": kind, "Parent Relationship": relationship, "Plans": below});
+        let scan = || json!({"Node Type": "Index Scan", "Parent Relationship": "Outer", "Schema": "app", "Relation Name": "runs"});
+        let sum = || node("Aggregate", "Inner", vec![scan()]);
+        for (below, expected) in [
+            (scan(), false),
+            (node("Sort", "Outer", vec![scan()]), true),
+            (node("Incremental Sort", "Outer", vec![scan()]), false),
+            (node("Aggregate", "Outer", vec![scan()]), true),
+            // A sum for each row, in a sub-select or LATERAL.
+            (node("Nested Loop", "Outer", vec![scan(), sum()]), false),
+            (node("Nested Loop", "Outer", vec![node("Sort", "Outer", vec![scan()]), sum()]), true),
+        ] {
+            assert_eq!(
+                reads_all_first(&json!({"Node Type": "Limit", "Plans": [below]})),
+                expected,
+                "{below}"
+            );
+        }
     }
 }

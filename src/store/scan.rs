@@ -570,6 +570,12 @@ impl Cursors {
         (backlog.after < backlog.until).then_some(backlog)
     }
 
+    /// The first time after which the database refused to open something that is not opened yet.
+    pub fn first_refused(&self) -> Option<Timestamp> {
+        let names = self.0.keys().filter(|name| name.starts_with("refused"));
+        names.filter_map(|name| self.refused(name)).map(|refused| refused.after).min()
+    }
+
     /// What is kept under a name of what the database refused to open. None: nothing, or it has been opened since.
     pub fn refused(&self, name: &str) -> Option<Refused> {
         let cursor = self.cursor(name)?;

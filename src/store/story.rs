@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::claim::Case;
-use super::db::{DbError, Row};
+use super::db::{DbError, Row, Tx};
 use super::scan::{Dating, Opening};
 use super::{Store, statements};
 use crate::charge::ItemId;
@@ -250,15 +250,31 @@ impl Store {
         let have: Vec<i64> = rows.iter().map(|row| row.int("output_index")).collect::<Result<_, _>>()?;
         let new: Vec<ItemId> =
             items.iter().filter(|item| !have.contains(&item.output_index)).cloned().collect();
+        self.judgeable(&mut tx, items, &new, now, dating).await
+    }
+
+    /// Opens orphans for the new items, and gathers what a pass would judge the unresolved items of
+    /// this charge by. Not to be committed.
+    pub(super) async fn judgeable(
+        &self,
+        tx: &mut Tx,
+        items: &[ItemId],
+        new: &[ItemId],
+        now: Timestamp,
+        dating: &Dating,
+    ) -> Result<(Vec<Case>, Vec<String>), DbError> {
+        let Some(first) = items.first() else {
+            return Ok((Vec::new(), Vec::new()));
+        };
         let opening = Opening { by: "explain", now, due_at: now, dating };
-        self.open_orphans(&mut tx, &new, &opening).await?;
+        self.open_orphans(tx, new, &opening).await?;
         let mut ids = Vec::new();
         for row in tx.rows(statements::ORPHANS_OF_CHARGE, &[(&first.charge_id).into()]).await? {
             if matches!(row.text("state")?.as_str(), "open" | "held") {
                 ids.push(row.int("id")?);
             }
         }
-        let claimed = self.cases_apart(&mut tx, &ids).await?;
+        let claimed = self.cases_apart(tx, &ids).await?;
         let cases = claimed.cases.into_iter().filter(|case| items.contains(&case.facts.orphan.item));
         Ok((cases.collect(), claimed.unreadable.into_iter().map(|each| each.why).collect()))
     }

@@ -89,6 +89,21 @@ impl Store {
         rows.first().map(|row| row.time("finished_at")).transpose()
     }
 
+    /// When the first pass of this installation began. None: there was none yet.
+    pub async fn first_pass(&self) -> Result<Option<Timestamp>, DbError> {
+        let rows = self.rows(statements::FIRST_PASS, &[]).await?;
+        rows.first().map(|row| row.time("started_at")).transpose()
+    }
+
+    /// How many items that are inside their window at `now`, and for which nobody's own limits are
+    /// the reason, should have been refunded by `by`.
+    pub async fn overdue(&self, by: Timestamp, now: Timestamp) -> Result<u64, DbError> {
+        // A window ends at most a day after the time for a refund.
+        let values = [by.into(), now.into(), (now + crate::brake::DAY).into()];
+        let rows = self.rows(statements::OVERDUE, &values).await?;
+        Ok(count(super::first(statements::OVERDUE, &rows)?.int("items")?))
+    }
+
     /// The newest pass that ended.
     pub async fn last_pass(&self) -> Result<Option<LastPass>, DbError> {
         let rows = self.rows(statements::LAST_PASS, &[]).await?;

@@ -10,7 +10,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::time::Duration;
 
-use makegood::clock::Clock;
+use makegood::clock::{Clock, Timestamp};
 use makegood::demo::simulator::{Simulator, write_provider_files};
 use serde_json::Value;
 use sqlx::{Connection as _, Executor as _, PgConnection, SqliteConnection};
@@ -65,8 +65,16 @@ impl World {
     }
 
     /// An instant so many minutes ago, as the database is given it.
-    fn ago(&self, minutes: u64) -> String {
-        let at = Clock::System.now() - Duration::from_mins(minutes);
+    pub fn ago(&self, minutes: u64) -> String {
+        self.instant(Clock::System.now() - Duration::from_mins(minutes))
+    }
+
+    /// An instant in so many minutes.
+    pub fn ahead(&self, minutes: u64) -> String {
+        self.instant(Clock::System.now() + Duration::from_mins(minutes))
+    }
+
+    fn instant(&self, at: Timestamp) -> String {
         if self.is_postgres() { format!("timestamptz '{at}'") } else { at.micros().to_string() }
     }
 
@@ -104,6 +112,11 @@ impl World {
         } else {
             SqliteConnection::connect(&self.database.url).await.unwrap().execute(sql).await.unwrap();
         }
+    }
+
+    /// A session of its own, on PostgreSQL.
+    pub async fn connect(&self) -> PgConnection {
+        PgConnection::connect(&self.database.url).await.unwrap()
     }
 
     pub async fn number(&self, sql: &'static str) -> i64 {

@@ -6,7 +6,7 @@ use crate::cli::words::{count, span};
 use crate::clock::Clock;
 use crate::config::{DatabaseKind, Settings};
 use crate::report::chain;
-use crate::store::{DbError, LEDGER_SAMPLE, OWN_VERSION, Store, Unlinked, UnlinkedRefunds, WholeRead};
+use crate::store::{DbError, LEDGER_SAMPLE, OWN_VERSION, Store, Unlinked, UnlinkedRefunds, WholeRead, Why};
 
 const MIGRATE: &str = "run `makegood migrate`";
 /// Clocks that differ by more than this are told.
@@ -192,7 +192,20 @@ fn whole_read(read: &WholeRead) -> String {
     let tables = read.tables.join(" and ");
     let is_view = read.tables.iter().any(|table| table.split('.').next_back() != Some(read.relation));
     let behind = if is_view { format!(" (behind `{}`)", read.relation) } else { String::new() };
-    format!("{} would read the whole of {tables}{behind}", statements.join(", "))
+    let statements = statements.join(", ");
+    if read.why == Why::Function {
+        return format!(
+            "`{}` is what the function {tables} returns: all of it for each search",
+            read.relation
+        );
+    }
+    if read.why == Why::EachChunk {
+        return format!(
+            "{statements} would read each stretch of time in {tables}{behind} again for every chunk of it: the view groups \
+             or sorts before it returns the first charge"
+        );
+    }
+    format!("{statements} would read the whole of {tables}{behind}")
 }
 
 fn index_advice(read: &WholeRead) -> String {
@@ -200,12 +213,28 @@ fn index_advice(read: &WholeRead) -> String {
     let come = if columns.len() == 1 { "comes" } else { "come" };
     let source = format!("what {} of `{}` {come} from", columns.join(" and "), read.relation);
     match &read.index {
+        _ if read.why == Why::Function => {
+            "write the view over tables, or the function so that PostgreSQL puts its query into the view (LANGUAGE sql, \
+             STABLE, one SELECT)"
+                .to_owned()
+        }
+        _ if read.why == Why::EachChunk => format!(
+            "write the view without GROUP BY, DISTINCT, ORDER BY and window functions: a sum of other rows as a sub-select, \
+             or as CROSS JOIN LATERAL (SELECT sum(…) … WHERE …) (docs/adopting.md, \"Over views\"), and an index on what \
+             {} of `{}` come from",
+            columns.join(" and "),
+            read.relation
+        ),
         _ if columns.is_empty() => format!(
             "each column of `{0}` can be searched by itself, but not in these statements: write the view without GROUP BY, DISTINCT and LIMIT, \
              and give each table that it joins a key on the joined columns",
             read.relation
         ),
         Some(index) => format!("create an index on {source}: {index}"),
+        None if read.why == Why::Computed => format!(
+            "create an index that begins with {source}; no index serves what an aggregate, a window function or a function \
+             computes: let the view show a column of a table there (docs/adopting.md, \"Over views\")"
+        ),
         None => format!("create an index that begins with {source}"),
     }
 }

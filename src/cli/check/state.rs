@@ -1,13 +1,20 @@
-//! How passes are doing: when the last one succeeded, the brake, what is late, and keys of providers that are in use.
+//! How passes are doing: when the last one succeeded, the brake, what is late, and keys of
+//! providers that are in use.
+//!
+//! Fails where a promise is being broken or credits are held now: no pass has succeeded lately, the
+//! brake is on, items are past their time, a key is missing or refused, an item can never be opened
+//! or posted. Warns of what can wait, and of an installation that is new. Each line ends with the
+//! command to type next.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::Findings;
+use super::{Findings, Grade};
 use crate::cli::explain::{because, read_reason};
 use crate::cli::provider::list::looked_for;
-use crate::cli::words::{count, plain, relative};
+use crate::cli::words::{count, plain, relative, time};
 use crate::clock::Timestamp;
+use crate::config::nearest;
 use crate::policy::Reason;
 use crate::provider::Providers;
 use crate::report::chain;
@@ -17,6 +24,8 @@ use crate::store::{DbError, Store, Unresolved};
 const LATELY: Duration = Duration::from_mins(15);
 /// A provider that charges name within this time is in use.
 const IN_USE: Duration = Duration::from_hours(24);
+/// What a first pass finds late was late before makegood came. So long its late items are not ours.
+const NEW: Duration = Duration::from_hours(24);
 
 pub(super) async fn check(store: &Store, providers: Option<&Providers>, found: &mut Findings) {
     if let Err(error) = look(store, providers, found).await {
@@ -26,15 +35,17 @@ pub(super) async fn check(store: &Store, providers: Option<&Providers>, found: &
 
 async fn look(store: &Store, providers: Option<&Providers>, found: &mut Findings) -> Result<(), DbError> {
     let now = store.now().await?;
-    last_success(store.last_success().await?, now, found);
+    let first_pass = store.first_pass().await?;
+    passes(store.last_success().await?, first_pass, now, found);
     let brake = store.brake().await?;
     let held = brake.held();
     for (since, why) in [(brake.engaged_at, held.all), (brake.own_faults_at, held.own_faults)] {
         if let (Some(since), Some(why)) = (since, why) {
-            found.warn(
+            found.fail(
                 "brake",
-                format!("ON since {}: {why}", relative(since, now)),
-                "refunds are held; see `makegood brake status`",
+                format!("ON since {}: {why}; refunds are held", relative(since, now)),
+                "`makegood brake status` says what it holds; once that is right, \
+                 `makegood brake release --by WHO --reason WHY`",
             );
         }
     }
@@ -62,14 +73,13 @@ async fn look(store: &Store, providers: Option<&Providers>, found: &mut Findings
     }
     let unresolved = store.unresolved(now).await?;
     let late: u64 = unresolved.iter().filter(|each| !each.for_account).map(|each| each.past_window).sum();
-    if late == 0 {
-        found.ok("orphans", "none is late");
-    } else {
-        let are = if late == 1 { "is" } else { "are" };
-        found.warn(
-            "orphans",
-            format!("{} {are} past the time promised", count(late, "item", "items")),
-            "`makegood report` lists them with the reason of each",
+    let is_new = first_pass.is_none_or(|began| now.since(began) < NEW);
+    lateness(late, store.overdue(now - LATELY, now).await?, is_new, found);
+    if let Some(after) = store.cursors().await?.first_refused() {
+        found.fail(
+            "refused rows",
+            format!("since {} the database refuses to open orphans for some items: nothing is made good for them", time(after)),
+            format!("`makegood run --dry-run --since {after}` names them (`refused_row`); mend the rows, they are tried again within the hour"),
         );
     }
     answers(&unresolved, found);
@@ -81,19 +91,61 @@ async fn look(store: &Store, providers: Option<&Providers>, found: &mut Findings
     Ok(())
 }
 
-fn last_success(at: Option<Timestamp>, now: Timestamp, found: &mut Findings) {
-    match at {
-        None => found.warn(
-            "passes",
+/// When a pass last succeeded. On a new installation nobody has promised anything yet.
+fn passes(last: Option<Timestamp>, first: Option<Timestamp>, now: Timestamp, found: &mut Findings) {
+    const ABOUT: &str = "passes";
+    match (last, first) {
+        (Some(at), _) if now.since(at) > LATELY => found.fail(
+            ABOUT,
+            format!(
+                "the last one that succeeded ended {}: nothing is made good meanwhile",
+                relative(at, now)
+            ),
+            "`makegood run` does one now and says what fails; does the schedule run?",
+        ),
+        (Some(at), _) => found.ok(ABOUT, format!("the last one that succeeded ended {}", relative(at, now))),
+        (None, Some(began)) if now.since(began) > LATELY => found.fail(
+            ABOUT,
+            format!("none has succeeded; the first began {}", relative(began, now)),
+            "`makegood run` does one now and says what fails",
+        ),
+        (None, _) => found.warn(
+            ABOUT,
             "none has succeeded yet",
             "run one: `makegood run --dry-run` first, then `makegood run`",
         ),
-        Some(at) if now.since(at) > LATELY => found.warn(
-            "passes",
-            format!("the last one that succeeded ended {}", relative(at, now)),
-            "does the schedule run? see the log of the last pass",
-        ),
-        Some(at) => found.ok("passes", format!("the last one that succeeded ended {}", relative(at, now))),
+    }
+}
+
+/// What is not made good although its time is up: `late` is past its window, `overdue` inside it.
+fn lateness(late: u64, overdue: u64, is_new: bool, found: &mut Findings) {
+    const ABOUT: &str = "orphans";
+    let are = |many: u64| if many == 1 { "is" } else { "are" };
+    if late > 0 {
+        let says = format!("{} {} past the time promised", count(late, "item", "items"), are(late));
+        if is_new {
+            found.warn(
+                ABOUT,
+                format!("{says}, found by a first pass that is less than 24h ago"),
+                "`makegood report` lists them with the reason of each; passes go on making them good",
+            );
+        } else {
+            found.fail(
+                ABOUT,
+                says,
+                "`makegood report` lists them with the reason of each, `makegood explain CHARGE/INDEX` tells one",
+            );
+        }
+    }
+    if overdue > 0 {
+        found.fail(
+            ABOUT,
+            format!("{} should have been refunded more than 15m ago", count(overdue, "item", "items")),
+            "`makegood run` does a pass now; `makegood report` lists what is left, with the reason of each",
+        );
+    }
+    if late == 0 && overdue == 0 {
+        found.ok(ABOUT, "none is late");
     }
 }
 
@@ -101,23 +153,47 @@ fn last_success(at: Option<Timestamp>, now: Timestamp, found: &mut Findings) {
 fn answers(unresolved: &[Unresolved], found: &mut Findings) {
     for each in unresolved {
         let Some(reason) = read_reason(&each.reason) else { continue };
-        let advice = match reason {
-            Reason::Unauthorized => "mend the key; the next pass asks again",
-            Reason::Unreachable | Reason::RateLimited => {
-                "usually passes by itself; see the provider's status page"
-            }
-            Reason::Unreadable => {
-                "its answers have changed: `makegood explain` shows one, `makegood provider test` reads it"
-            }
-            Reason::UnknownProvider => "add a provider file of that name to providers.dir",
-            Reason::RecoveryRetry => "`makegood explain` says what went wrong",
-            Reason::CannotRelink => {
-                "the platform's stored_outputs refuses the UPDATE; `makegood explain` says of which output"
-            }
-            Reason::Delivered
-            | Reason::AlreadyRefunded
-            | Reason::Misattributed
+        let (grade, advice) = match reason {
+            Reason::Unauthorized => (
+                Grade::Fail,
+                "`makegood provider list` says where the key is looked for; mend it there, the next pass asks again",
+            ),
+            Reason::UnknownProvider => (Grade::Fail, "add a provider file of that name to providers.dir"),
+            Reason::NotPosted => (
+                Grade::Fail,
+                "mend the trigger or view behind `balances` or `ledger_entries`; `makegood explain CHARGE/INDEX` says which",
+            ),
+            Reason::CannotPost => (
+                Grade::Fail,
+                "see what this says of `posting`, `rights` and the relations; what is held is paid within the hour after it is mended",
+            ),
+            Reason::NoBalance => (
+                Grade::Warn,
+                "give the account one row in `balances` for each bucket; `makegood report` names the items",
+            ),
+            Reason::ChargeChanged
+            | Reason::DebitsMismatch
+            | Reason::ItemsMismatch
+            | Reason::MissingHash
             | Reason::DuplicateJob
+            | Reason::AlreadyRefunded => (
+                Grade::Warn,
+                "`makegood report` names them, `makegood explain CHARGE/INDEX` says what a person can do",
+            ),
+            Reason::Unreachable | Reason::RateLimited => {
+                (Grade::Warn, "usually passes by itself; see the provider's status page")
+            }
+            Reason::Unreadable => (
+                Grade::Warn,
+                "its answers have changed: `makegood explain CHARGE/INDEX` shows one, `makegood provider test` reads it",
+            ),
+            Reason::RecoveryRetry => (Grade::Warn, "`makegood explain CHARGE/INDEX` says what went wrong"),
+            Reason::CannotRelink => (
+                Grade::Warn,
+                "the platform's stored_outputs refuses the UPDATE; `makegood explain CHARGE/INDEX` says of which output",
+            ),
+            Reason::Delivered
+            | Reason::Misattributed
             | Reason::NoProviderJob
             | Reason::MaybeNotSubmittedYet
             | Reason::OutputAvailable
@@ -138,20 +214,22 @@ fn answers(unresolved: &[Unresolved], found: &mut Findings) {
             | Reason::Unconfirmed
             | Reason::RecoveryFailed
             | Reason::ByHand
-            | Reason::Brake
-            | Reason::NoBalance
-            | Reason::NotPosted
-            | Reason::CannotPost
-            | Reason::ChargeChanged
-            | Reason::DebitsMismatch
-            | Reason::ItemsMismatch
-            | Reason::MissingHash => continue,
+            | Reason::Brake => continue,
         };
-        found.warn(
+        found.add(
+            grade,
             &format!("provider {}", plain(&each.provider)),
-            format!("{} because {}", count(each.orphans, "item waits", "items wait"), because(reason)),
+            format!("{} because {}", waits(each), because(reason)),
             advice,
         );
+    }
+}
+
+fn waits(each: &Unresolved) -> String {
+    if each.state == "held" {
+        count(each.orphans, "item is held", "items are held")
+    } else {
+        count(each.orphans, "item waits", "items wait")
     }
 }
 
@@ -165,7 +243,11 @@ fn keys(providers: &Providers, in_use: &BTreeMap<String, i64>, found: &mut Findi
             (Some(_), Err(error)) if charges > 0 => found.fail(
                 &about,
                 chain(&error),
-                format!("{} in the last 24 hours cannot be asked about", count(charges, "charge", "charges")),
+                format!(
+                    "{} in the last 24 hours cannot be asked about: put the key there where passes run, and see \
+                     `makegood provider list`",
+                    count(charges, "charge", "charges")
+                ),
             ),
             (Some(place), Err(_)) => {
                 found.ok(&about, format!("not in {place}; no charge of the last 24 hours needs it"));
@@ -173,10 +255,19 @@ fn keys(providers: &Providers, in_use: &BTreeMap<String, i64>, found: &mut Findi
         }
     }
     for (name, charges) in in_use.iter().filter(|(name, _)| providers.get(name).is_none()) {
+        let near = nearest(&name.trim().to_lowercase(), providers.names());
         found.fail(
             &format!("provider {}", plain(name)),
-            format!("no provider file, but {} of the last 24 hours", count(*charges, "charge", "charges")),
-            "add a provider file of that name to providers.dir, or correct the charges",
+            format!(
+                "`{}` has no provider file, but {} of the last 24 hours{}",
+                plain(name),
+                count(*charges, "charge", "charges"),
+                near.map_or_else(String::new, |near| format!("; did you mean `{near}`?"))
+            ),
+            match near {
+                Some(near) => format!("let the charges say `{near}`, as its file does, or add a file of that name to providers.dir"),
+                None => "add a provider file of that name to providers.dir, or correct the charges".to_owned(),
+            },
         );
     }
 }
@@ -271,15 +362,50 @@ mod tests {
     }
 
     #[test]
-    fn a_pass_that_is_long_ago_is_told() {
+    fn a_pass_that_is_long_ago_fails_and_a_new_installation_does_not() {
         let now = Timestamp::from_micros(1_764_000_000_000_000);
-        let grade = |at| {
+        let ago = |minutes| Some(now - Duration::from_mins(minutes));
+        let grade = |last, first| {
             let mut found = Findings::default();
-            last_success(at, now, &mut found);
+            passes(last, first, now, &mut found);
             found.0[0].grade
         };
-        assert_eq!(grade(None), Grade::Warn);
-        assert_eq!(grade(Some(now - Duration::from_mins(15))), Grade::Ok);
-        assert_eq!(grade(Some(now - Duration::from_mins(16))), Grade::Warn);
+        assert_eq!(grade(None, None), Grade::Warn);
+        assert_eq!(grade(None, ago(14)), Grade::Warn);
+        assert_eq!(grade(None, ago(16)), Grade::Fail);
+        assert_eq!(grade(ago(15), ago(900)), Grade::Ok);
+        assert_eq!(grade(ago(16), ago(900)), Grade::Fail);
+    }
+
+    #[test]
+    fn what_is_late_fails_but_for_what_a_first_pass_finds() {
+        let told = |late, overdue, is_new| {
+            let mut found = Findings::default();
+            lateness(late, overdue, is_new, &mut found);
+            found.0.into_iter().map(|each| (each.grade, each.says)).collect::<Vec<_>>()
+        };
+        assert_eq!(told(0, 0, false), [(Grade::Ok, "none is late".to_owned())]);
+        let says = "5 items are past the time promised".to_owned();
+        assert_eq!(told(5, 0, false), [(Grade::Fail, says.clone())]);
+        let first = format!("{says}, found by a first pass that is less than 24h ago");
+        assert_eq!(told(5, 0, true), [(Grade::Warn, first)]);
+        let overdue = "1 item should have been refunded more than 15m ago".to_owned();
+        assert_eq!(told(0, 1, true), [(Grade::Fail, overdue)]);
+    }
+
+    #[test]
+    fn a_provider_that_is_nearly_spelled_right_is_named() {
+        let providers = Providers::load(None, Clock::System).unwrap();
+        for (name, near) in
+            [("Replicate", Some("replicate")), ("REPLICATE ", Some("replicate")), ("acme", None)]
+        {
+            let mut found = Findings::default();
+            keys(&providers, &BTreeMap::from([(name.to_owned(), 3)]), &mut found);
+            let told = found.0.iter().find(|each| each.says.contains("has no provider file")).unwrap();
+            assert_eq!(told.grade, Grade::Fail);
+            let meant = near.map(|near| format!("did you mean `{near}`?"));
+            assert_eq!(told.says.contains("did you mean"), near.is_some(), "{told:?}");
+            assert!(meant.is_none_or(|meant| told.says.ends_with(&meant)), "{told:?}");
+        }
     }
 }
