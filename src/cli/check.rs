@@ -3,6 +3,7 @@
 //! Tries one thing after the other and goes on as far as it can; what is wrong comes with what to do about it.
 //! Leaves nothing behind but an object in the storage that it deletes again. Never shows a key or a password.
 
+mod connection;
 mod database;
 mod settings;
 mod state;

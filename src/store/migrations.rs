@@ -14,6 +14,15 @@ pub enum MigrateError {
     /// No connection.
     #[error("could not connect to the database to migrate it")]
     Connect(#[source] sqlx::Error),
+    /// The lock that keeps two migrations apart belongs to a session, which a pooler does not keep.
+    #[error(
+        "could not migrate the database through the pooler at {place}. Run `makegood migrate` with the address of the \
+         server itself in DATABASE_URL; all other commands may go through the pooler"
+    )]
+    Pooled {
+        /// Where the pooler is.
+        place: String,
+    },
     /// A migration failed; it was rolled back.
     #[error("could not migrate {what}{advice}")]
     Migrate {
@@ -106,9 +115,12 @@ impl Set {
     async fn run(&self, db: &Db) -> Result<(), MigrateError> {
         let failed = |source| MigrateError::Migrate { what: self.what, advice: self.advice, source };
         match db {
-            Db::Postgres(pool) => {
+            Db::Postgres(server) if server.link().pooled => {
+                Err(MigrateError::Pooled { place: server.link().place.clone() })
+            }
+            Db::Postgres(server) => {
                 // A migration waits for the locks of what is at work, as long as a statement may take.
-                let options = (*pool.connect_options()).clone().options([("lock_timeout", "0")]);
+                let options = (*server.pool().connect_options()).clone().options([("lock_timeout", "0")]);
                 let mut connection =
                     sqlx::PgConnection::connect_with(&options).await.map_err(MigrateError::Connect)?;
                 let result = self.migrator(true).run_direct(None, &mut connection, false).await;

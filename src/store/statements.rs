@@ -188,6 +188,7 @@ statements! {
     OPEN_SCHEMAS = "open_schemas",
     POST_REFUNDS = "post_refunds",
     POST_REVERSALS = "post_reversals",
+    SETTINGS_IN_FORCE = "settings_in_force",
     TRY_BALANCE = "try_balance",
     }
     sqlite {

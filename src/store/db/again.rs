@@ -35,6 +35,8 @@ pub enum Trouble {
     ConnectionLost,
     /// No connection was to be had: all are at work, or the server allows no more.
     NoConnection,
+    /// The server cannot be reached now; the error says why.
+    Unreachable,
     /// It takes no writes.
     ReadOnly,
     /// It has no room left.
@@ -48,6 +50,11 @@ pub enum Trouble {
 impl DbError {
     /// What is the matter.
     pub fn trouble(&self) -> Trouble {
+        if let Self::Connect(refusal) = self
+            && refusal.may_pass()
+        {
+            return Trouble::Unreachable;
+        }
         let Some(source) = self.sqlx() else { return Trouble::Other };
         match source {
             sqlx::Error::PoolTimedOut => return Trouble::NoConnection,
@@ -119,7 +126,7 @@ impl Trouble {
             Self::NoTables => Some(
                 "run `makegood migrate` first (with --reference-schema where the platform has no relations of its own)",
             ),
-            Self::Other => None,
+            Self::Unreachable | Self::Other => None,
         }
     }
 }
@@ -157,7 +164,7 @@ impl Tries {
                 let locked = *self.locked.get_or_insert_with(Instant::now);
                 (locked.elapsed() < self.patience).then_some(LOCK_PAUSE)
             }
-            Trouble::Locked | Trouble::ConnectionLost | Trouble::NoConnection => {
+            Trouble::Locked | Trouble::ConnectionLost | Trouble::NoConnection | Trouble::Unreachable => {
                 let missed = *self.missed.get_or_insert_with(Instant::now);
                 self.lost += 1;
                 let pause = Duration::from_millis(20 << self.lost.min(6)).min(PAUSE_MAX);
@@ -218,6 +225,7 @@ mod tests {
             Trouble::LockTimeout,
             Trouble::Locked,
             Trouble::NoConnection,
+            Trouble::Unreachable,
             Trouble::ReadOnly,
             Trouble::Full,
             Trouble::Other,
