@@ -14,6 +14,7 @@
 //! Leaves to others: TLS and passwords (`tls`), whether to try again (`again`, `Store::open_with`).
 //! A crash leaves nothing behind.
 
+use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -253,7 +254,8 @@ fn behind_pooler(options: &PgConnectOptions) -> PgConnectOptions {
 fn beginning(settings: &[(&'static str, String)]) -> String {
     let mut text = "BEGIN ISOLATION LEVEL READ COMMITTED".to_owned();
     for (name, value) in settings.iter().filter(|(name, _)| *name != ISOLATION) {
-        text.push_str(&format!("; SET LOCAL {name} = '{value}'"));
+        // Writing into a String cannot fail.
+        let _ = write!(text, "; SET LOCAL {name} = '{value}'");
     }
     text
 }
