@@ -17,7 +17,7 @@ use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::task::JoinHandle;
 use url::Url;
 
-use crate::binary::makegood;
+use crate::binary::{Makegood, makegood};
 use crate::database::{as_least_privileged, sqlite};
 use crate::postgres::server;
 use crate::world::World;
@@ -96,7 +96,7 @@ async fn answer(mut client: TcpStream, says: Says, heard: Arc<Mutex<Vec<u8>>>) -
             Says::Error(code, text) => {
                 let fields = format!("SFATAL\0VFATAL\0C{code}\0M{text}\0\0");
                 let length = u32::try_from(fields.len() + 4).unwrap();
-                client.write_all(&[b"E", &length.to_be_bytes()[..], fields.as_bytes()].concat()).await?;
+                client.write_all(&[&b"E"[..], &length.to_be_bytes()[..], fields.as_bytes()].concat()).await?;
                 return Ok(());
             }
         }
@@ -106,6 +106,14 @@ async fn answer(mut client: TcpStream, says: Says, heard: Arc<Mutex<Vec<u8>>>) -
 /// A port where nothing listens.
 async fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port()
+}
+
+/// The binary on this database, telling people.
+fn asked(arguments: &[&str], url: &str) -> Makegood {
+    makegood(arguments)
+        .env("DATABASE_URL", url)
+        .env("MAKEGOOD__LOG__FORMAT", "text")
+        .env("MAKEGOOD__METRICS__LISTEN", "127.0.0.1:0")
 }
 
 fn url(host: &str, port: u16, query: &str) -> String {
@@ -129,12 +137,12 @@ async fn every_command_says_at_once_that_nobody_listens() {
     ];
     for command in commands {
         let began = Instant::now();
-        let ended = makegood(command).env("DATABASE_URL", &url("127.0.0.1", port, "")).output().await;
+        let ended = asked(command, &url("127.0.0.1", port, "")).output().await;
         assert!(began.elapsed() < AT_ONCE, "{command:?} took {:?}", began.elapsed());
         assert_eq!((ended.code, ended.stdout.as_str()), (Some(1), ""), "{command:?}: {ended:?}");
         assert_eq!(ended.stderr.trim(), format!("makegood: {why}. {remedy}"), "{command:?}");
     }
-    let ended = makegood(&["check"]).env("DATABASE_URL", &url("127.0.0.1", port, "")).output().await;
+    let ended = asked(&["check"], &url("127.0.0.1", port, "")).output().await;
     let told: Value = serde_json::from_str(&ended.stdout).unwrap();
     let found = told["checks"].as_array().unwrap().iter().find(|check| check["about"] == "database").unwrap();
     assert_eq!((ended.code, found["grade"].as_str()), (Some(1), Some("fail")), "{told}");
@@ -216,8 +224,7 @@ async fn each_reason_is_told_in_its_own_words_and_no_password_with_it() {
     for (says, query, why, remedy) in cases {
         asked.spawn(async move {
             let fake = Fake::start(says.clone()).await;
-            let ended =
-                makegood(&["report"]).env("DATABASE_URL", &url("127.0.0.1", fake.port, query)).output().await;
+            let ended = asked(&["report"], &url("127.0.0.1", fake.port, query)).output().await;
             assert_eq!(ended.code, Some(1), "{says:?}: {ended:?}");
             let place = format!("makegood: could not connect to PostgreSQL at 127.0.0.1:{}: ", fake.port);
             assert!(ended.stderr.starts_with(&place), "{says:?}: {ended:?}");
@@ -241,7 +248,7 @@ async fn each_reason_is_told_in_its_own_words_and_no_password_with_it() {
         (nobody("?sslrootcert=/etc/passwd"), "/etc/passwd (sslrootcert) holds no certificate".to_owned()),
         (nobody("?sslcert=/nowhere.pem"), "/nowhere.pem (sslcert) cannot be read".to_owned()),
     ] {
-        let ended = makegood(&["report"]).env("DATABASE_URL", &url).output().await;
+        let ended = asked(&["report"], &url).output().await;
         assert_eq!(ended.code, Some(1), "{ended:?}");
         assert!(ended.stderr.contains(&why) && !ended.stderr.contains(PASSWORD), "{why}: {ended:?}");
     }
@@ -286,9 +293,8 @@ async fn a_run_and_a_daemon_wait_visibly_for_a_server_that_comes_back() {
     let port = free_port().await;
     let url = on_port(&world, port).await;
     let here = |command: &str, patience: &str| {
-        makegood(&[command])
+        asked(&[command], &url)
             .within(world.folder.path())
-            .env("DATABASE_URL", &url)
             .env("MAKEGOOD__DATABASE__STATEMENT_TIMEOUT", patience)
             .env("MAKEGOOD__PROVIDERS__DIR", "providers")
             .env("MAKEGOOD__STORAGE__URL", "file:./outputs")
@@ -350,7 +356,7 @@ async fn only_migrate_creates_a_file() {
     for command in commands {
         // Also where the address itself would have it created.
         for url in [database.url.clone(), format!("{}?mode=rwc", database.url)] {
-            let ended = makegood(command).env("DATABASE_URL", &url).output().await;
+            let ended = asked(command, &url).output().await;
             assert_eq!(ended.code, Some(1), "{command:?}: {ended:?}");
             let told = format!("{}{}", ended.stdout, ended.stderr);
             assert!(
@@ -361,8 +367,7 @@ async fn only_migrate_creates_a_file() {
             assert!(!file.exists(), "{command:?} has created it");
         }
     }
-    let ended =
-        makegood(&["migrate", "--reference-schema"]).env("DATABASE_URL", &database.url).output().await;
+    let ended = asked(&["migrate", "--reference-schema"], &database.url).output().await;
     assert_eq!(ended.code, Some(0), "{ended:?}");
     assert!(file.exists());
 }
@@ -382,13 +387,13 @@ async fn a_password_is_never_sent_in_clear_text_off_this_machine() {
         (off("?sslmode=allow"), "so it was not sent"),
         (off("?sslmode=disable"), "so it was not sent"),
     ] {
-        let ended = makegood(&["report"]).env("DATABASE_URL", &url).output().await;
+        let ended = asked(&["report"], &url).output().await;
         assert_eq!(ended.code, Some(1), "{ended:?}");
         assert!(ended.stderr.contains(why) && !ended.stderr.contains(PASSWORD), "{url}: {ended:?}");
         assert!(!fake.heard_password(), "{url}");
     }
     // On this machine nobody listens in.
-    let ended = makegood(&["report"]).env("DATABASE_URL", &url("127.0.0.1", fake.port, "")).output().await;
+    let ended = asked(&["report"], &url("127.0.0.1", fake.port, "")).output().await;
     assert_eq!(ended.code, Some(1), "{ended:?}");
     assert!(fake.heard_password());
 }

@@ -11,7 +11,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::Duration;
 
-use makegood::pass::{self, Parts, Report};
+use makegood::pass::{self, Parts};
+use makegood::report::Report;
 use makegood::store::Store;
 use serde_json::Value;
 use sqlx::postgres::{PgConnectOptions, PgConnection};
@@ -230,7 +231,8 @@ async fn passes_through(mode: &str, lines: &str) {
             "{mode} {about}: {told}"
         );
     }
-    let ended = makegood(&["migrate"]).env("DATABASE_URL", &url).output().await;
+    let ended =
+        makegood(&["migrate"]).env("DATABASE_URL", &url).env("MAKEGOOD__LOG__FORMAT", "text").output().await;
     assert_eq!(ended.code, Some(1), "{ended:?}");
     let place = format!("{}/.s.PGSQL.6432", pooler.directory.display());
     let told = format!(
@@ -264,7 +266,11 @@ async fn a_pooler_that_cannot_be_worked_with_is_refused_with_what_to_do() {
         ),
         (url.replace("/postgres?", "/nowhere?"), "there is no database `nowhere`", "or create the database."),
     ] {
-        let ended = makegood(&["report"]).env("DATABASE_URL", &url).output().await;
+        let ended = makegood(&["report"])
+            .env("DATABASE_URL", &url)
+            .env("MAKEGOOD__LOG__FORMAT", "text")
+            .output()
+            .await;
         assert_eq!(ended.code, Some(1), "{ended:?}");
         assert!(ended.stderr.contains(why) && ended.stderr.contains(remedy), "{why}: {ended:?}");
     }
