@@ -201,6 +201,7 @@ fn of_tls(error: &TlsError, target: &Target) -> Refusal {
 fn of_server(code: &str, said: &str, target: &Target) -> Refusal {
     const POOLER: &str = "Look into the configuration and the log of the pooler.";
     let Target { user, database, .. } = target;
+    let code = if code == "08P01" { passed_on(said) } else { code };
     match code {
         "28P01" => target.for_good(
             format!("the server refuses the password of the user `{user}`"),
@@ -214,8 +215,10 @@ fn of_server(code: &str, said: &str, target: &Target) -> Refusal {
         "28000" => {
             target.for_good(format!("the server refuses the user `{user}` ({said})"), "Check the user in `database.url`.")
         }
-        "3D000" => no_database(database, target),
-        "08P01" if said.contains("no such database") => no_database(database, target),
+        "3D000" => target.for_good(
+            format!("there is no database `{database}`"),
+            "Check the name at the end of `database.url`, or create the database.",
+        ),
         "42501" => target.for_good(
             format!("the user `{user}` may not connect ({said})"),
             format!("Grant it: `GRANT CONNECT ON DATABASE {database} TO {user}`."),
@@ -243,7 +246,7 @@ fn of_server(code: &str, said: &str, target: &Target) -> Refusal {
             "Set `pool_mode = transaction` or `session` for this database in the pooler.",
         ),
         // PgBouncer's words while the server behind it is down or full.
-        _ if ["cannot connect", "login has been failing", "login failed", "no more connections", "query_wait_timeout"]
+        _ if ["cannot connect", "login has been failing", "login failed", "query_wait_timeout"]
             .iter()
             .any(|words| said.contains(words)) =>
         {
@@ -254,9 +257,21 @@ fn of_server(code: &str, said: &str, target: &Target) -> Refusal {
     }
 }
 
-fn no_database(database: &str, target: &Target) -> Refusal {
-    target.for_good(
-        format!("there is no database `{database}`"),
-        "Check the name at the end of `database.url`, or create the database.",
-    )
+/// The SQLSTATE that is meant: PgBouncer passes the server's words on as 08P01 (protocol violation), and has words of its own.
+fn passed_on(said: &str) -> &'static str {
+    let contains = |words: &[&str]| words.iter().any(|words| said.contains(words));
+    if said.contains("no such database") || said.starts_with("database ") && said.ends_with("does not exist")
+    {
+        "3D000"
+    } else if said.contains("password authentication failed") {
+        "28P01"
+    } else if contains(&["authentication failed", "no such user", "pg_hba.conf"]) {
+        "28000"
+    } else if contains(&["too many", "no more connections"]) {
+        "53300"
+    } else if contains(&["starting up", "recovery mode"]) {
+        "57P03"
+    } else {
+        "08P01"
+    }
 }
