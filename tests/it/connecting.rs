@@ -220,9 +220,9 @@ async fn each_reason_is_told_in_its_own_words_and_no_password_with_it() {
         (Says::Bytes(b"S\0"), "?sslmode=require", "TLS", "TLS"),
         (Says::Error("XX000", "no such luck"), "", "no such luck (SQLSTATE XX000)", "the server's log"),
     ];
-    let mut asked = tokio::task::JoinSet::new();
+    let mut all = tokio::task::JoinSet::new();
     for (says, query, why, remedy) in cases {
-        asked.spawn(async move {
+        all.spawn(async move {
             let fake = Fake::start(says.clone()).await;
             let ended = asked(&["report"], &url("127.0.0.1", fake.port, query)).output().await;
             assert_eq!(ended.code, Some(1), "{says:?}: {ended:?}");
@@ -232,7 +232,7 @@ async fn each_reason_is_told_in_its_own_words_and_no_password_with_it() {
             assert!(!ended.stderr.contains(PASSWORD) && !fake.heard_password(), "{says:?}: {ended:?}");
         });
     }
-    while let Some(ended) = asked.join_next().await {
+    while let Some(ended) = all.join_next().await {
         ended.unwrap();
     }
     // Too long to be looked up.
