@@ -1,7 +1,7 @@
 //! What is said where no connection can be made, who waits for a server, and who creates a file.
 //!
-//! A small server of the test's own gives the answers that PostgreSQL and its neighbours give; it notes all that it is sent, and
-//! a password must not be among it.
+//! A small server of the test's own gives the answers that PostgreSQL and its neighbours give; it
+//! notes all that it is sent, and a password must not be among it.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot prepare its world has failed")]
 
@@ -235,6 +235,10 @@ async fn each_reason_is_told_in_its_own_words_and_no_password_with_it() {
     while let Some(ended) = all.join_next().await {
         ended.unwrap();
     }
+}
+
+#[tokio::test]
+async fn a_host_a_socket_and_a_file_that_are_not_there_are_named() {
     // Too long to be looked up.
     let host = "x".repeat(70);
     let nobody = |query: &str| format!("postgres://ada:{PASSWORD}@{host}/credits{query}");

@@ -1,7 +1,9 @@
-//! makegood behind PgBouncer, in transaction mode and in session mode, and what it says where that cannot work.
+//! makegood behind PgBouncer, in transaction mode and in session mode, and what it says where that
+//! cannot work.
 //!
-//! The pooler is Debian's (1.18), in front of the tests' PostgreSQL, with two server connections for a database: fewer than the
-//! passes have connections to the pooler, so that these change hands.
+//! The pooler is Debian's (1.18), in front of the tests' PostgreSQL, with two server connections
+//! for a database: fewer than the passes have connections to the pooler, so that these change
+//! hands.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot prepare its world has failed")]
 
@@ -41,7 +43,8 @@ impl Drop for Pooler {
 }
 
 impl Pooler {
-    /// In front of the tests' PostgreSQL, with these lines in its configuration; none where there is no PgBouncer.
+    /// In front of the tests' PostgreSQL, with these lines in its configuration; none where there
+    /// is no PgBouncer.
     ///
     /// # Panics
     /// It does not start.

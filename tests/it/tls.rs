@@ -1,7 +1,8 @@
 //! TLS to PostgreSQL: required and verified off this machine, as `sslmode` says otherwise.
 //!
-//! A PgBouncer stands for the server, with a certificate for 0.0.0.0 and localhost by a CA of `tls/`. 0.0.0.0 leads to this
-//! machine and is no loopback address. The certificates hold until 2123; how they were made says `docs/testing.md`.
+//! A PgBouncer stands for the server, with a certificate for 0.0.0.0 and localhost by a CA of
+//! `tls/`. 0.0.0.0 leads to this machine and is no loopback address. The certificates hold until
+//! 2123; how they were made says `docs/testing.md`.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot prepare its world has failed")]
 

@@ -1,5 +1,5 @@
-//! How the statements of a pass reach PostgreSQL: whether others can read and change them, and whether a
-//! pooler is in between. Only tells; opening has refused whatever cannot work.
+//! How the statements of a pass reach PostgreSQL: whether others can read and change them, and
+//! whether a pooler is in between. Only tells; opening has refused whatever cannot work.
 
 use super::Findings;
 use crate::store::{Encryption, Store};

@@ -1,16 +1,16 @@
 //! Opens the database: a SQLite file, or connections to PostgreSQL, directly or through a pooler.
 //!
-//! Every statement relies on settings of its session: time limits, read committed, plans that read by
-//! key. A server takes them as startup options. A pooler such as PgBouncer refuses these, drops them
-//! without a word, or hands the next transaction to another server connection. So they are read back
-//! after the first connection. Where they were refused or dropped, makegood works as a pooler allows:
-//! each transaction begins with its own settings, in the same message as `BEGIN`, and no statement is
-//! kept under a name. That holds in transaction mode and in session mode alike, so nobody has to say
-//! which of the two it is.
+//! Every statement relies on settings of its session: time limits, read committed, plans that read
+//! by key. A server takes them as startup options. A pooler such as PgBouncer refuses these, drops
+//! them without a word, or hands the next transaction to another server connection. So they are
+//! read back after the first connection. Where they were refused or dropped, makegood works as a
+//! pooler allows: each transaction begins with its own settings, in the same message as `BEGIN`,
+//! and no statement is kept under a name. That holds in transaction mode and in session mode alike,
+//! so nobody has to say which of the two it is.
 //!
-//! Promises: a SQLite file is only created where that was asked for. A server that cannot be reached
-//! is told in one attempt, with the reason (`refusal`). Settings that do not hold in either way refuse
-//! the database: without time limits a pass might wait for ever.
+//! Promises: a SQLite file is only created where that was asked for. A server that cannot be
+//! reached is told in one attempt, with the reason (`refusal`). Settings that do not hold in either
+//! way refuse the database: without time limits a pass might wait for ever.
 //! Leaves to others: TLS and passwords (`tls`), whether to try again (`again`, `Store::open_with`).
 //! A crash leaves nothing behind.
 
@@ -39,10 +39,10 @@ const FIRST_CONNECTION_TIMEOUT: Duration = Duration::from_secs(5);
 const GIVEN_BACK_WITHIN: Duration = Duration::from_millis(20);
 
 /// Every statement reads by key: nested loops over index scans, whatever the statistics say. A plan
-/// that was made while a table was empty is kept by its connection, and a sequential scan in it would
-/// read the whole table a minute later; a bitmap scan, a sort or a hash join reads all of a stretch
-/// where a LIMIT needs its beginning. Where a relation has no usable index PostgreSQL still reads it
-/// whole, and `makegood check` says which index is missing.
+/// that was made while a table was empty is kept by its connection, and a sequential scan in it
+/// would read the whole table a minute later; a bitmap scan, a sort or a hash join reads all of a
+/// stretch where a LIMIT needs its beginning. Where a relation has no usable index PostgreSQL still
+/// reads it whole, and `makegood check` says which index is missing.
 const PLAN_SETTINGS: [(&str, &str); 6] = [
     ("enable_seqscan", "off"),
     ("enable_bitmapscan", "off"),
@@ -122,7 +122,8 @@ pub(super) async fn sqlite(opening: &Opening<'_>) -> Result<SqlitePool, DbError>
         .max_connections(connections)
         .idle_timeout(None)
         .max_lifetime(None)
-        // It is no server that may have gone: asking before each statement would only double the round trips.
+        // It is no server that may have gone: asking before each statement would only double the
+        // round trips.
         .test_before_acquire(false)
         .connect_with(options)
         .await
@@ -143,7 +144,8 @@ impl Server {
         let options = if pooled { behind_pooler(&options) } else { direct(&options, &settings) };
         let pool = PgPoolOptions::new()
             .max_connections(opening.max_connections)
-            // Short, because whoever waits here for the server to allow one more does not see one of ours come free.
+            // Short, because whoever waits here for the server to allow one more does not see one
+            // of ours come free.
             .acquire_timeout(CONNECTION_TIMEOUT.min(opening.statement_timeout))
             .connect_lazy_with(options);
         let link = Arc::new(Link { place: target.place.clone(), pooled, encryption });
@@ -161,12 +163,12 @@ impl Server {
         &self.link
     }
 
-    /// Begins a transaction in a task of its own, which goes on to the end when nobody waits for it any
-    /// more. What it has begun then is rolled back.
+    /// Begins a transaction in a task of its own, which goes on to the end when nobody waits for it
+    /// any more. What it has begun then is rolled back.
     ///
-    /// sqlx 0.9.0 does not know of a transaction before `BEGIN` is answered (its issue 4393). Dropped
-    /// earlier, such as by a time limit, the connection would go back to the pool with a transaction
-    /// open: whatever ran on it later would hold its locks, and would not be committed.
+    /// sqlx 0.9.0 does not know of a transaction before `BEGIN` is answered (its issue 4393).
+    /// Dropped earlier, such as by a time limit, the connection would go back to the pool with a
+    /// transaction open: whatever ran on it later would hold its locks, and would not be committed.
     pub(super) async fn begin(&self) -> Result<Transaction<'static, Postgres>, DbError> {
         self.wait_for_given_back().await;
         let (pool, begin) = (self.pool.clone(), self.begin.clone());
@@ -186,8 +188,8 @@ impl Server {
         }
     }
 
-    /// Waits a moment for a connection that is just being given back, before one more is opened: where the
-    /// server has no room for that, opening takes until it is given up.
+    /// Waits a moment for a connection that is just being given back, before one more is opened:
+    /// where the server has no room for that, opening takes until it is given up.
     pub(super) async fn wait_for_given_back(&self) {
         let most = self.pool.options().get_max_connections();
         let began = Instant::now();
@@ -199,8 +201,8 @@ impl Server {
         }
     }
 
-    /// The pool only says that no connection was to be had. Connects once more, to say why: otherwise a
-    /// server that is down looks like one that is full.
+    /// The pool only says that no connection was to be had. Connects once more, to say why:
+    /// otherwise a server that is down looks like one that is full.
     pub(super) async fn explained(&self, error: DbError) -> DbError {
         if !matches!(error.sqlx(), Some(sqlx::Error::PoolTimedOut)) {
             return error;
@@ -226,11 +228,14 @@ fn settings(opening: &Opening<'_>) -> Vec<(&'static str, String)> {
         ("lock_timeout", opening.lock_timeout.as_millis().max(1).to_string()),
         ("idle_in_transaction_session_timeout", "60000".to_owned()),
         ("timezone", "UTC".to_owned()),
-        // Versions before 8 of the tables do not add their refunds to the sums of the brake: a trigger does it for them.
+        // Versions before 8 of the tables do not add their refunds to the sums of the brake: a
+        // trigger does it for them.
         ("makegood.adds_refund_sums", "on".to_owned()),
-        // Whatever the database's own default is: settle looks once more after its locks, at what is committed by then.
+        // Whatever the database's own default is: settle looks once more after its locks, at what
+        // is committed by then.
         (ISOLATION, "read committed".to_owned()),
-        // Batches are small and their plans are always the same: compiling them costs more than it saves.
+        // Batches are small and their plans are always the same: compiling them costs more than it
+        // saves.
         ("jit", "off".to_owned()),
     ];
     settings.extend(PLAN_SETTINGS.map(|(name, value)| (name, value.to_owned())));
@@ -249,8 +254,8 @@ fn behind_pooler(options: &PgConnectOptions) -> PgConnectOptions {
     options.clone().application_name("makegood").extra_float_digits(None)
 }
 
-/// Begins a transaction with its settings. `SET LOCAL` takes no snapshot, so the isolation level can
-/// still be changed after it ([`super::Tx::one_snapshot`]).
+/// Begins a transaction with its settings. `SET LOCAL` takes no snapshot, so the isolation level
+/// can still be changed after it ([`super::Tx::one_snapshot`]).
 fn beginning(settings: &[(&'static str, String)]) -> String {
     let mut text = "BEGIN ISOLATION LEVEL READ COMMITTED".to_owned();
     for (name, value) in settings.iter().filter(|(name, _)| *name != ISOLATION) {
@@ -321,8 +326,8 @@ async fn not_in_force(
     Ok(settings.iter().filter(|setting| !holds(setting)).map(|(name, _)| *name).collect())
 }
 
-/// Whether the startup options were refused, and not the user or the database. PgBouncer and those like
-/// it answer 08P01 (protocol violation), others 0A000 (feature not supported).
+/// Whether the startup options were refused, and not the user or the database. PgBouncer and those
+/// like it answer 08P01 (protocol violation), others 0A000 (feature not supported).
 fn is_about_options(error: &sqlx::Error) -> bool {
     error.as_database_error().is_some_and(|error| match error.code().as_deref() {
         Some("08P01") => error.message().contains("startup parameter"),

@@ -1,5 +1,6 @@
-//! How the database would run a statement, as it says itself. Nothing is run, and nothing stays: on PostgreSQL all of it is one
-//! transaction that is rolled back. What the plans mean is for `store::plans` to say.
+//! How the database would run a statement, as it says itself. Nothing is run, and nothing stays: on
+//! PostgreSQL all of it is one transaction that is rolled back. What the plans mean is for
+//! `store::plans` to say.
 
 use serde_json::Value as Json;
 use sqlx::{AssertSqlSafe, Executor as _, Row as _};
@@ -7,9 +8,9 @@ use sqlx::{AssertSqlSafe, Executor as _, Row as _};
 use super::{Db, DbError, Statement};
 
 impl Db {
-    /// How the database would run each statement; nothing is run. PostgreSQL: a plan for all parameters,
-    /// as JSON, where reading a whole table and joining whole relations are the last resort. SQLite: the
-    /// steps, as a list of texts.
+    /// How the database would run each statement; nothing is run. PostgreSQL: a plan for all
+    /// parameters, as JSON, where reading a whole table and joining whole relations are the last
+    /// resort. SQLite: the steps, as a list of texts.
     pub async fn plans(&self, statements: &[&'static Statement]) -> Result<Vec<Json>, DbError> {
         let mut plans = Vec::new();
         match self {

@@ -1,8 +1,8 @@
 //! Why a connection to PostgreSQL could not be made, and what to do: one text for each reason.
 //!
 //! Promises: every text names the server by host and port or by its socket, never with a password.
-//! Whatever is over once the server has started or another client has left may pass by itself, and is
-//! worth another attempt (`again`); a wrong password is not.
+//! Whatever is over once the server has started or another client has left may pass by itself, and
+//! is worth another attempt (`again`); a wrong password is not.
 
 use std::io::ErrorKind;
 use std::time::Duration;
@@ -253,11 +253,16 @@ fn of_server(code: &str, said: &str, target: &Target) -> Refusal {
             target.for_now(format!("the pooler has no connection to the server ({said})"), POOLER)
         }
         "08P01" => target.for_good(said, POOLER),
+        // The connection broke, or the server is too slow to prove its settings.
+        _ if code.starts_with("08") || code == "57014" => {
+            target.for_now(format!("{said} (SQLSTATE {code})"), "Look into the server's log.")
+        }
         _ => target.for_good(format!("{said} (SQLSTATE {code})"), "Check `database.url` and the server's log."),
     }
 }
 
-/// The SQLSTATE that is meant: PgBouncer passes the server's words on as 08P01 (protocol violation), and has words of its own.
+/// The SQLSTATE that is meant: PgBouncer passes the server's words on as 08P01 (protocol
+/// violation), and has words of its own.
 fn passed_on(said: &str) -> &'static str {
     let contains = |words: &[&str]| words.iter().any(|words| said.contains(words));
     if said.contains("no such database") || said.starts_with("database ") && said.ends_with("does not exist")

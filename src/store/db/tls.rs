@@ -1,15 +1,16 @@
 //! Decides how a connection to PostgreSQL is encrypted.
 //!
-//! On this machine (a loopback address or a socket) TLS is used where the server offers it. Everywhere
-//! else it is required, and the server's certificate is verified with its name, by the public CAs and
-//! by `sslrootcert` where that is given. `sslmode` in the URL, or PGSSLMODE, says otherwise, with
-//! libpq's meaning: `require` alone does not verify, `require` with a CA verifies the CA.
+//! On this machine (a loopback address or a socket) TLS is used where the server offers it.
+//! Everywhere else it is required, and the server's certificate is verified with its name, by the
+//! public CAs and by `sslrootcert` where that is given. `sslmode` in the URL, or PGSSLMODE, says
+//! otherwise, with libpq's meaning: `require` alone does not verify, `require` with a CA verifies
+//! the CA.
 //!
-//! Promises: a file that cannot be used is named. A server off this machine that asks for the password
-//! in clear text without TLS does not get it: sqlx would send it, so the server is asked beforehand,
-//! without a password. An attacker between the two who changes the server's answers after that could
-//! still ask for it; only TLS protects from that, which is why it takes an explicit `sslmode` to do
-//! without.
+//! Promises: a file that cannot be used is named. A server off this machine that asks for the
+//! password in clear text without TLS does not get it: sqlx would send it, so the server is asked
+//! beforehand, without a password. An attacker between the two who changes the server's answers
+//! after that could still ask for it; only TLS protects from that, which is why it takes an
+//! explicit `sslmode` to do without.
 //! Leaves to others: the handshake itself (sqlx and rustls), words for failures (`refusal`).
 
 use std::net::IpAddr;
@@ -121,7 +122,8 @@ fn check_file(parameter: &str, file: &Path) -> Result<(), String> {
     if certificates.is_empty() { Err("holds no certificate".to_owned()) } else { Ok(()) }
 }
 
-/// Goes as far as the server's wish for a password, and whether it wants it in clear text without TLS.
+/// Goes as far as the server's wish for a password, and whether it wants it in clear text without
+/// TLS.
 pub(super) async fn asks_for_clear_password(options: &PgConnectOptions) -> Result<bool, sqlx::Error> {
     /// The code that asks for TLS.
     const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
