@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # All checks: format, lints, tests, alert rules. Needs Rust and git; the rest it installs on Debian itself
-# (a C compiler, PostgreSQL for the tests) and says so. Runs as root, or as anybody who may use sudo for
+# (a C compiler, PostgreSQL and PgBouncer for the tests) and says so. Runs as root, or as anybody who may use sudo for
 # what is missing. The tests start a server of their own and leave every other alone.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -34,10 +34,15 @@ has_postgresql() {
   compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || command -v initdb >/dev/null
 }
 
+has_pgbouncer() {
+  [[ -x /usr/sbin/pgbouncer ]] || command -v pgbouncer >/dev/null
+}
+
 set_up() {
   local missing=()
   command -v cc >/dev/null || missing+=(gcc libc6-dev)
   [[ -n ${MAKEGOOD_TEST_POSTGRES:-} ]] || has_postgresql || missing+=(postgresql)
+  has_pgbouncer || missing+=(pgbouncer)
   [[ ${#missing[@]} -eq 0 ]] || install_packages "${missing[@]}"
 
   if command -v rustup >/dev/null; then

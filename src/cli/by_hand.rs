@@ -18,7 +18,7 @@ use crate::config::Settings;
 use crate::evidence::Evidence;
 use crate::pass::{Deed, Ended, Wanted, by_hand};
 use crate::policy::{Action, Decision, Reason};
-use crate::store::{DbError, Store};
+use crate::store::{DbError, Store, Waits};
 
 /// Give the credits of one output back, in your name.
 ///
@@ -86,7 +86,7 @@ pub async fn recover(args: RecoverArgs, settings: Settings) -> Outcome {
 
 async fn run(order: Order, deed: Deed, settings: Settings) -> Outcome {
     let format = OutputFormat::or_by_terminal(order.output);
-    let parts = open_parts(&settings).await?;
+    let parts = open_parts(&settings, Waits::No).await?;
     let item = item(&parts.store, &order.target).await?;
     let wanted = Wanted { item: item.clone(), deed, by: order.by, why: order.reason, patience: order.wait };
     let ended = Box::pin(by_hand(&parts, &wanted)).await.map_err(|error| failed(&wanted, &error))?;

@@ -5,6 +5,7 @@
 //! object in the storage that it deletes again. Never shows a key or a password.
 
 mod books;
+mod connection;
 mod database;
 mod posting;
 mod rows;

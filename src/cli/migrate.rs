@@ -1,7 +1,7 @@
 //! `makegood migrate`: create or upgrade the tables.
 
 use super::output::print;
-use super::parts::open_store;
+use super::parts::create_store;
 use super::{Exit, Failure, Outcome};
 use crate::config::Settings;
 
@@ -20,7 +20,7 @@ pub struct Args {
 /// # Errors
 /// What ends the process.
 pub async fn run(args: Args, settings: Settings) -> Outcome {
-    let store = open_store(&settings).await?;
+    let store = create_store(&settings).await?;
     store.migrate(args.reference_schema).await.map_err(|error| {
         if error.is_about_the_binary() { Failure::usage(error) } else { Failure::from(error) }
     })?;

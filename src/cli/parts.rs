@@ -8,18 +8,28 @@ use crate::config::{Settings, show_span};
 use crate::pass::{Parts, Rules, copy_limits};
 use crate::provider::{Bounds, ProviderError, Providers};
 use crate::recovery::{Fetcher, Storage};
-use crate::store::{DbError, OWN_VERSION, Store, Tables, redacted};
+use crate::store::{DbError, OWN_VERSION, Opening, Store, Tables, Waits, redacted};
 
-/// Opens the database that the settings name.
+/// Opens the database that the settings name. It must be there and answer at once: somebody waits for the command.
 pub async fn open_store(settings: &Settings) -> Result<Store, DbError> {
+    Store::open_with(opening(settings, Waits::No)).await
+}
+
+/// Opens the database that the settings name, and creates a SQLite file that is not there.
+pub async fn create_store(settings: &Settings) -> Result<Store, DbError> {
+    Store::open_with(Opening { creates: true, ..opening(settings, Waits::No) }).await
+}
+
+fn opening(settings: &Settings, waits: Waits) -> Opening<'_> {
     let database = &settings.database;
-    Store::open_waiting(
-        database.url.expose(),
-        database.max_connections,
-        database.statement_timeout,
-        database.lock_timeout,
-    )
-    .await
+    Opening {
+        url: database.url.expose(),
+        max_connections: database.max_connections,
+        statement_timeout: database.statement_timeout,
+        lock_timeout: database.lock_timeout,
+        creates: false,
+        waits,
+    }
 }
 
 /// Opens the database that the settings name, for a command that uses the tables: they must be of a version that this binary
@@ -28,7 +38,13 @@ pub async fn open_store(settings: &Settings) -> Result<Store, DbError> {
 /// # Errors
 /// The database does not answer, or its tables are missing, too old or too new ([`super::Exit::Usage`]).
 pub async fn open_tables(settings: &Settings) -> Result<Store, super::Failure> {
-    let store = open_store(settings).await.map_err(|error| not_opened(&error))?;
+    open_tables_waiting(settings, Waits::No).await
+}
+
+/// As [`open_tables`]; a server that cannot be reached is waited for as `waits` says.
+async fn open_tables_waiting(settings: &Settings, waits: Waits) -> Result<Store, super::Failure> {
+    let opened = Store::open_with(opening(settings, waits)).await;
+    let store = opened.map_err(|error| not_opened(&error))?;
     let tables = store.tables().await.map_err(|error| said_for_people(&error))?;
     let place = database_place(settings);
     let refused = match tables {
@@ -69,6 +85,9 @@ pub fn load_providers(settings: &Settings) -> Result<Providers, ProviderError> {
 
 /// What to tell a person when the database could not be read.
 pub fn said_for_people(error: &DbError) -> super::Failure {
+    if says_what_to_do(error) {
+        return super::Failure::from(error.to_string());
+    }
     let advice = error.trouble().advice().unwrap_or("`makegood check` says what is wrong");
     super::Failure::from(format!("could not read the database: {}; {advice}", crate::report::chain(error)))
 }
@@ -88,17 +107,26 @@ pub fn pass_failed(error: &DbError, place: &str) -> super::Failure {
     ))
 }
 
+/// Errors of opening name their remedy themselves.
+const fn says_what_to_do(error: &DbError) -> bool {
+    matches!(error, DbError::Connect(_) | DbError::NoFile { .. })
+}
+
 /// What to tell a person when the database does not even let itself be opened.
 fn not_opened(error: &DbError) -> super::Failure {
+    if says_what_to_do(error) {
+        return super::Failure::from(error.to_string());
+    }
     let advice = error.trouble().advice().unwrap_or("`makegood check` says what is wrong");
     super::Failure::from(format!("{}; {advice}; nothing was begun", crate::report::chain(error)))
 }
 
-/// Everything that a pass works with.
+/// Everything that a pass works with. A server that cannot be reached is waited for as `waits` says.
 ///
 /// # Errors
-/// The database does not answer, its tables are not of this binary's version, a provider file is wrong, or the storage cannot be used: each says what to do.
-pub async fn open_parts(settings: &Settings) -> Result<Parts, super::Failure> {
+/// The database does not answer, its tables are not of this binary's version, a provider
+/// file is wrong, or the storage cannot be used: each says what to do.
+pub async fn open_parts(settings: &Settings, waits: Waits) -> Result<Parts, super::Failure> {
     let providers = load_providers(settings)?;
     if let Some((name, budget)) = providers.too_patient(settings.pass.lease) {
         let (budget, lease) = (show_span(budget), show_span(settings.pass.lease));
@@ -111,7 +139,7 @@ pub async fn open_parts(settings: &Settings) -> Result<Parts, super::Failure> {
     let storage =
         Storage::open(settings.storage.url.as_str(), Path::new(".")).map_err(super::Failure::usage)?;
     let fetcher = Fetcher::new(copy_limits(settings))?;
-    let store = open_tables(settings).await?;
+    let store = open_tables_waiting(settings, waits).await?;
     Ok(Parts {
         store,
         providers: Arc::new(providers),

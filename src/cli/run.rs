@@ -13,6 +13,7 @@ use crate::ops::metrics::Process;
 use crate::ops::stop::Stop;
 use crate::ops::totals;
 use crate::pass::{self, Orders};
+use crate::store::Waits;
 
 #[expect(clippy::doc_markdown, reason = "clap prints these comments as they are")]
 /// One pass: make good every orphan that is due, then exit.
@@ -43,7 +44,7 @@ pub struct Args {
 /// What ends the process.
 pub async fn run(args: Args, settings: Settings) -> Outcome {
     let format = OutputFormat::or_by_terminal(args.output);
-    let mut parts = open_parts(&settings).await?;
+    let mut parts = open_parts(&settings, Waits::AsLongAsAStatement).await?;
     if let Some(duration) = args.max_duration {
         parts.rules.max_duration = Some(duration);
     }

@@ -13,6 +13,7 @@ use crate::ops::totals;
 use crate::pass::{self, Orders, Parts};
 use crate::report::chain;
 use crate::schedule::{PassEnd, Pulse};
+use crate::store::Waits;
 
 /// Run passes on the cron schedule of schedule.cron, never two at once, and answer on metrics.listen.
 #[derive(Debug, clap::Args)]
@@ -28,7 +29,12 @@ pub async fn run(_args: Args, settings: Settings) -> Outcome {
         Some(address) => Some(listen(address).await?),
         None => None,
     };
-    let parts = open_parts(&settings).await?;
+    let parts = tokio::select! {
+        biased;
+        // It may be waiting for a server that does not come.
+        () = stop.wait() => return Ok(Exit::Done),
+        parts = open_parts(&settings, Waits::Forever) => parts?,
+    };
     let now = parts.store.now().await?;
     let place = database_place(&settings);
     let known = totals::totals(&parts.store, now).await.map_err(|error| pass_failed(&error, &place))?;

@@ -13,8 +13,8 @@ use sha2::{Digest, Sha256};
 use super::world::{Account, Charge, Output};
 use crate::charge::{Bucket, ItemId, Split};
 use crate::clock::Timestamp;
-use crate::store::DbError;
 use crate::store::db::{Db, Row, Statement, Tx, Value};
+use crate::store::{DbError, Opening, Waits};
 
 macro_rules! statements {
     ($($name:ident = $file:literal,)*) => {
@@ -112,7 +112,15 @@ pub struct Totals {
 impl Platform {
     /// Opens a connection to the platform's database. `tonight` is minute zero of all charges.
     pub async fn open(url: &str, tonight: Timestamp) -> Result<Self, DbError> {
-        Ok(Self { db: Db::open(url, 1, Duration::from_secs(30), Duration::from_secs(15)).await?, tonight })
+        let opening = Opening {
+            url,
+            max_connections: 1,
+            statement_timeout: Duration::from_secs(30),
+            lock_timeout: Duration::from_secs(15),
+            creates: true,
+            waits: Waits::No,
+        };
+        Ok(Self { db: Db::open(&opening).await?, tonight })
     }
 
     /// Closes it.

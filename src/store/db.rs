@@ -4,44 +4,28 @@
 //! by column name and says which statement and column it stumbled on. All else in `store` is written once.
 //! Batches travel as one JSON parameter, so that a statement is set-based in both dialects.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::{Value as Json, json};
-use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
-use sqlx::sqlite::{
-    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
-};
-use sqlx::{AssertSqlSafe, Executor as _, Postgres, Row as _, SqlSafeStr as _, Sqlite, Transaction};
+use sqlx::sqlite::SqlitePool;
+use sqlx::{AssertSqlSafe, Executor as _, Postgres, SqlSafeStr as _, Sqlite, Transaction};
 
 use crate::clock::Timestamp;
 
 mod again;
+mod connect;
+mod plans;
+mod refusal;
 mod row;
 mod said;
+mod tls;
 
 pub use again::{Tries, Trouble};
-use row::Inner;
+pub use connect::{Link, Opening, Server, Waits};
+pub use refusal::Refusal;
 pub use row::Row;
 pub(super) use said::postgres;
-
-/// A connection that is not there after so long is asked for anew.
-const CONNECTION_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// For so long a connection is waited for that is about to come free.
-const A_MOMENT: Duration = Duration::from_millis(20);
-
-/// Every statement reads by key: nested loops over index scans, whatever the statistics say. A plan that was made while a table
-/// was empty is kept by its connection, and a sequential scan in it would read the whole table a minute later; a bitmap scan, a
-/// sort or a hash join reads all of a stretch where a LIMIT needs its beginning. Where a relation has no usable index PostgreSQL still
-/// reads it whole, and `makegood check` says which index is missing.
-const PLAN_SETTINGS: [(&str, &str); 6] = [
-    ("enable_seqscan", "off"),
-    ("enable_bitmapscan", "off"),
-    ("enable_hashjoin", "off"),
-    ("enable_mergejoin", "off"),
-    ("enable_sort", "off"),
-    ("max_parallel_workers_per_gather", "0"),
-];
+pub use tls::Encryption;
 
 /// One SQL statement in both dialects.
 #[derive(Debug)]
@@ -143,7 +127,18 @@ pub enum DbError {
         /// What the database said of the last.
         why: String,
     },
-    /// The database could not be reached or opened.
+    /// No connection to PostgreSQL could be made.
+    #[error(transparent)]
+    Connect(Box<Refusal>),
+    /// There is no such SQLite file, and it was not to be created.
+    #[error(
+        "could not open the database {url}: there is no such file. Check `database.url`; `makegood migrate` creates it."
+    )]
+    NoFile {
+        /// Its address.
+        url: String,
+    },
+    /// The database could not be opened.
     #[error("could not open the database {url}")]
     Open {
         /// Its address without the password.
@@ -157,7 +152,7 @@ pub enum DbError {
 impl DbError {
     const fn sqlx(&self) -> Option<&sqlx::Error> {
         match self {
-            Self::InDoubt | Self::NothingSettled { .. } => None,
+            Self::InDoubt | Self::NothingSettled { .. } | Self::Connect(_) | Self::NoFile { .. } => None,
             Self::Statement { source, .. }
             | Self::Column { source, .. }
             | Self::Transaction { source, .. }
@@ -170,32 +165,21 @@ impl DbError {
 #[derive(Clone, Debug)]
 pub enum Db {
     /// The production store.
-    Postgres(PgPool),
+    Postgres(Server),
     /// The embedded default.
     Sqlite(SqlitePool),
-}
-
-/// Begins a transaction in a task of its own, which goes on to the end when nobody waits for it any
-/// more. What it has begun then is rolled back.
-///
-/// sqlx 0.9.0 does not know of a transaction before `BEGIN` is answered (its issue 4393). Dropped
-/// earlier, such as by a time limit, the connection would go back to the pool with a transaction
-/// open: whatever ran on it later would hold its locks, and would not be committed.
-async fn begin_to_the_end(pool: &PgPool) -> Result<Transaction<'static, Postgres>, sqlx::Error> {
-    let pool = pool.clone();
-    match tokio::spawn(async move { pool.begin().await }).await {
-        Ok(begun) => begun,
-        Err(ended) if ended.is_panic() => std::panic::resume_unwind(ended.into_panic()),
-        // The runtime ends, and this process with it.
-        Err(_) => Err(sqlx::Error::PoolClosed),
-    }
 }
 
 /// An open transaction; dropped without commit it is rolled back.
 #[derive(Debug)]
 pub enum Tx {
     /// On PostgreSQL, read committed: every statement sees what is committed by then.
-    Postgres(Transaction<'static, Postgres>),
+    Postgres {
+        /// The transaction.
+        tx: Transaction<'static, Postgres>,
+        /// Whether its statements may be kept under a name: not behind a pooler.
+        keeps_statements: bool,
+    },
     /// On SQLite, the one writer there is (`BEGIN IMMEDIATE`).
     Sqlite(Transaction<'static, Sqlite>),
 }
@@ -218,58 +202,13 @@ macro_rules! bound {
 }
 
 impl Db {
-    /// Opens a pool on `postgres://…` or `sqlite://…`; a SQLite file is made if it is not there.
-    pub async fn open(
-        url: &str,
-        max_connections: u32,
-        statement_timeout: Duration,
-        lock_timeout: Duration,
-    ) -> Result<Self, DbError> {
-        let failed = |source| DbError::Open { url: redacted(url), source };
-        if url.starts_with("sqlite:") {
-            let options: SqliteConnectOptions = url.parse().map_err(failed)?;
-            let in_memory = url.contains(":memory:") || url.contains("mode=memory");
-            let options = options
-                .create_if_missing(true)
-                .foreign_keys(true)
-                .journal_mode(if in_memory { SqliteJournalMode::Memory } else { SqliteJournalMode::Wal })
-                // Money: a commit that was reported survives a power cut.
-                .synchronous(SqliteSynchronous::Full)
-                .busy_timeout(Duration::from_secs(30));
-            // A database in memory lives as long as its one connection.
-            let connections = if in_memory { 1 } else { max_connections };
-            let pool = SqlitePoolOptions::new()
-                .max_connections(connections)
-                .idle_timeout(None)
-                .max_lifetime(None)
-                // It is no server that may have gone: asking before each statement would only double the round trips.
-                .test_before_acquire(false)
-                .connect_with(options)
-                .await
-                .map_err(failed)?;
-            return Ok(Self::Sqlite(pool));
+    /// Opens the database.
+    pub async fn open(opening: &Opening<'_>) -> Result<Self, DbError> {
+        if opening.url.starts_with("sqlite:") {
+            connect::sqlite(opening).await.map(Self::Sqlite)
+        } else {
+            Server::open(opening).await.map(Self::Postgres)
         }
-        let options: PgConnectOptions = url.parse().map_err(failed)?;
-        let options = options.application_name("makegood").options([
-            ("statement_timeout", statement_timeout.as_millis().to_string()),
-            // Zero would be for ever.
-            ("lock_timeout", lock_timeout.as_millis().max(1).to_string()),
-            ("idle_in_transaction_session_timeout", "60000".to_owned()),
-            ("timezone", "UTC".to_owned()),
-            // Versions before 8 of the tables do not add their refunds to the sums of the brake: a trigger does it for them.
-            ("makegood.adds_refund_sums", "on".to_owned()),
-            // Whatever the database's own default is: settle looks once more after its locks, at what is committed by then.
-            ("default_transaction_isolation", "read committed".to_owned()),
-            // Batches are small and their plans are always the same: compiling them costs more than it saves.
-            ("jit", "off".to_owned()),
-        ]);
-        let options = options.options(PLAN_SETTINGS);
-        let pool = PgPoolOptions::new()
-            .max_connections(max_connections)
-            // Short, because who waits here for the server to allow one more does not see one of ours come free.
-            .acquire_timeout(CONNECTION_TIMEOUT.min(statement_timeout))
-            .connect_with(options);
-        Ok(Self::Postgres(pool.await.map_err(failed)?))
     }
 
     /// Whether this is PostgreSQL.
@@ -302,22 +241,25 @@ impl Db {
     pub async fn rows(&self, statement: &'static Statement, values: &[Value]) -> Result<Vec<Row>, DbError> {
         let failed = |source| DbError::Statement { statement: statement.name, source };
         match self {
-            Self::Postgres(pool) => {
-                one_may_come_free(pool).await;
+            // Its settings are those of a transaction.
+            Self::Postgres(server) if server.link().pooled => {
+                let mut tx = self.begin().await?;
+                let rows = tx.rows(statement, values).await?;
+                tx.commit().await?;
+                Ok(rows)
+            }
+            Self::Postgres(server) => {
+                server.wait_for_given_back().await;
                 let query = bound!(Postgres, statement.postgres, values, Timestamp::to_chrono);
-                let rows = pool.fetch_all(query).await.map_err(failed)?;
-                Ok(rows
-                    .into_iter()
-                    .map(|row| Row { statement: statement.name, inner: Inner::Postgres(row) })
-                    .collect())
+                match server.pool().fetch_all(query).await {
+                    Ok(rows) => Ok(Row::of_postgres(statement, rows)),
+                    Err(source) => Err(server.explained(failed(source)).await),
+                }
             }
             Self::Sqlite(pool) => {
                 let query = bound!(Sqlite, statement.sqlite, values, Timestamp::micros);
                 let rows = pool.fetch_all(query).await.map_err(failed)?;
-                Ok(rows
-                    .into_iter()
-                    .map(|row| Row { statement: statement.name, inner: Inner::Sqlite(row) })
-                    .collect())
+                Ok(Row::of_sqlite(statement, rows))
             }
         }
     }
@@ -332,11 +274,20 @@ impl Db {
     pub async fn prepare(&self, statement: &'static Statement) -> Result<(), DbError> {
         let failed = |source| DbError::Statement { statement: statement.name, source };
         match self {
-            Self::Postgres(pool) => {
+            Self::Postgres(server) => {
                 // Not by the protocol: the pool would keep it, with types of the server's choice instead of ours.
                 let text =
                     format!("PREPARE makegood_reads AS {}\n; DEALLOCATE makegood_reads", statement.postgres);
-                pool.execute(sqlx::raw_sql(AssertSqlSafe(text))).await.map_err(failed).map(drop)
+                let text = sqlx::raw_sql(AssertSqlSafe(text));
+                if server.link().pooled {
+                    let mut tx = server.begin().await?;
+                    tx.execute(text).await.map_err(failed)?;
+                    return tx.commit().await.map_err(failed);
+                }
+                match server.pool().execute(text).await {
+                    Ok(_) => Ok(()),
+                    Err(source) => Err(server.explained(failed(source)).await),
+                }
             }
             Self::Sqlite(pool) => {
                 pool.prepare(statement.sqlite.into_sql_str()).await.map_err(failed).map(drop)
@@ -344,89 +295,33 @@ impl Db {
         }
     }
 
-    /// How the database would run each statement; nothing is run. PostgreSQL: a plan for all parameters,
-    /// as JSON, where reading a whole table and joining whole relations are the last resort. SQLite: the
-    /// steps, as a list of texts.
-    pub async fn plans(&self, statements: &[&'static Statement]) -> Result<Vec<Json>, DbError> {
-        let mut plans = Vec::new();
-        match self {
-            Self::Postgres(pool) => {
-                let failed = |source| DbError::Transaction { what: "begin", source };
-                let mut tx = pool.begin().await.map_err(failed)?;
-                // Only for this transaction, which is rolled back.
-                let settings =
-                    "SET LOCAL plan_cache_mode = force_generic_plan; SET LOCAL enable_seqscan = off;
-                                SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off";
-                tx.execute(sqlx::raw_sql(settings)).await.map_err(failed)?;
-                for statement in statements {
-                    let failed = |source| DbError::Statement { statement: statement.name, source };
-                    let nulls = vec!["null"; parameters(statement.postgres)].join(", ");
-                    let nulls = if nulls.is_empty() { nulls } else { format!("({nulls})") };
-                    let text = format!(
-                        "PREPARE makegood_explains AS {}\n; EXPLAIN (VERBOSE, FORMAT JSON) EXECUTE makegood_explains{nulls};
-                         DEALLOCATE makegood_explains",
-                        statement.postgres
-                    );
-                    let rows = tx.fetch_all(sqlx::raw_sql(AssertSqlSafe(text))).await.map_err(failed)?;
-                    let plan = rows.first().ok_or(sqlx::Error::RowNotFound).map_err(failed)?;
-                    // In the simple protocol JSON is text.
-                    let plan: String = plan.try_get_unchecked(0).map_err(failed)?;
-                    let plan: Json = serde_json::from_str(&plan)
-                        .map_err(|error| failed(sqlx::Error::Decode(error.into())))?;
-                    plans.push(plan[0]["Plan"].clone());
-                }
-            }
-            Self::Sqlite(pool) => {
-                for statement in statements {
-                    let failed = |source| DbError::Statement { statement: statement.name, source };
-                    let text = AssertSqlSafe(format!("EXPLAIN QUERY PLAN {}", statement.sqlite));
-                    let rows = pool.fetch_all(sqlx::raw_sql(text)).await.map_err(failed)?;
-                    let steps = rows.iter().map(|row| row.try_get::<String, _>("detail").map(Json::from));
-                    plans.push(steps.collect::<Result<_, _>>().map_err(failed)?);
-                }
-            }
-        }
-        Ok(plans)
-    }
-
     /// Begins a transaction that may write.
     pub async fn begin(&self) -> Result<Tx, DbError> {
-        let failed = |source| DbError::Transaction { what: "begin", source };
         match self {
-            Self::Postgres(pool) => {
-                one_may_come_free(pool).await;
-                Ok(Tx::Postgres(begin_to_the_end(pool).await.map_err(failed)?))
+            Self::Postgres(server) => {
+                Ok(Tx::Postgres { tx: server.begin().await?, keeps_statements: !server.link().pooled })
             }
-            Self::Sqlite(pool) => Ok(Tx::Sqlite(pool.begin_with("BEGIN IMMEDIATE").await.map_err(failed)?)),
+            Self::Sqlite(pool) => match pool.begin_with("BEGIN IMMEDIATE").await {
+                Ok(tx) => Ok(Tx::Sqlite(tx)),
+                Err(source) => Err(DbError::Transaction { what: "begin", source }),
+            },
+        }
+    }
+
+    /// How the statements reach PostgreSQL; none on SQLite.
+    pub fn link(&self) -> Option<&Link> {
+        match self {
+            Self::Postgres(server) => Some(server.link()),
+            Self::Sqlite(_) => None,
         }
     }
 
     /// Closes all connections.
     pub async fn close(&self) {
         match self {
-            Self::Postgres(pool) => pool.close().await,
+            Self::Postgres(server) => server.pool().close().await,
             Self::Sqlite(pool) => pool.close().await,
         }
-    }
-}
-
-/// How many parameters a statement has: the highest `$n` outside of its comments.
-fn parameters(text: &str) -> usize {
-    let code = text.lines().filter(|line| !line.starts_with("--"));
-    let numbers = code.flat_map(|line| line.split('$').skip(1)).filter_map(|rest| {
-        let digits = rest.split(|letter: char| !letter.is_ascii_digit()).next()?;
-        digits.parse().ok()
-    });
-    numbers.max().unwrap_or(0)
-}
-
-/// Waits a moment for a connection that is just being given back, before one more is opened: where the server has no room
-/// for that, opening takes until it is given up.
-async fn one_may_come_free(pool: &PgPool) {
-    let most = pool.options().get_max_connections();
-    let began = Instant::now();
-    while pool.num_idle() == 0 && (1..most).contains(&pool.size()) && began.elapsed() < A_MOMENT {
-        tokio::time::sleep(Duration::from_millis(1)).await;
     }
 }
 
@@ -439,21 +334,16 @@ impl Tx {
     ) -> Result<Vec<Row>, DbError> {
         let failed = |source| DbError::Statement { statement: statement.name, source };
         match self {
-            Self::Postgres(tx) => {
+            Self::Postgres { tx, keeps_statements } => {
                 let query = bound!(Postgres, statement.postgres, values, Timestamp::to_chrono);
+                let query = query.persistent(*keeps_statements);
                 let rows = tx.fetch_all(query).await.map_err(failed)?;
-                Ok(rows
-                    .into_iter()
-                    .map(|row| Row { statement: statement.name, inner: Inner::Postgres(row) })
-                    .collect())
+                Ok(Row::of_postgres(statement, rows))
             }
             Self::Sqlite(tx) => {
                 let query = bound!(Sqlite, statement.sqlite, values, Timestamp::micros);
                 let rows = tx.fetch_all(query).await.map_err(failed)?;
-                Ok(rows
-                    .into_iter()
-                    .map(|row| Row { statement: statement.name, inner: Inner::Sqlite(row) })
-                    .collect())
+                Ok(Row::of_sqlite(statement, rows))
             }
         }
     }
@@ -471,7 +361,7 @@ impl Tx {
     /// As its first statement: the transaction sees what was committed before it, and nothing that is committed meanwhile.
     pub async fn one_snapshot(&mut self) -> Result<(), DbError> {
         match self {
-            Self::Postgres(_) => {
+            Self::Postgres { .. } => {
                 self.command("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ", "take one snapshot for").await
             }
             Self::Sqlite(_) => Ok(()),
@@ -483,10 +373,10 @@ impl Tx {
         self.command("RELEASE SAVEPOINT part", "end a part of").await
     }
 
-    /// Until the end of the transaction, see [`PLAN_SETTINGS`].
+    /// Until the end of the transaction, see `connect::PLAN_SETTINGS`.
     pub async fn allow_bitmap_scans(&mut self) -> Result<(), DbError> {
         match self {
-            Self::Postgres(_) => self.command("SET LOCAL enable_bitmapscan = on", "set up").await,
+            Self::Postgres { .. } => self.command("SET LOCAL enable_bitmapscan = on", "set up").await,
             Self::Sqlite(_) => Ok(()),
         }
     }
@@ -494,7 +384,7 @@ impl Tx {
     async fn command(&mut self, text: &'static str, what: &'static str) -> Result<(), DbError> {
         let failed = |source| DbError::Transaction { what, source };
         match self {
-            Self::Postgres(tx) => tx.execute(sqlx::raw_sql(text)).await.map_err(failed).map(drop),
+            Self::Postgres { tx, .. } => tx.execute(sqlx::raw_sql(text)).await.map_err(failed).map(drop),
             Self::Sqlite(tx) => tx.execute(sqlx::raw_sql(text)).await.map_err(failed).map(drop),
         }
     }
@@ -523,7 +413,7 @@ impl Tx {
     pub async fn commit(self) -> Result<(), DbError> {
         let failed = |source| DbError::Transaction { what: "commit", source };
         match self {
-            Self::Postgres(tx) => tx.commit().await.map_err(failed),
+            Self::Postgres { tx, .. } => tx.commit().await.map_err(failed),
             Self::Sqlite(tx) => tx.commit().await.map_err(failed),
         }
     }

@@ -162,8 +162,11 @@ impl Set {
         let postgres = db.is_postgres();
         let failed = |error| MigrateError::of_set(self, error, postgres);
         match db {
-            Db::Postgres(pool) => {
-                let options = (*pool.connect_options()).clone().options([
+            Db::Postgres(server) if server.link().pooled => {
+                Err(MigrateError::Pooled { place: server.link().place.clone() })
+            }
+            Db::Postgres(server) => {
+                let options = (*server.pool().connect_options()).clone().options([
                     ("lock_timeout", "0".to_owned()),
                     ("statement_timeout", millis(STATEMENT_TIMEOUT)),
                 ]);

@@ -46,7 +46,7 @@ pub use by_hand::Taken;
 pub use checks::PostingCheck;
 pub use claim::{Case, Claimed};
 pub use contract::{Balance, Flaw, LEDGER_SAMPLE, Unlinked, UnlinkedRefunds};
-pub use db::{DbError, Trouble, redacted};
+pub use db::{DbError, Encryption, Link, Opening, Refusal, Trouble, Waits, redacted};
 pub use late::{
     LateCase, LateClaimed, LateNext, LateSettlement, LateSuccesses, LookedAtRefunds, RefundPosition,
 };
@@ -144,8 +144,8 @@ impl Store {
         Self::open_waiting(url, max_connections, statement_timeout, LOCK_TIMEOUT).await
     }
 
-    /// Opens the database. Time is the database's on PostgreSQL and the process's on SQLite. A lock timeout beyond half of
-    /// the statement timeout counts as this half: otherwise the statement would be ended first.
+    /// Opens the database as the demo and tests need it: creates a SQLite file that is not there, and waits for a server
+    /// as long as a statement may take.
     ///
     /// # Errors
     /// The address is unreadable or nobody answers there.
@@ -155,22 +155,20 @@ impl Store {
         statement_timeout: Duration,
         lock_timeout: Duration,
     ) -> Result<Self, DbError> {
-        let lock_timeout = lock_timeout.min(statement_timeout / 2);
-        let mut tries = Tries::new(statement_timeout);
-        let db = loop {
-            match Db::open(url, max_connections, statement_timeout, lock_timeout).await {
-                Ok(db) => break db,
-                // It has waited long enough for one that is down; a full house is asked again.
-                Err(error) => {
-                    let Some(pause) =
-                        tries.pause(error.trouble()).filter(|_| error.trouble() == Trouble::NoConnection)
-                    else {
-                        return Err(error);
-                    };
-                    tokio::time::sleep(pause).await;
-                }
-            }
-        };
+        let (creates, waits) = (true, Waits::AsLongAsAStatement);
+        Self::open_with(Opening { url, max_connections, statement_timeout, lock_timeout, creates, waits })
+            .await
+    }
+
+    /// Opens the database. Time is the database's on PostgreSQL and the process's on SQLite. A lock timeout beyond half of
+    /// the statement timeout counts as this half: otherwise the statement would be ended first.
+    ///
+    /// # Errors
+    /// The address is unreadable, nobody answers there, or the file is not there.
+    pub async fn open_with(opening: Opening<'_>) -> Result<Self, DbError> {
+        let statement_timeout = opening.statement_timeout;
+        let lock_timeout = opening.lock_timeout.min(statement_timeout / 2);
+        let db = open_waiting_visibly(&Opening { lock_timeout, ..opening }).await?;
         let clock = (!db.is_postgres()).then_some(Clock::System);
         Ok(Self {
             db,
@@ -213,6 +211,11 @@ impl Store {
         let now = first(statements::CLOCK, &rows)?.time("now")?;
         *self.asked.lock().unwrap_or_else(PoisonError::into_inner) = Some((Instant::now(), now));
         Ok(now)
+    }
+
+    /// How the statements reach PostgreSQL; none on SQLite.
+    pub fn link(&self) -> Option<&Link> {
+        self.db.link()
     }
 
     /// Whether this is the production store.
@@ -259,6 +262,41 @@ impl Store {
             }
             .await
         )
+    }
+}
+
+/// Opens the database, and tries again while the server cannot be reached, as long as `opening` says. Logs why it waits,
+/// at first and every half minute: a daemon that only waits looks like one that works.
+async fn open_waiting_visibly(opening: &Opening<'_>) -> Result<Db, DbError> {
+    const TOLD_EVERY: Duration = Duration::from_secs(30);
+    let patience = match opening.waits {
+        Waits::No => return Db::open(opening).await,
+        Waits::AsLongAsAStatement => opening.statement_timeout,
+        Waits::Forever => Duration::MAX,
+    };
+    let began = Instant::now();
+    let mut tries = Tries::new(patience);
+    let mut told: Option<Instant> = None;
+    loop {
+        let error = match Db::open(opening).await {
+            Ok(db) => {
+                if told.is_some() {
+                    tracing::info!("connected to the database after {} seconds", began.elapsed().as_secs());
+                }
+                return Ok(db);
+            }
+            Err(error) => error,
+        };
+        let pause = tries.pause(error.trouble()).filter(|_| error.trouble() == Trouble::Unreachable);
+        let Some(pause) = pause else { return Err(error) };
+        if told.is_none_or(|told| told.elapsed() > TOLD_EVERY) {
+            told = Some(Instant::now());
+            match opening.waits {
+                Waits::Forever => tracing::warn!("{error} Waiting for the server."),
+                _ => tracing::warn!("{error} Waiting for at most {} seconds.", patience.as_secs()),
+            }
+        }
+        tokio::time::sleep(pause).await;
     }
 }
 

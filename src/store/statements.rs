@@ -212,6 +212,7 @@ statements! {
     POST_REVERSALS = "post_reversals",
     ROW_SECURITY = "row_security",
     SAMPLE_PATIENCE = "sample_patience",
+    SETTINGS_IN_FORCE = "settings_in_force",
     TAKES_WRITES = "takes_writes",
     TRY_BALANCE = "try_balance",
     TRY_REFUND = "try_refund",

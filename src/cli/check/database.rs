@@ -1,6 +1,6 @@
 //! Whether the database answers and holds what makegood needs, with the rights to work with it.
 
-use super::{Findings, Grade, posting};
+use super::{Findings, Grade, connection, posting};
 use crate::cli::parts::open_store;
 use crate::cli::words::{count, span};
 use crate::clock::Clock;
@@ -35,6 +35,7 @@ pub(super) async fn open(settings: &Settings, found: &mut Findings) -> Option<St
     match opened.await {
         Ok((store, now)) => {
             found.ok("database", format!("{url} answers ({kind})"));
+            connection::check(&store, found);
             let here = Clock::System.now();
             let apart = now.since(here).max(here.since(now));
             if apart > CLOCKS {
@@ -45,6 +46,10 @@ pub(super) async fn open(settings: &Settings, found: &mut Findings) -> Option<St
                 );
             }
             Some(store)
+        }
+        Err(DbError::Connect(refusal)) => {
+            found.fail("database", refusal.what(), refusal.remedy());
+            None
         }
         Err(error) => {
             found.fail(

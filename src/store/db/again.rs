@@ -38,6 +38,8 @@ pub enum Trouble {
     Raised,
     /// No connection was to be had: all are at work, or the server allows no more.
     NoConnection,
+    /// The server cannot be reached now; the error says why.
+    Unreachable,
     /// It takes no writes.
     ReadOnly,
     /// It has no room left.
@@ -51,6 +53,11 @@ pub enum Trouble {
 impl DbError {
     /// What is the matter.
     pub fn trouble(&self) -> Trouble {
+        if let Self::Connect(refusal) = self
+            && refusal.may_pass()
+        {
+            return Trouble::Unreachable;
+        }
         let Some(source) = self.sqlx() else { return Trouble::Other };
         match source {
             sqlx::Error::PoolTimedOut => return Trouble::NoConnection,
@@ -88,6 +95,9 @@ fn of_sqlstate(code: &str, in_function: bool, by_hand: bool) -> Trouble {
         "25006" if !by_hand => Trouble::ReadOnly,
         "53100" if !by_hand => Trouble::Full,
         _ if in_function => Trouble::Other,
+        // Behind a pooler the driver looks a type up between a statement and its run, which makes the
+        // server forget the statement. It knows the type from then on.
+        "26000" => Trouble::Race,
         "57P01" | "57P02" | "57P03" | "57P05" | "25P03" => Trouble::ConnectionLost,
         "53300" => Trouble::NoConnection,
         "42P01" => Trouble::NoTables,
@@ -135,7 +145,7 @@ impl Trouble {
             Self::NoTables => Some(
                 "run `makegood migrate` first (with --reference-schema where the platform has no relations of its own)",
             ),
-            Self::Other => None,
+            Self::Unreachable | Self::Other => None,
         }
     }
 }
@@ -173,7 +183,7 @@ impl Tries {
                 let locked = *self.locked.get_or_insert_with(Instant::now);
                 (locked.elapsed() < self.patience).then_some(LOCK_PAUSE)
             }
-            Trouble::Locked | Trouble::ConnectionLost | Trouble::NoConnection => {
+            Trouble::Locked | Trouble::ConnectionLost | Trouble::NoConnection | Trouble::Unreachable => {
                 let missed = *self.missed.get_or_insert_with(Instant::now);
                 self.lost += 1;
                 let pause = Duration::from_millis(20 << self.lost.min(6)).min(PAUSE_MAX);
@@ -235,6 +245,7 @@ mod tests {
             Trouble::Locked,
             Trouble::Raised,
             Trouble::NoConnection,
+            Trouble::Unreachable,
             Trouble::ReadOnly,
             Trouble::Full,
             Trouble::Other,

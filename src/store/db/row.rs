@@ -6,18 +6,18 @@ use sqlx::postgres::PgRow;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Decode, Postgres, Row as _, Type, TypeInfo as _, ValueRef as _};
 
-use super::DbError;
+use super::{DbError, Statement};
 use crate::clock::Timestamp;
 
 /// One row of an answer.
 #[derive(Debug)]
 pub struct Row {
-    pub(super) statement: &'static str,
-    pub(super) inner: Inner,
+    statement: &'static str,
+    inner: Inner,
 }
 
 #[derive(Debug)]
-pub(super) enum Inner {
+enum Inner {
     Postgres(PgRow),
     Sqlite(SqliteRow),
 }
@@ -34,6 +34,16 @@ macro_rules! read {
 }
 
 impl Row {
+    pub(super) fn of_postgres(statement: &Statement, rows: Vec<PgRow>) -> Vec<Self> {
+        let row = |row| Self { statement: statement.name, inner: Inner::Postgres(row) };
+        rows.into_iter().map(row).collect()
+    }
+
+    pub(super) fn of_sqlite(statement: &Statement, rows: Vec<SqliteRow>) -> Vec<Self> {
+        let row = |row| Self { statement: statement.name, inner: Inner::Sqlite(row) };
+        rows.into_iter().map(row).collect()
+    }
+
     /// Text that must be there.
     pub fn text(&self, column: &'static str) -> Result<String, DbError> {
         self.there(column, self.maybe_text(column)?)

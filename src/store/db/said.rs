@@ -77,7 +77,11 @@ impl DbError {
                 // SQLITE_CONSTRAINT, SQLITE_TOOBIG, SQLITE_MISMATCH.
                 None => self.sqlite_kind().is_some_and(|kind| matches!(kind, 18..=20)),
             },
-            Self::Open { .. } | Self::InDoubt | Self::NothingSettled { .. } => false,
+            Self::Open { .. }
+            | Self::Connect(_)
+            | Self::NoFile { .. }
+            | Self::InDoubt
+            | Self::NothingSettled { .. } => false,
         }
     }
 }

@@ -14,6 +14,15 @@ const CONTRACT: &str = "docs/adopting.md lists the columns and their types";
 /// The tables could not be made or upgraded.
 #[derive(Debug, thiserror::Error)]
 pub enum MigrateError {
+    /// The lock that keeps two migrations apart belongs to a session, which a pooler does not keep.
+    #[error(
+        "could not migrate the database through the pooler at {place}. Run `makegood migrate` with the address of the \
+         server itself in DATABASE_URL; all other commands may go through the pooler"
+    )]
+    Pooled {
+        /// Where the pooler is.
+        place: String,
+    },
     /// No connection.
     #[error("could not connect to the database to migrate it")]
     Connect(#[source] sqlx::Error),

@@ -126,7 +126,7 @@ async fn the_doctor_finds_rows_by_which_a_pass_would_fail_or_refund_wrongly() {
         let (code, told_of) = check(&world).await;
         assert_eq!(code, Some(0), "{told_of}");
         assert!(
-            told_of(&told_of, "debits").starts_with("warn 1 charge of 3 that the ledger has debits of, which do not add up to what the charge drew: `ada-19`"),
+            lines(&told_of, "debits").starts_with("warn 1 charge of 3 that the ledger has debits of, which do not add up to what the charge drew: `ada-19`"),
             "{told_of}"
         );
 
@@ -134,15 +134,15 @@ async fn the_doctor_finds_rows_by_which_a_pass_would_fail_or_refund_wrongly() {
         world.execute(&format!("UPDATE charges SET charged_at = {}", world.ago(3000))).await;
         let (_, told_of) = check(&world).await;
         assert!(
-            told_of(&told_of, "charges")
+            lines(&told_of, "charges")
                 .starts_with("warn none in the last 24 hours; the newest, `stored`, is of "),
             "{told_of}"
         );
-        assert!(told_of(&told_of, "charges").ends_with("(2d 2h ago)"), "{told_of}");
+        assert!(lines(&told_of, "charges").ends_with("(2d 2h ago)"), "{told_of}");
         world.execute("DELETE FROM charges").await;
         let (code, told_of) = check(&world).await;
         assert_eq!(
-            (code, told_of(&told_of, "charges").as_str()),
+            (code, lines(&told_of, "charges").as_str()),
             (Some(0), "warn there is none with a time"),
             "{told_of}"
         );
@@ -167,25 +167,25 @@ async fn two_rows_of_one_id(world: &World) {
         .await;
     let (code, told) = check(world).await;
     assert_eq!(code, Some(1), "{told}");
-    let found = told_of(&told, "charges");
+    let found = lines(&told, "charges");
     assert!(
         found.contains("fail 2 charges of the newest 4 in more than one row: `bob-01`, `bob-01`"),
         "{found}"
     );
-    let found = told_of(&told, "charge_items");
+    let found = lines(&told, "charge_items");
     assert!(
         found.contains(
             "fail 1 charge of the newest 4 with two items of one output_index, or with none: `bob-02`"
         ),
         "{found}"
     );
-    let found = told_of(&told, "balances");
+    let found = lines(&told, "balances");
     assert!(
         found
             .contains("fail 4 charges of the newest 4 of accounts with more than one balance for a bucket: "),
         "{found}"
     );
-    let found = told_of(&told, "newest charges");
+    let found = lines(&told, "newest charges");
     assert!(
         found.contains(
             "warn `bob-01` cannot be judged: charges or charge_items has two rows of item bob-01/0"
@@ -230,7 +230,7 @@ async fn the_doctor_shows_the_newest_charges_as_makegood_understands_them() {
             .await;
         let before = world.number("SELECT count(*) FROM makegood_orphans").await;
         let (_, told_of) = check(&world).await;
-        let found = told_of(&told_of, "newest charges");
+        let found = lines(&told_of, "newest charges");
         for says in [
             "ok `young/0` is too young until ",
             "ok `failed-at-once/0` would be an orphan, because the platform has recorded that it failed: a pass would ask `replicate`",
@@ -248,7 +248,7 @@ async fn the_doctor_shows_the_newest_charges_as_makegood_understands_them() {
 
         world.run().await;
         let (_, told_of) = check(&world).await;
-        let found = told_of(&told_of, "newest charges");
+        let found = lines(&told_of, "newest charges");
         for says in [
             "ok `failed-1/0` was refunded by makegood, because the provider says that it failed",
             "ok `done/0` has its output",

@@ -115,10 +115,13 @@ async fn a_server_that_lets_nobody_in_ends_the_pass_and_says_so() {
     let_in(&world, 0).await;
     let ended = run(&world, &url).env("MAKEGOOD__DATABASE__STATEMENT_TIMEOUT", "1s").output().await;
     assert_eq!((ended.code, ended.stdout.as_str()), (Some(1), ""), "{ended:?}");
-    let told: Vec<&str> =
-        ended.stderr.lines().filter(|line| line.contains("no connection was to be had")).collect();
+    let told: Vec<&str> = ended.stderr.lines().filter(|line| line.contains("\"level\":\"ERROR\"")).collect();
     assert_eq!(told.len(), 1, "{ended:?}");
-    assert!(told[0].contains("could not open the database") && !told[0].contains(":makegood@"), "{told:?}");
+    assert!(
+        told[0].contains("too many connections (too many connections for database")
+            && !told[0].contains(":makegood@"),
+        "{told:?}"
+    );
     nothing_half_done(&world).await;
     alter_database(&world, "CONNECTION LIMIT -1").await;
     let ended = run(&world, &url).output().await;
