@@ -98,11 +98,7 @@ const RELATIONS: [(&str, &Statement, &[Column]); 6] = [
             ("posted_at", Wanted::Instant, false),
         ],
     ),
-    (
-        ACCOUNTS,
-        statements::CONTRACT_ACCOUNTS,
-        &[("id", Wanted::Text, false), ("kind", Wanted::Text, true)],
-    ),
+    (ACCOUNTS, statements::CONTRACT_ACCOUNTS, &[("id", Wanted::Text, false), ("kind", Wanted::Text, true)]),
 ];
 
 /// The relation that a platform need not have: only `explain` reads it. Nothing about it fails.
