@@ -298,7 +298,9 @@ impl Settling<'_> {
             }
             Err(failure) => {
                 tracing::debug!(error = &failure as &dyn std::error::Error, "settling one by one");
-                let one = |nth: &usize| Piece { alone: true, ..self.piece(vec![*nth]) };
+                // It waits for other settles: the transaction that failed may still hold its locks, and what was left out for
+                // these would not be alone any more.
+                let one = |nth: &usize| Piece { alone: true, waits_for_ours: true, ..self.piece(vec![*nth]) };
                 Ok(piece.of.iter().rev().map(one).collect())
             }
         }

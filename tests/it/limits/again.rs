@@ -70,7 +70,10 @@ async fn what_passes_by_itself_is_tried_again_as_a_whole_transaction() {
 /// A trigger may say for ever that a race was lost: tried together and alone, its row is set aside and the pass goes on.
 #[tokio::test]
 async fn what_a_trigger_says_at_every_try_sets_its_row_aside_and_leaves_nothing_half_done() {
-    for (code, tried) in [("40001", 6 + 6), ("57P01", 6 + 6), ("57014", 3 + 1), ("53100", 2), ("25006", 2)] {
+    // Tries together, and alone.
+    for (code, together, alone) in
+        [("40001", 6, 6), ("57P01", 6, 6), ("57014", 3, 1), ("53100", 1, 1), ("25006", 1, 1)]
+    {
         let world = one_refund_is_due().await;
         fails_first(&world, code, 1000).await;
         let report = world.pass().await;
@@ -78,7 +81,9 @@ async fn what_a_trigger_says_at_every_try_sets_its_row_aside_and_leaves_nothing_
         assert_eq!(found, [("refused_row", "item c1/0")], "{code}");
         let detail = &report.findings[0].detail;
         assert!(detail.contains("post_refunds") && detail.contains("function fail_first()"), "{detail}");
-        assert_eq!(tries(&world).await, tried, "{code}");
+        // A try that still finds the locks of the one before begins anew, once, and waits for them.
+        let tried = tries(&world).await;
+        assert!((together + alone..=2 * together + alone).contains(&tried), "{code}: {tried}");
         assert_eq!(world.fate("c1", 0).await, "open ", "{code}");
         let leased = "SELECT count(*) AS v FROM makegood_orphans WHERE leased_until IS NOT NULL OR resolved_at IS NOT NULL";
         assert_eq!(world.number(leased).await, 0, "{code}: given back");
@@ -143,6 +148,7 @@ async fn a_race_that_goes_on_for_ever_opens_nothing() {
         }
         let table = deed.trim_start_matches("INSERT ON ");
         world.run(&format!("DROP TRIGGER fail_first ON {table}")).await;
+        world.pass_time(HOUR);
         world.pass().await;
         refunded_once(&world).await;
     }
