@@ -190,11 +190,18 @@ impl Store {
         found
     }
 
-    /// Why `accounts` cannot be read, if so. One that is not there is no error: the platform need not
-    /// have it.
+    /// Why `accounts` cannot be read, if so. One that is not there, or that this role may not read, is
+    /// no error: the platform need not have it.
     pub async fn accounts(&self) -> Result<(), DbError> {
+        /// SQLSTATE `insufficient_privilege`.
+        const NO_RIGHT: &str = "42501";
         match self.try_relation(ACCOUNTS).await {
             Err(error) if error.is_about_missing_tables() => Ok(()),
+            Err(DbError::Statement { source, .. })
+                if source.as_database_error().and_then(|error| error.code()).as_deref() == Some(NO_RIGHT) =>
+            {
+                Ok(())
+            }
             result => result,
         }
     }

@@ -328,7 +328,7 @@ async fn the_doctor_looks_through_views_and_at_tables_of_any_size() {
     // A view that each search is pushed into; a join would not be.
     world
         .execute(
-            "INSERT INTO app.runs SELECT n, n, 'j' || n FROM generate_series(1, 12000) n; ANALYZE app.runs;
+            "INSERT INTO app.runs SELECT n, 1772355600000 + n, 'j' || n FROM generate_series(1, 12000) n; ANALYZE app.runs;
              CREATE OR REPLACE VIEW charges AS
                SELECT nr::text AS id, 'u1'::text AS account_id, 'p'::text AS project_id, 'n'::text AS node_id, 'replicate'::text AS provider,
                       'm'::text AS model, job::text AS provider_job_id, to_timestamp(born_ms / 1000.0) AS charged_at,

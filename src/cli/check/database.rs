@@ -139,7 +139,7 @@ async fn contract(store: &Store, found: &mut Findings) -> bool {
         found.warn(
             "contract: accounts",
             format!("it cannot be read as `id` and `kind`: {}", chain(&error)),
-            "only `makegood explain` reads it: give it these columns and this role SELECT, or leave it",
+            "only `makegood explain` reads it: give it these columns, take SELECT on it away, or leave it",
         );
     }
     if bad == 0 {
