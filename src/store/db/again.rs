@@ -66,6 +66,8 @@ impl DbError {
             "25006" => Trouble::ReadOnly,
             "53100" => Trouble::Full,
             "42P01" => Trouble::NoTables,
+            // A missing right. Read as a number of SQLite's, its low byte would be that of a locked file.
+            "42501" => Trouble::Other,
             class if class.len() == 5 && class.starts_with("08") => Trouble::ConnectionLost,
             // SQLite's; the low byte is the kind, what is above it the occasion.
             number => match number.parse::<i32>().map(|number| number & 0xff) {

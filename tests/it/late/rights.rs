@@ -76,7 +76,7 @@ async fn the_doctor_misses_every_right_of_the_page() {
         undone.rollback().await.unwrap();
         tried += 1;
     }
-    assert_eq!(tried, 74);
+    assert_eq!(tried, 73);
     sqlx::raw_sql(AssertSqlSafe(format!("SET ROLE {role}"))).execute(&mut owner).await.unwrap();
     assert!(sqlx::raw_sql(missing).fetch_all(&mut owner).await.unwrap().is_empty());
 }
