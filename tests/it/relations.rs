@@ -183,7 +183,7 @@ async fn p15_charges_in_another_unit_than_microseconds_are_told_with_what_to_wri
         world.run(&format!("UPDATE charges SET charged_at = {value}")).await;
         let [told] = &told(&world).await[..] else { panic!("{value}") };
         assert!(
-            [("c1"), ("c2")]
+            ["c1", "c2"]
                 .iter()
                 .any(|id| *told == format!("charges.charged_at of 2 rows ({id}) {says}; {rest}")),
             "{value}: {told}"
