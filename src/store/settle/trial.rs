@@ -10,7 +10,7 @@
 //!
 //! One charge tells nothing about the others: up to three, of different accounts, are tried, and only
 //! what fails for all of them counts. "Could not try" is never a failure: no charge, a lock of another
-//! session, a lost connection. Crash: the transaction is rolled back.
+//! session, a lost connection, a database that takes no writes. Crash: the transaction is rolled back.
 //! Cannot see: what a trigger does outside of the transaction, and what it does only to other accounts.
 
 use std::collections::{BTreeSet, HashMap};
@@ -101,8 +101,9 @@ impl From<DbError> for Tried {
             | Trouble::TimedOut
             | Trouble::ConnectionLost
             | Trouble::NoConnection
+            | Trouble::ReadOnly
             | Trouble::Full => Self::CouldNot { why },
-            Trouble::ReadOnly | Trouble::NoTables | Trouble::Other => {
+            Trouble::NoTables | Trouble::Other => {
                 Self::Fails { why, of_rights: error.is_about_rights(), refused: error.is_about_a_row() }
             }
         }
