@@ -170,19 +170,21 @@ impl DbError {
             && self.sqlx().is_some_and(|error| error.as_database_error().is_some())
     }
 
-    /// The role may not do what was asked, or a trigger of the platform's may not (SQLSTATE 42501).
+    /// Whether PostgreSQL gave the error such a code.
+    fn has_sqlstate(&self, is: impl Fn(&str) -> bool) -> bool {
+        let error = self.sqlx().and_then(sqlx::Error::as_database_error);
+        error.and_then(sqlx::error::DatabaseError::code).is_some_and(|code| code.len() == 5 && is(&code))
+    }
+
+    /// The role may not do what was asked, or a trigger of the platform's may not.
     pub fn is_about_rights(&self) -> bool {
-        let code = self.sqlx().and_then(|error| error.as_database_error()).and_then(|error| error.code());
-        code.is_some_and(|code| code == "42501")
+        self.has_sqlstate(|code| code == "42501")
     }
 
     /// What was asked is not possible for any row: a right, relation, column or function is missing, or
     /// a view takes no writes (SQLSTATE classes 42 and 0A, and 55000).
     pub fn is_about_the_schema(&self) -> bool {
-        let code = self.sqlx().and_then(|error| error.as_database_error()).and_then(|error| error.code());
-        code.is_some_and(|code| {
-            code.len() == 5 && (code.starts_with("42") || code.starts_with("0A") || code == "55000")
-        })
+        self.has_sqlstate(|code| code.starts_with("42") || code.starts_with("0A") || code == "55000")
     }
 
     /// A row broke a rule of the database: repeating does not help, leaving the row out does.
