@@ -16,6 +16,9 @@ use crate::store::{Balance, DbError, PostingCheck, Store, Trial};
 /// How long a result counts.
 const GOOD_FOR: Duration = Duration::from_hours(1);
 
+/// A trial says something of all accounts once it has failed for so many, and worked for none.
+const ACCOUNTS: usize = 2;
+
 /// Rights that the posting of a refund needs, by what they are on.
 const POSTING: [&str; 14] = [
     "balances",
@@ -99,8 +102,10 @@ async fn find_out(store: &Store) -> Result<PostingCheck, DbError> {
         return Ok(PostingCheck::CannotPost(why));
     }
     match store.try_refunds().await? {
-        // Said of a row that nothing is owed for by now, it may be right: settle finds out, row by row.
-        Trial::Fails { why, refused: true, .. } => return Ok(PostingCheck::Untried(why)),
+        // One account's trouble, or rows that were refused: settle finds out, row by row.
+        Trial::Fails { why, tried, refused, .. } if refused || tried < ACCOUNTS => {
+            return Ok(PostingCheck::Untried(why));
+        }
         Trial::Fails { why, .. } => {
             return Ok(PostingCheck::CannotPost(format!("a trial refund failed: {why}")));
         }

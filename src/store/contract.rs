@@ -163,6 +163,12 @@ pub const LEDGER_SAMPLE: i64 = 10_000;
 /// Charges that are read to learn which providers are in use.
 const PROVIDERS_SAMPLE: i64 = 50_000;
 
+/// Whether a view may have written it as a bare NULL, which is text: a column that passes read, and
+/// compare with nothing. It works while it is null.
+fn is_placeholder(name: &str, base: &str) -> bool {
+    base == "text" && ["cancelled_at", "moved_at", "deleted_at"].contains(&name)
+}
+
 fn read(row: &Row, (name, wanted, nullable): Column) -> Result<(), DbError> {
     match (wanted, nullable) {
         (Wanted::Text, false) => row.text(name).map(drop),
@@ -236,9 +242,17 @@ impl Store {
             }
             let base = row.text("base")?;
             let found = Found { shown: &shown, base: &base };
+            // makegood_items gives it the type of output_index.
+            if name == "provider_output_index"
+                && relation == "charge_items"
+                && ["integer", "smallint"].contains(&base.as_str())
+            {
+                continue;
+            }
             if let Some(misfit) = types::misfit(name, wanted, found) {
                 let (says, advice) = types::words(relation, name, wanted, found, &misfit);
-                flaws.push(Flaw { relation, says, advice, fails: misfit.fails });
+                let fails = misfit.fails && !is_placeholder(name, &base);
+                flaws.push(Flaw { relation, says, advice, fails });
             }
         }
         Ok(flaws.into_iter().map(Flaw::or_optional).collect())

@@ -13,13 +13,6 @@ async fn posted(world: &World) -> (i64, i64, i64) {
     )
 }
 
-/// As if another pass had just tried a refund, with success.
-async fn just_tried(world: &World) {
-    let (now, version) = (world.at(world.now()), env!("CARGO_PKG_VERSION"));
-    let sql = format!("UPDATE makegood_checks SET checked_at = {now}, version = '{version}', result = 'ok'");
-    world.run(&sql).await;
-}
-
 /// A trigger on a table of the platform's.
 fn trigger(timing: &str, table: &str, body: &str) -> String {
     let kind = if timing.contains("CONSTRAINT") { "CONSTRAINT TRIGGER" } else { "TRIGGER" };
@@ -75,7 +68,7 @@ async fn p01_p03_a_refund_that_does_not_show_in_balance_or_ledger_is_not_written
         world.balance("ada", 0, 0).await;
         world.balance("eve", 0, 0).await;
         // No trial tells of it within the hour: each refund has to find out by itself.
-        just_tried(&world).await;
+        world.just_tried().await;
         world.run(&trigger).await;
         for nth in 0..3 {
             world.charge(&format!("c{nth}")).job(&format!("failed-{nth}")).insert().await;
@@ -109,7 +102,7 @@ async fn p01_p03_a_refund_that_does_not_show_in_balance_or_ledger_is_not_written
 async fn p03_a_difference_that_is_gone_under_one_snapshot_holds_nothing() {
     let world = World::postgres().await;
     world.balance("ada", 0, 0).await;
-    just_tried(&world).await;
+    world.just_tried().await;
     world.run("CREATE SEQUENCE tries; GRANT USAGE ON SEQUENCE tries TO PUBLIC").await;
     let adds_once = "IF nextval('tries') = 1 THEN NEW.credits := NEW.credits + 5; END IF; RETURN NEW;";
     world.run(&trigger("BEFORE UPDATE", "balances", adds_once)).await;

@@ -245,6 +245,14 @@ impl World {
         }
     }
 
+    /// As if another pass had just tried a refund, with success: the next one does not within the hour.
+    pub async fn just_tried(&self) {
+        let (now, version) = (self.at(self.now()), env!("CARGO_PKG_VERSION"));
+        let sql =
+            format!("UPDATE makegood_checks SET checked_at = {now}, version = '{version}', result = 'ok'");
+        self.run(&sql).await;
+    }
+
     pub fn charge<'a>(&'a self, id: &'a str) -> ChargeBuilder<'a> {
         ChargeBuilder::new(self, id)
     }

@@ -67,6 +67,15 @@ impl DbError {
         self.postgres().is_some_and(|error| error.code() == "42501")
     }
 
+    /// What was asked is not possible for any row: a right, relation, column or function is missing, or
+    /// a view takes no writes (SQLSTATE classes 42 and 0A, and 55000).
+    pub fn is_about_the_schema(&self) -> bool {
+        self.postgres().is_some_and(|error| {
+            let code = error.code();
+            code.starts_with("42") || code.starts_with("0A") || code == "55000"
+        })
+    }
+
     /// A row broke a rule of the database: repeating does not help, leaving the row out does.
     pub fn is_about_a_row(&self) -> bool {
         match self {

@@ -10,7 +10,7 @@
 //!
 //! One charge tells nothing about the others: up to three, of different accounts, are tried, and only
 //! what fails for all of them counts. "Could not try" is never a failure: no charge, a lock of another
-//! session, a lost connection. Crash: the transaction is rolled back.
+//! session, a lost connection, a database that takes no writes. Crash: the transaction is rolled back.
 //! Cannot see: what a trigger does outside of the transaction, and what it does only to other accounts.
 
 use std::collections::{BTreeSet, HashMap};
@@ -49,8 +49,7 @@ pub enum Trial {
         why: String,
         /// A right is missing.
         of_rights: bool,
-        /// Each time the platform said so of the row, which may be right of an item that nothing is
-        /// owed for.
+        /// On one of them at least the database refused a row, which says nothing about other rows.
         refused: bool,
     },
     /// It could not be tried.
@@ -101,10 +100,12 @@ impl From<DbError> for Tried {
             | Trouble::TimedOut
             | Trouble::ConnectionLost
             | Trouble::NoConnection
+            | Trouble::Unreachable
+            | Trouble::ReadOnly
             | Trouble::Full => Self::CouldNot { why },
             Trouble::Raised => Self::Fails { why, of_rights: false, refused: true },
-            Trouble::ReadOnly | Trouble::NoTables | Trouble::Other => {
-                Self::Fails { why, of_rights: error.is_about_rights(), refused: error.is_about_a_row() }
+            Trouble::NoTables | Trouble::Other => {
+                Self::Fails { why, of_rights: error.is_about_rights(), refused: !error.is_about_the_schema() }
             }
         }
     }
@@ -128,9 +129,6 @@ impl Store {
                 Err(failure) => match Tried::from(failure) {
                     Tried::Fails { why, refused: true, .. } if candidate.outputs > 0 => {
                         Tried::CouldNot { why }
-                    }
-                    Tried::Fails { why, of_rights, refused } => {
-                        Tried::Fails { why, of_rights, refused: refused && candidate.orphans == 0 }
                     }
                     tried => tried,
                 },
@@ -303,30 +301,32 @@ impl Posting {
 struct Told {
     /// How many failed.
     tried: usize,
-    failed: Option<Trial>,
+    failed: Option<(String, bool)>,
+    refused: bool,
     could_not: String,
 }
 
 impl Told {
     fn new(could_not: &str) -> Self {
-        Self { tried: 0, failed: None, could_not: could_not.to_owned() }
+        Self { tried: 0, failed: None, refused: false, could_not: could_not.to_owned() }
     }
 
     /// One that works decides for all.
     fn add(&mut self, candidate: &Candidate, tried: Tried) -> Option<Trial> {
         match tried {
             Tried::Works => {
-                let failed_before = match self.failed.take() {
-                    Some(Trial::Fails { why, .. }) => Some(why),
-                    Some(_) | None => None,
-                };
-                return Some(Trial::Works { charge_id: candidate.item.charge_id.clone(), failed_before });
+                let charge_id = candidate.item.charge_id.clone();
+                return Some(Trial::Works {
+                    charge_id,
+                    failed_before: self.failed.take().map(|(why, _)| why),
+                });
             }
             Tried::Fails { why, of_rights, refused } => {
                 self.tried += 1;
+                self.refused |= refused;
                 // The surest of them is told.
                 if !refused || self.failed.is_none() {
-                    self.failed = Some(Trial::Fails { tried: 0, why, of_rights, refused });
+                    self.failed = Some((why, of_rights));
                 }
             }
             Tried::CouldNot { why } => self.could_not = why,
@@ -336,10 +336,10 @@ impl Told {
 
     fn end(self) -> Trial {
         match self.failed {
-            Some(Trial::Fails { why, of_rights, refused, .. }) => {
-                Trial::Fails { tried: self.tried, why, of_rights, refused }
+            Some((why, of_rights)) => {
+                Trial::Fails { tried: self.tried, why, of_rights, refused: self.refused }
             }
-            Some(_) | None => Trial::CouldNotTry { why: self.could_not },
+            None => Trial::CouldNotTry { why: self.could_not },
         }
     }
 }

@@ -16,9 +16,9 @@ const PLATFORM: &str = "
     CREATE TABLE accounts (id uuid, kind text);
     CREATE TABLE charges (id uuid, account_id bigint, project_id varchar(20), node_id text, provider provider_name,
         model text, provider_job_id job_id, charged_at timestamp, subscription_credits integer,
-        wallet_credits numeric(12,2), cancelled_at timestamptz(3));
+        wallet_credits numeric(12,2), cancelled_at text);
     CREATE TABLE charge_items (charge_id text, output_index smallint, credits bigint, provider_job_id text,
-        provider_output_index bigint);
+        provider_output_index integer);
     CREATE TABLE stored_outputs (id text, charge_id text, output_index bigint, provider text, provider_job_id text,
         provider_output_index bigint, project_id text, node_id text, uri text, content_type text, size_bytes bigint,
         sha256 text, stored_at bigint, moved_at date, deleted_at timestamptz);
@@ -41,6 +41,7 @@ async fn wrong_types_are_told_of_all_relations_at_once_with_the_cast_to_write() 
             "fail charges.charged_at is `timestamp without time zone`, makegood reads `timestamptz`",
             "fail charges.subscription_credits is `integer`, makegood reads `bigint`",
             "fail charges.wallet_credits is `numeric(12,2)`, makegood reads `bigint`",
+            "warn charges.cancelled_at is `text`, makegood reads `timestamptz`",
         ]
     );
     assert_eq!(
