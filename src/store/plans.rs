@@ -120,6 +120,8 @@ pub enum Why {
     /// The view groups or sorts all charges of a stretch of time before the first of them comes
     /// out: each chunk reads the stretch again.
     EachChunk,
+    /// It is what a function returns: all of it for each search, by reads that no plan shows.
+    Function,
 }
 
 impl Store {

@@ -238,10 +238,12 @@ fn jobs(sample: &[SampledCharge], now: Timestamp, found: &mut Findings) {
 }
 
 /// Whether outputs are found where their items expect them, and can be told apart.
-fn outputs(sample: &[SampledCharge], grace: Duration, now: Timestamp, found: &mut Findings) {
+fn outputs(sample: &[SampledCharge], left_alone: Duration, now: Timestamp, found: &mut Findings) {
     const ABOUT: &str = "stored_outputs";
-    let old: Vec<&SampledCharge> =
-        sample.iter().filter(|each| each.drawn.total() != 0 && now.since(each.charged_at) > grace).collect();
+    let old: Vec<&SampledCharge> = sample
+        .iter()
+        .filter(|each| each.drawn.total() != 0 && now.since(each.charged_at) > left_alone)
+        .collect();
     let undelivered: Vec<&SampledCharge> = old.iter().copied().filter(|each| each.delivered == 0).collect();
     if old.len() >= ENOUGH && undelivered.len() * 2 > old.len() {
         let linked = undelivered.iter().filter(|each| each.outputs > 0).count();
