@@ -123,7 +123,10 @@ impl Flaw {
         if self.relation != ACCOUNTS {
             return self;
         }
-        let advice = format!("{}; or take SELECT on it away, or leave it: only `makegood explain` reads it", self.advice);
+        let advice = format!(
+            "{}; or take SELECT on it away, or leave it: only `makegood explain` reads it",
+            self.advice
+        );
         Self { advice, fails: false, ..self }
     }
 }

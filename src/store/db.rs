@@ -392,7 +392,7 @@ impl Tx {
     /// Has deferred triggers and constraints of the platform fire now, and from here on at once.
     pub async fn constraints_now(&mut self) -> Result<(), DbError> {
         match self {
-            Self::Postgres(_) => {
+            Self::Postgres { .. } => {
                 self.command("SET CONSTRAINTS ALL IMMEDIATE", "check the constraints of").await
             }
             Self::Sqlite(_) => Ok(()),
@@ -404,7 +404,7 @@ impl Tx {
     pub async fn roll_back(self) -> Result<(), DbError> {
         let failed = |source| DbError::Transaction { what: "roll back", source };
         match self {
-            Self::Postgres(tx) => tx.rollback().await.map_err(failed),
+            Self::Postgres { tx, .. } => tx.rollback().await.map_err(failed),
             Self::Sqlite(tx) => tx.rollback().await.map_err(failed),
         }
     }

@@ -251,10 +251,11 @@ impl Store {
         if reference_schema {
             REFERENCE.run(&self.db).await?;
         }
-        let found = self.contract().await;
-        let wrong: Vec<String> = found
-            .iter()
-            .filter_map(|(relation, read)| wrong::of_relation(relation, read.as_ref().err()?))
+        let flaws = self.contract_columns().await.map_err(|error| MigrateError::of_statement(&error))?;
+        let wrong: Vec<String> = flaws
+            .into_iter()
+            .filter(|flaw| flaw.fails)
+            .map(|flaw| format!("{}: {} ({})", flaw.relation, flaw.says, flaw.advice))
             .collect();
         if !wrong.is_empty() {
             return Err(MigrateError::Contract(wrong));

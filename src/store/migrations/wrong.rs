@@ -28,8 +28,8 @@ pub enum MigrateError {
     Connect(#[source] sqlx::Error),
     /// The contract relations are not as makegood needs them. Found before anything was changed.
     #[error(
-        "makegood's own tables were not made or upgraded, and nothing was changed: of the platform's relations {}. Provide each \
-         as a table or a view (docs/adopting.md lists the columns and their types); `makegood migrate --reference-schema` makes all of them where the platform has none",
+        "makegood's own tables were not made or upgraded, and nothing was changed, because of the platform's relations: {}. \
+         docs/adopting.md lists the columns and their types",
         .0.join("; ")
     )]
     Contract(Vec<String>),
@@ -126,38 +126,6 @@ impl MigrateError {
     }
 }
 
-/// What a contract relation lacks, as the end of a sentence. None: nothing, or one of its rows alone cannot be read, which a
-/// pass reports.
-pub(super) fn of_relation(relation: &str, error: &DbError) -> Option<String> {
-    match error {
-        DbError::Column { column, source, .. } => {
-            let (needed, found) = types(&source.to_string())?;
-            Some(format!(
-                "`{relation}` has the column `{column}` as {found}, and makegood needs {needed}: select it as \
-                 `{column}::{needed} AS {column}` in a view"
-            ))
-        }
-        DbError::Statement { source, .. } if !error.is_about_reading_a_row() => {
-            let why = told(source, "");
-            let advice = match code(source).as_deref() {
-                Some("42501") => ": grant it to the role that migrates",
-                _ => "",
-            };
-            Some(format!("`{relation}` cannot be read ({why}){advice}"))
-        }
-        _ => None,
-    }
-}
-
-/// The needed and the found type of a column, as sqlx tells of two that differ.
-fn types(told: &str) -> Option<(String, String)> {
-    if !told.contains("mismatched types") {
-        return None;
-    }
-    let mut named = told.split("SQL type `").skip(1).filter_map(|rest| rest.split('`').next());
-    Some((named.next()?.to_lowercase(), named.next()?.to_lowercase()))
-}
-
 fn code(error: &sqlx::Error) -> Option<String> {
     error.as_database_error()?.code().map(std::borrow::Cow::into_owned)
 }
@@ -206,7 +174,7 @@ fn advice(error: &sqlx::Error, set: &super::Set) -> &'static str {
         "25006" => "point database.url at the primary: this server takes no writes",
         "42P07" | "42710" => set.taken,
         "42P01" => {
-            "the contract relations (charges, charge_items, stored_outputs, balances, ledger_entries, accounts) must exist \
+            "the contract relations (charges, charge_items, stored_outputs, balances, ledger_entries) must exist \
              first, as tables or views of the platform; `makegood migrate --reference-schema` makes them where there are none"
         }
         "42703" => {
@@ -249,13 +217,5 @@ mod tests {
         assert_eq!(line_at(text, of("c.id")), Some("FROM charges c WHERE c.id = 1;"));
         assert_eq!(line_at(text, 0), None);
         assert_eq!(line_at("", 7), None);
-    }
-
-    #[test]
-    fn types_are_read_from_what_sqlx_says() {
-        let told = "error occurred while decoding column \"id\": mismatched types; Rust type \
-                    `core::option::Option<alloc::string::String>` (as SQL type `TEXT`) is not compatible with SQL type `UUID`";
-        assert_eq!(types(told), Some(("text".to_owned(), "uuid".to_owned())));
-        assert_eq!(types("unexpected null; try decoding as an `Option`"), None);
     }
 }

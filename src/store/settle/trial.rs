@@ -244,8 +244,8 @@ impl Store {
                 && row.text("provider")? == charge.provider
                 && Some(row.text("provider_job_id")?) == candidate.job
                 && row.int("provider_output_index")? == candidate.job_output
-                && row.text("project_id")? == charge.project_id
-                && row.text("node_id")? == charge.node_id)
+                && row.maybe_text("project_id")? == charge.project_id
+                && row.maybe_text("node_id")? == charge.node_id)
         };
         let mut tx = self.db.begin().await?;
         let tried = async {
@@ -369,8 +369,8 @@ fn candidate(row: &Row) -> Result<Candidate, DbError> {
         charge: Charge {
             id: row.text("charge_id")?,
             account_id: row.text("account_id")?,
-            project_id: row.text("project_id")?,
-            node_id: row.text("node_id")?,
+            project_id: row.maybe_text("project_id")?,
+            node_id: row.maybe_text("node_id")?,
             provider: row.text("provider")?,
             model: row.text("model")?,
             charged_at: row.time("charged_at")?,
@@ -394,8 +394,8 @@ fn nobody() -> Candidate {
         charge: Charge {
             id: word(),
             account_id: word(),
-            project_id: word(),
-            node_id: word(),
+            project_id: Some(word()),
+            node_id: Some(word()),
             provider: word(),
             model: word(),
             charged_at: Timestamp::from_micros(0),
