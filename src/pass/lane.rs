@@ -32,6 +32,23 @@ const AFTER_LOCKED: Duration = Duration::from_mins(1);
 /// When a case is decided again that keeps changing while it is looked at.
 const AFTER_CHANGE: Duration = Duration::from_mins(1);
 
+/// What was refused that may be everybody's trouble.
+#[derive(Default)]
+struct Failing {
+    /// What the database said of the last.
+    why: String,
+    accounts: HashSet<String>,
+    /// Something of it was not raised by a function of the platform's.
+    is_unraised: bool,
+}
+
+impl Failing {
+    /// What a function of the platform's raises for one account is that account's trouble.
+    fn is_everybodys(&self) -> bool {
+        self.is_unraised || self.accounts.len() > 1
+    }
+}
+
 struct Lane {
     pass: Arc<Pass>,
     provider: String,
@@ -47,11 +64,7 @@ struct Lane {
     /// Something was settled, or refused for its own rows: the database can be worked with.
     works: bool,
     /// Why something was refused that may be everybody's trouble.
-    failing: Option<String>,
-    /// Whose it was, where a function of the platform's raised it: one account's trouble is its own.
-    raised_for: HashSet<String>,
-    /// Something was refused that no such function raised.
-    is_failing_itself: bool,
+    failing: Option<Failing>,
     /// Something may be due that is not claimed yet.
     more: bool,
     /// Something may have become due that is not in the queue yet.
@@ -85,8 +98,6 @@ pub(super) async fn run(
         locked: HashSet::new(),
         works: false,
         failing: None,
-        raised_for: HashSet::new(),
-        is_failing_itself: false,
         more: true,
         unqueued: true,
         opened,
@@ -156,9 +167,10 @@ impl Lane {
 
     /// One that is refused is told, and stands in nobody's way; where nothing else was settled, it says so of the database.
     fn has_worked(&self) -> Result<(), DbError> {
-        let is_everybodys = self.is_failing_itself || self.raised_for.len() > 1;
         match &self.failing {
-            Some(why) if !self.works && is_everybodys => Err(DbError::NothingSettled { why: why.clone() }),
+            Some(failing) if !self.works && failing.is_everybodys() => {
+                Err(DbError::NothingSettled { why: failing.why.clone() })
+            }
             Some(_) | None => Ok(()),
         }
     }
@@ -358,12 +370,11 @@ impl Lane {
             Outcome::Busy(locked) => self.busy(settlement, &locked).await.map(|()| false),
             Outcome::Refused(why) => self.refused(settlement, why).await.map(|()| false),
             Outcome::Failed { why, raised } => {
-                self.failing = Some(why.clone());
-                if raised {
-                    self.raised_for.insert(settlement.case.facts.record.charge.account_id.clone());
-                } else {
-                    self.is_failing_itself = true;
-                }
+                let account = settlement.case.facts.record.charge.account_id.clone();
+                let failing = self.failing.get_or_insert_with(Failing::default);
+                failing.why.clone_from(&why);
+                failing.accounts.insert(account);
+                failing.is_unraised |= !raised;
                 self.refused(settlement, why).await.map(|()| false)
             }
         }
