@@ -187,6 +187,7 @@ async fn passes_through(mode: &str, lines: &str) {
     );
     world.run(&end_all).await;
     charges(&world, 8).await;
+    world.pass_time(Duration::from_mins(10));
     let reports = two_passes(&world, [&one, &other]).await;
     assert_eq!((total(&reports, "refund"), total(&reports, "recover")), (4, 4), "{mode}: {reports:?}");
     assert_eq!(world.balance_of("ada").await, (0, 80));
