@@ -53,28 +53,26 @@ async fn refused(schema: &str, words: &[&str]) {
 async fn what_the_platforms_relations_lack_is_told_at_once_and_nothing_is_made() {
     refused(
         "SELECT 1",
-        &["`charges` cannot be read", "`ledger_entries` cannot be read", "--reference-schema"],
+        &[
+            "charges: there is no such relation where this role looks (its search path)",
+            "ledger_entries: there is no such relation",
+            "--reference-schema",
+        ],
     )
     .await;
     let schema = format!(
         "{REFERENCE}
          ALTER TABLE charges ALTER COLUMN id TYPE uuid USING gen_random_uuid();
-         INSERT INTO charges VALUES (gen_random_uuid(), 'ada', 'p', 'n', 'replicate', 'm', NULL, now(), 1, 0, NULL);
          ALTER TABLE charge_items RENAME COLUMN failed_at TO broke_at;
          DROP TABLE balances;"
     );
     let words = [
-        "`charges` has the column `id` as uuid, and makegood needs text: select it as `id::text AS id` in a view",
-        "`charge_items` cannot be read (column \"failed_at\" does not exist",
-        "`balances` cannot be read (relation \"balances\" does not exist",
+        "charges: charges.id is `uuid`, makegood reads `text` (let a view give `id::text AS id`)",
+        "charge_items: charge_items has no column `failed_at` (add it, as `timestamptz`)",
+        "balances: there is no such relation where this role looks",
         "nothing was changed",
     ];
     refused(&schema, &words).await;
-    // Without a row nothing shows before a migration compares the column.
-    let schema =
-        format!("{REFERENCE} ALTER TABLE charges ALTER COLUMN id TYPE uuid USING gen_random_uuid();");
-    refused(&schema, &["makegood's own tables (migration 1)", "uuid", "in the line `", "`id::text AS id`"])
-        .await;
 }
 
 #[tokio::test]
@@ -121,12 +119,6 @@ async fn a_role_that_may_not_create_is_told_which_right_it_lacks() {
     let mut url = url::Url::parse(&database.url).unwrap();
     url.set_username(ROLE).unwrap();
     url.set_password(Some("makegood")).unwrap();
-    let told = chain(&migrate(url.as_str(), false).await.unwrap_err());
-    assert!(
-        told.contains("`accounts` cannot be read (permission denied for table accounts): grant it"),
-        "{told}"
-    );
-    run(&database, &format!("GRANT SELECT ON accounts TO {ROLE}")).await;
     let told = chain(&migrate(url.as_str(), false).await.unwrap_err());
     for word in ["permission denied for schema public", "GRANT USAGE, CREATE ON SCHEMA"] {
         assert!(told.contains(word), "{word:?} is not in: {told}");
