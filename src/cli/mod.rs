@@ -189,7 +189,7 @@ pub async fn main() -> ExitCode {
         Ok(style) => style,
         Err(error) => return tell(&Failure::usage(error), Style::Text),
     };
-    match cli.command.run(settings).await {
+    match Box::pin(cli.command.run(settings)).await {
         Ok(exit) => exit.into(),
         Err(failure) => tell(&failure, style),
     }
@@ -238,7 +238,7 @@ impl Command {
             Self::Brake(args) => brake::run(args, settings).await,
             Self::Provider(args) => provider::run(args, settings).await,
             Self::SimulateProvider(args) => simulate_provider::run(args, settings).await,
-            Self::Demo(args) => demo::run(args, settings).await,
+            Self::Demo(args) => Box::pin(demo::run(args, settings)).await,
         }
     }
 }

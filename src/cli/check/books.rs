@@ -372,7 +372,9 @@ async fn balances(
         after = (last.account_id.clone(), last.bucket.clone());
         many += chunk.len() as u64;
         progress.tell("balances", many);
-        chunk.iter().for_each(|balance| balances.add(balance));
+        for balance in &chunk {
+            balances.add(balance);
+        }
     }
     balances.tell(found);
     Ok(true)
@@ -439,7 +441,9 @@ mod tests {
         };
         let told = |list: &[(i64, Option<i128>)]| {
             let mut balances = Balances::default();
-            list.iter().for_each(|(credits, ledger)| balances.add(&balance(*credits, *ledger)));
+            for (credits, ledger) in list {
+                balances.add(&balance(*credits, *ledger));
+            }
             let mut found = Findings::default();
             balances.tell(&mut found);
             (found.0[0].grade, found.0[0].says.clone())

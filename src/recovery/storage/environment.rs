@@ -253,11 +253,15 @@ mod tests {
         check(scheme, "outputs", variables).err().map_or_else(String::new, |error| error.to_string())
     }
 
+    /// A scheme, variables, and how the refusal begins; empty: they are fine.
+    type Row<'a> = (&'a str, &'a [(&'a str, &'a str)], &'a str);
+
     #[test]
+    #[expect(clippy::too_many_lines, reason = "a table")]
     fn an_endpoint_over_which_the_client_would_panic_or_write_elsewhere_is_refused_by_name() {
         const HTTP: (&str, &str) = ("AWS_ALLOW_HTTP", "true");
         const VIRTUAL: (&str, &str) = ("AWS_VIRTUAL_HOSTED_STYLE_REQUEST", "true");
-        let table: &[(&str, &[(&str, &str)], &str)] = &[
+        let table: &[Row<'_>] = &[
             (
                 "s3",
                 &[("AWS_ENDPOINT_URL", "minio:9000"), HTTP],

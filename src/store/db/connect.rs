@@ -171,16 +171,16 @@ impl Server {
     /// transaction open: whatever ran on it later would hold its locks, and would not be committed.
     pub(super) async fn begin(&self) -> Result<Transaction<'static, Postgres>, DbError> {
         self.wait_for_given_back().await;
-        let (pool, begin) = (self.pool.clone(), self.begin.clone());
+        let (pool, first_message) = (self.pool.clone(), self.begin.clone());
         let begun = tokio::spawn(async move {
-            match begin {
+            match first_message {
                 Some(text) => pool.begin_with(AssertSqlSafe(text)).await,
                 None => pool.begin().await,
             }
         });
         let failed = |source| DbError::Transaction { what: "begin", source };
         match begun.await {
-            Ok(Ok(begun)) => Ok(begun),
+            Ok(Ok(tx)) => Ok(tx),
             Ok(Err(source)) => Err(self.explained(failed(source)).await),
             Err(ended) if ended.is_panic() => std::panic::resume_unwind(ended.into_panic()),
             // The runtime ends, and this process with it.
