@@ -198,7 +198,8 @@ impl Store {
         match self.try_relation(ACCOUNTS).await {
             Err(error) if error.is_about_missing_tables() => Ok(()),
             Err(DbError::Statement { source, .. })
-                if source.as_database_error().and_then(|error| error.code()).as_deref() == Some(NO_RIGHT) =>
+                if source.as_database_error().and_then(sqlx::error::DatabaseError::code).as_deref()
+                    == Some(NO_RIGHT) =>
             {
                 Ok(())
             }
