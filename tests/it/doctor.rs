@@ -257,6 +257,7 @@ async fn the_doctor_names_each_index_that_is_missing_with_the_statements_that_ne
 }
 
 #[tokio::test]
+#[expect(clippy::too_many_lines, reason = "one mistake after the other, in one database")]
 async fn the_doctor_looks_through_views_and_at_tables_of_any_size() {
     let world = World::new(database().await).await;
     // Statistics of a large table, and then of one that has some rows.

@@ -64,6 +64,10 @@ impl Pooler {
         );
         let password = url.password().unwrap_or_default();
         let users = format!("\"{}\" \"{password}\"\n\"{ROLE}\" \"makegood\"", url.username());
+        #[expect(
+            clippy::zombie_processes,
+            reason = "the guard waits for it; a test that panics before ends anyway"
+        )]
         let mut watchdog = shell()
             .args(["-c", SCRIPT, "pgbouncer.sh"])
             .arg(binary)
@@ -177,7 +181,7 @@ async fn passes_through(mode: &str, lines: &str) {
     assert!(one.link().unwrap().pooled && other.link().unwrap().pooled);
 
     charges(&world, 0).await;
-    let reports = two_passes(&world, [&one, &other]).await;
+    let reports = Box::pin(two_passes(&world, [&one, &other])).await;
     let total = |reports: &[Report; 2], what| reports.iter().map(|report| report.total(what)).sum::<u64>();
     assert_eq!((total(&reports, "refund"), total(&reports, "recover")), (4, 4), "{mode}: {reports:?}");
 
@@ -188,7 +192,7 @@ async fn passes_through(mode: &str, lines: &str) {
     world.run(&end_all).await;
     charges(&world, 8).await;
     world.pass_time(Duration::from_mins(10));
-    let reports = two_passes(&world, [&one, &other]).await;
+    let reports = Box::pin(two_passes(&world, [&one, &other])).await;
     assert_eq!((total(&reports, "refund"), total(&reports, "recover")), (4, 4), "{mode}: {reports:?}");
     assert_eq!(world.balance_of("ada").await, (0, 80));
     assert_eq!(world.number("SELECT count(*) AS v FROM makegood_refunds").await, 8);
@@ -248,13 +252,13 @@ async fn passes_through(mode: &str, lines: &str) {
 
 #[tokio::test]
 async fn passes_go_through_a_pooler_in_transaction_mode() {
-    passes_through("transaction", "").await;
+    Box::pin(passes_through("transaction", "")).await;
 }
 
 /// The options are dropped without a word here, and not refused.
 #[tokio::test]
 async fn passes_go_through_a_pooler_in_session_mode_that_drops_options() {
-    passes_through("session", "ignore_startup_parameters = options,extra_float_digits").await;
+    Box::pin(passes_through("session", "ignore_startup_parameters = options,extra_float_digits")).await;
 }
 
 #[tokio::test]
