@@ -276,9 +276,10 @@ async fn open_waiting_visibly(opening: &Opening<'_>) -> Result<Db, DbError> {
         let Some(pause) = pause else { return Err(error) };
         if told.is_none_or(|told| told.elapsed() > TOLD_EVERY) {
             told = Some(Instant::now());
-            match opening.waits {
-                Waits::Forever => tracing::warn!("{error} Waiting for the server."),
-                _ => tracing::warn!("{error} Waiting for at most {} seconds.", patience.as_secs()),
+            if opening.waits == Waits::Forever {
+                tracing::warn!("{error} Waiting for the server.");
+            } else {
+                tracing::warn!("{error} Waiting for at most {} seconds.", patience.as_secs());
             }
         }
         tokio::time::sleep(pause).await;

@@ -64,10 +64,9 @@ impl DbError {
         let Some(error) = source.as_database_error() else { return Trouble::Other };
         let code = error.code().unwrap_or_default();
         match code.as_ref() {
-            "40001" | "40P01" => Trouble::Race,
-            // Behind a pooler the driver looks a type up between a statement and its run, which makes the server forget the
-            // statement. It knows the type from then on.
-            "26000" => Trouble::Race,
+            // 26000: behind a pooler the driver looks a type up between a statement and its run,
+            // which makes the server forget the statement. It knows the type from then on.
+            "40001" | "40P01" | "26000" => Trouble::Race,
             "55P03" => Trouble::LockTimeout,
             "57014" => Trouble::TimedOut,
             // Thrown out, crashed, coming up or going down, or slept too long inside a transaction.

@@ -135,7 +135,7 @@ impl Server {
     pub(super) async fn open(opening: &Opening<'_>) -> Result<Self, DbError> {
         let (options, encryption) = tls::options(opening.url)?;
         let target = Target::of(&options);
-        let first = first_connection(&options, encryption, &target, opening);
+        let first = Box::pin(first_connection(&options, encryption, &target, opening));
         let pooled = match tokio::time::timeout(FIRST_CONNECTION_TIMEOUT, first).await {
             Ok(pooled) => pooled.map_err(|refusal| DbError::Connect(Box::new(refusal)))?,
             Err(_) => return Err(Refusal::no_answer(&target, FIRST_CONNECTION_TIMEOUT).into()),
@@ -171,9 +171,9 @@ impl Server {
     /// transaction open: whatever ran on it later would hold its locks, and would not be committed.
     pub(super) async fn begin(&self) -> Result<Transaction<'static, Postgres>, DbError> {
         self.wait_for_given_back().await;
-        let (pool, begin) = (self.pool.clone(), self.begin.clone());
+        let (pool, settings) = (self.pool.clone(), self.begin.clone());
         let begun = tokio::spawn(async move {
-            match begin {
+            match settings {
                 Some(text) => pool.begin_with(AssertSqlSafe(text)).await,
                 None => pool.begin().await,
             }
