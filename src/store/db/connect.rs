@@ -135,7 +135,7 @@ impl Server {
     pub(super) async fn open(opening: &Opening<'_>) -> Result<Self, DbError> {
         let (options, encryption) = tls::options(opening.url)?;
         let target = Target::of(&options);
-        let first = Box::pin(first_connection(&options, encryption, &target, opening));
+        let first = first_connection(&options, encryption, &target, opening);
         let pooled = match tokio::time::timeout(FIRST_CONNECTION_TIMEOUT, first).await {
             Ok(pooled) => pooled.map_err(|refusal| DbError::Connect(Box::new(refusal)))?,
             Err(_) => return Err(Refusal::no_answer(&target, FIRST_CONNECTION_TIMEOUT).into()),
