@@ -205,9 +205,9 @@ impl Db {
     /// Opens the database.
     pub async fn open(opening: &Opening<'_>) -> Result<Self, DbError> {
         if opening.url.starts_with("sqlite:") {
-            connect::sqlite(opening).await.map(Self::Sqlite)
+            Box::pin(connect::sqlite(opening)).await.map(Self::Sqlite)
         } else {
-            Server::open(opening).await.map(Self::Postgres)
+            Box::pin(Server::open(opening)).await.map(Self::Postgres)
         }
     }
 

@@ -126,6 +126,7 @@ async fn charges(world: &World, from: usize) {
         world
             .charge(&charge)
             .provider(["replicate", "fal"][nth / 2 % 2], "acme/still-life")
+            .age(Duration::from_mins(20))
             .job(&job)
             .insert()
             .await;
