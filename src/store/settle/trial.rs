@@ -238,7 +238,12 @@ impl Store {
         }]);
         let charges = json!([item.charge_id]);
         let is_there = |row: &Row| -> Result<bool, DbError> {
-            Ok(row.maybe_text("sha256")?.as_deref() == Some(NO_OUTPUT)
+            // A platform without hashes keeps the id, one with ids of its own the hash.
+            let is_ours = match row.maybe_text("sha256")? {
+                Some(sha256) => sha256 == NO_OUTPUT,
+                None => row.text("id")? == id,
+            };
+            Ok(is_ours
                 && row.maybe_text("charge_id")?.as_ref() == Some(&item.charge_id)
                 && row.maybe_int("output_index")? == Some(item.output_index)
                 && row.text("provider")? == charge.provider
