@@ -3,6 +3,7 @@
 use std::str::FromStr;
 use std::time::Duration;
 
+use super::words::is_invisible;
 use crate::clock::Timestamp;
 use crate::config::{parse_span, show_span};
 
@@ -59,30 +60,52 @@ pub fn positive_span(text: &str) -> Result<Duration, String> {
     if span.is_zero() { Err("a time span above zero is wanted".to_owned()) } else { Ok(span) }
 }
 
-/// Text that says something: a name or a reason that is kept.
+/// A name or a reason that is stored with what was done.
 ///
 /// # Errors
-/// It is empty.
+/// It is empty, or holds characters that cannot be seen: they could make it look like another.
 pub fn said(text: &str) -> Result<String, String> {
     let text = text.trim();
     if text.is_empty() {
-        Err("it is kept with what was done, and must not be empty".to_owned())
-    } else {
-        Ok(text.to_owned())
+        return Err("it is kept with what was done, and must not be empty".to_owned());
+    }
+    match text.chars().find(|&c| c.is_control() || is_invisible(c)) {
+        Some(c) => {
+            Err(format!("it holds the character {}, which cannot be seen; leave it out", c.escape_unicode()))
+        }
+        None => Ok(text.to_owned()),
     }
 }
 
-/// A person's name, which stands with what was done. What is done without a person bears the program's.
+/// A person's name, which is stored with what was done. The program's name stands for what was done
+/// without a person.
 ///
 /// # Errors
-/// It says nothing, or is the program's.
+/// As [`said`]; or it is the program's name, or looks like it.
 pub fn who(text: &str) -> Result<String, String> {
     let name = said(text)?;
-    if name.eq_ignore_ascii_case("makegood") {
+    if looks_like_makegood(&name) {
         Err("`makegood` stands for what was done without a person; a person's name is wanted".to_owned())
     } else {
         Ok(name)
     }
+}
+
+/// Whether a name reads as `makegood`: whatever its case, with signs between the letters, or with
+/// letters that look the same (of Unicode's list of confusable characters, those of these letters).
+fn looks_like_makegood(name: &str) -> bool {
+    let letters = name.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase);
+    let latin = letters.map(|c| match c {
+        'м' | 'ⅿ' | 'ｍ' | 'ᴍ' => 'm',
+        'а' | 'α' | 'ａ' | 'ɑ' | 'á' | 'à' | 'ạ' | 'ȧ' => 'a',
+        'к' | 'κ' | 'ｋ' | 'ᴋ' | 'ķ' => 'k',
+        'е' | 'ｅ' | '℮' | 'ҽ' | 'ё' | 'ė' | 'ẹ' | 'é' | 'è' => 'e',
+        'ɡ' | 'ց' | 'ｇ' | 'ƍ' | 'ġ' | 'ģ' => 'g',
+        'о' | 'ο' | 'ｏ' | 'օ' | '0' | '०' | 'ס' | 'ѳ' | 'ö' | 'ó' | 'ọ' | 'ȯ' => 'o',
+        'ԁ' | 'ⅾ' | 'ｄ' | 'ɗ' | 'ḍ' | 'ḋ' => 'd',
+        other => other,
+    });
+    latin.eq("makegood".chars())
 }
 
 #[cfg(test)]
@@ -106,6 +129,22 @@ mod tests {
         assert!(said("  ").is_err());
         assert_eq!(who(" ada ").unwrap(), "ada");
         assert!(who(" ").is_err() && who("Makegood").is_err());
+        for name in [
+            "m\u{200b}akegood",
+            "make\u{ad}good",
+            "mаkegood",
+            "МАКЕGOOD",
+            "makeg00d",
+            "make-good",
+            "ｍakegood",
+            "make\ngood",
+        ] {
+            assert!(who(name).is_err(), "{name:?}");
+        }
+        for name in ["Мария", "makegood-oncall", "Ada O'Neil", "李"] {
+            assert_eq!(who(name).as_deref(), Ok(name));
+        }
+        assert!(said("because\u{202e}").is_err());
         assert!(positive_span("0s").is_err());
         assert_eq!(positive_span("5m"), Ok(Duration::from_mins(5)));
     }

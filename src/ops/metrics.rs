@@ -10,7 +10,7 @@
 
 mod deliver;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,6 +27,12 @@ pub use deliver::{DeliveryError, push, write_textfile};
 
 /// The media type of [`render`]'s text.
 pub const TEXT_FORMAT: &str = prometheus::TEXT_FORMAT;
+
+/// At most so many providers without a provider file have series of their own; a few names help to
+/// find a misspelt one.
+const MAX_UNKNOWN_PROVIDERS: usize = 20;
+/// The label of all others. No provider file can have this name.
+const OTHER_PROVIDERS: &str = "(other)";
 
 /// What the database knows, at one moment.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -123,8 +129,7 @@ impl Process {
         self.passes.observe(span.as_secs_f64());
     }
 
-    fn families(&self) -> Vec<MetricFamily> {
-        let asked = (self.asked)();
+    fn families(&self, asked: &[(RequestStats, Circuit)]) -> Vec<MetricFamily> {
         let requests = asked.iter().flat_map(|(stats, _)| {
             stats.outcomes.iter().map(|(outcome, requests)| {
                 counter(&[("provider", &stats.provider), ("outcome", outcome.as_str())], count(*requests))
@@ -200,8 +205,10 @@ fn duration(stats: &RequestStats) -> Metric {
 /// # Errors
 /// Prometheus's encoder refuses a family; a test holds that it takes ours.
 pub fn render(totals: Option<&Totals>, process: &Process) -> prometheus::Result<String> {
-    let mut families = totals.map(Totals::families).unwrap_or_default();
-    families.extend(process.families());
+    let asked = (process.asked)();
+    let known = asked.iter().map(|(stats, _)| stats.provider.as_str()).collect();
+    let mut families = totals.map(|totals| totals.bounded(&known).families()).unwrap_or_default();
+    families.extend(process.families(&asked));
     // The encoder refuses a family without series.
     families.retain(|family| !family.get_metric().is_empty());
     families.sort_by(|a, b| a.name().cmp(b.name()));
@@ -209,6 +216,34 @@ pub fn render(totals: Option<&Totals>, process: &Process) -> prometheus::Result<
 }
 
 impl Totals {
+    /// The same with a bounded number of series. Names of providers come from the platform's rows, and
+    /// each one that there ever was would be a series for ever.
+    fn bounded(&self, known: &BTreeSet<&str>) -> Self {
+        let by_label = [&self.refunds, &self.recoveries, &self.late_successes];
+        let names = self
+            .orphans
+            .keys()
+            .map(|(_, provider)| provider)
+            .chain(by_label.into_iter().flat_map(|counts| counts.keys().map(|(provider, _)| provider)));
+        let unknown: BTreeSet<&str> =
+            names.map(String::as_str).filter(|name| !known.contains(name)).collect();
+        let folded: BTreeSet<&str> = unknown.into_iter().skip(MAX_UNKNOWN_PROVIDERS).collect();
+        if folded.is_empty() {
+            return self.clone();
+        }
+        let label = |name: &String| {
+            if folded.contains(name.as_str()) { OTHER_PROVIDERS.to_owned() } else { name.clone() }
+        };
+        let by_provider = |counts: &Counts| add_up(counts, |(name, other)| (label(name), other.clone()));
+        Self {
+            orphans: add_up(&self.orphans, |(state, name)| (state.clone(), label(name))),
+            refunds: by_provider(&self.refunds),
+            recoveries: by_provider(&self.recoveries),
+            late_successes: by_provider(&self.late_successes),
+            ..self.clone()
+        }
+    }
+
     fn families(&self) -> Vec<MetricFamily> {
         let last_success = self.last_success.map_or(0.0, |at| seconds(at.micros()));
         let buckets = Bucket::ALL.map(|bucket| (bucket, self.refunded_credits.of(bucket)));
@@ -290,6 +325,17 @@ impl Totals {
             ),
         ]
     }
+}
+
+type Counts = BTreeMap<(String, String), u64>;
+
+/// The counts under new labels, added up where these meet.
+fn add_up(counts: &Counts, relabel: impl Fn(&(String, String)) -> (String, String)) -> Counts {
+    let mut sums = Counts::new();
+    for (labels, number) in counts {
+        *sums.entry(relabel(labels)).or_default() += number;
+    }
+    sums
 }
 
 impl Resolution {

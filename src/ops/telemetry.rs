@@ -1,9 +1,11 @@
 //! Logs: on stderr, as text on a terminal and as JSON elsewhere.
 //!
 //! Stdout stays free for what a command was asked for. Nothing personal and no raw bodies are logged
-//! anywhere in the crate, so there is nothing to filter here.
+//! anywhere in the crate, so nothing is filtered here. Ids are logged, and they come from the
+//! platform and from providers: control characters in them are escaped, so that none can forge a
+//! line.
 
-use std::io::IsTerminal;
+use std::io::{self, IsTerminal, Write};
 
 use tracing_subscriber::filter::{ParseError, Targets};
 use tracing_subscriber::layer::SubscriberExt;
@@ -56,9 +58,11 @@ pub fn init(log: &Log, filter: Option<&str>) -> Result<Style, TelemetryError> {
         (LogFormat::Json, _) | (LogFormat::Auto, false) => Style::Json,
     };
     let layer = match style {
-        Style::Text => {
-            fmt::layer().with_writer(std::io::stderr).with_ansi(is_terminal).with_target(false).boxed()
-        }
+        Style::Text => fmt::layer()
+            .with_writer(|| OneLine(io::stderr()))
+            .with_ansi(is_terminal)
+            .with_target(false)
+            .boxed(),
         Style::Json => fmt::layer()
             .json()
             .flatten_event(true)
@@ -71,6 +75,35 @@ pub fn init(log: &Log, filter: Option<&str>) -> Result<Style, TelemetryError> {
         .try_init()
         .map_err(TelemetryError::Init)?;
     Ok(style)
+}
+
+/// Writes each event on one line. An event comes in one call, with the line's end; JSON has escaped
+/// its text already.
+struct OneLine<W>(W);
+
+impl<W: Write> Write for OneLine<W> {
+    fn write(&mut self, event: &[u8]) -> io::Result<usize> {
+        let (line, end) = match event.strip_suffix(b"\n") {
+            Some(line) => (line, "\n"),
+            None => (event, ""),
+        };
+        // ESC begins the colours of the formatter, which escapes those of others itself.
+        let is_forbidden = |c: char| c.is_control() && c != '\u{1b}';
+        match std::str::from_utf8(line) {
+            Ok(text) if text.contains(is_forbidden) => {
+                let shown = text
+                    .chars()
+                    .map(|c| if is_forbidden(c) { c.escape_unicode().to_string() } else { c.to_string() });
+                self.0.write_all((shown.collect::<String>() + end).as_bytes())?;
+            }
+            Ok(_) | Err(_) => self.0.write_all(event)?,
+        }
+        Ok(event.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
 }
 
 /// What is logged. Other crates only speak up from `warn` on, unless they are named.
@@ -106,6 +139,29 @@ mod tests {
         let off = targets(LogLevel::Off, None).unwrap();
         assert!(!off.would_enable("makegood", &Level::ERROR));
         assert!(!off.would_enable("sqlx", &Level::ERROR));
+    }
+
+    #[test]
+    fn an_id_with_a_line_break_forges_no_line() {
+        let lines = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+        struct Kept(std::sync::Arc<std::sync::Mutex<Vec<u8>>>);
+        impl Write for Kept {
+            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+                self.0.lock().unwrap().write(bytes)
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let kept = std::sync::Arc::clone(&lines);
+        let layer =
+            fmt::layer().with_writer(move || OneLine(Kept(std::sync::Arc::clone(&kept)))).with_ansi(false);
+        let subscriber = tracing_subscriber::registry().with(layer);
+        let id = "ch_1\n2026-01-01T00:00:00Z ERROR all credits are gone\u{1b}[2J\r";
+        tracing::subscriber::with_default(subscriber, || tracing::warn!(charge_id = %id, "refused"));
+        let text = String::from_utf8(lines.lock().unwrap().clone()).unwrap();
+        assert_eq!(text.matches('\n').count(), 1, "{text:?}");
+        assert!(text.ends_with('\n') && !text.contains('\r') && !text.contains('\u{1b}'), "{text:?}");
     }
 
     #[test]

@@ -1,7 +1,13 @@
-//! What may be kept of an answer: its beginning, without keys and without signed URLs.
+//! Removes keys and signed URLs from what is kept of an answer, and bounds its length.
 //!
-//! Promise: no secret that is handed in, and no query, fragment or user part of a URL, is left in the
-//! text. The path of a URL stays, because support needs it.
+//! Promise: no secret that is handed in is left in the text, whether it is written plainly, with JSON
+//! escapes, percent-encoded or in base64; nor is the query, fragment or user part of a URL, in the
+//! same spellings and without a scheme (`//host/…`). The path of a URL stays, because support needs
+//! it. What is encoded twice in different ways is not recognised.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
+use percent_encoding::NON_ALPHANUMERIC;
 
 /// How much of an answer is kept, in bytes.
 const EXCERPT_BYTES: usize = 4 * 1024;
@@ -16,7 +22,8 @@ pub(super) fn excerpt(body: &[u8], secrets: &[&str]) -> String {
     let mut text = clean(&String::from_utf8_lossy(window), secrets);
     if window.len() < body.len() {
         // A secret that the window cuts in two would not be found: drop what could be its first half.
-        let longest = secrets.iter().map(|secret| secret.len()).max().unwrap_or(0);
+        let spellings = secrets.iter().flat_map(|secret| spellings(secret));
+        let longest = spellings.map(|spelling| spelling.len()).max().unwrap_or(0);
         let kept = text.len().saturating_sub(longest);
         cut(&mut text, kept);
     }
@@ -43,11 +50,43 @@ pub(super) fn clean(text: &str, secrets: &[&str]) -> String {
     for secret in secrets {
         // A very short "secret" would turn every text into stars, and hides nothing.
         if secret.len() >= 4 {
-            text = text.replace(secret, "[secret]");
+            for spelling in spellings(secret) {
+                if text.contains(&spelling) {
+                    text = text.replace(&spelling, "[secret]");
+                }
+            }
         }
     }
     // PostgreSQL text cannot hold it.
     text.replace('\0', " ")
+}
+
+/// A secret as an answer may repeat it.
+fn spellings(secret: &str) -> Vec<String> {
+    let mut spellings = vec![secret.to_owned()];
+    if secret.contains('/') {
+        spellings.extend(["\\/", "\\u002f", "\\u002F"].map(|slash| secret.replace('/', slash)));
+    }
+    let percent = percent_encoding::utf8_percent_encode(secret, NON_ALPHANUMERIC).to_string();
+    let unreserved = [("%2D", "-"), ("%2E", "."), ("%5F", "_"), ("%7E", "~")];
+    let usual = unreserved.iter().fold(percent.clone(), |text, (code, plain)| text.replace(code, plain));
+    spellings.extend([percent.to_ascii_lowercase(), usual.to_ascii_lowercase(), percent, usual]);
+    // A few characters of base64 would be found in any text.
+    if secret.len() >= 8 {
+        spellings.extend((0..3).flat_map(|before| inside_base64(secret, before)));
+    }
+    spellings.dedup();
+    spellings
+}
+
+/// The characters that stand for a secret and nothing else in base64 where `before` bytes, modulo 3,
+/// come before it: in the usual alphabet and in that of URLs.
+fn inside_base64(secret: &str, before: usize) -> [String; 2] {
+    let bytes = [&[0; 2][..before], secret.as_bytes()].concat();
+    // Six bits a character: the first ones may hold bits of what comes before, the last one of what
+    // comes after.
+    let (first, end) = ((before * 8).div_ceil(6), bytes.len() * 8 / 6);
+    [STANDARD_NO_PAD.encode(&bytes), URL_SAFE_NO_PAD.encode(&bytes)].map(|text| text[first..end].to_owned())
 }
 
 /// Parts of a parameter's name that say that its value is a key, a signature or part of one.
@@ -96,50 +135,54 @@ fn cut(text: &mut String, len: usize) {
     text.truncate(len);
 }
 
+/// The two slashes before a host, as text, JSON, and percent-encoded once and twice.
+const SLASHES: [&str; 5] = ["//", "\\/\\/", "\\u002f\\u002f", "%2f%2f", "%252f%252f"];
+/// What ends the host.
+const HOST_ENDS: [&str; 10] = ["/", "\\", "?", "#", "%2f", "%3f", "%23", "%252f", "%253f", "%2523"];
+/// What begins a query or a fragment.
+const QUERY_BEGINS: [&str; 8] = ["?", "#", "\\u003f", "\\u0023", "%3f", "%23", "%253f", "%2523"];
+/// What ends the user part.
+const USER_ENDS: [&str; 4] = ["@", "\\u0040", "%40", "%2540"];
+
+/// The first place in `text`, which is in lower case, that holds one of `needles`: where it begins
+/// and ends.
+fn first_of(text: &str, needles: &[&str]) -> Option<(usize, usize)> {
+    needles.iter().filter_map(|needle| text.find(needle).map(|at| (at, at + needle.len()))).min()
+}
+
 /// Replaces the user part, query and fragment of every URL by `…`.
 fn without_url_queries(text: &str) -> String {
+    // Of the same length, byte by byte.
+    let lower = text.to_ascii_lowercase();
     let mut out = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some(at) = [rest.find(":/"), rest.find(":\\/")].into_iter().flatten().min() {
-        // Some encoders write `https:\/\/`. Everything up to a character that no URL holds is the URL.
-        let (before, tail) = rest.split_at(at);
-        let slashes = ["://", ":\\/\\/"].into_iter().find(|slashes| tail.starts_with(slashes));
-        let Some(slashes) = slashes else {
-            let (skip, tail) = tail.split_at(2);
-            out.push_str(before);
-            out.push_str(skip);
-            rest = tail;
-            continue;
-        };
-        let tail = &tail[slashes.len()..];
-        let end = tail
+    let mut done = 0;
+    while let Some((_, begins)) = first_of(&lower[done..], &SLASHES) {
+        let begins = done + begins;
+        out.push_str(&text[done..begins]);
+        // Everything up to a character that no URL holds is the URL.
+        let ends = text[begins..]
             .find(|c: char| c.is_whitespace() || c.is_control() || matches!(c, '"' | '<' | '>' | '`'))
-            .unwrap_or(tail.len());
-        let (url, after) = tail.split_at(end);
-        out.push_str(before);
-        out.push_str(slashes);
-        let host_end = url.find(['/', '\\', '?', '#']).unwrap_or(url.len());
-        let shown = match url[..host_end].rfind('@') {
-            Some(user_end) => {
-                out.push('…');
-                &url[user_end..]
-            }
-            None => url,
-        };
-        match shown.find(['?', '#']) {
-            Some(query) => {
-                out.push_str(&shown[..=query]);
+            .map_or(text.len(), |length| begins + length);
+        let host_ends = first_of(&lower[begins..ends], &HOST_ENDS).map_or(ends, |(at, _)| begins + at);
+        let user = USER_ENDS.iter().filter_map(|end| lower[begins..host_ends].rfind(end)).max();
+        let shown = user.map_or(begins, |at| {
+            out.push('…');
+            begins + at
+        });
+        match first_of(&lower[shown..ends], &QUERY_BEGINS) {
+            Some((_, query)) => {
+                out.push_str(&text[shown..shown + query]);
                 out.push('…');
                 // An escaped quote ends the URL, and what follows is the answer's own again.
-                if shown.ends_with('\\') {
+                if text[..ends].ends_with('\\') {
                     out.push('\\');
                 }
             }
-            None => out.push_str(shown),
+            None => out.push_str(&text[shown..ends]),
         }
-        rest = after;
+        done = ends;
     }
-    out.push_str(rest);
+    out.push_str(&text[done..]);
     out
 }
 
@@ -160,6 +203,14 @@ mod tests {
             ),
             ("see https://me:pw@host/x#frag now", "see https://…@host/x#… now"),
             (r#""{\"u\":\"http://h/p?s=1\"}""#, r#""{\"u\":\"http://h/p?…\"}""#),
+            (
+                r#"{"u":"https:\u002f\u002fcdn.example\u002Fa\u003Fsig=1","n":1}"#,
+                r#"{"u":"https:\u002f\u002fcdn.example\u002Fa\u003F…","n":1}"#,
+            ),
+            ("r=https%3A%2F%2Fh%2Fa.png%3Fsig%3D1&n=1", "r=https%3A%2F%2Fh%2Fa.png%3F…"),
+            ("https%253A%252F%252Fme%2540h%252Fa%253Fsig", "https%253A%252F%252F…%2540h%252Fa%253F…"),
+            (r#"{"u":"//cdn.example/a.png?sig=1","n":1}"#, r#"{"u":"//cdn.example/a.png?…","n":1}"#),
+            ("https://h/a?to=https://g/b?s=1 x", "https://h/a?… x"),
             ("gs://bucket/key and a:/b", "gs://bucket/key and a:/b"),
             ("no url ?a=b", "no url ?a=b"),
         ] {
@@ -197,6 +248,32 @@ mod tests {
         body.extend_from_slice(secret.as_bytes());
         body.extend_from_slice(b" tail");
         assert!(!excerpt(&body, &[secret]).contains("sk-"), "{}", excerpt(&body, &[secret]));
+    }
+
+    /// Each of these was kept.
+    #[test]
+    fn secrets_are_taken_out_in_every_spelling() {
+        let secret = "sk-live/a+b=c~0123456789";
+        for given in [
+            secret.to_owned(),
+            secret.replace('/', "\\/"),
+            secret.replace('/', "\\u002F"),
+            "sk-live%2Fa%2Bb%3Dc~0123456789".to_owned(),
+            "sk%2dlive%2fa%2bb%3dc%7e0123456789".to_owned(),
+        ] {
+            assert_eq!(clean(&format!("key={given}!"), &[secret]), "key=[secret]!");
+        }
+        for user in ["", "u", "me", "key", "user", "user:"] {
+            for after in ["", "1", "22"] {
+                let bytes = format!("{user}{secret}{after}");
+                for text in [STANDARD_NO_PAD.encode(&bytes), URL_SAFE_NO_PAD.encode(&bytes)] {
+                    let cleaned = clean(&format!("Basic {text}"), &[secret]);
+                    let left = cleaned.replace("[secret]", "").len() - "Basic ".len();
+                    let around = (user.len() + after.len()) * 8 / 6 + 2;
+                    assert!(cleaned.contains("[secret]") && left <= around, "{user} {after}: {cleaned}");
+                }
+            }
+        }
     }
 
     #[test]

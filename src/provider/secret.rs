@@ -38,6 +38,8 @@ pub enum SecretSource {
     Command {
         /// The program and its arguments; no shell in between.
         argv: Vec<String>,
+        /// The environment variables that it gets beside the usual ones.
+        pass_env: Vec<String>,
         /// How long what it said is used.
         ttl: Duration,
     },
@@ -50,15 +52,19 @@ struct Written {
     file: Option<PathBuf>,
     command: Option<Vec<String>>,
     ttl: Option<Span>,
+    pass_env: Option<Vec<String>>,
 }
 
 impl TryFrom<Written> for SecretSource {
     type Error = &'static str;
 
     fn try_from(written: Written) -> Result<Self, Self::Error> {
-        let Written { env, file, command, ttl } = written;
+        let Written { env, file, command, ttl, pass_env } = written;
         if ttl.is_some() && command.is_none() {
             return Err("`ttl` belongs to `command`: variables and files are read each time");
+        }
+        if pass_env.is_some() && command.is_none() {
+            return Err("`pass_env` belongs to `command`: it names the variables that the command gets");
         }
         match (env, file, command) {
             (Some(variable), None, None) => Ok(Self::Env(variable)),
@@ -68,7 +74,9 @@ impl TryFrom<Written> for SecretSource {
                     return Err("`command` must begin with a program: [\"program\", \"argument\", …]");
                 }
                 match ttl {
-                    Some(Span(ttl)) if !ttl.is_zero() => Ok(Self::Command { argv, ttl }),
+                    Some(Span(ttl)) if !ttl.is_zero() => {
+                        Ok(Self::Command { argv, pass_env: pass_env.unwrap_or_default(), ttl })
+                    }
                     Some(_) | None => {
                         Err("`command` needs a `ttl`, how long its key is good for, for instance `50m`")
                     }
@@ -281,8 +289,8 @@ impl Held {
     pub(super) async fn get(&self, provider: &str) -> Result<(Secret, u64), SecretError> {
         match &self.source {
             SecretSource::Env(_) | SecretSource::File(_) => self.read(provider).map(|secret| (secret, 0)),
-            SecretSource::Command { argv, ttl } => {
-                let run = async { exec::run(argv).await.map(|key| (Secret(key), *ttl)) };
+            SecretSource::Command { argv, pass_env, ttl } => {
+                let run = async { exec::run(argv, pass_env).await.map(|key| (Secret(key), *ttl)) };
                 self.kept.get(run).await.map_err(|trouble| SecretError::Command {
                     provider: provider.to_owned(),
                     program: argv.first().cloned().unwrap_or_default(),
@@ -346,7 +354,7 @@ mod tests {
         let log = dir.path().join("runs");
         let script = format!("echo x >> {0}; {then} wc -l < {0}", log.display());
         let argv = ["/bin/sh".to_owned(), "-c".to_owned(), script].to_vec();
-        Held::new(SecretSource::Command { argv, ttl: Duration::from_mins(50) })
+        Held::new(SecretSource::Command { argv, pass_env: Vec::new(), ttl: Duration::from_mins(50) })
     }
 
     fn runs(dir: &tempfile::TempDir) -> usize {

@@ -25,6 +25,7 @@ use url::Url;
 
 use super::journal::Place;
 use super::key::Key;
+use super::kind::is_attachment;
 use super::upload::{Upload, gone};
 
 mod environment;
@@ -305,7 +306,14 @@ impl Storage {
         match self.place {
             // The local store refuses attributes.
             Kind::Local => Attributes::new(),
-            Kind::Bucket { .. } => Attributes::from_iter([(Attribute::ContentType, content_type.to_owned())]),
+            Kind::Bucket { .. } => {
+                let mut attributes =
+                    Attributes::from_iter([(Attribute::ContentType, content_type.to_owned())]);
+                if is_attachment(content_type) {
+                    attributes.insert(Attribute::ContentDisposition, "attachment".into());
+                }
+                attributes
+            }
         }
     }
 

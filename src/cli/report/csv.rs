@@ -1,8 +1,10 @@
 //! The report as CSV (RFC 4180): a header, then one line an item.
 //!
-//! A field that holds a comma, a quote or a line break is quoted. Ids are others' text: what a spreadsheet would take
-//! for a formula is given as text.
+//! A field that holds a comma, a quote or a line break is quoted. Ids come from the platform and from
+//! providers: a value that a spreadsheet would take for a formula is written as text, and control and
+//! invisible characters, which a terminal might obey, as `\u{1b}`.
 
+use crate::cli::words::plain;
 use crate::clock::Timestamp;
 use crate::store::{LateEvidence, LateItem, MadeGoodItem, WaitingItem};
 
@@ -126,8 +128,13 @@ fn line(fields: &[&str; COLUMNS.len()]) -> String {
 }
 
 fn quoted(field: &str) -> String {
+    let lines = field.split_inclusive(['\n', '\r']).map(|line| {
+        let text = line.trim_end_matches(['\n', '\r']);
+        plain(text) + &line[text.len()..]
+    });
+    let field = lines.collect::<String>();
     // A number may begin with a minus; anything else that does would be a formula.
-    let formula = field.starts_with(['=', '+', '-', '@', '\t', '\r']) && field.parse::<i64>().is_err();
+    let formula = field.starts_with(['=', '+', '-', '@', '\r']) && field.parse::<i64>().is_err();
     let field = if formula { format!("'{field}") } else { field.to_owned() };
     if field.contains([',', '"', '\n', '\r']) { format!("\"{}\"", field.replace('"', "\"\"")) } else { field }
 }
@@ -144,6 +151,8 @@ mod tests {
             ("a,b", "\"a,b\""),
             ("say \"x\"", "\"say \"\"x\"\"\""),
             ("two\nlines", "\"two\nlines\""),
+            ("\u{1b}[2Jgone", "\\u{1b}[2Jgone"),
+            ("a\u{200b}b\nc\t", "\"a\\u{200b}b\nc\\u{9}\""),
             ("=cmd()", "'=cmd()"),
             ("-1", "-1"),
             ("-1+1", "'-1+1"),

@@ -160,3 +160,25 @@ fn every_provider_that_there_is_stands_there_from_the_start() {
         assert_eq!((samples.get(&answered), samples.get(&circuit)), (Some(&0.0), Some(&0.0)), "{samples:?}");
     }
 }
+
+/// 2,000 names made 2,504 lines.
+#[test]
+fn names_of_providers_that_rows_hold_make_no_more_series_than_a_few() {
+    let mut totals = totals();
+    for nth in 0..2_000 {
+        totals.refunds.insert((format!("x{nth:04}"), "unconfirmed".to_owned()), 1);
+        totals.orphans.insert(("open".to_owned(), format!("x{nth:04}")), 2);
+    }
+    let text = render(Some(&totals), &Process::new(|| vec![fal()]).unwrap()).unwrap();
+    let sum = |name: &str| -> u64 {
+        let lines = text.lines().filter(|line| line.starts_with(name));
+        lines.map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum()
+    };
+    assert!(text.lines().filter(|line| !line.starts_with('#')).count() < 150, "{text}");
+    assert_eq!(sum("makegood_refunds_total"), 2_003);
+    assert_eq!(sum("makegood_orphans{"), 4_003);
+    assert!(
+        text.contains("makegood_refunds_total{provider=\"(other)\",reason=\"unconfirmed\"} 198"),
+        "{text}"
+    );
+}
