@@ -208,7 +208,8 @@ impl Store {
         let mut flaws = self.contract_columns().await?;
         for (relation, statement, columns) in RELATIONS {
             // A value is of no more interest where its type is wrong.
-            if !flaws.iter().any(|flaw| flaw.relation == relation && flaw.fails) {
+            let is_wrong = |flaw: &Flaw| flaw.relation == relation && (flaw.fails || relation == ACCOUNTS);
+            if !flaws.iter().any(is_wrong) {
                 flaws.extend(self.read_one(relation, statement, columns).await.map(Flaw::or_optional));
             }
         }

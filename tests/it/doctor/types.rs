@@ -99,7 +99,7 @@ async fn on_sqlite_missing_columns_are_told_at_once_and_values_are_read() {
     assert_eq!(code, Some(1), "{told}");
     assert_eq!(
         told_of(&told, "contract: accounts"),
-        ["fail accounts has no column `id`", "fail accounts has no column `kind`"]
+        ["warn accounts has no column `id`", "warn accounts has no column `kind`"]
     );
     let [says] = &told_of(&told, "contract: charges")[..] else { panic!("{told}") };
     assert!(
