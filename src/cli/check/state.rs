@@ -16,7 +16,7 @@ use crate::cli::words::{count, plain, relative, time};
 use crate::clock::Timestamp;
 use crate::config::nearest;
 use crate::policy::Reason;
-use crate::provider::Providers;
+use crate::provider::{Providers, SecretSource};
 use crate::report::chain;
 use crate::store::{DbError, Store, Unresolved};
 
@@ -85,7 +85,7 @@ async fn look(store: &Store, providers: Option<&Providers>, found: &mut Findings
     answers(&unresolved, found);
     if let Some(providers) = providers {
         let in_use: BTreeMap<String, i64> = store.recent_providers(now - IN_USE).await?.into_iter().collect();
-        keys(providers, &in_use, found);
+        keys(providers, &in_use, found).await;
         closed(providers, &in_use, &unresolved, now, found);
     }
     Ok(())
@@ -233,12 +233,23 @@ fn waits(each: &Unresolved) -> String {
     }
 }
 
-fn keys(providers: &Providers, in_use: &BTreeMap<String, i64>, found: &mut Findings) {
+/// Whether each provider's key is there. A command for one is run where charges need it: whether it
+/// prints a key cannot be told otherwise.
+async fn keys(providers: &Providers, in_use: &BTreeMap<String, i64>, found: &mut Findings) {
     for provider in providers.iter() {
         let about = format!("key of {}", provider.name);
         let charges = in_use.get(&provider.name).copied().unwrap_or(0);
-        match (looked_for(provider), provider.secret_present()) {
+        let is_command = matches!(provider.secret_source(), Some(SecretSource::Command { .. }));
+        let present = if is_command && charges > 0 {
+            providers.try_keys(&provider.name).await
+        } else {
+            provider.secret_present()
+        };
+        match (looked_for(provider), present) {
             (None, _) => found.ok(&about, "none needed"),
+            (Some(place), Ok(())) if is_command && charges == 0 => {
+                found.ok(&about, format!("not tried, from {place}; no charge of the last 24 hours needs it"));
+            }
             (Some(place), Ok(())) => found.ok(&about, format!("present, from {place}")),
             (Some(_), Err(error)) if charges > 0 => found.fail(
                 &about,
@@ -308,23 +319,35 @@ mod tests {
     use super::*;
     use crate::clock::Clock;
 
-    #[test]
-    fn a_missing_key_fails_only_where_it_is_needed() {
+    #[tokio::test]
+    async fn a_missing_key_fails_only_where_it_is_needed() {
         let dir = tempfile::tempdir().unwrap();
-        let file = "[provider]\nname = \"acme\"\noutput_hosts = []\n[auth]\nheader = \"x\"\nvalue = \"{secret}\"\n\
-                    secret = { env = \"MAKEGOOD_TEST_NO_SUCH_KEY\" }\n\
-                    [ask]\nrequest = \"GET https://acme.example/{job}\"\nread = '{verdict: \"running\"}'\n";
-        std::fs::write(dir.path().join("acme.toml"), file).unwrap();
+        let file = |name: &str, secret: &str| {
+            let text = format!(
+                "[provider]\nname = \"{name}\"\noutput_hosts = []\n[auth]\nheader = \"x\"\nvalue = \"{{secret}}\"\n\
+                 secret = {secret}\n\
+                 [ask]\nrequest = \"GET https://acme.example/{{job}}\"\nread = '{{verdict: \"running\"}}'\n"
+            );
+            std::fs::write(dir.path().join(format!("{name}.toml")), text).unwrap();
+        };
+        file("acme", "{ env = \"MAKEGOOD_TEST_NO_SUCH_KEY\" }");
+        file("silent", "{ command = [\"true\"], ttl = \"1h\" }");
+        file("talks", "{ command = [\"echo\", \"key\"], ttl = \"1h\" }");
         let providers = Providers::load(Some(dir.path()), Clock::System).unwrap();
-        let grade = |in_use: &[(&str, i64)], about: &str| {
+        let grade = async |in_use: &[(&str, i64)], about: &str| {
             let mut found = Findings::default();
-            keys(&providers, &in_use.iter().map(|(name, n)| ((*name).to_owned(), *n)).collect(), &mut found);
+            let in_use = in_use.iter().map(|(name, n)| ((*name).to_owned(), *n)).collect();
+            keys(&providers, &in_use, &mut found).await;
             found.0.iter().find(|finding| finding.about == about).map(|finding| finding.grade)
         };
-        assert_eq!(grade(&[], "key of acme"), Some(Grade::Ok));
-        assert_eq!(grade(&[("acme", 3)], "key of acme"), Some(Grade::Fail));
-        assert_eq!(grade(&[("nobody", 1)], "provider nobody"), Some(Grade::Fail));
-        assert_eq!(grade(&[], "provider nobody"), None);
+        assert_eq!(grade(&[], "key of acme").await, Some(Grade::Ok));
+        assert_eq!(grade(&[("acme", 3)], "key of acme").await, Some(Grade::Fail));
+        // It said "present" of a command that it had never run.
+        assert_eq!(grade(&[], "key of silent").await, Some(Grade::Ok));
+        assert_eq!(grade(&[("silent", 3)], "key of silent").await, Some(Grade::Fail));
+        assert_eq!(grade(&[("talks", 3)], "key of talks").await, Some(Grade::Ok));
+        assert_eq!(grade(&[("nobody", 1)], "provider nobody").await, Some(Grade::Fail));
+        assert_eq!(grade(&[], "provider nobody").await, None);
     }
 
     #[test]
