@@ -238,7 +238,7 @@ impl Command {
             Self::Brake(args) => brake::run(args, settings).await,
             Self::Provider(args) => provider::run(args, settings).await,
             Self::SimulateProvider(args) => simulate_provider::run(args, settings).await,
-            Self::Demo(args) => demo::run(args, settings).await,
+            Self::Demo(args) => Box::pin(demo::run(args, settings)).await,
         }
     }
 }
