@@ -64,11 +64,7 @@ impl Pooler {
         );
         let password = url.password().unwrap_or_default();
         let users = format!("\"{}\" \"{password}\"\n\"{ROLE}\" \"makegood\"", url.username());
-        #[expect(
-            clippy::zombie_processes,
-            reason = "the guard waits for it; a test that panics before ends anyway"
-        )]
-        let mut watchdog = shell()
+        let watchdog = shell()
             .args(["-c", SCRIPT, "pgbouncer.sh"])
             .arg(binary)
             .env("CONFIGURATION", configuration)
@@ -81,12 +77,15 @@ impl Pooler {
             .process_group(0)
             .spawn()
             .unwrap();
-        let words = BufReader::new(watchdog.stdout.take().unwrap());
+        // From here on it goes with the value, also where it does not start.
+        let mut pooler = Self { watchdog, directory: PathBuf::new() };
+        let words = BufReader::new(pooler.watchdog.stdout.take().unwrap());
         let mut said = String::new();
         for line in words.lines() {
             let line = line.unwrap();
             if let Some(directory) = line.strip_prefix("ready ") {
-                return Some(Self { watchdog, directory: PathBuf::from(directory) });
+                pooler.directory = PathBuf::from(directory);
+                return Some(pooler);
             }
             said.push_str(&line);
             said.push('\n');
@@ -137,8 +136,8 @@ async fn charges(world: &World, from: usize) {
 async fn two_passes(world: &World, stores: [&Store; 2]) -> [Report; 2] {
     let parts = stores.map(|store| Parts { store: store.clone(), ..world.parts.clone() });
     let (one, other) = tokio::join!(
-        pass::run(&parts[0], World::orders(), |_| {}),
-        pass::run(&parts[1], World::orders(), |_| {})
+        Box::pin(pass::run(&parts[0], World::orders(), |_| {})),
+        Box::pin(pass::run(&parts[1], World::orders(), |_| {}))
     );
     [one.unwrap(), other.unwrap()]
 }
