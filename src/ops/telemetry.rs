@@ -141,18 +141,20 @@ mod tests {
         assert!(!off.would_enable("sqlx", &Level::ERROR));
     }
 
+    /// What was written.
+    struct Kept(std::sync::Arc<std::sync::Mutex<Vec<u8>>>);
+    impl Write for Kept {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
     #[test]
     fn an_id_with_a_line_break_forges_no_line() {
         let lines = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
-        struct Kept(std::sync::Arc<std::sync::Mutex<Vec<u8>>>);
-        impl Write for Kept {
-            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-                self.0.lock().unwrap().write(bytes)
-            }
-            fn flush(&mut self) -> io::Result<()> {
-                Ok(())
-            }
-        }
         let kept = std::sync::Arc::clone(&lines);
         let layer =
             fmt::layer().with_writer(move || OneLine(Kept(std::sync::Arc::clone(&kept)))).with_ansi(false);

@@ -306,7 +306,7 @@ fn root_element(head: &[u8]) -> (bool, Option<String>) {
 fn stored_type<'a>(sniffed: Option<&'a str>, declared: Option<&'a str>) -> &'a str {
     let Some(sniffed) = sniffed else { return UNKNOWN };
     let subtype = |t: &'a str| t.split_once('/').map_or(t, |(_, subtype)| subtype);
-    let is_closer = |declared: &str| match sniffed {
+    let is_closer = |declared: &'a str| match sniffed {
         "application/zip" => matches!(declared, "model/vnd.usdz+zip" | "model/3mf"),
         "application/json" => declared == "model/gltf+json",
         // Sound in a film's container.

@@ -416,14 +416,14 @@ mod tests {
         assert_eq!(told(0, 1, true), [(Grade::Fail, overdue)]);
     }
 
-    #[test]
-    fn a_provider_that_is_nearly_spelled_right_is_named() {
+    #[tokio::test]
+    async fn a_provider_that_is_nearly_spelled_right_is_named() {
         let providers = Providers::load(None, Clock::System).unwrap();
         for (name, near) in
             [("Replicate", Some("replicate")), ("REPLICATE ", Some("replicate")), ("acme", None)]
         {
             let mut found = Findings::default();
-            keys(&providers, &BTreeMap::from([(name.to_owned(), 3)]), &mut found);
+            keys(&providers, &BTreeMap::from([(name.to_owned(), 3)]), &mut found).await;
             let told = found.0.iter().find(|each| each.says.contains("has no provider file")).unwrap();
             assert_eq!(told.grade, Grade::Fail);
             let meant = near.map(|near| format!("did you mean `{near}`?"));

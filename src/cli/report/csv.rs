@@ -135,7 +135,7 @@ fn quoted(field: &str) -> String {
     let field = lines.collect::<String>();
     // A number may begin with a minus; anything else that does would be a formula.
     let formula = field.starts_with(['=', '+', '-', '@', '\r']) && field.parse::<i64>().is_err();
-    let field = if formula { format!("'{field}") } else { field.to_owned() };
+    let field = if formula { format!("'{field}") } else { field };
     if field.contains([',', '"', '\n', '\r']) { format!("\"{}\"", field.replace('"', "\"\"")) } else { field }
 }
 
