@@ -276,7 +276,10 @@ async fn a_code_of_the_whole_database_in_a_trigger_spoils_nothing_but_its_row() 
     let report = world.pass().await;
     assert!(report.findings[0].detail.contains("no room"), "{report:?}");
     assert_eq!(world.fate("c1", 0).await, "open ");
-    assert_eq!(world.number("SELECT last_value AS v FROM tried").await, 2, "tried alone, once");
+    // Once with the batch and once alone. A try that still finds the locks of the one before begins
+    // anew, once, and waits for them.
+    let tried = world.number("SELECT last_value AS v FROM tried").await;
+    assert!((2..=3).contains(&tried), "{tried}");
     world.run("DROP TRIGGER give_out ON ledger_entries").await;
     world.pass_time(HOUR);
     world.pass().await;
