@@ -105,6 +105,11 @@ else
   results+=("NOT RUN  alerts       no promtool here (Debian: package prometheus)")
 fi
 
+# Not installed for it: advisories come from the network, and may change from one day to the next.
+if command -v cargo-deny >/dev/null; then
+  step supply cargo deny --locked check
+fi
+
 say "summary"
 printf '%s\n' "${results[@]}"
 exit "$failed"

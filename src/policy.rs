@@ -391,7 +391,9 @@ fn decide_from_evidence(facts: &Facts, evidence: &Evidence, limits: &Limits, now
         let action = if limits.prefer_refund { Action::Refund } else { Action::Recover(pick) };
         return rule(5, action, Reason::OutputAvailable);
     }
-    if matches!(offered, Offered::Untold) && (ended || now >= facts.orphan.refund_by) {
+    // Also where another rule would refund: what is paid for may be stored already.
+    let would_refund = reported_failed || evidence.verdict == Verdict::UnknownJob;
+    if matches!(offered, Offered::Untold) && (ended || would_refund || now >= facts.orphan.refund_by) {
         return rule(5, Action::Hold, Reason::MissingHash);
     }
     // Of an answer that nobody could make sense of, no part proves a failure either.

@@ -59,7 +59,7 @@ pub fn init(log: &Log, filter: Option<&str>) -> Result<Style, TelemetryError> {
     };
     let layer = match style {
         Style::Text => fmt::layer()
-            .with_writer(|| OneLine(io::stderr()))
+            .with_writer(move || OneLine { to: io::stderr(), has_colours: is_terminal })
             .with_ansi(is_terminal)
             .with_target(false)
             .boxed(),
@@ -79,7 +79,11 @@ pub fn init(log: &Log, filter: Option<&str>) -> Result<Style, TelemetryError> {
 
 /// Writes each event on one line. An event comes in one call, with the line's end; JSON has escaped
 /// its text already.
-struct OneLine<W>(W);
+struct OneLine<W> {
+    to: W,
+    /// ESC begins the colours of the formatter, which then escapes those of others itself.
+    has_colours: bool,
+}
 
 impl<W: Write> Write for OneLine<W> {
     fn write(&mut self, event: &[u8]) -> io::Result<usize> {
@@ -87,22 +91,21 @@ impl<W: Write> Write for OneLine<W> {
             Some(line) => (line, "\n"),
             None => (event, ""),
         };
-        // ESC begins the colours of the formatter, which escapes those of others itself.
-        let is_forbidden = |c: char| c.is_control() && c != '\u{1b}';
+        let is_forbidden = |c: char| c.is_control() && !(c == '\u{1b}' && self.has_colours);
         match std::str::from_utf8(line) {
             Ok(text) if text.contains(is_forbidden) => {
                 let shown = text
                     .chars()
                     .map(|c| if is_forbidden(c) { c.escape_unicode().to_string() } else { c.to_string() });
-                self.0.write_all((shown.collect::<String>() + end).as_bytes())?;
+                self.to.write_all((shown.collect::<String>() + end).as_bytes())?;
             }
-            Ok(_) | Err(_) => self.0.write_all(event)?,
+            Ok(_) | Err(_) => self.to.write_all(event)?,
         }
         Ok(event.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.0.flush()
+        self.to.flush()
     }
 }
 
@@ -156,8 +159,9 @@ mod tests {
     fn an_id_with_a_line_break_forges_no_line() {
         let lines = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
         let kept = std::sync::Arc::clone(&lines);
-        let layer =
-            fmt::layer().with_writer(move || OneLine(Kept(std::sync::Arc::clone(&kept)))).with_ansi(false);
+        let layer = fmt::layer()
+            .with_writer(move || OneLine { to: Kept(std::sync::Arc::clone(&kept)), has_colours: false })
+            .with_ansi(false);
         let subscriber = tracing_subscriber::registry().with(layer);
         let id = "ch_1\n2026-01-01T00:00:00Z ERROR all credits are gone\u{1b}[2J\r";
         tracing::subscriber::with_default(subscriber, || tracing::warn!(charge_id = %id, "refused"));

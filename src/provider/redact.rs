@@ -135,14 +135,37 @@ fn cut(text: &mut String, len: usize) {
     text.truncate(len);
 }
 
-/// The two slashes before a host, as text, JSON, and percent-encoded once and twice.
-const SLASHES: [&str; 5] = ["//", "\\/\\/", "\\u002f\\u002f", "%2f%2f", "%252f%252f"];
-/// What ends the host.
-const HOST_ENDS: [&str; 10] = ["/", "\\", "?", "#", "%2f", "%3f", "%23", "%252f", "%253f", "%2523"];
-/// What begins a query or a fragment.
-const QUERY_BEGINS: [&str; 8] = ["?", "#", "\\u003f", "\\u0023", "%3f", "%23", "%253f", "%2523"];
-/// What ends the user part.
-const USER_ENDS: [&str; 4] = ["@", "\\u0040", "%40", "%2540"];
+/// How a URL may be spelled: as text or with JSON escapes, percent-encoded once, and twice. In a plain
+/// URL `%3f` is part of the path.
+struct Spelling {
+    /// The two slashes before a host.
+    slashes: &'static [&'static str],
+    host_ends: &'static [&'static str],
+    /// What begins a query or a fragment.
+    query_begins: &'static [&'static str],
+    user_ends: &'static [&'static str],
+}
+
+const URL_SPELLINGS: [Spelling; 3] = [
+    Spelling {
+        slashes: &["//", "\\/\\/", "\\u002f\\u002f"],
+        host_ends: &["/", "\\", "?", "#"],
+        query_begins: &["?", "#", "\\u003f", "\\u0023"],
+        user_ends: &["@", "\\u0040"],
+    },
+    Spelling {
+        slashes: &["%2f%2f"],
+        host_ends: &["%2f", "%3f", "%23", "?", "#"],
+        query_begins: &["%3f", "%23", "?", "#"],
+        user_ends: &["%40", "@"],
+    },
+    Spelling {
+        slashes: &["%252f%252f"],
+        host_ends: &["%252f", "%253f", "%2523", "?", "#"],
+        query_begins: &["%253f", "%2523", "?", "#"],
+        user_ends: &["%2540", "@"],
+    },
+];
 
 /// The first place in `text`, which is in lower case, that holds one of `needles`: where it begins
 /// and ends.
@@ -156,20 +179,25 @@ fn without_url_queries(text: &str) -> String {
     let lower = text.to_ascii_lowercase();
     let mut out = String::with_capacity(text.len());
     let mut done = 0;
-    while let Some((_, begins)) = first_of(&lower[done..], &SLASHES) {
+    loop {
+        let next = URL_SPELLINGS
+            .iter()
+            .filter_map(|spelling| Some((first_of(&lower[done..], spelling.slashes)?, spelling)));
+        let Some(((_, begins), spelling)) = next.min_by_key(|(at, _)| *at) else { break };
         let begins = done + begins;
         out.push_str(&text[done..begins]);
         // Everything up to a character that no URL holds is the URL.
         let ends = text[begins..]
             .find(|c: char| c.is_whitespace() || c.is_control() || matches!(c, '"' | '<' | '>' | '`'))
             .map_or(text.len(), |length| begins + length);
-        let host_ends = first_of(&lower[begins..ends], &HOST_ENDS).map_or(ends, |(at, _)| begins + at);
-        let user = USER_ENDS.iter().filter_map(|end| lower[begins..host_ends].rfind(end)).max();
+        let host_ends =
+            first_of(&lower[begins..ends], spelling.host_ends).map_or(ends, |(at, _)| begins + at);
+        let user = spelling.user_ends.iter().filter_map(|end| lower[begins..host_ends].rfind(end)).max();
         let shown = user.map_or(begins, |at| {
             out.push('…');
             begins + at
         });
-        match first_of(&lower[shown..ends], &QUERY_BEGINS) {
+        match first_of(&lower[shown..ends], spelling.query_begins) {
             Some((_, query)) => {
                 out.push_str(&text[shown..shown + query]);
                 out.push('…');
@@ -210,6 +238,7 @@ mod tests {
             ("r=https%3A%2F%2Fh%2Fa.png%3Fsig%3D1&n=1", "r=https%3A%2F%2Fh%2Fa.png%3F…"),
             ("https%253A%252F%252Fme%2540h%252Fa%253Fsig", "https%253A%252F%252F…%2540h%252Fa%253F…"),
             (r#"{"u":"//cdn.example/a.png?sig=1","n":1}"#, r#"{"u":"//cdn.example/a.png?…","n":1}"#),
+            ("GET https://h/x%3Fy%23z and more", "GET https://h/x%3Fy%23z and more"),
             ("https://h/a?to=https://g/b?s=1 x", "https://h/a?… x"),
             ("gs://bucket/key and a:/b", "gs://bucket/key and a:/b"),
             ("no url ?a=b", "no url ?a=b"),

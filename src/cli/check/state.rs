@@ -321,6 +321,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_missing_key_fails_only_where_it_is_needed() {
+        // What the binary does at its start.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let dir = tempfile::tempdir().unwrap();
         let file = |name: &str, secret: &str| {
             let text = format!(
