@@ -41,7 +41,7 @@ const TELL_EVERY: Duration = Duration::from_secs(30);
 /// So many worlds that fail, and no other is begun.
 const ENOUGH: usize = 10;
 /// Worlds with every test run: unoptimised, over a minute of one processor.
-const SHORT: u64 = 20;
+const SHORT: u64 = 12;
 /// And on PostgreSQL, where a world costs more.
 const SHORT_ON_POSTGRES: u64 = 3;
 /// Stages at a time on PostgreSQL at most: each has up to a dozen connections, and the server has a
