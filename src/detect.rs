@@ -15,8 +15,9 @@
 //! saved after each chunk, so a pass that is stopped or killed continues where it was. Charges inside their window are scanned
 //! first, oldest first; those that were past it when a pass first came to them form the `backlog` and are scanned last.
 //!
-//! What the database refuses to open or cannot read is left without an orphan. The position of the first such row is kept, and everything since
-//! then is scanned again once an hour, until the rows are corrected or too old.
+//! What the database refuses to open or cannot read is left without an orphan. The position of the
+//! first such row is kept, and everything since then is scanned again once an hour, until the rows
+//! are corrected or too old.
 //!
 //! One process scans at a time (`turn`). The others settle the orphans that it opens, and then have
 //! little left to scan.

@@ -121,7 +121,8 @@ reasons! {
     AlreadyRefunded = "already_refunded",
     /// The output hung on another item, or on none.
     Misattributed = "misattributed",
-    /// A file of its job is stored without a SHA-256, so which of those offered it is cannot be told.
+    /// A file of its job is stored without a SHA-256, so which of those offered it is cannot be
+    /// told.
     MissingHash = "missing_hash",
     /// Two items claim one output of one job.
     DuplicateJob = "duplicate_job",
@@ -277,7 +278,8 @@ pub const fn not_posted() -> Decision {
     rule(16, Action::Hold, Reason::NotPosted)
 }
 
-/// Rule 16 for a refund while a trial has found that none can be posted, whichever account it is for.
+/// Rule 16 for a refund while a trial has found that none can be posted, whichever account it is
+/// for.
 pub const fn cannot_post() -> Decision {
     rule(16, Action::Hold, Reason::CannotPost)
 }
@@ -484,8 +486,8 @@ fn offered(facts: &Facts, evidence: &Evidence) -> Offered {
     if matches!(evidence.verdict, Verdict::Queued | Verdict::Running) {
         return Offered::Nothing;
     }
-    // A stored file without a hash may be any of those that are offered. Copying one could bring the
-    // same file home twice; refunding could pay for one that is there.
+    // A stored file without a hash may be any of those that are offered. Copying one could bring
+    // the same file home twice; refunding could pay for one that is there.
     if share.unhashed > 0 && !files.is_empty() {
         return Offered::Untold;
     }

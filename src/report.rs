@@ -88,7 +88,8 @@ pub struct Standing {
 pub struct Finding {
     /// Its kind: a reason's word (`brake`: an account is held by its own limits from this pass on),
     /// or `unreadable_row`, `refused_row`, `locked`, `charged_in_the_future`, `failed_backlog`,
-    /// `clock_was_ahead`, `key_refused`, `dry_run_cut`, `no_share`, `lost_output`, `odd_time`, `cannot_post`.
+    /// `clock_was_ahead`, `key_refused`, `dry_run_cut`, `no_share`, `lost_output`, `odd_time`,
+    /// `cannot_post`.
     pub kind: &'static str,
     /// What it is about.
     pub about: String,

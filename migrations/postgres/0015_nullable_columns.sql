@@ -1,6 +1,6 @@
--- A platform need not have projects and places: project_id and node_id of charges and stored_outputs may
--- be NULL. Two that are both NULL are the same place. By `=` such an output was never delivered, and its
--- item was refunded although the customer has it.
+-- A platform need not have projects and places: project_id and node_id of charges and
+-- stored_outputs may be NULL. Two that are both NULL are the same place. By `=` such an output was
+-- never delivered, and its item was refunded although the customer has it.
 --
 -- IS NOT DISTINCT FROM takes its operator from the search path, which makegood_define sets to
 -- pg_catalog, so no other role can put its own operator in (migration 0012).

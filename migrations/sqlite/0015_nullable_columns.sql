@@ -1,6 +1,6 @@
--- A platform need not have projects and places: project_id and node_id of charges and stored_outputs may
--- be NULL. Two that are both NULL are the same place. By `=` such an output was never delivered, and its
--- item was refunded although the customer has it.
+-- A platform need not have projects and places: project_id and node_id of charges and
+-- stored_outputs may be NULL. Two that are both NULL are the same place. By `=` such an output was
+-- never delivered, and its item was refunded although the customer has it.
 
 DROP VIEW makegood_deliveries;
 CREATE VIEW makegood_deliveries AS

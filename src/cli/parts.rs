@@ -10,7 +10,8 @@ use crate::provider::{Bounds, ProviderError, Providers};
 use crate::recovery::{Fetcher, Storage};
 use crate::store::{DbError, OWN_VERSION, Opening, Store, Tables, Waits, redacted};
 
-/// Opens the database that the settings name. It must be there and answer at once: somebody waits for the command.
+/// Opens the database that the settings name. It must be there and answer at once: somebody waits
+/// for the command.
 pub async fn open_store(settings: &Settings) -> Result<Store, DbError> {
     Store::open_with(opening(settings, Waits::No)).await
 }
@@ -32,8 +33,8 @@ fn opening(settings: &Settings, waits: Waits) -> Opening<'_> {
     }
 }
 
-/// Opens the database that the settings name, for a command that uses the tables: they must be of a version that this binary
-/// can work with.
+/// Opens the database that the settings name, for a command that uses the tables: they must be of a
+/// version that this binary can work with.
 ///
 /// # Errors
 /// The database does not answer, or its tables are missing, too old or too new ([`super::Exit::Usage`]).
@@ -121,7 +122,8 @@ fn not_opened(error: &DbError) -> super::Failure {
     super::Failure::from(format!("{}; {advice}; nothing was begun", crate::report::chain(error)))
 }
 
-/// Everything that a pass works with. A server that cannot be reached is waited for as `waits` says.
+/// Everything that a pass works with. A server that cannot be reached is waited for as `waits`
+/// says.
 ///
 /// # Errors
 /// The database does not answer, its tables are not of this binary's version, a provider
@@ -135,7 +137,8 @@ pub async fn open_parts(settings: &Settings, waits: Waits) -> Result<Parts, supe
         )
         .into());
     }
-    // Opening it touches nothing: what is wrong is the URL or a variable, and trying again does not help.
+    // Opening it touches nothing: what is wrong is the URL or a variable, and trying again does not
+    // help.
     let storage =
         Storage::open(settings.storage.url.as_str(), Path::new(".")).map_err(super::Failure::usage)?;
     let fetcher = Fetcher::new(copy_limits(settings))?;

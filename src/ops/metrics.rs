@@ -216,8 +216,8 @@ pub fn render(totals: Option<&Totals>, process: &Process) -> prometheus::Result<
 }
 
 impl Totals {
-    /// The same with a bounded number of series. Names of providers come from the platform's rows, and
-    /// each one that there ever was would be a series for ever.
+    /// The same with a bounded number of series. Names of providers come from the platform's rows,
+    /// and each one that there ever was would be a series for ever.
     fn bounded(&self, known: &BTreeSet<&str>) -> Self {
         let by_label = [&self.refunds, &self.recoveries, &self.late_successes];
         let names = self

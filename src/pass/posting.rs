@@ -1,12 +1,12 @@
-//! Whether refunds can be posted at all: found out at the start of a pass, once an hour and on every
-//! new version of makegood, by one process for all.
+//! Whether refunds can be posted at all: found out at the start of a pass, once an hour and on
+//! every new version of makegood, by one process for all.
 //!
-//! Looks at the types of the contract relations, the writes that they take, the rights of this role,
-//! what row security hides from it, and what comes of a trial refund. If one of them says that every
-//! refund would fail or be wrong, refunds are held (`cannot_post`) until a later check says otherwise;
-//! recoveries, relinks and closes go on. One account's trouble holds nobody else's refunds: settle
-//! holds that case alone (`not_posted`).
-//! "Could not find out" holds nothing, and is no failed pass: settle reads back what it posts.
+//! Looks at the types of the contract relations, the writes that they take, the rights of this
+//! role, what row security hides from it, and what comes of a trial refund. If one of them says
+//! that every refund would fail or be wrong, refunds are held (`cannot_post`) until a later check
+//! says otherwise; recoveries, relinks and closes go on. One account's trouble holds nobody else's
+//! refunds: settle holds that case alone (`not_posted`). "Could not find out" holds nothing, and is
+//! no failed pass: settle reads back what it posts.
 
 use std::time::Duration;
 

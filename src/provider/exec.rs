@@ -6,8 +6,8 @@
 //! and errors do not repeat its arguments.
 //!
 //! The command leads a process group of its own. The whole group is killed when the command has
-//! ended, when it takes too long, and when nobody waits for the key any more. A process that has left
-//! the group survives, but is not waited for.
+//! ended, when it takes too long, and when nobody waits for the key any more. A process that has
+//! left the group survives, but is not waited for.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -79,8 +79,8 @@ impl Drop for Group {
     }
 }
 
-/// Runs `argv` with the environment variables that `pass_env` names and gives what it printed, without
-/// the spaces around it.
+/// Runs `argv` with the environment variables that `pass_env` names and gives what it printed,
+/// without the spaces around it.
 pub(super) async fn run(argv: &[String], pass_env: &[String]) -> Result<String, CommandTrouble> {
     run_within(argv, pass_env, TIME).await
 }

@@ -1,9 +1,9 @@
 //! Removes keys and signed URLs from what is kept of an answer, and bounds its length.
 //!
-//! Promise: no secret that is handed in is left in the text, whether it is written plainly, with JSON
-//! escapes, percent-encoded or in base64; nor is the query, fragment or user part of a URL, in the
-//! same spellings and without a scheme (`//host/…`). The path of a URL stays, because support needs
-//! it. What is encoded twice in different ways is not recognised.
+//! Promise: no secret that is handed in is left in the text, whether it is written plainly, with
+//! JSON escapes, percent-encoded or in base64; nor is the query, fragment or user part of a URL, in
+//! the same spellings and without a scheme (`//host/…`). The path of a URL stays, because support
+//! needs it. What is encoded twice in different ways is not recognised.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
@@ -79,8 +79,8 @@ fn spellings(secret: &str) -> Vec<String> {
     spellings
 }
 
-/// The characters that stand for a secret and nothing else in base64 where `before` bytes, modulo 3,
-/// come before it: in the usual alphabet and in that of URLs.
+/// The characters that stand for a secret and nothing else in base64 where `before` bytes, modulo
+/// 3, come before it: in the usual alphabet and in that of URLs.
 fn inside_base64(secret: &str, before: usize) -> [String; 2] {
     let bytes = [&[0; 2][..before], secret.as_bytes()].concat();
     // Six bits a character: the first ones may hold bits of what comes before, the last one of what
@@ -135,8 +135,8 @@ fn cut(text: &mut String, len: usize) {
     text.truncate(len);
 }
 
-/// How a URL may be spelled: as text or with JSON escapes, percent-encoded once, and twice. In a plain
-/// URL `%3f` is part of the path.
+/// How a URL may be spelled: as text or with JSON escapes, percent-encoded once, and twice. In a
+/// plain URL `%3f` is part of the path.
 struct Spelling {
     /// The two slashes before a host.
     slashes: &'static [&'static str],

@@ -10,11 +10,11 @@
 //! IPv6 is refused unless it is known to be public; IPv4 is allowed unless it is known not to be
 //! (the IANA special-purpose registries of both, read in 2026).
 //!
-//! An address of the well-known NAT64 prefix (`64:ff9b::/96`, RFC 6052) is judged by the IPv4 address
-//! in it, because in a cluster with DNS64 a public name has no other. The prefix for local use
-//! (`64:ff9b:1::/48`, RFC 8215) stays refused: each network chooses how much of it is its own prefix,
-//! so where the IPv4 address stands is not known, and it may be a private one. IPv4-mapped, 6to4 and
-//! Teredo addresses stay refused too: no resolver needs them to reach a public name.
+//! An address of the well-known NAT64 prefix (`64:ff9b::/96`, RFC 6052) is judged by the IPv4
+//! address in it, because in a cluster with DNS64 a public name has no other. The prefix for local
+//! use (`64:ff9b:1::/48`, RFC 8215) stays refused: each network chooses how much of it is its own
+//! prefix, so where the IPv4 address stands is not known, and it may be a private one. IPv4-mapped,
+//! 6to4 and Teredo addresses stay refused too: no resolver needs them to reach a public name.
 
 use std::error::Error;
 use std::fmt;
@@ -43,7 +43,8 @@ pub enum AddressRefusal {
     Unspecified,
     /// For examples only: `192.0.2/24`, `198.51.100/24`, `203.0.113/24`, `2001:db8::/32`, `3fff::/20`.
     Documentation,
-    /// An IPv4 address inside an IPv6 address: mapped, compatible, NAT64 for local use, 6to4, Teredo.
+    /// An IPv4 address inside an IPv6 address: mapped, compatible, NAT64 for local use, 6to4,
+    /// Teredo.
     Translated,
     /// Set aside for something else: `240/4`, `192.0.0/24`, `198.18/15` and all IPv6 outside `2000::/3`.
     Reserved,

@@ -1,8 +1,8 @@
 //! Decides from its bytes under which type a file is stored, and which files are no output at all.
 //!
-//! A provider, or a model's text, can name any type. A file that a browser then runs as a page could
-//! act for the platform's users (stored cross-site scripting). So the stored type comes from the
-//! bytes and is one of [`PASSIVE`], which no browser runs. Everything else is stored as
+//! A provider, or a model's text, can name any type. A file that a browser then runs as a page
+//! could act for the platform's users (stored cross-site scripting). So the stored type comes from
+//! the bytes and is one of [`PASSIVE`], which no browser runs. Everything else is stored as
 //! [`UNKNOWN`]; that, and SVG, which may hold scripts, is served as an attachment
 //! ([`is_attachment`]). A declared type only chooses between types that the bytes allow; it is
 //! recorded beside the stored one.
@@ -10,8 +10,8 @@
 //! An error page with HTTP status 200 is not an output: HTML, XML such as a bucket's "access
 //! denied", or a JSON object with `error`. Where a model makes text, HTML may be its output and is
 //! stored as `text/plain`. A file that is certainly of another kind than the model makes is no
-//! output either ([`Medium`]). Quality is never judged: a short film, or one with a watermark, is an
-//! output (P09, what was made is delivered).
+//! output either ([`Medium`]). Quality is never judged: a short film, or one with a watermark, is
+//! an output (P09, what was made is delivered).
 
 use serde::Deserialize;
 
@@ -156,7 +156,8 @@ pub(super) fn judge(file: &[u8], declared: Option<&str>, wanted: &[Medium]) -> R
     let declared = declared.and_then(essence);
     let is_page_wanted = wanted == [Medium::Text]
         || wanted.contains(&Medium::Text) && declared.as_deref() == Some("text/plain");
-    // Text may begin like a file of a short signature, such as `BM` of a bitmap. A PDF may be all text.
+    // Text may begin like a file of a short signature, such as `BM` of a bitmap. A PDF may be all
+    // text.
     let sniffed = if head.starts_with(b"%PDF-") {
         Some("application/pdf")
     } else if is_text(head) {

@@ -2,8 +2,9 @@
 //!
 //! Local disk, S3, Google Cloud Storage or Azure Blob Storage, all through `object_store`. A local
 //! write is a temporary file, flushed to disk and renamed. Credentials and endpoints come from the
-//! environment variables that each cloud's own tools read (`AWS_…`, `GOOGLE_…`, `AZURE_…`), never from
-//! the URL; `environment` refuses those that the clients would panic over, or write elsewhere by.
+//! environment variables that each cloud's own tools read (`AWS_…`, `GOOGLE_…`, `AZURE_…`), never
+//! from the URL; `environment` refuses those that the clients would panic over, or write elsewhere
+//! by.
 
 use std::fmt;
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -171,8 +172,8 @@ impl Storage {
         if self.uri_of(&path) == uri { Ok(path) } else { Err(elsewhere()) }
     }
 
-    /// Writes a small object, reads it back by the URI that a recovery would record, and deletes it.
-    /// Returns that URI.
+    /// Writes a small object, reads it back by the URI that a recovery would record, and deletes
+    /// it. Returns that URI.
     pub async fn check(&self) -> Result<String, StorageError> {
         // No charge has this key: see `Key`. Random, so that several checks do not meet.
         let path = self.below(&format!("%2Dcheck/{:016x}", RandomState::new().build_hasher().finish()));

@@ -111,8 +111,9 @@ const PRICED_LEAST: i64 = 100;
 /// How often older charges are read for it instead.
 const PRICE_TRIES: u32 = 20;
 
-/// What a charge costs on average: of the newest charges that can be read. Where a charge cannot be read, those before it are
-/// taken if they are enough, and otherwise those after it: without a price, limits of the brake would not be applied.
+/// What a charge costs on average: of the newest charges that can be read. Where a charge cannot be
+/// read, those before it are taken if they are enough, and otherwise those after it: without a
+/// price, limits of the brake would not be applied.
 async fn average_price(run: &mut impl Run, now: Timestamp) -> Result<Option<Price>, DbError> {
     let (mut until, mut charges) = (now, PRICED);
     let mut best: Option<(i64, Price)> = None;

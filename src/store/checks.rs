@@ -1,8 +1,8 @@
 //! Whether refunds can be posted, as a pass last found out, for all processes.
 //!
-//! One row. The process that takes on a check notes so first, so that a hundred passes that begin at
-//! once check once; the others go by the last result meanwhile. Crash in between: the last result
-//! stays for the hour. Who checks what is for `pass::posting`.
+//! One row. The process that takes on a check notes so first, so that a hundred passes that begin
+//! at once check once; the others go by the last result meanwhile. Crash in between: the last
+//! result stays for the hour. Who checks what is for `pass::posting`.
 
 use crate::clock::Timestamp;
 use crate::store::db::DbError;

@@ -1,10 +1,11 @@
 //! Leases due orphans and reads what is known about them.
 //!
-//! A claim raises each orphan's token and returns it; only who names the current one may settle it. A dead worker's lease
-//! runs out and the next claim takes over. What has another token by the time its facts are read is somebody else's, and is
-//! left out: no token has two holders, who would write one object. Facts are read set-based, a handful of statements a batch,
-//! and put together by the pure `facts`. A row that cannot be read, by makegood or by the database itself, costs its own orphan
-//! an hour and nobody else anything.
+//! A claim raises each orphan's token and returns it; only who names the current one may settle it.
+//! A dead worker's lease runs out and the next claim takes over. What has another token by the time
+//! its facts are read is somebody else's, and is left out: no token has two holders, who would
+//! write one object. Facts are read set-based, a handful of statements a batch, and put together by
+//! the pure `facts`. A row that cannot be read, by makegood or by the database itself, costs its
+//! own orphan an hour and nobody else anything.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::Duration;

@@ -1,10 +1,10 @@
 //! Whether the database is as makegood needs it, for `makegood check`, `makegood migrate` and the
 //! start of a pass.
 //!
-//! Columns are described, not read (`types`): so a wrong one is found on empty tables too. SQLite has
-//! no types that hold; there a row is read as a pass would read it, and on PostgreSQL too once all
-//! types fit. What writes the relations take, and what row security hides, is in `writes`; what comes
-//! of a refund or an output is tried in `settle::trial`. Writes nothing that stays.
+//! Columns are described, not read (`types`): so a wrong one is found on empty tables too. SQLite
+//! has no types that hold; there a row is read as a pass would read it, and on PostgreSQL too once
+//! all types fit. What writes the relations take, and what row security hides, is in `writes`; what
+//! comes of a refund or an output is tried in `settle::trial`. Writes nothing that stays.
 
 use serde_json::{Value as Json, json};
 
@@ -202,8 +202,8 @@ impl Store {
             .collect()
     }
 
-    /// What is wrong with the contract relations and their columns: all of it at once, on empty tables
-    /// too, and before makegood's own tables are there. Empty: passes can read them.
+    /// What is wrong with the contract relations and their columns: all of it at once, on empty
+    /// tables too, and before makegood's own tables are there. Empty: passes can read them.
     pub async fn contract(&self) -> Result<Vec<Flaw>, DbError> {
         let mut flaws = self.contract_columns().await?;
         for (relation, statement, columns) in RELATIONS {

@@ -175,8 +175,8 @@ impl Store {
         Ok(claimed)
     }
 
-    /// Notes the jobs of items that were refunded without one. It reads the platform's rows: where one of them cannot be read,
-    /// these questions wait until its own was ended.
+    /// Notes the jobs of items that were refunded without one. It reads the platform's rows: where
+    /// one of them cannot be read, these questions wait until its own was ended.
     async fn note_late_jobs(&self, tx: &mut Tx, provider: &str, now: Timestamp) -> Result<(), DbError> {
         Run::begin_part(tx).await?;
         match tx.rows(statements::LATE_JOBS, &[provider.into(), now.into()]).await {
@@ -293,8 +293,9 @@ impl Store {
         Ok(new)
     }
 
-    /// Looks at the next refunds of a stretch of time, as many as the pace says: has their output been stored since (P20)?
-    /// Records what is new. One around which a row cannot be read is told, and the next look begins after it.
+    /// Looks at the next refunds of a stretch of time, as many as the pace says: has their output
+    /// been stored since (P20)? Records what is new. One around which a row cannot be read is told,
+    /// and the next look begins after it.
     pub async fn look_for_stored_late(
         &self,
         from: &RefundPosition,

@@ -1,15 +1,18 @@
 //! Makes and upgrades the tables: makegood's own, and the reference schema for platforms that want it.
 //!
-//! The two sets have a history table each, so that neither collides with the platform's own migrations. What one run adds to a
-//! set is one transaction: all of it or nothing. Before it, the platform's relations are compared with what makegood needs.
+//! The two sets have a history table each, so that neither collides with the platform's own
+//! migrations. What one run adds to a set is one transaction: all of it or nothing. Before it, the
+//! platform's relations are compared with what makegood needs.
 //!
-//! On PostgreSQL it runs on a connection of its own that is closed afterwards: after a failure the lock would stay held. A
-//! migration that waits for a lock makes everybody wait who comes after it, so it waits [`LOCK_WAIT`] at a time, gives up all
-//! that it has locked, and tries again, [`LOCK_TRIES`] times. A statement may take [`STATEMENT_TIMEOUT`].
+//! On PostgreSQL it runs on a connection of its own that is closed afterwards: after a failure the
+//! lock would stay held. A migration that waits for a lock makes everybody wait who comes after it,
+//! so it waits [`LOCK_WAIT`] at a time, gives up all that it has locked, and tries again,
+//! [`LOCK_TRIES`] times. A statement may take [`STATEMENT_TIMEOUT`].
 //!
-//! A migration whose first line is `-- no-transaction` is one statement outside of a transaction: `CREATE INDEX CONCURRENTLY`,
-//! for a table that may be large, so that nobody's writes wait for it. Where it fails it leaves an invalid index behind, which
-//! the next run drops before it tries again.
+//! A migration whose first line is `-- no-transaction` is one statement outside of a transaction:
+//! `CREATE INDEX CONCURRENTLY`, for a table that may be large, so that nobody's writes wait for it.
+//! Where it fails it leaves an invalid index behind, which the next run drops before it tries
+//! again.
 
 use std::time::Duration;
 
@@ -24,11 +27,13 @@ pub use wrong::MigrateError;
 
 /// How long a migration waits for one lock. So long others may have to wait behind it.
 const LOCK_WAIT: Duration = Duration::from_secs(2);
-/// How often it tries, with [`LOCK_PAUSE`] in between, in which those who waited behind it go first.
+/// How often it tries, with [`LOCK_PAUSE`] in between, in which those who waited behind it go
+/// first.
 const LOCK_TRIES: u32 = 10;
 /// The pause before it tries again.
 const LOCK_PAUSE: Duration = Duration::from_secs(1);
-/// How long a statement of a migration may take: an index of a large table takes longer than any statement of a pass.
+/// How long a statement of a migration may take: an index of a large table takes longer than any
+/// statement of a pass.
 const STATEMENT_TIMEOUT: Duration = Duration::from_hours(1);
 
 /// The first line of a migration that runs outside of a transaction.
@@ -186,7 +191,8 @@ impl Set {
         }
     }
 
-    /// Waits for another process that migrates, which keeps nobody else waiting, and then tries until the locks are free.
+    /// Waits for another process that migrates, which keeps nobody else waiting, and then tries
+    /// until the locks are free.
     async fn run_on(&self, connection: &mut PgConnection) -> Result<(), SqlxMigrateError> {
         connection.lock().await?;
         let mut tries = 1;
@@ -261,7 +267,8 @@ impl Store {
             return Err(MigrateError::Contract(wrong));
         }
         OWN.run(&self.db).await?;
-        // A view may take no writes, SQLite makes views over nothing, and a column may be named by a statement alone.
+        // A view may take no writes, SQLite makes views over nothing, and a column may be named by
+        // a statement alone.
         self.prepare_all().await.map_err(|error| MigrateError::of_statement(&error))?;
         Ok(())
     }

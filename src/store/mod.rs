@@ -1,15 +1,16 @@
 //! The only room that knows sqlx: what is read, what is written, and in which transaction.
 //!
-//! `db` runs one statement on either database, `statements` lists them all, `migrations` makes the tables.
-//! The rest follows a charge: `scan` finds and opens orphans, `claim` leases them and reads the facts, `settle` is
-//! the one transaction that moves money, `late` is what becomes known after it, `uploads` notes what may be left over in the
-//! storage, `brakes` keeps the brake, `totals` counts for people and metrics, `provider_state` remembers
-//! who was not there, `shares` who asks whom how much, `version` compares the tables with the binary.
-//! For people alone are `story` (one charge), `review` (what was made good and what waits), and for
-//! `makegood check` `contract` (whether all is as needed), `plans` (whether it can be searched),
-//! `sample` (how the newest charges look), `times` (whether times are what they should be) and `books`
-//! (whether refunds, ledger and balances add up).
-//! A crash anywhere leaves what was committed; the next pass does the rest.
+//! `db` runs one statement on either database, `statements` lists them all, `migrations` makes the
+//! tables. The rest follows a charge: `scan` finds and opens orphans, `claim` leases them and reads
+//! the facts, `settle` is the one transaction that moves money, `late` is what becomes known after
+//! it, `uploads` notes what may be left over in the storage, `brakes` keeps the brake, `totals`
+//! counts for people and metrics, `provider_state` remembers who was not there, `shares` who asks
+//! whom how much, `version` compares the tables with the binary. For people alone are `story` (one
+//! charge), `review` (what was made good and what waits), and for `makegood check` `contract`
+//! (whether all is as needed), `plans` (whether it can be searched), `sample` (how the newest
+//! charges look), `times` (whether times are what they should be) and `books` (whether refunds,
+//! ledger and balances add up). A crash anywhere leaves what was committed; the next pass does the
+//! rest.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -144,8 +145,8 @@ impl Store {
         Self::open_waiting(url, max_connections, statement_timeout, LOCK_TIMEOUT).await
     }
 
-    /// Opens the database as the demo and tests need it: creates a SQLite file that is not there, and waits for a server
-    /// as long as a statement may take.
+    /// Opens the database as the demo and tests need it: creates a SQLite file that is not there,
+    /// and waits for a server as long as a statement may take.
     ///
     /// # Errors
     /// The address is unreadable or nobody answers there.
@@ -160,8 +161,9 @@ impl Store {
             .await
     }
 
-    /// Opens the database. Time is the database's on PostgreSQL and the process's on SQLite. A lock timeout beyond half of
-    /// the statement timeout counts as this half: otherwise the statement would be ended first.
+    /// Opens the database. Time is the database's on PostgreSQL and the process's on SQLite. A lock
+    /// timeout beyond half of the statement timeout counts as this half: otherwise the statement
+    /// would be ended first.
     ///
     /// # Errors
     /// The address is unreadable, nobody answers there, or the file is not there.
@@ -265,8 +267,9 @@ impl Store {
     }
 }
 
-/// Opens the database, and tries again while the server cannot be reached, as long as `opening` says. Logs why it waits,
-/// at first and every half minute: a daemon that only waits looks like one that works.
+/// Opens the database, and tries again while the server cannot be reached, as long as `opening`
+/// says. Logs why it waits, at first and every half minute: a daemon that only waits looks like one
+/// that works.
 async fn open_waiting_visibly(opening: &Opening<'_>) -> Result<Db, DbError> {
     const TOLD_EVERY: Duration = Duration::from_secs(30);
     let patience = match opening.waits {

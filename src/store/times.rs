@@ -1,9 +1,9 @@
-//! Times of the platform's that cannot be meant: before 2000, from 2100 on, infinite, missing, or in
-//! another unit than microseconds.
+//! Times of the platform's that cannot be meant: before 2000, from 2100 on, infinite, missing, or
+//! in another unit than microseconds.
 //!
-//! Every scan is a stretch of time, so a charge of such a time is in none and nothing is ever due. This
-//! is the only place that sees it. Each search reads at most [`MOST`] rows by the index on the time.
-//! Only reads.
+//! Every scan is a stretch of time, so a charge of such a time is in none and nothing is ever due.
+//! This is the only place that sees it. Each search reads at most [`MOST`] rows by the index on the
+//! time. Only reads.
 
 use std::collections::BTreeMap;
 
@@ -83,8 +83,8 @@ impl OddTimes {
 }
 
 impl Store {
-    /// Times by which passes look for what is due (`charges.charged_at`, `charge_items.failed_at`) and
-    /// that no pass can come to.
+    /// Times by which passes look for what is due (`charges.charged_at`, `charge_items.failed_at`)
+    /// and that no pass can come to.
     pub async fn odd_times(&self) -> Result<Vec<OddTimes>, DbError> {
         self.odd(statements::ODD_TIMES).await
     }
@@ -119,8 +119,8 @@ fn read(row: &Row) -> Result<(String, Fault, Option<Timestamp>), DbError> {
     Ok((row.text("place")?, fault, at.filter(|_| is_time).map(Timestamp::from_micros)))
 }
 
-/// `shape`: SQLite's type of the value; `time` or `infinite` on PostgreSQL, where a unit cannot be told
-/// from a time any more.
+/// `shape`: SQLite's type of the value; `time` or `infinite` on PostgreSQL, where a unit cannot be
+/// told from a time any more.
 fn fault(shape: &str, at: Option<i64>) -> Fault {
     match (shape, at) {
         ("null", _) => Fault::Missing,

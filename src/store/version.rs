@@ -1,8 +1,9 @@
-//! Whether this binary and the tables are made for each other: compared at the start of every command that uses the tables.
+//! Whether this binary and the tables are made for each other: compared at the start of every
+//! command that uses the tables.
 //!
-//! Tables of an older version lack columns that statements name. Tables of a newer version serve an older binary, so that both
-//! can run during an upgrade, unless a migration says that they do not: it sets the row of `makegood_minimum_version`.
-//! Reads only.
+//! Tables of an older version lack columns that statements name. Tables of a newer version serve an
+//! older binary, so that both can run during an upgrade, unless a migration says that they do not:
+//! it sets the row of `makegood_minimum_version`. Reads only.
 
 use super::{DbError, OWN_VERSION, Store, first, statements};
 

@@ -1,5 +1,6 @@
-//! docs/adopting.md, followed to the letter: its example of a platform over views is set up from the
-//! page's own SQL, and a pass of the page's role makes good what is owed. So the page cannot rot.
+//! docs/adopting.md, followed to the letter: its example of a platform over views is set up from
+//! the page's own SQL, and a pass of the page's role makes good what is owed. So the page cannot
+//! rot.
 
 use std::path::Path;
 

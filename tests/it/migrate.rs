@@ -1,5 +1,5 @@
-//! `migrate` says what is wrong with which relation and leaves nothing half done; every other command compares the version of
-//! the tables with its own before it begins.
+//! `migrate` says what is wrong with which relation and leaves nothing half done; every other
+//! command compares the version of the tables with its own before it begins.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
@@ -35,7 +35,8 @@ async fn migrate(url: &str, reference_schema: bool) -> Result<(), MigrateError> 
     migrated
 }
 
-/// A platform's schema that is not as needed; what `migrate` says, in these words. Nothing of makegood's is there after it.
+/// A platform's schema that is not as needed; what `migrate` says, in these words. Nothing of
+/// makegood's is there after it.
 async fn refused(schema: &str, words: &[&str]) {
     let database = database::database().await;
     run(&database, schema).await;
@@ -164,7 +165,8 @@ async fn an_index_that_was_left_unfinished_is_dropped() {
     assert_eq!(number(&mut connection, of).await, 1, "it is not makegood's");
 }
 
-/// A migration that waits for a lock makes everybody wait who comes after it: so it does not wait for long at a time.
+/// A migration that waits for a lock makes everybody wait who comes after it: so it does not wait
+/// for long at a time.
 #[tokio::test]
 async fn a_migration_that_waits_for_a_lock_gives_way_and_tries_again() {
     let database = database::database().await;

@@ -1,11 +1,12 @@
-//! A platform's trigger may answer with any SQLSTATE: that of a missing right, a lost connection, a full disk, a lost race. It
-//! concerns the row that it answers for, and nobody else.
+//! A platform's trigger may answer with any SQLSTATE: that of a missing right, a lost connection, a
+//! full disk, a lost race. It concerns the row that it answers for, and nobody else.
 
 use std::collections::BTreeSet;
 
 use crate::world::{HOUR, World, detect};
 
-/// One of each class that a trigger may raise. `55P03` counts as a lock of another session, which is told as `locked`.
+/// One of each class that a trigger may raise. `55P03` counts as a lock of another session, which
+/// is told as `locked`.
 const CODES: [&str; 30] = [
     "42501", "42P01", "42703", "42883", "22021", "22003", "22P02", "23502", "23505", "23514", "21000",
     "25006", "25P03", "40001", "40P01", "44000", "53000", "53100", "53200", "53300", "54000", "55000",

@@ -240,7 +240,8 @@ async fn a_hold_that_the_database_refuses_spoils_nothing_but_itself() {
     world.books_balance().await;
 }
 
-/// What a trigger raises with the code of a full disk is its row's trouble, also while rows are settled one by one.
+/// What a trigger raises with the code of a full disk is its row's trouble, also while rows are
+/// settled one by one.
 #[tokio::test]
 async fn a_code_of_the_whole_database_in_a_trigger_spoils_nothing_but_its_row() {
     let full = "RAISE EXCEPTION 'no room' USING ERRCODE = '53100';";

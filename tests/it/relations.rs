@@ -1,5 +1,5 @@
-//! What a platform need not have: projects and places, hashes of its outputs, `accounts`. And times that
-//! cannot be meant.
+//! What a platform need not have: projects and places, hashes of its outputs, `accounts`. And times
+//! that cannot be meant.
 
 use serde_json::Value;
 
@@ -9,7 +9,8 @@ use crate::s3::bucket::hex;
 use crate::world::{HOUR, Sql, World, on_both};
 
 on_both! {
-    /// Before: a row without a project was unreadable, and an output without one was never delivered.
+    /// Before: a row without a project was unreadable, and an output without one was never
+    /// delivered.
     async fn p13_null_is_the_same_place_as_null_and_another_place_than_any_other(world) {
         world.balance("ada", 0, 0).await;
         for charge in ["both-null", "half-null", "only-the-charge", "only-the-output", "failed", "recovered"] {
@@ -271,7 +272,8 @@ async fn the_doctor_fails_times_that_no_pass_can_come_to_and_warns_of_others() {
     }
 }
 
-/// The reference schema of an older version is upgraded in place, with what the platform added to it.
+/// The reference schema of an older version is upgraded in place, with what the platform added to
+/// it.
 #[tokio::test]
 async fn the_reference_schema_learns_of_null_and_keeps_the_platforms_triggers() {
     for database in [database().await, sqlite()] {

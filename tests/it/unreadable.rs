@@ -1,5 +1,5 @@
-//! One row that PostgreSQL cannot read, under a view that casts, stops nobody but itself: it is found, named, left out, and
-//! made good once it was corrected.
+//! One row that PostgreSQL cannot read, under a view that casts, stops nobody but itself: it is
+//! found, named, left out, and made good once it was corrected.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -9,7 +9,8 @@ use makegood::pass::Orders;
 use crate::database;
 use crate::world::{HOUR, MINUTE, World};
 
-/// The reference schema behind views, each with one column that is cast. A row whose key stands in `poisoned` has text there.
+/// The reference schema behind views, each with one column that is cast. A row whose key stands in
+/// `poisoned` has text there.
 fn schema() -> String {
     let tables = include_str!("../../migrations/reference/postgres/0001_contract.sql");
     let bad = |relation: &str, key: &str, column: &str, kind: &str| {
@@ -83,7 +84,8 @@ async fn refunded(world: &World) -> Vec<String> {
 #[tokio::test]
 async fn a_row_that_cannot_be_read_is_named_and_the_others_are_refunded() {
     let world = world().await;
-    // Poisoned: two charges beside each other and one item in the scan by time, and one item in the scan of failures.
+    // Poisoned: two charges beside each other and one item in the scan by time, and one item in the
+    // scan of failures.
     let ids: Vec<String> = (10..50).map(|nth| format!("c{nth}")).collect();
     for (nth, id) in (0..).zip(&ids) {
         charge(&world, id, 4 * HOUR + (40 - nth) * MINUTE, nth % 8 == 3).await;
@@ -109,7 +111,8 @@ async fn a_row_that_cannot_be_read_is_named_and_the_others_are_refunded() {
     let good: Vec<&String> = ids.iter().filter(|id| !bad.contains(&id.as_str())).collect();
     assert_eq!(refunded(&world).await.iter().collect::<Vec<_>>(), good);
 
-    // Not looked at again with the positions long past it, but within the hour, as a row that was refused.
+    // Not looked at again with the positions long past it, but within the hour, as a row that was
+    // refused.
     let mut world = world;
     world.parts.rules.detect.full_look_every = 48 * HOUR;
     world.run("DELETE FROM poisoned").await;
@@ -154,7 +157,8 @@ async fn facts_that_cannot_be_read_cost_their_own_orphan_an_hour() {
     assert_eq!(world.fate("c", 0).await, "relinked misattributed", "its output can be read now");
 }
 
-/// The brake measures by what charges cost on average, and looks for late outputs of what was refunded: both read other rows.
+/// The brake measures by what charges cost on average, and looks for late outputs of what was
+/// refunded: both read other rows.
 #[tokio::test]
 async fn what_is_read_beside_the_cases_survives_such_a_row_too() {
     let world = world().await;
@@ -162,7 +166,8 @@ async fn what_is_read_beside_the_cases_survives_such_a_row_too() {
         charge(&world, id, 4 * HOUR, false).await;
     }
     assert_eq!(world.pass().await.total("refund"), 3);
-    // The newest charge, which the average price is read of first; and an output of one that was refunded, in another place.
+    // The newest charge, which the average price is read of first; and an output of one that was
+    // refunded, in another place.
     charge(&world, "new", MINUTE, false).await;
     charge(&world, "d", 2 * MINUTE, false).await;
     let at = world.at(world.now());

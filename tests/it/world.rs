@@ -245,7 +245,8 @@ impl World {
         }
     }
 
-    /// As if another pass had just tried a refund, with success: the next one does not within the hour.
+    /// As if another pass had just tried a refund, with success: the next one does not within the
+    /// hour.
     pub async fn just_tried(&self) {
         let (now, version) = (self.at(self.now()), env!("CARGO_PKG_VERSION"));
         let sql =

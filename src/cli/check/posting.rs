@@ -1,5 +1,5 @@
-//! Whether refunds can be posted and outputs stored: what the relations take, what row security hides,
-//! and what comes of a trial of each.
+//! Whether refunds can be posted and outputs stored: what the relations take, what row security
+//! hides, and what comes of a trial of each.
 
 use std::collections::BTreeSet;
 
@@ -95,8 +95,8 @@ async fn output(store: &Store, invokers: Option<&str>, found: &mut Findings) {
     trial("trial output", tried, &advice, found);
 }
 
-/// Relations that do not take what a pass writes, and the triggers on `stored_outputs` that run with
-/// this role's rights.
+/// Relations that do not take what a pass writes, and the triggers on `stored_outputs` that run
+/// with this role's rights.
 type Looked = (BTreeSet<&'static str>, Option<String>);
 
 /// What the catalogue says.

@@ -1,7 +1,7 @@
 //! Whether the platform's times are times: in the right unit, finite, and of this century.
 //!
-//! A charge whose time cannot be meant is in no stretch that a pass looks at: nothing would ever be due,
-//! and nothing would say so. Other times are only shown to people, so they are warnings.
+//! A charge whose time cannot be meant is in no stretch that a pass looks at: nothing would ever be
+//! due, and nothing would say so. Other times are only shown to people, so they are warnings.
 
 use super::Findings;
 use crate::report::chain;

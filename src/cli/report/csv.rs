@@ -1,8 +1,8 @@
 //! The report as CSV (RFC 4180): a header, then one line an item.
 //!
-//! A field that holds a comma, a quote or a line break is quoted. Ids come from the platform and from
-//! providers: a value that a spreadsheet would take for a formula is written as text, and control and
-//! invisible characters, which a terminal might obey, as `\u{1b}`.
+//! A field that holds a comma, a quote or a line break is quoted. Ids come from the platform and
+//! from providers: a value that a spreadsheet would take for a formula is written as text, and
+//! control and invisible characters, which a terminal might obey, as `\u{1b}`.
 
 use crate::cli::words::plain;
 use crate::clock::Timestamp;

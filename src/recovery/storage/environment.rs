@@ -1,9 +1,9 @@
 //! Environment variables of the cloud clients that would do harm, refused before a client is made.
 //!
-//! The clients take a variable as it is. They panic over an endpoint without a scheme and over a token
-//! with a line feed; the process ends and its leases stay. They put the bucket behind the path of an
-//! endpoint, so a file lies elsewhere than its URI says, and no recovery fails. Such a variable is
-//! named in the error. Its value is not: it may be a secret.
+//! The clients take a variable as it is. They panic over an endpoint without a scheme and over a
+//! token with a line feed; the process ends and its leases stay. They put the bucket behind the
+//! path of an endpoint, so a file lies elsewhere than its URI says, and no recovery fails. Such a
+//! variable is named in the error. Its value is not: it may be a secret.
 //!
 //! Pure: the variables are handed in. What the clients refuse by themselves is left to them.
 
@@ -53,7 +53,8 @@ struct Cloud {
     example: &'static str,
 }
 
-/// Refuses variables by which the client of `scheme` would panic or write elsewhere than into `bucket`.
+/// Refuses variables by which the client of `scheme` would panic or write elsewhere than into
+/// `bucket`.
 pub(super) fn check(
     scheme: &str,
     bucket: &str,
@@ -236,8 +237,8 @@ fn judge(
     Ok(())
 }
 
-/// `bucket.s3.example`. A bucket named like its server's first label, `minio` at `minio.example`, is
-/// none: that address has too few labels to be left over without it.
+/// `bucket.s3.example`. A bucket named like its server's first label, `minio` at `minio.example`,
+/// is none: that address has too few labels to be left over without it.
 fn bucket_is_in_host(url: &Url, bucket: &str) -> bool {
     let rest =
         url.host_str().and_then(|host| host.strip_prefix(bucket)).and_then(|rest| rest.strip_prefix('.'));

@@ -2,7 +2,8 @@
 
 use std::path::Path as FilePath;
 
-/// Removes the files `name#1`, `name#2`, … beside a local object: what a write makes before it renames.
+/// Removes the files `name#1`, `name#2`, … beside a local object: what a write makes before it
+/// renames.
 pub(super) fn remove_temporary(object: &FilePath) -> std::io::Result<()> {
     let (Some(directory), Some(name)) = (object.parent(), object.file_name()) else { return Ok(()) };
     let entries = match std::fs::read_dir(directory) {

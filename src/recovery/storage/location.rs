@@ -1,7 +1,8 @@
-//! What a storage URL means: the directory of a `file:` URL, the bucket and the prefix of the others.
+//! What a storage URL means: the directory of a `file:` URL, the bucket and the prefix of the
+//! others.
 //!
-//! Pure but for the working directory. Refuses what is ambiguous; no error repeats the URL, which may
-//! hold a secret that somebody put there by mistake.
+//! Pure but for the working directory. Refuses what is ambiguous; no error repeats the URL, which
+//! may hold a secret that somebody put there by mistake.
 
 use std::path::{Component, Path as FilePath, PathBuf};
 

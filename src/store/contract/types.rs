@@ -1,8 +1,9 @@
 //! Which SQL types the columns of the contract have, and which cast to write where they do not.
 //!
-//! Pure: knows no database. A type fails where a pass could not read the column, or the posting of a
-//! refund would compare it with another type; `character(n)` only warns, because it is read with the
-//! blanks that fill it up. Text in these words is for people: types are named as SQL names them.
+//! Pure: knows no database. A type fails where a pass could not read the column, or the posting of
+//! a refund would compare it with another type; `character(n)` only warns, because it is read with
+//! the blanks that fill it up. Text in these words is for people: types are named as SQL names
+//! them.
 
 /// What makegood reads a column as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,9 +1,9 @@
-//! Which writes the platform's relations take, which rows they hide, and what two writers at once do
-//! to a balance.
+//! Which writes the platform's relations take, which rows they hide, and what two writers at once
+//! do to a balance.
 //!
-//! Read from the catalogue, so that it is found on empty tables too. Whether a trigger does what it is
-//! told shows only when it is tried (`settle::trial`). Nothing here writes anything that stays: the
-//! trial of a balance is rolled back in the database's own function, or in its transaction.
+//! Read from the catalogue, so that it is found on empty tables too. Whether a trigger does what it
+//! is told shows only when it is tried (`settle::trial`). Nothing here writes anything that stays:
+//! the trial of a balance is rolled back in the database's own function, or in its transaction.
 
 use std::collections::BTreeMap;
 
@@ -22,7 +22,8 @@ pub enum Balance {
     Refuses,
     /// One of them is lost: the trigger writes what it was told, not the difference.
     Loses,
-    /// The write moves nothing: right where the balance is the sum of the ledger, and wrong otherwise.
+    /// The write moves nothing: right where the balance is the sum of the ledger, and wrong
+    /// otherwise.
     Unmoved,
     /// It moves by something else than what was added, or says that it hit another row.
     Wrong,
@@ -51,8 +52,8 @@ impl Store {
     }
 
     /// Writes of a pass that the platform's relations do not take, and the triggers on
-    /// `stored_outputs` that run with the rights of the passes' role. Nothing on SQLite, where a write
-    /// has to be tried.
+    /// `stored_outputs` that run with the rights of the passes' role. Nothing on SQLite, where a
+    /// write has to be tried.
     pub async fn write_flaws(&self) -> Result<(Vec<Flaw>, Invokers), DbError> {
         let (mut flaws, mut invokers) = (Vec::new(), Invokers::None);
         if !self.is_postgres() {
@@ -72,8 +73,8 @@ impl Store {
         Ok((flaws, invokers))
     }
 
-    /// Rows of the platform's relations that row security hides from this role, or may hide. Nothing
-    /// on SQLite, which has no roles.
+    /// Rows of the platform's relations that row security hides from this role, or may hide.
+    /// Nothing on SQLite, which has no roles.
     pub async fn hidden_rows(&self) -> Result<Vec<Flaw>, DbError> {
         if !self.is_postgres() {
             return Ok(Vec::new());

@@ -1,12 +1,12 @@
 //! What a failure of the database means: whether the same transaction may succeed when it is run once more, how long to
 //! go on trying, and what a person should do who finds a pass ended by it.
 //!
-//! Four kinds are worth repeating. A race that was lost (deadlock, serialization failure), and a connection of a platform's
-//! trigger: a few times at once. A statement
-//! that ran into its time limit: twice. A lock that another session holds: as long as a statement may take; only settle does
-//! otherwise, which goes on with the others (`store::settle`). A connection that broke, or that was not to be had, and a file
-//! that another holds: as long as a statement may take, since a restart, or the connection limit, is over within seconds or
-//! not at all.
+//! Four kinds are worth repeating. A race that was lost (deadlock, serialization failure), and a
+//! connection of a platform's trigger: a few times at once. A statement that ran into its time
+//! limit: twice. A lock that another session holds: as long as a statement may take; only settle
+//! does otherwise, which goes on with the others (`store::settle`). A connection that broke, or
+//! that was not to be had, and a file that another holds: as long as a statement may take, since a
+//! restart, or the connection limit, is over within seconds or not at all.
 
 use std::time::{Duration, Instant};
 
@@ -34,7 +34,8 @@ pub enum Trouble {
     TimedOut,
     /// The connection is gone, and nobody knows what came of what was under way.
     ConnectionLost,
-    /// A function of the platform's answered with the code of a connection: it may have one of its own.
+    /// A function of the platform's answered with the code of a connection: it may have one of its
+    /// own.
     Raised,
     /// No connection was to be had: all are at work, or the server allows no more.
     NoConnection,
@@ -82,21 +83,23 @@ impl DbError {
     }
 }
 
-/// What a SQLSTATE means. Inside a function of the platform's it concerns one row: there is a connection, or nothing could
-/// have been raised. A database that is full or takes no writes may say so inside a function too; by hand, it is the row.
+/// What a SQLSTATE means. Inside a function of the platform's it concerns one row: there is a
+/// connection, or nothing could have been raised. A database that is full or takes no writes may
+/// say so inside a function too; by hand, it is the row.
 fn of_sqlstate(code: &str, in_function: bool, by_hand: bool) -> Trouble {
     match code {
         "40001" | "40P01" => Trouble::Race,
         "55P03" => Trouble::LockTimeout,
         "57014" => Trouble::TimedOut,
-        // Thrown out, crashed, coming up or going down, or slept too long inside a transaction; no room for a connection.
+        // Thrown out, crashed, coming up or going down, or slept too long inside a transaction; no
+        // room for a connection.
         "57P01" | "57P02" | "57P03" | "57P05" | "25P03" | "53300" if in_function => Trouble::Raised,
         class if in_function && class.starts_with("08") => Trouble::Raised,
         "25006" if !by_hand => Trouble::ReadOnly,
         "53100" if !by_hand => Trouble::Full,
         _ if in_function => Trouble::Other,
-        // Behind a pooler the driver looks a type up between a statement and its run, which makes the
-        // server forget the statement. It knows the type from then on.
+        // Behind a pooler the driver looks a type up between a statement and its run, which makes
+        // the server forget the statement. It knows the type from then on.
         "26000" => Trouble::Race,
         "57P01" | "57P02" | "57P03" | "57P05" | "25P03" => Trouble::ConnectionLost,
         "53300" => Trouble::NoConnection,

@@ -1,23 +1,26 @@
-//! What the database said with an error: read by dialect, and told apart by what it concerns, one row or the whole.
+//! What the database said with an error: read by dialect, and told apart by what it concerns, one
+//! row or the whole.
 //!
-//! A SQLSTATE is never read as a SQLite code, nor the other way round: both are short numbers.
-//! A platform's trigger, view or function may answer with any SQLSTATE, also with those of a lost connection, a full disk or
-//! a missing table. What comes from inside a function is therefore the platform's answer to one row, whatever its code says,
-//! unless the server itself, and not the function, says that it has no room or takes no writes.
-//! PostgreSQL names the function in the context of the error. The server itself ends a connection with severity FATAL, which
-//! no function can raise.
+//! A SQLSTATE is never read as a SQLite code, nor the other way round: both are short numbers. A
+//! platform's trigger, view or function may answer with any SQLSTATE, also with those of a lost
+//! connection, a full disk or a missing table. What comes from inside a function is therefore the
+//! platform's answer to one row, whatever its code says, unless the server itself, and not the
+//! function, says that it has no room or takes no writes. PostgreSQL names the function in the
+//! context of the error. The server itself ends a connection with severity FATAL, which no function
+//! can raise.
 
 use sqlx::postgres::{PgDatabaseError, PgSeverity};
 use sqlx::sqlite::SqliteError;
 
 use super::{DbError, Trouble};
 
-/// How PostgreSQL's context of an error begins where a function ran, after its translation: "PL/pgSQL function …" in
-/// English, "PL/pgSQL-Funktion …" in German, "fonction PL/pgSQL …" in French. Functions in SQL are seen in English only.
+/// How PostgreSQL's context of an error begins where a function ran, after its translation:
+/// "PL/pgSQL function …" in English, "PL/pgSQL-Funktion …" in German, "fonction PL/pgSQL …" in
+/// French. Functions in SQL are seen in English only.
 const FUNCTIONS: [&str; 2] = ["PL/", "SQL function"];
 
-/// SQLSTATE classes of one row: 21 (a view's subquery finds two rows), 22 (data), 23 (constraints), 44 (a view's check), 54 (too long for an index), P0 (a platform's
-/// trigger says no).
+/// SQLSTATE classes of one row: 21 (a view's subquery finds two rows), 22 (data), 23 (constraints),
+/// 44 (a view's check), 54 (too long for an index), P0 (a platform's trigger says no).
 const ROW_CLASSES: [&str; 6] = ["21", "22", "23", "44", "54", "P0"];
 
 impl DbError {
@@ -33,13 +36,15 @@ impl DbError {
         code.parse::<i32>().ok().map(|code| code & 0xff)
     }
 
-    /// The function of the platform's that the error came from, as PostgreSQL tells it: with its name and line.
+    /// The function of the platform's that the error came from, as PostgreSQL tells it: with its
+    /// name and line.
     pub fn function(&self) -> Option<&str> {
         self.postgres().and_then(function)
     }
 
-    /// Whether a function of the platform's raised it, and not the server while the function ran: the place in the server's source
-    /// is that of a procedural language (`pl_exec.c`, `plpy_elog.c`).
+    /// Whether a function of the platform's raised it, and not the server while the function ran:
+    /// the place in the server's source is that of a procedural language (`pl_exec.c`,
+    /// `plpy_elog.c`).
     pub(super) fn is_raised_by_hand(&self) -> bool {
         let file = self.postgres().filter(|_| self.function().is_some()).and_then(PgDatabaseError::file);
         file.is_some_and(|file| file.rsplit('/').next().unwrap_or_default().starts_with("pl"))
@@ -55,20 +60,21 @@ impl DbError {
         self.function().map_or_else(|| told.clone(), |function| format!("{told} (in {function})"))
     }
 
-    /// The database answered, and its answer may concern one row or everything that is tried: a platform's trigger, view or row
-    /// policy said no, or nothing here knows the answer.
+    /// The database answered, and its answer may concern one row or everything that is tried: a
+    /// platform's trigger, view or row policy said no, or nothing here knows the answer.
     pub fn may_be_about_a_row(&self) -> bool {
         let answered = self.sqlx().is_some_and(|error| error.as_database_error().is_some());
         answered && (self.trouble() == Trouble::Other || self.function().is_some())
     }
 
-    /// This role may not do what was asked, or a function of the platform's may not (SQLSTATE 42501).
+    /// This role may not do what was asked, or a function of the platform's may not (SQLSTATE
+    /// 42501).
     pub fn is_about_rights(&self) -> bool {
         self.postgres().is_some_and(|error| error.code() == "42501")
     }
 
-    /// What was asked is not possible for any row: a right, relation, column or function is missing, or
-    /// a view takes no writes (SQLSTATE classes 42 and 0A, and 55000).
+    /// What was asked is not possible for any row: a right, relation, column or function is
+    /// missing, or a view takes no writes (SQLSTATE classes 42 and 0A, and 55000).
     pub fn is_about_the_schema(&self) -> bool {
         self.postgres().is_some_and(|error| {
             let code = error.code();
@@ -104,7 +110,8 @@ fn function(error: &PgDatabaseError) -> Option<&str> {
     error.r#where().filter(|_| error.severity() == PgSeverity::Error).and_then(of_the_platform)
 }
 
-/// The innermost function of the platform's in a context. makegood's own say nothing about a row: they run for every batch.
+/// The innermost function of the platform's in a context. makegood's own say nothing about a row:
+/// they run for every batch.
 fn of_the_platform(context: &str) -> Option<&str> {
     context.lines().find(|line| FUNCTIONS.iter().any(|mark| line.contains(mark)) && !is_of_makegood(line))
 }

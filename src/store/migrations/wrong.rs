@@ -1,7 +1,7 @@
 //! What kept the tables from being made or upgraded, and what to do about it.
 //!
-//! PostgreSQL's own detail and hint are passed on, with the line of the migration that it refused: it names a column where the
-//! message does not.
+//! PostgreSQL's own detail and hint are passed on, with the line of the migration that it refused:
+//! it names a column where the message does not.
 
 use sqlx::migrate::MigrateError as SqlxMigrateError;
 use sqlx::postgres::PgErrorPosition;
@@ -130,7 +130,8 @@ fn code(error: &sqlx::Error) -> Option<String> {
     error.as_database_error()?.code().map(std::borrow::Cow::into_owned)
 }
 
-/// What the database said: PostgreSQL's message with its detail and hint, and the line that it is about.
+/// What the database said: PostgreSQL's message with its detail and hint, and the line that it is
+/// about.
 fn told(error: &sqlx::Error, text: &str) -> String {
     let Some(said) = db::postgres(error) else {
         return crate::report::chain(error);

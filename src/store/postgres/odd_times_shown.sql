@@ -1,5 +1,5 @@
--- odd_times_shown: times that only people read and that cannot be meant: before $1, in $2 or later, or
--- infinite. Looks at 1,000 rows a relation. shape, at: as in odd_times.
+-- odd_times_shown: times that only people read and that cannot be meant: before $1, in $2 or later,
+-- or infinite. Looks at 1,000 rows a relation. shape, at: as in odd_times.
 SELECT 'charges.cancelled_at' AS place, t.id AS charge_id, CASE WHEN t.cancelled_at IS NULL THEN 'null' WHEN isfinite(t.cancelled_at) THEN 'time' ELSE 'infinite' END AS shape,
        CASE WHEN isfinite(t.cancelled_at) THEN least(extract(epoch FROM t.cancelled_at) * 1000000, 9000000000000000000)::bigint END AS at
 FROM (SELECT p.id, p.cancelled_at FROM charges p LIMIT 1000) AS t

@@ -1,12 +1,14 @@
-//! Rows that the database cannot read, such as a view's row whose text is no number: found, named, and left out.
+//! Rows that the database cannot read, such as a view's row whose text is no number: found, named,
+//! and left out.
 //!
-//! One such row fails the whole statement, and the error names no row. A chunk that fails is halved until it is one row; that
-//! row is told by its key, which is read by a statement that reads nothing else, and the next chunk begins after it. Chunks
-//! double again as they succeed. So a row costs about twice the logarithm of the chunk in statements, and rows beside each
-//! other cost two each. Cases whose facts cannot be read are halved the same way.
+//! One such row fails the whole statement, and the error names no row. A chunk that fails is halved
+//! until it is one row; that row is told by its key, which is read by a statement that reads
+//! nothing else, and the next chunk begins after it. Chunks double again as they succeed. So a row
+//! costs about twice the logarithm of the chunk in statements, and rows beside each other cost two
+//! each. Cases whose facts cannot be read are halved the same way.
 //!
-//! What keeps a scan's position keeps where such a row was met: it is tried again like a row that was refused.
-//! A crash repeats the chunk.
+//! What keeps a scan's position keeps where such a row was met: it is tried again like a row that
+//! was refused. A crash repeats the chunk.
 
 use super::{Chunk, Over, Position, Scan};
 use crate::charge::ItemId;
@@ -14,7 +16,8 @@ use crate::store::claim::{Claimed, Unreadable};
 use crate::store::db::{DbError, Run, Trouble, Value};
 use crate::store::{Store, first, statements};
 
-/// Rows that one stretch may leave out. Beyond, the relation as a whole is wrong, and the scan fails.
+/// Rows that one stretch may leave out. Beyond, the relation as a whole is wrong, and the scan
+/// fails.
 const LEFT_OUT_MOST: u32 = 1_000;
 
 /// How many rows the next statement reads.
@@ -69,8 +72,8 @@ impl DbError {
 }
 
 impl Store {
-    /// Looks at the next rows of a stretch, as many as the pace says; opens nothing. A row that cannot be read is told, and the
-    /// next chunk begins after it.
+    /// Looks at the next rows of a stretch, as many as the pace says; opens nothing. A row that
+    /// cannot be read is told, and the next chunk begins after it.
     pub async fn scan_next(&self, scan: &Scan, from: &Position, pace: &mut Pace) -> Result<Chunk, DbError> {
         self.scan_next_in(&mut &*self, scan, from, pace).await
     }

@@ -13,8 +13,9 @@
 //!
 //! All waiting of one settle is bounded by [`WAITS`], however many rows are locked. What is left then is postponed.
 //!
-//! A platform's trigger may answer for one row as if it had lost a race, or run into the statement timeout, at every try. Such a
-//! row is settled alone like any other that is refused, and [`WORN_OUT`] bounds what all of them cost.
+//! A platform's trigger may answer for one row as if it had lost a race, or run into the statement
+//! timeout, at every try. Such a row is settled alone like any other that is refused, and
+//! [`WORN_OUT`] bounds what all of them cost.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fmt;
@@ -31,8 +32,9 @@ const WAITS: u32 = 8;
 /// While a batch is halved, a lock is waited for the timeout divided by this.
 const HALVING: u32 = 8;
 
-/// After so many settlements that failed alone, for a reason that passes by itself and that a trigger gave, none is tried
-/// again in this settle; after so many that ran into the statement timeout, none is tried alone at all.
+/// After so many settlements that failed alone, for a reason that passes by itself and that a
+/// trigger gave, none is tried again in this settle; after so many that ran into the statement
+/// timeout, none is tried alone at all.
 const WORN_OUT: u32 = 4;
 
 /// How long a lock is waited for once there is no more time to wait.
@@ -168,7 +170,8 @@ struct Settling<'a> {
     busy: BTreeMap<Locked, Vec<usize>>,
     /// What waiting for locks has cost at most.
     waited: Duration,
-    /// Settlements that failed alone because a trigger said that they lost a race, or another thing that passes by itself.
+    /// Settlements that failed alone because a trigger said that they lost a race, or another thing
+    /// that passes by itself.
     worn: u32,
     /// Settlements that ran into the statement timeout alone, in a trigger.
     slow: u32,
@@ -298,8 +301,8 @@ impl Settling<'_> {
             }
             Err(failure) => {
                 tracing::debug!(error = &failure as &dyn std::error::Error, "settling one by one");
-                // It waits for other settles: the transaction that failed may still hold its locks, and what was left out for
-                // these would not be alone any more.
+                // It waits for other settles: the transaction that failed may still hold its locks,
+                // and what was left out for these would not be alone any more.
                 let one = |nth: &usize| Piece { alone: true, waits_for_ours: true, ..self.piece(vec![*nth]) };
                 Ok(piece.of.iter().rev().map(one).collect())
             }

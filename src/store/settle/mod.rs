@@ -94,7 +94,8 @@ pub enum Outcome {
     Failed {
         /// What the database said.
         why: String,
-        /// A function of the platform's raised it: it concerns the account, unless others fare no better.
+        /// A function of the platform's raised it: it concerns the account, unless others fare no
+        /// better.
         raised: bool,
     },
     /// Another session holds a lock that it needs. Nothing was written for it.
@@ -149,7 +150,8 @@ struct Locking {
     again: Again,
 }
 
-/// How often a try is run again whose failure a function of the platform's raised. It may raise the same for ever.
+/// How often a try is run again whose failure a function of the platform's raised. It may raise the
+/// same for ever.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Again {
     /// As often as any other.

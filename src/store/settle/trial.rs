@@ -1,17 +1,18 @@
 //! Tries a refund and an output on real charges, reads back what came of them as settle does, and
 //! takes both back.
 //!
-//! For `makegood check` and for the start of a pass: a trigger or a view of the platform's that fails,
-//! or does something else than it is told, is found before money is owed. A refund is posted by the
-//! same statements as a real one: on PostgreSQL by the part of `makegood_post_refunds` that writes,
-//! inside `makegood_try_refund`, which always ends its writes with an exception; on SQLite in a
-//! transaction that is rolled back. An output is stored, put back and read with the rights of the
-//! passes' role, in a transaction that is rolled back.
+//! For `makegood check` and for the start of a pass: a trigger or a view of the platform's that
+//! fails, or does something else than it is told, is found before money is owed. A refund is posted
+//! by the same statements as a real one: on PostgreSQL by the part of `makegood_post_refunds` that
+//! writes, inside `makegood_try_refund`, which always ends its writes with an exception; on SQLite
+//! in a transaction that is rolled back. An output is stored, put back and read with the rights of
+//! the passes' role, in a transaction that is rolled back.
 //!
-//! One charge tells nothing about the others: up to three, of different accounts, are tried, and only
-//! what fails for all of them counts. "Could not try" is never a failure: no charge, a lock of another
-//! session, a lost connection, a database that takes no writes. Crash: the transaction is rolled back.
-//! Cannot see: what a trigger does outside of the transaction, and what it does only to other accounts.
+//! One charge tells nothing about the others: up to three, of different accounts, are tried, and
+//! only what fails for all of them counts. "Could not try" is never a failure: no charge, a lock of
+//! another session, a lost connection, a database that takes no writes. Crash: the transaction is
+//! rolled back. Cannot see: what a trigger does outside of the transaction, and what it does only
+//! to other accounts.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -140,8 +141,8 @@ impl Store {
         Ok(told.end())
     }
 
-    /// Tries an output on the newest charges of up to three accounts. Without charges, on an item that
-    /// is not there: what the platform then says is a failure only where it is about rights.
+    /// Tries an output on the newest charges of up to three accounts. Without charges, on an item
+    /// that is not there: what the platform then says is a failure only where it is about rights.
     ///
     /// # Errors
     /// The platform's charges cannot be read.
@@ -277,7 +278,8 @@ impl Store {
 }
 
 impl Posting {
-    /// Compares what `makegood_try_refund` has seen with what it was to post, as [`Posting::check`] does.
+    /// Compares what `makegood_try_refund` has seen with what it was to post, as [`Posting::check`]
+    /// does.
     fn compare_tried(&self, seen: &Json) -> Result<(), Failure> {
         let rows = |key: &str| seen[key].as_array().map(Vec::as_slice).unwrap_or_default();
         let key =

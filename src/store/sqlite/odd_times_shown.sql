@@ -1,5 +1,5 @@
--- odd_times_shown: times that only people read and that cannot be meant: before $1, in $2 or later, or
--- infinite. Looks at 1,000 rows a relation. shape, at: as in odd_times.
+-- odd_times_shown: times that only people read and that cannot be meant: before $1, in $2 or later,
+-- or infinite. Looks at 1,000 rows a relation. shape, at: as in odd_times.
 SELECT 'charges.cancelled_at' AS place, t.id AS charge_id, typeof(t.cancelled_at) AS shape,
        CASE WHEN typeof(t.cancelled_at) IN ('integer', 'real') THEN CAST(t.cancelled_at AS integer) END AS at
 FROM (SELECT p.id, p.cancelled_at FROM charges p LIMIT 1000) AS t

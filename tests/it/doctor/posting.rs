@@ -1,5 +1,5 @@
-//! Refunds and outputs are tried: what the platform's views, triggers and policies do is found before
-//! the first night, and nothing of a trial stays.
+//! Refunds and outputs are tried: what the platform's views, triggers and policies do is found
+//! before the first night, and nothing of a trial stays.
 //!
 //! Each mistake is SQL over the reference schema, with the SQL that takes it back: one database for
 //! all.

@@ -69,7 +69,8 @@ async fn what_passes_by_itself_is_tried_again_as_a_whole_transaction() {
     }
 }
 
-/// A trigger may say for ever that a race was lost: tried together and alone, its row is set aside and the pass goes on.
+/// A trigger may say for ever that a race was lost: tried together and alone, its row is set aside
+/// and the pass goes on.
 #[tokio::test]
 async fn what_a_trigger_says_at_every_try_sets_its_row_aside_and_leaves_nothing_half_done() {
     // Tries together, and alone.
