@@ -209,7 +209,7 @@ impl Detection<'_> {
             }
         }
         find_clock_ahead(&saved, self.now, report);
-        find_future_charges(self.store, self.now, report).await?;
+        find_impossible_times(self.store, self.now, report).await?;
         Ok(plan::plan(self.rules, &self.graces(), &saved, self.since, self.now))
     }
 
@@ -403,7 +403,7 @@ fn find_clock_ahead(saved: &Saved, now: Timestamp, report: &mut Report) {
     }
 }
 
-async fn find_future_charges(store: &Store, now: Timestamp, report: &mut Report) -> Result<(), DbError> {
+async fn find_impossible_times(store: &Store, now: Timestamp, report: &mut Report) -> Result<(), DbError> {
     for odd in store.odd_times().await? {
         report.find(Finding {
             kind: "odd_time",

@@ -37,7 +37,8 @@ fn opening(settings: &Settings, waits: Waits) -> Opening<'_> {
 /// version that this binary can work with.
 ///
 /// # Errors
-/// The database does not answer, or its tables are missing, too old or too new ([`super::Exit::Usage`]).
+/// The database does not answer, or its tables are missing, too old or too new
+/// ([`super::Exit::Usage`]).
 pub async fn open_tables(settings: &Settings) -> Result<Store, super::Failure> {
     open_tables_waiting(settings, Waits::No).await
 }

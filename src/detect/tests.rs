@@ -357,7 +357,7 @@ async fn charges_that_are_still_to_come_are_a_finding_and_a_clock_that_is_a_litt
     };
     let found = async || {
         let mut report = Report::default();
-        find_future_charges(&store, now(), &mut report).await.unwrap();
+        find_impossible_times(&store, now(), &mut report).await.unwrap();
         let findings = report.findings.iter();
         findings
             .map(|each| format!("{}: {}", each.about, each.detail.split(" that ").next().unwrap()))

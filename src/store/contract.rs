@@ -166,9 +166,9 @@ pub const LEDGER_SAMPLE: i64 = 10_000;
 /// Charges that are read to learn which providers are in use.
 const PROVIDERS_SAMPLE: i64 = 50_000;
 
-/// Whether a view may have written it as a bare NULL, which is text: a column that passes read, and
-/// compare with nothing. It works while it is null.
-fn is_placeholder(name: &str, base: &str) -> bool {
+/// Whether a view may give the column as a bare NULL, which has the type text. It works while it is
+/// null, because passes compare it with nothing.
+fn may_be_bare_null(name: &str, base: &str) -> bool {
     base == "text" && ["cancelled_at", "moved_at", "deleted_at"].contains(&name)
 }
 
@@ -255,7 +255,7 @@ impl Store {
             }
             if let Some(misfit) = types::misfit(name, wanted, found) {
                 let (says, advice) = types::words(relation, name, wanted, found, &misfit);
-                let fails = misfit.fails && !is_placeholder(name, &base);
+                let fails = misfit.fails && !may_be_bare_null(name, &base);
                 flaws.push(Flaw { relation, says, advice, fails });
             }
         }

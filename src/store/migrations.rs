@@ -251,8 +251,8 @@ impl Store {
     /// Makes or upgrades makegood's tables, with the reference schema before them if asked. Safe to repeat.
     ///
     /// # Errors
-    /// The platform's relations are not as needed, or a statement fails: nothing was changed. Of two sets the first may have
-    /// been made.
+    /// The platform's relations are not as needed, or a statement fails. Nothing of that set was
+    /// changed; the reference schema may have been made before.
     pub async fn migrate(&self, reference_schema: bool) -> Result<(), MigrateError> {
         if reference_schema {
             REFERENCE.run(&self.db).await?;

@@ -1,7 +1,6 @@
--- try_items: items of the newest charges that a refund and an output can be tried on: nothing was
--- refunded for the charge. outputs: how many outputs the item has already. orphans: one, if it
--- is being looked into. subscription_rows,
--- wallet_rows: how many balances its account has.
+-- try_items: items of the newest 200 charges that a refund and an output can be tried on. Nothing was
+-- refunded for these charges. outputs: how many outputs the item has. orphans: 1 if it has an
+-- unresolved orphan. subscription_rows, wallet_rows: how many balances its account has.
 SELECT i.charge_id, i.output_index, i.credits, c.account_id, i.provider, c.model, i.provider_job_id, i.provider_output_index,
        i.project_id, i.node_id, c.charged_at, c.subscription_credits, c.wallet_credits,
        (SELECT count(*) FROM stored_outputs s WHERE s.charge_id = i.charge_id AND s.output_index = i.output_index) AS outputs,
