@@ -278,7 +278,10 @@ impl Store {
             {
                 return None;
             }
-            Err(error) => return Some(flaw(relation, crate::report::chain(&error), advice())),
+            Err(error) => {
+                let error = self.naming_unreadable_time(error, u32::MAX).await;
+                return Some(flaw(relation, crate::report::chain(&error), advice()));
+            }
         };
         let row = rows.first()?;
         let unread = columns.iter().find(|column| read(row, **column).is_err());

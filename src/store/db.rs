@@ -127,6 +127,20 @@ pub enum DbError {
         /// What the database said of the last.
         why: String,
     },
+    /// A time that charges are found by cannot be read, so that no pass finds any.
+    #[error(
+        "{column} of charge {charge_id} cannot be read, and charges are found by this time. Mend the row, or let the \
+         view give NULL for it"
+    )]
+    UnreadableTime {
+        /// `relation.column`.
+        column: &'static str,
+        /// Its charge.
+        charge_id: String,
+        /// The statement that failed of it.
+        #[source]
+        source: Box<DbError>,
+    },
     /// No connection to PostgreSQL could be made.
     #[error(transparent)]
     Connect(Box<Refusal>),
@@ -150,8 +164,9 @@ pub enum DbError {
 }
 
 impl DbError {
-    const fn sqlx(&self) -> Option<&sqlx::Error> {
+    fn sqlx(&self) -> Option<&sqlx::Error> {
         match self {
+            Self::UnreadableTime { source, .. } => source.sqlx(),
             Self::InDoubt | Self::NothingSettled { .. } | Self::Connect(_) | Self::NoFile { .. } => None,
             Self::Statement { source, .. }
             | Self::Column { source, .. }

@@ -1,5 +1,5 @@
 //! Times of the platform's that cannot be meant: before 2000, from 2100 on, infinite, missing, or
-//! in another unit than microseconds.
+//! in another unit than microseconds; and those that a view cannot compute.
 //!
 //! Every scan is a stretch of time, so a charge of such a time is in none and nothing is ever due.
 //! This is the only place that sees it. Each search reads at most [`MOST`] rows by the index on the
@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 
 use super::db::{DbError, Row, Statement};
-use super::{Store, statements};
+use super::{Store, first, statements};
 use crate::clock::Timestamp;
 
 /// Rows that each search returns at most. As many as this stand for more.
@@ -17,6 +17,14 @@ pub const MOST: usize = 101;
 const EARLIEST: i64 = 946_684_800_000_000;
 /// 2100-01-01, in microseconds.
 pub(super) const LATEST: i64 = 4_102_444_800_000_000;
+
+/// Charges whose times are read by one statement, where one of them cannot be.
+const WALK: i64 = 8_192;
+/// The times that charges are found by, and what reads them.
+const TIMES: [(&str, &Statement); 2] = [
+    ("charges.charged_at", statements::READ_CHARGE_TIMES),
+    ("charge_items.failed_at", statements::READ_FAILURE_TIMES),
+];
 
 /// What is wrong with a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -92,6 +100,67 @@ impl Store {
     /// The same of all other times, in a sample of 1,000 rows a relation: people read these.
     pub async fn odd_times_shown(&self) -> Result<Vec<OddTimes>, DbError> {
         self.odd(statements::ODD_TIMES_SHOWN).await
+    }
+
+    /// The error of a statement that failed, with the charge whose time it could not read, if it was
+    /// that. A view that computes a time of text has no index on it while one row is wrong, so every
+    /// search by time reads that row and fails. Charges are read again in the order of their ids,
+    /// `chunks` times [`WALK`] of them at most.
+    pub async fn naming_unreadable_time(&self, error: DbError, chunks: u32) -> DbError {
+        if !error.is_about_reading_a_row() {
+            return error;
+        }
+        match self.unreadable_time(chunks).await {
+            Ok(Some((column, charge_id))) => {
+                DbError::UnreadableTime { column, charge_id, source: Box::new(error) }
+            }
+            // What else is wrong, the first error tells.
+            Ok(None) | Err(_) => error,
+        }
+    }
+
+    async fn unreadable_time(&self, chunks: u32) -> Result<Option<(&'static str, String)>, DbError> {
+        let mut after = String::new();
+        for _ in 0..chunks {
+            let Some(mut until) = self.charges_up_to(&after, WALK).await? else { return Ok(None) };
+            for (column, statement) in TIMES {
+                if self.times_are_readable(statement, &after, &until).await? {
+                    continue;
+                }
+                let mut charges = WALK;
+                while charges > 1 {
+                    charges -= charges / 2;
+                    let Some(middle) = self.charges_up_to(&after, charges).await? else { return Ok(None) };
+                    if self.times_are_readable(statement, &after, &middle).await? {
+                        after = middle;
+                    } else {
+                        until = middle;
+                    }
+                }
+                return Ok(Some((column, until)));
+            }
+            after = until;
+        }
+        Ok(None)
+    }
+
+    async fn charges_up_to(&self, after: &str, charges: i64) -> Result<Option<String>, DbError> {
+        let statement = statements::CHARGES_UP_TO;
+        let rows = self.rows(statement, &[after.into(), charges.into()]).await?;
+        first(statement, &rows)?.maybe_text("id")
+    }
+
+    async fn times_are_readable(
+        &self,
+        statement: &'static Statement,
+        after: &str,
+        until: &str,
+    ) -> Result<bool, DbError> {
+        match self.rows(statement, &[after.into(), until.into()]).await {
+            Ok(_) => Ok(true),
+            Err(error) if error.is_about_reading_a_row() => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     async fn odd(&self, statement: &'static Statement) -> Result<Vec<OddTimes>, DbError> {

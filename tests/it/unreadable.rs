@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use makegood::pass::Orders;
 
+use crate::commands;
 use crate::database;
 use crate::world::{HOUR, MINUTE, World};
 
@@ -185,4 +186,49 @@ async fn what_is_read_beside_the_cases_survives_such_a_row_too() {
     for about in ["charge new", "item a/0"] {
         assert!(found.contains(&("unreadable_row", about)), "{about}: {found:?}");
     }
+}
+
+/// Charges are found by these times, so that nothing can be found while one of them cannot be read:
+/// the pass fails, and says whose it is.
+#[tokio::test]
+async fn a_time_that_charges_are_found_by_and_that_cannot_be_read_is_named() {
+    let world = commands::World::new(database::database().await).await;
+    world
+        .execute(
+            "INSERT INTO charges SELECT 'many-' || n, 'u1', 'p', 'n', 'replicate', 'm', 'j', now() - interval '30 days', 1, 0, NULL
+               FROM generate_series(1, 9000) AS n;
+             ALTER TABLE charges RENAME TO raw_charges;
+             CREATE TABLE poisoned (id text);
+             CREATE VIEW charges AS SELECT id, account_id, project_id, node_id, provider, model, provider_job_id,
+               (CASE WHEN EXISTS (SELECT 1 FROM poisoned p WHERE p.id = c.id) THEN 'soon' ELSE c.charged_at::text END)::timestamptz AS charged_at,
+               subscription_credits, wallet_credits, cancelled_at FROM raw_charges c;
+             ALTER TABLE charge_items RENAME TO raw_items;
+             CREATE VIEW charge_items AS SELECT charge_id, output_index, credits, provider_job_id, provider_output_index,
+               (CASE WHEN EXISTS (SELECT 1 FROM poisoned p WHERE p.id = 'item of ' || i.charge_id) THEN 'soon'
+                ELSE i.failed_at::text END)::timestamptz AS failed_at FROM raw_items i",
+        )
+        .await;
+    world.grant().await;
+    for (poisoned, column, charge) in [
+        ("many-777", "charges.charged_at", "many-777"),
+        ("stored", "charges.charged_at", "stored"),
+        ("item of failed-1", "charge_items.failed_at", "failed-1"),
+    ] {
+        world.execute(&format!("INSERT INTO poisoned VALUES ('{poisoned}')")).await;
+        let says = format!(
+            "{column} of charge {charge} cannot be read, and charges are found by this time. Mend the row, or let the view give \
+             NULL for it"
+        );
+        for arguments in [&["run"][..], &["run", "--dry-run"], &["check"]] {
+            let ended = world.makegood(arguments).output().await;
+            assert_eq!(ended.code, Some(1), "{arguments:?}: {ended:?}");
+            let told = format!("{}{}", ended.stdout, ended.stderr);
+            assert!(told.contains(&says) && told.contains("soon"), "{arguments:?}: {told}");
+        }
+        world.execute("DELETE FROM poisoned").await;
+    }
+    // 3: one of the charges is past its window by now.
+    let ended = world.run().await;
+    assert_eq!(ended.code, Some(3), "{ended:?}");
+    assert_eq!(world.number("SELECT count(*) FROM makegood_refunds WHERE charge_id LIKE 'failed%'").await, 2);
 }

@@ -85,7 +85,7 @@ impl DbError {
     /// A row broke a rule of the database: repeating does not help, leaving the row out does.
     pub fn is_about_a_row(&self) -> bool {
         match self {
-            Self::Column { .. } => true,
+            Self::Column { .. } | Self::UnreadableTime { .. } => true,
             // A platform's deferred constraint speaks at the commit.
             Self::Statement { .. } | Self::Transaction { .. } => match self.postgres() {
                 Some(error) => ROW_CLASSES.iter().any(|class| error.code().starts_with(class)),
