@@ -198,28 +198,30 @@ pub const ALWAYS: &[(&str, &str)] = &[
          LEFT JOIN (SELECT metric, sum(value) AS value FROM makegood_counters GROUP BY metric) c ON c.metric = x.metric
          WHERE coalesce(c.value, 0) <> x.books",
     ),
+    // A release takes away what was refunded before it, also what a clock that was ahead has dated later: the order is that of the
+    // transactions.
     (
         "refunds beyond the brake's limit in some hour, counted from its last release",
         "SELECT r.charge_id || '/' || r.output_index FROM makegood_refunds r
          WHERE $brake > 0 AND (SELECT count(*) FROM makegood_refunds b
                 WHERE b.refunded_at <= r.refunded_at AND b.refunded_at > r.refunded_at - interval '1 hour'
-                  AND b.refunded_at > coalesce((SELECT max(e.at) FROM makegood_brake_events e
-                                                WHERE e.kind = 'released' AND e.at < r.refunded_at), '-infinity')) > $brake",
+                  AND b.xmin::text::bigint > coalesce((SELECT max(e.xmin::text::bigint) FROM makegood_brake_events e
+                                                       WHERE e.kind = 'released' AND e.xmin::text::bigint < r.xmin::text::bigint), 0)) > $brake",
     ),
     (
         "refunds beyond the brake's limit of credits in some hour, counted from its last release",
         "SELECT r.charge_id || '/' || r.output_index FROM makegood_refunds r
          WHERE $brake > 0 AND (SELECT sum(b.subscription_credits + b.wallet_credits) FROM makegood_refunds b
                 WHERE b.refunded_at <= r.refunded_at AND b.refunded_at > r.refunded_at - interval '1 hour'
-                  AND b.refunded_at > coalesce((SELECT max(e.at) FROM makegood_brake_events e
-                                                WHERE e.kind = 'released' AND e.at < r.refunded_at), '-infinity')) > $brake_credits",
+                  AND b.xmin::text::bigint > coalesce((SELECT max(e.xmin::text::bigint) FROM makegood_brake_events e
+                                                       WHERE e.kind = 'released' AND e.xmin::text::bigint < r.xmin::text::bigint), 0)) > $brake_credits",
     ),
     (
         // As many or more: a row may still hold what was refunded before, in the same minute of an earlier day by a wrong clock.
         "sums of the brake that hold less than was refunded since its last release",
         "SELECT m.provider || ' ' || m.minute FROM (
              SELECT r.provider, date_trunc('minute', r.refunded_at) AS minute, count(*) AS refunds FROM makegood_refunds r
-             WHERE r.refunded_at > coalesce((SELECT max(at) FROM makegood_brake_events WHERE kind = 'released'), '-infinity')
+             WHERE r.xmin::text::bigint > coalesce((SELECT max(xmin::text::bigint) FROM makegood_brake_events WHERE kind = 'released'), 0)
                AND r.refunded_at > (SELECT max(refunded_at) FROM makegood_refunds) - interval '1 day'
              GROUP BY 1, 2) m
          WHERE m.refunds > coalesce((SELECT s.refunds FROM makegood_refund_sums s

@@ -174,11 +174,14 @@ pub const ALWAYS: &[(&str, &str)] = &[
          SELECT charge_id || '/' || output_index FROM makegood_recoveries WHERE kind = 'recover'
          GROUP BY charge_id, output_index HAVING count(*) > 1",
     ),
+    // A release takes away what was counted by then, also what a clock that was ahead has dated later: of a refund dated in
+    // that time it cannot be told whether it was made before the release.
     (
         "refunds beyond the brake's limit in some hour, counted from its last release by a person",
         "SELECT r.charge_id || '/' || r.output_index FROM makegood_refunds r
          WHERE $brake > 0 AND (SELECT count(*) FROM makegood_refunds b
                 WHERE b.refunded_at <= r.refunded_at AND b.refunded_at > r.refunded_at - 3600000000
+                  AND NOT (b.refunded_at >= $ahead_from AND b.refunded_at < $ahead_until)
                   AND b.refunded_at > coalesce((SELECT max(e.at) FROM makegood_brake_events e
                                                 WHERE e.kind = 'released' AND e.by_whom <> 'makegood' AND e.at <= r.refunded_at), 0)) > $brake",
     ),
@@ -190,6 +193,7 @@ pub const ALWAYS: &[(&str, &str)] = &[
          SELECT r.charge_id || '/' || r.output_index FROM own r
          WHERE $own_faults > 0 AND (SELECT count(*) FROM own b
                 WHERE b.refunded_at <= r.refunded_at AND b.refunded_at > r.refunded_at - 24 * 3600000000
+                  AND NOT (b.refunded_at >= $ahead_from AND b.refunded_at < $ahead_until)
                   AND b.refunded_at > coalesce((SELECT max(e.at) FROM makegood_brake_events e
                                                 WHERE e.kind = 'released' AND e.by_whom <> 'makegood' AND e.at <= r.refunded_at), 0)) > $own_faults",
     ),
