@@ -364,3 +364,17 @@ fn p15_credits_are_measured_by_what_charges_cost_on_average() {
     let mut brake = Brake::new(limits, Held::default(), Counted { per_provider, ..Counted::default() });
     assert!(brake.admit("acme", 0, false) && !brake.admit("acme", 1, false));
 }
+
+#[test]
+fn what_is_read_of_accounts_and_prices_depends_on_the_limits_that_need_it() {
+    let none = Limits::default();
+    for (limits, accounts, price) in [
+        (none, false, false),
+        (Limits { refunds_per_day_per_account: 1, ..none }, true, false),
+        (Limits { credits_per_day_per_account: 1, ..none }, true, false),
+        (Limits { credit_share_per_day_per_account: 1, ..none }, true, true),
+        (Limits { credit_share_per_day: 1, ..none }, false, true),
+    ] {
+        assert_eq!((limits.limit_accounts(), limits.need_a_price()), (accounts, price), "{limits:?}");
+    }
+}

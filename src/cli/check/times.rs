@@ -16,7 +16,8 @@ pub(super) async fn check(store: &Store, found: &mut Findings) {
         Ok(read) => read,
         Err(error) => {
             let error = store.naming_unreadable_time(error, u32::MAX).await;
-            let advice = "no pass finds any charge: see whether the time columns are what migrations/reference shows";
+            let advice =
+                "no pass finds any charge: see whether the time columns are what migrations/reference shows";
             found.fail(ABOUT, format!("the platform's times could not be read: {}", chain(&error)), advice);
             return;
         }
