@@ -54,7 +54,9 @@ const NOT_BEFORE: Duration = Duration::from_secs(1);
 
 /// The longest that a pass which has failed keeps trying to leave word in the database that failed it.
 const LAST_WORD: Duration = Duration::from_secs(5);
-/// How far a failed pass looks for a time that cannot be read: a million charges. `makegood check` reads all.
+
+/// How far a failed pass looks for a time that cannot be read: a million charges. `makegood check`
+/// reads all.
 const NAMING_CHUNKS: u32 = 128;
 
 /// What a pass works with; lives as long as the process.
@@ -235,10 +237,11 @@ pub async fn run(
     progress: impl Fn(Progress) + Send + Sync + 'static,
 ) -> Result<Report, DbError> {
     if orders.dry_run {
-        return match preview::run(parts, &orders).await {
-            Ok(report) => Ok(report),
-            Err(error) => Err(parts.store.naming_unreadable_time(error, NAMING_CHUNKS).await),
+        let error = match preview::run(parts, &orders).await {
+            Ok(report) => return Ok(report),
+            Err(error) => error,
         };
+        return Err(parts.store.name_unreadable_time(error, NAMING_CHUNKS).await);
     }
     let (pass_id, started_at) = parts.store.begin_pass(orders.mode).await?;
     let mut report = Report { pass_id: Some(pass_id), started_at: Some(started_at), ..Report::default() };
@@ -251,8 +254,8 @@ pub async fn run(
     let Err(error) = result else {
         return finish(&parts.store, pass_id, report).await;
     };
-    let error = parts.store.naming_unreadable_time(error, NAMING_CHUNKS).await;
-    // Return the original error. A failure to record the pass's status is only logged.
+    let error = parts.store.name_unreadable_time(error, NAMING_CHUNKS).await;
+    // Return this error. A failure to record the pass's status is only logged.
     let noted = tokio::time::timeout(LAST_WORD, note_end(&parts.store, pass_id, "failed", &mut report)).await;
     if !matches!(noted, Ok(Ok(()))) {
         tracing::warn!(pass_id, "the end of the pass could not be noted in the database");

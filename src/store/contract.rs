@@ -279,7 +279,7 @@ impl Store {
                 return None;
             }
             Err(error) => {
-                let error = self.naming_unreadable_time(error, u32::MAX).await;
+                let error = self.name_unreadable_time(error, u32::MAX).await;
                 return Some(flaw(relation, crate::report::chain(&error), advice()));
             }
         };

@@ -18,9 +18,9 @@ const EARLIEST: i64 = 946_684_800_000_000;
 /// 2100-01-01, in microseconds.
 pub(super) const LATEST: i64 = 4_102_444_800_000_000;
 
-/// Charges whose times are read by one statement, where one of them cannot be.
-const WALK: i64 = 8_192;
-/// The times that charges are found by, and what reads them.
+/// Charges whose times one statement reads, to find one that cannot be read.
+const CHUNK: i64 = 8_192;
+/// The times that charges are found by, and the statements that read them.
 const TIMES: [(&str, &Statement); 2] = [
     ("charges.charged_at", statements::READ_CHARGE_TIMES),
     ("charge_items.failed_at", statements::READ_FAILURE_TIMES),
@@ -102,11 +102,12 @@ impl Store {
         self.odd(statements::ODD_TIMES_SHOWN).await
     }
 
-    /// The error of a statement that failed, with the charge whose time it could not read, if it was
-    /// that. A view that computes a time of text has no index on it while one row is wrong, so every
-    /// search by time reads that row and fails. Charges are read again in the order of their ids,
-    /// `chunks` times [`WALK`] of them at most.
-    pub async fn naming_unreadable_time(&self, error: DbError, chunks: u32) -> DbError {
+    /// Adds to an error which charge has a time that could not be read, where that is the cause.
+    ///
+    /// While a view cannot compute one row's time there is no index on it, so each search by time
+    /// reads this row and fails. Reads charges in the order of their ids, at most `chunks` times
+    /// [`CHUNK`].
+    pub async fn name_unreadable_time(&self, error: DbError, chunks: u32) -> DbError {
         if !error.is_about_reading_a_row() {
             return error;
         }
@@ -114,7 +115,7 @@ impl Store {
             Ok(Some((column, charge_id))) => {
                 DbError::UnreadableTime { column, charge_id, source: Box::new(error) }
             }
-            // What else is wrong, the first error tells.
+            // The error itself says what else is wrong.
             Ok(None) | Err(_) => error,
         }
     }
@@ -122,26 +123,37 @@ impl Store {
     async fn unreadable_time(&self, chunks: u32) -> Result<Option<(&'static str, String)>, DbError> {
         let mut after = String::new();
         for _ in 0..chunks {
-            let Some(mut until) = self.charges_up_to(&after, WALK).await? else { return Ok(None) };
+            let Some(until) = self.charges_up_to(&after, CHUNK).await? else { return Ok(None) };
             for (column, statement) in TIMES {
-                if self.times_are_readable(statement, &after, &until).await? {
-                    continue;
+                if !self.times_are_readable(statement, &after, &until).await? {
+                    let charge_id = self.first_unreadable(statement, after, until).await?;
+                    return Ok(Some((column, charge_id)));
                 }
-                let mut charges = WALK;
-                while charges > 1 {
-                    charges -= charges / 2;
-                    let Some(middle) = self.charges_up_to(&after, charges).await? else { return Ok(None) };
-                    if self.times_are_readable(statement, &after, &middle).await? {
-                        after = middle;
-                    } else {
-                        until = middle;
-                    }
-                }
-                return Ok(Some((column, until)));
             }
             after = until;
         }
         Ok(None)
+    }
+
+    /// Halves a chunk until one charge is left.
+    async fn first_unreadable(
+        &self,
+        statement: &'static Statement,
+        mut after: String,
+        mut until: String,
+    ) -> Result<String, DbError> {
+        let mut charges = CHUNK;
+        while charges > 1 {
+            charges -= charges / 2;
+            // None: the rest was deleted meanwhile.
+            let Some(middle) = self.charges_up_to(&after, charges).await? else { break };
+            if self.times_are_readable(statement, &after, &middle).await? {
+                after = middle;
+            } else {
+                until = middle;
+            }
+        }
+        Ok(until)
     }
 
     async fn charges_up_to(&self, after: &str, charges: i64) -> Result<Option<String>, DbError> {

@@ -201,7 +201,9 @@ async fn a_time_that_charges_are_found_by_and_that_cannot_be_read_is_named() {
              CREATE TABLE poisoned (id text);
              CREATE VIEW charges AS SELECT id, account_id, project_id, node_id, provider, model, provider_job_id,
                (CASE WHEN EXISTS (SELECT 1 FROM poisoned p WHERE p.id = c.id) THEN 'soon' ELSE c.charged_at::text END)::timestamptz AS charged_at,
-               subscription_credits, wallet_credits, cancelled_at FROM raw_charges c;
+               subscription_credits, wallet_credits,
+               (CASE WHEN EXISTS (SELECT 1 FROM poisoned p WHERE p.id = 'cancelled ' || c.id) THEN 'soon'
+                ELSE c.cancelled_at::text END)::timestamptz AS cancelled_at FROM raw_charges c;
              ALTER TABLE charge_items RENAME TO raw_items;
              CREATE VIEW charge_items AS SELECT charge_id, output_index, credits, provider_job_id, provider_output_index,
                (CASE WHEN EXISTS (SELECT 1 FROM poisoned p WHERE p.id = 'item of ' || i.charge_id) THEN 'soon'
@@ -227,6 +229,13 @@ async fn a_time_that_charges_are_found_by_and_that_cannot_be_read_is_named() {
         }
         world.execute("DELETE FROM poisoned").await;
     }
+    // No charge is found by any other time: only people read these.
+    world.execute("INSERT INTO poisoned VALUES ('cancelled stored')").await;
+    let ended = world.makegood(&["check", "--output", "text"]).output().await;
+    let times = ended.stdout.lines().find(|line| line.contains(" times ")).unwrap_or_default();
+    assert!(times.starts_with("WARN") && times.contains("soon"), "{ended:?}");
+    world.execute("DELETE FROM poisoned").await;
+
     // 3: one of the charges is past its window by now.
     let ended = world.run().await;
     assert_eq!(ended.code, Some(3), "{ended:?}");

@@ -198,13 +198,13 @@ pub const ALWAYS: &[(&str, &str)] = &[
          LEFT JOIN (SELECT metric, sum(value) AS value FROM makegood_counters GROUP BY metric) c ON c.metric = x.metric
          WHERE coalesce(c.value, 0) <> x.books",
     ),
-    // A release takes away what was refunded before it, also what a clock that was ahead has dated later: the order is that of the
-    // transactions.
+    // In the order of the transactions, whatever the clock said: one that is dated ahead counts, and a
+    // release takes away all that was refunded before it.
     (
         "refunds beyond the brake's limit in some hour, counted from its last release",
         "SELECT r.charge_id || '/' || r.output_index FROM makegood_refunds r
          WHERE $brake > 0 AND (SELECT count(*) FROM makegood_refunds b
-                WHERE b.refunded_at <= r.refunded_at AND b.refunded_at > r.refunded_at - interval '1 hour'
+                WHERE b.xmin::text::bigint <= r.xmin::text::bigint AND b.refunded_at > r.refunded_at - interval '1 hour'
                   AND b.xmin::text::bigint > coalesce((SELECT max(e.xmin::text::bigint) FROM makegood_brake_events e
                                                        WHERE e.kind = 'released' AND e.xmin::text::bigint < r.xmin::text::bigint), 0)) > $brake",
     ),
@@ -212,7 +212,7 @@ pub const ALWAYS: &[(&str, &str)] = &[
         "refunds beyond the brake's limit of credits in some hour, counted from its last release",
         "SELECT r.charge_id || '/' || r.output_index FROM makegood_refunds r
          WHERE $brake > 0 AND (SELECT sum(b.subscription_credits + b.wallet_credits) FROM makegood_refunds b
-                WHERE b.refunded_at <= r.refunded_at AND b.refunded_at > r.refunded_at - interval '1 hour'
+                WHERE b.xmin::text::bigint <= r.xmin::text::bigint AND b.refunded_at > r.refunded_at - interval '1 hour'
                   AND b.xmin::text::bigint > coalesce((SELECT max(e.xmin::text::bigint) FROM makegood_brake_events e
                                                        WHERE e.kind = 'released' AND e.xmin::text::bigint < r.xmin::text::bigint), 0)) > $brake_credits",
     ),

@@ -174,28 +174,25 @@ pub const ALWAYS: &[(&str, &str)] = &[
          SELECT charge_id || '/' || output_index FROM makegood_recoveries WHERE kind = 'recover'
          GROUP BY charge_id, output_index HAVING count(*) > 1",
     ),
-    // A release takes away what was counted by then, also what a clock that was ahead has dated later: of a refund dated in
-    // that time it cannot be told whether it was made before the release.
+    // In the order in which refunds were made, whatever the clock said: one that is dated ahead counts.
     (
         "refunds beyond the brake's limit in some hour, counted from its last release by a person",
         "SELECT r.charge_id || '/' || r.output_index FROM makegood_refunds r
          WHERE $brake > 0 AND (SELECT count(*) FROM makegood_refunds b
-                WHERE b.refunded_at <= r.refunded_at AND b.refunded_at > r.refunded_at - 3600000000
-                  AND NOT (b.refunded_at >= $ahead_from AND b.refunded_at < $ahead_until)
-                  AND b.refunded_at > coalesce((SELECT max(e.at) FROM makegood_brake_events e
-                                                WHERE e.kind = 'released' AND e.by_whom <> 'makegood' AND e.at <= r.refunded_at), 0)) > $brake",
+                WHERE b.resolution_id <= r.resolution_id AND b.refunded_at > r.refunded_at - 3600000000
+                  AND b.resolution_id > coalesce((SELECT max(l.resolution_id) FROM brake_releases l
+                                                  WHERE l.resolution_id < r.resolution_id), 0)) > $brake",
     ),
     (
         "refunds for faults of ours beyond their limit in some day, counted from its last release by a person",
-        "WITH own AS (SELECT r.charge_id, r.output_index, r.refunded_at FROM makegood_refunds r
+        "WITH own AS (SELECT r.charge_id, r.output_index, r.refunded_at, r.resolution_id FROM makegood_refunds r
                       JOIN makegood_resolutions s ON s.id = r.resolution_id LEFT JOIN makegood_answers a ON a.id = s.answer_id
                       WHERE r.reason = 'recovery_failed' OR r.reason = 'unconfirmed' AND a.verdict IN ('unauthorized', 'unreadable'))
          SELECT r.charge_id || '/' || r.output_index FROM own r
          WHERE $own_faults > 0 AND (SELECT count(*) FROM own b
-                WHERE b.refunded_at <= r.refunded_at AND b.refunded_at > r.refunded_at - 24 * 3600000000
-                  AND NOT (b.refunded_at >= $ahead_from AND b.refunded_at < $ahead_until)
-                  AND b.refunded_at > coalesce((SELECT max(e.at) FROM makegood_brake_events e
-                                                WHERE e.kind = 'released' AND e.by_whom <> 'makegood' AND e.at <= r.refunded_at), 0)) > $own_faults",
+                WHERE b.resolution_id <= r.resolution_id AND b.refunded_at > r.refunded_at - 24 * 3600000000
+                  AND b.resolution_id > coalesce((SELECT max(l.resolution_id) FROM brake_releases l
+                                                  WHERE l.resolution_id < r.resolution_id), 0)) > $own_faults",
     ),
 ];
 

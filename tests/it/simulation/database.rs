@@ -21,9 +21,11 @@ use sqlite::Sqlite;
 /// Stores of a stage: the desk's, each worker's and the operator's.
 const STORES: usize = WORKERS + 2;
 
-/// A table of the platform's own: what it has lost (`deeds`).
-const LOST_ROWS: &str =
-    "CREATE TABLE lost_rows (id text NOT NULL, charge_id text NOT NULL, output_index integer NOT NULL)";
+/// Tables of the harness: what the platform has lost (`deeds`), and the last refund before each
+/// release of the brake by a person.
+const NOTES: &str =
+    "CREATE TABLE lost_rows (id text NOT NULL, charge_id text NOT NULL, output_index integer NOT NULL);
+     CREATE TABLE brake_releases (resolution_id bigint NOT NULL)";
 
 /// On which database a world lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -8,7 +8,7 @@ use makegood::store::Store;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use sqlx::{AssertSqlSafe, Row as _};
 
-use super::{LOST_ROWS, Sql, stores};
+use super::{NOTES, Sql, stores};
 use crate::database::{self, TestDatabase};
 
 /// Until then whatever workers have sent before they ended must have been carried out. Longer than
@@ -34,7 +34,7 @@ impl Postgres {
         migrates.close().await;
         let url = database::as_least_privileged(&database).await;
         let owner = open(&database.url, "public").await;
-        sqlx::raw_sql(LOST_ROWS).execute(&owner).await.unwrap();
+        sqlx::raw_sql(NOTES).execute(&owner).await.unwrap();
         sqlx::raw_sql(MICROS).execute(&owner).await.unwrap();
         let empties = empties(&owner).await;
         let sql = Sql::Postgres(open(&database.url, "micros, public").await);

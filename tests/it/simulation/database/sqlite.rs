@@ -7,7 +7,7 @@ use makegood::store::Store;
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePool, SqlitePoolOptions};
 use sqlx::{AssertSqlSafe, Row as _};
 
-use super::{LOST_ROWS, Sql, stores};
+use super::{NOTES, Sql, stores};
 
 pub struct Sqlite {
     pub sql: Sql,
@@ -22,7 +22,7 @@ impl Sqlite {
         let stores = stores(&url(&file)).await;
         stores[0].migrate(true).await.unwrap();
         let broom = open(&file, false).await;
-        sqlx::raw_sql(LOST_ROWS).execute(&broom).await.unwrap();
+        sqlx::raw_sql(NOTES).execute(&broom).await.unwrap();
         let empties = empties(&broom, &folder.join("empty.db")).await;
         let sql = Sql::Sqlite(open(&file, true).await);
         (Self { sql, broom, empties }, stores)
