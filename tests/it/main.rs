@@ -33,6 +33,7 @@ mod locked;
 mod manners;
 mod mended;
 mod migrate;
+mod pages;
 mod plans;
 mod pooler;
 mod postgres;
