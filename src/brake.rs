@@ -304,8 +304,9 @@ pub fn is_own_fault(reason: Reason, evidence: Option<&Evidence>) -> bool {
             | Verdict::Failed
             | Verdict::Cancelled
             | Verdict::UnknownJob,
-        )
-        | None => false,
+        ) => false,
+        // It was asked, and no pass lived to record the answer.
+        None => true,
     };
     reason == Reason::RecoveryFailed || reason == Reason::Unconfirmed && doubt_is_ours
 }

@@ -13,7 +13,7 @@ use serde_json::Value;
 use tokio::net::TcpListener;
 
 use super::metrics::{self, Process, Totals};
-use super::status::{self, Pages, Readiness, Ready};
+use super::status::{self, Kept, Pages, Readiness, Ready};
 use super::stop::Stop;
 use crate::clock::Clock;
 use crate::schedule::{self, AlarmError, PassEnd, Pulse, SchedulerAlarm, Timetable};
@@ -108,6 +108,7 @@ impl Daemon {
                 let report = Arc::clone(&report);
                 Box::new(move || held(&report))
             },
+            kept: Kept::default(),
         };
         // The pages outlive the wish to stop: the last pass is watched to its end.
         let end = Stop::new();

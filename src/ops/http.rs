@@ -143,9 +143,14 @@ where
     let requests = AtomicUsize::new(0);
     let service = service_fn(|request| {
         place.is_active();
-        let is_last = requests.fetch_add(1, Ordering::Relaxed) + 1 >= limits.requests;
+        let before = requests.fetch_add(1, Ordering::Relaxed);
+        let is_last = before + 1 >= limits.requests;
         let answer = handler(request);
         async move {
+            if before > 0 {
+                // One request a turn: whoever sends a hundred at once does not go before all others.
+                tokio::task::yield_now().await;
+            }
             let mut answer = answer.await;
             if is_last {
                 answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));

@@ -6,9 +6,10 @@
 //! allows it (`shown`); still, bind them where only operators and Prometheus reach them.
 
 use std::fmt::Write as _;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use hyper::body::Incoming;
 use hyper::header::{ALLOW, CACHE_CONTROL, HeaderValue, X_CONTENT_TYPE_OPTIONS};
 use hyper::{Method, Request, Response, StatusCode};
@@ -27,6 +28,19 @@ mod shown;
 pub use readiness::{Readiness, Ready};
 pub use shown::shown;
 
+/// How long a page is good for that costs more to make than to send. A flood of requests costs a pass little of its time then.
+const KEPT: Duration = Duration::from_secs(1);
+
+/// When it was made, after how many passes, and the page.
+type KeptPage = Mutex<Option<(Instant, u64, Page)>>;
+
+/// The pages that cost something to make, as they were made last.
+#[derive(Debug, Default)]
+pub struct Kept {
+    metrics: KeptPage,
+    status: KeptPage,
+}
+
 /// Where the pages take what they show from.
 pub struct Pages {
     /// How the loop is doing.
@@ -43,6 +57,8 @@ pub struct Pages {
     pub details: bool,
     /// The report of the last pass, as it may be shown.
     pub report: Box<dyn Fn() -> Option<Value> + Send + Sync>,
+    /// What was made a moment ago.
+    pub kept: Kept,
 }
 
 impl std::fmt::Debug for Pages {
@@ -63,14 +79,14 @@ pub struct Page {
     /// Media type.
     pub content_type: &'static str,
     /// The page.
-    pub body: String,
+    pub body: Bytes,
 }
 
 impl Page {
     fn text(status: StatusCode, body: impl Into<String>) -> Self {
         let mut body = body.into();
         body.push('\n');
-        Self { status, content_type: "text/plain; charset=utf-8", body }
+        Self { status, content_type: "text/plain; charset=utf-8", body: body.into() }
     }
 }
 
@@ -81,17 +97,34 @@ impl Pages {
             return Page::text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD are answered");
         }
         match path {
-            "/metrics" => self.metrics(),
+            "/metrics" => self.kept(&self.kept.metrics, Self::metrics),
             "/healthz" => self.health(),
             "/readyz" => self.ready().await,
-            "/" | "/status" => Page::text(StatusCode::OK, self.status()),
+            "/" | "/status" => {
+                self.kept(&self.kept.status, |pages| Page::text(StatusCode::OK, pages.status()))
+            }
             _ => Page::text(StatusCode::NOT_FOUND, "there are /metrics, /healthz, /readyz and /status"),
+        }
+    }
+
+    /// The page as it was made a moment ago and since the last pass, or made now.
+    fn kept(&self, kept: &KeptPage, make: impl FnOnce(&Self) -> Page) -> Page {
+        let passes = self.pulse.vitals().passes;
+        // A page is replaced as a whole, so it is right also where somebody panicked.
+        let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*kept {
+            Some((at, since, page)) if *since == passes && at.elapsed() < KEPT => page.clone(),
+            Some(_) | None => {
+                let page = make(self);
+                *kept = Some((Instant::now(), passes, page.clone()));
+                page
+            }
         }
     }
 
     fn metrics(&self) -> Page {
         match (self.metrics)() {
-            Ok(body) => Page { status: StatusCode::OK, content_type: TEXT_FORMAT, body },
+            Ok(body) => Page { status: StatusCode::OK, content_type: TEXT_FORMAT, body: body.into() },
             Err(why) => Page::text(StatusCode::INTERNAL_SERVER_ERROR, format!("no metrics: {why}")),
         }
     }

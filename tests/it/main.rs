@@ -35,6 +35,7 @@ mod mended;
 mod migrate;
 mod pages;
 mod plans;
+mod poison;
 mod pooler;
 mod postgres;
 mod posting;

@@ -19,8 +19,7 @@ async fn raw(address: std::net::SocketAddr, request: &[u8]) -> String {
 async fn a_request_under_way_is_finished_and_none_is_begun_after_shutdown() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let (begun, go_on, stop) =
-        (Arc::new(Notify::new()), Arc::new(Notify::new()), CancellationToken::new());
+    let (begun, go_on, stop) = (Arc::new(Notify::new()), Arc::new(Notify::new()), CancellationToken::new());
     let handler = {
         let (begun, go_on) = (Arc::clone(&begun), Arc::clone(&go_on));
         move |request: Request<Incoming>| {
@@ -33,8 +32,7 @@ async fn a_request_under_way_is_finished_and_none_is_begun_after_shutdown() {
         }
     };
     let server = tokio::spawn(serve(listener, handler, Limits::PAGES, stop.clone().cancelled_owned()));
-    let client =
-        tokio::spawn(async move { raw(address, b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n").await });
+    let client = tokio::spawn(async move { raw(address, b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n").await });
     begun.notified().await;
     stop.cancel();
     go_on.notify_one();
@@ -82,7 +80,11 @@ async fn clients_that_never_read_or_never_send_keep_nobody_out() {
         let asked = asked.clone();
         async move {
             let _ = asked.send(());
-            if request.uri().path() == "/endless" { endless() } else { answer(StatusCode::OK, "text/plain", "alive") }
+            if request.uri().path() == "/endless" {
+                endless()
+            } else {
+                answer(StatusCode::OK, "text/plain", "alive")
+            }
         }
     };
     // Nothing ends for its time.
@@ -144,7 +146,11 @@ async fn converse_with<F: Future>(
 ) -> (Option<DuplexStream>, F::Output) {
     let (ours, theirs) = tokio::io::duplex(64);
     let handler = |request: Request<Incoming>| async move {
-        if request.uri().path() == "/endless" { endless() } else { answer(StatusCode::OK, "text/plain", "alive") }
+        if request.uri().path() == "/endless" {
+            endless()
+        } else {
+            answer(StatusCode::OK, "text/plain", "alive")
+        }
     };
     let place = Arc::new(Connections::new(1)).enter();
     let stop = CancellationToken::new();
@@ -159,8 +165,7 @@ async fn a_connection_is_ended_whose_client_takes_nothing_lives_long_or_asks_oft
         client.write_all(b"GET /endless HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
         client
     };
-    let (cut_off, _client) =
-        converse_with(Limits { write_time: SOON, ..Limits::NONE }, takes_nothing).await;
+    let (cut_off, _client) = converse_with(Limits { write_time: SOON, ..Limits::NONE }, takes_nothing).await;
     assert!(cut_off.is_some(), "it ended well");
 
     let says_nothing = async |client: DuplexStream| client;

@@ -62,13 +62,14 @@ fn pages() -> (Pages, Database) {
                 json!({"claimed": 3, "refunded": {"server_error": 2}, "late": [], "note": "a\nb", "list": [1, {"x": null}]}),
             )
         }),
+        kept: Kept::default(),
     };
     (pages, database)
 }
 
 async fn get(pages: &Pages, path: &str) -> (u16, String) {
     let page = pages.answer(&Method::GET, path).await;
-    (page.status.as_u16(), page.body)
+    (page.status.as_u16(), String::from_utf8(page.body.to_vec()).unwrap())
 }
 
 fn page(status: u16, body: &str) -> (u16, String) {
@@ -107,6 +108,20 @@ async fn a_database_that_hangs_is_not_ready() {
 }
 
 #[tokio::test]
+async fn however_many_ask_a_page_is_made_once_in_a_while_and_anew_after_a_pass() {
+    let (mut pages, _) = pages();
+    let made = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&made);
+    pages.metrics = Box::new(move || Ok(count.fetch_add(1, Ordering::Relaxed).to_string()));
+    let before = Instant::now();
+    let (first, again) = (get(&pages, "/metrics").await, get(&pages, "/metrics").await);
+    assert!(first == again || before.elapsed() >= KEPT, "{first:?} {again:?}");
+    let made_before = made.load(Ordering::Relaxed);
+    one_pass(&pages, PassEnd::Done).await;
+    assert_eq!(get(&pages, "/metrics").await, page(200, &made_before.to_string()));
+}
+
+#[tokio::test]
 async fn however_many_ask_the_database_is_asked_once_at_a_time_and_once_in_a_while() {
     let (mut pages, _) = pages();
     let asked = Arc::new(AtomicUsize::new(0));
@@ -137,9 +152,12 @@ async fn however_many_ask_the_database_is_asked_once_at_a_time_and_once_in_a_whi
 #[test]
 fn the_status_page_shows_nothing_of_accounts_and_no_text_of_others() {
     let mut report = Report { claimed: 3, ..Report::default() };
-    for (kind, about) in
-        [("key_refused", "provider fal"), ("missing_hash", "item ch_1/0"), ("charge_changed", "charge ch_2"), ("brake", "account u1@example.com")]
-    {
+    for (kind, about) in [
+        ("key_refused", "provider fal"),
+        ("missing_hash", "item ch_1/0"),
+        ("charge_changed", "charge ch_2"),
+        ("brake", "account u1@example.com"),
+    ] {
         report.find(Finding { kind, about: about.to_owned(), detail: "secret: u1@example.com".to_owned() });
     }
     report.unresolved.brake = Some("secret: the brake".to_owned());
