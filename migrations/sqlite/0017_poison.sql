@@ -5,9 +5,6 @@
 ALTER TABLE makegood_orphans ADD COLUMN deaths integer NOT NULL DEFAULT 0;
 -- When a pass began to retry it alone. If that pass died, this was a question without an answer.
 ALTER TABLE makegood_orphans ADD COLUMN alone_since integer;
--- The few that were in flight when a pass died.
-CREATE INDEX makegood_orphans_suspects ON makegood_orphans (deaths, urgent_at, id)
-    WHERE state IN ('open', 'held') AND deaths > 0;
 
 -- A question about a refunded job that was in flight in two passes that died is not asked again.
 ALTER TABLE makegood_late_questions ADD COLUMN deaths integer NOT NULL DEFAULT 0;

@@ -98,6 +98,7 @@ const OWN: Set = Set {
         (15, "nullable_columns", include_str!("../../migrations/postgres/0015_nullable_columns.sql")),
         (16, "minimum_version", include_str!("../../migrations/postgres/0016_minimum_version.sql")),
         (17, "poison", include_str!("../../migrations/postgres/0017_poison.sql")),
+        (20, "poison_index", include_str!("../../migrations/postgres/0020_poison_index.sql")),
     ],
     sqlite: &[
         (1, "makegood", include_str!("../../migrations/sqlite/0001_makegood.sql")),
@@ -117,11 +118,12 @@ const OWN: Set = Set {
         (15, "nullable_columns", include_str!("../../migrations/sqlite/0015_nullable_columns.sql")),
         (16, "minimum_version", include_str!("../../migrations/sqlite/0016_minimum_version.sql")),
         (17, "poison", include_str!("../../migrations/sqlite/0017_poison.sql")),
+        (20, "poison_index", include_str!("../../migrations/sqlite/0020_poison_index.sql")),
     ],
 };
 
 /// The newest of makegood's own migrations.
-pub const OWN_VERSION: i64 = 17;
+pub const OWN_VERSION: i64 = 20;
 
 impl Set {
     const fn migrations(&self, postgres: bool) -> &'static [(i64, &'static str, &'static str)] {

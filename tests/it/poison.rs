@@ -102,7 +102,7 @@ on_both! {
         }
         // What comes new is made good before any of them is asked about; then they are, one by one.
         *answers.lock().unwrap() = Answers::Innocents;
-        world.charge("new").job("failed-new").insert().await;
+        world.charge("new").job("failed-new").age(HOUR / 2).failed().insert().await;
         assert_eq!(killed(&world, &mut asked, 1).await, ["failed-new", "ok-kill"]);
         assert_eq!(world.fate("new", 0).await, "refunded provider_error");
         assert_eq!(number("SELECT count(*) AS v FROM makegood_orphans WHERE state = 'open'").await, 4);
