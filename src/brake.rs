@@ -295,7 +295,9 @@ pub const fn slot_of(at: Timestamp) -> i64 {
 /// about the provider. Either the output was offered all day long and we did not bring it home, or nobody could tell.
 pub fn is_own_fault(reason: Reason, evidence: Option<&Evidence>) -> bool {
     let doubt_is_ours = match evidence.map(|evidence| evidence.verdict) {
-        Some(Verdict::CouldNotTell(Doubt::Unauthorized | Doubt::UnknownProvider | Doubt::Unreadable)) => true,
+        // None: it was asked, and no pass lived to record the answer.
+        Some(Verdict::CouldNotTell(Doubt::Unauthorized | Doubt::UnknownProvider | Doubt::Unreadable))
+        | None => true,
         Some(
             Verdict::CouldNotTell(Doubt::Unreachable | Doubt::RateLimited)
             | Verdict::Queued
@@ -304,8 +306,7 @@ pub fn is_own_fault(reason: Reason, evidence: Option<&Evidence>) -> bool {
             | Verdict::Failed
             | Verdict::Cancelled
             | Verdict::UnknownJob,
-        )
-        | None => false,
+        ) => false,
     };
     reason == Reason::RecoveryFailed || reason == Reason::Unconfirmed && doubt_is_ours
 }

@@ -3,7 +3,8 @@
 //! Detection and the lanes run side by side (`lanes`): orphans are claimed while others are still being found. Each provider
 //! has a lane of its own (`lane`), so that a slow or broken one never starves the others: it claims, and for each job a task
 //! (`job`) asks, decides and carries out; what comes back is settled in batches. Then what has become known about refunds is
-//! recorded (`late`), and what killed copies left in the storage is swept (`sweep`). A dry run (`preview`) takes the same way,
+//! recorded (`late`), what was in flight when passes died is retried alone (`suspects`), and what killed copies left in the
+//! storage is swept (`sweep`). A dry run (`preview`) takes the same way,
 //! leaves no trace, and stops before carrying out.
 //!
 //! Promise: a pass ends when nothing is due that was due when it began, or that it opened itself; every claimed orphan is in
@@ -40,6 +41,7 @@ mod posting;
 mod preview;
 mod room;
 mod share;
+mod suspects;
 mod sweep;
 
 pub use by_hand::{Deed, Ended, Wanted, by_hand};
@@ -322,6 +324,7 @@ async fn work(
         })
     };
     let mut pass = new_pass(started_at);
+    suspects::decide(&pass, report, &progress).await?;
     let mut known = bared(report);
     let all_scanned = detect_and_settle(&pass, orders.since, report, &progress).await?;
     loop {
@@ -331,7 +334,8 @@ async fn work(
         }
         // A settle may have opened orphans of other items: those are due now.
         if bared(report) == known {
-            return late::run(&pass, pass_id, report, &progress).await;
+            late::run(&pass, pass_id, report, &progress).await?;
+            return suspects::retry(&pass, report, &progress).await;
         }
         known = bared(report);
         pass = new_pass(store.now().await?.max(started_at));

@@ -234,6 +234,8 @@ rule 3, and its others hold what a row above would refund. This page is printed 
 
 - `refund_by` is 2 hours before the 24 hours end; for an orphan that was found late, 2 hours after it was found.
 - \"Asked enough\": a refund without proof needs at least 3 questions over at least 30 minutes.
+- A job that was in flight in two passes that died is retried alone. A try that ends the pass counts as a question. After
+  `refund_by`, asked enough, it is decided as under rules 10 and 13 without another question.
 - Nothing is given back for an item that cost nothing: where it would be refunded, it is closed.
 - `[recovery] prefer = \"refund\"` turns the recovery of rule 5 into a refund.
 - A job's files without an index that are fewer than its items: what is stored already (by hash) is nobody's, the
@@ -261,6 +263,21 @@ pub fn decide(facts: &Facts, evidence: Option<&Evidence>, limits: &Limits, now: 
         None => rule(13, Action::Wait, Reason::Unreachable),
     });
     payable(facts, decision)
+}
+
+/// The decision about a job that has ended every pass that asked about it, once its time is up and it was asked often enough: as
+/// if the last answer had told nothing (rules 10 and 13). None: it is to be asked.
+///
+/// The three questions are counted in `facts`: each was asked by a pass that died before it could record the answer.
+pub fn without_asking(facts: &Facts, limits: &Limits, now: Timestamp) -> Option<Decision> {
+    if !needs_evidence(facts, limits, now)
+        || facts.orphan.questions < QUESTIONS_MIN
+        || !doubt_is_over(facts, now)
+    {
+        return None;
+    }
+    let nothing = Evidence::could_not_tell(Doubt::Unreadable, "", now);
+    Some(decide(facts, Some(&nothing), limits, now))
 }
 
 /// Rule 16 for a refund that the brake does not let through; settle asks the brake while it holds its lock.

@@ -89,7 +89,7 @@ pub struct Finding {
     /// Its kind: a reason's word (`brake`: an account is held by its own limits from this pass on),
     /// or `unreadable_row`, `refused_row`, `locked`, `charged_in_the_future`, `failed_backlog`,
     /// `clock_was_ahead`, `key_refused`, `dry_run_cut`, `no_share`, `lost_output`, `odd_time`,
-    /// `cannot_post`.
+    /// `cannot_post`, `poison`.
     pub kind: &'static str,
     /// What it is about.
     pub about: String,

@@ -8,6 +8,7 @@ use crate::clock::Clock;
 use crate::config::Settings;
 use crate::ops::daemon::{Daemon, Ended, listen};
 use crate::ops::metrics::Process;
+use crate::ops::status::shown;
 use crate::ops::stop::Stop;
 use crate::ops::totals;
 use crate::pass::{self, Orders, Parts};
@@ -47,19 +48,21 @@ pub async fn run(_args: Args, settings: Settings) -> Outcome {
         totals: Some(known),
         ready: Box::new(move || {
             let store = asked.clone();
-            Box::pin(async move { store.brake().await.map(drop).map_err(|error| chain(&error)) })
+            Box::pin(async move { store.answers().await.map_err(|error| chain(&error)) })
         }),
+        status_details: settings.metrics.status_details,
         // A batch is done within its lease, or it is no longer ours.
         patience: settings.pass.lease,
     };
     let store = parts.store.clone();
-    Box::pin(daemon.run(|stop, pulse| one_pass(parts.clone(), &place, stop, pulse))).await?;
+    let details = settings.metrics.status_details;
+    Box::pin(daemon.run(|stop, pulse| one_pass(parts.clone(), &place, details, stop, pulse))).await?;
     store.close().await;
     Ok(Exit::Done)
 }
 
 /// One pass; what goes wrong is logged and left to the next one.
-async fn one_pass(parts: Parts, place: &str, stop: Stop, pulse: Pulse) -> Ended {
+async fn one_pass(parts: Parts, place: &str, details: bool, stop: Stop, pulse: Pulse) -> Ended {
     let orders = Orders { mode: "schedule", dry_run: false, since: None, stop };
     let result = pass::run(&parts, orders, move |_progressed| pulse.beat(Clock::System.now())).await;
     // Between passes no worker holds memory.
@@ -72,8 +75,7 @@ async fn one_pass(parts: Parts, place: &str, stop: Stop, pulse: Pulse) -> Ended 
     match result {
         Ok(report) => {
             report.log("schedule");
-            let report = serde_json::to_value(&report).ok();
-            Ended { end: PassEnd::Done, totals, report }
+            Ended { end: PassEnd::Done, totals, report: Some(shown(&report, details)) }
         }
         Err(error) => {
             tracing::error!("{}", pass_failed(&error, place));

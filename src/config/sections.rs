@@ -275,6 +275,8 @@ pub struct Metrics {
     /// Where the daemon answers.
     #[serde(deserialize_with = "listen")]
     pub listen: Option<SocketAddr>,
+    /// Whether the daemon's pages show accounts and texts of others.
+    pub status_details: bool,
     /// The job name of pushed metrics.
     #[serde(deserialize_with = "job")]
     pub job: String,

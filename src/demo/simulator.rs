@@ -33,14 +33,11 @@ pub use self::dialect::Canned;
 use self::dialect::{Dialect, is_video};
 pub use self::fate::{FATES, Fate, help as fates_help};
 use self::file::File;
-use crate::ops::http::{self, Body};
+use crate::ops::http::{self, Body, Limits};
 use crate::provider::SHIPPED;
 
 /// How long a `huge` answer is, in bytes.
 const HUGE_BYTES: usize = 50_000_000;
-/// How long a connection may be silent. Whoever asks may have been stopped meanwhile (a test, a debugger), and would find out that
-/// nobody is there any more only by the question that it sends next.
-const PATIENCE: Duration = Duration::from_hours(1);
 /// The most paths that are counted apart.
 const PATHS: usize = 1_000_000;
 
@@ -94,7 +91,7 @@ impl Simulator {
             }
         };
         let server =
-            tokio::spawn(http::serve(listener, handler, PATIENCE, state.stop.clone().cancelled_owned()));
+            tokio::spawn(http::serve(listener, handler, Limits::NONE, state.stop.clone().cancelled_owned()));
         Ok(Self { address, state, server })
     }
 

@@ -13,13 +13,15 @@ use serde_json::Value;
 use tokio::net::TcpListener;
 
 use super::metrics::{self, Process, Totals};
-use super::status::{self, Pages, Ready};
+use super::status::{self, Kept, Pages, Readiness, Ready};
 use super::stop::Stop;
 use crate::clock::Clock;
 use crate::schedule::{self, AlarmError, PassEnd, Pulse, SchedulerAlarm, Timetable};
 
 /// A database that takes longer to answer is not ready.
 const READY_PATIENCE: Duration = Duration::from_secs(5);
+/// How long the result of a check of the database is good for.
+const READY_KEPT: Duration = Duration::from_secs(1);
 
 /// What a pass leaves behind for the pages.
 #[derive(Clone, Debug)]
@@ -28,7 +30,7 @@ pub struct Ended {
     pub end: PassEnd,
     /// What the database knew at its end; none keeps what the pass before left.
     pub totals: Option<Totals>,
-    /// Its report; none keeps the one of the pass before.
+    /// Its report, as it may be shown; none keeps the one of the pass before.
     pub report: Option<Value>,
 }
 
@@ -72,6 +74,8 @@ pub struct Daemon {
     pub totals: Option<Totals>,
     /// Whether the database answers; otherwise why not, without secrets.
     pub ready: Box<Ready>,
+    /// Whether the pages show what the database said.
+    pub status_details: bool,
     /// A pass that has not called [`Pulse::beat`] for this long is stuck.
     pub patience: Duration,
 }
@@ -98,12 +102,13 @@ impl Daemon {
                 let (totals, process) = (Arc::clone(&totals), self.process.clone());
                 Box::new(move || metrics::render(held(&totals).as_ref(), &process).map_err(|e| e.to_string()))
             },
-            ready: self.ready,
-            ready_patience: READY_PATIENCE,
+            ready: Readiness::new(self.ready, READY_PATIENCE, READY_KEPT),
+            details: self.status_details,
             report: {
                 let report = Arc::clone(&report);
                 Box::new(move || held(&report))
             },
+            kept: Kept::default(),
         };
         // The pages outlive the wish to stop: the last pass is watched to its end.
         let end = Stop::new();
@@ -182,6 +187,7 @@ mod tests {
             process: Process::new(Vec::new).unwrap(),
             totals: Some(Totals { orphans_past_window: 3, ..Totals::default() }),
             ready: Box::new(|| Box::pin(async { Ok(()) })),
+            status_details: false,
             patience: Duration::from_mins(1),
         };
         let seen: Arc<Mutex<Vec<String>>> = Arc::default();

@@ -2,30 +2,44 @@
 //!
 //! `/healthz` fails when the loop is stuck, and only then: a restart would help. `/readyz` fails when the
 //! database does not answer or the last pass failed: a restart would not help, a person may. Everything is
-//! read only, and nothing of it is secret or personal; still, bind it where only operators and Prometheus
-//! reach it.
+//! read only. There is no login, so the pages show no account, no key and no text of others unless a setting
+//! allows it (`shown`); still, bind them where only operators and Prometheus reach them.
 
 use std::fmt::Write as _;
-use std::future::Future;
-use std::pin::Pin;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use hyper::body::Incoming;
-use hyper::header::{ALLOW, CACHE_CONTROL, HeaderValue};
+use hyper::header::{ALLOW, CACHE_CONTROL, HeaderValue, X_CONTENT_TYPE_OPTIONS};
 use hyper::{Method, Request, Response, StatusCode};
 use serde_json::Value;
 use tokio::net::TcpListener;
 
-use super::http::{self, Body};
+use super::http::{self, Body, Limits};
 use super::metrics::TEXT_FORMAT;
 use super::stop::Stop;
 use crate::clock::{Clock, Timestamp};
-use crate::config::show_span;
 use crate::schedule::{PassEnd, Phase, Pulse, Vitals};
 
-/// What is asked of the database by `/readyz`.
-pub type Ready = dyn Fn() -> Pin<Box<dyn Future<Output = Result<(), String>> + Send>> + Send + Sync;
+mod readiness;
+mod shown;
+
+pub use readiness::{Readiness, Ready};
+pub use shown::shown;
+
+/// How long a page is good for that costs more to make than to send. A flood of requests costs a pass little of its time then.
+const KEPT: Duration = Duration::from_secs(1);
+
+/// When it was made, after how many passes, and the page.
+type KeptPage = Mutex<Option<(Instant, u64, Page)>>;
+
+/// The pages that cost something to make, as they were made last.
+#[derive(Debug, Default)]
+pub struct Kept {
+    metrics: KeptPage,
+    status: KeptPage,
+}
 
 /// Where the pages take what they show from.
 pub struct Pages {
@@ -37,12 +51,14 @@ pub struct Pages {
     pub patience: Duration,
     /// The metrics as text, or why there are none.
     pub metrics: Box<dyn Fn() -> Result<String, String> + Send + Sync>,
-    /// Whether the database answers; otherwise why not, without secrets.
-    pub ready: Box<Ready>,
-    /// A database that takes longer to answer is not ready.
-    pub ready_patience: Duration,
-    /// The report of the last pass.
+    /// Whether the database answers.
+    pub ready: Readiness,
+    /// Whether `/readyz` shows what the database said.
+    pub details: bool,
+    /// The report of the last pass, as it may be shown.
     pub report: Box<dyn Fn() -> Option<Value> + Send + Sync>,
+    /// What was made a moment ago.
+    pub kept: Kept,
 }
 
 impl std::fmt::Debug for Pages {
@@ -50,6 +66,10 @@ impl std::fmt::Debug for Pages {
         f.debug_struct("Pages").field("pulse", &self.pulse).finish_non_exhaustive()
     }
 }
+
+/// What everybody may know; the log says what the database said.
+const DATABASE_UNREADY: &str =
+    "the database cannot be used; the log says why, and metrics.status_details = true shows it here";
 
 /// One page as it is sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,14 +79,14 @@ pub struct Page {
     /// Media type.
     pub content_type: &'static str,
     /// The page.
-    pub body: String,
+    pub body: Bytes,
 }
 
 impl Page {
     fn text(status: StatusCode, body: impl Into<String>) -> Self {
         let mut body = body.into();
         body.push('\n');
-        Self { status, content_type: "text/plain; charset=utf-8", body }
+        Self { status, content_type: "text/plain; charset=utf-8", body: body.into() }
     }
 }
 
@@ -77,17 +97,34 @@ impl Pages {
             return Page::text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD are answered");
         }
         match path {
-            "/metrics" => self.metrics(),
+            "/metrics" => self.kept(&self.kept.metrics, Self::metrics),
             "/healthz" => self.health(),
             "/readyz" => self.ready().await,
-            "/" | "/status" => Page::text(StatusCode::OK, self.status()),
+            "/" | "/status" => {
+                self.kept(&self.kept.status, |pages| Page::text(StatusCode::OK, pages.status()))
+            }
             _ => Page::text(StatusCode::NOT_FOUND, "there are /metrics, /healthz, /readyz and /status"),
+        }
+    }
+
+    /// The page as it was made a moment ago and since the last pass, or made now.
+    fn kept(&self, kept: &KeptPage, make: impl FnOnce(&Self) -> Page) -> Page {
+        let passes = self.pulse.vitals().passes;
+        // A page is replaced as a whole, so it is right also where somebody panicked.
+        let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*kept {
+            Some((at, since, page)) if *since == passes && at.elapsed() < KEPT => page.clone(),
+            Some(_) | None => {
+                let page = make(self);
+                *kept = Some((Instant::now(), passes, page.clone()));
+                page
+            }
         }
     }
 
     fn metrics(&self) -> Page {
         match (self.metrics)() {
-            Ok(body) => Page { status: StatusCode::OK, content_type: TEXT_FORMAT, body },
+            Ok(body) => Page { status: StatusCode::OK, content_type: TEXT_FORMAT, body: body.into() },
             Err(why) => Page::text(StatusCode::INTERNAL_SERVER_ERROR, format!("no metrics: {why}")),
         }
     }
@@ -104,15 +141,8 @@ impl Pages {
 
     async fn ready(&self) -> Page {
         let unready = |why: String| Page::text(StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {why}"));
-        match tokio::time::timeout(self.ready_patience, (self.ready)()).await {
-            Err(_) => {
-                return unready(format!(
-                    "the database did not answer within {}",
-                    show_span(self.ready_patience)
-                ));
-            }
-            Ok(Err(why)) => return unready(why),
-            Ok(Ok(())) => {}
+        if let Err(why) = self.ready.now().await {
+            return unready(if self.details { why } else { DATABASE_UNREADY.to_owned() });
         }
         match self.pulse.vitals().failed_in_a_row {
             0 => Page::text(StatusCode::OK, "ready"),
@@ -211,7 +241,7 @@ fn outline(value: &Value, depth: usize, page: &mut String) {
 /// Answers on `listener` until `end` is requested; what is being answered then is finished.
 pub async fn serve(listener: TcpListener, pages: Arc<Pages>, end: Stop) {
     let handler = move |request| respond(Arc::clone(&pages), request);
-    http::serve(listener, handler, http::HEAD_TIME, async move { end.wait().await }).await;
+    http::serve(listener, handler, Limits::PAGES, async move { end.wait().await }).await;
 }
 
 async fn respond(pages: Arc<Pages>, request: Request<Incoming>) -> Response<Body> {
@@ -219,6 +249,7 @@ async fn respond(pages: Arc<Pages>, request: Request<Incoming>) -> Response<Body
     let mut response = http::answer(page.status, page.content_type, page.body);
     let headers = response.headers_mut();
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     if page.status == StatusCode::METHOD_NOT_ALLOWED {
         headers.insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
     }

@@ -32,7 +32,7 @@ pub async fn consult(
     now: Timestamp,
 ) -> Vec<Consulted> {
     let mut consulted = Vec::new();
-    for Job { question, cases } in Job::group(cases, &rules.policy, now) {
+    for Job { question, cases, .. } in Job::group(cases, &rules.policy, now) {
         let evidence = match question {
             None => None,
             Some(mut question) => {

@@ -26,6 +26,8 @@ const LAST_CALL: Duration = Duration::from_secs(20);
 pub(super) struct Job {
     pub(super) question: Option<Question>,
     pub(super) cases: Vec<Case>,
+    /// It was in flight in two passes that died, and is retried alone.
+    pub(super) is_suspect: bool,
 }
 
 /// What came of a job.
@@ -51,7 +53,7 @@ impl Job {
         for case in cases {
             let job = case.facts.record.item.as_ref().and_then(|item| item.job.clone());
             let Some(job) = job.filter(|_| policy::needs_evidence(&case.facts, limits, now)) else {
-                jobs.push(Self { question: None, cases: vec![case] });
+                jobs.push(Self { question: None, cases: vec![case], is_suspect: false });
                 continue;
             };
             let urgent = now >= case.facts.orphan.refund_by;
@@ -63,7 +65,7 @@ impl Job {
                 urgent,
             };
             let nth = *by_key.entry((job.provider, job.job_id)).or_insert_with(|| {
-                jobs.push(Self { question: Some(question), cases: Vec::new() });
+                jobs.push(Self { question: Some(question), cases: Vec::new(), is_suspect: false });
                 jobs.len() - 1
             });
             if let Some(question) = &mut jobs[nth].question {
@@ -83,9 +85,24 @@ impl Job {
 
     /// Asks, decides and carries out.
     pub(super) async fn run(self, pass: &Pass, room: &Room) -> Done {
-        let Self { question, cases } = self;
+        let Self { question, cases, is_suspect } = self;
         if pass.is_ending() {
             return Done::Stopped { cases };
+        }
+        if is_suspect && question.is_some() {
+            match pass.parts.store.now().await {
+                Err(_) => return Done::Stopped { cases },
+                Ok(now) if is_over(&cases, pass, now) => return unasked(cases, pass, now),
+                Ok(_) => {
+                    // The last that the log says, should this end the process.
+                    let items: Vec<String> =
+                        cases.iter().map(|case| case.facts.orphan.item.to_string()).collect();
+                    tracing::warn!(
+                        "retrying alone what was in flight when passes died: {}",
+                        items.join(", ")
+                    );
+                }
+            }
         }
         let mut verdicts = Vec::new();
         let evidence = match &question {
@@ -131,6 +148,23 @@ impl Job {
         }
         Done::Decided { settlements, verdicts }
     }
+}
+
+/// Whether one of a suspect's items is past its time and was asked about often enough: then nothing of it is asked again.
+fn is_over(cases: &[Case], pass: &Pass, now: Timestamp) -> bool {
+    cases.iter().any(|case| policy::without_asking(&case.facts, &pass.parts.rules.policy, now).is_some())
+}
+
+/// Decides upon a suspect without asking again, which may end the process. Items whose time is not up wait for theirs.
+fn unasked(cases: Vec<Case>, pass: &Pass, now: Timestamp) -> Done {
+    let limits = &pass.parts.rules.policy;
+    let decided = cases.into_iter().map(|case| {
+        let decision = policy::without_asking(&case.facts, limits, now)
+            .unwrap_or_else(|| policy::decide(&case.facts, None, limits, now));
+        let detail = Some("not asked again: passes died while they retried it alone".to_owned());
+        Settlement { detail, ..pass.settlement(case, decision, None, now) }
+    });
+    Done::Decided { settlements: decided.collect(), verdicts: Vec::new() }
 }
 
 /// A job is given back whole: its items share its outputs.

@@ -19,7 +19,7 @@ use super::{Pass, Progress, Reporter};
 use crate::evidence::{Doubt, Verdict};
 use crate::policy::Action;
 use crate::report::{Finding, Report};
-use crate::store::{Case, Claimed, DbError, Locked, Outcome, Settlement};
+use crate::store::{Case, Claimed, DbError, Locked, Outcome, Settlement, Suspects};
 
 /// When an orphan whose rows cannot be read is looked at again.
 const AFTER_BAD_ROWS: Duration = Duration::from_hours(1);
@@ -49,8 +49,18 @@ impl Failing {
     }
 }
 
+/// What a lane claims.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Claims {
+    /// Batches of what is due.
+    Due,
+    /// One job at a time of those that were in flight in two passes that died (`suspects`).
+    Suspects(Suspects),
+}
+
 struct Lane {
     pass: Arc<Pass>,
+    claims: Claims,
     provider: String,
     /// Where its copies wait for their turn, and for memory.
     room: Arc<Room>,
@@ -85,10 +95,12 @@ pub(super) async fn run(
     room: Arc<Room>,
     opened: Arc<Notify>,
     progress: Reporter,
+    claims: Claims,
 ) -> (Report, Result<(), DbError>) {
     let (sender, receiver) = mpsc::unbounded_channel();
     let mut lane = Lane {
         pass,
+        claims,
         provider,
         room,
         progress,
@@ -185,7 +197,10 @@ impl Lane {
     }
 
     async fn drive(&mut self, mut receiver: mpsc::UnboundedReceiver<Done>) -> Result<(), DbError> {
-        let batch = self.pass.parts.rules.batch as usize;
+        let batch = match self.claims {
+            Claims::Due => self.pass.parts.rules.batch as usize,
+            Claims::Suspects(_) => 1,
+        };
         loop {
             // Claim ahead of what is in flight, so that the provider is never kept waiting for a settle.
             while self.more
@@ -232,14 +247,22 @@ impl Lane {
     /// Claims a batch and begins its jobs. False: nothing is due any more.
     async fn claim(&mut self) -> Result<bool, DbError> {
         let Pass { parts, due_by, .. } = &*self.pass;
+        let is_suspect = self.claims != Claims::Due;
+        self.unqueued &= !is_suspect;
         if self.unqueued {
             // All that is due, before the first of it is claimed: the earliest deadline comes first.
             let most = parts.rules.batch.saturating_mul(QUEUED_AT_ONCE);
             let queued = parts.store.queue_due(&self.provider, *due_by, most).await?;
             self.unqueued = queued >= u64::from(most);
         }
-        let claimed =
-            parts.store.claim(&self.provider, *due_by, parts.rules.lease, parts.rules.batch).await?;
+        let claimed = match self.claims {
+            Claims::Due => {
+                parts.store.claim(&self.provider, *due_by, parts.rules.lease, parts.rules.batch).await?
+            }
+            Claims::Suspects(which) => {
+                parts.store.claim_suspect(&self.provider, *due_by, parts.rules.lease, which).await?
+            }
+        };
         let Claimed { cases, unreadable } = claimed;
         let any = !cases.is_empty() || !unreadable.is_empty() || self.unqueued;
         let now = parts.store.now().await?;
@@ -254,7 +277,8 @@ impl Lane {
         }
         self.pass.parts.store.release(&bad, Some((now + AFTER_BAD_ROWS).max(self.pass.not_before()))).await?;
         self.in_flight.lock().extend(cases.iter().map(|case| (case.facts.orphan.id, case.token)));
-        for job in Job::group(cases, &self.pass.parts.rules.policy, now) {
+        for mut job in Job::group(cases, &self.pass.parts.rules.policy, now) {
+            job.is_suspect = is_suspect;
             let (pass, sender) = (Arc::clone(&self.pass), self.sender.clone());
             let room = Arc::clone(&self.room);
             self.tasks.spawn(async move {

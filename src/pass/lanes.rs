@@ -13,8 +13,9 @@ use tokio::sync::Notify;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::JoinSet;
 
+use super::lane::{self, Claims};
 use super::room::Room;
-use super::{Pass, Reporter, lane};
+use super::{Pass, Reporter};
 use crate::report::Report;
 use crate::store::DbError;
 
@@ -132,7 +133,7 @@ impl Lanes<'_> {
         let room = Arc::new(Room::new(rules.copies, rules.memory / self.seen.len().max(1) as u64));
         let (pass, progress) = (Arc::clone(self.pass), Arc::clone(self.progress));
         self.tasks.spawn(async move {
-            let (report, result) = lane::run(pass, provider.clone(), room, more, progress).await;
+            let (report, result) = lane::run(pass, provider.clone(), room, more, progress, Claims::Due).await;
             (provider, report, result)
         });
     }

@@ -48,6 +48,9 @@ const AT_ONCE: usize = 16;
 /// When a question is tried again that was not answered within the budget.
 const AFTER_BUDGET: Duration = Duration::from_mins(5);
 
+/// After so many passes in a row that died while they asked a question, it is not asked again: nobody waits for its answer.
+const TOO_MANY_DEATHS: i64 = 2;
+
 /// What was learned from one provider.
 #[derive(Default)]
 struct Learned {
@@ -218,6 +221,15 @@ fn sort(cases: Vec<LateCase>, times: late::Times, now: Timestamp) -> (Vec<LateSe
     let mut jobs: BTreeMap<(String, String), (bool, Vec<LateCase>)> = BTreeMap::new();
     for each in cases {
         let job = each.case.facts.record.item.as_ref().and_then(|item| item.job.clone());
+        if each.deaths >= TOO_MANY_DEATHS {
+            tracing::warn!(
+                item = %each.case.facts.orphan.item,
+                "it is not asked about again after its refund: {} passes died while they did",
+                each.deaths
+            );
+            settled.push(settlement(each, LateNext::End(End::AskedEnough)));
+            continue;
+        }
         match (late::step(&each.case.facts, each.refunded, times, now), job) {
             (Step::Stored { output_id }, _) => settled.push(LateSettlement {
                 stored: Some(output_id),

@@ -167,6 +167,11 @@ impl Store {
         Ok(BrakeState { accounts_held: self.held_accounts_count().await?, ..state })
     }
 
+    /// Whether the database answers: one row of makegood's own is read by its key.
+    pub async fn answers(&self) -> Result<(), DbError> {
+        self.rows(statements::BRAKE_STATE, &[]).await.map(drop)
+    }
+
     /// When the brake was pulled and released, newest first, at most `most`.
     pub async fn brake_events(&self, most: i64) -> Result<Vec<BrakeEvent>, DbError> {
         let rows = self.rows(statements::BRAKE_EVENTS, &[most.into()]).await?;

@@ -4,7 +4,9 @@
 //! A dead worker's lease runs out and the next claim takes over. What has another token by the time
 //! its facts are read is somebody else's, and is left out: no token has two holders, who would
 //! write one object. Facts are read set-based, a handful of statements a batch, and put together by
-//! the pure `facts`. A row that cannot be read, by makegood or by the database itself, costs its
+//! the pure `facts`. A lease that ran out and was not given back means that its pass died: the next
+//! claim counts it. What was in flight in two passes that died is a suspect, claimed by itself: one
+//! job that ends every pass must not take the others with it. A row that cannot be read, by makegood or by the database itself, costs its
 //! own orphan an hour and nobody else anything.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -12,11 +14,12 @@ use std::time::Duration;
 
 use serde_json::{Value as Json, json};
 
-use super::db::{DbError, Row, Run};
+use super::db::{DbError, Row, Run, Statement, Value};
 use super::{Store, UploadKey, statements};
 use crate::charge::{Bucket, Charge, Item, ItemId, JobKey, Split, StoredOutput};
 use crate::clock::Timestamp;
 use crate::facts::{Around, Delivery, Facts, JobItem, LedgerRefund, Orphan, Rows};
+use crate::policy;
 
 /// A claimed orphan with what is known about it.
 #[derive(Clone, Debug)]
@@ -49,6 +52,26 @@ pub struct Unreadable {
     pub why: String,
 }
 
+/// Which of the orphans that were in flight in two passes that died.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Suspects {
+    /// Those that are decided upon without another question.
+    AskedEnough,
+    /// All that are due.
+    Due,
+}
+
+/// An orphan that was in flight in two passes that died.
+#[derive(Clone, Debug)]
+pub struct Suspect {
+    /// Its item.
+    pub item: ItemId,
+    /// In how many.
+    pub deaths: i64,
+    /// When it is decided upon without another question, once it was asked often enough.
+    pub refund_by: Timestamp,
+}
+
 impl Store {
     /// Which providers have something due that nobody has leased.
     pub async fn due_providers(&self, due_by: Timestamp) -> Result<Vec<String>, DbError> {
@@ -75,26 +98,88 @@ impl Store {
             let now = self.now().await?;
             let values =
                 [provider.into(), due_by.into(), now.into(), (now + lease).into(), i64::from(batch).into()];
-            let rows = self.rows(statements::CLAIM, &values).await?;
-            let tokens: HashMap<i64, i64> = rows
-                .iter()
-                .map(|row| Ok((row.int("id")?, row.int("lease_token")?)))
-                .collect::<Result<_, DbError>>()?;
-            if tokens.is_empty() {
-                return Ok(Claimed::default());
-            }
-            let mut ids: Vec<i64> = tokens.keys().copied().collect();
-            ids.sort_unstable();
-            let mut claimed = self.cases_apart(&mut &*self, &ids).await?;
-            // Who slept past its lease between the two statements reads the next one's token: that is not ours to use.
-            let ours = |id: i64, token: i64| tokens.get(&id) == Some(&token);
-            claimed.cases.retain(|case| ours(case.facts.orphan.id, case.token));
-            claimed.unreadable.retain(|each| ours(each.orphan_id, each.token));
-            // All of it somebody else's by now says nothing about what else is due.
-            if !claimed.cases.is_empty() || !claimed.unreadable.is_empty() {
+            if let Some(claimed) = self.claim_by(statements::CLAIM, &values).await? {
                 return Ok(claimed);
             }
         }
+    }
+
+    /// Leases one job of a provider that was in flight in two passes that died, with all of its orphans.
+    pub async fn claim_suspect(
+        &self,
+        provider: &str,
+        due_by: Timestamp,
+        lease: Duration,
+        which: Suspects,
+    ) -> Result<Claimed, DbError> {
+        loop {
+            let now = self.now().await?;
+            let values = [
+                provider.into(),
+                due_by.into(),
+                now.into(),
+                (now + lease).into(),
+                i64::from(which == Suspects::AskedEnough).into(),
+                policy::QUESTIONS_MIN.into(),
+                (now - policy::QUESTIONS_SPAN).into(),
+                (now + policy::LONGEST_WAIT).into(),
+            ];
+            if let Some(claimed) = self.claim_by(statements::CLAIM_SUSPECT, &values).await? {
+                return Ok(claimed);
+            }
+        }
+    }
+
+    /// Whose jobs were in flight in two passes that died and are due.
+    pub async fn suspect_providers(&self, due_by: Timestamp) -> Result<Vec<String>, DbError> {
+        let now = self.now().await?;
+        let rows = self.rows(statements::SUSPECT_PROVIDERS, &[due_by.into(), now.into()]).await?;
+        rows.iter().map(|row| row.text("provider")).collect()
+    }
+
+    /// Unresolved orphans that were in flight in two passes that died, at most `most`.
+    pub async fn suspects(&self, most: u32) -> Result<Vec<Suspect>, DbError> {
+        let now = self.now().await?;
+        let rows = self.rows(statements::SUSPECTS, &[now.into(), i64::from(most).into()]).await?;
+        rows.iter()
+            .map(|row| {
+                Ok(Suspect {
+                    item: ItemId {
+                        charge_id: row.text("charge_id")?,
+                        output_index: row.int("output_index")?,
+                    },
+                    deaths: row.int("deaths")?,
+                    refund_by: row.time("refund_by")?,
+                })
+            })
+            .collect()
+    }
+
+    /// Runs one statement that claims, and reads what is known about what it has claimed. None: all of it was claimed anew
+    /// meanwhile.
+    async fn claim_by(
+        &self,
+        statement: &'static Statement,
+        values: &[Value],
+    ) -> Result<Option<Claimed>, DbError> {
+        let rows = self.rows(statement, values).await?;
+        let tokens: HashMap<i64, i64> = rows
+            .iter()
+            .map(|row| Ok((row.int("id")?, row.int("lease_token")?)))
+            .collect::<Result<_, DbError>>()?;
+        if tokens.is_empty() {
+            return Ok(Some(Claimed::default()));
+        }
+        let mut ids: Vec<i64> = tokens.keys().copied().collect();
+        ids.sort_unstable();
+        let mut claimed = self.cases_apart(&mut &*self, &ids).await?;
+        // Who slept past its lease between the two statements reads the next one's token: that is not ours to use.
+        let ours = |id: i64, token: i64| tokens.get(&id) == Some(&token);
+        claimed.cases.retain(|case| ours(case.facts.orphan.id, case.token));
+        claimed.unreadable.retain(|each| ours(each.orphan_id, each.token));
+        // All of it somebody else's by now says nothing about what else is due.
+        let any = !claimed.cases.is_empty() || !claimed.unreadable.is_empty();
+        Ok(any.then_some(claimed))
     }
 
     /// What is known about the listed orphans, as of now.

@@ -31,6 +31,8 @@ pub struct LateCase {
     pub refunded: Refunded,
     /// The lease's token.
     pub token: i64,
+    /// Passes in a row that died while they had leased it.
+    pub deaths: i64,
 }
 
 /// Leased late questions.
@@ -153,7 +155,8 @@ impl Store {
         for row in &rows {
             let refunded =
                 Refunded { at: row.time("refunded_at")?, last_asked_at: row.maybe_time("last_asked_at")? };
-            leased.insert(row.int("orphan_id")?, (row.int("lease_token")?, refunded));
+            let deaths = row.int("deaths")?;
+            leased.insert(row.int("orphan_id")?, (row.int("lease_token")?, refunded, deaths));
         }
         if leased.is_empty() {
             return Ok(LateClaimed::default());
@@ -162,13 +165,13 @@ impl Store {
         let found = self.cases_apart(&mut &*self, &ids).await?;
         let mut claimed = LateClaimed::default();
         for case in found.cases {
-            if let Some((token, refunded)) = leased.remove(&case.facts.orphan.id) {
-                claimed.cases.push(LateCase { case, refunded, token });
+            if let Some((token, refunded, deaths)) = leased.remove(&case.facts.orphan.id) {
+                claimed.cases.push(LateCase { case, refunded, token, deaths });
             }
         }
         // What is left has rows that cannot be read: nobody waits for it, so that it is not worth coming back to.
         let mut list = Vec::new();
-        for (orphan_id, (token, _)) in &leased {
+        for (orphan_id, (token, ..)) in &leased {
             list.push((*orphan_id, *token));
         }
         claimed.unreadable = self.end_unreadable(&list, now).await?;

@@ -39,6 +39,9 @@ const STATEMENT_TIMEOUT: Duration = Duration::from_hours(1);
 /// The first line of a migration that runs outside of a transaction.
 const NO_TRANSACTION: &str = "-- no-transaction";
 
+/// How long one statement waits for another process that migrates: shorter than `deadlock_timeout`, which is a second.
+const LOCK_TURN: Duration = Duration::from_millis(100);
+
 /// Indexes of makegood's own that a `CREATE INDEX CONCURRENTLY` left unfinished.
 const INVALID_INDEXES: &str = "
     SELECT quote_ident(n.nspname) || '.' || quote_ident(c.relname) AS name
@@ -97,6 +100,8 @@ const OWN: Set = Set {
         (14, "trial", include_str!("../../migrations/postgres/0014_trial.sql")),
         (15, "nullable_columns", include_str!("../../migrations/postgres/0015_nullable_columns.sql")),
         (16, "minimum_version", include_str!("../../migrations/postgres/0016_minimum_version.sql")),
+        (17, "poison", include_str!("../../migrations/postgres/0017_poison.sql")),
+        (20, "poison_index", include_str!("../../migrations/postgres/0020_poison_index.sql")),
     ],
     sqlite: &[
         (1, "makegood", include_str!("../../migrations/sqlite/0001_makegood.sql")),
@@ -115,11 +120,13 @@ const OWN: Set = Set {
         (14, "trial", include_str!("../../migrations/sqlite/0014_trial.sql")),
         (15, "nullable_columns", include_str!("../../migrations/sqlite/0015_nullable_columns.sql")),
         (16, "minimum_version", include_str!("../../migrations/sqlite/0016_minimum_version.sql")),
+        (17, "poison", include_str!("../../migrations/sqlite/0017_poison.sql")),
+        (20, "poison_index", include_str!("../../migrations/sqlite/0020_poison_index.sql")),
     ],
 };
 
 /// The newest of makegood's own migrations.
-pub const OWN_VERSION: i64 = 16;
+pub const OWN_VERSION: i64 = 20;
 
 impl Set {
     const fn migrations(&self, postgres: bool) -> &'static [(i64, &'static str, &'static str)] {
@@ -194,7 +201,15 @@ impl Set {
     /// Waits for another process that migrates, which keeps nobody else waiting, and then tries
     /// until the locks are free.
     async fn run_on(&self, connection: &mut PgConnection) -> Result<(), SqlxMigrateError> {
-        connection.lock().await?;
+        // Asked for again and again: an index that is made concurrently waits for every statement that has begun before it, and
+        // one that waits for this lock meanwhile would be a deadlock.
+        set_lock_timeout(connection, LOCK_TURN).await?;
+        while let Err(error) = connection.lock().await {
+            if !is_lock_timeout(&error) {
+                return Err(error);
+            }
+            tokio::time::sleep(LOCK_TURN).await;
+        }
         let mut tries = 1;
         loop {
             match self.steps_on(connection).await {

@@ -45,7 +45,7 @@ pub use books::{BalanceBooks, ChargeBooks, EntryBooks, RefundBooks};
 pub use brakes::{BrakeEvent, BrakeState, HeldAccount, HeldProvider, Released};
 pub use by_hand::Taken;
 pub use checks::PostingCheck;
-pub use claim::{Case, Claimed};
+pub use claim::{Case, Claimed, Suspect, Suspects};
 pub use contract::{Balance, Flaw, LEDGER_SAMPLE, Unlinked, UnlinkedRefunds};
 pub use db::{DbError, Encryption, Link, Opening, Refusal, Trouble, Waits, redacted};
 pub use late::{

@@ -276,6 +276,10 @@ async fn passes(pool: &PgPool, world: &mut World, variant: Variant) -> Result<()
     let idle = pass(world, "idle").await?;
     assert_eq!((idle.opened, idle.total("refund")), (0, 0), "{name}: {idle:?}");
     run(pool, &newcomers(variant.platform)).await;
+    // In flight when passes died.
+    let suspects = "UPDATE makegood_orphans SET deaths = 2, due_at = '$now' WHERE id IN
+        (SELECT id FROM makegood_orphans WHERE state = 'open' ORDER BY id LIMIT 3)";
+    run(pool, suspects).await;
     world.pass_time(MINUTE);
     let new = pass(world, "new charges").await?;
     assert_eq!(new.opened, 50, "{name}: {new:?}");
@@ -354,6 +358,8 @@ async fn every_statement_of_a_pass_keeps_a_sane_plan_whatever_the_planner_knows(
             "find_undelivered",
             "find_failed",
             "claim",
+            "claim_suspect",
+            "suspects",
             "orphan_rows",
             "settle_orphans",
             "post_refunds",

@@ -1,12 +1,16 @@
 //! What each page says, and that it says so over real HTTP.
 
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
+use futures_util::FutureExt as _;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::sync::Notify;
 
 use super::*;
+use crate::report::{Finding, Report};
 use crate::schedule::{self, Alarm, AlarmError, Timetable};
 
 struct Moves(Clock);
@@ -31,6 +35,13 @@ async fn one_pass(pages: &Pages, end: PassEnd) {
     .unwrap();
 }
 
+fn readiness<F>(kept: Duration, check: impl Fn() -> F + Send + Sync + 'static) -> Readiness
+where
+    F: Future<Output = Result<(), String>> + Send + 'static,
+{
+    Readiness::new(Box::new(move || Box::pin(check())), Duration::from_mins(1), kept)
+}
+
 type Database = Arc<Mutex<Result<(), String>>>;
 
 fn pages() -> (Pages, Database) {
@@ -41,23 +52,24 @@ fn pages() -> (Pages, Database) {
         clock: Clock::simulated(Timestamp::parse("2026-01-01T00:00:30Z").unwrap()),
         patience: Duration::from_mins(15),
         metrics: Box::new(|| Ok("makegood_brake_engaged 0\n".to_owned())),
-        ready: Box::new(move || {
+        ready: readiness(Duration::ZERO, move || {
             let answer = answer.lock().unwrap().clone();
-            Box::pin(async move { answer })
+            async move { answer }
         }),
-        ready_patience: Duration::from_mins(1),
+        details: true,
         report: Box::new(|| {
             Some(
                 json!({"claimed": 3, "refunded": {"server_error": 2}, "late": [], "note": "a\nb", "list": [1, {"x": null}]}),
             )
         }),
+        kept: Kept::default(),
     };
     (pages, database)
 }
 
 async fn get(pages: &Pages, path: &str) -> (u16, String) {
     let page = pages.answer(&Method::GET, path).await;
-    (page.status.as_u16(), page.body)
+    (page.status.as_u16(), String::from_utf8(page.body.to_vec()).unwrap())
 }
 
 fn page(status: u16, body: &str) -> (u16, String) {
@@ -66,10 +78,13 @@ fn page(status: u16, body: &str) -> (u16, String) {
 
 #[tokio::test]
 async fn ready_is_who_reaches_the_database_and_whose_last_pass_did_not_fail() {
-    let (pages, database) = pages();
+    let (mut pages, database) = pages();
     assert_eq!(get(&pages, "/readyz").await, page(200, "ready\n"));
     *database.lock().unwrap() = Err("the database refuses connections".to_owned());
     assert_eq!(get(&pages, "/readyz").await, page(503, "not ready: the database refuses connections\n"));
+    pages.details = false;
+    let told_to_all = "not ready: the database cannot be used; the log says why, and metrics.status_details = true shows it here\n";
+    assert_eq!(get(&pages, "/readyz").await, page(503, told_to_all));
     *database.lock().unwrap() = Ok(());
     one_pass(&pages, PassEnd::Failed).await;
     assert_eq!(get(&pages, "/readyz").await, page(503, "not ready: the last pass failed\n"));
@@ -84,12 +99,88 @@ async fn ready_is_who_reaches_the_database_and_whose_last_pass_did_not_fail() {
 #[tokio::test]
 async fn a_database_that_hangs_is_not_ready() {
     let (mut pages, _) = pages();
-    pages.ready_patience = Duration::from_millis(10);
-    pages.ready = Box::new(|| Box::pin(std::future::pending()));
+    let never: Box<Ready> = Box::new(|| Box::pin(std::future::pending()));
+    pages.ready = Readiness::new(never, Duration::from_millis(10), Duration::ZERO);
     assert_eq!(
         get(&pages, "/readyz").await,
         page(503, "not ready: the database did not answer within 10ms\n")
     );
+}
+
+#[tokio::test]
+async fn however_many_ask_a_page_is_made_once_in_a_while_and_anew_after_a_pass() {
+    let (mut pages, _) = pages();
+    let made = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&made);
+    pages.metrics = Box::new(move || Ok(count.fetch_add(1, Ordering::Relaxed).to_string()));
+    let before = Instant::now();
+    let (first, again) = (get(&pages, "/metrics").await, get(&pages, "/metrics").await);
+    assert!(first == again || before.elapsed() >= KEPT, "{first:?} {again:?}");
+    let made_before = made.load(Ordering::Relaxed);
+    one_pass(&pages, PassEnd::Done).await;
+    assert_eq!(get(&pages, "/metrics").await, page(200, &made_before.to_string()));
+}
+
+#[tokio::test]
+async fn however_many_ask_the_database_is_asked_once_at_a_time_and_once_in_a_while() {
+    let (mut pages, _) = pages();
+    let asked = Arc::new(AtomicUsize::new(0));
+    let may_answer = Arc::new(Notify::new());
+    pages.ready = readiness(Duration::from_hours(1), {
+        let (asked, may_answer) = (Arc::clone(&asked), Arc::clone(&may_answer));
+        move || {
+            asked.fetch_add(1, Ordering::Relaxed);
+            let may_answer = Arc::clone(&may_answer);
+            async move {
+                may_answer.notified().await;
+                Err("no".to_owned())
+            }
+        }
+    });
+    // One who hangs up at once ends no check, and those who come meanwhile begin none.
+    assert!(get(&pages, "/readyz").now_or_never().is_none());
+    let mut flood: Vec<_> = (0..1000).map(|_| Box::pin(get(&pages, "/readyz"))).collect();
+    assert!(flood.iter_mut().all(|each| each.now_or_never().is_none()));
+    may_answer.notify_one();
+    for answer in futures_util::future::join_all(flood).await {
+        assert_eq!(answer, page(503, "not ready: no\n"));
+    }
+    assert_eq!(get(&pages, "/readyz").await, page(503, "not ready: no\n"));
+    assert_eq!(asked.load(Ordering::Relaxed), 1);
+}
+
+#[test]
+fn the_status_page_shows_nothing_of_accounts_and_no_text_of_others() {
+    let mut report = Report { claimed: 3, ..Report::default() };
+    for (kind, about) in [
+        ("key_refused", "provider fal"),
+        ("missing_hash", "item ch_1/0"),
+        ("charge_changed", "charge ch_2"),
+        ("brake", "account u1@example.com"),
+    ] {
+        report.find(Finding { kind, about: about.to_owned(), detail: "secret: u1@example.com".to_owned() });
+    }
+    report.unresolved.brake = Some("secret: the brake".to_owned());
+    report.unresolved.own_faults = Some("secret: faults".to_owned());
+    report.unresolved.providers.insert("fal".to_owned(), "secret: mia@example.com".to_owned());
+    let page = shown(&report, false);
+    assert_eq!(
+        page["findings"],
+        json!([
+            {"kind": "key_refused", "about": "provider fal"},
+            {"kind": "missing_hash", "about": "item ch_1/0"},
+            {"kind": "charge_changed", "about": "charge ch_2"},
+            {"kind": "brake"},
+        ])
+    );
+    let standing = &page["unresolved"];
+    assert_eq!(
+        [&standing["brake"], &standing["own_faults"], &standing["providers"]],
+        [&json!(true), &json!(true), &json!(["fal"])]
+    );
+    let page = page.to_string();
+    assert!(!page.contains("secret") && !page.contains("example.com"), "{page}");
+    assert_eq!(shown(&report, true), serde_json::to_value(&report).unwrap());
 }
 
 #[tokio::test]
@@ -169,6 +260,9 @@ async fn the_pages_are_served_until_the_end() {
     let metrics = ask(address, "GET /metrics?x=1").await;
     assert!(metrics.starts_with("HTTP/1.1 200 OK\r\n"), "{metrics}");
     assert!(metrics.contains("content-type: text/plain; version=0.0.4\r\n"), "{metrics}");
+    for header in ["cache-control: no-store\r\n", "x-content-type-options: nosniff\r\n"] {
+        assert!(metrics.contains(header), "{metrics}");
+    }
     assert!(metrics.ends_with("\r\n\r\nmakegood_brake_engaged 0\n"), "{metrics}");
     let head = ask(address, "HEAD /healthz").await;
     assert!(head.starts_with("HTTP/1.1 200 OK\r\n") && head.ends_with("\r\n\r\n"), "{head}");

@@ -1,5 +1,7 @@
 -- claim: leases queued orphans of one provider that are due, earliest deadline first, all of one job together.
 -- $1: provider. $2: due by this (the pass's start, so that a pass ends). $3: now. $4: leased until. $5: at most so many due ones.
+-- A suspect is left to claim_suspect, with all of its job: it was in flight in two passes that died (a lease that was not given
+-- back is one death that is not counted yet).
 -- Every claim raises the token and returns it: read later, it may be the next one's. A claimed orphan leaves the queue.
 -- SKIP LOCKED: many workers claim side by side and none waits for another.
 -- The lowest id of a job is its lead; only the worker that locks the lead leases the job's orphans, so a job is never split.
@@ -10,10 +12,12 @@ WITH due AS MATERIALIZED (
     FROM makegood_orphans o
     WHERE o.provider = $1 AND o.state IN ('open', 'held') AND o.queued AND o.due_at <= $2
       AND (o.leased_until IS NULL OR o.leased_until <= $3)
+      AND (o.deaths = 0 OR (o.deaths = 1 AND o.leased_until IS NULL))
       -- A job that another worker has leased is not due: it must not block the orphans behind it.
       AND NOT EXISTS (SELECT 1 FROM makegood_orphans l
                       WHERE l.provider_job_id = o.provider_job_id AND l.provider = $1
-                        AND l.state IN ('open', 'held') AND l.leased_until > $3
+                        AND l.state IN ('open', 'held')
+                        AND (l.leased_until > $3 OR l.deaths > 1 OR (l.deaths = 1 AND l.leased_until IS NOT NULL))
                       OFFSET 0)
     ORDER BY o.urgent_at, o.id
     LIMIT $5
@@ -43,6 +47,7 @@ WITH due AS MATERIALIZED (
                         OFFSET 0) AS o
 )
 UPDATE makegood_orphans o
-SET lease_token = o.lease_token + 1, leased_until = $4, queued = false
+SET lease_token = o.lease_token + 1, leased_until = $4, queued = false, alone_since = NULL,
+    deaths = o.deaths + CASE WHEN o.leased_until IS NULL THEN 0 ELSE 1 END
 WHERE o.id = ANY (ARRAY(SELECT id FROM members)) AND o.state IN ('open', 'held')
 RETURNING o.id, o.lease_token

@@ -7,6 +7,7 @@
 -- Runs before supersede_resolutions in the same transaction.
 UPDATE makegood_orphans u
 SET state = 'open', reason = NULL, resolved_at = NULL, leased_until = NULL, waits = 0, questions = 0, first_asked_at = NULL,
+    deaths = 0, alone_since = NULL,
     due_at = $4::timestamptz, lease_token = lease_token + 1,
     refund_by = greatest(refund_by, $2::timestamptz + $3 * interval '1 microsecond'),
     urgent_at = greatest(refund_by, $2::timestamptz + $3 * interval '1 microsecond')

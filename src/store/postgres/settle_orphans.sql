@@ -1,10 +1,11 @@
 -- settle_orphans: what became of each orphan, and its lease ends. $1: JSON list of {orphan_id,
 -- state, reason, due_at, expires_at, asked, asked_at, waited, provider, provider_job_id,
--- resolved_at, held_account}. asked 1: a question was answered at asked_at, or could not be. waited
--- 1: the next wait is longer. expires_at: when the provider drops the output, if known: it moves
+-- resolved_at, held_account, unasked}. asked 1: a question was answered at asked_at, or could not be. waited
+-- 1: the next wait is longer. unasked 1: a suspect that was not asked stays one. expires_at: when the provider drops the output, if known: it moves
 -- the orphan forward in the queue (P18).
 UPDATE makegood_orphans o
 SET state = d.state, reason = d.reason, resolved_at = d.resolved_at, leased_until = NULL, queued = false,
+    alone_since = NULL, deaths = CASE WHEN d.unasked = 1 THEN o.deaths ELSE 0 END,
     due_at = coalesce(d.due_at, o.due_at),
     urgent_at = CASE WHEN d.expires_at IS NULL THEN o.urgent_at ELSE least(o.refund_by, d.expires_at) END,
     questions = o.questions + d.asked,
@@ -12,7 +13,7 @@ SET state = d.state, reason = d.reason, resolved_at = d.resolved_at, leased_unti
     last_asked_at = CASE WHEN d.asked = 1 THEN d.asked_at ELSE o.last_asked_at END,
     waits = CASE WHEN d.waited = 1 THEN o.waits + 1 ELSE o.waits END,
     provider = d.provider, provider_job_id = d.provider_job_id, held_account = d.held_account
-FROM jsonb_to_recordset($1::jsonb) AS d(orphan_id bigint, state text, reason text, due_at timestamptz, expires_at timestamptz, asked bigint, asked_at timestamptz, waited bigint, provider text, provider_job_id text, resolved_at timestamptz, held_account text)
+FROM jsonb_to_recordset($1::jsonb) AS d(orphan_id bigint, state text, reason text, due_at timestamptz, expires_at timestamptz, asked bigint, asked_at timestamptz, waited bigint, provider text, provider_job_id text, resolved_at timestamptz, held_account text, unasked bigint)
 WHERE o.id = d.orphan_id
   -- Named twice: the table is read by its key, whatever the planner believes its size to be.
   AND o.id = ANY (ARRAY(SELECT (v ->> 'orphan_id')::bigint FROM jsonb_array_elements($1::jsonb) AS v))

@@ -33,7 +33,7 @@ use crate::brake::{self, Brake};
 use crate::charge::{Bucket, Charge, Split};
 use crate::clock::Timestamp;
 use crate::evidence::Evidence;
-use crate::policy::{self, Action, Decision, Pick};
+use crate::policy::{self, Action, Decision, Pick, Reason};
 use crate::recovery::Copied;
 
 mod doubt;
@@ -76,6 +76,15 @@ impl Settlement {
     /// Whether a refund would rest on nothing but a fault of ours.
     fn is_own_fault(&self) -> bool {
         brake::is_own_fault(self.decision.reason, self.evidence.as_deref())
+    }
+
+    /// Whether it was decided upon without the answer that it needs, because asking ends passes (`policy::without_asking`).
+    fn is_unasked(&self) -> bool {
+        self.evidence.is_none()
+            && matches!(
+                self.decision.reason,
+                Reason::Unconfirmed | Reason::ReportedFailed | Reason::Unreachable
+            )
     }
 }
 

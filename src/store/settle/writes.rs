@@ -153,7 +153,8 @@ impl<'a> Written<'a> {
     /// A refund without proof is asked about again: nothing is taken back, but it is known then what was paid for.
     fn ask_again_later(&mut self, settlement: &Settlement, decision: &Decision) {
         let refunded = Refunded { at: self.now, last_asked_at: None };
-        let Some(due_at) = late::without_proof(decision.reason)
+        // Not where asking ends passes.
+        let Some(due_at) = (late::without_proof(decision.reason) && !settlement.is_unasked())
             .then(|| late::next_question(refunded, self.rules.late))
             .flatten()
         else {
@@ -263,7 +264,7 @@ impl<'a> Written<'a> {
             "waited": i64::from(resolution.is_none()),
             "provider": charge.provider, "provider_job_id": job.map(|job| &job.job_id),
             "resolved_at": if resolution.is_some() { db.time(self.now) } else { Json::Null },
-            "held_account": held_account,
+            "held_account": held_account, "unasked": i64::from(settlement.is_unasked()),
         }));
         if let Some(kind) = resolution {
             self.resolutions.push(json!({

@@ -7,6 +7,7 @@
 -- reopened. Runs before supersede_resolutions in the same transaction.
 UPDATE makegood_orphans
 SET state = 'open', reason = NULL, resolved_at = NULL, leased_until = NULL, waits = 0, questions = 0, first_asked_at = NULL,
+    deaths = 0, alone_since = NULL,
     due_at = $4, lease_token = lease_token + 1,
     refund_by = max(refund_by, $2 + $3), urgent_at = max(refund_by, $2 + $3)
 WHERE state IN ('closed', 'recovered', 'relinked') AND (state <> 'closed' OR reason = 'delivered')
