@@ -25,8 +25,8 @@ use layers::Known;
 pub(crate) use layers::nearest;
 pub use secret::{DatabaseKind, DatabaseUrl, HttpUrl, redact};
 pub use sections::{
-    Brake, Database, Detect, Log, LogFormat, LogLevel, Metrics, Network, Pass, Prefer, Providers, Recovery, Release,
-    Schedule, Settings, Storage, Window,
+    Brake, Database, Detect, Log, LogFormat, LogLevel, Metrics, Network, Pass, Prefer, Providers, Recovery,
+    Release, Schedule, Settings, Storage, Window,
 };
 pub use units::{parse_size, parse_span, show_span};
 

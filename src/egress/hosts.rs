@@ -215,7 +215,11 @@ fn place(list: List, text: &str) -> Option<Place> {
         (host, false) if list == List::Outputs => Name::Exact(host),
         // A star below a whole top-level domain lets everybody in.
         (Host::Domain(name), true) if name.contains('.') => {
-            if text.starts_with("*.") { Name::Below(format!(".{name}")) } else { Name::Ending(format!("-{name}")) }
+            if text.starts_with("*.") {
+                Name::Below(format!(".{name}"))
+            } else {
+                Name::Ending(format!("-{name}"))
+            }
         }
         (Host::Domain(_) | Host::Ipv4(_) | Host::Ipv6(_), _) => return None,
     };
@@ -268,7 +272,8 @@ mod tests {
 
     #[test]
     fn another_port_and_plain_http_pass_only_where_the_list_names_them() {
-        let listed = ["a.example:8443", "*.b.example:8443", "http://c.example", "http://d.example:8080", "d.example"];
+        let listed =
+            ["a.example:8443", "*.b.example:8443", "http://c.example", "http://d.example:8080", "d.example"];
         for (url, told) in [
             ("https://a.example:8443/x", Ok(())),
             ("https://a.example/x", Err(Unlisted::Port)),
@@ -302,7 +307,8 @@ mod tests {
 
     #[test]
     fn buckets_and_addresses_are_listed_for_outputs_alone() {
-        let outputs = Hosts::parse(List::Outputs, &["gs://acme-videos", "1.1.1.1", "[2606:4700::1111]"]).unwrap();
+        let outputs =
+            Hosts::parse(List::Outputs, &["gs://acme-videos", "1.1.1.1", "[2606:4700::1111]"]).unwrap();
         assert!(outputs.lists_bucket("acme-videos") && !outputs.lists_bucket("acme"));
         assert!(Hosts::parse(List::Outputs, &["gs://*"]).unwrap().lists_bucket("any-other"));
         for url in ["https://1.1.1.1/", "https://[2606:4700::1111]/"] {
@@ -319,10 +325,33 @@ mod tests {
     #[test]
     fn a_list_that_would_let_everybody_in_is_refused() {
         for text in [
-            "", "*", "*.", "*.com", "*com", "*acme.example", "a.*.example", "*.127.0.0.1", "*.localhost", "API.example",
-            "https://api.example", "api.example/", "a b.example", "0x7f.1", "api.example:", "api.example:0",
-            "api.example:99999", "api.example:+1", "api.example:0443", "127.0.0.1:80", "http://localhost", ".api.example",
-            "gs://", "gs://a/b", "http://", "http://http://a.example", "me@api.example",
+            "",
+            "*",
+            "*.",
+            "*.com",
+            "*com",
+            "*acme.example",
+            "a.*.example",
+            "*.127.0.0.1",
+            "*.localhost",
+            "API.example",
+            "https://api.example",
+            "api.example/",
+            "a b.example",
+            "0x7f.1",
+            "api.example:",
+            "api.example:0",
+            "api.example:99999",
+            "api.example:+1",
+            "api.example:0443",
+            "127.0.0.1:80",
+            "http://localhost",
+            ".api.example",
+            "gs://",
+            "gs://a/b",
+            "http://",
+            "http://http://a.example",
+            "me@api.example",
         ] {
             for list in [List::Asked, List::Outputs, List::Keys] {
                 let problem = Hosts::parse(list, &[text]).unwrap_err();

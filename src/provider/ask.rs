@@ -337,12 +337,13 @@ impl Provider {
             .connect_timeout(self.connect_timeout)
             .read_timeout(self.read_timeout)
             .timeout(self.timeout);
-        let client = through(builder, self.proxy.as_ref()).and_then(ClientBuilder::build).map_err(|error| {
-            format!(
-                "no HTTPS client could be made (are CA certificates installed?): {}",
-                self.describe(error)
-            )
-        })?;
+        let client =
+            through(builder, self.proxy.as_ref()).and_then(ClientBuilder::build).map_err(|error| {
+                format!(
+                    "no HTTPS client could be made (are CA certificates installed?): {}",
+                    self.describe(error)
+                )
+            })?;
         Ok(self.client.get_or_init(|| client))
     }
 }

@@ -159,7 +159,6 @@ impl Provider {
     pub const fn max_requests(&self) -> usize {
         self.ask.max_requests
     }
-
 }
 
 #[derive(Deserialize)]
@@ -330,8 +329,7 @@ fn check(written: Written) -> Result<Provider, Flaw> {
     let output_hosts = hosts("provider.output_hosts", List::Outputs, &p.output_hosts)?;
     let ask_hosts = hosts("provider.ask_hosts", List::Asked, &p.ask_hosts)?;
     let key_hosts = download.key_hosts.as_deref();
-    let key_hosts =
-        key_hosts.map(|written| hosts("download.key_hosts", List::Keys, written)).transpose()?;
+    let key_hosts = key_hosts.map(|written| hosts("download.key_hosts", List::Keys, written)).transpose()?;
 
     let ask = check_ask(&ask, ask_hosts)?;
     let auth = auth.map(|auth| auth.check("auth")).transpose()?;

@@ -167,8 +167,8 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::super::{Key, Storage};
-    use crate::egress::List;
     use super::*;
+    use crate::egress::List;
 
     const PNG: &[u8] = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR and the rest of a picture";
 
@@ -206,9 +206,7 @@ mod tests {
             let copied = copy(&buckets, url, &listed, &Limits::default()).await.unwrap();
             assert_eq!(copied, ("gs://acme-videos".to_owned(), length));
         }
-        for listed in
-            [&[][..], &["gs://acme"], &["acme-videos"]]
-        {
+        for listed in [&[][..], &["gs://acme"], &["acme-videos"]] {
             let refused = copy(&buckets, url, listed, &Limits::default()).await.unwrap_err();
             assert!(matches!(refused, CopyError::Refused { reason: UrlRefusal::Host, .. }), "{refused:?}");
         }

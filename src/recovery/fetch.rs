@@ -85,7 +85,8 @@ impl Fetcher {
             time_budget: errand.time_budget.unwrap_or(self.limits.time_budget),
             ..self.limits.clone()
         };
-        let Errand { source, allowed_hosts, key_hosts, auth, storage, key, kinds, memory, journal, .. } = errand;
+        let Errand { source, allowed_hosts, key_hosts, auth, storage, key, kinds, memory, journal, .. } =
+            errand;
         let mut writer = Writer::new(storage, key, journal, kinds, limits.max_bytes);
         let deadline = Instant::now() + limits.time_budget;
         let copied = timeout_at(deadline, async {

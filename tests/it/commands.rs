@@ -4,6 +4,7 @@
 
 mod by_hand;
 mod cases;
+mod forged;
 mod providers;
 
 use std::fmt::Write as _;

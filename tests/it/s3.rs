@@ -25,7 +25,7 @@ pub mod bucket;
 use bucket::{Bucket, How, hex, listen};
 
 /// A storage on a bucket that is served.
-async fn storage_on(bucket: &Bucket) -> Storage {
+pub async fn storage_on(bucket: &Bucket) -> Storage {
     let client = AmazonS3Builder::new()
         .with_endpoint(bucket.serve().await)
         .with_allow_http(true)

@@ -15,7 +15,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Connects to the proxy of the settings; nothing is sent.
 pub(super) async fn check(settings: &Settings, found: &mut Findings) {
     let Some(proxy) = &settings.network.proxy else {
-        let set = PROXY_VARIABLES.into_iter().find(|name| std::env::var_os(name).is_some_and(|v| !v.is_empty()));
+        let set =
+            PROXY_VARIABLES.into_iter().find(|name| std::env::var_os(name).is_some_and(|v| !v.is_empty()));
         if let Some(name) = set {
             found.warn(
                 "network",
@@ -26,10 +27,16 @@ pub(super) async fn check(settings: &Settings, found: &mut Findings) {
         return;
     };
     let url = proxy.expose();
-    let place = (url.host_str().unwrap_or_default().trim_matches(['[', ']']), url.port_or_known_default().unwrap_or(80));
+    let place = (
+        url.host_str().unwrap_or_default().trim_matches(['[', ']']),
+        url.port_or_known_default().unwrap_or(80),
+    );
     let failed = match timeout(PATIENCE, TcpStream::connect(place)).await {
         Ok(Ok(_)) => {
-            found.ok("network", format!("questions and downloads go through {proxy}, which accepts connections"));
+            found.ok(
+                "network",
+                format!("questions and downloads go through {proxy}, which accepts connections"),
+            );
             return;
         }
         Ok(Err(error)) => error.to_string(),

@@ -31,7 +31,12 @@ fn a_good_file_is_read() {
 
 #[test]
 fn keys_of_downloads_go_to_the_hosts_that_are_asked_unless_the_file_lists_others() {
-    let all = ["https://api.acme.example/", "https://x.acme.example/", "https://keys.example:8443/", "http://api.acme.example/"];
+    let all = [
+        "https://api.acme.example/",
+        "https://x.acme.example/",
+        "https://keys.example:8443/",
+        "http://api.acme.example/",
+    ];
     let may = |text: &str| {
         let hosts = read(text).unwrap().key_hosts;
         all.map(|url| hosts.check(&url::Url::parse(url).unwrap()).is_ok())
@@ -87,7 +92,12 @@ fn a_bad_file_is_refused_with_the_key_and_what_would_be_right() {
             "{secret}",
         ),
         ("\"*.acme.example\"]", "\"gs://a/b\"]", "provider.output_hosts", "gs://a/b"),
-        ("[ask]", "[download]\nkey_hosts = [\"http://a.example\"]\n[ask]", "download.key_hosts", "http://a.example"),
+        (
+            "[ask]",
+            "[download]\nkey_hosts = [\"http://a.example\"]\n[ask]",
+            "download.key_hosts",
+            "http://a.example",
+        ),
         ("https://api", "http://api", "ask.request", "https"),
         ("{job}", "{jub}", "ask.request", "`{jub}` is unknown"),
         ("running\"}'", "running\"'", "ask.read", "jq filter"),

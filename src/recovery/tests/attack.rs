@@ -114,7 +114,10 @@ async fn redirects_are_followed_to_listed_hosts_only() {
     // The refused host is named: not the one that was asked, but the one that it sends to.
     let url = world.at("/loop", moved(&world.url("elsewhere.test", "/a.png")));
     let told = world.copy(&url).await.unwrap_err().to_string();
-    assert_eq!(told, format!("the URL of the file is refused: host_not_listed (elsewhere.test:{})", world.port));
+    assert_eq!(
+        told,
+        format!("the URL of the file is refused: host_not_listed (elsewhere.test:{})", world.port)
+    );
     let url = world.at("/nowhere", Answer::Send(whole("302 Found", "", 0, b"")));
     assert_eq!(refused(world.copy(&url).await), UrlRefusal::NotAUrl);
 
@@ -205,10 +208,7 @@ async fn the_providers_key_goes_to_its_own_host_or_nowhere() {
     // Not to another host without encryption.
     let clear = Source::Url { url: world.url("files.test", "/a.png"), auth: true };
     world.requests.lock().unwrap().clear();
-    assert_eq!(
-        refused(world.copy_with(limits(), &clear, Some(auth.clone())).await),
-        UrlRefusal::KeyInClear
-    );
+    assert_eq!(refused(world.copy_with(limits(), &clear, Some(auth.clone())).await), UrlRefusal::KeyInClear);
     // Nor to a host that is listed for files alone, whether the key could be had or not.
     let elsewhere = Source::Url { url: world.url("localhost", "/a.png"), auth: true };
     for auth in [Some(auth), None] {
