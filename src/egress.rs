@@ -1,8 +1,9 @@
-//! Where requests to providers may go, and by which way: the host lists of provider files and the egress proxy.
+//! Where requests to providers may go, and by which way: the host lists of provider files and the
+//! egress proxy.
 //!
-//! `provider` asks and `recovery` fetches; both judge a URL by the same lists ([`Hosts`]) and send what is allowed by
-//! the same way ([`through`]). Nothing here sends anything. Which address a name leads to is judged in `recovery`; with
-//! a proxy, by the proxy.
+//! `provider` asks and `recovery` fetches; both judge a URL by the same lists ([`Hosts`]) and send
+//! what is allowed by the same way ([`through`]). Nothing here sends anything. Which address a name
+//! leads to is judged in `recovery`; with a proxy, by the proxy.
 
 mod hosts;
 mod proxy;

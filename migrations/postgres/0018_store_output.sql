@@ -1,6 +1,6 @@
--- makegood_store_output refuses what is no output: an id that looks like one of makegood's own, a URI
--- that is no place of a file (`javascript:…`), a length below zero, a hash that is none. A page that
--- shows outputs links to the URI; a hash that never matches lets a file be brought home twice.
+-- makegood_store_output refuses what is no output: an id that looks like one of makegood's own, a
+-- URI that is no place of a file (`javascript:…`), a length below zero, a hash that is none. A page
+-- that shows outputs links to the URI; a hash that never matches lets a file be brought home twice.
 --
 -- A URI without a scheme (`outputs/1.png`) passes: it is a name in the platform's own storage.
 

@@ -1,9 +1,10 @@
 //! The host lists of a provider's file: `ask_hosts`, `output_hosts` and `download.key_hosts`.
 //!
-//! An entry is a host (https, port 443) or names its own port; only `output_hosts` may also name plain http, a bucket
-//! or a public address. Promise: a URL that passes [`Hosts::check`] goes to a listed host, on a listed port, by https
-//! unless the list says `http://`. The one exception is this machine, which is listed by its name or its address alone
-//! (tests, the demo): there http and every port pass.
+//! An entry is a host (https, port 443) or names its own port; only `output_hosts` may also name
+//! plain http, a bucket or a public address. Promise: a URL that passes [`Hosts::check`] goes to a
+//! listed host, on a listed port, by https unless the list says `http://`. The one exception is
+//! this machine, which is listed by its name or its address alone (tests, the demo): there http and
+//! every port pass.
 
 use url::{Host, Origin, Url};
 
@@ -178,7 +179,8 @@ fn wrong(list: List, text: &str) -> String {
 /// What an entry means; none: nothing that may stand in this list.
 fn place(list: List, text: &str) -> Option<Place> {
     if let Some(bucket) = text.strip_prefix(BUCKET) {
-        // A bucket, or all of them: what may be read is then up to the rights of makegood's own account.
+        // A bucket, or all of them: what may be read is then up to the rights of makegood's own
+        // account.
         let name = if bucket == "*" { None } else { Some(bucket.to_owned()) };
         let fine = list == List::Outputs && name.as_deref().is_none_or(crate::recovery::is_bucket);
         return fine.then_some(Place::Bucket(name));
@@ -211,7 +213,8 @@ fn place(list: List, text: &str) -> Option<Place> {
     }
     let name = match (host, star) {
         (host @ Host::Domain(_), false) => Name::Exact(host),
-        // An address could be anybody's tomorrow; where files are fetched, it is judged before it is dialled.
+        // An address could be anybody's tomorrow; where files are fetched, it is judged before it
+        // is dialled.
         (host, false) if list == List::Outputs => Name::Exact(host),
         // A star below a whole top-level domain lets everybody in.
         (Host::Domain(name), true) if name.contains('.') => {

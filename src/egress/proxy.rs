@@ -1,9 +1,10 @@
 //! The egress proxy of the settings (`network.proxy`), for questions, tokens and downloads.
 //!
-//! https goes through a `CONNECT` tunnel, so that the proxy sees host and port and nothing else; plain http, which only a
-//! provider's file can allow, is sent to the proxy as it is. Promise: with a proxy, nothing is sent to a provider past
-//! it; this machine alone is reached directly (tests, the demo). Without one, no proxy is used: the variables that other
-//! programs take one from ([`PROXY_VARIABLES`]) are not read.
+//! https goes through a `CONNECT` tunnel, so that the proxy sees host and port and nothing else;
+//! plain http, which only a provider's file can allow, is sent to the proxy as it is. Promise: with
+//! a proxy, nothing is sent to a provider past it; this machine (tests, the demo) and Google's
+//! metadata service, for the token of a bucket, are reached directly. Without one, no proxy is used: the variables that other programs take one from
+//! ([`PROXY_VARIABLES`]) are not read.
 
 use object_store::ClientOptions;
 use reqwest::{ClientBuilder, NoProxy, Proxy};
@@ -15,7 +16,8 @@ const DIRECT: &str = "localhost,127.0.0.0/8,::1";
 /// Where a machine of Google's gets its own token: behind no proxy.
 const METADATA: &str = "169.254.169.254,metadata,metadata.google.internal";
 
-/// The variables of the environment that other programs take a proxy from. makegood ignores them for providers.
+/// The variables of the environment that other programs take a proxy from. makegood ignores them
+/// for providers.
 pub const PROXY_VARIABLES: [&str; 6] =
     ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy", "HTTP_PROXY", "http_proxy"];
 

@@ -1,9 +1,9 @@
 //! Where else a provider may be asked: `ask_hosts`, for URLs that are not written in its file.
 //!
 //! A stored polling URL is the platform's text, a further step's comes out of an answer; the key goes with
-//! both. Promise: a URL that passes [`check`] is https, to a host and port of the list (`egress`), without a
-//! user. Addresses cannot be listed, so that none is ever asked; only this machine's can, by a file that is
-//! meant for it (tests, the demo), and then also over http and on any port.
+//! both. Promise: a URL that passes [`check`] is https, to a host and port of the list (`egress`),
+//! without a user. Addresses cannot be listed, so that none is ever asked; only this machine's can,
+//! by a file that is meant for it (tests, the demo), and then also over http and on any port.
 
 use url::Url;
 

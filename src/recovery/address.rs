@@ -193,7 +193,8 @@ impl Lookup for System {
 pub(super) struct Guard {
     pub(super) lookup: Arc<dyn Lookup>,
     pub(super) loopback: Loopback,
-    /// The name of the egress proxy, which is the operator's word and lies in the operator's network.
+    /// The name of the egress proxy, which is the operator's word and lies in the operator's
+    /// network.
     pub(super) proxy: Option<String>,
 }
 

@@ -1,8 +1,10 @@
 //! Fetch one file over HTTP and hand it to storage, piece by piece.
 //!
-//! The client follows no redirect, uses no cookies and sends no `Referer`: every hop is checked here before it
-//! is dialled, and the provider's key goes to a host that is listed for it or nowhere. With a proxy
-//! (`egress`) hosts, ports and schemes are checked here all the same; where a name leads to is for the proxy. It asks for the file as it is; a server that compresses all the same (`gzip`) is read
+//! The client follows no redirect, uses no cookies and sends no `Referer`: every hop is checked
+//! here before it is dialled, and the provider's key goes to a host that is listed for it or
+//! nowhere. With a proxy (`egress`) hosts, ports and schemes are checked here all the same; where a
+//! name leads to is for the proxy. It asks for the file as it is; a server that compresses all the
+//! same (`gzip`) is read
 //! under the same cap, any other encoding is refused. A download that breaks is continued or begun anew
 //! (`resume`); each try is a request like the first, with the same checks.
 

@@ -2,8 +2,9 @@
 //!
 //! One parser reads the URL, and what it read is what is dialled; so there is no second reading to
 //! disagree with the first. That parser (WHATWG's, as in browsers) also brings every spelling of an
-//! IPv4 address (`0x7f.1`, `2130706433`, `0177.0.0.1`) to the address it means. Hosts, ports and schemes are
-//! checked against the provider's lists (`egress`) here, what a name leads to by `address`.
+//! IPv4 address (`0x7f.1`, `2130706433`, `0177.0.0.1`) to the address it means. Hosts, ports and
+//! schemes are checked against the provider's lists (`egress`) here, what a name leads to by
+//! `address`.
 
 use std::fmt;
 
@@ -34,7 +35,8 @@ pub enum UrlRefusal {
     Address(AddressRefusal),
     /// The file needs the provider's key, and the URL would send it unencrypted.
     KeyInClear,
-    /// The file needs the provider's key, and the key may not go to this host and port (`download.key_hosts`).
+    /// The file needs the provider's key, and the key may not go to this host and port
+    /// (`download.key_hosts`).
     KeyHost,
     /// A redirect from `https` to `http`.
     Downgrade,

@@ -45,8 +45,8 @@ pub use link::UrlRefusal;
 pub use storage::{Storage, StorageError};
 pub use write::memory_bytes;
 
-/// Why a pass would not fetch this file, as far as that shows without asking anybody. `listed` and `key_hosts`: the
-/// provider's. A redirect, or the address of a name, may still be refused later.
+/// Why a pass would not fetch this file, as far as that shows without asking anybody. `listed` and
+/// `key_hosts`: the provider's. A redirect, or the address of a name, may still be refused later.
 pub fn refusal(
     source: &Source,
     listed: &Hosts,
@@ -74,8 +74,8 @@ pub struct Errand<'a> {
     pub allowed_hosts: &'a Hosts,
     /// The provider's `key_hosts`.
     pub key_hosts: &'a Hosts,
-    /// The provider's key: sent only if the source asks for it, to the first host, which must be one of `key_hosts`, and on
-    /// redirects only as long as scheme, host and port stay the same.
+    /// The provider's key: sent only if the source asks for it, to the first host, which must be
+    /// one of `key_hosts`, and on redirects only as long as scheme, host and port stay the same.
     pub auth: Option<HeaderMap>,
     /// Where it goes.
     pub storage: &'a Storage,

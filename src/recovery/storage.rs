@@ -303,7 +303,8 @@ impl Storage {
         }
     }
 
-    /// Fails where a symbolic link below the directory would lead somewhere else; a bucket has none.
+    /// Fails where a symbolic link below the directory would lead somewhere else; a bucket has
+    /// none.
     async fn refuse_links(&self, action: &'static str, path: &Path) -> Result<(), StorageError> {
         let Kind::Local = self.place else { return Ok(()) };
         let (root, object) = (PathBuf::from(format!("/{}", self.prefix)), PathBuf::from(format!("/{path}")));
@@ -447,7 +448,8 @@ mod tests {
         put(&key("fine")).await.unwrap();
         assert!(real.join("fine/0/7.png").exists());
 
-        // One where a charge's directory belongs, one where an index belongs, one where the file belongs.
+        // One where a charge's directory belongs, one where an index belongs, one where the file
+        // belongs.
         std::fs::write(elsewhere.join("0/7.png"), b"not ours").unwrap();
         std::fs::write(elsewhere.join("0/7.png#1"), b"nor this").unwrap();
         std::os::unix::fs::symlink(&elsewhere, real.join("charge")).unwrap();
@@ -477,7 +479,8 @@ mod tests {
                 assert!(told.starts_with(&expected), "{told}");
             }
         }
-        // Recorded before the directory was moved: what makegood made of the path is looked at all the same.
+        // Recorded before the directory was moved: what makegood made of the path is looked at all
+        // the same.
         let moved = Storage::open("file:./new", scratch.path()).unwrap();
         let told = moved.size_of(&storage.uri(&key("charge"))).await.unwrap_err();
         assert!(matches!(told, StorageError::Link { .. }), "{told}");

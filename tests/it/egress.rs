@@ -1,8 +1,9 @@
-//! The built binary behind an egress proxy: what it asks the proxy for, what it refuses before it does, and that
-//! `provider test` judges a URL as the pass did.
+//! The built binary behind an egress proxy: what it asks the proxy for, what it refuses before it
+//! does, and that `provider test` judges a URL as the pass did.
 //!
-//! The proxy stands for the whole internet: behind each tunnel it serves itself, with a certificate for
-//! `*.acme.example` by the CA of `egress/`. The names exist nowhere else, so that nothing can be reached past it.
+//! The proxy stands for the whole internet: behind each tunnel it serves itself, with a certificate
+//! for `*.acme.example` by the CA of `egress/`. The names exist nowhere else, so that nothing can
+//! be reached past it.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot prepare its world has failed")]
 

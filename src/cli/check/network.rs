@@ -1,4 +1,5 @@
-//! Whether the egress proxy can be reached, and whether the environment names one that makegood ignores.
+//! Whether the egress proxy can be reached, and whether the environment names one that makegood
+//! ignores.
 
 use std::time::Duration;
 

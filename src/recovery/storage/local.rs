@@ -1,10 +1,13 @@
-//! What is special about a directory of this machine: links that lead out of it, and what a killed write leaves.
+//! What is special about a directory of this machine: links that lead out of it, and what a killed
+//! write leaves.
 //!
-//! Whoever can write into the directory could put a symbolic link where a charge's directory or a file belongs, and have
-//! makegood write, read or delete what it points to. Promise: no link below the configured directory is followed. Every
-//! part of a path is looked at before it is used and again after something was written. Between a look and its use a link
-//! can still be slipped in; what was written through one is noticed by the second look, fails the copy and is never
-//! recorded. The configured directory itself may be a link, and so may what it lies in: that is the operator's word.
+//! Whoever can write into the directory could put a symbolic link where a charge's directory or a
+//! file belongs, and have makegood write, read or delete what it points to. Promise: no link below
+//! the configured directory is followed. Every part of a path is looked at before it is used and
+//! again after something was written. Between a look and its use a link can still be slipped in;
+//! what was written through one is noticed by the second look, fails the copy and is never
+//! recorded. The configured directory itself may be a link, and so may what it lies in: that is the
+//! operator's word.
 
 use std::io::ErrorKind;
 use std::path::{Path as FilePath, PathBuf};
@@ -12,8 +15,9 @@ use std::path::{Path as FilePath, PathBuf};
 /// The parts of an object's path that makegood makes: charge, index, file.
 const OWN_PARTS: usize = 3;
 
-/// The first symbolic link among the parts of `object` that lie below `root`. An object that lies elsewhere, in a
-/// directory that was configured once, is looked at in the parts that makegood made.
+/// The first symbolic link among the parts of `object` that lie below `root`. An object that lies
+/// elsewhere, in a directory that was configured once, is looked at in the parts that makegood
+/// made.
 pub(super) fn link_below(root: &FilePath, object: &FilePath) -> std::io::Result<Option<PathBuf>> {
     let own = object.strip_prefix(root).map_or(OWN_PARTS, |below| below.components().count());
     let mut parts: Vec<&FilePath> = object.ancestors().take(own).collect();

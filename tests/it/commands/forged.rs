@@ -1,5 +1,5 @@
-//! Words of others, in ids, names and files, from outside: they forge no line, no name and no escape sequence, show no
-//! key, and make no metrics without end.
+//! Words of others, in ids, names and files, from outside: they forge no line, no name and no
+//! escape sequence, show no key, and make no metrics without end.
 
 use super::*;
 
