@@ -22,7 +22,8 @@
 //!
 //! [`policy`], [`facts`], [`refund`] and [`brake`] know no I/O and no clock. Only [`store`] knows sqlx (the example
 //! platform of the [`demo`] plays the platform, not makegood). Only settle moves money. Only [`provider`] knows wire
-//! formats. Only [`pass`] knows all the stages. Only [`clock`] reads the system's time.
+//! formats. [`egress`] says where requests may go. Only [`pass`] knows all the stages. Only
+//! [`clock`] reads the system's time.
 //!
 //! # What holds when things break
 //!
@@ -36,6 +37,7 @@ pub mod clock;
 pub mod config;
 pub mod demo;
 pub mod detect;
+pub mod egress;
 pub mod evidence;
 pub mod facts;
 pub mod ops;

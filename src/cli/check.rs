@@ -7,6 +7,7 @@
 mod books;
 mod connection;
 mod database;
+mod network;
 mod posting;
 mod rows;
 mod settings;
@@ -93,6 +94,7 @@ pub async fn run(args: Args, settings: Settings) -> Outcome {
     // Settings that are refused never come here: they end the process with code 2 before.
     found.ok("settings", "understood");
     settings::check(&settings, &mut found);
+    network::check(&settings, &mut found).await;
     let providers = settings::providers(&settings, &mut found);
     if let Some(store) = database::open(&settings, &mut found).await {
         if database::check(&store, &mut found).await {

@@ -82,7 +82,8 @@ pub fn load_providers(settings: &Settings) -> Result<Providers, ProviderError> {
         memory: settings.providers.filter_memory,
         executable: None,
     };
-    Providers::load_bounded(settings.providers.dir.as_deref(), Clock::System, &bounds)
+    let providers = Providers::load_bounded(settings.providers.dir.as_deref(), Clock::System, &bounds)?;
+    Ok(providers.through(settings.network.proxy.as_ref()))
 }
 
 /// What to tell a person when the database could not be read.
@@ -142,7 +143,7 @@ pub async fn open_parts(settings: &Settings, waits: Waits) -> Result<Parts, supe
     // help.
     let storage =
         Storage::open(settings.storage.url.as_str(), Path::new(".")).map_err(super::Failure::usage)?;
-    let fetcher = Fetcher::new(copy_limits(settings))?;
+    let fetcher = Fetcher::through(copy_limits(settings), settings.network.proxy.as_ref())?;
     let store = open_tables_waiting(settings, waits).await?;
     Ok(Parts {
         store,

@@ -25,8 +25,8 @@ use layers::Known;
 pub(crate) use layers::nearest;
 pub use secret::{DatabaseKind, DatabaseUrl, HttpUrl, redact};
 pub use sections::{
-    Brake, Database, Detect, Log, LogFormat, LogLevel, Metrics, Pass, Prefer, Providers, Recovery, Release,
-    Schedule, Settings, Storage, Window,
+    Brake, Database, Detect, Log, LogFormat, LogLevel, Metrics, Network, Pass, Prefer, Providers, Recovery,
+    Release, Schedule, Settings, Storage, Window,
 };
 pub use units::{parse_size, parse_span, show_span};
 
@@ -185,6 +185,7 @@ impl Settings {
             *url = absolute;
         }
         let settings = read_all(json, &known, &merged, &mut problems);
+        problems.extend(password_in_file(settings.as_ref(), &merged));
         if let (Some(settings), true) = (&settings, problems.is_empty()) {
             problems.extend(settings.contradictions().into_iter().map(|found| {
                 let value = find(&merged, found.key);
@@ -196,6 +197,19 @@ impl Settings {
             Some(_) | None => Err(ConfigError::Refused(problems)),
         }
     }
+}
+
+/// A proxy's password that stands in a file.
+fn password_in_file(settings: Option<&Settings>, merged: &Value) -> Option<Problem> {
+    const KEY: &str = "network.proxy";
+    let proxy = settings?.network.proxy.as_ref()?;
+    let value = find(merged, KEY);
+    let in_file = origin(value).starts_with("file ");
+    let variable = layers::variable(KEY);
+    (in_file && proxy.expose().password().is_some()).then(|| {
+        let right = format!("a password is kept out of files: give the URL in {variable} instead");
+        Problem::new(KEY, value, origin(value), right)
+    })
 }
 
 /// Reads the merged settings. A value that is refused is noted and replaced by the built-in one, so that all

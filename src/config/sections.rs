@@ -35,6 +35,8 @@ pub struct Settings {
     pub detect: Detect,
     /// Whom to ask.
     pub providers: Providers,
+    /// By which way providers are reached.
+    pub network: Network,
     /// Where outputs go.
     pub storage: Storage,
     /// How outputs are brought home.
@@ -121,6 +123,15 @@ pub struct Providers {
     /// Memory of one reading by a filter, beside the answer itself.
     #[serde(deserialize_with = "units::size")]
     pub filter_memory: u64,
+}
+
+/// `[network]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Network {
+    /// What questions and downloads go through.
+    #[serde(deserialize_with = "proxy")]
+    pub proxy: Option<HttpUrl>,
 }
 
 /// `[storage]`
@@ -467,6 +478,17 @@ fn database_url<'de, D: Deserializer<'de>>(d: D) -> Result<DatabaseUrl, D::Error
 fn pushgateway<'de, D: Deserializer<'de>>(d: D) -> Result<Option<HttpUrl>, D::Error> {
     let text = text(d)?;
     if text.is_empty() { Ok(None) } else { HttpUrl::parse(&text).map(Some).map_err(D::Error::custom) }
+}
+
+fn proxy<'de, D: Deserializer<'de>>(d: D) -> Result<Option<HttpUrl>, D::Error> {
+    let text = text(d)?;
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let url = HttpUrl::parse(&text);
+    url.ok().filter(|url| matches!(url.expose().path(), "" | "/")).map(Some).ok_or_else(|| {
+        D::Error::custom("the URL of a proxy is wanted, for instance \"http://proxy.internal:3128\", or \"\"")
+    })
 }
 
 fn textfile<'de, D: Deserializer<'de>>(d: D) -> Result<Option<PathBuf>, D::Error> {

@@ -208,6 +208,15 @@ const WRONG: &[(&str, &str)] = &[
         "`metrics.listen` is \":9464\" (file F): an address and a port are wanted",
     ),
     (
+        "[network]\nproxy = \"proxy:3128\"",
+        "`network.proxy` is \"proxy:3128\" (file F): the URL of a proxy is wanted",
+    ),
+    (
+        "[network]\nproxy = \"http://me:hunter2@proxy:3128\"",
+        "`network.proxy` is \"http://me:***@proxy:3128\" (file F): a password is kept out of files: give the URL in \
+         MAKEGOOD__NETWORK__PROXY instead",
+    ),
+    (
         "[metrics]\npushgateway = \"pushgateway:9091\"",
         "`metrics.pushgateway` is \"pushgateway:9091\" (file F): a URL such as",
     ),

@@ -320,8 +320,9 @@ fn towards(shipped: &str, base_url: &str, host: &str) -> String {
             text.push_str("\"]\n");
             continue;
         }
-        if line.starts_with("output_hosts") {
-            text.push_str("output_hosts = [\"");
+        if let Some(list) = ["output_hosts", "key_hosts"].iter().find(|list| line.starts_with(**list)) {
+            text.push_str(list);
+            text.push_str(" = [\"");
             text.push_str(host);
             text.push_str("\"]\n");
             continue;

@@ -11,6 +11,7 @@ use super::Pass;
 use super::journal::LeaseJournal;
 use super::room::Room;
 use crate::clock::Timestamp;
+use crate::egress::Hosts;
 use crate::evidence::{Evidence, Source, Verdict};
 use crate::policy::{self, Action, Decision, Patience, Pick, Reason};
 use crate::provider::{Asked, Question};
@@ -308,7 +309,9 @@ impl Recovery<'_> {
         let model = &case.facts.record.charge.model;
         let provider = self.pass.parts.providers.get(&case.facts.record.charge.provider);
         let fetching = provider.map(|provider| provider.fetching(model)).unwrap_or_default();
-        let hosts = provider.map_or(&[][..], |provider| &provider.output_hosts);
+        let none = Hosts::default();
+        let (allowed_hosts, key_hosts) =
+            provider.map_or((&none, &none), |provider| (&provider.output_hosts, &provider.key_hosts));
         let auth = match (source, provider) {
             (Source::Url { auth: true, .. }, Some(provider)) => {
                 // Without its key the download is refused by the provider, which says so better than we could.
@@ -322,7 +325,8 @@ impl Recovery<'_> {
         loop {
             let errand = Errand {
                 source,
-                allowed_hosts: hosts,
+                allowed_hosts,
+                key_hosts,
                 auth: auth.clone(),
                 storage: &self.pass.parts.storage,
                 key: &key,

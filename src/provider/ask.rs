@@ -9,7 +9,7 @@
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
-use reqwest::Client;
+use reqwest::{Client, ClientBuilder};
 
 use super::file::Provider;
 use super::manners::{self, Found};
@@ -22,6 +22,7 @@ use super::trace::Step;
 use super::turns::Turn;
 use super::{Asked, Question};
 use crate::clock::{Clock, Timestamp};
+use crate::egress::through;
 use crate::evidence::{Doubt, Evidence, Verdict};
 
 /// A request that brought no whole answer.
@@ -298,7 +299,9 @@ impl Provider {
                 format!("no whole answer within {:?}", self.timeout)
             };
         }
-        let what = if error.is_connect() {
+        let what = if error.is_connect() && self.proxy.is_some() {
+            "could not connect through `network.proxy`"
+        } else if error.is_connect() {
             "could not connect"
         } else if is_unpacking(&error) {
             "the answer could not be unpacked"
@@ -326,7 +329,7 @@ impl Provider {
         if let Some(client) = self.client.get() {
             return Ok(client);
         }
-        let mut builder = Client::builder()
+        let builder = Client::builder()
             .user_agent(concat!("makegood/", env!("CARGO_PKG_VERSION")))
             .redirect(reqwest::redirect::Policy::none())
             .referer(false)
@@ -334,15 +337,13 @@ impl Provider {
             .connect_timeout(self.connect_timeout)
             .read_timeout(self.read_timeout)
             .timeout(self.timeout);
-        if self.ask.request.is_loopback() {
-            builder = builder.no_proxy();
-        }
-        let client = builder.build().map_err(|error| {
-            format!(
-                "no HTTPS client could be made (are CA certificates installed?): {}",
-                self.describe(error)
-            )
-        })?;
+        let client =
+            through(builder, self.proxy.as_ref()).and_then(ClientBuilder::build).map_err(|error| {
+                format!(
+                    "no HTTPS client could be made (are CA certificates installed?): {}",
+                    self.describe(error)
+                )
+            })?;
         Ok(self.client.get_or_init(|| client))
     }
 }

@@ -17,13 +17,14 @@ use super::closed::{Closed, WrittenClosed};
 use super::fetching::{Fetchings, WrittenFetchings};
 use super::filters::{Bounds, Program, Runner};
 pub(super) use super::flaw::{Flaw, flaw};
-use super::hosts::Hosts;
 use super::manners::{Limits, Manners};
 use super::request::Template;
 use super::secret::{SecretError, SecretSource};
 use super::span::Span;
 use super::state::LastAnswer;
 use super::stats::Stats;
+use crate::config::HttpUrl;
+use crate::egress::{Hosts, List};
 
 /// How much of an answer is read at most, unless the file says otherwise: 4 MiB, which no filter takes long to read.
 const MAX_BODY_BYTES: usize = 4 << 20;
@@ -43,8 +44,10 @@ pub struct Provider {
     pub grace: Option<Duration>,
     /// What differs by model.
     pub models: BTreeMap<String, Model>,
-    /// Hosts that outputs may be fetched from; `*.example.com` stands for all below it.
-    pub output_hosts: Vec<String>,
+    /// Where outputs may be fetched from.
+    pub output_hosts: Hosts,
+    /// Where the key of a download may go.
+    pub key_hosts: Hosts,
     /// How it is treated: concurrency, rate, retries, circuit.
     pub limits: Limits,
     /// Time for a connection to be made.
@@ -65,6 +68,8 @@ pub struct Provider {
     pub(super) manners: Manners,
     pub(super) stats: Stats,
     pub(super) last: LastAnswer,
+    /// What it is asked through.
+    pub(super) proxy: Option<HttpUrl>,
     pub(super) client: std::sync::OnceLock<reqwest::Client>,
 }
 
@@ -153,17 +158,6 @@ impl Provider {
     /// How many requests one question may take.
     pub const fn max_requests(&self) -> usize {
         self.ask.max_requests
-    }
-
-    /// Whether outputs may be fetched from `host`.
-    pub fn allows_output_host(&self, host: &str) -> bool {
-        let host = host.to_ascii_lowercase();
-        self.output_hosts.iter().any(|allowed| match allowed.strip_prefix("*.") {
-            Some(parent) => {
-                host.strip_suffix(parent).is_some_and(|below| below.len() > 1 && below.ends_with('.'))
-            }
-            None => host == *allowed,
-        })
     }
 }
 
@@ -329,9 +323,13 @@ fn check(written: Written) -> Result<Provider, Flaw> {
     if !(1024..=256 << 20).contains(&max_body_bytes) {
         return flaw("provider.max_body_bytes", "1024 to 268435456 (256 MiB)");
     }
-    let output_hosts = p.output_hosts.iter().map(|host| output_host(host)).collect::<Result<_, _>>()?;
-
-    let ask_hosts = Hosts::parse(&p.ask_hosts).or_else(|problem| flaw("provider.ask_hosts", problem))?;
+    let hosts = |key: &str, list, written: &[String]| {
+        Hosts::parse(list, written).or_else(|problem| flaw(key, problem))
+    };
+    let output_hosts = hosts("provider.output_hosts", List::Outputs, &p.output_hosts)?;
+    let ask_hosts = hosts("provider.ask_hosts", List::Asked, &p.ask_hosts)?;
+    let key_hosts = download.key_hosts.as_deref();
+    let key_hosts = key_hosts.map(|written| hosts("download.key_hosts", List::Keys, written)).transpose()?;
 
     let ask = check_ask(&ask, ask_hosts)?;
     let auth = auth.map(|auth| auth.check("auth")).transpose()?;
@@ -346,6 +344,8 @@ fn check(written: Written) -> Result<Provider, Flaw> {
         grace,
         models,
         output_hosts,
+        // Where the file sends its key in any case.
+        key_hosts: key_hosts.unwrap_or_else(|| ask.request.asked()),
         connect_timeout: p.connect_timeout.map_or(Duration::from_secs(5), |span| span.0),
         read_timeout: p.read_timeout.map_or(Duration::from_secs(15), |span| span.0),
         timeout: p.timeout.map_or(Duration::from_secs(20), |span| span.0),
@@ -359,6 +359,7 @@ fn check(written: Written) -> Result<Provider, Flaw> {
         limits,
         stats: Stats::default(),
         last: LastAnswer::default(),
+        proxy: None,
         client: std::sync::OnceLock::new(),
     })
 }
@@ -431,28 +432,6 @@ fn check_ask(ask: &WrittenAsk, hosts: Hosts) -> Result<Ask, Flaw> {
 
 fn compile(key: &str, code: &str) -> Result<Program, Flaw> {
     Program::compile(key, code).map_err(|problem| Flaw::of_filter(key, &problem))
-}
-
-fn output_host(host: &str) -> Result<String, Flaw> {
-    let fine = if let Some(bucket) = host.strip_prefix("gs://") {
-        // A bucket, or all of them: what may be read is then up to the rights of makegood's own account.
-        bucket == "*" || crate::recovery::is_bucket(bucket)
-    } else {
-        let bare = host.strip_prefix("*.").unwrap_or(host);
-        !bare.is_empty()
-            && bare.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || "-.:[]".contains(c))
-            && !bare.starts_with('.')
-            && (bare == host || bare.contains('.'))
-    };
-    if fine {
-        return Ok(host.to_owned());
-    }
-    flaw(
-        "provider.output_hosts",
-        format!(
-            "host names like `cdn.example.com` or `*.example.com`, or buckets like `gs://name`, not `{host}`"
-        ),
-    )
 }
 
 #[cfg(test)]

@@ -66,6 +66,7 @@ pub use self::state::State;
 pub use self::stats::{BUCKETS_SECS, Outcome, RequestStats};
 pub use self::trace::Step;
 use crate::clock::Clock;
+use crate::config::HttpUrl;
 use crate::evidence::{Doubt, Evidence};
 
 /// The files that the binary carries.
@@ -217,6 +218,15 @@ impl Providers {
         // Every `RandomState` has keys of its own.
         let holder = format!("{}-{:016x}", std::process::id(), RandomState::new().hash_one(0_u8));
         Self { by_name, clock, holder }
+    }
+
+    /// From now on they are asked through `proxy`.
+    #[must_use]
+    pub fn through(mut self, proxy: Option<&HttpUrl>) -> Self {
+        for provider in self.by_name.values_mut() {
+            provider.proxy = proxy.cloned();
+        }
+        self
     }
 
     /// The provider of that name.

@@ -16,8 +16,9 @@ use serde::Deserialize;
 use serde_json::Value;
 use url::{Origin, Url, form_urlencoded};
 
-use super::hosts::{self, Hosts};
+use super::hosts;
 use super::redact;
+use crate::egress::{Hosts, is_loopback as is_loopback_host};
 
 /// The longest value that is put into a URL, in bytes.
 const VALUE_BYTES: usize = 2048;
@@ -304,7 +305,7 @@ impl Template {
             Target::Stored(name) => {
                 let text = values.get(name.as_str()).copied().unwrap_or_default();
                 let url = stored(name, text)?;
-                self.hosts.check(&url)?;
+                hosts::check(&self.hosts, &url)?;
                 (url, true)
             }
         };
@@ -333,7 +334,7 @@ impl Template {
                     origin.ascii_serialization()
                 ));
             }
-            Target::Written { .. } | Target::Stored(_) => self.hosts.check(&url)?,
+            Target::Written { .. } | Target::Stored(_) => hosts::check(&self.hosts, &url)?,
         }
         let NextStep { payload, headers, key, kept, .. } = next;
         let headers = step_headers(&headers)?;
@@ -348,13 +349,12 @@ impl Template {
         self.method != Method::GET
     }
 
-    /// Whether everything that is asked is on this machine.
-    pub(super) fn is_loopback(&self) -> bool {
-        let first = match &self.target {
-            Target::Written { origin, .. } => is_loopback(origin),
-            Target::Stored(_) => true,
-        };
-        first && self.hosts.all_loopback()
+    /// All hosts that are asked.
+    pub(super) fn asked(&self) -> Hosts {
+        match &self.target {
+            Target::Written { origin, .. } => Hosts::of_origin(origin).and(self.hosts.clone()),
+            Target::Stored(_) => self.hosts.clone(),
+        }
     }
 
     /// Whether questions travel unencrypted to another machine than this.
@@ -391,11 +391,7 @@ fn step_headers(written: &BTreeMap<String, String>) -> Result<HeaderMap, String>
 
 fn is_loopback(origin: &Origin) -> bool {
     match origin {
-        Origin::Tuple(_, host, _) => match host {
-            url::Host::Domain(name) => name == "localhost",
-            url::Host::Ipv4(ip) => ip.is_loopback(),
-            url::Host::Ipv6(ip) => ip.is_loopback(),
-        },
+        Origin::Tuple(_, host, _) => is_loopback_host(host),
         Origin::Opaque(_) => false,
     }
 }

@@ -199,8 +199,7 @@ fn download(request: &str, provider: &Provider) -> Result<String, String> {
     let parsed =
         Url::parse(url).map_err(|error| format!("the `request` of an output is not a URL ({error})"))?;
     hosts::plain(&parsed)?;
-    let host = parsed.host_str().unwrap_or_default();
-    if !matches!(parsed.scheme(), "https" | "http") || !provider.allows_output_host(host) {
+    if provider.output_hosts.check(&parsed).is_err() {
         return Err(format!(
             "the `request` of an output goes to `{}`, which is not among `output_hosts`",
             parsed.origin().ascii_serialization()

@@ -1,8 +1,10 @@
 //! Fetch one file over HTTP and hand it to storage, piece by piece.
 //!
-//! The client follows no redirect, uses no proxy and no cookies and sends no `Referer`: every hop is
-//! checked here before it is dialled, and the provider's key goes to the host it was meant for or
-//! nowhere. It asks for the file as it is; a server that compresses all the same (`gzip`) is read
+//! The client follows no redirect, uses no cookies and sends no `Referer`: every hop is checked
+//! here before it is dialled, and the provider's key goes to a host that is listed for it or
+//! nowhere. With a proxy (`egress`) hosts, ports and schemes are checked here all the same; where a
+//! name leads to is for the proxy. It asks for the file as it is; a server that compresses all the
+//! same (`gzip`) is read
 //! under the same cap, any other encoding is refused. A download that breaks is continued or begun anew
 //! (`resume`); each try is a request like the first, with the same checks.
 
@@ -13,7 +15,7 @@ use std::time::Duration;
 use reqwest::header::{
     ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION,
 };
-use reqwest::{Client, Response, StatusCode, redirect};
+use reqwest::{Client, ClientBuilder, Response, StatusCode, redirect};
 use tokio::time::{Instant, timeout, timeout_at};
 use url::Url;
 
@@ -23,6 +25,8 @@ use super::link::{self, UrlRefusal};
 use super::resume::{Anchor, State, Tries, breaks_off};
 use super::write::Writer;
 use super::{Copied, CopyError, Errand, INLINE, Limits, Memory, NotOutput, TimeLimit, take_memory};
+use crate::config::HttpUrl;
+use crate::egress::{Hosts, through};
 use crate::evidence::Source;
 
 /// For a connection to stand, TLS included.
@@ -47,21 +51,33 @@ pub struct Fetcher {
 impl Fetcher {
     /// A fetcher that keeps to `limits`. rustls's process-wide provider must be installed.
     pub fn new(limits: Limits) -> Result<Self, FetcherError> {
-        Self::with_lookup(limits, Arc::new(System))
+        Self::through(limits, None)
     }
 
-    pub(super) fn with_lookup(limits: Limits, lookup: Arc<dyn Lookup>) -> Result<Self, FetcherError> {
+    /// The same; everything but this machine is fetched through `proxy`.
+    pub fn through(limits: Limits, proxy: Option<&HttpUrl>) -> Result<Self, FetcherError> {
+        Self::with_lookup(limits, proxy, Arc::new(System))
+    }
+
+    pub(super) fn with_lookup(
+        limits: Limits,
+        proxy: Option<&HttpUrl>,
+        lookup: Arc<dyn Lookup>,
+    ) -> Result<Self, FetcherError> {
         let loopback = if limits.allow_loopback { Loopback::Allowed } else { Loopback::Refused };
         let client = Client::builder()
             .user_agent(concat!("makegood/", env!("CARGO_PKG_VERSION")))
             .redirect(redirect::Policy::none())
             .referer(false)
-            .no_proxy()
-            .dns_resolver(Arc::new(Guard { lookup, loopback }))
-            .connect_timeout(CONNECT_TIMEOUT)
-            .build()
-            .map_err(FetcherError)?;
-        Ok(Self { client, limits, loopback, buckets: Arc::new(Buckets::google()) })
+            .dns_resolver(Arc::new(Guard {
+                lookup,
+                loopback,
+                // The one name beside this machine's that is looked up here then.
+                proxy: proxy.and_then(|proxy| proxy.expose().host_str()).map(str::to_owned),
+            }))
+            .connect_timeout(CONNECT_TIMEOUT);
+        let client = through(client, proxy).and_then(ClientBuilder::build).map_err(FetcherError)?;
+        Ok(Self { client, limits, loopback, buckets: Arc::new(Buckets::google(proxy.cloned())) })
     }
 
     /// Copies the file of an errand to where it belongs.
@@ -71,7 +87,8 @@ impl Fetcher {
             time_budget: errand.time_budget.unwrap_or(self.limits.time_budget),
             ..self.limits.clone()
         };
-        let Errand { source, allowed_hosts, auth, storage, key, kinds, memory, journal, .. } = errand;
+        let Errand { source, allowed_hosts, key_hosts, auth, storage, key, kinds, memory, journal, .. } =
+            errand;
         let mut writer = Writer::new(storage, key, journal, kinds, limits.max_bytes);
         let deadline = Instant::now() + limits.time_budget;
         let copied = timeout_at(deadline, async {
@@ -80,9 +97,9 @@ impl Fetcher {
                     self.buckets.download(url, allowed_hosts, memory, &limits, &mut writer).await?
                 }
                 Source::Url { url, auth: wanted } => {
-                    let auth = auth.filter(|_| *wanted);
                     let first = link::parse(url)?;
-                    let asking = Asking { first, allowed_hosts, auth, memory, limits: &limits };
+                    let (wants_key, limits) = (*wanted, &limits);
+                    let asking = Asking { first, allowed_hosts, key_hosts, wants_key, auth, memory, limits };
                     self.download(&asking, &mut writer).await?
                 }
                 Source::Inline { bytes, content_type } => {
@@ -195,18 +212,16 @@ impl Fetcher {
         let first = &asking.first;
         let mut url = first.clone();
         // Once it has been left, the first host gets no key again.
-        let mut auth = asking.auth.as_ref();
+        let mut with_key = asking.wants_key;
         for _ in 0..=asking.limits.max_redirects {
             let host = url.host_str().unwrap_or_default().to_owned();
-            let refused = |reason| CopyError::Refused { host: Some(host.clone()), reason };
+            let refused = |reason| CopyError::Refused { host: Some(link::place(&url)), reason };
             link::check(&url, asking.allowed_hosts, self.loopback).map_err(refused)?;
-            auth = auth.filter(|_| link::same_origin(first, &url));
+            with_key &= link::same_origin(first, &url);
             let mut headers = HeaderMap::new();
-            if let Some(auth) = auth {
-                if !link::may_carry_key(&url, self.loopback) {
-                    return Err(refused(UrlRefusal::KeyInClear));
-                }
-                headers.clone_from(auth);
+            if with_key {
+                link::check_key(&url, asking.key_hosts, self.loopback).map_err(refused)?;
+                headers.extend(asking.auth.clone().unwrap_or_default());
             }
             headers.entry(ACCEPT).or_insert(HeaderValue::from_static("*/*"));
             headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
@@ -237,7 +252,9 @@ impl Fetcher {
 /// What does not change from try to try.
 struct Asking<'a> {
     first: Url,
-    allowed_hosts: &'a [String],
+    allowed_hosts: &'a Hosts,
+    key_hosts: &'a Hosts,
+    wants_key: bool,
     auth: Option<HeaderMap>,
     memory: Option<&'a dyn Memory>,
     limits: &'a Limits,

@@ -2,14 +2,16 @@
 //!
 //! One parser reads the URL, and what it read is what is dialled; so there is no second reading to
 //! disagree with the first. That parser (WHATWG's, as in browsers) also brings every spelling of an
-//! IPv4 address (`0x7f.1`, `2130706433`, `0177.0.0.1`) to the address it means. Names are checked
-//! against the provider's list here and, once resolved, by `address`.
+//! IPv4 address (`0x7f.1`, `2130706433`, `0177.0.0.1`) to the address it means. Hosts, ports and
+//! schemes are checked against the provider's lists (`egress`) here, what a name leads to by
+//! `address`.
 
 use std::fmt;
 
 use url::{Host, Url};
 
 use super::address::{AddressRefusal, Loopback, refuse};
+use crate::egress::{Hosts, Unlisted, is_loopback};
 
 /// The longest URL that is looked at. Signed URLs run to some 2,000 characters.
 pub(super) const LENGTH_MAX: usize = 16 * 1024;
@@ -25,10 +27,17 @@ pub enum UrlRefusal {
     UserInfo,
     /// Its host is not on the provider's list (`output_hosts`).
     Host,
+    /// Its host is on that list with another port.
+    Port,
+    /// It is plain http, and its host is on that list without `http://`.
+    PlainHttp,
     /// Its address is not a public one.
     Address(AddressRefusal),
     /// The file needs the provider's key, and the URL would send it unencrypted.
     KeyInClear,
+    /// The file needs the provider's key, and the key may not go to this host and port
+    /// (`download.key_hosts`).
+    KeyHost,
     /// A redirect from `https` to `http`.
     Downgrade,
     /// One redirect more than allowed.
@@ -43,8 +52,11 @@ impl UrlRefusal {
             Self::Scheme => "scheme_not_allowed",
             Self::UserInfo => "user_info_in_url",
             Self::Host => "host_not_listed",
+            Self::Port => "port_not_listed",
+            Self::PlainHttp => "plain_http_not_listed",
             Self::Address(address) => address.as_str(),
             Self::KeyInClear => "key_in_clear",
+            Self::KeyHost => "key_host_not_listed",
             Self::Downgrade => "downgraded_to_http",
             Self::TooManyRedirects => "too_many_redirects",
         }
@@ -82,7 +94,7 @@ fn readable(text: &str) -> Result<(), UrlRefusal> {
 }
 
 /// Everything that can be told before a name is resolved.
-pub(super) fn check(url: &Url, listed: &[String], loopback: Loopback) -> Result<(), UrlRefusal> {
+pub(super) fn check(url: &Url, listed: &Hosts, loopback: Loopback) -> Result<(), UrlRefusal> {
     if !matches!(url.scheme(), "http" | "https") {
         return Err(UrlRefusal::Scheme);
     }
@@ -98,30 +110,25 @@ pub(super) fn check(url: &Url, listed: &[String], loopback: Loopback) -> Result<
     if let Some(refusal) = address.and_then(|address| refuse(address, loopback)) {
         return Err(UrlRefusal::Address(refusal));
     }
-    if !listed.iter().any(|pattern| matches_host(pattern, &host)) {
-        return Err(UrlRefusal::Host);
-    }
-    Ok(())
+    listed.check(url).map_err(|unlisted| match unlisted {
+        Unlisted::Host => UrlRefusal::Host,
+        Unlisted::Scheme => UrlRefusal::PlainHttp,
+        Unlisted::Port => UrlRefusal::Port,
+    })
 }
 
-/// `pattern` is a host, an address, or `*.` and a domain, which stands for every name below it but
-/// not for the domain itself.
-fn matches_host(pattern: &str, host: &Host<&str>) -> bool {
-    match host {
-        Host::Domain(name) => {
-            let pattern = pattern.to_ascii_lowercase();
-            match pattern.strip_prefix("*.") {
-                // What is left of the name: at least one label and the dot.
-                Some(domain) if !domain.is_empty() => {
-                    name.strip_suffix(domain).is_some_and(|left| left.len() > 1 && left.ends_with('.'))
-                }
-                Some(_) => false,
-                None => *name == pattern,
-            }
-        }
-        Host::Ipv4(address) => pattern.parse() == Ok(*address),
-        Host::Ipv6(address) => pattern.trim_start_matches('[').trim_end_matches(']').parse() == Ok(*address),
+/// Whether the provider's key may go along to `url`.
+pub(super) fn check_key(url: &Url, listed: &Hosts, loopback: Loopback) -> Result<(), UrlRefusal> {
+    if !may_carry_key(url, loopback) {
+        return Err(UrlRefusal::KeyInClear);
     }
+    listed.check(url).map_err(|_| UrlRefusal::KeyHost)
+}
+
+/// The host as a person is told of it, with its port where that is not the usual one.
+pub(super) fn place(url: &Url) -> String {
+    let host = url.host_str().unwrap_or_default();
+    url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
 }
 
 /// The credentials belong to where they were meant to go: same scheme, host and port.
@@ -130,24 +137,27 @@ pub(super) fn same_origin(a: &Url, b: &Url) -> bool {
 }
 
 /// Whether a secret may be sent to `url`: encrypted, or to this machine where that is allowed.
-pub(super) fn may_carry_key(url: &Url, loopback: Loopback) -> bool {
-    let local = match url.host() {
-        Some(Host::Ipv4(address)) => address.is_loopback(),
-        Some(Host::Ipv6(address)) => address.is_loopback(),
-        Some(Host::Domain(name)) => name == "localhost",
-        None => false,
-    };
-    url.scheme() == "https" || (local && loopback == Loopback::Allowed)
+fn may_carry_key(url: &Url, loopback: Loopback) -> bool {
+    let local = || url.host().is_some_and(|host| is_loopback(&host));
+    url.scheme() == "https" || (loopback == Loopback::Allowed && local())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::egress::List;
 
-    const LISTED: [&str; 4] = ["files.example.com", "*.cdn.example.com", "1.1.1.1", "[2606:4700::1111]"];
+    const LISTED: [&str; 6] = [
+        "files.example.com",
+        "*.cdn.example.com",
+        "1.1.1.1",
+        "[2606:4700::1111]",
+        "files.example.com:8443",
+        "http://plain.example.com",
+    ];
 
     fn judge(text: &str) -> Result<(), UrlRefusal> {
-        let listed = LISTED.map(str::to_owned);
+        let listed = Hosts::parse(List::Outputs, &LISTED).unwrap();
         parse(text).and_then(|url| check(&url, &listed, Loopback::Refused))
     }
 
@@ -155,7 +165,7 @@ mod tests {
     #[expect(clippy::too_many_lines, reason = "one table, one row an attack")]
     fn every_hostile_url_is_refused_for_its_reason() {
         use AddressRefusal as No;
-        use UrlRefusal::{Address, Host, NotAUrl, Scheme, UserInfo};
+        use UrlRefusal::{Address, Host, NotAUrl, PlainHttp, Port, Scheme, UserInfo};
         let table = [
             // No URL at all.
             ("", NotAUrl),
@@ -211,6 +221,16 @@ mod tests {
             ("https://fıles.example.com/", Host),
             ("https://8.8.8.8/", Host),
             ("https://[2606:4700::1112]/", Host),
+            // Plain http, and ports, that are not listed.
+            ("http://files.example.com/", PlainHttp),
+            ("http://files.example.com:443/", PlainHttp),
+            ("http://eu.cdn.example.com/", PlainHttp),
+            ("https://files.example.com:8444/", Port),
+            ("https://files.example.com:22/", Port),
+            ("https://eu.cdn.example.com:8443/", Port),
+            ("https://1.1.1.1:6379/", Port),
+            ("http://plain.example.com:8080/", Port),
+            ("https://plain.example.com/", Port),
             // This machine, in many spellings.
             ("http://127.0.0.1/", Address(No::Loopback)),
             ("http://127.0.0.1:6379/", Address(No::Loopback)),
@@ -267,7 +287,7 @@ mod tests {
     fn the_providers_own_urls_pass() {
         for url in [
             "https://files.example.com/a.png?X-Amz-Signature=00&b=%2F..#t=1",
-            "http://files.example.com/",
+            "http://plain.example.com/",
             "HTTPS://FILES.EXAMPLE.COM:443/",
             "https://files.example.com:8443/a b.png",
             "https://eu.cdn.example.com/",
@@ -280,10 +300,10 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_list_or_a_careless_pattern_opens_nothing() {
+    fn an_empty_list_opens_nothing() {
         let url = parse("https://files.example.com/").unwrap();
-        for listed in [vec![], vec!["*"], vec!["*."], vec![""], vec!["com"], vec!["*.files.example.com"]] {
-            let listed: Vec<String> = listed.into_iter().map(str::to_owned).collect();
+        for listed in [&[][..], &["*.files.example.com"]] {
+            let listed = Hosts::parse(List::Outputs, listed).unwrap();
             assert_eq!(check(&url, &listed, Loopback::Refused), Err(UrlRefusal::Host), "{listed:?}");
         }
     }
@@ -312,5 +332,19 @@ mod tests {
         assert!(!may_carry_key(&url("http://files.example.com/"), Loopback::Allowed));
         assert!(!may_carry_key(&url("http://127.0.0.1/"), Loopback::Refused));
         assert!(may_carry_key(&url("http://127.0.0.1:9/"), Loopback::Allowed));
+
+        let listed = Hosts::parse(List::Keys, &["files.example.com", "127.0.0.1"]).unwrap();
+        for (text, told) in [
+            ("https://files.example.com/a", Ok(())),
+            ("https://files.example.com:8443/a", Err(UrlRefusal::KeyHost)),
+            ("https://x.cdn.example.com/a", Err(UrlRefusal::KeyHost)),
+            ("http://files.example.com/a", Err(UrlRefusal::KeyInClear)),
+            ("http://127.0.0.1:9/a", Err(UrlRefusal::KeyInClear)),
+        ] {
+            assert_eq!(check_key(&url(text), &listed, Loopback::Refused), told, "{text}");
+        }
+        assert_eq!(check_key(&url("http://127.0.0.1:9/a"), &listed, Loopback::Allowed), Ok(()));
+        assert_eq!(place(&url("https://files.example.com:8443/a")), "files.example.com:8443");
+        assert_eq!(place(&url("https://files.example.com:443/a")), "files.example.com");
     }
 }

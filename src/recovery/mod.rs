@@ -32,6 +32,7 @@ use std::time::Duration;
 
 use reqwest::header::HeaderMap;
 
+use crate::egress::Hosts;
 use crate::evidence::Source;
 
 pub use address::AddressRefusal;
@@ -44,9 +45,14 @@ pub use link::UrlRefusal;
 pub use storage::{Storage, StorageError};
 pub use write::memory_bytes;
 
-/// Why a pass would not fetch this file, as far as that shows without asking anybody. `listed`: the provider's
-/// `output_hosts`. A redirect, or the address of a name, may still be refused later.
-pub fn refusal(source: &Source, listed: &[String], allow_loopback: bool) -> Option<UrlRefusal> {
+/// Why a pass would not fetch this file, as far as that shows without asking anybody. `listed` and
+/// `key_hosts`: the provider's. A redirect, or the address of a name, may still be refused later.
+pub fn refusal(
+    source: &Source,
+    listed: &Hosts,
+    key_hosts: &Hosts,
+    allow_loopback: bool,
+) -> Option<UrlRefusal> {
     let Source::Url { url, auth } = source else { return None };
     if bucket::is_one(url) {
         return bucket::check(url, listed).err();
@@ -54,7 +60,7 @@ pub fn refusal(source: &Source, listed: &[String], allow_loopback: bool) -> Opti
     let loopback = if allow_loopback { address::Loopback::Allowed } else { address::Loopback::Refused };
     let checked = link::parse(url).and_then(|url| {
         link::check(&url, listed, loopback)?;
-        if *auth && !link::may_carry_key(&url, loopback) { Err(UrlRefusal::KeyInClear) } else { Ok(()) }
+        if *auth { link::check_key(&url, key_hosts, loopback) } else { Ok(()) }
     });
     checked.err()
 }
@@ -65,9 +71,11 @@ pub struct Errand<'a> {
     /// Where it is.
     pub source: &'a Source,
     /// The provider's `output_hosts`.
-    pub allowed_hosts: &'a [String],
-    /// The provider's key: sent only if the source asks for it, to the first host, and on redirects only as long as scheme,
-    /// host and port stay the same.
+    pub allowed_hosts: &'a Hosts,
+    /// The provider's `key_hosts`.
+    pub key_hosts: &'a Hosts,
+    /// The provider's key: sent only if the source asks for it, to the first host, which must be
+    /// one of `key_hosts`, and on redirects only as long as scheme, host and port stay the same.
     pub auth: Option<HeaderMap>,
     /// Where it goes.
     pub storage: &'a Storage,

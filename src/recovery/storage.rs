@@ -149,6 +149,7 @@ impl Storage {
     /// It lies in another storage than this one, or this one does not say.
     pub async fn size_of(&self, uri: &str) -> Result<Option<u64>, StorageError> {
         let path = self.path_of(uri)?;
+        self.refuse_links("read", &path).await?;
         match self.store.head(&path).await {
             Ok(object) => Ok(Some(object.size)),
             Err(object_store::Error::NotFound { .. }) => Ok(None),
@@ -182,7 +183,10 @@ impl Storage {
         self.put(&path, probe.clone(), "text/plain").await?;
         let failed = |source| self.failed("read", &path, source);
         let read = match self.path_of(&uri) {
-            Ok(path) => async { self.store.get(&path).await?.bytes().await }.await.map_err(failed),
+            Ok(path) => match self.refuse_links("read", &path).await {
+                Ok(()) => async { self.store.get(&path).await?.bytes().await }.await.map_err(failed),
+                Err(error) => Err(error),
+            },
             Err(error) => Err(error),
         };
         // The probe goes in any case; a failure to read is the first thing to tell.
@@ -201,8 +205,10 @@ impl Storage {
         content_type: &str,
     ) -> Result<(), StorageError> {
         let options = PutOptions { attributes: self.attributes(content_type), ..PutOptions::default() };
+        self.refuse_links("write", path).await?;
         let put = self.store.put_opts(path, bytes.into(), options).await;
-        put.map(drop).map_err(|source| self.failed("write", path, source))
+        put.map_err(|source| self.failed("write", path, source))?;
+        self.refuse_links("write", path).await
     }
 
     /// Begins to write an object in parts; it is there when the upload is completed, and not before.
@@ -211,6 +217,7 @@ impl Storage {
             attributes: self.attributes(content_type),
             ..PutMultipartOptions::default()
         };
+        self.refuse_links("write", path).await?;
         let upload = if let Some(store) = &self.multipart {
             let id = store.create_multipart_opts(path, options).await;
             id.map(|id| Upload::by_id(path.clone(), Arc::clone(store), id))
@@ -229,11 +236,13 @@ impl Storage {
         path: &Path,
         size: u64,
     ) -> Result<(), StorageError> {
+        self.refuse_links("write", path).await?;
         match upload.complete().await {
-            Ok(()) => Ok(()),
-            Err(_) if self.store.head(path).await.is_ok_and(|there| there.size == size) => Ok(()),
-            Err(source) => Err(self.failed("write", path, source)),
+            Ok(()) => {}
+            Err(_) if self.store.head(path).await.is_ok_and(|there| there.size == size) => {}
+            Err(source) => return Err(self.failed("write", path, source)),
         }
+        self.refuse_links("write", path).await
     }
 
     /// Where the object at `path` is, for the journal.
@@ -259,6 +268,7 @@ impl Storage {
             aborted.map_err(|source| self.failed("abort", &path, source))?;
         }
         if let Kind::Local = self.place {
+            self.refuse_links("delete", &path).await?;
             let object = PathBuf::from(format!("/{path}"));
             let removed = tokio::task::spawn_blocking(move || local::remove_temporary(&object)).await;
             let removed = removed.unwrap_or_else(|join| Err(std::io::Error::other(join)));
@@ -286,9 +296,27 @@ impl Storage {
     }
 
     pub(super) async fn delete_path(&self, path: &Path) -> Result<(), StorageError> {
+        self.refuse_links("delete", path).await?;
         match self.store.delete(path).await {
             Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
             Err(source) => Err(self.failed("delete", path, source)),
+        }
+    }
+
+    /// Fails where a symbolic link below the directory would lead somewhere else; a bucket has
+    /// none.
+    async fn refuse_links(&self, action: &'static str, path: &Path) -> Result<(), StorageError> {
+        let Kind::Local = self.place else { return Ok(()) };
+        let (root, object) = (PathBuf::from(format!("/{}", self.prefix)), PathBuf::from(format!("/{path}")));
+        let looked = tokio::task::spawn_blocking(move || local::link_below(&root, &object)).await;
+        match looked.unwrap_or_else(|join| Err(std::io::Error::other(join))) {
+            Ok(None) => Ok(()),
+            Ok(Some(link)) => Err(StorageError::Link { action, uri: self.uri_of(path), link }),
+            Err(source) => {
+                let source =
+                    object_store::Error::Generic { store: "LocalFileSystem", source: Box::new(source) };
+                Err(self.failed(action, path, source))
+            }
         }
     }
 
@@ -401,6 +429,64 @@ mod tests {
         assert_eq!(files_below(scratch.path()).len(), 1);
         storage.delete(&key).await.unwrap();
         assert!(files_below(scratch.path()).is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_link_in_the_directory_leads_nowhere_and_the_directory_itself_may_be_one() {
+        let scratch = tempfile::tempdir().unwrap();
+        let (real, elsewhere) = (scratch.path().join("real"), scratch.path().join("elsewhere"));
+        for directory in [&real, &elsewhere] {
+            std::fs::create_dir_all(directory.join("0")).unwrap();
+        }
+        // The operator's own link is followed.
+        std::os::unix::fs::symlink(&real, scratch.path().join("out")).unwrap();
+        let storage = Storage::open("file:./out", scratch.path()).unwrap();
+        storage.check().await.unwrap();
+        let key = |charge: &str| Key::new(charge, 0, 7).with_extension("png");
+        let put =
+            async |key: &Key| storage.put(&storage.path(key), Bytes::from_static(b"x"), "image/png").await;
+        put(&key("fine")).await.unwrap();
+        assert!(real.join("fine/0/7.png").exists());
+
+        // One where a charge's directory belongs, one where an index belongs, one where the file
+        // belongs.
+        std::fs::write(elsewhere.join("0/7.png"), b"not ours").unwrap();
+        std::fs::write(elsewhere.join("0/7.png#1"), b"nor this").unwrap();
+        std::os::unix::fs::symlink(&elsewhere, real.join("charge")).unwrap();
+        for directory in ["index", "file/0"] {
+            std::fs::create_dir_all(real.join(directory)).unwrap();
+        }
+        std::os::unix::fs::symlink(elsewhere.join("0"), real.join("index/0")).unwrap();
+        std::os::unix::fs::symlink(elsewhere.join("0/7.png"), real.join("file/0/7.png")).unwrap();
+        for (charge, link) in
+            [("charge", "out/charge"), ("index", "out/index/0"), ("file", "out/file/0/7.png")]
+        {
+            let (key, link) = (key(charge), scratch.path().join(link));
+            let path = storage.path(&key);
+            for (action, ended) in [
+                ("write", put(&key).await),
+                ("write", storage.begin_parts(&path, "image/png").await.map(drop)),
+                ("read", storage.size_of(&storage.uri(&key)).await.map(drop)),
+                ("delete", storage.delete(&key).await),
+                ("delete", storage.clear(path.as_ref(), None, false).await),
+            ] {
+                let told = ended.unwrap_err().to_string();
+                let expected = format!(
+                    "could not {action} {}: {} is a symbolic link",
+                    storage.uri(&key),
+                    link.display()
+                );
+                assert!(told.starts_with(&expected), "{told}");
+            }
+        }
+        // Recorded before the directory was moved: what makegood made of the path is looked at all
+        // the same.
+        let moved = Storage::open("file:./new", scratch.path()).unwrap();
+        let told = moved.size_of(&storage.uri(&key("charge"))).await.unwrap_err();
+        assert!(matches!(told, StorageError::Link { .. }), "{told}");
+        assert_eq!(moved.size_of(&storage.uri(&key("fine"))).await.unwrap(), Some(1));
+        assert_eq!(std::fs::read(elsewhere.join("0/7.png")).unwrap(), b"not ours");
+        assert_eq!(files_below(&elsewhere).len(), 2, "nothing was written or deleted there");
     }
 
     /// Every file below `directory`, also those that a store would hide.

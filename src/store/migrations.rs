@@ -101,6 +101,7 @@ const OWN: Set = Set {
         (15, "nullable_columns", include_str!("../../migrations/postgres/0015_nullable_columns.sql")),
         (16, "minimum_version", include_str!("../../migrations/postgres/0016_minimum_version.sql")),
         (17, "poison", include_str!("../../migrations/postgres/0017_poison.sql")),
+        (18, "store_output", include_str!("../../migrations/postgres/0018_store_output.sql")),
         (20, "poison_index", include_str!("../../migrations/postgres/0020_poison_index.sql")),
     ],
     sqlite: &[
@@ -121,6 +122,7 @@ const OWN: Set = Set {
         (15, "nullable_columns", include_str!("../../migrations/sqlite/0015_nullable_columns.sql")),
         (16, "minimum_version", include_str!("../../migrations/sqlite/0016_minimum_version.sql")),
         (17, "poison", include_str!("../../migrations/sqlite/0017_poison.sql")),
+        (18, "store_output", include_str!("../../migrations/sqlite/0018_store_output.sql")),
         (20, "poison_index", include_str!("../../migrations/sqlite/0020_poison_index.sql")),
     ],
 };

@@ -4,6 +4,7 @@
 
 mod by_hand;
 mod cases;
+mod forged;
 mod key_command;
 mod providers;
 

@@ -21,7 +21,7 @@ use crate::world::{HOUR, MINUTE, World, on_both};
 
 /// What the server does with a file.
 #[derive(Clone)]
-enum Serve {
+pub enum Serve {
     /// Sends this and closes.
     Send(Vec<u8>),
     /// Sends this and is silent.
@@ -32,7 +32,7 @@ enum Serve {
     Endless,
 }
 
-fn whole(status: &str, headers: &str, body: &[u8]) -> Serve {
+pub fn whole(status: &str, headers: &str, body: &[u8]) -> Serve {
     sized(status, headers, body.len(), body)
 }
 
@@ -52,10 +52,10 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
 }
 
 #[derive(Clone, Default)]
-struct Hostile(Arc<Mutex<BTreeMap<String, Serve>>>);
+pub struct Hostile(pub Arc<Mutex<BTreeMap<String, Serve>>>);
 
 impl Hostile {
-    async fn start(&self) -> u16 {
+    pub async fn start(&self) -> u16 {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let hostile = self.clone();
@@ -275,7 +275,7 @@ async fn attacked(
 }
 
 /// The last event of each charge: what was done, and the detail.
-async fn events(world: &World) -> BTreeMap<String, String> {
+pub async fn events(world: &World) -> BTreeMap<String, String> {
     let sql = "SELECT e.charge_id || '|' || e.kind || ' ' || coalesce(e.reason, '') || ': ' || coalesce(e.detail, '') AS v
                FROM makegood_orphan_events e ORDER BY e.id";
     let rows = world.texts(sql).await;

@@ -100,6 +100,7 @@ async fn copy(world: &World, case: &Case, evidence: &Evidence) -> Copied {
     let errand = Errand {
         source,
         allowed_hosts: &provider.output_hosts,
+        key_hosts: &provider.key_hosts,
         auth: None,
         storage: &world.parts.storage,
         key: &key,

@@ -277,7 +277,7 @@ const AS_OWNER: [(&str, &str); 7] = [
     ("makegood_sees", "SELECT makegood_sees()"),
     (
         "makegood_store_output",
-        "SELECT makegood_store_output('out', 'c2', 0, 'file:///x', 'image/png', 3, 'hash')",
+        "SELECT makegood_store_output('out', 'c2', 0, 'file:///x', 'image/png', 3, repeat('a', 64))",
     ),
     ("makegood_post_refunds", ""),
     (

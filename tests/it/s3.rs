@@ -11,6 +11,7 @@ use futures_util::stream;
 use http_body_util::{Full, StreamBody};
 use hyper::body::Frame;
 use hyper::{Response, StatusCode};
+use makegood::egress::{Hosts, List};
 use makegood::evidence::Source;
 use makegood::recovery::{
     Copied, CopyError, Errand, Fetcher, Journal, JournalError, Key, Limits, NotOutput, Place, Storage,
@@ -24,7 +25,7 @@ pub mod bucket;
 use bucket::{Bucket, How, hex, listen};
 
 /// A storage on a bucket that is served.
-async fn storage_on(bucket: &Bucket) -> Storage {
+pub async fn storage_on(bucket: &Bucket) -> Storage {
     let client = AmazonS3Builder::new()
         .with_endpoint(bucket.serve().await)
         .with_allow_http(true)
@@ -77,7 +78,8 @@ async fn recover_from(port: u16, storage: &Storage, notes: &Arc<Notes>) -> Resul
     let source = Source::Url { url: format!("http://127.0.0.1:{port}/film?signature=x"), auth: false };
     let errand = Errand {
         source: &source,
-        allowed_hosts: &["127.0.0.1".to_owned()],
+        allowed_hosts: &Hosts::parse(List::Outputs, &["127.0.0.1"]).unwrap(),
+        key_hosts: &Hosts::default(),
         auth: None,
         storage,
         key: &Key::new("a/b", 0, 7),

@@ -97,7 +97,7 @@ pub const fn advice(reason: Reason) -> &'static str {
             "Usually passes by itself; see the provider's status page if it does not."
         }
         Reason::RecoveryRetry => {
-            "The last event says what went wrong. A host that was refused belongs into `output_hosts` of the provider's file, if it is right; `makegood check` tries the storage."
+            "The last event says what went wrong. A host or port that was refused belongs into `output_hosts` of the provider's file, if it is right, and one that the key was kept from into `key_hosts`; `makegood check` tries the storage."
         }
         Reason::Brake => "See `makegood brake status`. The refund is paid once the brake is released.",
         Reason::NoBalance => "Mend the platform's `balances`; it is refunded then.",

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 use super::Tried;
-use super::would::{decide, moments};
+use super::would::{Lists, decide, moments};
 use crate::cli::Failure;
 use crate::cli::output::{OutputFormat, print};
 use crate::cli::parts::load_providers;
@@ -74,7 +74,7 @@ fn one(args: &Tried, path: &Path, settings: &Settings, providers: &Providers) ->
     let decisions = match (&compared.evidence, providers.get(&args.name)) {
         (Some(evidence), Some(provider)) => {
             let moments = moments(providers, &args, settings);
-            decide(&args, settings, &provider.output_hosts, evidence, &moments)
+            decide(&args, settings, &Lists::of(providers, &provider.name), evidence, &moments)
                 .iter()
                 .map(|would| would.fresh.action.as_str().to_owned())
                 .collect()

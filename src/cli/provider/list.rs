@@ -13,6 +13,7 @@ use crate::cli::parts::{load_providers, open_tables, said_for_people};
 use crate::cli::words::{cut, plain, span, when};
 use crate::clock::{Clock, Timestamp};
 use crate::config::Settings;
+use crate::egress::Hosts;
 use crate::provider::Provider;
 use crate::store::{DbError, ProviderState};
 
@@ -112,9 +113,11 @@ fn text(page: &mut String, provider: &Provider, states: &States) {
         format!("{text}; {} for {}", span(model.grace), plain(name))
     });
     line("grace", format!("{}{models}", known(provider.grace, "detect.grace")));
-    let hosts =
-        if provider.output_hosts.is_empty() { "none".to_owned() } else { provider.output_hosts.join(", ") };
-    line("files from", hosts);
+    let shown = |hosts: &Hosts| {
+        if hosts.is_empty() { "none".to_owned() } else { hosts.written().join(", ") }
+    };
+    line("files from", shown(&provider.output_hosts));
+    line("key of files", shown(&provider.key_hosts));
     line(
         "key",
         match (looked_for(provider), provider.secret_present()) {
@@ -164,7 +167,8 @@ fn as_json(provider: &Provider, states: &States) -> Value {
         "last_asked_at": state.map(|state| state.asked_at),
         "last_verdict": state.map(|state| &state.verdict),
         "last_message": state.and_then(|state| state.message.as_ref()),
-        "output_hosts": provider.output_hosts,
+        "output_hosts": provider.output_hosts.written(),
+        "key_hosts": provider.key_hosts.written(),
         "key_looked_for": looked_for(provider),
         "key_present": looked_for(provider).is_none() || provider.secret_present().is_ok(),
     })

@@ -10,7 +10,7 @@ use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::{Value, json};
 
 use super::Tried;
-use super::would::{Moments, Would, decide, moments};
+use super::would::{Lists, Moments, Would, decide, moments};
 use crate::cli::explain::because;
 use crate::cli::output::{OutputFormat, print};
 use crate::cli::parts::load_providers;
@@ -127,7 +127,7 @@ fn at_hand(
     let moments = moments(providers, args, settings);
     let (meaning, would) = match reading {
         Reading::Judged(answer) => {
-            let would = decide(args, settings, hosts(providers, args), &answer, &moments);
+            let would = decide(args, settings, &Lists::of(providers, &args.name), &answer, &moments);
             (Meaning::Judged(answer), would)
         }
         Reading::AskNext(next) => {
@@ -156,7 +156,7 @@ async fn asked_for(
         }
     };
     let moments = moments(providers, args, settings);
-    let would = decide(args, settings, hosts(providers, args), &answer, &moments);
+    let would = decide(args, settings, &Lists::of(providers, &args.name), &answer, &moments);
     Ok(Told { first: 1, steps, meaning: Meaning::Judged(answer), would, moments, too_long: false })
 }
 
@@ -241,17 +241,28 @@ fn decisions(told: &Told) -> Vec<String> {
     for each in &told.would {
         let Some((url, why)) = &each.refused else { continue };
         lines.push(format!("  output {}: a pass does not fetch {}: {why}", each.output, cut(url, 200)));
-        if *why == UrlRefusal::Host {
-            lines.push(
-                "    if that host is right, add it to `output_hosts` of the provider's file".to_owned(),
-            );
-        }
+        lines.extend(remedy(*why).map(str::to_owned));
     }
     lines
 }
 
-fn hosts<'a>(providers: &'a Providers, args: &Tried) -> &'a [String] {
-    providers.get(&args.name).map_or(&[], |provider| provider.output_hosts.as_slice())
+/// What would let the file be fetched, where that is for the provider's file to say.
+const fn remedy(why: UrlRefusal) -> Option<&'static str> {
+    match why {
+        UrlRefusal::Host => {
+            Some("    if that host is right, add it to `output_hosts` of the provider's file")
+        }
+        UrlRefusal::Port => {
+            Some("    if that port is right, add `HOST:PORT` to `output_hosts` of the provider's file")
+        }
+        UrlRefusal::PlainHttp => Some(
+            "    if the provider has no https there, add `http://HOST` to `output_hosts` of the provider's file",
+        ),
+        UrlRefusal::KeyHost => Some(
+            "    if the key may go there, add the host to `key_hosts` of `[download]` in the provider's file",
+        ),
+        _ => None,
+    }
 }
 
 fn as_json(args: &Tried, told: &Told) -> Value {

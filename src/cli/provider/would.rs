@@ -6,6 +6,7 @@ use super::Tried;
 use crate::charge::{Charge, Item, ItemId, JobKey, Split};
 use crate::clock::{Clock, Timestamp};
 use crate::config::Settings;
+use crate::egress::Hosts;
 use crate::evidence::{Evidence, Source, Verdict};
 use crate::facts::{BalanceRows, Delivery, Facts, ItemsSum, Orphan, Record, RefundedElsewhere, Share};
 use crate::pass::Rules;
@@ -38,11 +39,28 @@ pub(super) fn moments(providers: &Providers, args: &Tried, settings: &Settings) 
     }
 }
 
-/// `listed`: the provider's `output_hosts`.
+/// Where a provider's files may be fetched from, and where its key may go meanwhile.
+#[derive(Default)]
+pub(super) struct Lists {
+    outputs: Hosts,
+    keys: Hosts,
+}
+
+impl Lists {
+    pub(super) fn of(providers: &Providers, name: &str) -> Self {
+        let provider = providers.get(name);
+        let of = |provider: &Provider| Self {
+            outputs: provider.output_hosts.clone(),
+            keys: provider.key_hosts.clone(),
+        };
+        provider.map(of).unwrap_or_default()
+    }
+}
+
 pub(super) fn decide(
     args: &Tried,
     settings: &Settings,
-    listed: &[String],
+    listed: &Lists,
     answer: &Evidence,
     moments: &Moments,
 ) -> Vec<Would> {
@@ -51,7 +69,7 @@ pub(super) fn decide(
     let refused = |decision: &Decision| {
         let Action::Recover(Pick::Offer(nth) | Pick::Unclaimed(nth)) = decision.action else { return None };
         let source = &answer.outputs.get(nth)?.source;
-        let why = recovery::refusal(source, listed, settings.recovery.allow_loopback)?;
+        let why = recovery::refusal(source, &listed.outputs, &listed.keys, settings.recovery.allow_loopback)?;
         let Source::Url { url, .. } = source else { return None };
         Some((url.clone(), why))
     };
@@ -124,6 +142,7 @@ fn facts(args: &Tried, settings: &Settings, output: i64, age: Duration, now: Tim
 mod tests {
     use super::*;
     use crate::config::LoadArgs;
+    use crate::egress::List;
     use crate::evidence::{Doubt, Offer};
 
     #[test]
@@ -143,8 +162,13 @@ mod tests {
             output: None,
         };
         let moments = Moments { fresh: Duration::from_mins(10), late: Duration::from_hours(22) };
+        let hosts = |list, host| Hosts::parse(list, &[host]).unwrap();
+        let listed = Lists {
+            outputs: hosts(List::Outputs, "*.acme.example"),
+            keys: hosts(List::Keys, "api.acme.example"),
+        };
         let decided = |answer: &Evidence| {
-            decide(&args, &settings, &["cdn.acme.example".to_owned()], answer, &moments)
+            decide(&args, &settings, &listed, answer, &moments)
                 .iter()
                 .map(|each| (each.output, each.fresh.reason.as_str(), each.late.reason.as_str()))
                 .collect::<Vec<_>>()
@@ -160,18 +184,27 @@ mod tests {
 
         // A file that a pass refuses is not recovered.
         answer.verdict = Verdict::Succeeded;
-        for (url, wanted) in [
-            ("https://cdn.acme.example/0.png", ("output_available", "output_available")),
-            ("https://evil.example/0.png", ("recovery_retry", "recovery_failed")),
-            ("/0.png", ("recovery_retry", "recovery_failed")),
-            ("s3://bucket/0.png", ("recovery_retry", "recovery_failed")),
-            ("gs://bucket/0.png", ("recovery_retry", "recovery_failed")),
-            ("data:image/png;base64,aGk=", ("recovery_retry", "recovery_failed")),
-            ("https://127.0.0.1/0.png", ("recovery_retry", "recovery_failed")),
+        for (url, auth, taken) in [
+            ("https://cdn.acme.example/0.png", false, true),
+            ("https://api.acme.example/0.png", true, true),
+            ("https://cdn.acme.example/0.png", true, false),
+            ("https://cdn.acme.example:8443/0.png", false, false),
+            ("http://cdn.acme.example/0.png", false, false),
+            ("https://evil.example/0.png", false, false),
+            ("/0.png", false, false),
+            ("s3://bucket/0.png", false, false),
+            ("gs://bucket/0.png", false, false),
+            ("data:image/png;base64,aGk=", false, false),
+            ("https://127.0.0.1/0.png", false, false),
         ] {
-            let source = Source::Url { url: url.to_owned(), auth: false };
+            let source = Source::Url { url: url.to_owned(), auth };
             answer.outputs = vec![Offer { index: Some(0), source, expires_at: None }];
-            assert_eq!(decided(&answer)[0], (0, wanted.0, wanted.1), "{url}");
+            let wanted = if taken {
+                (0, "output_available", "output_available")
+            } else {
+                (0, "recovery_retry", "recovery_failed")
+            };
+            assert_eq!(decided(&answer)[0], wanted, "{url}");
         }
     }
 }

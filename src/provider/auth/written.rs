@@ -305,6 +305,8 @@ pub(in super::super) struct WrittenDownload {
     #[serde(default)]
     headers: BTreeMap<String, String>,
     auth: Option<WrittenAuth>,
+    /// Where its key may go; none: where questions go.
+    pub(in super::super) key_hosts: Option<Vec<String>>,
 }
 
 impl WrittenDownload {

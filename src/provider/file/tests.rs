@@ -26,17 +26,29 @@ fn a_good_file_is_read() {
     assert_eq!(provider.grace_for("acme/video"), Some(Duration::from_mins(20)));
     assert_eq!(provider.grace_for("acme/other"), Some(Duration::from_mins(10)));
     assert_eq!(provider.limits, Limits::default());
-    for (host, allowed) in [
-        ("cdn.acme.example", true),
-        ("x.y.acme.example", true),
-        ("acme.example", false),
-        ("evilacme.example", false),
-        ("X.ACME.EXAMPLE", true),
-        ("acme.example.evil.example", false),
-        (".acme.example", false),
-    ] {
-        assert_eq!(provider.allows_output_host(host), allowed, "{host}");
-    }
+    assert_eq!(provider.output_hosts.written(), ["cdn.acme.example", "*.acme.example"]);
+}
+
+#[test]
+fn keys_of_downloads_go_to_the_hosts_that_are_asked_unless_the_file_lists_others() {
+    let all = [
+        "https://api.acme.example/",
+        "https://x.acme.example/",
+        "https://keys.example:8443/",
+        "http://api.acme.example/",
+    ];
+    let may = |text: &str| {
+        let hosts = read(text).unwrap().key_hosts;
+        all.map(|url| hosts.check(&url::Url::parse(url).unwrap()).is_ok())
+    };
+    assert_eq!(may(GOOD), [true, false, false, false]);
+    let listed = |written: &str| GOOD.replace("[ask]", &format!("[download]\nkey_hosts = {written}\n[ask]"));
+    assert_eq!(may(&listed("[]")), [false; 4]);
+    assert_eq!(may(&listed("[\"x.acme.example\", \"keys.example:8443\"]")), [false, true, true, false]);
+    let stored = GOOD
+        .replace("grace = \"10m\"", "ask_hosts = [\"*.acme.example\"]")
+        .replace("https://api.acme.example/v1/{job}", "{job|url}");
+    assert_eq!(may(&stored), [true, true, false, false]);
 }
 
 #[test]
@@ -80,6 +92,12 @@ fn a_bad_file_is_refused_with_the_key_and_what_would_be_right() {
             "{secret}",
         ),
         ("\"*.acme.example\"]", "\"gs://a/b\"]", "provider.output_hosts", "gs://a/b"),
+        (
+            "[ask]",
+            "[download]\nkey_hosts = [\"http://a.example\"]\n[ask]",
+            "download.key_hosts",
+            "http://a.example",
+        ),
         ("https://api", "http://api", "ask.request", "https"),
         ("{job}", "{jub}", "ask.request", "`{jub}` is unknown"),
         ("running\"}'", "running\"'", "ask.read", "jq filter"),

@@ -80,7 +80,7 @@ fn next(request: &str) -> NextStep {
 }
 
 fn hosts(list: &[&str]) -> Hosts {
-    Hosts::parse(&list.iter().map(|host| (*host).to_owned()).collect::<Vec<_>>()).unwrap()
+    Hosts::parse(crate::egress::List::Asked, list).unwrap()
 }
 
 #[test]

@@ -50,6 +50,19 @@ pub enum StorageError {
         /// The storage's URL without the prefix.
         root: String,
     },
+    /// A symbolic link lies where an object, or a directory of objects, belongs.
+    #[error(
+        "could not {action} {uri}: {} is a symbolic link, and links in the storage are not followed; remove it",
+        link.display()
+    )]
+    Link {
+        /// `write`, `read` or `delete`.
+        action: &'static str,
+        /// Which object.
+        uri: String,
+        /// Where the link lies.
+        link: std::path::PathBuf,
+    },
     /// What was read back is not what was written.
     #[error("what was read back from {uri} is not what was written to it; is it one storage?")]
     Differs {

@@ -275,7 +275,7 @@ async fn a_file_asks_for_memory_once_it_says_its_size_and_leaves_nothing_where_t
     let world = World::new().await;
     let (storage, key) = (world.storage(), Key::new("ch_1", 0, 7));
     let memory = NoneFree::default();
-    let listed = ["files.test".to_owned()];
+    let listed = world.listed(&["files.test"]);
     let silent = [&b"HTTP/1.1 200 OK\r\n\r\n"[..], PNG].concat();
     for (path, answer) in [("/said", ok("", PNG)), ("/unsaid", Answer::Send(silent))] {
         let source = source(&world.at(path, answer));

@@ -20,6 +20,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::address::{AddressRefusal, Lookup};
 use super::*;
+use crate::egress::{Hosts, List};
 use crate::evidence::{FailureClass, Source};
 
 mod attack;
@@ -111,6 +112,7 @@ struct World {
     names: Names,
     scratch: tempfile::TempDir,
     notes: Arc<Notes>,
+    key_hosts: Hosts,
 }
 
 #[derive(Clone, Default)]
@@ -141,6 +143,7 @@ impl World {
             pieces_sent: Arc::default(),
             names: Names::default(),
             notes: Arc::default(),
+            key_hosts: Hosts::parse(List::Keys, &["127.0.0.1", "files.test"]).unwrap(),
             scratch: tempfile::tempdir().unwrap(),
         };
         for name in ["files.test", "other.test", "elsewhere.test"] {
@@ -176,7 +179,7 @@ impl World {
     }
 
     fn fetcher(&self, limits: Limits) -> Fetcher {
-        Fetcher::with_lookup(limits, Arc::new(self.names.clone())).unwrap()
+        Fetcher::with_lookup(limits, None, Arc::new(self.names.clone())).unwrap()
     }
 
     async fn copy_with(
@@ -185,23 +188,30 @@ impl World {
         source: &Source,
         auth: Option<HeaderMap>,
     ) -> Result<Copied, CopyError> {
-        let listed =
-            ["files.test", "other.test", "inside.test", "rebind.test", "127.0.0.1"].map(str::to_owned);
+        let listed = self.listed(&["files.test", "other.test", "inside.test", "rebind.test"]);
         let (storage, key) = (self.storage(), Key::new("ch_1", 0, 7));
         let errand = Errand { auth, ..self.errand(source, &listed, &storage, &key) };
         self.fetcher(limits).copy(errand).await
     }
 
+    /// This machine, and these names at the server's port, where it speaks plain http.
+    fn listed(&self, names: &[&str]) -> Hosts {
+        let names = names.iter().map(|name| format!("http://{name}:{}", self.port));
+        let names: Vec<_> = names.chain(["127.0.0.1".to_owned(), "localhost".to_owned()]).collect();
+        Hosts::parse(List::Outputs, &names).unwrap()
+    }
+
     fn errand<'a>(
-        &self,
+        &'a self,
         source: &'a Source,
-        allowed_hosts: &'a [String],
+        allowed_hosts: &'a Hosts,
         storage: &'a Storage,
         key: &'a Key,
     ) -> Errand<'a> {
         Errand {
             source,
             allowed_hosts,
+            key_hosts: &self.key_hosts,
             auth: None,
             storage,
             key,

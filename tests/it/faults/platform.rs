@@ -313,7 +313,7 @@ pub async fn act(pool: &PgPool, made: &Made, what: Own, item: usize) {
                 pool,
                 &format!(
                     "WITH said AS (
-                         SELECT makegood_store_output('late:{id}:{nth}', '{id}', {nth}, 'file:///late', 'image/png', 3, 'late-{id}-{nth}') AS word
+                         SELECT makegood_store_output('late:{id}:{nth}', '{id}', {nth}, 'file:///late', 'image/png', 3, encode(sha256('late-{id}-{nth}'::bytea), 'hex')) AS word
                          FROM charges c JOIN charge_items i ON i.charge_id = c.id AND i.output_index = {nth}
                          WHERE c.id = '{id}' AND coalesce(i.provider_job_id, c.provider_job_id) IS NOT NULL AND {no_output} AND {no_refund}
                            AND NOT EXISTS (SELECT 1 FROM stored_outputs s WHERE s.id = 'lost:{id}'))

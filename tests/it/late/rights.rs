@@ -17,7 +17,7 @@ async fn the_role_of_the_page_can_change_nothing_that_is_known_after_a_refund() 
         "DELETE FROM makegood_late_questions",
         "DELETE FROM makegood_late_successes",
         "UPDATE makegood_late_successes SET provider = 'x'",
-        "SELECT makegood_store_output('x', 'c1', 0, 'u', 't', 1, 'h')",
+        "SELECT makegood_store_output('x', 'c1', 0, 'u', 't', 1, NULL)",
     ] {
         let error = sqlx::raw_sql(sql).execute(&mut connection).await.unwrap_err();
         assert_eq!(error.as_database_error().unwrap().code().unwrap(), "42501", "{sql}: {error}");

@@ -8,11 +8,14 @@ use super::{
 };
 use crate::world::{HOUR, MINUTE, World};
 
+/// The SHA-256 of "abc" (FIPS 180-2, appendix B.1).
+const HASH: &str = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+
 /// The call for item 0 of a charge, as a platform writes it.
 fn call(id: &str, charge: &str) -> String {
     format!(
         "SELECT makegood_store_output(output_id => '{id}', charge_id => '{charge}', output_index => 0, uri => 's3://files/{id}',
-                                      content_type => 'image/png', size_bytes => 3, sha256 => 'abc')"
+                                      content_type => 'image/png', size_bytes => 3, sha256 => '{HASH}')"
     )
 }
 
@@ -148,18 +151,18 @@ async fn the_output_lands_where_its_item_belongs_and_what_does_not_fit_is_refuse
     let row = world
         .texts("SELECT concat_ws(' ', charge_id, output_index, provider, provider_job_id, provider_output_index, project_id, node_id, uri, content_type, size_bytes, sha256) AS v FROM stored_outputs")
         .await;
-    assert_eq!(row, ["c1 0 replicate failed-1 0 p-c1 n-c1 s3://files/out image/png 3 abc"]);
+    assert_eq!(row, [format!("c1 0 replicate failed-1 0 p-c1 n-c1 s3://files/out image/png 3 {HASH}")]);
     assert_eq!(world.number("SELECT count(*) AS v FROM makegood_deliveries WHERE charge_id = 'c1'").await, 1);
 
     for (sql, words) in [
         (call("x", "nobody"), "there is no item nobody/0"),
         (call("x", "jobless"), "has no provider job on record"),
         (
-            call("x", "c1").replace("sha256 => 'abc'", "sha256 => 'abc', provider_job_id => 'other'"),
+            call("x", "c1").replace("size_bytes => 3", "size_bytes => 3, provider_job_id => 'other'"),
             "was bought as output 0 of job failed-1",
         ),
         (
-            call("x", "c1").replace("sha256 => 'abc'", "sha256 => 'abc', provider_output_index => 2"),
+            call("x", "c1").replace("size_bytes => 3", "size_bytes => 3, provider_output_index => 2"),
             "was bought as output 0 of job failed-1",
         ),
     ] {
@@ -167,9 +170,64 @@ async fn the_output_lands_where_its_item_belongs_and_what_does_not_fit_is_refuse
         assert!(error.contains(words), "{error}");
     }
     let named =
-        call("named", "jobless").replace("sha256 => 'abc'", "sha256 => 'abc', provider_job_id => 'j-9'");
+        call("named", "jobless").replace("size_bytes => 3", "size_bytes => 3, provider_job_id => 'j-9'");
     assert_eq!(text(&mut platform, &named).await.unwrap(), "stored");
     assert_eq!(world.number("SELECT count(*) AS v FROM stored_outputs").await, 2);
+}
+
+#[tokio::test]
+async fn p18_what_is_no_output_is_refused_by_name_and_leaves_nothing() {
+    let world = World::postgres().await;
+    world.charge("c1").job("failed-1").insert().await;
+    let mut platform = connection(&world).await;
+    let good = call("out", "c1");
+    let with = |argument: &str, value: &str| {
+        let (before, after) = good.split_once(&format!("{argument} => ")).unwrap();
+        let end = after.find([',', ')']).unwrap();
+        format!("{before}{argument} => {value}{}", &after[end..])
+    };
+    for (argument, value, words) in [
+        ("output_id", "'makegood:c1/0:1'", "output_id begins with `makegood:`"),
+        ("output_id", "''", "output_id is empty"),
+        ("uri", "'javascript:alert(document.cookie)'", "uri has a scheme that is not one of file, s3"),
+        ("uri", "'JavaScript:alert(1)'", "uri has a scheme"),
+        ("uri", "' javascript:alert(1)'", "uri has a scheme"),
+        ("uri", "E'java\\nscript:alert(1)'", "uri is empty or holds a control character"),
+        ("uri", "'data:text/html;base64,PHNjcmlwdD4='", "uri has a scheme"),
+        ("uri", "'vbscript:x'", "uri has a scheme"),
+        ("uri", "'httpsx:y'", "uri has a scheme"),
+        ("uri", "''", "uri is empty"),
+        ("size_bytes", "-5", "size_bytes is below zero"),
+        ("sha256", "'abc'", "sha256 is not 64 hexadecimal digits"),
+        ("sha256", "''", "sha256 is not"),
+        ("sha256", "repeat('g', 64)", "sha256 is not"),
+        ("sha256", "repeat('a', 65)", "sha256 is not"),
+        ("sha256", "repeat('a', 64) || E'\\n'", "sha256 is not"),
+    ] {
+        let error = text(&mut platform, &with(argument, value)).await.unwrap_err();
+        let words = format!("makegood_store_output: item c1/0: {words}");
+        assert!(error.to_string().contains(&words), "{argument} {value}: {error}");
+        assert_eq!(error.as_database_error().unwrap().code().unwrap(), "22023", "{argument} {value}");
+    }
+    assert_eq!(world.number("SELECT count(*) AS v FROM stored_outputs").await, 0);
+    assert_eq!(world.number("SELECT count(*) AS v FROM makegood_charges").await, 0);
+    // What a platform may well write.
+    for (argument, value) in [
+        ("uri", "'https://cdn.example/a.png?v=1:2'"),
+        ("uri", "'outputs/ch:1/a.png'"),
+        ("uri", "'FILE:///srv/a.png'"),
+        ("size_bytes", "NULL"),
+        ("sha256", "NULL"),
+        ("sha256", "repeat('A', 64)"),
+    ] {
+        on(&mut platform, "BEGIN").await;
+        assert_eq!(
+            text(&mut platform, &with(argument, value)).await.unwrap(),
+            "stored",
+            "{argument} {value}"
+        );
+        on(&mut platform, "ROLLBACK").await;
+    }
 }
 
 #[tokio::test]

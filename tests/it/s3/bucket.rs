@@ -4,7 +4,7 @@
 //! unknown upload is an error. It fails on request, which a real one cannot: refuses, is busy, is slow, drops connections
 //! before or after it has done what was asked, or never answers at all.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -55,6 +55,8 @@ struct Inside {
     begun: u32,
     /// For requests whose method and query begin so, how many more times, and how.
     failures: Vec<(&'static str, u32, How)>,
+    /// Paths that were written with `Content-Disposition: attachment`.
+    attachments: BTreeSet<String>,
     /// Objects keep their hash, not their bytes.
     forgets: bool,
 }
@@ -120,6 +122,9 @@ impl Bucket {
                 return Ok(plain(StatusCode::SERVICE_UNAVAILABLE, said));
             }
             Some(How::Reset | How::Lost | How::Late(_) | How::Hold) | None => {}
+        }
+        if header("content-disposition") == "attachment" {
+            self.0.lock().unwrap().attachments.insert(path.clone());
         }
         let answer = self.done(&head.method, path, &query, header("content-type"), body);
         if how == Some(How::Lost) { Err(io::ErrorKind::ConnectionReset.into()) } else { Ok(answer) }
@@ -256,6 +261,11 @@ impl Bucket {
         let inside = self.0.lock().unwrap();
         let objects = inside.objects.iter().map(|(path, object)| (path.clone(), object.content_type.clone()));
         (objects.collect(), inside.uploads.len())
+    }
+
+    /// Whether an object is to be downloaded and not shown.
+    pub fn is_attachment(&self, path: &str) -> bool {
+        self.0.lock().unwrap().attachments.contains(path)
     }
 
     /// The hash of every object, by path.

@@ -1,0 +1,42 @@
+//! The egress proxy of the settings (`network.proxy`), for questions, tokens and downloads.
+//!
+//! https goes through a `CONNECT` tunnel, so that the proxy sees host and port and nothing else;
+//! plain http, which only a provider's file can allow, is sent to the proxy as it is. Promise: with
+//! a proxy, nothing is sent to a provider past it; this machine (tests, the demo) and Google's
+//! metadata service, for the token of a bucket, are reached directly. Without one, no proxy is used: the variables that other programs take one from
+//! ([`PROXY_VARIABLES`]) are not read.
+
+use object_store::ClientOptions;
+use reqwest::{ClientBuilder, NoProxy, Proxy};
+
+use crate::config::HttpUrl;
+
+/// What is reached without the proxy.
+const DIRECT: &str = "localhost,127.0.0.0/8,::1";
+/// Where a machine of Google's gets its own token: behind no proxy.
+const METADATA: &str = "169.254.169.254,metadata,metadata.google.internal";
+
+/// The variables of the environment that other programs take a proxy from. makegood ignores them
+/// for providers.
+pub const PROXY_VARIABLES: [&str; 6] =
+    ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy", "HTTP_PROXY", "http_proxy"];
+
+/// A client that sends everything through `proxy`, or through none.
+pub fn through(builder: ClientBuilder, proxy: Option<&HttpUrl>) -> reqwest::Result<ClientBuilder> {
+    Ok(match proxy {
+        None => builder.no_proxy(),
+        Some(proxy) => {
+            builder.proxy(Proxy::all(proxy.expose().clone())?.no_proxy(NoProxy::from_string(DIRECT)))
+        }
+    })
+}
+
+/// The same for the client of a bucket that a provider leaves files in.
+pub fn proxied_bucket(options: ClientOptions, proxy: Option<&HttpUrl>) -> ClientOptions {
+    match proxy {
+        None => options,
+        Some(proxy) => options
+            .with_proxy_url(proxy.expose().as_str())
+            .with_proxy_excludes(format!("{DIRECT},{METADATA}")),
+    }
+}
