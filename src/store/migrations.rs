@@ -97,6 +97,7 @@ const OWN: Set = Set {
         (14, "trial", include_str!("../../migrations/postgres/0014_trial.sql")),
         (15, "nullable_columns", include_str!("../../migrations/postgres/0015_nullable_columns.sql")),
         (16, "minimum_version", include_str!("../../migrations/postgres/0016_minimum_version.sql")),
+        (19, "erasure", include_str!("../../migrations/postgres/0019_erasure.sql")),
     ],
     sqlite: &[
         (1, "makegood", include_str!("../../migrations/sqlite/0001_makegood.sql")),
@@ -115,11 +116,12 @@ const OWN: Set = Set {
         (14, "trial", include_str!("../../migrations/sqlite/0014_trial.sql")),
         (15, "nullable_columns", include_str!("../../migrations/sqlite/0015_nullable_columns.sql")),
         (16, "minimum_version", include_str!("../../migrations/sqlite/0016_minimum_version.sql")),
+        (19, "erasure", include_str!("../../migrations/sqlite/0019_erasure.sql")),
     ],
 };
 
 /// The newest of makegood's own migrations.
-pub const OWN_VERSION: i64 = 16;
+pub const OWN_VERSION: i64 = 19;
 
 impl Set {
     const fn migrations(&self, postgres: bool) -> &'static [(i64, &'static str, &'static str)] {

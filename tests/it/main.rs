@@ -20,6 +20,7 @@ mod deploy;
 mod doctor;
 mod dry_run;
 mod endless;
+mod erasure;
 mod faults;
 mod first_night;
 mod fuzz;
