@@ -3,14 +3,14 @@
 --
 -- Erased: code, message, request and excerpt of answers, detail of events, reports of passes, the
 -- last message of a provider. What stays proves each refund: verdict, class, HTTP status, time and
--- job of the answer, reason, rule, who decided, amounts, accounts, ledger ids, and content_sha256, a
--- SHA-256 of the erased text that was written with the row. Null: the row is older than this
+-- job of the answer, reason, rule, who decided, amounts, accounts, ledger ids, and content_sha256,
+-- a SHA-256 of the erased text that was written with the row. Null: the row is older than this
 -- migration, or had no text.
 --
 -- Each portion writes a row in makegood_erasures in its own transaction, and each erased row names
 -- it. Triggers refuse every other UPDATE.
 
--- A portion of evidence that a person had erased: who, why, by account or by age, and how many rows of what.
+-- A portion of evidence that a person had erased: who, why, by account or age, how many rows.
 -- older_than: what was written before this time was erased; null: it went by account_id.
 CREATE TABLE makegood_erasures (
     id                integer PRIMARY KEY AUTOINCREMENT,
@@ -31,7 +31,7 @@ CREATE TRIGGER makegood_erasures_never_removed BEFORE DELETE ON makegood_erasure
 BEGIN SELECT RAISE(ABORT, 'makegood_erasures is only ever added to (DELETE refused)'); END;
 CREATE TRIGGER makegood_erasures_never_replaced BEFORE INSERT ON makegood_erasures
 WHEN EXISTS (SELECT 1 FROM makegood_erasures WHERE id = NEW.id)
-BEGIN SELECT RAISE(ABORT, 'makegood_erasures is only ever added to (a second row of one key refused)'); END;
+BEGIN SELECT RAISE(ABORT, 'makegood_erasures is only ever added to (a second row refused)'); END;
 
 -- content_sha256: of code, message, request and excerpt as a JSON array, ["…", null, "…", "…"]; of
 -- detail; of report.
@@ -46,12 +46,13 @@ ALTER TABLE makegood_passes ADD COLUMN erasure_id integer REFERENCES makegood_er
 DROP TRIGGER makegood_answers_never_changed;
 CREATE TRIGGER makegood_answers_only_erased BEFORE UPDATE ON makegood_answers
 WHEN NOT (OLD.erasure_id IS NULL AND NEW.erasure_id IS NOT NULL
-          AND NEW.code IS NULL AND NEW.message IS NULL AND NEW.request IS NULL AND NEW.excerpt IS NULL
+          AND NEW.code IS NULL AND NEW.message IS NULL AND NEW.request IS NULL
+          AND NEW.excerpt IS NULL
           AND (NEW.id, NEW.provider, NEW.provider_job_id, NEW.asked_at, NEW.verdict, NEW.offered)
             = (OLD.id, OLD.provider, OLD.provider_job_id, OLD.asked_at, OLD.verdict, OLD.offered)
           AND NEW.class IS OLD.class AND NEW.http_status IS OLD.http_status
           AND NEW.content_sha256 IS OLD.content_sha256)
-BEGIN SELECT RAISE(ABORT, 'makegood_answers is only ever added to, or erased by `makegood erase` (UPDATE refused)'); END;
+BEGIN SELECT RAISE(ABORT, 'makegood_answers is only ever added to or erased (UPDATE refused)'); END;
 DROP TRIGGER makegood_orphan_events_never_changed;
 CREATE TRIGGER makegood_orphan_events_only_erased BEFORE UPDATE ON makegood_orphan_events
 WHEN NOT (OLD.erasure_id IS NULL AND NEW.erasure_id IS NOT NULL AND NEW.detail IS NULL
@@ -60,7 +61,7 @@ WHEN NOT (OLD.erasure_id IS NULL AND NEW.erasure_id IS NOT NULL AND NEW.detail I
           AND NEW.reason IS OLD.reason AND NEW.rule IS OLD.rule AND NEW.answer_id IS OLD.answer_id
           AND NEW.pass_id IS OLD.pass_id AND NEW.lease_token IS OLD.lease_token
           AND NEW.content_sha256 IS OLD.content_sha256)
-BEGIN SELECT RAISE(ABORT, 'makegood_orphan_events is only ever added to, or erased by `makegood erase` (UPDATE refused)'); END;
+BEGIN SELECT RAISE(ABORT, 'makegood_orphan_events is only ever added to or erased (UPDATE refused)'); END;
 
 -- A pass writes its report once, when it ends; from then on it stands, or is erased.
 CREATE TRIGGER makegood_passes_only_erased BEFORE UPDATE ON makegood_passes
@@ -71,4 +72,4 @@ WHEN (NEW.erasure_id IS NOT OLD.erasure_id OR OLD.erasure_id IS NOT NULL AND NEW
           AND NEW.id = OLD.id AND NEW.mode = OLD.mode AND NEW.started_at = OLD.started_at
           AND NEW.finished_at IS OLD.finished_at AND NEW.outcome IS OLD.outcome
           AND NEW.content_sha256 IS OLD.content_sha256)
-BEGIN SELECT RAISE(ABORT, 'makegood_passes: a report is only ever erased by `makegood erase` (UPDATE refused)'); END;
+BEGIN SELECT RAISE(ABORT, 'makegood_passes: a report is only ever erased (UPDATE refused)'); END;

@@ -135,8 +135,8 @@ pub struct Cli {
 }
 
 const EXIT_CODES: &str = "Exit codes: 0 done; 1 failed; 2 wrong usage or configuration; \
-                          3 done, but orphans are past their window or held by the brake, or an account \
-                          was held for the first time.";
+                          3 done, but orphans are past their window or held by the brake, an account \
+                          was held for the first time, or evidence of open cases was not erased.";
 
 #[derive(Debug, Subcommand)]
 enum Command {

@@ -6,5 +6,6 @@ FROM (VALUES ('balances', 'UPDATE'), ('balances', 'INSERT'), ('ledger_entries', 
 WHERE CASE WHEN n.excess = 'UPDATE' THEN has_any_column_privilege(n.relation, n.excess)
            ELSE has_table_privilege(n.relation, n.excess) END
 UNION ALL
-SELECT 'makegood_erase(jsonb)', 'EXECUTE' WHERE has_function_privilege('makegood_erase(jsonb)', 'EXECUTE')
+SELECT 'makegood_erase(jsonb)', 'EXECUTE'
+WHERE has_function_privilege('makegood_erase(jsonb)', 'EXECUTE')
 ORDER BY 1, 2

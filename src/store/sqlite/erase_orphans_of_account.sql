@@ -3,7 +3,8 @@
 -- id. $2: at most so many. $3: the account.
 SELECT o.id, o.charge_id,
        EXISTS (SELECT 1 FROM charges c WHERE c.id = o.charge_id AND c.account_id = $3)
-       OR EXISTS (SELECT 1 FROM makegood_charges m WHERE m.charge_id = o.charge_id AND m.account_id = $3) AS due
+       OR EXISTS (SELECT 1 FROM makegood_charges m
+                  WHERE m.charge_id = o.charge_id AND m.account_id = $3) AS due
 FROM makegood_orphans o
 WHERE o.id > $1
 ORDER BY o.id
