@@ -147,6 +147,11 @@ BEGIN
     left_answers := 0;
     left_events := 0;
     provider_messages := 0;
+    IF (account IS NULL) = (age IS NULL) OR coalesce(request ->> 'by', '') = ''
+       OR coalesce(request ->> 'reason', '') = '' THEN
+        RAISE EXCEPTION 'makegood_erase takes account_id or older_than, and who (by) and why (reason)'
+            USING ERRCODE = 'invalid_parameter_value';
+    END IF;
     IF NOT is_dry THEN
         LOCK TABLE {makegood_erasures} IN SHARE ROW EXCLUSIVE MODE;
     END IF;
@@ -278,9 +283,9 @@ BEGIN
         IF answers + events + pass_reports + provider_messages > 0 THEN
             INSERT INTO {makegood_erasures} (erased_at, by_whom, reason, account_id, older_than,
                                              answers, events, pass_reports, provider_messages)
-            VALUES (clock_timestamp(), coalesce(request ->> 'by', ''), coalesce(request ->> 'reason', ''),
-                    account, age, makegood_erase.answers, makegood_erase.events,
-                    makegood_erase.pass_reports, makegood_erase.provider_messages)
+            VALUES (clock_timestamp(), request ->> 'by', request ->> 'reason', account, age,
+                    makegood_erase.answers, makegood_erase.events, makegood_erase.pass_reports,
+                    makegood_erase.provider_messages)
             RETURNING id INTO erasure;
             UPDATE {makegood_answers}
             SET code = NULL, message = NULL, request = NULL, excerpt = NULL, erasure_id = erasure

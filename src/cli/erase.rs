@@ -63,7 +63,9 @@ pub async fn run(args: Args, settings: Settings) -> Outcome {
     };
     if matches!(&whose, Whose::OlderThan(before) if *before > now) {
         store.close().await;
-        return Err(Failure::usage("--before lies in the future, so that it would erase all there is: nothing was erased"));
+        return Err(Failure::usage(
+            "--before lies in the future, so that it would erase all there is: nothing was erased",
+        ));
     }
     let order = Erasing { whose, by: args.by, why: args.reason, dry_run: args.dry_run, rows: ERASURE_ROWS };
     let mut erased = Erased::default();
@@ -144,7 +146,10 @@ fn failed(error: &DbError, erased: &Erased) -> Failure {
     };
     let so_far = match erased.total() {
         0 => "nothing was erased".to_owned(),
-        total => format!("{} erased before, and recorded; say it again to go on", count(total, "text was", "texts were")),
+        total => format!(
+            "{} erased before, and recorded; say it again to go on",
+            count(total, "text was", "texts were")
+        ),
     };
     Failure::from(format!("could not erase: {}; {advice}; {so_far}", crate::report::chain(error)))
 }

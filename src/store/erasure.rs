@@ -331,7 +331,11 @@ pub(super) fn hash(text: &str) -> String {
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]).map(|digit| char::from_digit(digit.into(), 16).unwrap_or('0')).collect()
+    bytes
+        .iter()
+        .flat_map(|byte| [byte >> 4, byte & 15])
+        .map(|digit| char::from_digit(digit.into(), 16).unwrap_or('0'))
+        .collect()
 }
 
 #[cfg(test)]
@@ -341,9 +345,12 @@ mod tests {
     #[test]
     fn a_hash_is_that_of_the_text_alone() {
         assert_eq!(hash("abc"), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
-        let row = with_hash_of_answer(json!({"code": null, "message": "a \"b\"\n", "request": null, "excerpt": "ü"}));
+        let row = with_hash_of_answer(
+            json!({"code": null, "message": "a \"b\"\n", "request": null, "excerpt": "ü"}),
+        );
         assert_eq!(row["content_sha256"], hash("[null, \"a \\\"b\\\"\\n\", null, \"ü\"]"));
-        let bare = with_hash_of_answer(json!({"code": null, "message": null, "request": null, "excerpt": null}));
+        let bare =
+            with_hash_of_answer(json!({"code": null, "message": null, "request": null, "excerpt": null}));
         assert!(bare["content_sha256"].is_null());
     }
 }

@@ -126,7 +126,10 @@ pub async fn as_eraser(database: &TestDatabase) -> String {
         grants_of("makegood_erasure", ERASER)
     );
     let mut owner = PgConnection::connect(&database.url).await.expect("the database was just made");
-    owner.execute(sqlx::raw_sql(sqlx::AssertSqlSafe(made))).await.expect("the grants of docs/adopting.md hold");
+    owner
+        .execute(sqlx::raw_sql(sqlx::AssertSqlSafe(made)))
+        .await
+        .expect("the grants of docs/adopting.md hold");
     owner.close().await.expect("the owner leaves");
     let mut url = Url::parse(&database.url).expect("the server was reached by this address");
     url.set_username(ERASER).expect("it has a host");

@@ -313,7 +313,13 @@ async fn erase(pool: &PgPool, world: &World, name: &str) -> Result<(), String> {
     run(pool, &format!("GRANT EXECUTE ON FUNCTION makegood_erase(jsonb) TO {}", database::ROLE)).await;
     let of_account = world.texts("SELECT account_id AS v FROM makegood_refunds WHERE charge_id IN (SELECT charge_id FROM makegood_orphans WHERE id = 2000)").await;
     for (whose, tables) in [(Whose::OlderThan(world.now()), 3), (Whose::Account(of_account[0].clone()), 1)] {
-        let order = Erasing { whose, by: "mia".to_owned(), why: "plans".to_owned(), dry_run: false, rows: CHUNK.cast_signed() };
+        let order = Erasing {
+            whose,
+            by: "mia".to_owned(),
+            why: "plans".to_owned(),
+            dry_run: false,
+            rows: CHUNK.cast_signed(),
+        };
         let mut erased = Erased::default();
         for table in 0..tables {
             let place = Place { table, after_id: 1900 };

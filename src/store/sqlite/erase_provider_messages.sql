@@ -5,4 +5,4 @@ WHERE s.message IS NOT NULL
   AND (s.asked_at < $1
        OR EXISTS (SELECT 1 FROM json_each($2) AS n CROSS JOIN makegood_answers a ON a.id = n.value
                   WHERE a.provider = s.provider AND a.message = s.message))
-RETURNING s.provider
+RETURNING provider
