@@ -76,7 +76,8 @@ CREATE TRIGGER hashed BEFORE INSERT ON makegood_answers
 CREATE TRIGGER hashed BEFORE INSERT ON makegood_orphan_events
     FOR EACH ROW EXECUTE FUNCTION makegood_hash_content();
 
--- The arguments are the columns that may be erased: all of them at once, once, and nothing else.
+-- The arguments are the columns that may be erased: all of them at once, once, and nothing else,
+-- also of columns that are added later.
 CREATE FUNCTION makegood_only_erased() RETURNS trigger
 LANGUAGE plpgsql SET search_path TO pg_catalog, pg_temp AS $$
 BEGIN

@@ -42,7 +42,8 @@ ALTER TABLE makegood_orphan_events ADD COLUMN erasure_id integer REFERENCES make
 ALTER TABLE makegood_passes ADD COLUMN content_sha256 text;
 ALTER TABLE makegood_passes ADD COLUMN erasure_id integer REFERENCES makegood_erasures;
 
--- All that may be erased at once, once, and nothing else.
+-- All that may be erased at once, once, and nothing else. A column that is added later belongs into
+-- these conditions.
 DROP TRIGGER makegood_answers_never_changed;
 CREATE TRIGGER makegood_answers_only_erased BEFORE UPDATE ON makegood_answers
 WHEN NOT (OLD.erasure_id IS NULL AND NEW.erasure_id IS NOT NULL
