@@ -93,7 +93,7 @@ async fn texts(world: &World) -> [i64; 4] {
 }
 
 fn hash(text: &str) -> String {
-    Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect()
+    Sha256::digest(text).iter().fold(String::new(), |hash, byte| hash + &format!("{byte:02x}"))
 }
 
 /// Each text has the hash that a person computes from what `explain --output json` shows.
@@ -146,12 +146,12 @@ on_both! {
     async fn p21_erased_evidence_leaves_what_proves_a_refund(world) {
         night(&world).await;
         hashes_hold(&world, &["c1", "open", "bobs"]).await;
-        let eraser = eraser(&world).await;
+        let people = eraser(&world).await;
         let (before, had, kept) = (world.all_rows().await, texts(&world).await, proof(&world).await);
 
-        let counted = erase(&eraser, &Erasing { dry_run: true, ..of("ada") }).await;
+        let counted = erase(&people, &Erasing { dry_run: true, ..of("ada") }).await;
         assert_eq!(world.all_rows().await, before, "a dry run changes nothing");
-        let erased = erase(&eraser, &of("ada")).await;
+        let erased = erase(&people, &of("ada")).await;
         assert_eq!(Erased { provider_messages: 0, ..erased }, counted);
         // c1 and the removed charge: an answer and two details each. The open one's is left.
         assert_eq!((erased.answers, erased.events, erased.left_answers, erased.left_events), (2, 4, 1, 1), "{erased:?}");
@@ -173,7 +173,7 @@ on_both! {
 
         // Again: nothing is left to erase, and nothing is written.
         let before = world.all_rows().await;
-        let again = erase(&eraser, &of("ada")).await;
+        let again = erase(&people, &of("ada")).await;
         assert_eq!(again, Erased { left_answers: 1, left_events: 1, ..Erased::default() });
         assert_eq!(world.all_rows().await, before);
 
@@ -186,7 +186,7 @@ on_both! {
         assert_eq!(world.fate("open", 0).await, "refunded timed_out");
         world.books_balance().await;
         let kept = proof(&world).await;
-        let rest = erase(&eraser, &of("ada")).await;
+        let rest = erase(&people, &of("ada")).await;
         assert!(rest.answers > 1 && rest.left() == 0, "{rest:?}");
         assert_eq!(proof(&world).await, kept);
         let story = world.store.story("open").await.unwrap().unwrap();
@@ -200,7 +200,7 @@ on_both! {
         world.pass_time(10 * HOUR);
         world.charge("new").job("failed-4").insert().await;
         world.pass().await;
-        let eraser = eraser(&world).await;
+        let people = eraser(&world).await;
         let (had, kept) = (texts(&world).await, proof(&world).await);
         let age = world.now() - HOUR;
         let step = Erasing { rows: 1, ..order(Whose::OlderThan(age)) };
@@ -208,7 +208,7 @@ on_both! {
         // Killed after three portions: what they erased is recorded.
         let (mut erased, mut place) = (Erased::default(), Place::default());
         for _ in 0..3 {
-            let (portion, next) = eraser.erase_portion(&step, place).await.unwrap();
+            let (portion, next) = people.erase_portion(&step, place).await.unwrap();
             erased.add(&portion);
             place = next.unwrap();
         }
@@ -217,7 +217,7 @@ on_both! {
         assert_eq!(texts(&world).await[0], had[0] - erased.answers);
 
         // Said again, it does the rest.
-        erased.add(&Erased { left_answers: 0, left_events: 0, ..erase(&eraser, &Erasing { rows: 2, ..step.clone() }).await });
+        erased.add(&Erased { left_answers: 0, left_events: 0, ..erase(&people, &Erasing { rows: 2, ..step.clone() }).await });
         assert_eq!(proof(&world).await, kept);
         for (sum, count) in [("answers", erased.answers), ("events", erased.events), ("pass_reports", erased.pass_reports), ("provider_messages", erased.provider_messages)] {
             assert_eq!(world.number(&format!("SELECT sum({sum}) AS v FROM makegood_erasures")).await, count, "{sum}");
@@ -240,8 +240,8 @@ on_both! {
     /// As the owner of the tables: the triggers are what refuses.
     async fn there_is_no_other_way_to_change_evidence(world) {
         night(&world).await;
-        let eraser = eraser(&world).await;
-        erase(&eraser, &of("bob")).await;
+        let people = eraser(&world).await;
+        erase(&people, &of("bob")).await;
         let before = world.all_rows().await;
         let texts = "code = NULL, message = NULL, request = NULL, excerpt = NULL";
         let answer = "id = (SELECT min(id) FROM makegood_answers WHERE erasure_id IS NULL)";
@@ -284,8 +284,8 @@ on_both! {
 async fn the_role_of_the_passes_erases_nothing_and_the_eraser_does_nothing_else() {
     let world = World::postgres().await;
     night(&world).await;
-    let eraser = eraser(&world).await;
-    erase(&eraser, &of("bob")).await;
+    let people = eraser(&world).await;
+    erase(&people, &of("bob")).await;
     let refused = async |url: &str, sql: &str| {
         let mut connection = PgConnection::connect(url).await.unwrap();
         let error =
