@@ -307,12 +307,12 @@ async fn look_at(world: &World, ago: Duration) -> Result<(), DbError> {
     Ok(())
 }
 
-/// Erases a portion of each kind in the middle of the tables, by age and by account.
+/// Erases a portion of each kind in the middle of the tables, by account and then by age.
 async fn erase(pool: &PgPool, world: &World, name: &str) -> Result<(), String> {
     mark(world, "erasure").await;
     run(pool, &format!("GRANT EXECUTE ON FUNCTION makegood_erase(jsonb) TO {}", database::ROLE)).await;
     let of_account = world.texts("SELECT account_id AS v FROM makegood_refunds WHERE charge_id IN (SELECT charge_id FROM makegood_orphans WHERE id = 2000)").await;
-    for (whose, tables) in [(Whose::OlderThan(world.now()), 3), (Whose::Account(of_account[0].clone()), 1)] {
+    for (whose, tables) in [(Whose::Account(of_account[0].clone()), 1), (Whose::OlderThan(world.now()), 3)] {
         let order = Erasing {
             whose,
             by: "mia".to_owned(),
