@@ -9,6 +9,7 @@ mod brake;
 mod by_hand;
 mod check;
 mod demo;
+mod erase;
 mod evidence;
 mod explain;
 mod migrate;
@@ -134,8 +135,8 @@ pub struct Cli {
 }
 
 const EXIT_CODES: &str = "Exit codes: 0 done; 1 failed; 2 wrong usage or configuration; \
-                          3 done, but orphans are past their window or held by the brake, or an account \
-                          was held for the first time.";
+                          3 done, but orphans are past their window or held by the brake, an account \
+                          was held for the first time, or evidence of open cases was not erased.";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -147,6 +148,7 @@ enum Command {
     Refund(by_hand::RefundArgs),
     Recover(by_hand::RecoverArgs),
     ReverseRefund(reverse_refund::Args),
+    Erase(erase::Args),
     Report(report::Args),
     Brake(brake::Args),
     Provider(provider::Args),
@@ -167,6 +169,7 @@ impl Command {
             | Self::Refund(_)
             | Self::Recover(_)
             | Self::ReverseRefund(_)
+            | Self::Erase(_)
             | Self::Report(_)
             | Self::Brake(_)
             | Self::Provider(_) => false,
@@ -234,6 +237,7 @@ impl Command {
             Self::Refund(args) => by_hand::refund(args, settings).await,
             Self::Recover(args) => by_hand::recover(args, settings).await,
             Self::ReverseRefund(args) => reverse_refund::run(args, settings).await,
+            Self::Erase(args) => erase::run(args, settings).await,
             Self::Report(args) => report::run(args, settings).await,
             Self::Brake(args) => brake::run(args, settings).await,
             Self::Provider(args) => provider::run(args, settings).await,

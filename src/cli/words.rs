@@ -7,6 +7,7 @@ use std::time::Duration;
 use comfy_table::{CellAlignment, Table, presets};
 
 use crate::clock::Timestamp;
+use crate::store::ErasedBy;
 
 /// An instant to the second, in UTC.
 pub fn time(at: Timestamp) -> String {
@@ -56,6 +57,11 @@ pub fn plain(text: &str) -> String {
             },
         )
         .collect()
+}
+
+/// That a text was erased, where it would stand.
+pub fn erased(by: &ErasedBy) -> String {
+    format!("erased on {} by {} ({})", time(by.at), plain(&by.by_whom), plain(&by.reason))
 }
 
 /// Text of others, at most so many characters of it.

@@ -312,8 +312,8 @@ impl Store {
         rows.iter().map(|row| Ok((row.text("relation")?, row.text("needed")?))).collect()
     }
 
-    /// What this role may do and a pass does not need, where it could raise balances: relation and
-    /// right. Nothing on SQLite, which has no roles.
+    /// What this role may do and a pass does not need, where it could raise balances or erase
+    /// evidence: relation or function, and right. Nothing on SQLite, which has no roles.
     pub async fn excess_rights(&self) -> Result<Vec<(String, String)>, DbError> {
         if !self.is_postgres() {
             return Ok(Vec::new());

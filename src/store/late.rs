@@ -13,6 +13,7 @@ use serde_json::{Value as Json, json};
 
 use super::claim::Case;
 use super::db::{DbError, Run, Tx};
+use super::erasure::insert_events;
 use super::scan::Pace;
 use super::settle::{answer_key, keep_answers};
 use super::{Store, statements, with_retries};
@@ -287,9 +288,7 @@ impl Store {
                 });
             }
         }
-        if !events.is_empty() {
-            tx.rows(statements::INSERT_EVENTS, &[(&Json::Array(events)).into()]).await?;
-        }
+        insert_events(&mut tx, events).await?;
         tx.rows(statements::LATE_SETTLE, &[(&Json::Array(rows)).into()]).await?;
         let new = self.note_successes(&mut tx, &successes, NoticedBy::Question, now, pass_id).await?;
         tx.commit().await?;
@@ -426,7 +425,7 @@ impl Store {
         if events.is_empty() {
             return Ok(new);
         }
-        tx.rows(statements::INSERT_EVENTS, &[(&Json::Array(events)).into()]).await?;
+        insert_events(tx, events).await?;
         let counts = counts.iter().map(
             |((provider, kind), count)| json!({"metric": "late_successes", "label_a": provider, "label_b": kind, "value": count}),
         );

@@ -102,6 +102,7 @@ const OWN: Set = Set {
         (16, "minimum_version", include_str!("../../migrations/postgres/0016_minimum_version.sql")),
         (17, "poison", include_str!("../../migrations/postgres/0017_poison.sql")),
         (18, "store_output", include_str!("../../migrations/postgres/0018_store_output.sql")),
+        (19, "erasure", include_str!("../../migrations/postgres/0019_erasure.sql")),
         (20, "poison_index", include_str!("../../migrations/postgres/0020_poison_index.sql")),
     ],
     sqlite: &[
@@ -123,6 +124,7 @@ const OWN: Set = Set {
         (16, "minimum_version", include_str!("../../migrations/sqlite/0016_minimum_version.sql")),
         (17, "poison", include_str!("../../migrations/sqlite/0017_poison.sql")),
         (18, "store_output", include_str!("../../migrations/sqlite/0018_store_output.sql")),
+        (19, "erasure", include_str!("../../migrations/sqlite/0019_erasure.sql")),
         (20, "poison_index", include_str!("../../migrations/sqlite/0020_poison_index.sql")),
     ],
 };

@@ -5,11 +5,11 @@
 //! the facts, `settle` is the one transaction that moves money, `late` is what becomes known after
 //! it, `uploads` notes what may be left over in the storage, `brakes` keeps the brake, `totals`
 //! counts for people and metrics, `provider_state` remembers who was not there, `shares` who asks
-//! whom how much, `version` compares the tables with the binary. For people alone are `story` (one
-//! charge), `review` (what was made good and what waits), and for `makegood check` `contract`
-//! (whether all is as needed), `plans` (whether it can be searched), `sample` (how the newest
-//! charges look), `times` (whether times are what they should be) and `books` (whether refunds,
-//! ledger and balances add up). A crash anywhere leaves what was committed; the next pass does the
+//! whom how much, `version` compares the tables with the binary, `erasure` hashes evidence and erases
+//! it. For people alone are `story` (one charge), `review` (what was made good and what waits), and
+//! for `makegood check` `contract` (whether all is as needed), `plans` (whether it can be searched),
+//! `sample` (how the newest charges look), `times` (whether times are what they should be) and
+//! `books` (whether refunds, ledger and balances add up). A crash anywhere leaves what was committed; the next pass does the
 //! rest.
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -24,6 +24,7 @@ mod checks;
 mod claim;
 mod contract;
 pub mod db;
+mod erasure;
 mod late;
 mod migrations;
 mod plans;
@@ -48,6 +49,7 @@ pub use checks::PostingCheck;
 pub use claim::{Case, Claimed, Suspect, Suspects};
 pub use contract::{Balance, Flaw, LEDGER_SAMPLE, Unlinked, UnlinkedRefunds};
 pub use db::{DbError, Encryption, Link, Opening, Refusal, Trouble, Waits, redacted};
+pub use erasure::{Erased, ErasedBy, Erasing, Place, ROWS as ERASURE_ROWS, Whose};
 pub use late::{
     LateCase, LateClaimed, LateNext, LateSettlement, LateSuccesses, LookedAtRefunds, RefundPosition,
 };

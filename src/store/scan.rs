@@ -10,6 +10,7 @@ use std::time::Duration;
 use serde_json::{Value as Json, json};
 
 use super::db::{DbError, Run, Trouble, Tx, Value};
+use super::erasure::insert_events;
 use super::{Store, first, statements, with_retries};
 use crate::charge::ItemId;
 use crate::clock::{SKEW, Timestamp, micros};
@@ -541,9 +542,7 @@ impl Store {
                 }));
             }
         }
-        if !events.is_empty() {
-            tx.rows(statements::INSERT_EVENTS, &[(&Json::Array(events)).into()]).await?;
-        }
+        insert_events(tx, events).await?;
         Ok(Found {
             opened: opened.len() as u64,
             reopened: reopened.len() as u64,

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::claim::Case;
 use super::db::{DbError, Row, Tx};
 use super::scan::{Dating, Opening};
-use super::{Store, statements};
+use super::{ErasedBy, Store, statements};
 use crate::charge::ItemId;
 use crate::clock::Timestamp;
 
@@ -112,6 +112,9 @@ pub struct EventRow {
     pub detail: Option<String>,
     pub answer_id: Option<i64>,
     pub pass_id: Option<i64>,
+    pub content_sha256: Option<String>,
+    /// Who had the detail erased, if somebody did.
+    pub erased: Option<ErasedBy>,
 }
 
 /// What a provider said; named as the columns.
@@ -129,6 +132,9 @@ pub struct AnswerRow {
     pub request: Option<String>,
     pub http_status: Option<i64>,
     pub excerpt: Option<String>,
+    pub content_sha256: Option<String>,
+    /// Who had code, message, request and excerpt erased, if somebody did.
+    pub erased: Option<ErasedBy>,
 }
 
 /// How an item was made good; named as the columns.
@@ -362,6 +368,8 @@ fn read_event(row: &Row) -> Result<EventRow, DbError> {
         detail: row.maybe_text("detail")?,
         answer_id: row.maybe_int("answer_id")?,
         pass_id: row.maybe_int("pass_id")?,
+        content_sha256: row.maybe_text("content_sha256")?,
+        erased: ErasedBy::read(row)?,
     })
 }
 
@@ -379,6 +387,8 @@ fn read_answer(row: &Row) -> Result<AnswerRow, DbError> {
         request: row.maybe_text("request")?,
         http_status: row.maybe_int("http_status")?,
         excerpt: row.maybe_text("excerpt")?,
+        content_sha256: row.maybe_text("content_sha256")?,
+        erased: ErasedBy::read(row)?,
     })
 }
 

@@ -3,7 +3,7 @@
 //! Costs follow what is unresolved and the number of different labels, never the size of the tables.
 
 use super::db::DbError;
-use super::{Store, first, statements};
+use super::{Store, erasure, first, statements};
 use crate::clock::Timestamp;
 
 /// Upper ends of the buckets of `makegood_resolution_seconds`: what is promised within an hour (P01), within a few
@@ -78,7 +78,8 @@ impl Store {
         outcome: &str,
         report: &str,
     ) -> Result<(), DbError> {
-        let values = [id.into(), at.into(), outcome.into(), report.into()];
+        let hash = erasure::hash(report);
+        let values = [id.into(), at.into(), outcome.into(), report.into(), (&hash).into()];
         self.rows(statements::PASS_FINISH, &values).await?;
         Ok(())
     }

@@ -21,7 +21,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use crate::binary::{Ended, Makegood, makegood};
-use crate::database::{TestDatabase, as_least_privileged, database, sqlite};
+use crate::database::{TestDatabase, as_eraser, as_least_privileged, database, sqlite};
 
 /// A small platform on one database, a simulated provider, and an empty directory to work in.
 pub struct World {
@@ -51,6 +51,17 @@ impl World {
     /// Lets makegood's role at relations that were made anew.
     pub async fn grant(&self) {
         as_least_privileged(&self.database).await;
+    }
+
+    /// From here on makegood connects as the role that may erase; returns how it did before.
+    pub async fn become_eraser(&mut self) -> String {
+        let eraser = as_eraser(&self.database).await;
+        std::mem::replace(&mut self.url, eraser)
+    }
+
+    /// From here on makegood connects like this.
+    pub fn become_role(&mut self, url: String) {
+        self.url = url;
     }
 
     /// How the owner of the tables connects.
@@ -162,7 +173,7 @@ impl World {
         serde_json::from_str(&ended.stdout).unwrap_or_else(|error| panic!("{error}: {ended:?}"))
     }
 
-    async fn text(&self, arguments: &[&str]) -> String {
+    pub async fn text(&self, arguments: &[&str]) -> String {
         let ended = self.makegood(&[arguments, &["--output", "text"]].concat()).output().await;
         assert_eq!(ended.code, Some(0), "{arguments:?}: {ended:?}");
         ended.stdout

@@ -108,16 +108,47 @@ pub fn grants() -> String {
 /// The rights of those who may take refunds back, by the SQL of `docs/adopting.md`, for the role of
 /// the tests.
 pub fn support_grants() -> String {
+    grants_of("makegood_support", ROLE)
+}
+
+/// The role of those who may erase evidence.
+pub const ERASER: &str = "makegood_test_eraser";
+
+/// Makes the role of those who may erase evidence, by the SQL of `docs/adopting.md`, and returns
+/// the address by which it connects. SQLite knows no roles.
+pub async fn as_eraser(database: &TestDatabase) -> String {
+    if !database.url.starts_with("postgres") {
+        return database.url.clone();
+    }
+    let made = format!(
+        "DO $$ BEGIN CREATE ROLE {ERASER} LOGIN PASSWORD 'makegood'; \
+         EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL; END $$; {}",
+        grants_of("makegood_erasure", ERASER)
+    );
+    let mut owner = PgConnection::connect(&database.url).await.expect("the database was just made");
+    owner
+        .execute(sqlx::raw_sql(sqlx::AssertSqlSafe(made)))
+        .await
+        .expect("the grants of docs/adopting.md hold");
+    owner.close().await.expect("the owner leaves");
+    let mut url = Url::parse(&database.url).expect("the server was reached by this address");
+    url.set_username(ERASER).expect("it has a host");
+    url.set_password(Some("makegood")).expect("it has a host");
+    url.into()
+}
+
+/// What `docs/adopting.md` grants to one of its roles for people, for a role of the tests.
+fn grants_of(role: &str, to: &str) -> String {
     let page = include_str!("../../docs/adopting.md");
-    let (_, block) = page.split_once("CREATE ROLE makegood_support").expect("the page has the role");
+    let (_, block) = page.split_once(&format!("CREATE ROLE {role} ")).expect("the page has the role");
     let block = block.split("```").next().expect("the block ends");
     let grants: Vec<String> = block
         .lines()
-        .filter(|line| line.starts_with("GRANT ") && *line != "GRANT makegood TO makegood_support;")
-        .map(|line| line.replace(" TO makegood_support;", &format!(" TO {ROLE};")))
+        .filter(|line| line.starts_with("GRANT ") && !line.starts_with("GRANT makegood TO "))
+        .map(|line| line.replace(&format!(" TO {role};"), &format!(" TO {to};")))
         .collect();
     assert!(
-        !grants.is_empty() && grants.iter().all(|grant| grant.ends_with(&format!(" TO {ROLE};"))),
+        !grants.is_empty() && grants.iter().all(|grant| grant.ends_with(&format!(" TO {to};"))),
         "{grants:?}"
     );
     grants.join("\n")

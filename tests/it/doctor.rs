@@ -419,6 +419,11 @@ async fn the_doctor_warns_of_a_role_that_could_raise_balances_and_of_a_schema_th
             "warn this role could raise balances by itself: INSERT on ledger_entries",
         ),
         (
+            "GRANT EXECUTE ON FUNCTION makegood_erase(jsonb)",
+            "warn this role could erase evidence by itself: EXECUTE on makegood_erase(jsonb); ok enough for a pass, and no right \
+             to raise a balance",
+        ),
+        (
             "GRANT CREATE ON SCHEMA public",
             "ok enough for a pass, and no right to raise a balance; warn others than their owner may create objects in schemas of it: makegood_test_role in schema `public`",
         ),

@@ -21,6 +21,7 @@ mod doctor;
 mod dry_run;
 mod egress;
 mod endless;
+mod erasure;
 mod faults;
 mod first_night;
 mod fuzz;

@@ -196,7 +196,7 @@ async fn command(database: &TestDatabase, arguments: &[&str]) -> (Option<i32>, S
     (ended.code, ended.stderr)
 }
 
-const COMMANDS: [&[&str]; 7] = [
+const COMMANDS: [&[&str]; 8] = [
     &["run"],
     &["schedule"],
     &["report"],
@@ -204,6 +204,7 @@ const COMMANDS: [&[&str]; 7] = [
     &["brake", "status"],
     &["refund", "x/0", "--by", "eve", "--reason", "test"],
     &["reverse-refund", "x/0", "--by", "eve", "--reason", "test"],
+    &["erase", "--account", "x", "--by", "eve", "--reason", "test"],
 ];
 
 async fn versions_are_compared(database: TestDatabase) {

@@ -17,7 +17,7 @@ use std::time::Duration;
 use futures_util::{StreamExt as _, stream};
 use makegood::pass;
 use makegood::report::{Report, chain};
-use makegood::store::{DbError, Over, Scan, Store};
+use makegood::store::{DbError, Erased, Erasing, Over, Place, Scan, Store, Whose};
 use sqlx::postgres::PgPool;
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection, Row as _};
 
@@ -289,6 +289,7 @@ async fn passes(pool: &PgPool, world: &mut World, variant: Variant) -> Result<()
         mark(world, what).await;
         look_at(world, ago).await.map_err(|why| format!("the look at the {what} failed: {}", chain(&why)))?;
     }
+    erase(pool, world, &name).await?;
     bad_ones(world).await;
     Ok(())
 }
@@ -307,6 +308,30 @@ async fn look_at(world: &World, ago: Duration) -> Result<(), DbError> {
     };
     let undelivered = world.store.count_undelivered(&scan, world.parts.rules.detect.chunk, || false).await?;
     assert_eq!(undelivered, Some(0));
+    Ok(())
+}
+
+/// Erases a portion of each kind in the middle of the tables, by account and then by age.
+async fn erase(pool: &PgPool, world: &World, name: &str) -> Result<(), String> {
+    mark(world, "erasure").await;
+    run(pool, &format!("GRANT EXECUTE ON FUNCTION makegood_erase(jsonb) TO {}", database::ROLE)).await;
+    let of_account = world.texts("SELECT account_id AS v FROM makegood_refunds WHERE charge_id IN (SELECT charge_id FROM makegood_orphans WHERE id = 2000)").await;
+    for (whose, tables) in [(Whose::Account(of_account[0].clone()), 1), (Whose::OlderThan(world.now()), 3)] {
+        let order = Erasing {
+            whose,
+            by: "mia".to_owned(),
+            why: "plans".to_owned(),
+            dry_run: false,
+            rows: CHUNK.cast_signed(),
+        };
+        let mut erased = Erased::default();
+        for table in 0..tables {
+            let place = Place { table, after_id: 1900 };
+            let (portion, _) = world.store.erase_portion(&order, place).await.map_err(|why| chain(&why))?;
+            erased.add(&portion);
+        }
+        assert!(erased.total() > 0, "{name}: {order:?} {erased:?}");
+    }
     Ok(())
 }
 

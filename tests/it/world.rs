@@ -50,7 +50,7 @@ pub fn start() -> Timestamp {
     Timestamp::parse("2026-03-01T12:00:00Z").unwrap()
 }
 
-const TABLES: [&str; 27] = [
+const TABLES: [&str; 28] = [
     "accounts",
     "charges",
     "charge_items",
@@ -65,6 +65,7 @@ const TABLES: [&str; 27] = [
     "makegood_checks",
     "makegood_counters",
     "makegood_cursors",
+    "makegood_erasures",
     "makegood_late_questions",
     "makegood_late_successes",
     "makegood_orphan_events",

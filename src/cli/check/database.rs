@@ -279,6 +279,14 @@ async fn excess(store: &Store, found: &mut Findings) {
             return;
         }
     };
+    let (erases, excess): (Vec<_>, Vec<_>) = excess.into_iter().partition(|(_, right)| right == "EXECUTE");
+    for (function, _) in erases {
+        found.warn(
+            "rights",
+            format!("this role could erase evidence by itself: EXECUTE on {function}"),
+            "no pass needs that: grant it to a role of its own (docs/erasure.md)",
+        );
+    }
     if excess.is_empty() {
         found.ok("rights", "enough for a pass, and no right to raise a balance");
     } else {

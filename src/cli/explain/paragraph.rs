@@ -80,7 +80,10 @@ fn since_the_refund(story: &Story, index: i64) -> String {
         let at = time(event.at);
         match event.kind.as_str() {
             "asked_again" => {
-                let said = event.detail.as_deref().map_or_else(|| "nothing".to_owned(), plain);
+                // The verdict stays when the detail is erased.
+                let answer = story.answers.iter().find(|answer| Some(answer.id) == event.answer_id);
+                let said = event.detail.as_deref().or(answer.map(|answer| answer.verdict.as_str()));
+                let said = said.map_or_else(|| "nothing".to_owned(), plain);
                 let answer = event.answer_id.map_or_else(String::new, |id| format!(" (answer #{id})"));
                 let asked = format!(" The provider was asked again on {at} and said: {said}{answer}.");
                 text.push_str(&asked);

@@ -6,7 +6,7 @@ use super::{Now, because, paragraph, would};
 use crate::brake::is_own_fault;
 use crate::charge::WHOLE_CHARGE;
 use crate::cli::evidence;
-use crate::cli::words::{count, cut, plain, table, time, when};
+use crate::cli::words::{count, cut, erased, plain, table, time, when};
 use crate::clock::Timestamp;
 use crate::policy::Action;
 use crate::store::{AnswerRow, EventRow, Story};
@@ -110,7 +110,7 @@ fn event(event: &EventRow) -> Vec<String> {
         event.reason.clone().unwrap_or_default(),
         number(event.rule),
         event.answer_id.map_or_else(String::new, |id| format!("#{id}")),
-        cut(event.detail.as_deref().unwrap_or_default(), 120),
+        event.erased.as_ref().map_or_else(|| cut(event.detail.as_deref().unwrap_or_default(), 120), erased),
     ]
 }
 
@@ -227,6 +227,11 @@ fn answers(page: &mut String, answers: &[AnswerRow]) {
         };
         line!(page, "  #{} {} {}{more}{offered}", answer.id, time(answer.asked_at), plain(&answer.verdict));
         let status = answer.http_status.map_or_else(String::new, |status| format!(" answered {status}"));
+        if let Some(by) = &answer.erased {
+            let hash = answer.content_sha256.as_deref().unwrap_or("not on record");
+            line!(page, "     {}{status}; the SHA-256 of what it was: {hash}", erased(by));
+            continue;
+        }
         let request =
             answer.request.as_deref().map_or_else(|| "nobody was asked".to_owned(), |text| cut(text, 300));
         line!(page, "     {request}{status}");

@@ -4,7 +4,7 @@
 //! from providers: a value that a spreadsheet would take for a formula is written as text, and
 //! control and invisible characters, which a terminal might obey, as `\u{1b}`.
 
-use crate::cli::words::plain;
+use crate::cli::words::{erased, plain};
 use crate::clock::Timestamp;
 use crate::store::{LateEvidence, LateItem, MadeGoodItem, WaitingItem};
 
@@ -87,13 +87,16 @@ pub(super) fn late_success(item: &LateItem) -> String {
 /// The provider's word in one field: what was asked when, and what came back.
 fn evidence(evidence: &LateEvidence) -> String {
     let status = evidence.http_status.map_or_else(String::new, |status| format!(" answered {status}"));
+    let text = match &evidence.erased {
+        Some(by) => erased(by),
+        None => evidence.excerpt.clone().unwrap_or_default(),
+    };
     format!(
-        "answer {} at {}: {}; {}{status}; {}",
+        "answer {} at {}: {}; {}{status}; {text}",
         evidence.answer_id,
         evidence.asked_at,
         evidence.verdict,
         evidence.request.as_deref().unwrap_or_default(),
-        evidence.excerpt.as_deref().unwrap_or_default()
     )
 }
 
@@ -142,6 +145,7 @@ fn quoted(field: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::ErasedBy;
 
     #[test]
     fn fields_are_quoted_and_no_id_is_a_formula() {
@@ -220,6 +224,7 @@ mod tests {
                 request: Some("GET https://fal.example/j-1".to_owned()),
                 http_status: Some(200),
                 excerpt: Some("{\"ok\":1}".to_owned()),
+                erased: None,
             }),
         };
         let when = "1970-01-01T00:00:00.000000Z";
@@ -230,6 +235,12 @@ mod tests {
                  \"answer 7 at {when}: succeeded; GET https://fal.example/j-1 answered 200; {{\"\"ok\"\":1}}\""
             )
         );
+        let evidence = item.evidence.as_mut().unwrap();
+        (evidence.request, evidence.excerpt) = (None, None);
+        evidence.erased = Some(ErasedBy { at, by_whom: "mia".to_owned(), reason: "request 7".to_owned() });
+        assert!(late_success(&item).ends_with(
+            ",answer 7 at 1970-01-01T00:00:00.000000Z: succeeded;  answered 200; erased on 1970-01-01 00:00:00 by mia (request 7)"
+        ));
         (item.stored_output_id, item.evidence) = (Some("o".to_owned()), None);
         assert_eq!(
             late_success(&item),

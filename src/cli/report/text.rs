@@ -261,6 +261,7 @@ mod tests {
                 request: None,
                 http_status: Some(200),
                 excerpt: None,
+                erased: None,
             }),
         };
         (after_all, never_delivered)

@@ -1,5 +1,9 @@
--- story_answers: what providers said, as far as decisions about one charge rest on it. $1: the charge's id.
-SELECT id, provider, provider_job_id, asked_at, verdict, class, code, message, offered, request, http_status, excerpt
-FROM makegood_answers
-WHERE id IN (SELECT answer_id FROM makegood_orphan_events WHERE charge_id = $1)
-ORDER BY id
+-- story_answers: what providers said, as far as decisions about one charge rest on it, and who had
+-- it erased. $1: the charge's id.
+SELECT a.id, a.provider, a.provider_job_id, a.asked_at, a.verdict, a.class, a.code, a.message,
+       a.offered, a.request, a.http_status, a.excerpt, a.content_sha256,
+       z.erased_at, z.by_whom AS erased_by, z.reason AS erased_for
+FROM makegood_answers a
+LEFT JOIN makegood_erasures z ON z.id = a.erasure_id
+WHERE a.id IN (SELECT answer_id FROM makegood_orphan_events WHERE charge_id = $1)
+ORDER BY a.id

@@ -9,7 +9,7 @@ FROM (
         ('stored_outputs', 'project_id', 'UPDATE'), ('stored_outputs', 'node_id', 'UPDATE'),
         ('balances', '', 'SELECT'), ('ledger_entries', '', 'SELECT'), ('makegood_refunds', '', 'SELECT'),
         ('makegood_items', '', 'SELECT'), ('makegood_deliveries', '', 'SELECT'), ('makegood_migrations', '', 'SELECT'),
-        ('makegood_minimum_version', '', 'SELECT'),
+        ('makegood_minimum_version', '', 'SELECT'), ('makegood_erasures', '', 'SELECT'),
         ('makegood_proofs', '', 'SELECT'), ('makegood_lost_outputs', '', 'SELECT'), ('makegood_refund_reversals', '', 'SELECT'),
         ('makegood_brake', '', 'SELECT'), ('makegood_brake', '', 'UPDATE'),
         ('makegood_uploads', '', 'DELETE'),

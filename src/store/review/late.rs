@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::whole;
 use crate::clock::Timestamp;
 use crate::store::db::{DbError, Row};
-use crate::store::{Store, statements};
+use crate::store::{ErasedBy, Store, statements};
 
 /// Late successes of one provider.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -72,6 +72,8 @@ pub struct LateEvidence {
     pub http_status: Option<i64>,
     /// The answer, cut and free of secrets.
     pub excerpt: Option<String>,
+    /// Who had request and answer erased, if somebody did.
+    pub erased: Option<ErasedBy>,
 }
 
 impl LateItem {
@@ -119,6 +121,7 @@ fn read_item(row: &Row) -> Result<LateItem, DbError> {
             request: row.maybe_text("request")?,
             http_status: row.maybe_int("http_status")?,
             excerpt: row.maybe_text("excerpt")?,
+            erased: ErasedBy::read(row)?,
         }),
         None => None,
     };

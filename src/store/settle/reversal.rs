@@ -21,6 +21,7 @@ use crate::charge::{Bucket, ItemId, Split};
 use crate::clock::Timestamp;
 use crate::refund;
 use crate::store::db::{DbError, Row, Run, Tries, Tx};
+use crate::store::erasure::insert_events;
 use crate::store::{Store, statements, tell_of_another_try};
 
 /// Which refund a person takes back.
@@ -262,15 +263,15 @@ impl Store {
         };
         posting::each_hit_once(taken.keys(), &hit)?;
         let uncovered = if is_covered { "" } else { ", which the balance did not cover" };
-        let event = json!([{
+        let event = json!({
             "orphan_id": refund.orphan_id, "charge_id": item.charge_id, "output_index": item.output_index,
             "at": self.db.time(at), "kind": "reversed",
             "detail": format!(
                 "{} from the subscription, {} from the wallet{uncovered}; by hand, {}: {}",
                 reversed.credits.subscription, reversed.credits.wallet, order.by, order.why
             ),
-        }]);
-        tx.rows(statements::INSERT_EVENTS, &[(&event).into()]).await?;
+        });
+        insert_events(tx, vec![event]).await?;
         read_back::check(tx, &taken, &entries, before).await?;
         Ok(reversed)
     }

@@ -76,7 +76,7 @@ async fn the_doctor_misses_every_right_of_the_page() {
         undone.rollback().await.unwrap();
         tried += 1;
     }
-    assert_eq!(tried, 78);
+    assert_eq!(tried, 79);
     sqlx::raw_sql(AssertSqlSafe(format!("SET ROLE {role}"))).execute(&mut owner).await.unwrap();
     assert!(sqlx::raw_sql(missing).fetch_all(&mut owner).await.unwrap().is_empty());
 }
