@@ -22,7 +22,7 @@
 //!
 //! [`policy`], [`facts`], [`refund`] and [`brake`] know no I/O and no clock. Only [`store`] knows sqlx (the example
 //! platform of the [`demo`] plays the platform, not makegood). Only settle moves money. Only [`provider`] knows wire
-//! formats. Only [`pass`] knows all the stages. Only [`clock`] reads the system's time.
+//! formats; it and [`recovery`] send requests by [`http`] alone. Only [`pass`] knows all the stages. Only [`clock`] reads the system's time.
 //!
 //! # What holds when things break
 //!
@@ -38,6 +38,7 @@ pub mod demo;
 pub mod detect;
 pub mod evidence;
 pub mod facts;
+pub mod http;
 pub mod ops;
 pub mod pass;
 pub mod policy;

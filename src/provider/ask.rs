@@ -9,7 +9,6 @@
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
-use reqwest::Client;
 
 use super::file::Provider;
 use super::manners::{self, Found};
@@ -23,6 +22,7 @@ use super::turns::Turn;
 use super::{Asked, Question};
 use crate::clock::{Clock, Timestamp};
 use crate::evidence::{Doubt, Evidence, Verdict};
+use crate::http::{self, Client};
 
 /// A request that brought no whole answer.
 struct Trouble {
@@ -255,14 +255,14 @@ impl Provider {
 
     /// Sends one request and reads its answer up to the limit.
     async fn exchange(&self, client: &Client, out: &Outgoing) -> Result<Received, Trouble> {
-        let broken = |error: reqwest::Error, status| {
+        let broken = |error: http::Error, status| {
             // Broken compression is the answer's own fault; everything else happened on the way.
-            let unreadable = is_unpacking(&error);
+            let unreadable = error.is_unpacking();
             Trouble {
                 doubt: if unreadable { Doubt::Unreadable } else { Doubt::Unreachable },
                 // One that hangs has had its time: asking again at once would only hold a place.
-                again: !unreadable && !error.is_timeout(),
-                message: self.describe(error),
+                again: !(unreadable || error.is_timeout() || matches!(error, http::Error::Flood)),
+                message: self.describe(&error),
                 status,
             }
         };
@@ -288,7 +288,7 @@ impl Provider {
     }
 
     /// What went wrong, in words, with its causes and without the URL.
-    fn describe(&self, error: reqwest::Error) -> String {
+    fn describe(&self, error: &http::Error) -> String {
         if error.is_timeout() {
             return if error.is_connect() {
                 format!("no connection within {:?}", self.connect_timeout)
@@ -298,22 +298,18 @@ impl Provider {
                 format!("no whole answer within {:?}", self.timeout)
             };
         }
-        let what = if error.is_connect() {
-            "could not connect"
-        } else if is_unpacking(&error) {
-            "the answer could not be unpacked"
-        } else {
-            "the exchange broke off"
+        let what = match error {
+            http::Error::Body(_) | http::Error::Request(_) => "the exchange broke off".to_owned(),
+            error => error.to_string(),
         };
-        let error = error.without_url();
         let mut causes = Vec::new();
-        let mut cause = std::error::Error::source(&error);
+        let mut cause = std::error::Error::source(error);
         while let Some(error) = cause {
             causes.push(error.to_string());
             cause = error.source();
         }
         // The last cause is the one that says something (“connection refused”).
-        causes.pop().map_or_else(|| what.to_owned(), |last| format!("{what}: {last}"))
+        causes.pop().map_or_else(|| what.clone(), |last| format!("{what}: {last}"))
     }
 
     /// Who asks for keys now.
@@ -326,38 +322,21 @@ impl Provider {
         if let Some(client) = self.client.get() {
             return Ok(client);
         }
-        let mut builder = Client::builder()
-            .user_agent(concat!("makegood/", env!("CARGO_PKG_VERSION")))
-            .redirect(reqwest::redirect::Policy::none())
-            .referer(false)
-            .gzip(true)
-            .connect_timeout(self.connect_timeout)
-            .read_timeout(self.read_timeout)
-            .timeout(self.timeout);
-        if self.ask.request.is_loopback() {
-            builder = builder.no_proxy();
-        }
-        let client = builder.build().map_err(|error| {
+        let client = Client::new(http::Options {
+            connect_timeout: self.connect_timeout,
+            read_timeout: Some(self.read_timeout),
+            timeout: Some(self.timeout),
+            uses_proxies: !self.ask.request.is_loopback(),
+            resolver: None,
+        })
+        .map_err(|error| {
             format!(
                 "no HTTPS client could be made (are CA certificates installed?): {}",
-                self.describe(error)
+                self.describe(&error)
             )
         })?;
         Ok(self.client.get_or_init(|| client))
     }
-}
-
-/// Whether the answer's compression is broken. The client calls everything that befalls a body "decode": what
-/// the connection did has hyper's error inside.
-fn is_unpacking(error: &reqwest::Error) -> bool {
-    let mut cause = std::error::Error::source(error);
-    while let Some(inner) = cause {
-        if inner.is::<hyper::Error>() {
-            return false;
-        }
-        cause = inner.source();
-    }
-    error.is_decode() && !error.is_timeout()
 }
 
 /// How the metrics count a reading.

@@ -65,7 +65,7 @@ pub struct Provider {
     pub(super) manners: Manners,
     pub(super) stats: Stats,
     pub(super) last: LastAnswer,
-    pub(super) client: std::sync::OnceLock<reqwest::Client>,
+    pub(super) client: std::sync::OnceLock<crate::http::Client>,
 }
 
 /// What differs by model.

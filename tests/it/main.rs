@@ -22,6 +22,7 @@ mod dry_run;
 mod endless;
 mod faults;
 mod first_night;
+mod floods;
 mod fuzz;
 mod hostile;
 mod kills;
