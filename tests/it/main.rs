@@ -24,6 +24,7 @@ mod faults;
 mod first_night;
 mod floods;
 mod fuzz;
+mod heavy;
 mod hostile;
 mod kills;
 mod late;
