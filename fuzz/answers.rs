@@ -62,11 +62,11 @@ pub fn question(provider: &str, items: usize, model: usize) -> Question {
 pub fn try_one(provider: &str, (status, flags): (u8, u8), body: &[u8]) -> Reading {
     let step = usize::from(flags & 1) + 1;
     let items = usize::from(flags >> 1 & 7);
-    let received = Received {
-        status: STATUSES[usize::from(status) % STATUSES.len()],
-        headers: headers(flags >> 4 & 3),
-        body: body.to_vec().into(),
-    };
+    let received = Received::new(
+        STATUSES[usize::from(status) % STATUSES.len()],
+        headers(flags >> 4 & 3),
+        body.to_vec().into(),
+    );
     let question = question(provider, items, usize::from(flags >> 6));
     let reading = PROVIDERS.read(&question, step, &received).expect("it is a known provider");
     match &reading {

@@ -2,11 +2,11 @@
 //! egress proxy.
 //!
 //! `provider` asks and `recovery` fetches; both judge a URL by the same lists ([`Hosts`]) and send
-//! what is allowed by the same way ([`through`]). Nothing here sends anything. Which address a name
+//! what is allowed by the same way ([`matcher`]). Nothing here sends anything. Which address a name
 //! leads to is judged in `recovery`; with a proxy, by the proxy.
 
 mod hosts;
 mod proxy;
 
 pub use hosts::{Hosts, List, Unlisted, is_loopback};
-pub use proxy::{PROXY_VARIABLES, proxied_bucket, through};
+pub use proxy::{PROXY_VARIABLES, matcher, proxied_bucket};

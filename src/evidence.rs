@@ -48,6 +48,29 @@ impl Evidence {
     }
 }
 
+impl Evidence {
+    /// How long the files are that stand in the answer itself.
+    pub fn file_bytes(&self) -> u64 {
+        let files = self.outputs.iter().map(|offer| match &offer.source {
+            Source::Inline { bytes, .. } => bytes.len() as u64,
+            Source::Url { .. } | Source::Failed { .. } => 0,
+        });
+        files.sum()
+    }
+
+    /// The same without these files, once they have been copied: evidence is kept until it is settled.
+    #[must_use]
+    pub fn without_files(&self) -> Self {
+        let mut evidence = self.clone();
+        for offer in &mut evidence.outputs {
+            if let Source::Inline { bytes, .. } = &mut offer.source {
+                *bytes = Bytes::new();
+            }
+        }
+        evidence
+    }
+}
+
 /// How a provider job stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Verdict {

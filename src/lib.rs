@@ -22,8 +22,8 @@
 //!
 //! [`policy`], [`facts`], [`refund`] and [`brake`] know no I/O and no clock. Only [`store`] knows sqlx (the example
 //! platform of the [`demo`] plays the platform, not makegood). Only settle moves money. Only [`provider`] knows wire
-//! formats. [`egress`] says where requests may go. Only [`pass`] knows all the stages. Only
-//! [`clock`] reads the system's time.
+//! formats. [`egress`] says where requests may go; [`provider`] and [`recovery`] send them by
+//! [`http`] alone. Only [`pass`] knows all the stages. Only [`clock`] reads the system's time.
 //!
 //! # What holds when things break
 //!
@@ -40,6 +40,7 @@ pub mod detect;
 pub mod egress;
 pub mod evidence;
 pub mod facts;
+pub mod http;
 pub mod ops;
 pub mod pass;
 pub mod policy;

@@ -10,6 +10,7 @@
 //! and the one file that they name. Whether a database or a bucket answers is for `makegood check` to say.
 
 mod layers;
+mod memory;
 mod secret;
 mod sections;
 mod units;
@@ -23,6 +24,7 @@ use serde_json::Value as Json;
 
 use layers::Known;
 pub(crate) use layers::nearest;
+pub use memory::share_of_limit;
 pub use secret::{DatabaseKind, DatabaseUrl, HttpUrl, redact};
 pub use sections::{
     Brake, Database, Detect, Log, LogFormat, LogLevel, Metrics, Network, Pass, Prefer, Providers, Recovery,

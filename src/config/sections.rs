@@ -158,8 +158,8 @@ pub struct Recovery {
     /// Files fetched from one provider at the same time.
     #[serde(deserialize_with = "units::whole::<_, _, 1, 1024>")]
     pub concurrency: usize,
-    /// Memory for them.
-    #[serde(deserialize_with = "units::size")]
+    /// Memory for them, and for answers.
+    #[serde(deserialize_with = "units::memory")]
     pub memory: u64,
     /// When what a killed copy left is removed for the last time.
     #[serde(deserialize_with = "units::span::<_, 1000>")]

@@ -121,6 +121,20 @@ pub(super) fn span_or_none<'de, D: Deserializer<'de>>(d: D) -> Result<Option<Dur
     Ok(Some(span))
 }
 
+/// A size in bytes, above zero; "auto": as the container has.
+pub(super) fn memory<'de, D: Deserializer<'de>>(d: D) -> Result<u64, D::Error> {
+    const HELP: &str = "\"auto\" or a size is wanted: a whole number and one of B, KiB, MiB, GiB, TiB, for instance \"256MiB\"";
+    let text = d.deserialize_str(Text(HELP))?;
+    if text == "auto" {
+        return Ok(super::memory::share_of_limit(super::memory::container_limit()));
+    }
+    match parse_size(&text) {
+        Err(_) => Err(D::Error::custom(HELP)),
+        Ok(0) => Err(D::Error::custom("a size above zero is wanted")),
+        Ok(bytes) => Ok(bytes),
+    }
+}
+
 /// A size in bytes, above zero.
 pub(super) fn size<'de, D: Deserializer<'de>>(d: D) -> Result<u64, D::Error> {
     let text = d.deserialize_str(Text(SIZE_HELP))?;

@@ -6,8 +6,8 @@
 //! metadata service, for the token of a bucket, are reached directly. Without one, no proxy is used: the variables that other programs take one from
 //! ([`PROXY_VARIABLES`]) are not read.
 
+use hyper_util::client::proxy::matcher::Matcher;
 use object_store::ClientOptions;
-use reqwest::{ClientBuilder, NoProxy, Proxy};
 
 use crate::config::HttpUrl;
 
@@ -21,17 +21,12 @@ const METADATA: &str = "169.254.169.254,metadata,metadata.google.internal";
 pub const PROXY_VARIABLES: [&str; 6] =
     ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy", "HTTP_PROXY", "http_proxy"];
 
-/// A client that sends everything through `proxy`, or through none.
-pub fn through(builder: ClientBuilder, proxy: Option<&HttpUrl>) -> reqwest::Result<ClientBuilder> {
-    Ok(match proxy {
-        None => builder.no_proxy(),
-        Some(proxy) => {
-            builder.proxy(Proxy::all(proxy.expose().clone())?.no_proxy(NoProxy::from_string(DIRECT)))
-        }
-    })
+/// Says of each URL that it is reached through `proxy`, or, on this machine, directly.
+pub fn matcher(proxy: &HttpUrl) -> Matcher {
+    Matcher::builder().all(proxy.expose().as_str()).no(DIRECT).build()
 }
 
-/// The same for the client of a bucket that a provider leaves files in.
+/// The same in the options of the client of a bucket that a provider leaves files in.
 pub fn proxied_bucket(options: ClientOptions, proxy: Option<&HttpUrl>) -> ClientOptions {
     match proxy {
         None => options,

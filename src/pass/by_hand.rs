@@ -8,6 +8,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::Semaphore;
+
 use super::job::{Job, Recovery};
 use super::leases::{self, InFlight};
 use super::room::Room;
@@ -255,8 +257,9 @@ async fn in_hand(
     let pass = pass(parts, wanted, now);
     let mut settlement = match decision.action {
         Action::Recover(pick) => {
-            let room = Room::new(1, parts.rules.memory);
-            let work = Recovery { pass: &pass, room: &room, question, verdicts: &mut Vec::new() };
+            let room = Room::new(1, parts.rules.memory, Arc::new(Semaphore::new(1)));
+            let verdicts = &mut Vec::new();
+            let work = Recovery { pass: &pass, room: &room, answer: None, question, verdicts };
             work.bring_home(&case, evidence, decision, pick).await?
         }
         Action::Refund | Action::Relink { .. } | Action::Wait | Action::Close | Action::Hold => {

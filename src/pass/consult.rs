@@ -38,7 +38,7 @@ pub async fn consult(
             Some(mut question) => {
                 question.urgent = true;
                 match providers.ask(&question).await {
-                    Asked::Answered(evidence) => Some(Arc::new(evidence)),
+                    Asked::Answered(evidence) => Some(Arc::new(evidence.without_files())),
                     Asked::NotAsked { .. } => None,
                 }
             }

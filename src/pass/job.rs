@@ -9,12 +9,12 @@ use std::time::Duration;
 
 use super::Pass;
 use super::journal::LeaseJournal;
-use super::room::Room;
+use super::room::{AnswerPlace, NoMore, Room};
 use crate::clock::Timestamp;
 use crate::egress::Hosts;
 use crate::evidence::{Evidence, Source, Verdict};
 use crate::policy::{self, Action, Decision, Patience, Pick, Reason};
-use crate::provider::{Asked, Question};
+use crate::provider::{Asked, Memory, Question};
 use crate::recovery::{Copied, CopyError, Errand, Journal, Key};
 use crate::report::Finding;
 use crate::store::{Case, DbError, Settlement};
@@ -106,16 +106,19 @@ impl Job {
             }
         }
         let mut verdicts = Vec::new();
+        // Held until the answer's files are copied and dropped.
+        let answer = room.answer();
         let evidence = match &question {
             None => None,
             Some(question) => {
                 let asked = tokio::select! {
-                    asked = pass.parts.providers.ask(question) => asked,
+                    asked = pass.parts.providers.ask_within(question, Some(&answer)) => asked,
                     () = pass.stop.wait() => return Done::Stopped { cases },
                 };
                 match asked {
                     Asked::Answered(evidence) => {
                         verdicts.push(evidence.verdict);
+                        answer.keep(evidence.file_bytes());
                         Some(evidence)
                     }
                     Asked::NotAsked { retry_in } => return Done::NotAsked { cases, retry_in },
@@ -132,7 +135,8 @@ impl Job {
             let decision = policy::decide(&case.facts, evidence.as_deref(), &pass.parts.rules.policy, now);
             let settlement = match decision.action {
                 Action::Recover(pick) => {
-                    let work = Recovery { pass, room, question: question.as_ref(), verdicts: &mut verdicts };
+                    let (question, verdicts) = (question.as_ref(), &mut verdicts);
+                    let work = Recovery { pass, room, answer: Some(&answer), question, verdicts };
                     tokio::select! {
                         recovered = work.bring_home(&case, evidence.clone(), decision, pick) => match recovered {
                             Ok(settlement) => settlement,
@@ -146,6 +150,14 @@ impl Job {
                 }
             };
             settlements.push(settlement);
+        }
+        for settlement in &mut settlements {
+            // It waits for its batch; what is in memory is counted no longer.
+            if let Some(evidence) = &mut settlement.evidence
+                && evidence.file_bytes() > 0
+            {
+                *evidence = Arc::new(evidence.without_files());
+            }
         }
         Done::Decided { settlements, verdicts }
     }
@@ -204,14 +216,16 @@ impl Pass {
 }
 
 /// Brings the file of one item home.
-pub(super) struct Recovery<'a> {
+pub(super) struct Recovery<'a, 'r> {
     pub(super) pass: &'a Pass,
     pub(super) room: &'a Room,
+    /// The memory of the answer; none: nobody counts.
+    pub(super) answer: Option<&'a AnswerPlace<'r>>,
     pub(super) question: Option<&'a Question>,
     pub(super) verdicts: &'a mut Vec<Verdict>,
 }
 
-impl Recovery<'_> {
+impl Recovery<'_, '_> {
     pub(super) async fn bring_home(
         self,
         case: &Case,
@@ -229,7 +243,7 @@ impl Recovery<'_> {
             matches!(&result, Err(CopyError::Gone { status: 404, .. } | CopyError::Unauthorized { .. }));
         let mut renewed = false;
         if let (true, Some(question)) = (stale, self.question)
-            && let Asked::Answered(fresh) = self.pass.parts.providers.ask(question).await
+            && let Asked::Answered(fresh) = self.ask_again(question).await
         {
             self.verdicts.push(fresh.verdict);
             let now = self.pass.parts.store.now().await?;
@@ -267,6 +281,13 @@ impl Recovery<'_> {
                 }
             }
         })
+    }
+
+    /// Asks for a fresh link. Beside the files of the first answer the second may be short only: nothing is
+    /// waited for while something is held.
+    async fn ask_again(&self, question: &Question) -> Asked {
+        let memory = self.answer.map(|_| &NoMore as &dyn Memory);
+        self.pass.parts.providers.ask_within(question, memory).await
     }
 
     async fn copy(
@@ -321,7 +342,9 @@ impl Recovery<'_> {
         };
         let item = &case.facts.orphan.item;
         let key = Key::new(&item.charge_id, item.output_index, case.token);
-        let place = self.room.enter().await;
+        // What an answer holds covers the copying of its files, which then waits for nothing.
+        let is_covered = self.answer.is_some_and(AnswerPlace::holds);
+        let place = if is_covered { None } else { Some(self.room.enter().await) };
         loop {
             let errand = Errand {
                 source,
@@ -333,13 +356,13 @@ impl Recovery<'_> {
                 kinds: &fetching.kinds,
                 max_bytes: fetching.max_bytes,
                 time_budget: fetching.time_budget,
-                memory: Some(&place),
+                memory: place.as_ref().map(|place| place as &dyn crate::recovery::Memory),
                 journal: Arc::clone(journal) as Arc<dyn Journal>,
             };
-            match self.pass.parts.fetcher.copy(errand).await {
+            match (self.pass.parts.fetcher.copy(errand).await, &place) {
                 // Not held open meanwhile: waiting is no part of the file's time, and costs no connection.
-                Err(CopyError::NoMemory { bytes }) => place.wait_for(bytes).await,
-                done => return done,
+                (Err(CopyError::NoMemory { bytes }), Some(place)) => place.wait_for(bytes).await,
+                (done, _) => return done,
             }
         }
     }

@@ -9,8 +9,8 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use tokio::sync::Notify;
 use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinSet;
 
 use super::lane::{self, Claims};
@@ -31,6 +31,8 @@ struct Lanes<'a> {
     again: HashSet<String>,
     /// Providers that have had a lane: each has its share of the memory.
     seen: HashSet<String>,
+    /// For what needs more than a share: one at a time.
+    large: Arc<Semaphore>,
 }
 
 /// Runs lanes until nothing is due and, where `opened` is given, detection has ended.
@@ -47,6 +49,7 @@ pub(super) async fn run(
         at_work: HashMap::new(),
         again: HashSet::new(),
         seen: HashSet::new(),
+        large: Arc::new(Semaphore::new(1)),
     };
     let mut failed = lanes.begin_due().await.err();
     loop {
@@ -130,7 +133,8 @@ impl Lanes<'_> {
         self.at_work.insert(provider.clone(), Arc::clone(&more));
         // Each provider has a room of its own, so that files that trickle delay no other provider's.
         let rules = &self.pass.parts.rules;
-        let room = Arc::new(Room::new(rules.copies, rules.memory / self.seen.len().max(1) as u64));
+        let share = rules.memory / self.seen.len().max(1) as u64;
+        let room = Arc::new(Room::new(rules.copies, share, Arc::clone(&self.large)));
         let (pass, progress) = (Arc::clone(self.pass), Arc::clone(self.progress));
         self.tasks.spawn(async move {
             let (report, result) = lane::run(pass, provider.clone(), room, more, progress, Claims::Due).await;

@@ -7,7 +7,10 @@ use std::sync::Arc;
 
 use futures_util::StreamExt as _;
 
+use tokio::sync::Semaphore;
+
 use super::job::{self, Job};
+use super::room::Room;
 use super::{Orders, Parts};
 use crate::detect;
 use crate::policy::{self, Action};
@@ -52,12 +55,19 @@ pub(super) async fn run(parts: &Parts, orders: &Orders) -> Result<Report, DbErro
         });
     }
     let jobs = Job::group(cases, &parts.rules.policy, now);
+    let room = &Room::new(QUESTIONS_AT_ONCE, parts.rules.memory, Arc::new(Semaphore::new(1)));
     let mut asked = futures_util::stream::iter(jobs)
         .map(|job| async move {
+            let place = room.answer();
             let answer = match &job.question {
-                Some(question) => Some(parts.providers.ask(question).await),
+                Some(question) => Some(parts.providers.ask_within(question, Some(&place)).await),
                 None => None,
             };
+            // Nothing is copied.
+            let answer = answer.map(|asked| match asked {
+                Asked::Answered(evidence) => Asked::Answered(evidence.without_files()),
+                asked @ Asked::NotAsked { .. } => asked,
+            });
             (job, answer)
         })
         .buffer_unordered(QUESTIONS_AT_ONCE);

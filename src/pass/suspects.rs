@@ -12,6 +12,8 @@
 
 use std::sync::Arc;
 
+use tokio::sync::Semaphore;
+
 use super::lane::{self, Claims};
 use super::room::Room;
 use super::{Pass, Reporter};
@@ -58,7 +60,7 @@ async fn run(
             break;
         }
         let rules = &pass.parts.rules;
-        let room = Arc::new(Room::new(rules.copies, rules.memory));
+        let room = Arc::new(Room::new(rules.copies, rules.memory, Arc::new(Semaphore::new(1))));
         let (done, result) = lane::run(
             Arc::clone(pass),
             provider,

@@ -6,12 +6,12 @@
 //! their method, so that asking again is harmless, and a crash halfway leaves nothing behind.
 //! Left to others: `manners` says when; `reading` says what an answer means.
 
+use std::fmt;
+use std::pin::Pin;
 use std::time::{Duration, Instant};
 
-use bytes::BytesMut;
-use reqwest::{Client, ClientBuilder};
-
 use super::file::Provider;
+use super::intake::Intake;
 use super::manners::{self, Found};
 use super::outgoing::{Caller, Outgoing};
 use super::reading::{Hitch, Reading, Received, Values};
@@ -22,11 +22,26 @@ use super::trace::Step;
 use super::turns::Turn;
 use super::{Asked, Question};
 use crate::clock::{Clock, Timestamp};
-use crate::egress::through;
 use crate::evidence::{Doubt, Evidence, Verdict};
+use crate::http::{self, Client};
+
+/// An answer takes none of the memory that is given out until it is longer than this.
+pub const FREE_BYTES: u64 = 256 << 10;
+
+/// Gives out memory to the answer of one question: for what was decoded out of it, for the rest while a
+/// filter reads it, and for copying its files.
+pub trait Memory: fmt::Debug + Send + Sync {
+    /// Takes so many bytes, instead of what it has; false if they are not free now.
+    fn take(&self, bytes: u64) -> bool;
+
+    /// Gives back what it has and waits for so many bytes. False: there will be none.
+    fn wait_for(&self, bytes: u64) -> Pin<Box<dyn Future<Output = bool> + Send + '_>>;
+}
 
 /// A request that brought no whole answer.
 struct Trouble {
+    /// It was let go for want of so much memory.
+    wants: Option<u64>,
     doubt: Doubt,
     message: String,
     /// Whether sending it again may help.
@@ -49,6 +64,8 @@ struct Asking<'a> {
     is_stopped: bool,
     /// Every request sent, where somebody wants to know.
     trace: Option<&'a mut Vec<Step>>,
+    /// For what is longer than [`FREE_BYTES`]; none: as much as it takes.
+    memory: Option<&'a dyn Memory>,
 }
 
 impl Provider {
@@ -58,6 +75,7 @@ impl Provider {
         question: &Question,
         clock: &Clock,
         trace: Option<&mut Vec<Step>>,
+        memory: Option<&dyn Memory>,
     ) -> Asked {
         let doubt =
             |doubt, message: &str| Asked::Answered(Evidence::could_not_tell(doubt, message, clock.now()));
@@ -96,6 +114,7 @@ impl Provider {
             leave_alone: None,
             is_stopped: false,
             trace,
+            memory,
         };
         let evidence = asking.ask(request).await;
         let asked = evidence.answer.request.is_some();
@@ -178,9 +197,15 @@ impl Asking<'_> {
                 None => provider.manners.turn().await,
             };
             let began = Instant::now();
-            let received = provider.exchange(self.client, out).await;
+            let received = provider.exchange(self.client, out, self.memory).await;
             let took = began.elapsed();
             drop(turn);
+            // Neither a connection nor a place is held meanwhile.
+            if let (Err(Trouble { wants: Some(bytes), .. }), Some(memory)) = (&received, self.memory)
+                && memory.wait_for(*bytes).await
+            {
+                continue;
+            }
 
             let now = self.clock.now();
             self.note(step, (request, out), &received, secrets).await;
@@ -234,7 +259,7 @@ impl Asking<'_> {
             Ok(received) => Step {
                 request: sent,
                 status: Some(received.status),
-                body_bytes: received.body.len(),
+                body_bytes: received.body_bytes(),
                 said: self.provider.saying(self.question, (step, &request.kept), received, secrets).await,
             },
             Err(trouble) => Step {
@@ -255,41 +280,76 @@ impl Provider {
     }
 
     /// Sends one request and reads its answer up to the limit.
-    async fn exchange(&self, client: &Client, out: &Outgoing) -> Result<Received, Trouble> {
-        let broken = |error: reqwest::Error, status| {
+    async fn exchange(
+        &self,
+        client: &Client,
+        out: &Outgoing,
+        memory: Option<&dyn Memory>,
+    ) -> Result<Received, Trouble> {
+        let broken = |error: http::Error, status| {
             // Broken compression is the answer's own fault; everything else happened on the way.
-            let unreadable = is_unpacking(&error);
+            let unreadable = error.is_unpacking();
             Trouble {
+                wants: None,
                 doubt: if unreadable { Doubt::Unreadable } else { Doubt::Unreachable },
                 // One that hangs has had its time: asking again at once would only hold a place.
-                again: !unreadable && !error.is_timeout(),
-                message: self.describe(error),
+                again: !(unreadable || error.is_timeout() || matches!(error, http::Error::Flood)),
+                message: self.describe(&error),
                 status,
             }
         };
         let mut response = out.send(client).await.map_err(|error| broken(error, None))?;
         let status = response.status().as_u16();
-        let too_big = || Trouble {
+        let refused = |wants, message| Trouble {
+            wants,
             doubt: Doubt::Unreadable,
-            message: format!("body over {} bytes", self.max_body_bytes),
+            message,
             again: false,
             status: Some(status),
         };
-        if response.content_length().is_some_and(|length| length > self.max_body_bytes as u64) {
+        let too_big = || refused(None, format!("body over {} bytes", self.max_body_bytes));
+        let take = |bytes: u64| {
+            if memory.is_none_or(|memory| memory.take(bytes)) {
+                return Ok(bytes);
+            }
+            let needed = format!("its answer needs {} MiB of memory, which are not free now", bytes >> 20);
+            Err(refused(Some(bytes), needed))
+        };
+        let length = response.content_length();
+        if length.is_some_and(|length| length > self.max_body_bytes as u64) {
             return Err(too_big());
         }
-        let mut body = BytesMut::new();
+        let mut taken = match length {
+            Some(length) if length > FREE_BYTES => take(Intake::expected_cost(length))?,
+            Some(_) | None => FREE_BYTES,
+        };
+        let mut intake = Intake::new(self.ask.answer);
         while let Some(chunk) = response.chunk().await.map_err(|error| broken(error, Some(status)))? {
-            if body.len() + chunk.len() > self.max_body_bytes {
+            if intake.received() + chunk.len() > self.max_body_bytes {
                 return Err(too_big());
             }
-            body.extend_from_slice(&chunk);
+            intake.push(&chunk);
+            if let Some(refusal) = intake.refusal() {
+                return Err(refused(None, refusal));
+            }
+            let cost = intake.cost();
+            if cost > taken {
+                // Twice as much, so that an answer that is let go is asked for a few times at most.
+                taken = take(cost.saturating_mul(2))?;
+            }
         }
-        Ok(Received { status, headers: std::mem::take(response.headers_mut()), body: body.freeze() })
+        if taken > FREE_BYTES
+            && let Some(memory) = memory
+        {
+            // Less than it has.
+            memory.take(intake.cost());
+        }
+        let (body, files) = intake.finish();
+        Ok(Received { status, headers: std::mem::take(response.headers_mut()), body, files: Some(files) })
     }
 
     /// What went wrong, in words, with its causes and without the URL.
-    fn describe(&self, error: reqwest::Error) -> String {
+    fn describe(&self, error: &http::Error) -> String {
         if error.is_timeout() {
             return if error.is_connect() {
                 format!("no connection within {:?}", self.connect_timeout)
@@ -299,24 +359,21 @@ impl Provider {
                 format!("no whole answer within {:?}", self.timeout)
             };
         }
-        let what = if error.is_connect() && self.proxy.is_some() {
-            "could not connect through `network.proxy`"
-        } else if error.is_connect() {
-            "could not connect"
-        } else if is_unpacking(&error) {
-            "the answer could not be unpacked"
-        } else {
-            "the exchange broke off"
+        let what = match error {
+            http::Error::Body(_) | http::Error::Request(_) => "the exchange broke off".to_owned(),
+            http::Error::Connect(_) if self.proxy.is_some() => {
+                "could not connect through `network.proxy`".to_owned()
+            }
+            error => error.to_string(),
         };
-        let error = error.without_url();
         let mut causes = Vec::new();
-        let mut cause = std::error::Error::source(&error);
+        let mut cause = std::error::Error::source(error);
         while let Some(error) = cause {
             causes.push(error.to_string());
             cause = error.source();
         }
         // The last cause is the one that says something (“connection refused”).
-        causes.pop().map_or_else(|| what.to_owned(), |last| format!("{what}: {last}"))
+        causes.pop().map_or_else(|| what.clone(), |last| format!("{what}: {last}"))
     }
 
     /// Who asks for keys now.
@@ -329,36 +386,21 @@ impl Provider {
         if let Some(client) = self.client.get() {
             return Ok(client);
         }
-        let builder = Client::builder()
-            .user_agent(concat!("makegood/", env!("CARGO_PKG_VERSION")))
-            .redirect(reqwest::redirect::Policy::none())
-            .referer(false)
-            .gzip(true)
-            .connect_timeout(self.connect_timeout)
-            .read_timeout(self.read_timeout)
-            .timeout(self.timeout);
-        let client =
-            through(builder, self.proxy.as_ref()).and_then(ClientBuilder::build).map_err(|error| {
-                format!(
-                    "no HTTPS client could be made (are CA certificates installed?): {}",
-                    self.describe(error)
-                )
-            })?;
+        let client = Client::new(http::Options {
+            connect_timeout: self.connect_timeout,
+            read_timeout: Some(self.read_timeout),
+            timeout: Some(self.timeout),
+            proxy: self.proxy.clone(),
+            resolver: None,
+        })
+        .map_err(|error| {
+            format!(
+                "no HTTPS client could be made (are CA certificates installed?): {}",
+                self.describe(&error)
+            )
+        })?;
         Ok(self.client.get_or_init(|| client))
     }
-}
-
-/// Whether the answer's compression is broken. The client calls everything that befalls a body "decode": what
-/// the connection did has hyper's error inside.
-fn is_unpacking(error: &reqwest::Error) -> bool {
-    let mut cause = std::error::Error::source(error);
-    while let Some(inner) = cause {
-        if inner.is::<hyper::Error>() {
-            return false;
-        }
-        cause = inner.source();
-    }
-    error.is_decode() && !error.is_timeout()
 }
 
 /// How the metrics count a reading.

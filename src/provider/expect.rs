@@ -243,7 +243,7 @@ impl Providers {
                 Reading::Judged(Evidence::could_not_tell(Doubt::Unreadable, message, self.clock.now()))
             }
             (Some(status), _) => {
-                let received = Received { status, headers: case.headers.clone(), body: case.body.clone() };
+                let received = Received::new(status, case.headers.clone(), case.body.clone());
                 self.read_step(&question, (step, &case.written.kept), &received)?
             }
         };

@@ -70,7 +70,7 @@ pub struct Provider {
     pub(super) last: LastAnswer,
     /// What it is asked through.
     pub(super) proxy: Option<HttpUrl>,
-    pub(super) client: std::sync::OnceLock<reqwest::Client>,
+    pub(super) client: std::sync::OnceLock<crate::http::Client>,
 }
 
 /// What differs by model.

@@ -267,12 +267,7 @@ impl Worker {
     /// One run. An error: the worker has ended, or says what no worker says.
     async fn exchange(&mut self, hello: &wire::Hello, program: &Program, call: &Call) -> io::Result<Told> {
         let mut frame = if self.is_new { wire::message(hello)? } else { Vec::new() };
-        frame.extend(wire::call(
-            &program.name,
-            &call.about,
-            call.shape,
-            call.body.as_ref().map(bytes::Bytes::len),
-        )?);
+        frame.extend(wire::call(&program.name, call)?);
         let body = call.body.as_deref().unwrap_or_default();
         if body.len() <= SMALL_BYTES {
             frame.extend_from_slice(body);

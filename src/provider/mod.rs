@@ -26,6 +26,7 @@ mod filter;
 mod filters;
 mod flaw;
 mod hosts;
+mod intake;
 mod json;
 mod manners;
 mod outgoing;
@@ -50,6 +51,7 @@ use std::time::Duration;
 use reqwest::header::HeaderMap;
 use serde_json::Value;
 
+pub use self::ask::{FREE_BYTES, Memory};
 pub use self::closed::Closed;
 pub use self::exec::CommandTrouble;
 pub use self::expect::{Case, Compared, Difference};
@@ -246,6 +248,11 @@ impl Providers {
 
     /// Asks for one job. Dropped halfway, it leaves nothing behind.
     pub async fn ask(&self, question: &Question) -> Asked {
+        self.ask_within(question, None).await
+    }
+
+    /// The same, with memory for an answer that is longer than [`FREE_BYTES`].
+    pub async fn ask_within(&self, question: &Question, memory: Option<&dyn Memory>) -> Asked {
         let Some(provider) = self.get(&question.provider) else {
             let message = redact::message(&self.unknown(&question.provider).to_string(), &[]);
             return Asked::Answered(Evidence::could_not_tell(
@@ -255,7 +262,7 @@ impl Providers {
             ));
         };
         tokio::select! {
-            asked = provider.question(question, &self.clock, None) => asked,
+            asked = provider.question(question, &self.clock, None, memory) => asked,
             () = provider.manners.turns.until_left_to_others() => {
                 provider.stats.count(stats::Outcome::NotAsked, None);
                 Asked::NotAsked { retry_in: LEFT_TO_OTHERS }
@@ -267,7 +274,7 @@ impl Providers {
     pub async fn ask_and_tell(&self, question: &Question) -> Result<(Asked, Vec<Step>), ProviderError> {
         let provider = self.get(&question.provider).ok_or_else(|| self.unknown(&question.provider))?;
         let mut steps = Vec::new();
-        let asked = provider.question(question, &self.clock, Some(&mut steps)).await;
+        let asked = provider.question(question, &self.clock, Some(&mut steps), None).await;
         Ok((asked, steps))
     }
 

@@ -6,12 +6,13 @@
 use std::fmt;
 
 use bytes::Bytes;
+use reqwest::Method;
 use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue};
-use reqwest::{Client, Method};
 use url::Url;
 
 use super::request::Request;
 use crate::clock::Timestamp;
+use crate::http::{Client, Error, Response};
 
 /// A request with everything that is sent.
 #[derive(Clone)]
@@ -55,10 +56,8 @@ impl Outgoing {
     }
 
     /// Sends it.
-    pub(super) async fn send(&self, client: &Client) -> reqwest::Result<reqwest::Response> {
-        let sent = client.request(self.method.clone(), self.url.clone()).headers(self.headers.clone());
-        let sent = if self.body.is_empty() { sent } else { sent.body(self.body.clone()) };
-        sent.send().await
+    pub(super) async fn send(&self, client: &Client) -> Result<Response, Error> {
+        client.send(self.method.clone(), &self.url, self.headers.clone(), self.body.clone()).await
     }
 }
 

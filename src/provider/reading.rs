@@ -12,13 +12,13 @@ use jaq_json::Val;
 use reqwest::header::HeaderMap;
 use serde::Deserialize;
 use serde_json::{Map, Value};
-use sha2::{Digest, Sha256};
 
 use super::Question;
 use super::answer::Shape;
 use super::file::Provider;
 use super::filters::{Call, Program, Runner, Stopped, Told};
 use super::flaw;
+use super::intake::{Files, Intake, LONG_BYTES};
 use super::redact;
 use super::request::{Payload, Request};
 use super::said::Said;
@@ -36,6 +36,30 @@ pub struct Received {
     pub headers: HeaderMap,
     /// Its body, decompressed.
     pub body: Bytes,
+    /// The files that were decoded out of the body as it came; none: it is as the provider sent it.
+    pub(super) files: Option<Files>,
+}
+
+impl Received {
+    /// An answer at hand, as the provider sent it.
+    pub fn new(status: u16, headers: HeaderMap, body: Bytes) -> Self {
+        Self { status, headers, body, files: None }
+    }
+
+    /// How long the body was as it came.
+    pub(super) fn body_bytes(&self) -> usize {
+        let whole = self.files.as_ref().and_then(|files| files.whole.as_ref());
+        whole.map_or(self.body.len(), |(length, _)| *length)
+    }
+
+    /// The body as a filter sees it, and its files.
+    fn opened(&self, shape: Shape) -> (Bytes, Files) {
+        match &self.files {
+            Some(files) => (self.body.clone(), files.clone()),
+            None if self.body.len() < LONG_BYTES => (self.body.clone(), Files::default()),
+            None => Intake::whole(shape, &self.body),
+        }
+    }
 }
 
 /// What an answer means.
@@ -108,7 +132,7 @@ impl Provider {
 
     /// What a filter says that reads no answer.
     async fn say(&self, program: &Program, about: Map<String, Value>) -> Result<Value, Hitch> {
-        let call = Call { about, body: None, shape: Shape::default() };
+        let call = Call { about, body: None, shape: Shape::default(), whole: None };
         let told = self.runner.run(program, call).await.map_err(Hitch::Stopped)?;
         told.said.map_err(|problem| Hitch::Problem(format!("`{}`: {problem}", program.name)))
     }
@@ -203,7 +227,7 @@ impl Provider {
             Ok(values) => self.run_filter(question, at, received, values).await,
             Err(hitch) => Err(hitch.clone()),
         };
-        let told = match told {
+        let (told, files) = match told {
             Ok(told) => told,
             Err(hitch) => {
                 let reading = doubt(Doubt::Unreadable, hitch.words());
@@ -222,7 +246,7 @@ impl Provider {
                     format!("the filter's output is not understood: {error}")
                 })
             })
-            .and_then(|said| self.judge(said, asked_at, secrets));
+            .and_then(|said| self.judge(said, &files, asked_at, secrets));
         heard(match said {
             Ok(Reading::Judged(mut evidence)) => {
                 evidence.answer = kept(received, secrets);
@@ -257,7 +281,7 @@ impl Provider {
         }
         let problem = |problem: &str| redact::message(problem, secrets);
         let values = self.values(question).await.map_err(|hitch| problem(hitch.words()))?;
-        let told =
+        let (told, _) =
             self.run_filter(question, at, received, &values).await.map_err(|hitch| problem(hitch.words()))?;
         told.said
             .map(|said| redact::excerpt(said.to_string().as_bytes(), secrets))
@@ -286,7 +310,7 @@ impl Provider {
         (step, carried): (usize, &Value),
         received: &Received,
         values: &Values,
-    ) -> Result<Told, Hitch> {
+    ) -> Result<(Told, Files), Hitch> {
         let mut headers: BTreeMap<&str, String> = BTreeMap::new();
         for (name, value) in &received.headers {
             let value = String::from_utf8_lossy(value.as_bytes());
@@ -308,11 +332,19 @@ impl Provider {
         ] {
             about.insert(key.to_owned(), value);
         }
-        let call = Call { about, body: Some(received.body.clone()), shape: self.ask.answer };
-        self.runner.run(&self.ask.read, call).await.map_err(Hitch::Stopped)
+        let (body, files) = received.opened(self.ask.answer);
+        let call = Call { about, body: Some(body), shape: self.ask.answer, whole: files.whole.clone() };
+        let told = self.runner.run(&self.ask.read, call).await.map_err(Hitch::Stopped)?;
+        Ok((told, files))
     }
 
-    fn judge(&self, said: Said, asked_at: Timestamp, secrets: &[&str]) -> Result<Reading, String> {
+    fn judge(
+        &self,
+        said: Said,
+        files: &Files,
+        asked_at: Timestamp,
+        secrets: &[&str],
+    ) -> Result<Reading, String> {
         let verdict = match said.verdict.as_str() {
             "queued" => Verdict::Queued,
             "running" => Verdict::Running,
@@ -356,8 +388,10 @@ impl Provider {
         if outputs.len() > OUTPUTS {
             return Err(format!("the answer names more than {OUTPUTS} outputs"));
         }
-        let outputs =
-            outputs.into_iter().map(|output| output.offer(self, secrets)).collect::<Result<Vec<_>, _>>()?;
+        let outputs = outputs
+            .into_iter()
+            .map(|output| output.offer(self, files, secrets))
+            .collect::<Result<Vec<_>, _>>()?;
         let mut indices: Vec<i64> = outputs.iter().filter_map(|offer| offer.index).collect();
         indices.sort_unstable();
         if let Some([twice, _]) = indices.array_windows().find(|[one, next]| one == next) {
@@ -408,13 +442,17 @@ fn judge_status(status: u16) -> Option<(Doubt, String)> {
 }
 
 /// What stands for a body that is no JSON.
-pub(super) fn blob(body: &[u8]) -> Val {
-    let hash = Sha256::digest(body).iter().fold(String::new(), |mut hash, byte| {
+pub(super) fn blob(length: usize, sha256: &str) -> Val {
+    object([("bytes", Val::from(length)), ("sha256", string(sha256))])
+}
+
+/// Bytes in hexadecimal.
+pub(super) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
         // Writing into a string cannot fail.
-        let _ = write!(hash, "{byte:02x}");
-        hash
-    });
-    object([("bytes", Val::from(body.len())), ("sha256", string(&hash))])
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }
 
 pub(super) fn string(text: &str) -> Val {

@@ -13,6 +13,7 @@ use url::Url;
 
 use super::file::Provider;
 use super::hosts;
+use super::intake::Files;
 use super::redact;
 use super::request::{Key, NextStep, Payload};
 use crate::clock::Timestamp;
@@ -21,7 +22,7 @@ use crate::evidence::{FailureClass, Offer, Source};
 /// The longest URL of an output, in bytes.
 const URL_BYTES: usize = 16 * 1024;
 /// Base64 as providers write it: with or without padding.
-const BASE64: GeneralPurpose = GeneralPurpose::new(
+pub(super) const BASE64: GeneralPurpose = GeneralPurpose::new(
     &STANDARD,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
@@ -148,7 +149,7 @@ const WRITABLE: std::ops::Range<Timestamp> =
 
 impl SaidOutput {
     /// The output as evidence, or what is wrong with it.
-    pub(super) fn offer(self, provider: &Provider, secrets: &[&str]) -> Result<Offer, String> {
+    pub(super) fn offer(self, provider: &Provider, files: &Files, secrets: &[&str]) -> Result<Offer, String> {
         if self.index.is_some_and(|index| index < 0) {
             return Err("the answer names an output with a negative index".into());
         }
@@ -164,10 +165,14 @@ impl SaidOutput {
                 Source::Url { url: download(&request, provider)?, auth: self.auth.unwrap_or(true) }
             }
             (None, None, Some(text), None) => Source::Inline {
-                bytes: BASE64
-                    .decode(text.trim_ascii())
-                    .map_err(|error| format!("an output is not base64: {error}"))?
-                    .into(),
+                bytes: match files.get(text.trim_ascii()) {
+                    // Decoded as it came.
+                    Some(file) => file.clone(),
+                    None => BASE64
+                        .decode(text.trim_ascii())
+                        .map_err(|error| format!("an output is not base64: {error}"))?
+                        .into(),
+                },
                 content_type: self.content_type.filter(|kind| {
                     kind.len() <= 100 && kind.chars().all(|c| c.is_ascii_graphic() || c == ' ')
                 }),

@@ -87,7 +87,7 @@ fn received(status: u16, headers: &BTreeMap<String, String>, body: &Value) -> Re
         Some(text) => BASE64_STANDARD.decode(text).unwrap(),
         None => serde_json::to_vec(body).unwrap(),
     };
-    Received { status, headers, body: body.into() }
+    Received::new(status, headers, body.into())
 }
 
 /// The shipped files, compiled once for all tests.

@@ -52,8 +52,7 @@ impl Provider {
         };
         for status in [200, 404] {
             for (body, name) in BODIES {
-                let received =
-                    Received { status, headers: HeaderMap::new(), body: body.as_bytes().to_vec().into() };
+                let received = Received::new(status, HeaderMap::new(), body.as_bytes().to_vec().into());
                 let reading = match self.read_for_trial(&question, &received).await {
                     Ok(reading) => reading,
                     Err(Stopped { filter: key, why, is_begun }) => {

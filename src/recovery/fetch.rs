@@ -12,10 +12,11 @@ use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use reqwest::header::{
     ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION,
 };
-use reqwest::{Client, ClientBuilder, Response, StatusCode, redirect};
+use reqwest::{Method, StatusCode};
 use tokio::time::{Instant, timeout, timeout_at};
 use url::Url;
 
@@ -26,8 +27,9 @@ use super::resume::{Anchor, State, Tries, breaks_off};
 use super::write::Writer;
 use super::{Copied, CopyError, Errand, INLINE, Limits, Memory, NotOutput, TimeLimit, take_memory};
 use crate::config::HttpUrl;
-use crate::egress::{Hosts, through};
+use crate::egress::Hosts;
 use crate::evidence::Source;
+use crate::http::{self, Client, Response};
 
 /// For a connection to stand, TLS included.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -37,7 +39,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 #[error(
     "could not make the download client; does this machine have CA certificates (package ca-certificates)?"
 )]
-pub struct FetcherError(#[source] reqwest::Error);
+pub struct FetcherError(#[source] http::Error);
 
 /// Copies files from providers into storage. Cheap to share; make one per process.
 #[derive(Clone, Debug)]
@@ -65,18 +67,20 @@ impl Fetcher {
         lookup: Arc<dyn Lookup>,
     ) -> Result<Self, FetcherError> {
         let loopback = if limits.allow_loopback { Loopback::Allowed } else { Loopback::Refused };
-        let client = Client::builder()
-            .user_agent(concat!("makegood/", env!("CARGO_PKG_VERSION")))
-            .redirect(redirect::Policy::none())
-            .referer(false)
-            .dns_resolver(Arc::new(Guard {
+        let client = Client::new(http::Options {
+            connect_timeout: CONNECT_TIMEOUT,
+            // `limits` are kept to here: they are another for each file.
+            read_timeout: None,
+            timeout: None,
+            proxy: proxy.cloned(),
+            resolver: Some(Arc::new(Guard {
                 lookup,
                 loopback,
                 // The one name beside this machine's that is looked up here then.
                 proxy: proxy.and_then(|proxy| proxy.expose().host_str()).map(str::to_owned),
-            }))
-            .connect_timeout(CONNECT_TIMEOUT);
-        let client = through(client, proxy).and_then(ClientBuilder::build).map_err(FetcherError)?;
+            })),
+        })
+        .map_err(FetcherError)?;
         Ok(Self { client, limits, loopback, buckets: Arc::new(Buckets::google(proxy.cloned())) })
     }
 
@@ -226,7 +230,7 @@ impl Fetcher {
             headers.entry(ACCEPT).or_insert(HeaderValue::from_static("*/*"));
             headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
             headers.extend(range.clone().unwrap_or_default());
-            let sent = self.client.get(url.clone()).headers(headers).send();
+            let sent = self.client.send(Method::GET, &url, headers, Bytes::new());
             let response = timeout(asking.limits.stall, sent)
                 .await
                 .map_err(|_| CopyError::TimedOut { what: TimeLimit::Stall })?
@@ -283,9 +287,9 @@ fn refusal(status: StatusCode, host: String) -> CopyError {
 }
 
 /// What the client's error means. The URL goes, since it may be signed.
-fn classify(error: reqwest::Error, host: &str) -> CopyError {
+fn classify(error: http::Error, host: &str) -> CopyError {
     // Before the body, a connection that ends early is a failed question, not a short file.
-    let in_body = error.is_body() || error.is_decode();
+    let in_body = error.is_in_body();
     let mut cause: Option<&(dyn Error + 'static)> = Some(&error);
     while let Some(inner) = cause {
         if let Some(Refused(address)) = inner.downcast_ref() {
@@ -299,10 +303,10 @@ fn classify(error: reqwest::Error, host: &str) -> CopyError {
     if error.is_timeout() {
         return CopyError::TimedOut { what: TimeLimit::Stall };
     }
-    if error.is_decode() {
+    if error.is_unpacking() {
         return NotOutput::Encoded.into();
     }
-    CopyError::Network { host: host.to_owned(), source: Box::new(error.without_url()) }
+    CopyError::Network { host: host.to_owned(), source: Box::new(error) }
 }
 
 /// Whether this says that more was to come.

@@ -235,7 +235,7 @@ pub enum CopyError {
         host: String,
         /// The client's reason, without the URL.
         #[source]
-        source: Box<reqwest::Error>,
+        source: Box<crate::http::Error>,
     },
     /// A bucket that could not be read.
     #[error(

@@ -9,14 +9,15 @@
 
 use std::time::{Duration, SystemTime};
 
+use reqwest::StatusCode;
 use reqwest::header::{
     ACCEPT_RANGES, CONTENT_ENCODING, CONTENT_RANGE, DATE, ETAG, HeaderMap, HeaderName, HeaderValue, IF_RANGE,
     LAST_MODIFIED, RANGE,
 };
-use reqwest::{Response, StatusCode};
 use url::Url;
 
 use super::{CopyError, Limits, NotOutput, TimeLimit};
+use crate::http::Response;
 
 /// So much more of the file, and the tries are counted afresh: a large file may break often.
 const GOT_ON_BYTES: u64 = 8 << 20;

@@ -99,7 +99,7 @@ fn at_hand(
 ) -> Result<Told, Failure> {
     let headers: HeaderMap =
         args.headers.iter().map(|Header(name, value)| (name.clone(), value.clone())).collect();
-    let received = Received { status: args.status.unwrap_or(200), headers, body: read_body(file)? };
+    let received = Received::new(args.status.unwrap_or(200), headers, read_body(file)?);
     let first = usize::from(args.step.unwrap_or(1));
     if let Some(provider) = providers.get(&args.name)
         && first > provider.max_requests()

@@ -11,14 +11,15 @@ use std::time::Duration;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use bytes::{Bytes, BytesMut};
+use reqwest::Method;
 use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
-use reqwest::{Client, Method};
 use serde::Deserialize;
 use serde_json::Value;
 use url::{Url, form_urlencoded};
 
 use super::super::outgoing::{Caller, Outgoing};
 use super::super::secret::{Held, Kept, Secret, SecretError};
+use crate::http;
 
 /// The longest answer of a token endpoint, in bytes.
 const ANSWER_BYTES: usize = 64 * 1024;
@@ -146,8 +147,8 @@ fn used_for(lifetime: Duration) -> Duration {
 }
 
 /// Status and body; an error says what went wrong, without the URL.
-async fn exchange(client: &Client, out: &Outgoing) -> Result<(u16, Bytes), String> {
-    let broken = |error: reqwest::Error| {
+async fn exchange(client: &http::Client, out: &Outgoing) -> Result<(u16, Bytes), String> {
+    let broken = |error: http::Error| {
         let what = if error.is_timeout() { "no answer in time" } else { "the exchange broke off" };
         if error.is_connect() { "could not connect".to_owned() } else { what.to_owned() }
     };

@@ -10,11 +10,12 @@ use std::io::{self, Read, Write};
 use jaq_json::Val;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use sha2::{Digest as _, Sha256};
 
 use super::super::answer::{Shape, Unread};
 use super::super::filter::Filter;
 use super::super::json::{self, JsonError};
-use super::super::reading::{blob, string};
+use super::super::reading::{blob, hex, string};
 
 /// The length that says that a call has no body.
 const NO_BODY: u32 = u32::MAX;
@@ -41,6 +42,8 @@ pub(in crate::provider) struct Call {
     pub(in crate::provider) body: Option<bytes::Bytes>,
     /// What that body is.
     pub(in crate::provider) shape: Shape,
+    /// Its length and SHA-256 before files were taken out of it.
+    pub(in crate::provider) whole: Option<(usize, String)>,
 }
 
 /// What came of a call.
@@ -60,7 +63,7 @@ impl Told {
 
 /// Runs a filter, in whichever process.
 pub(super) fn run(filter: &Filter, call: Call) -> Told {
-    let Call { about, body, shape } = call;
+    let Call { about, body, shape, whole } = call;
     let mut not_json = None;
     let body = match body.map(|body| (shape.parse(&body), body)) {
         None => None,
@@ -69,7 +72,8 @@ pub(super) fn run(filter: &Filter, call: Call) -> Told {
         Some((Err(Unread::TooMany(error)), _)) => return Told::problem(format!("the body is {error}")),
         Some((Err(Unread::Other(error)), body)) => {
             not_json = Some(error);
-            Some(blob(&body))
+            let (length, hash) = whole.unwrap_or_else(|| (body.len(), hex(&Sha256::digest(&body))));
+            Some(blob(length, &hash))
         }
     };
     let about = about.into_iter().map(|(key, value)| Ok((string(&key), Val::deserialize(value)?)));
@@ -85,14 +89,9 @@ pub(super) fn run(filter: &Filter, call: Call) -> Told {
 }
 
 /// A call as bytes.
-pub(super) fn call(
-    program: &str,
-    about: &Map<String, Value>,
-    shape: Shape,
-    body_bytes: Option<usize>,
-) -> io::Result<Vec<u8>> {
-    let head = serde_json::to_vec(&(program, about, shape))?;
-    let body_bytes = body_bytes.map_or(Ok(NO_BODY), length)?;
+pub(super) fn call(program: &str, call: &Call) -> io::Result<Vec<u8>> {
+    let head = serde_json::to_vec(&(program, &call.about, call.shape, &call.whole))?;
+    let body_bytes = call.body.as_ref().map_or(Ok(NO_BODY), |body| length(body.len()))?;
     let mut frame = Vec::with_capacity(8 + head.len());
     frame.extend(length(head.len())?.to_le_bytes());
     frame.extend(body_bytes.to_le_bytes());
@@ -128,9 +127,9 @@ pub(super) fn read_call(from: &mut impl Read) -> io::Result<Option<(String, Call
         Err(error) => return Err(error),
     };
     let body_bytes = read_length(from)?;
-    let (program, about, shape) = serde_json::from_slice(&read_bytes(from, head_bytes)?)?;
+    let (program, about, shape, whole) = serde_json::from_slice(&read_bytes(from, head_bytes)?)?;
     let body = if body_bytes == NO_BODY { None } else { Some(read_bytes(from, body_bytes)?.into()) };
-    Ok(Some((program, Call { about, body, shape })))
+    Ok(Some((program, Call { about, body, shape, whole })))
 }
 
 /// The worker's side: answers a call. An answer that is too long is replaced by a message that says

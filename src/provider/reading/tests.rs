@@ -10,7 +10,7 @@ fn question() -> Question {
 }
 
 fn read(filter: &str, status: u16, body: &[u8]) -> Reading {
-    let received = Received { status, headers: HeaderMap::new(), body: Bytes::copy_from_slice(body) };
+    let received = Received::new(status, HeaderMap::new(), Bytes::copy_from_slice(body));
     provider_reading(filter, false).read(&question(), (1, &Value::Null), &received, NOW, &["s3cret-key"])
 }
 
@@ -44,7 +44,7 @@ fn the_status_alone_says_when_it_is_about_us_and_not_about_the_job() {
     ] {
         assert_eq!(judged(failed, status, b"{}").verdict, verdict, "{status}");
     }
-    let received = Received { status: 503, headers: HeaderMap::new(), body: Bytes::new() };
+    let received = Received::new(503, HeaderMap::new(), Bytes::new());
     match provider_reading(failed, true).read(&question(), (1, &Value::Null), &received, NOW, &[]) {
         Reading::Judged(evidence) => assert_eq!(evidence.verdict, Verdict::Failed),
         Reading::AskNext(request) => panic!("asks for {request}"),
@@ -188,7 +188,7 @@ fn the_filter_sees_headers_job_model_items_and_step() {
     let mut headers = HeaderMap::new();
     headers.append("X-A", "1".parse().unwrap());
     headers.append("X-A", "2".parse().unwrap());
-    let received = Received { status: 200, headers, body: Bytes::from_static(b"{}") };
+    let received = Received::new(200, headers, Bytes::from_static(b"{}"));
     match provider_reading(filter, false).read(&question(), (2, &Value::Null), &received, NOW, &[]) {
         Reading::Judged(evidence) => assert_eq!(evidence.message.as_deref(), Some("1, 2 j1 m 2 2")),
         Reading::AskNext(request) => panic!("asks for {request}"),

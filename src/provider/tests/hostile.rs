@@ -21,8 +21,7 @@ fn bytes_that_are_no_json_are_unreadable_for_every_provider() {
     for provider in providers.names() {
         for step in [1, 2] {
             for body in [b"\xff\xfe\xfd".as_slice(), b"", b"<html>", b"{", b"nul", deep.as_bytes()] {
-                let received =
-                    Received { status: 200, headers: HeaderMap::new(), body: Bytes::copy_from_slice(body) };
+                let received = Received::new(200, HeaderMap::new(), Bytes::copy_from_slice(body));
                 match providers
                     .read(&question(provider, job_for(provider), "a/text2video", 1), step, &received)
                     .unwrap()

@@ -50,8 +50,7 @@ fn the_example_of_the_page_is_read_as_the_page_says() {
     let provider = load_text("acme.toml", "acme", blocks(page, "toml")["acme.toml"]).unwrap();
     let answers = blocks(page, "json");
     let read = |body: &str, status: u16| {
-        let received =
-            Received { status, headers: HeaderMap::new(), body: Bytes::copy_from_slice(body.as_bytes()) };
+        let received = Received::new(status, HeaderMap::new(), Bytes::copy_from_slice(body.as_bytes()));
         provider.read(&question("acme", "job_81", "acme/still", 2), (1, &Value::Null), &received, NOW, &[])
     };
     for (answer, status, wanted) in [
@@ -74,8 +73,7 @@ fn the_example_of_the_page_is_read_as_the_page_says() {
     assert!(compared.differences.is_empty(), "{:?}", compared.differences);
     let provider = providers.get("acme").unwrap();
     let read = |body: &str, status: u16| {
-        let received =
-            Received { status, headers: HeaderMap::new(), body: Bytes::copy_from_slice(body.as_bytes()) };
+        let received = Received::new(status, HeaderMap::new(), Bytes::copy_from_slice(body.as_bytes()));
         provider.read(&question("acme", "job_81", "acme/still", 2), (1, &Value::Null), &received, NOW, &[])
     };
     // Step 5 of the page.

@@ -1,0 +1,150 @@
+//! Answers that are large, with little memory: they are read one at a time, the others let their connections
+//! go and wait, another provider's charges are made good meanwhile, and every file comes home.
+//!
+//! Everything is told from the order of events: the server finishes no answer until all but one have been
+//! let go.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use makegood::pass;
+use makegood::provider::Providers;
+
+use crate::world::{World, on_both};
+
+const ANSWERS: usize = 8;
+const FILE_BYTES: usize = 3 << 20;
+
+#[derive(Default)]
+struct Seen {
+    requests: AtomicUsize,
+    closed: AtomicUsize,
+    /// Answers may be finished.
+    is_released: AtomicBool,
+}
+
+/// A server whose answers hold a file each. None is finished before it may be; from then on the length of
+/// every second one is not said.
+fn server() -> (u16, Arc<Seen>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let seen = Arc::new(Seen::default());
+    let noted = Arc::clone(&seen);
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let (mut stream, seen) = (stream.unwrap(), Arc::clone(&noted));
+            std::thread::spawn(move || {
+                // The client may go at any time.
+                while answer(&mut stream, &seen).is_ok() {}
+                seen.closed.fetch_add(1, Ordering::SeqCst);
+            });
+        }
+    });
+    (port, seen)
+}
+
+fn answer(stream: &mut TcpStream, seen: &Seen) -> std::io::Result<()> {
+    let mut head = Vec::new();
+    let mut byte = [0];
+    while !head.ends_with(b"\r\n\r\n") {
+        stream.read_exact(&mut byte)?;
+        head.push(byte[0]);
+    }
+    let nth = seen.requests.fetch_add(1, Ordering::SeqCst);
+    // Another file for each job.
+    let mut file = [b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", head.as_slice()].concat();
+    file.resize(FILE_BYTES, 7);
+    let body = format!("{{\"image\": \"data:image/png;base64,{}\"}}", BASE64_STANDARD.encode(&file));
+    let is_released = || seen.is_released.load(Ordering::SeqCst);
+    let is_sized = !is_released() || nth % 2 == 0;
+    if is_sized {
+        write!(stream, "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", body.len())?;
+    } else {
+        write!(stream, "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")?;
+    }
+    for (piece, bytes) in body.as_bytes().chunks(64 << 10).enumerate() {
+        while piece == 8 && !is_released() {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        if is_sized {
+            stream.write_all(bytes)?;
+        } else {
+            write!(stream, "{:x}\r\n", bytes.len())?;
+            stream.write_all(bytes)?;
+            stream.write_all(b"\r\n")?;
+        }
+    }
+    if is_sized { Ok(()) } else { stream.write_all(b"0\r\n\r\n") }
+}
+
+/// Waits until it is so; only a guard against waiting for ever has a time.
+async fn until(what: &str, is_so: impl AsyncFn() -> bool) {
+    let waited = async {
+        while !is_so().await {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    assert!(tokio::time::timeout(Duration::from_mins(2), waited).await.is_ok(), "never: {what}");
+}
+
+on_both! {
+    /// P15 (made good within 24 hours): memory runs out for nobody.
+    async fn p15_large_answers_wait_for_memory_and_delay_no_other_provider(world) {
+        let mut world = world;
+        let (port, seen) = server();
+        let dir = world.folder.path().join("providers");
+        let text = format!(
+            "[provider]\nname = \"heavy\"\nretries = 0\nmax_concurrency = 8\nmax_body_bytes = 8388608\noutput_hosts = []\n\
+             [ask]\nrequest = \"GET http://127.0.0.1:{port}/{{job}}\"\n\
+             read = '{{verdict: \"succeeded\", outputs: [{{index: 0, base64: (.body.image | split(\",\")[1])}}]}}'\n"
+        );
+        std::fs::write(dir.join("heavy.toml"), text).unwrap();
+        world.parts.providers = Arc::new(Providers::load(Some(&dir), world.clock.clone()).unwrap());
+        // More than one answer takes, less than two do.
+        world.parts.rules.memory = 8 << 20;
+        world.balance("ada", 0, 0).await;
+        let heavy: Vec<_> = (0..ANSWERS).map(|nth| format!("heavy-{nth}")).collect();
+        for name in &heavy {
+            world.charge(name).provider("heavy", "m").job(name).insert().await;
+        }
+        let well: Vec<_> = (0..5).map(|nth| format!("well-{nth}")).collect();
+        for name in &well {
+            world.charge(name).job(&format!("failed-{name}")).insert().await;
+        }
+
+        let parts = world.parts.clone();
+        let running = tokio::spawn(async move { pass::run(&parts, World::orders(), |_| {}).await.unwrap() });
+        until("all answers but one are let go", async || {
+            seen.requests.load(Ordering::SeqCst) == ANSWERS && seen.closed.load(Ordering::SeqCst) == ANSWERS - 1
+        })
+        .await;
+        until("the other provider's charges are settled", async || {
+            for name in &well {
+                if world.fate(name, 0).await != "refunded provider_error" {
+                    return false;
+                }
+            }
+            true
+        })
+        .await;
+        for name in &heavy {
+            assert_eq!(world.fate(name, 0).await.split(' ').next(), Some("open"), "{name}");
+        }
+        seen.is_released.store(true, Ordering::SeqCst);
+        let report = running.await.unwrap();
+        for name in &heavy {
+            assert_eq!(world.fate(name, 0).await, "recovered output_available", "{name}");
+        }
+        assert_eq!(report.recovered_bytes, (ANSWERS * FILE_BYTES) as u64);
+        let hashes = "SELECT count(DISTINCT sha256) AS v FROM stored_outputs";
+        assert_eq!(world.number(hashes).await, i64::try_from(ANSWERS).unwrap());
+        world.books_balance().await;
+    }
+}
