@@ -51,8 +51,8 @@ struct File {
     rest: Vec<u8>,
     head: Vec<u8>,
     padding: usize,
-    /// After a backslash.
-    escaped: bool,
+    /// An escape that has not come as a whole: its backslash and what came of the rest.
+    escape: Vec<u8>,
 }
 
 enum State {
@@ -84,6 +84,45 @@ pub(super) struct Intake {
 
 const fn is_base64(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/')
+}
+
+/// What an escape in JSON stands for, if it is one that base64 may come with: `\/` (PHP), `\u002B`
+/// (.NET). None: not whole yet.
+fn unescaped(escape: &[u8]) -> Option<Result<u8, NotBase64>> {
+    match escape {
+        [b'\\', b'/'] => Some(Ok(b'/')),
+        [b'\\', b'u', hex @ ..] if hex.len() < 4 => None,
+        [b'\\', b'u', hex @ ..] => {
+            let code = std::str::from_utf8(hex).ok().and_then(|hex| u8::from_str_radix(hex, 16).ok());
+            Some(code.filter(|code| is_base64(*code) || *code == b'=').ok_or(NotBase64))
+        }
+        [b'\\'] => None,
+        _ => Some(Err(NotBase64)),
+    }
+}
+
+/// Whether `text` ends inside of an escape that [`unescaped`] knows.
+fn ends_in_escape(text: &[u8]) -> bool {
+    let tail = &text[text.len().saturating_sub(5)..];
+    tail.iter().rposition(|byte| *byte == b'\\').is_some_and(|at| unescaped(&tail[at..]).is_none())
+}
+
+/// The string is no base64 after all.
+struct NotBase64;
+
+/// Base64 without its escapes; none: it is no base64, or ends inside of an escape.
+fn without_escapes(text: &[u8]) -> Option<Vec<u8>> {
+    let mut plain = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = memchr(b'\\', rest) {
+        plain.extend_from_slice(&rest[..at]);
+        let length = if rest.get(at + 1) == Some(&b'u') { 6 } else { 2 };
+        let escape = rest.get(at..at + length)?;
+        plain.push(unescaped(escape)?.ok().filter(|byte| is_base64(*byte))?);
+        rest = &rest[at + length..];
+    }
+    plain.extend_from_slice(rest);
+    Some(plain)
 }
 
 impl Intake {
@@ -154,8 +193,8 @@ impl Intake {
                 State::Between => self.between(rest),
                 State::Text => self.in_text(rest),
                 State::Escaped => {
-                    // An escaped slash is a slash.
-                    self.may_be_base64 &= rest[0] == b'/';
+                    // Looked at where the string is long enough.
+                    self.may_be_base64 &= matches!(rest[0], b'/' | b'u');
                     self.text.push(rest[0]);
                     self.state = State::Text;
                     &rest[1..]
@@ -183,11 +222,13 @@ impl Intake {
     fn in_text<'a>(&mut self, rest: &'a [u8]) -> &'a [u8] {
         self.state = State::Text;
         if self.may_be_base64 {
-            let wanted = LONG_BYTES.saturating_sub(self.text.len() - self.base64_from).min(rest.len());
+            // One more where it ends inside of an escape.
+            let wanted = LONG_BYTES.saturating_sub(self.text.len() - self.base64_from).max(1).min(rest.len());
             let run = rest[..wanted].iter().take_while(|byte| is_base64(**byte)).count();
             self.text.extend_from_slice(&rest[..run]);
             let rest = &rest[run..];
-            if self.text.len() - self.base64_from >= LONG_BYTES {
+            let is_long = self.text.len() - self.base64_from >= LONG_BYTES;
+            if is_long && !ends_in_escape(&self.text) {
                 self.begin_file(rest);
                 return rest;
             }
@@ -218,10 +259,14 @@ impl Intake {
 
     /// The string is a long one of base64 so far. `rest`: of the piece, what comes after.
     fn begin_file(&mut self, rest: &[u8]) {
+        let mut file = File::default();
+        let Some(text) = without_escapes(&self.text[self.base64_from..]) else {
+            self.may_be_base64 = false;
+            return;
+        };
         // Until now `text` was what came.
         self.hash.get_or_insert_with(|| Sha256::new().chain_update(&self.text).chain_update(rest));
-        let mut file = File::default();
-        let text: Vec<u8> = self.text.drain(self.base64_from..).filter(|byte| *byte != b'\\').collect();
+        self.text.truncate(self.base64_from);
         file.head.extend_from_slice(&text[..HEAD_CHARS]);
         file.push(&text);
         self.state = State::File(file);
@@ -229,15 +274,26 @@ impl Intake {
 
     fn in_file<'a>(&mut self, mut file: File, rest: &'a [u8]) -> &'a [u8] {
         let (first, after) = (rest[0], &rest[1..]);
-        if file.escaped {
-            if first == b'/' && file.padding == 0 {
-                file.escaped = false;
-                file.push(b"/");
-                self.state = State::File(file);
-                return after;
+        if !file.escape.is_empty() {
+            file.escape.push(first);
+            match unescaped(&file.escape) {
+                None => {}
+                Some(Ok(b'=')) if file.padding < 2 => {
+                    file.escape.clear();
+                    file.padding += 1;
+                }
+                Some(Ok(byte)) if is_base64(byte) && file.padding == 0 => {
+                    file.escape.clear();
+                    file.push(&[byte]);
+                }
+                Some(_) => {
+                    file.escape.pop();
+                    self.give_up(&file);
+                    return rest;
+                }
             }
-            self.give_up(&file);
-            return rest;
+            self.state = State::File(file);
+            return after;
         }
         if file.padding == 0 {
             let run = rest.iter().take_while(|byte| is_base64(**byte)).count();
@@ -249,7 +305,7 @@ impl Intake {
         }
         match first {
             b'\\' => {
-                file.escaped = true;
+                file.escape.push(first);
                 self.state = State::File(file);
                 after
             }
@@ -292,12 +348,8 @@ impl Intake {
         self.text.extend_from_slice(&file.rest);
         self.text.resize(self.text.len() + file.padding, b'=');
         self.may_be_base64 = false;
-        self.state = if file.escaped {
-            self.text.push(b'\\');
-            State::Escaped
-        } else {
-            State::Text
-        };
+        self.text.extend_from_slice(&file.escape);
+        self.state = if file.escape.len() == 1 { State::Escaped } else { State::Text };
     }
 
     /// The body with tokens, and the files.

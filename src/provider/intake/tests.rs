@@ -26,8 +26,10 @@ fn long_base64_becomes_a_token_and_the_file_is_there_once() {
         let file = bytes(length);
         let (padded, bare) = (BASE64_STANDARD.encode(&file), BASE64_STANDARD_NO_PAD.encode(&file));
         let escaped = padded.replace('/', "\\/");
+        // As .NET writes it.
+        let coded = padded.replace('+', "\\u002B").replace('/', "\\u002f").replace('=', "\\u003D");
         let body = format!(
-            r#"{{"a": "{padded}", "b\"": ["{bare}", "data:image\/png;base64,{escaped}"], "c": "{}", "d,e": "data:x,y"}}"#,
+            r#"{{"a": "{padded}", "b\"": ["{bare}", "data:image\/png;base64,{escaped}", "{coded}"], "c": "{}", "d,e": "data:x,y"}}"#,
             &bare[..LONG_BYTES - 1]
         );
         for size in [1, 7, 4096, body.len()] {
@@ -36,12 +38,12 @@ fn long_base64_becomes_a_token_and_the_file_is_there_once() {
             let token = |nth: usize| format!("{head}~makegood-file-{nth}~");
             let expected = json!({
                 "a": token(1),
-                "b\"": [token(2), format!("data:image/png;base64,{}", token(3))],
+                "b\"": [token(2), format!("data:image/png;base64,{}", token(3)), token(4)],
                 "c": &bare[..LONG_BYTES - 1],
                 "d,e": "data:x,y",
             });
             assert!(value == expected, "{length} in pieces of {size}");
-            for nth in 1..=3 {
+            for nth in 1..=4 {
                 assert!(files.get(&token(nth)).is_some_and(|found| *found == file), "{length} {nth}");
             }
             let hash = super::super::reading::hex(&Sha256::digest(body.as_bytes()));
@@ -68,6 +70,9 @@ fn what_is_no_base64_stays_as_it_was() {
         "\\\\",
         "\\\"",
         "\\u0041",
+        "\\u00e9",
+        "\\u003d\\u003d\\u003d",
+        "\\u003dA",
         "a",
         "ab=c",
         "\\/\\n",
