@@ -6,7 +6,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
-use std::io::{Read as _, Write as _};
+use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -71,7 +71,7 @@ fn answer(stream: &mut TcpStream, seen: &Seen) -> std::io::Result<()> {
     }
     for (piece, bytes) in body.as_bytes().chunks(64 << 10).enumerate() {
         while piece == 8 && !is_released() {
-            std::thread::sleep(Duration::from_millis(5));
+            has_gone(stream)?;
         }
         if is_sized {
             stream.write_all(bytes)?;
@@ -82,6 +82,18 @@ fn answer(stream: &mut TcpStream, seen: &Seen) -> std::io::Result<()> {
         }
     }
     if is_sized { Ok(()) } else { stream.write_all(b"0\r\n\r\n") }
+}
+
+/// Waits a moment; an error once the client has closed the connection.
+fn has_gone(stream: &mut TcpStream) -> std::io::Result<()> {
+    stream.set_read_timeout(Some(Duration::from_millis(5)))?;
+    let peeked = stream.peek(&mut [0]);
+    stream.set_read_timeout(None)?;
+    match peeked {
+        Ok(0) => Err(ErrorKind::ConnectionAborted.into()),
+        Err(error) if !matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => Err(error),
+        _ => Ok(()),
+    }
 }
 
 /// Waits until it is so; only a guard against waiting for ever has a time.
