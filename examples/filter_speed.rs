@@ -116,7 +116,7 @@ fn example(path: &Path) -> Result<Answer, Box<dyn Error>> {
         name: format!("{provider}/{}", part(path.file_name())),
         question: question(&provider, job, model, 1),
         step: if further { 2 } else { 1 },
-        received: Received { status, headers, body: body.into() },
+        received: Received::new(status, headers, body.into()),
     })
 }
 
@@ -144,7 +144,7 @@ fn large() -> Vec<Answer> {
         name: name.to_owned(),
         question: question(provider, "job-1", "fal-ai/flux", 1000),
         step,
-        received: Received { status: 200, headers: HeaderMap::new(), body: Bytes::from(body.to_string()) },
+        received: Received::new(200, HeaderMap::new(), Bytes::from(body.to_string())),
     })
     .into()
 }

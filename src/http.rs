@@ -163,7 +163,7 @@ impl Error {
 }
 
 fn is_flood(error: &io::Error) -> bool {
-    error.get_ref().is_some_and(|inner| inner.is::<Flood>())
+    error.get_ref().is_some_and(<dyn std::error::Error + Send + Sync>::is::<Flood>)
 }
 
 /// Whether `error` comes of an error of the connection that `is_meant`.

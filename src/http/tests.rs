@@ -133,7 +133,7 @@ async fn what_came_before_an_answer_is_counted_anew_for_each_request_of_a_connec
     let (address, connections) = server(|stream| {
         let mut answer = b"HTTP/1.1 103 Early Hints\r\n\r\n".repeat(2000);
         answer.extend_from_slice(b"HTTP/1.1 200 OK\r\ncontent-length: 300000\r\n\r\n");
-        answer.extend_from_slice(&[b'a'; 300_000]);
+        answer.extend_from_slice(&b"a".repeat(300_000));
         let _gone = stream.write_all(&answer);
     });
     let url = Url::parse(&format!("http://{address}/")).unwrap();

@@ -63,7 +63,7 @@ fn answer(stream: &mut TcpStream, seen: &Seen) -> std::io::Result<()> {
     file.resize(FILE_BYTES, 7);
     let body = format!("{{\"image\": \"data:image/png;base64,{}\"}}", BASE64_STANDARD.encode(&file));
     let is_released = || seen.is_released.load(Ordering::SeqCst);
-    let is_sized = !is_released() || nth % 2 == 0;
+    let is_sized = !is_released() || nth.is_multiple_of(2);
     if is_sized {
         write!(stream, "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", body.len())?;
     } else {

@@ -118,5 +118,5 @@ fn a_file_costs_what_it_is_and_text_what_its_filter_takes() {
     assert!((file.len() as u64 + copying..file.len() as u64 + copying + 4096).contains(&intake.cost()));
     let mut intake = Intake::new(Shape::Json);
     intake.push(format!("{{\"a\": \"{}\"}}", "word ".repeat(1 << 16)).as_bytes());
-    assert!(intake.cost() >= 4 * 5 << 16);
+    assert!(intake.cost() >= 4 * (5 << 16));
 }
