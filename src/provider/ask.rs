@@ -191,19 +191,22 @@ impl Asking<'_> {
     async fn step(&mut self, step: usize, request: &Request, out: &Outgoing, secrets: &[&str]) -> Reading {
         let provider = self.provider;
         let mut tries = 0;
+        // What the answer has been given since it was let go for want of it.
+        let mut given = FREE_BYTES;
         loop {
             let turn = match self.turn.take() {
                 Some(turn) => turn,
                 None => provider.manners.turn().await,
             };
             let began = Instant::now();
-            let received = provider.exchange(self.client, out, self.memory).await;
+            let received = provider.exchange(self.client, out, (self.memory, given)).await;
             let took = began.elapsed();
             drop(turn);
             // Neither a connection nor a place is held meanwhile.
             if let (Err(Trouble { wants: Some(bytes), .. }), Some(memory)) = (&received, self.memory)
                 && memory.wait_for(*bytes).await
             {
+                given = *bytes;
                 continue;
             }
 
@@ -279,12 +282,12 @@ impl Provider {
         format!("after {most} requests, which is `ask.max_requests`, the filter still asks for another")
     }
 
-    /// Sends one request and reads its answer up to the limit.
+    /// Sends one request and reads its answer up to the limit, with so much memory given already.
     async fn exchange(
         &self,
         client: &Client,
         out: &Outgoing,
-        memory: Option<&dyn Memory>,
+        (memory, given): (Option<&dyn Memory>, u64),
     ) -> Result<Received, Trouble> {
         let broken = |error: http::Error, status| {
             // Broken compression is the answer's own fault; everything else happened on the way.
@@ -321,7 +324,8 @@ impl Provider {
         }
         let mut taken = match length {
             Some(length) if length > FREE_BYTES => take(Intake::expected_cost(length))?,
-            Some(_) | None => FREE_BYTES,
+            // Given back before its end is known, it would have to be waited for again.
+            Some(_) | None => given,
         };
         let mut intake = Intake::new(self.ask.answer);
         while let Some(chunk) = response.chunk().await.map_err(|error| broken(error, Some(status)))? {

@@ -22,8 +22,8 @@ pub(super) const LONG_BYTES: usize = 64 << 10;
 const DATA_BYTES: usize = 200;
 /// How many characters of a file stay in its token: a filter may tell its kind by them.
 const HEAD_CHARS: usize = 48;
-/// The longest JSON, without the files in it.
-pub(super) const JSON_BYTES_MAX: usize = 16 << 20;
+/// The longest text that a filter reads: a body without the files in it.
+pub(super) const TEXT_BYTES_MAX: usize = 16 << 20;
 /// How many times the JSON of an answer is held while a filter reads it: here, and in its worker as it
 /// came, as values, and as what the filter says.
 const TEXT_COPIES: u64 = 4;
@@ -171,8 +171,10 @@ impl Intake {
 
     /// Why the body is not read any further, if it is longer than a filter should read.
     pub(super) fn refusal(&self) -> Option<String> {
-        let is_long = self.is_json == Some(true) && self.text.len() > JSON_BYTES_MAX;
-        is_long.then(|| format!("JSON of more than {} MiB beside its files in base64", JSON_BYTES_MAX >> 20))
+        let what = if self.is_json == Some(true) { "JSON" } else { "text" };
+        let is_long = self.text.len() > TEXT_BYTES_MAX;
+        is_long
+            .then(|| format!("{what} of more than {} MiB beside its files in base64", TEXT_BYTES_MAX >> 20))
     }
 
     /// Takes what comes next.
