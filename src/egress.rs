@@ -9,4 +9,4 @@ mod hosts;
 mod proxy;
 
 pub use hosts::{Hosts, List, Unlisted, is_loopback};
-pub use proxy::{PROXY_VARIABLES, matcher, proxied_bucket};
+pub use proxy::{ignored_variable, matcher, proxied_bucket};

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::clock::Clock;
 use crate::config::{Settings, show_span};
+use crate::egress::ignored_variable;
 use crate::pass::{Parts, Rules, copy_limits};
 use crate::provider::{Bounds, ProviderError, Providers};
 use crate::recovery::{Fetcher, Storage};
@@ -143,6 +144,14 @@ pub async fn open_parts(settings: &Settings, waits: Waits) -> Result<Parts, supe
     // help.
     let storage =
         Storage::open(settings.storage.url.as_str(), Path::new(".")).map_err(super::Failure::usage)?;
+    if settings.network.proxy.is_none()
+        && let Some(name) = ignored_variable()
+    {
+        tracing::warn!(
+            "{name} is set in the environment and ignored: providers are asked directly; if they can only be reached \
+             through a proxy, set network.proxy"
+        );
+    }
     let fetcher = Fetcher::through(copy_limits(settings), settings.network.proxy.as_ref())?;
     let store = open_tables_waiting(settings, waits).await?;
     Ok(Parts {

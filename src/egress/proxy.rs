@@ -3,8 +3,9 @@
 //! https goes through a `CONNECT` tunnel, so that the proxy sees host and port and nothing else;
 //! plain http, which only a provider's file can allow, is sent to the proxy as it is. Promise: with
 //! a proxy, nothing is sent to a provider past it; this machine (tests, the demo) and Google's
-//! metadata service, for the token of a bucket, are reached directly. Without one, no proxy is used: the variables that other programs take one from
-//! ([`PROXY_VARIABLES`]) are not read.
+//! metadata service, for the token of a bucket, are reached directly. Without one, no proxy is used:
+//! the variables that other programs take one from are only looked at to say so
+//! ([`ignored_variable`]).
 
 use hyper_util::client::proxy::matcher::Matcher;
 use object_store::ClientOptions;
@@ -18,8 +19,13 @@ const METADATA: &str = "169.254.169.254,metadata,metadata.google.internal";
 
 /// The variables of the environment that other programs take a proxy from. makegood ignores them
 /// for providers.
-pub const PROXY_VARIABLES: [&str; 6] =
+const PROXY_VARIABLES: [&str; 6] =
     ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy", "HTTP_PROXY", "http_proxy"];
+
+/// The variable that names a proxy which is ignored, because `network.proxy` is empty.
+pub fn ignored_variable() -> Option<&'static str> {
+    PROXY_VARIABLES.into_iter().find(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty()))
+}
 
 /// Says of each URL that it is reached through `proxy`, or, on this machine, directly.
 pub fn matcher(proxy: &HttpUrl) -> Matcher {

@@ -269,4 +269,8 @@ async fn p18_questions_and_files_go_through_the_proxy_to_listed_hosts_and_ports_
         told.starts_with("warn ") && told.contains("HTTPS_PROXY is set in the environment and ignored"),
         "{told}"
     );
+    // So does each pass: nothing is due any more.
+    let passed = command(&["run"]).env("MAKEGOOD__NETWORK__PROXY", "").output().await;
+    assert_eq!(passed.code, Some(0), "{passed:?}");
+    assert!(passed.stderr.contains("HTTPS_PROXY is set in the environment and ignored"), "{passed:?}");
 }

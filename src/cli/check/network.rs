@@ -8,7 +8,7 @@ use tokio::time::timeout;
 
 use super::Findings;
 use crate::config::Settings;
-use crate::egress::PROXY_VARIABLES;
+use crate::egress::ignored_variable;
 
 /// For a connection to the proxy.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -16,9 +16,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Connects to the proxy of the settings; nothing is sent.
 pub(super) async fn check(settings: &Settings, found: &mut Findings) {
     let Some(proxy) = &settings.network.proxy else {
-        let set =
-            PROXY_VARIABLES.into_iter().find(|name| std::env::var_os(name).is_some_and(|v| !v.is_empty()));
-        if let Some(name) = set {
+        if let Some(name) = ignored_variable() {
             found.warn(
                 "network",
                 format!("{name} is set in the environment and ignored: providers are asked directly"),
