@@ -7,11 +7,12 @@
 #   memory     peak memory of passes over 10,000, 100,000 and 300,000 orphans
 #   processes  items a second and lock waits with 1, 2 and 4 processes
 #   locked     one balance locked by the platform, 5,000 orphans
+#   hostile    scripts/hostile.py: a healthy provider beside one that means harm, and peak memory
 #   simulate   scripts/simulate.sh        faults   scripts/faults.sh
 #   sim-pg     scripts/simulate.sh --postgres
 #   real       scripts/real-input.sh      mutants  scripts/mutants.sh
 #
-# The first four fail where a figure misses its target; docs/performance.md says which targets there are. They measure
+# The first five fail where a figure misses its target; docs/performance.md says which targets there are. They measure
 # target/release/makegood, which is built first, and leave what they print in target/long/. The others are judged by their tests.
 # Needs what scripts/test.sh and scripts/size.sh need.
 set -euo pipefail
@@ -83,10 +84,20 @@ locked() {
   grep -q ', 0 of 0 others' "$kept/locked.md" || { echo "MISSED: orphans of other accounts are open"; return 1; }
 }
 
-[[ $# -gt 0 ]] || set -- size memory processes locked simulate sim-pg faults real mutants
+# The healthy provider's charges are refunded within 2 s whoever is beside it, and a process stays below 700 MiB.
+hostile() {
+  scripts/hostile.py | tee "$kept/hostile.md" || return 1
+  awk -F' *[|] *' '$3 ~ /^-?[0-9]+$/ { seen++
+      if ($3 != 0) { print "MISSED: exit " $3 " beside " $2; missed = 1 }
+      if ($5 == "never" || $5 > 2) { print "MISSED: refunded after " $5 " s beside " $2; missed = 1 }
+      if ($7 > 700) { print "MISSED: " $7 " MiB beside " $2; missed = 1 } }
+    END { exit missed || !seen }' "$kept/hostile.md"
+}
+
+[[ $# -gt 0 ]] || set -- size memory processes locked hostile simulate sim-pg faults real mutants
 for name in "$@"; do
   case $name in
-    size | memory | processes | locked)
+    size | memory | processes | locked | hostile)
       [[ -n ${built:-} ]] || step build cargo build --locked --release
       built=yes
       step "$name" "$name"

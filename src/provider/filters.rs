@@ -28,6 +28,7 @@ use tokio::sync::Mutex;
 pub(super) use self::wire::{Call, Told};
 pub use self::worker::{is_worker, worker};
 use super::filter::Filter;
+use super::intake::TEXT_BYTES_MAX;
 use crate::config::show_span;
 
 /// How much longer than its CPU time a run may take: it gets none while the machine is busy with
@@ -95,19 +96,20 @@ pub(super) enum Runner {
 }
 
 impl Runner {
-    /// Workers of this executable for the filters of one file.
+    /// Workers of this executable for the filters of one file. Files in an answer never reach them (`intake`).
     pub(super) fn worker<'a>(
         bounds: &Bounds,
         programs: impl Iterator<Item = &'a Program>,
         max_body_bytes: usize,
     ) -> Self {
         let programs = programs.map(|program| (program.name.clone(), program.code.clone())).collect();
-        let copies = COPIES.saturating_mul(max_body_bytes as u64);
+        let text_bytes = max_body_bytes.min(TEXT_BYTES_MAX);
+        let copies = COPIES.saturating_mul(text_bytes as u64);
         let hello = wire::Hello {
             programs,
             cpu_secs: bounds.time.as_secs().max(1),
             memory_bytes: bounds.memory.saturating_add(copies),
-            told_bytes: max_body_bytes.saturating_add(SAID_BYTES),
+            told_bytes: text_bytes.saturating_add(SAID_BYTES),
         };
         let executable = bounds.executable.clone();
         Self::Worker(Box::new(Workers { hello, executable, idle: Mutex::default() }))
@@ -304,4 +306,20 @@ impl Worker {
 fn own_executable() -> io::Result<PathBuf> {
     let own = PathBuf::from("/proc/self/exe");
     if own.exists() { Ok(own) } else { std::env::current_exe() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_worker_may_take_copies_of_an_answers_text_and_not_of_the_files_in_it() {
+        let bounds = Bounds { time: Duration::from_secs(2), memory: 64 << 20, executable: None };
+        for (max_body_bytes, mib) in [(4 << 20, 80), (16 << 20, 128), (256 << 20, 128)] {
+            let Runner::Worker(workers) = Runner::worker(&bounds, std::iter::empty(), max_body_bytes) else {
+                panic!("no worker");
+            };
+            assert_eq!(workers.hello.memory_bytes, mib << 20, "{max_body_bytes}");
+        }
+    }
 }
