@@ -104,6 +104,7 @@ const OWN: Set = Set {
         (18, "store_output", include_str!("../../migrations/postgres/0018_store_output.sql")),
         (19, "erasure", include_str!("../../migrations/postgres/0019_erasure.sql")),
         (20, "poison_index", include_str!("../../migrations/postgres/0020_poison_index.sql")),
+        (21, "posting_by_key", include_str!("../../migrations/postgres/0021_posting_by_key.sql")),
     ],
     sqlite: &[
         (1, "makegood", include_str!("../../migrations/sqlite/0001_makegood.sql")),
@@ -126,11 +127,12 @@ const OWN: Set = Set {
         (18, "store_output", include_str!("../../migrations/sqlite/0018_store_output.sql")),
         (19, "erasure", include_str!("../../migrations/sqlite/0019_erasure.sql")),
         (20, "poison_index", include_str!("../../migrations/sqlite/0020_poison_index.sql")),
+        (21, "posting_by_key", include_str!("../../migrations/sqlite/0021_posting_by_key.sql")),
     ],
 };
 
 /// The newest of makegood's own migrations.
-pub const OWN_VERSION: i64 = 20;
+pub const OWN_VERSION: i64 = 21;
 
 impl Set {
     const fn migrations(&self, postgres: bool) -> &'static [(i64, &'static str, &'static str)] {
