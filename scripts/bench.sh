@@ -1,23 +1,27 @@
 #!/usr/bin/env bash
-# The distance from the floor: makegood beside the least that does the same job, in the same round on the same data.
+# The distance from the floor: makegood beside the least that does the same job, in the same round
+# on the same data.
 #
 # usage: scripts/bench.sh [OPTION…] [ITEMS [ROUNDS]]        (10000 items, 3 rounds)
 #
-# ITEMS charges of one item each, whose jobs failed, half of them paid from one balance and half from two; durable commits; a
-# provider that answers at once, on the same machine. In each round, on a fresh database:
+# ITEMS charges of one item each, whose jobs failed, half of them paid from one balance and half
+# from two; durable commits; a provider that answers at once, on the same machine. In each round, on
+# a fresh database:
 #
 #   floor: SQL    set-based postings by psql, 1,000 items a transaction (scripts/bench/floor.sql); asks nobody
 #   floor: HTTP   a bare client, 64 questions at a time (scripts/bench/floor); writes nothing
 #   makegood      the built binary: detects, leases, asks, decides, proves and settles, with every limit of the brake set
 #
-# Every result is checked (scripts/bench/verify.sql). It prints medians; × is the ratio to both floors one after the other; `other`
-# is the share of the machine that somebody else used meanwhile: repeat a round in which it is more than a few percent. Then,
-# for the last round: statements for 1,000 items, the longest in sum, and how large makegood's tables are.
+# Every result is checked (scripts/bench/verify.sql). It prints medians; × is the ratio to both
+# floors one after the other; `other` is the share of the machine that somebody else used meanwhile:
+# repeat a round in which it is more than a few percent. Then, for the last round: statements for
+# 1,000 items, the longest in sum, and how large makegood's tables are.
 #
 #   --binary FILE   the makegood to measure (target/release/makegood)
 #   --keep          leave the database (bench_items) behind
 #
-# scripts/size.sh --stop and --purge stop the servers and remove their files. Needs PostgreSQL, nginx, GNU time, Python 3 and cargo.
+# scripts/size.sh --stop and --purge stop the servers and remove their files. Needs PostgreSQL,
+# nginx, GNU time, Python 3 and cargo.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/bench/env.sh

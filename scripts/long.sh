@@ -12,9 +12,10 @@
 #   sim-pg     scripts/simulate.sh --postgres
 #   real       scripts/real-input.sh      mutants  scripts/mutants.sh
 #
-# The first five fail where a figure misses its target; docs/performance.md says which targets there are. They measure
-# target/release/makegood, which is built first, and leave what they print in target/long/. The others are judged by their tests.
-# Needs what scripts/test.sh and scripts/size.sh need.
+# The first five fail where a figure misses its target; docs/performance.md says which targets there
+# are. They measure target/release/makegood, which is built first, and leave what they print in
+# target/long/. The others are judged by their tests. Needs what scripts/test.sh and scripts/size.sh
+# need.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -84,7 +85,8 @@ locked() {
   grep -q ', 0 of 0 others' "$kept/locked.md" || { echo "MISSED: orphans of other accounts are open"; return 1; }
 }
 
-# The healthy provider's charges are refunded within 2 s whoever is beside it, and a process stays below 700 MiB.
+# The healthy provider's charges are refunded within 2 s whoever is beside it, and a process stays
+# below 700 MiB.
 hostile() {
   scripts/hostile.py | tee "$kept/hostile.md" || return 1
   awk -F' *[|] *' '$3 ~ /^-?[0-9]+$/ { seen++

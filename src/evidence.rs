@@ -58,7 +58,8 @@ impl Evidence {
         files.sum()
     }
 
-    /// The same without these files, once they have been copied: evidence is kept until it is settled.
+    /// The same without these files, once they have been copied: evidence is kept until it is
+    /// settled.
     #[must_use]
     pub fn without_files(&self) -> Self {
         let mut evidence = self.clone();

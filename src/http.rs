@@ -1,16 +1,16 @@
 //! HTTP to servers that nobody here controls: providers, and the hosts of their files.
 //!
-//! Promise: what a server sends costs as much as its answer is worth. A connection that brings more than
-//! [`WITHOUT_ANSWER_BYTES`] without anything of an answer is closed ([`Error::Flood`]): interim responses
-//! (`103`) without end, a head without end, chunks without data. Nothing that a server sends holds a thread:
-//! every read is small, and whoever reads a body gives way between two pieces. Redirects are not followed,
-//! nothing is stored between two requests but idle connections, and errors name no URL, since it may be
-//! signed.
-//! HTTP/1.1 only. Left to the caller: how long a body may be, and what it means.
+//! Promise: what a server sends costs as much as its answer is worth. A connection that brings more
+//! than [`WITHOUT_ANSWER_BYTES`] without anything of an answer is closed ([`Error::Flood`]):
+//! interim responses (`103`) without end, a head without end, chunks without data. Nothing that a
+//! server sends holds a thread: every read is small, and whoever reads a body gives way between two
+//! pieces. Redirects are not followed, nothing is stored between two requests but idle connections,
+//! and errors name no URL, since it may be signed. HTTP/1.1 only. Left to the caller: how long a
+//! body may be, and what it means.
 //!
-//! Not reqwest: its clients parse interim responses for as long as they arrive, inside one poll, and have
-//! no place to count them. Eight such connections took both threads of a process, so that no other
-//! provider was heard, no timeout ended and no signal was obeyed.
+//! Not reqwest: its clients parse interim responses for as long as they arrive, inside one poll,
+//! and have no place to count them. Eight such connections took both threads of a process, so that
+//! no other provider was heard, no timeout ended and no signal was obeyed.
 
 mod connect;
 mod gate;
@@ -191,8 +191,8 @@ impl Client {
         Ok(Self { inner, connector, options })
     }
 
-    /// Sends a request and waits for the head of its answer. A body in `gzip` is unpacked; others are asked
-    /// for only if `headers` do so.
+    /// Sends a request and waits for the head of its answer. A body in `gzip` is unpacked; others
+    /// are asked for only if `headers` do so.
     pub async fn send(
         &self,
         method: Method,
@@ -301,8 +301,8 @@ impl Response {
         self.length
     }
 
-    /// The next piece of the body; none at its end. Gives way to others first, also where pieces are there
-    /// already.
+    /// The next piece of the body; none at its end. Gives way to others first, also where pieces
+    /// are there already.
     pub async fn chunk(&mut self) -> Result<Option<Bytes>, Error> {
         tokio::task::consume_budget().await;
         match soonest(self.deadline, self.read_timeout) {

@@ -1,11 +1,12 @@
 //! Joins the stages: one trip of all due orphans through the pipeline. The only room that knows them all.
 //!
-//! Detection and the lanes run side by side (`lanes`): orphans are claimed while others are still being found. Each provider
-//! has a lane of its own (`lane`), so that a slow or broken one never starves the others: it claims, and for each job a task
-//! (`job`) asks, decides and carries out; what comes back is settled in batches. Then what has become known about refunds is
-//! recorded (`late`), what was in flight when passes died is retried alone (`suspects`), and what killed copies left in the
-//! storage is swept (`sweep`). A dry run (`preview`) takes the same way,
-//! leaves no trace, and stops before carrying out.
+//! Detection and the lanes run side by side (`lanes`): orphans are claimed while others are still
+//! being found. Each provider has a lane of its own (`lane`), so that a slow or broken one never
+//! starves the others: it claims, and for each job a task (`job`) asks, decides and carries out;
+//! what comes back is settled in batches. Then what has become known about refunds is recorded
+//! (`late`), what was in flight when passes died is retried alone (`suspects`), and what killed
+//! copies left in the storage is swept (`sweep`). A dry run (`preview`) takes the same way, leaves
+//! no trace, and stops before carrying out.
 //!
 //! Promise: a pass ends when nothing is due that was due when it began, or that it opened itself; every claimed orphan is in
 //! exactly one bucket of its report. It begins nothing new once it is asked to stop or its time is over: that is checked

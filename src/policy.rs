@@ -265,10 +265,12 @@ pub fn decide(facts: &Facts, evidence: Option<&Evidence>, limits: &Limits, now: 
     payable(facts, decision)
 }
 
-/// The decision about a job that has ended every pass that asked about it, once its time is up and it was asked often enough: as
-/// if the last answer had told nothing (rules 10 and 13). None: it is to be asked.
+/// The decision about a job that has ended every pass that asked about it, once its time is up and
+/// it was asked often enough: as if the last answer had told nothing (rules 10 and 13). None: it is
+/// to be asked.
 ///
-/// The three questions are counted in `facts`: each was asked by a pass that died before it could record the answer.
+/// The three questions are counted in `facts`: each was asked by a pass that died before it could
+/// record the answer.
 pub fn without_asking(facts: &Facts, limits: &Limits, now: Timestamp) -> Option<Decision> {
     if !needs_evidence(facts, limits, now)
         || facts.orphan.questions < QUESTIONS_MIN

@@ -24,7 +24,8 @@ pub struct Report {
     pub finished_at: Option<Timestamp>,
     /// It ended before everything due was looked at: asked to stop, or out of time.
     pub stopped_early: bool,
-    /// Orphans that were found.
+    /// Orphans that scans opened. A settle may open others: of items that an output was taken from,
+    /// and of a charge that was mended.
     pub opened: u64,
     /// Orphans that look undelivered again.
     pub reopened: u64,

@@ -1,5 +1,5 @@
--- A posting finds what it adds to a charge by the charge's id. Joined with the list, each charge of a
--- batch was compared with each row of the list: twice as large a batch took four times as long.
+-- A posting finds what it adds to a charge by the charge's id. Joined with the list, each charge of
+-- a batch was compared with each row of the list: twice as large a batch took four times as long.
 
 SELECT makegood_define($definition$
 CREATE OR REPLACE FUNCTION {home}.makegood_write_refunds(list jsonb)

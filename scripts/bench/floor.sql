@@ -1,5 +1,5 @@
--- The floor of SQL: the posting of every open item with :lo < id <= :hi, as one statement. Detection,
--- leases, proofs and evidence are left out: nothing can do the job with less.
+-- The floor of SQL: the posting of every open item with :lo < id <= :hi, as one statement.
+-- Detection, leases, proofs and evidence are left out: nothing can do the job with less.
 WITH refund AS (
   INSERT INTO floor_refunds (charge_item_id, account_id, credits, reason)
   SELECT id, account_id, credits, 'provider_failed'

@@ -1,7 +1,7 @@
--- :n charge items whose jobs failed, on :n / 5 accounts, half of them paid from one bucket and half from
--- two: for the floor in the schema of least tables that does the same job (floor_…), and for makegood in
--- its contract relations. For a database in which migrations/reference/postgres was run.
--- Items of one account lie far apart in the order of ids (7919).
+-- :n charge items whose jobs failed, on :n / 5 accounts; half of them were paid from one bucket,
+-- half from two. They are loaded twice: into the floor's own tables (floor_…), and into makegood's
+-- contract relations. For a database in which migrations/reference/postgres was run. Items of one
+-- account lie far apart in the order of ids (7919).
 CREATE EXTENSION IF NOT EXISTS pg_stat_statements;
 SELECT greatest(:n / 5, 1) AS accounts \gset
 

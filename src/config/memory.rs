@@ -1,8 +1,8 @@
-//! How much memory the container has, and how much of it answers and files may take: `recovery.memory =
-//! "auto"`.
+//! How much memory the container has, and how much of it answers and files may take:
+//! `recovery.memory = "auto"`.
 //!
-//! Linux says it in the files of the control group of the process and of those around it. Where there is no
-//! limit, or no such file, the default is [`WITHOUT_LIMIT_BYTES`].
+//! Linux says it in the files of the control group of the process and of those around it. Where
+//! there is no limit, or no such file, the default is [`WITHOUT_LIMIT_BYTES`].
 
 use std::path::Path;
 
@@ -13,8 +13,8 @@ const LEAST_BYTES: u64 = 16 << 20;
 /// A number from here on is how version 1 says that there is no limit.
 const NO_LIMIT_FROM: u64 = 1 << 60;
 
-/// What answers and files may take in a container with this limit: a quarter. The rest is for the process,
-/// its filter workers, and one largest answer.
+/// What answers and files may take in a container with this limit: a quarter. The rest is for the
+/// process, its filter workers, and one largest answer.
 pub const fn share_of_limit(limit: Option<u64>) -> u64 {
     match limit {
         None => WITHOUT_LIMIT_BYTES,
@@ -29,7 +29,8 @@ pub(super) fn container_limit() -> Option<u64> {
     limit(&groups, Path::new("/sys/fs/cgroup"))
 }
 
-/// The lowest limit of the control groups that `groups` names, and of those around them, below `mount`.
+/// The lowest limit of the control groups that `groups` names, and of those around them, below
+/// `mount`.
 fn limit(groups: &str, mount: &Path) -> Option<u64> {
     let files = groups.lines().filter_map(|line| {
         let mut parts = line.splitn(3, ':');
@@ -43,7 +44,8 @@ fn limit(groups: &str, mount: &Path) -> Option<u64> {
         }
     });
     let limits = files.flat_map(|(top, group, file)| {
-        // In a container the path may be that of the host, which is not there: then the top one counts.
+        // In a container the path may be that of the host, which is not there: then the top one
+        // counts.
         let group = Path::new(group.trim_start_matches('/'));
         group.ancestors().map(|group| top.join(group).join(file)).collect::<Vec<_>>()
     });

@@ -9,7 +9,7 @@ use std::time::Duration;
 use sha2::{Digest, Sha256};
 use url::Url;
 
-use super::platform::{Balance, Platform, Recovery, Standing, Totals, hex};
+use super::platform::{Balance, Platform, Recovery, Standing, Totals};
 use super::story::{Ending, Story};
 use super::world::{Account, Charge};
 use crate::charge::{ItemId, Split};
@@ -172,7 +172,7 @@ fn on_disk(recovery: &Recovery) -> Result<(), String> {
     let path = path.ok_or_else(|| format!("the recorded address {uri:?} is not that of a file"))?;
     let bytes =
         std::fs::read(&path).map_err(|error| format!("{} cannot be read: {error}", path.display()))?;
-    if recovery.sha256.as_deref() == Some(hex(&Sha256::digest(&bytes)).as_str())
+    if recovery.sha256.as_deref() == Some(hex::encode(Sha256::digest(&bytes)).as_str())
         && recovery.size_bytes == i64::try_from(bytes.len()).ok()
     {
         Ok(())
@@ -276,7 +276,7 @@ mod tests {
             recovery: Some(Recovery {
                 kind: "recover".to_owned(),
                 uri: Some(uri.to_owned()),
-                sha256: Some(hex(&Sha256::digest("a file"))),
+                sha256: Some(hex::encode(Sha256::digest("a file"))),
                 content_type: None,
                 size_bytes: Some(6),
                 from_charge: None,

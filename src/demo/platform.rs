@@ -4,7 +4,6 @@
 //! its own (`platform/*.sql`); makegood is never told. It also reads back how everything ended, for the demo to check
 //! and to tell. Only on SQLite, only for the demo: no part of a real run.
 
-use std::fmt::Write as _;
 use std::time::Duration;
 
 use serde_json::{Value as Json, json};
@@ -211,7 +210,7 @@ impl Platform {
             "id": output.id, "charge_id": charge, "output_index": index, "provider": output.provider,
             "provider_job_id": job, "provider_output_index": job_index, "project_id": output.project,
             "node_id": output.node, "uri": format!("example://outputs/{}", output.id),
-            "content_type": "image/png", "size_bytes": 2048, "sha256": hex(&Sha256::digest(&output.id)),
+            "content_type": "image/png", "size_bytes": 2048, "sha256": hex::encode(Sha256::digest(&output.id)),
             "stored_at": self.time(output.stored_at), "moved_at": output.moved_at.map(|at| self.time(at)),
             "deleted_at": output.deleted_at.map(|at| self.time(at)),
         })
@@ -311,14 +310,5 @@ fn standing(row: &Row) -> Result<Standing, DbError> {
         billable: row.maybe_int("billable")?.unwrap_or(0) == 1,
         recovery: recovery.transpose()?,
         message: row.maybe_text("message")?,
-    })
-}
-
-/// Lower-case hexadecimal.
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        // Writing to a String never fails.
-        let _ = write!(text, "{byte:02x}");
-        text
     })
 }

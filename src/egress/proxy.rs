@@ -3,8 +3,8 @@
 //! https goes through a `CONNECT` tunnel, so that the proxy sees host and port and nothing else;
 //! plain http, which only a provider's file can allow, is sent to the proxy as it is. Promise: with
 //! a proxy, nothing is sent to a provider past it; this machine (tests, the demo) and Google's
-//! metadata service, for the token of a bucket, are reached directly. Without one, no proxy is used:
-//! the variables that other programs take one from are only looked at to say so
+//! metadata service, for the token of a bucket, are reached directly. Without one, no proxy is
+//! used: the variables that other programs take one from are only looked at to say so
 //! ([`ignored_variable`]).
 
 use hyper_util::client::proxy::matcher::Matcher;

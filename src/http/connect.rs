@@ -1,8 +1,8 @@
-//! Connections: name to address, TCP, a proxy where the settings name one, TLS, and a gate around it
-//! all.
+//! Connections: name to address, TCP, a proxy where the settings name one, TLS, and a gate around
+//! it all.
 //!
-//! Certificates are those that the system trusts. An HTTP proxy gets plain requests as they are and opens a
-//! tunnel for the others, inside of which TLS goes to the host itself.
+//! Certificates are those that the system trusts. An HTTP proxy gets plain requests as they are and
+//! opens a tunnel for the others, inside of which TLS goes to the host itself.
 
 use std::pin::Pin;
 use std::str::FromStr as _;

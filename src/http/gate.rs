@@ -1,9 +1,9 @@
-//! How much a connection may bring that is nothing of an answer: interim responses, a head that never
-//! ends, framing without data.
+//! How much a connection may bring that is nothing of an answer: interim responses, a head that
+//! never ends, framing without data.
 //!
-//! A gate counts what is read from its connection, and begins at zero whenever something of an answer has
-//! been taken: its head, or a piece of its body. hyper reads ahead of whoever takes it by two of its buffers
-//! at most, which the bound leaves room for.
+//! A gate counts what is read from its connection, and begins at zero whenever something of an
+//! answer has been taken: its head, or a piece of its body. hyper reads ahead of whoever takes it
+//! by two of its buffers at most, which the bound leaves room for.
 
 use std::io;
 use std::pin::Pin;

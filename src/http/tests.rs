@@ -1,5 +1,5 @@
-//! Servers that send and send, over real sockets, asked by one thread without any timeout: a test that
-//! ends has shown that the exchange ends and that the thread was free.
+//! Servers that send and send, over real sockets, asked by one thread without any timeout: a test
+//! that ends has shown that the exchange ends and that the thread was free.
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -19,7 +19,8 @@ fn client() -> Client {
     .unwrap()
 }
 
-/// A server whose connections are treated by `treat`, each in a thread, after a request's head has come.
+/// A server whose connections are treated by `treat`, each in a thread, after a request's head has
+/// come.
 fn server(treat: impl Fn(&mut TcpStream) + Clone + Send + 'static) -> (SocketAddr, Arc<AtomicUsize>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();

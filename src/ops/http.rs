@@ -1,11 +1,12 @@
 //! A small HTTP/1 server: for the daemon's pages and for the simulated provider.
 //!
-//! Promise: headers are bounded in size, connections in number, requests, idle time and lifetime ([`Limits`]). A new
-//! connection is accepted at once, also over the limit: the connection that was active longest ago is ended for it
-//! (`connections`). A client that does not take its answer is disconnected (`stalls`). So clients that never read or
-//! never send cannot keep a probe out. After `shutdown` no request is begun, those under way are finished, and what
-//! takes longer than a few seconds is cut off.
-//! Left to others: what to answer. A handler never fails; what goes wrong is an answer too.
+//! Promise: headers are bounded in size, connections in number, requests, idle time and lifetime
+//! ([`Limits`]). A new connection is accepted at once, also over the limit: the connection that was
+//! active longest ago is ended for it (`connections`). A client that does not take its answer is
+//! disconnected (`stalls`). So clients that never read or never send cannot keep a probe out. After
+//! `shutdown` no request is begun, those under way are finished, and what takes longer than a few
+//! seconds is cut off. Left to others: what to answer. A handler never fails; what goes wrong is an
+//! answer too.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -61,8 +62,8 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// For pages that anybody may ask for. Far fewer connections than the 1024 files that a process may usually open:
-    /// passes need theirs.
+    /// For pages that anybody may ask for. Far fewer connections than the 1024 files that a process
+    /// may usually open: passes need theirs.
     pub const PAGES: Self = Self {
         head_time: Duration::from_secs(10),
         write_time: Duration::from_secs(5),
@@ -71,7 +72,8 @@ impl Limits {
         connections: 256,
     };
 
-    /// For clients that are trusted. One that was stopped for a while (a test, a debugger) finds its connection alive.
+    /// For clients that are trusted. One that was stopped for a while (a test, a debugger) finds
+    /// its connection alive.
     pub const NONE: Self = Self {
         head_time: A_YEAR,
         write_time: A_YEAR,
@@ -116,7 +118,8 @@ pub async fn serve<H, F>(
         let (handler, stop) = (handler.clone(), stop.clone());
         tasks.spawn(async move {
             if let Some(stream) = converse(stream, handler, limits, &place, &stop).await {
-                // A reset: the system keeps nothing for a client that does not read. The connection ends either way.
+                // A reset: the system keeps nothing for a client that does not read. The connection
+                // ends either way.
                 let _ = stream.set_zero_linger();
             }
         });
@@ -127,7 +130,8 @@ pub async fn serve<H, F>(
     tasks.wait().await;
 }
 
-/// Answers one client until it, its limits or the server end the connection. Returns the stream if it was cut off.
+/// Answers one client until it, its limits or the server end the connection. Returns the stream if
+/// it was cut off.
 async fn converse<S, H, F>(
     stream: S,
     handler: H,
@@ -148,7 +152,8 @@ where
         let answer = handler(request);
         async move {
             if before > 0 {
-                // One request a turn: whoever sends a hundred at once does not go before all others.
+                // One request a turn: whoever sends a hundred at once does not go before all
+                // others.
                 tokio::task::yield_now().await;
             }
             let mut answer = answer.await;

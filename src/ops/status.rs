@@ -1,9 +1,10 @@
 //! The daemon's pages: `/metrics` for Prometheus, `/healthz` and `/readyz` for Kubernetes, `/status` for people.
 //!
-//! `/healthz` fails when the loop is stuck, and only then: a restart would help. `/readyz` fails when the
-//! database does not answer or the last pass failed: a restart would not help, a person may. Everything is
-//! read only. There is no login, so the pages show no account, no key and no text of others unless a setting
-//! allows it (`shown`); still, bind them where only operators and Prometheus reach them.
+//! `/healthz` fails when the loop is stuck, and only then: a restart would help. `/readyz` fails
+//! when the database does not answer or the last pass failed: a restart would not help, a person
+//! may. Everything is read only. There is no login, so the pages show no account, no key and no
+//! text of others unless a setting allows it (`shown`); still, bind them where only operators and
+//! Prometheus reach them.
 
 use std::fmt::Write as _;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -28,7 +29,8 @@ mod shown;
 pub use readiness::{Readiness, Ready};
 pub use shown::shown;
 
-/// How long a page is good for that costs more to make than to send. A flood of requests costs a pass little of its time then.
+/// How long a page is good for that costs more to make than to send. A flood of requests costs a
+/// pass little of its time then.
 const KEPT: Duration = Duration::from_secs(1);
 
 /// When it was made, after how many passes, and the page.

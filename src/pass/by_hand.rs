@@ -8,8 +8,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
-
 use super::job::{Job, Recovery};
 use super::leases::{self, InFlight};
 use super::room::Room;
@@ -257,7 +255,7 @@ async fn in_hand(
     let pass = pass(parts, wanted, now);
     let mut settlement = match decision.action {
         Action::Recover(pick) => {
-            let room = Room::new(1, parts.rules.memory, Arc::new(Semaphore::new(1)));
+            let room = Room::alone(1, parts.rules.memory);
             let verdicts = &mut Vec::new();
             let work = Recovery { pass: &pass, room: &room, answer: None, question, verdicts };
             work.bring_home(&case, evidence, decision, pick).await?

@@ -163,12 +163,14 @@ impl Job {
     }
 }
 
-/// Whether one of a suspect's items is past its time and was asked about often enough: then nothing of it is asked again.
+/// Whether one of a suspect's items is past its time and was asked about often enough: then nothing
+/// of it is asked again.
 fn is_over(cases: &[Case], pass: &Pass, now: Timestamp) -> bool {
     cases.iter().any(|case| policy::without_asking(&case.facts, &pass.parts.rules.policy, now).is_some())
 }
 
-/// Decides upon a suspect without asking again, which may end the process. Items whose time is not up wait for theirs.
+/// Decides upon a suspect without asking again, which may end the process. Items whose time is not
+/// up wait for theirs.
 fn unasked(cases: Vec<Case>, pass: &Pass, now: Timestamp) -> Done {
     let limits = &pass.parts.rules.policy;
     let decided = cases.into_iter().map(|case| {
@@ -283,8 +285,8 @@ impl Recovery<'_, '_> {
         })
     }
 
-    /// Asks for a fresh link. Beside the files of the first answer the second may be short only: nothing is
-    /// waited for while something is held.
+    /// Asks for a fresh link. Beside the files of the first answer the second may be short only:
+    /// nothing is waited for while something is held.
     async fn ask_again(&self, question: &Question) -> Asked {
         let memory = self.answer.map(|_| &NoMore as &dyn Memory);
         self.pass.parts.providers.ask_within(question, memory).await

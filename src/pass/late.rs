@@ -48,7 +48,8 @@ const AT_ONCE: usize = 16;
 /// When a question is tried again that was not answered within the budget.
 const AFTER_BUDGET: Duration = Duration::from_mins(5);
 
-/// After so many passes in a row that died while they asked a question, it is not asked again: nobody waits for its answer.
+/// After so many passes in a row that died while they asked a question, it is not asked again:
+/// nobody waits for its answer.
 const TOO_MANY_DEATHS: i64 = 2;
 
 /// What was learned from one provider.

@@ -7,8 +7,6 @@ use std::sync::Arc;
 
 use futures_util::StreamExt as _;
 
-use tokio::sync::Semaphore;
-
 use super::job::{self, Job};
 use super::room::Room;
 use super::{Orders, Parts};
@@ -55,7 +53,7 @@ pub(super) async fn run(parts: &Parts, orders: &Orders) -> Result<Report, DbErro
         });
     }
     let jobs = Job::group(cases, &parts.rules.policy, now);
-    let room = &Room::new(QUESTIONS_AT_ONCE, parts.rules.memory, Arc::new(Semaphore::new(1)));
+    let room = &Room::alone(QUESTIONS_AT_ONCE, parts.rules.memory);
     let mut asked = futures_util::stream::iter(jobs)
         .map(|job| async move {
             let place = room.answer();

@@ -1,19 +1,21 @@
-//! How much of one provider's is fetched at once: so many files, and so much memory for them and for answers.
+//! How much of one provider's is fetched at once: so many files, and so much memory for them and
+//! for answers.
 //!
-//! Each provider has a room of its own with an equal share of `recovery.memory`, so that one that hangs, or whose files
-//! trickle, takes nothing from the others.
+//! Each provider has a room of its own with an equal share of `recovery.memory`, so that one that
+//! hangs, or whose files trickle, takes nothing from the others.
 //!
 //! A file holds no memory until it answers and says its size; then it takes as much as it is large, and at most three parts
 //! (`recovery::memory_bytes`: 24 MiB for files up to 80 GB). Where so much is not free, it lets its connection go, waits for
 //! it and asks again. One that needs more than there is takes all of it, and is alone.
 //!
-//! An answer that is longer than `provider::FREE_BYTES` does the same: it holds what was decoded out of it, what its filter
-//! takes, and what copying its files takes, until they are copied. One that needs more than the share needs a place that the
-//! process has once, beside the whole share; of each provider one answer waits for that. Nothing that holds memory waits for
-//! more, so that nobody waits in a ring: copies of an answer's own files are covered by what it holds.
+//! An answer that is longer than `provider::FREE_BYTES` does the same: it holds what was decoded
+//! out of it, what its filter takes, and what copying its files takes, until they are copied. One
+//! that needs more than the share needs a place that the process has once, beside the whole share;
+//! of each provider one answer waits for that. Nothing that holds memory waits for more, so that
+//! nobody waits in a ring: copies of an answer's own files are covered by what it holds.
 //!
-//! So the memory of a process stays below `recovery.memory` (or one file's, 24 MiB, for each provider that has something due,
-//! if that is more) and one largest answer.
+//! So the memory of a process stays below `recovery.memory` (or one file's, 24 MiB, for each
+//! provider that has something due, if that is more) and one largest answer.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -58,6 +60,11 @@ impl Room {
             large,
             large_turn: Semaphore::new(1),
         }
+    }
+
+    /// A room whose provider is the only one at work.
+    pub(super) fn alone(files: usize, memory_bytes: u64) -> Self {
+        Self::new(files, memory_bytes, Arc::new(Semaphore::new(1)))
     }
 
     /// For the answer of one question. It holds nothing yet.
@@ -205,10 +212,6 @@ mod tests {
     use super::*;
     use crate::provider::Memory as _;
 
-    fn room(files: usize, memory: u64) -> Room {
-        Room::new(files, memory, Arc::new(Semaphore::new(1)))
-    }
-
     const MIB: u64 = 1 << 20;
 
     /// How many files of at most `bytes` are under way at once.
@@ -237,7 +240,7 @@ mod tests {
             (64, 256 * MIB, u64::MAX, 1),
             (0, 0, 1, 1),
         ] {
-            let room = room(files, memory);
+            let room = Room::alone(files, memory);
             assert_eq!(at_once(&room, bytes), expected, "{files} {memory} {bytes}");
             assert_eq!(at_once(&room, bytes), expected, "what is given back is there again");
         }
@@ -245,7 +248,7 @@ mod tests {
 
     #[test]
     fn a_file_that_has_not_answered_holds_no_memory_and_a_smaller_one_gives_some_back() {
-        let room = room(8, 24 * MIB);
+        let room = Room::alone(8, 24 * MIB);
         let (silent, large, small) = (room.enter(), room.enter(), room.enter());
         let [_silent, large, small] = [silent, large, small].map(|place| place.now_or_never().unwrap());
         assert!(large.take(24 * MIB) && !small.take(MIB));
@@ -257,7 +260,7 @@ mod tests {
 
     #[test]
     fn who_waits_is_first_and_holds_nothing_meanwhile() {
-        let room = room(8, 24 * MIB);
+        let room = Room::alone(8, 24 * MIB);
         let [first, second, third] = [(); 3].map(|()| room.enter().now_or_never().unwrap());
         assert!(first.take(20 * MIB) && second.take(4 * MIB));
         let mut waiting = Box::pin(second.wait_for(24 * MIB));

@@ -1,18 +1,18 @@
 //! What was in flight in two passes that died, retried alone and last.
 //!
-//! One job may end every pass that asks about it: its answer or its file takes more memory than there is, or meets an
-//! error of ours. Retried among others it would end each pass before they are made good. So it is claimed by itself,
-//! after everything else of the pass, one job at a time in the whole process, and of several suspects the one that has
-//! ended the most passes comes last: innocent ones are settled, and cleared, before it.
+//! One job may end every pass that asks about it: its answer or its file takes more memory than
+//! there is, or meets an error of ours. Retried among others it would end each pass before they are
+//! made good. So it is claimed by itself, after everything else of the pass, one job at a time in
+//! the whole process, and of several suspects the one that has ended the most passes comes last:
+//! innocent ones are settled, and cleared, before it.
 //!
-//! Each try that ends the process counts as a question that was asked and not answered. Once it is past `refund_by` and
-//! asked often enough it is decided upon as every other that nobody could tell about, without another question, and
-//! before anything else of a pass: it must not be late because passes have no time left. Leaves to others: the claims
-//! (`store::claim`), the decision (`policy::without_asking`). A crash here is what this is made for.
+//! Each try that ends the process counts as a question that was asked and not answered. Once it is
+//! past `refund_by` and asked often enough it is decided upon as every other that nobody could tell
+//! about, without another question, and before anything else of a pass: it must not be late because
+//! passes have no time left. Leaves to others: the claims (`store::claim`), the decision
+//! (`policy::without_asking`). A crash here is what this is made for.
 
 use std::sync::Arc;
-
-use tokio::sync::Semaphore;
 
 use super::lane::{self, Claims};
 use super::room::Room;
@@ -60,7 +60,7 @@ async fn run(
             break;
         }
         let rules = &pass.parts.rules;
-        let room = Arc::new(Room::new(rules.copies, rules.memory, Arc::new(Semaphore::new(1))));
+        let room = Arc::new(Room::alone(rules.copies, rules.memory));
         let (done, result) = lane::run(
             Arc::clone(pass),
             provider,

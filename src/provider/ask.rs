@@ -28,8 +28,8 @@ use crate::http::{self, Client};
 /// An answer takes none of the memory that is given out until it is longer than this.
 pub const FREE_BYTES: u64 = 256 << 10;
 
-/// Gives out memory to the answer of one question: for what was decoded out of it, for the rest while a
-/// filter reads it, and for copying its files.
+/// Gives out memory to the answer of one question: for what was decoded out of it, for the rest
+/// while a filter reads it, and for copying its files.
 pub trait Memory: fmt::Debug + Send + Sync {
     /// Takes so many bytes, instead of what it has; false if they are not free now.
     fn take(&self, bytes: u64) -> bool;

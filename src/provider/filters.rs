@@ -96,7 +96,8 @@ pub(super) enum Runner {
 }
 
 impl Runner {
-    /// Workers of this executable for the filters of one file. Files in an answer never reach them (`intake`).
+    /// Workers of this executable for the filters of one file. Files in an answer never reach them
+    /// (`intake`).
     pub(super) fn worker<'a>(
         bounds: &Bounds,
         programs: impl Iterator<Item = &'a Program>,

@@ -1,11 +1,11 @@
-//! The body of an answer as it arrives: long strings of base64 are decoded at once, and a token stands in
-//! their place.
+//! The body of an answer as it arrives: long strings of base64 are decoded at once, and a token
+//! stands in their place.
 //!
-//! Promise: a file inside a JSON answer is held once, decoded. What the filter sees is the same JSON, in
-//! which such a string has become its first characters and a number ([`Files::get`] knows it); the beginning
-//! of a `data:` URL stays before it. A string that turns out to be no base64 is put back as it was. So are
-//! bodies that are no JSON: nothing is taken out of them. Left to others: how much may be held (`ask`), and
-//! which strings are outputs (the filter).
+//! Promise: a file inside a JSON answer is held once, decoded. What the filter sees is the same
+//! JSON, in which such a string has become its first characters and a number ([`Files::get`] knows
+//! it); the beginning of a `data:` URL stays before it. A string that turns out to be no base64 is
+//! put back as it was. So are bodies that are no JSON: nothing is taken out of them. Left to
+//! others: how much may be held (`ask`), and which strings are outputs (the filter).
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
@@ -24,8 +24,8 @@ const DATA_BYTES: usize = 200;
 const HEAD_CHARS: usize = 48;
 /// The longest text that a filter reads: a body without the files in it.
 pub(super) const TEXT_BYTES_MAX: usize = 16 << 20;
-/// How many times the JSON of an answer is held while a filter reads it: here, and in its worker as it
-/// came, as values, and as what the filter says.
+/// How many times the JSON of an answer is held while a filter reads it: here, and in its worker as
+/// it came, as values, and as what the filter says.
 const TEXT_COPIES: u64 = 4;
 
 /// The files that were decoded out of a body, and what the body was before.
@@ -357,7 +357,7 @@ impl Intake {
     /// The body with tokens, and the files.
     pub(super) fn finish(self) -> (Bytes, Files) {
         let received = self.received;
-        let whole = self.hash.map(|hash| (received, super::reading::hex(&hash.finalize())));
+        let whole = self.hash.map(|hash| (received, hex::encode(hash.finalize())));
         (self.text.into(), Files { files: self.files, whole })
     }
 }

@@ -4,7 +4,6 @@
 //! a failure of the job; a status word that no filter knows likewise. Pure: no network, no clock.
 
 use std::collections::BTreeMap;
-use std::fmt::Write;
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
@@ -444,15 +443,6 @@ fn judge_status(status: u16) -> Option<(Doubt, String)> {
 /// What stands for a body that is no JSON.
 pub(super) fn blob(length: usize, sha256: &str) -> Val {
     object([("bytes", Val::from(length)), ("sha256", string(sha256))])
-}
-
-/// Bytes in hexadecimal.
-pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        // Writing into a string cannot fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 pub(super) fn string(text: &str) -> Val {

@@ -56,27 +56,16 @@ fn encode(id: &str) -> String {
             part.push(char::from(byte));
         } else {
             part.push('%');
-            part.push_str(&hex(&[byte]).to_ascii_uppercase());
+            part.push_str(&hex::encode([byte]).to_ascii_uppercase());
         }
     }
     if part.len() > PART_BYTES_MAX {
         // The encoded text is ASCII: it can be cut anywhere.
         part.truncate(PART_BYTES_MAX);
         part.push('-');
-        part.push_str(&hex(&Sha256::digest(id)));
+        part.push_str(&hex::encode(Sha256::digest(id)));
     }
     part
-}
-
-/// Lower-case hexadecimal.
-pub(super) fn hex(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let mut text = String::with_capacity(bytes.len() * 2);
-    for byte in bytes {
-        text.push(char::from(DIGITS[usize::from(byte >> 4)]));
-        text.push(char::from(DIGITS[usize::from(byte & 0xf)]));
-    }
-    text
 }
 
 #[cfg(test)]
@@ -118,7 +107,7 @@ mod tests {
 
     #[test]
     fn hex_is_lower_case_and_padded() {
-        assert_eq!(hex(&[0x00, 0x0f, 0xa0, 0xff]), "000fa0ff");
+        assert_eq!(hex::encode([0x00, 0x0f, 0xa0, 0xff]), "000fa0ff");
     }
 
     /// Ids like those that people and attackers make: short ones over few characters, so that

@@ -16,7 +16,7 @@ use object_store::path::Path;
 use sha2::{Digest, Sha256};
 
 use super::journal::Journal;
-use super::key::{Key, hex};
+use super::key::Key;
 use super::kind::{self, Kind, Medium};
 use super::storage::Storage;
 use super::upload::{PARTS_UNDER_WAY_MAX, Upload};
@@ -128,7 +128,7 @@ impl<'a> Writer<'a> {
             key,
             note,
             size_bytes: i64::try_from(self.size).unwrap_or(i64::MAX),
-            sha256: hex(&self.hash.finalize_reset()),
+            sha256: hex::encode(self.hash.finalize_reset()),
             content_type,
             sniffed,
             declared,

@@ -6,8 +6,8 @@
 //! write one object. Facts are read set-based, a handful of statements a batch, and put together by
 //! the pure `facts`. A lease that ran out and was not given back means that its pass died: the next
 //! claim counts it. What was in flight in two passes that died is a suspect, claimed by itself: one
-//! job that ends every pass must not take the others with it. A row that cannot be read, by makegood or by the database itself, costs its
-//! own orphan an hour and nobody else anything.
+//! job that ends every pass must not take the others with it. A row that cannot be read, by
+//! makegood or by the database itself, costs its own orphan an hour and nobody else anything.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::Duration;
@@ -104,7 +104,8 @@ impl Store {
         }
     }
 
-    /// Leases one job of a provider that was in flight in two passes that died, with all of its orphans.
+    /// Leases one job of a provider that was in flight in two passes that died, with all of its
+    /// orphans.
     pub async fn claim_suspect(
         &self,
         provider: &str,
@@ -155,8 +156,8 @@ impl Store {
             .collect()
     }
 
-    /// Runs one statement that claims, and reads what is known about what it has claimed. None: all of it was claimed anew
-    /// meanwhile.
+    /// Runs one statement that claims, and reads what is known about what it has claimed. None: all
+    /// of it was claimed anew meanwhile.
     async fn claim_by(
         &self,
         statement: &'static Statement,
@@ -173,7 +174,8 @@ impl Store {
         let mut ids: Vec<i64> = tokens.keys().copied().collect();
         ids.sort_unstable();
         let mut claimed = self.cases_apart(&mut &*self, &ids).await?;
-        // Who slept past its lease between the two statements reads the next one's token: that is not ours to use.
+        // Who slept past its lease between the two statements reads the next one's token: that is
+        // not ours to use.
         let ours = |id: i64, token: i64| tokens.get(&id) == Some(&token);
         claimed.cases.retain(|case| ours(case.facts.orphan.id, case.token));
         claimed.unreadable.retain(|each| ours(each.orphan_id, each.token));

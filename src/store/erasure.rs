@@ -1,5 +1,5 @@
-//! Erases what providers and people have written about cases, when a person orders it, and hashes it
-//! when it is written.
+//! Erases what providers and people have written about cases, when a person orders it, and hashes
+//! it when it is written.
 //!
 //! Evidence may hold prompts and personal data. By account or by age, the texts of answers, events
 //! and reports of passes become null; what proves a refund stays, with the SHA-256 of each text.
@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value as Json, json};
 use sha2::{Digest, Sha256};
 
-use super::db::{DbError, Row, Run, Tx, Value};
+use super::db::{Db, DbError, Row, Run, Tx, Value};
 use super::{Store, first, statements, with_retries};
 use crate::clock::Timestamp;
 
@@ -300,18 +300,20 @@ impl Picked {
 }
 
 /// Writes what happened to orphans, each with the hash of its detail. PostgreSQL writes its own.
-pub(super) async fn insert_events(run: &mut impl Run, mut events: Vec<Json>) -> Result<(), DbError> {
+pub(super) async fn insert_events(db: &Db, run: &mut impl Run, mut events: Vec<Json>) -> Result<(), DbError> {
     if events.is_empty() {
         return Ok(());
     }
-    for event in &mut events {
-        let detail = event["detail"].as_str().map(hash);
-        event["content_sha256"] = json!(detail);
+    if !db.is_postgres() {
+        for event in &mut events {
+            let detail = event["detail"].as_str().map(hash);
+            event["content_sha256"] = json!(detail);
+        }
     }
     run.rows(statements::INSERT_EVENTS, &[(&Json::Array(events)).into()]).await.map(drop)
 }
 
-/// Adds the hash of an answer's texts to its row. PostgreSQL writes its own.
+/// Adds the hash of an answer's texts to its row, for SQLite: PostgreSQL writes its own.
 pub(super) fn with_hash_of_answer(mut row: Json) -> Json {
     let texts = ["code", "message", "request", "excerpt"].map(|column| row[column].clone());
     if texts.iter().any(|text| !text.is_null()) {
@@ -327,15 +329,7 @@ fn array(values: &[Json]) -> String {
 
 /// SHA-256 of a text in UTF-8, in hexadecimal digits.
 pub(super) fn hash(text: &str) -> String {
-    hex(&Sha256::digest(text.as_bytes()))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes
-        .iter()
-        .flat_map(|byte| [byte >> 4, byte & 15])
-        .map(|digit| char::from_digit(digit.into(), 16).unwrap_or('0'))
-        .collect()
+    hex::encode(Sha256::digest(text.as_bytes()))
 }
 
 #[cfg(test)]

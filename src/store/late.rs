@@ -288,7 +288,7 @@ impl Store {
                 });
             }
         }
-        insert_events(&mut tx, events).await?;
+        insert_events(&self.db, &mut tx, events).await?;
         tx.rows(statements::LATE_SETTLE, &[(&Json::Array(rows)).into()]).await?;
         let new = self.note_successes(&mut tx, &successes, NoticedBy::Question, now, pass_id).await?;
         tx.commit().await?;
@@ -425,7 +425,7 @@ impl Store {
         if events.is_empty() {
             return Ok(new);
         }
-        insert_events(tx, events).await?;
+        insert_events(&self.db, tx, events).await?;
         let counts = counts.iter().map(
             |((provider, kind), count)| json!({"metric": "late_successes", "label_a": provider, "label_b": kind, "value": count}),
         );

@@ -39,7 +39,8 @@ const STATEMENT_TIMEOUT: Duration = Duration::from_hours(1);
 /// The first line of a migration that runs outside of a transaction.
 const NO_TRANSACTION: &str = "-- no-transaction";
 
-/// How long one statement waits for another process that migrates: shorter than `deadlock_timeout`, which is a second.
+/// How long one statement waits for another process that migrates: shorter than `deadlock_timeout`,
+/// which is a second.
 const LOCK_TURN: Duration = Duration::from_millis(100);
 
 /// Indexes of makegood's own that a `CREATE INDEX CONCURRENTLY` left unfinished.
@@ -207,8 +208,8 @@ impl Set {
     /// Waits for another process that migrates, which keeps nobody else waiting, and then tries
     /// until the locks are free.
     async fn run_on(&self, connection: &mut PgConnection) -> Result<(), SqlxMigrateError> {
-        // Asked for again and again: an index that is made concurrently waits for every statement that has begun before it, and
-        // one that waits for this lock meanwhile would be a deadlock.
+        // Asked for again and again: an index that is made concurrently waits for every statement
+        // that has begun before it, and one that waits for this lock meanwhile would be a deadlock.
         set_lock_timeout(connection, LOCK_TURN).await?;
         while let Err(error) = connection.lock().await {
             if !is_lock_timeout(&error) {

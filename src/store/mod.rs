@@ -5,12 +5,12 @@
 //! the facts, `settle` is the one transaction that moves money, `late` is what becomes known after
 //! it, `uploads` notes what may be left over in the storage, `brakes` keeps the brake, `totals`
 //! counts for people and metrics, `provider_state` remembers who was not there, `shares` who asks
-//! whom how much, `version` compares the tables with the binary, `erasure` hashes evidence and erases
-//! it. For people alone are `story` (one charge), `review` (what was made good and what waits), and
-//! for `makegood check` `contract` (whether all is as needed), `plans` (whether it can be searched),
-//! `sample` (how the newest charges look), `times` (whether times are what they should be) and
-//! `books` (whether refunds, ledger and balances add up). A crash anywhere leaves what was committed; the next pass does the
-//! rest.
+//! whom how much, `version` compares the tables with the binary, `erasure` hashes evidence and
+//! erases it. For people alone are `story` (one charge), `review` (what was made good and what
+//! waits), and for `makegood check` `contract` (whether all is as needed), `plans` (whether it can
+//! be searched), `sample` (how the newest charges look), `times` (whether times are what they
+//! should be) and `books` (whether refunds, ledger and balances add up). A crash anywhere leaves
+//! what was committed; the next pass does the rest.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};

@@ -542,7 +542,7 @@ impl Store {
                 }));
             }
         }
-        insert_events(tx, events).await?;
+        insert_events(&self.db, tx, events).await?;
         Ok(Found {
             opened: opened.len() as u64,
             reopened: reopened.len() as u64,

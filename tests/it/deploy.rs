@@ -135,8 +135,9 @@ fn words(code: &str) -> Vec<&str> {
         .collect()
 }
 
-/// The most that a pass with these settings and the shipped provider files takes at once, beside what a
-/// process needs by itself. Measured: 60 MiB for a pass of a release build, 7 MiB for an idle filter worker.
+/// The most that a pass with these settings and the shipped provider files takes at once, beside
+/// what a process needs by itself. Measured: 60 MiB for a pass of a release build, 7 MiB for an
+/// idle filter worker.
 #[test]
 fn the_memory_limit_is_enough_for_what_the_shipped_settings_allow() {
     const PROCESS_BYTES: u64 = 80 << 20;

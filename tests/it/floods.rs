@@ -1,8 +1,8 @@
-//! Providers that send without end before they answer, through whole passes: the others' charges are made
-//! good in the same pass, and what they did is told.
+//! Providers that send without end before they answer, through whole passes: the others' charges
+//! are made good in the same pass, and what they did is told.
 //!
-//! One thread runs it all. Everything is told from what came of each charge; the servers stop only when
-//! nobody takes what they send.
+//! One thread runs it all. Everything is told from what came of each charge; the servers stop only
+//! when nobody takes what they send.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 

@@ -1,8 +1,9 @@
-//! Answers that are large, with little memory: they are read one at a time, the others let their connections
-//! go and wait, another provider's charges are made good meanwhile, and every file comes home.
+//! Answers that are large, with little memory: they are read one at a time, the others let their
+//! connections go and wait, another provider's charges are made good meanwhile, and every file
+//! comes home.
 //!
-//! Everything is told from the order of events: the server finishes no answer until all but one have been
-//! let go.
+//! Everything is told from the order of events: the server finishes no answer until all but one
+//! have been let go.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
@@ -30,8 +31,8 @@ struct Seen {
     is_released: AtomicBool,
 }
 
-/// A server whose answers hold a file each. None is finished before it may be; from then on their length is
-/// not said, so that each is let go once its need is known.
+/// A server whose answers hold a file each. None is finished before it may be; from then on their
+/// length is not said, so that each is let go once its need is known.
 fn server() -> (u16, Arc<Seen>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -150,7 +151,8 @@ on_both! {
             assert_eq!(world.fate(name, 0).await.split(' ').next(), Some("open"), "{name}");
         }
         seen.is_released.store(true, Ordering::SeqCst);
-        // An answer that has waited for its memory is read with it. Otherwise all eight are asked for again and again.
+        // An answer that has waited for its memory is read with it. Otherwise all eight are asked
+        // for again and again.
         let report = tokio::time::timeout(Duration::from_mins(2), running).await.unwrap().unwrap();
         for name in &heavy {
             assert_eq!(world.fate(name, 0).await, "recovered output_available", "{name}");

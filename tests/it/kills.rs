@@ -19,7 +19,7 @@ use sha2::{Digest, Sha256};
 use crate::binary::{Makegood, makegood};
 use crate::database::as_least_privileged;
 use crate::leftovers::stored;
-use crate::s3::bucket::{Bucket, How, hex, listen};
+use crate::s3::bucket::{Bucket, How, listen};
 use crate::s3::film;
 use crate::world::{Sql, World};
 
@@ -95,7 +95,7 @@ async fn next_pass(world: &World, storage: Option<&str>) {
 async fn came_home(world: &World, file: &Bytes, point: &str) {
     assert_eq!(
         world.texts("SELECT sha256 AS v FROM stored_outputs").await,
-        [hex(&Sha256::digest(file))],
+        [hex::encode(Sha256::digest(file))],
         "{point}"
     );
     assert_eq!(

@@ -1,7 +1,7 @@
 //! One job that ends every pass that asks about it, on both databases, with the built binary.
 //!
-//! The simulated provider tells the test which job is asked about, and the test kills the process before it answers. So
-//! each death happens for certain with exactly these jobs in flight.
+//! The simulated provider tells the test which job is asked about, and the test kills the process
+//! before it answers. So each death happens for certain with exactly these jobs in flight.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
@@ -53,7 +53,8 @@ async fn run(world: &World) -> Makegood {
         .env("MAKEGOOD__STORAGE__URL", "file:./outputs")
 }
 
-/// Runs a pass, and kills it once `until` jobs and the one that kills have been asked about. Returns all, in order.
+/// Runs a pass, and kills it once `until` jobs and the one that kills have been asked about.
+/// Returns all, in order.
 async fn killed(world: &World, asked: &mut UnboundedReceiver<String>, until: usize) -> Vec<String> {
     let mut run = run(world).await.start();
     let mut jobs = Vec::new();
@@ -128,7 +129,8 @@ on_both! {
         world.run(&format!("UPDATE makegood_orphans SET first_asked_at = {hour}, refund_by = {over} WHERE charge_id = 'kill'")).await;
         assert_eq!(killed(&world, &mut asked, 1).await, ["ok-kill"]);
         assert_eq!(number("SELECT questions AS v FROM makegood_orphans WHERE charge_id = 'kill'").await, 2);
-        // Three questions without an answer: it is decided without a fourth, and no late question follows.
+        // Three questions without an answer: it is decided without a fourth, and no late question
+        // follows.
         let asks = world.simulator.asks("ok-kill");
         let ended = run(&world).await.output().await;
         assert_eq!(ended.code, Some(0), "{ended:?}");
@@ -166,7 +168,8 @@ on_both! {
         assert!(alone(Suspects::Due).await.is_empty(), "one death proves nothing");
         let cases = claim().await;
         assert_eq!((cases.len(), deaths().await), (3, vec!["a1".to_owned(), "a1".to_owned(), "b1".to_owned()]));
-        // One of its items was left by a copy that was killed: the sweep ends its lease, and counts like a claim.
+        // One of its items was left by a copy that was killed: the sweep ends its lease, and counts
+        // like a claim.
         let item = &cases[0];
         let begun = world.at(world.now());
         world.run(&format!(

@@ -296,7 +296,8 @@ async fn ends_alike(size: Size, kills: u64) {
     assert_eq!(alone.unnamed_files().await, Vec::<PathBuf>::new());
     let orphans = alone.number("SELECT count(*) FROM makegood_orphans").await;
     assert!(orphans >= i64::try_from(size.orphans).unwrap(), "only {orphans} orphans");
-    // A settle that takes an output from an item opens that item, unless a scan came to it first. The report counts scans.
+    // A settle that takes an output from an item opens that item, unless a scan came to it first.
+    // The report counts scans.
     let by_scans =
         "SELECT count(*) FROM makegood_orphans WHERE opened_by NOT IN ('taken_from', 'items_mended')";
     assert_eq!(report(&first)["opened"].as_i64(), Some(alone.number(by_scans).await));

@@ -23,7 +23,7 @@ use sha2::{Digest, Sha256};
 
 use crate::binary::{Makegood, makegood};
 use crate::leftovers::stored;
-use crate::s3::bucket::{Bucket, hex, listen};
+use crate::s3::bucket::{Bucket, listen};
 use crate::world::World;
 
 /// How many files of which size. 5.5 GB in all.
@@ -72,7 +72,7 @@ fn pieces(nth: u64) -> impl Iterator<Item = Bytes> + Send {
 fn hash(nth: u64) -> String {
     let mut hash = Sha256::new();
     pieces(nth).for_each(|piece| hash.update(&piece));
-    hex(&hash.finalize())
+    hex::encode(hash.finalize())
 }
 
 /// Answers about jobs and serves their files; counts what it sent.
@@ -188,7 +188,7 @@ fn hash_of_file(path: &Path) -> String {
         }
         hash.update(&buffer[..read]);
     }
-    hex(&hash.finalize())
+    hex::encode(hash.finalize())
 }
 
 fn load() -> String {

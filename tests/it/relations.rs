@@ -5,7 +5,6 @@ use serde_json::Value;
 
 use crate::commands::worlds;
 use crate::database::{ROLE, database, sqlite};
-use crate::s3::bucket::hex;
 use crate::world::{HOUR, Sql, World, on_both};
 
 on_both! {
@@ -64,7 +63,7 @@ on_both! {
         let first_file = async |job: &str| {
             let answer: Value = serde_json::from_slice(&reqwest::get(answer(job)).await.unwrap().bytes().await.unwrap()).unwrap();
             let file = reqwest::get(answer["output"][0].as_str().unwrap()).await.unwrap().bytes().await.unwrap();
-            hex(&<sha2::Sha256 as sha2::Digest>::digest(&file))
+            hex::encode(<sha2::Sha256 as sha2::Digest>::digest(&file))
         };
         for (charge, hash) in [("null", "NULL"), ("empty", "''"), ("md5", "'900150983cd24fb0d6963f7d28e17f72'")] {
             let job = format!("two-of-three-{charge}");

@@ -22,7 +22,7 @@ use sha2::{Digest, Sha256};
 
 pub mod bucket;
 
-use bucket::{Bucket, How, hex, listen};
+use bucket::{Bucket, How, listen};
 
 /// A storage on a bucket that is served.
 pub async fn storage_on(bucket: &Bucket) -> Storage {
@@ -103,7 +103,7 @@ async fn p16_small_and_large_files_come_home_to_s3_with_their_type() {
         let file = Bytes::from(film(length));
         let copied = recover(&storage, &file).await.unwrap();
         assert_eq!(copied.uri, "s3://outputs/recovered/a%2Fb/0/7.mp4");
-        assert_eq!(copied.sha256, hex(&Sha256::digest(&file)));
+        assert_eq!(copied.sha256, hex::encode(Sha256::digest(&file)));
         assert_eq!(bucket.left(), (vec![(PATH.to_owned(), "video/mp4".to_owned())], 0));
         assert!(bucket.bytes(PATH) == file, "{length}");
         storage.delete(&copied.key).await.unwrap();
@@ -228,7 +228,7 @@ async fn p16_storage_that_stumbles_costs_time_and_never_a_byte() {
                     listen(move |_| std::future::ready(Ok(Response::new(Full::new(served.clone()))))).await;
                 match recover_from(port, &storage, &notes).await {
                     Ok(copied) => {
-                        assert_eq!(copied.sha256, hex(&Sha256::digest(&file)), "{step} {how:?}");
+                        assert_eq!(copied.sha256, hex::encode(Sha256::digest(&file)), "{step} {how:?}");
                         assert!(bucket.bytes(PATH) == file, "{step} {how:?}");
                         assert_eq!(notes.0.lock().unwrap().len(), 1);
                         storage.delete(&copied.key).await.unwrap();

@@ -309,7 +309,7 @@ impl World {
                                          project_id, node_id, uri, content_type, size_bytes, sha256, stored_at)
              VALUES ('{id}', {charge}, {index}, '{provider}', '{job_id}', {output}, '{project}', '{node}',
                      'file:///x/{id}', 'image/png', 3, '{}', {at})",
-            crate::s3::bucket::hex(&<sha2::Sha256 as sha2::Digest>::digest(id))
+            hex::encode(<sha2::Sha256 as sha2::Digest>::digest(id))
         )
     }
 

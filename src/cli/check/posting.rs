@@ -9,7 +9,7 @@ use crate::store::{Balance, DbError, Store, Trial};
 
 const VIEWS: &str = "docs/adopting.md, \"Over views\"";
 
-/// Whether this session may write at all.
+/// Whether this connection may write at all.
 pub(super) async fn takes_writes(store: &Store, found: &mut Findings) -> bool {
     match store.takes_no_writes().await {
         Ok(None) => true,
@@ -28,7 +28,7 @@ pub(super) async fn takes_writes(store: &Store, found: &mut Findings) -> bool {
     }
 }
 
-/// `may_try`: this session may write, and has the rights of a pass.
+/// `may_try`: this connection may write, and has the rights of a pass.
 pub(super) async fn check(store: &Store, may_try: bool, found: &mut Findings) {
     let (unwritable, invokers) = match look(store, may_try, found).await {
         Ok(looked) => looked,

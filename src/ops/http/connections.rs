@@ -1,8 +1,9 @@
 //! The connections that are open, in the order in which they were last active.
 //!
-//! A connection is active when it is accepted and when it has sent a request's whole head. Where one too many
-//! enters, the one at the front is ended: one that never sends, never reads, or is idle. An honest client is served
-//! unless the limit's number of other connections become active between its request and its answer.
+//! A connection is active when it is accepted and when it has sent a request's whole head. Where
+//! one too many enters, the one at the front is ended: one that never sends, never reads, or is
+//! idle. An honest client is served unless the limit's number of other connections become active
+//! between its request and its answer.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};

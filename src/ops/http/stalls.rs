@@ -1,7 +1,8 @@
 //! Ends a connection whose client takes nothing of what is written to it.
 //!
-//! Without this, a client that never reads would hold its connection, and the answer in memory, for as long as it
-//! likes: hyper limits how long a client may take to send, not how long it may take to read.
+//! Without this, a client that never reads would hold its connection, and the answer in memory, for
+//! as long as it likes: hyper limits how long a client may take to send, not how long it may take
+//! to read.
 
 use std::future::Future;
 use std::io;

@@ -1,8 +1,9 @@
 //! Whether the database answers: one check at a time, whose result is kept for a moment.
 //!
-//! `/readyz` may be requested by anybody, any number of times, and a check uses a connection that passes need. So
-//! whoever asks during a check waits for its result, and whoever asks shortly after it gets the same one. A check goes
-//! on when those who asked have hung up: otherwise a client that hangs up at once could start one after another.
+//! `/readyz` may be requested by anybody, any number of times, and a check uses a connection that
+//! passes need. So whoever asks during a check waits for its result, and whoever asks shortly after
+//! it gets the same one. A check goes on when those who asked have hung up: otherwise a client that
+//! hangs up at once could start one after another.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -33,7 +34,8 @@ struct Checked {
 }
 
 impl Readiness {
-    /// A database that takes longer than `patience` is not ready. A result is good for as long as `kept`.
+    /// A database that takes longer than `patience` is not ready. A result is good for as long as
+    /// `kept`.
     pub fn new(check: Box<Ready>, patience: Duration, kept: Duration) -> Self {
         Self { check, patience, kept, last: Mutex::default() }
     }

@@ -1,8 +1,9 @@
 //! What `/status` shows of a report.
 //!
-//! The page has no login. Without details it shows counts, times, makegood's own words, and the names of items, charges
-//! and providers. It shows no account, no key, no message of a provider or of the database, and nothing that a person
-//! wrote. A new field of the report is shown only once it is listed here.
+//! The page has no login. Without details it shows counts, times, makegood's own words, and the
+//! names of items, charges and providers. It shows no account, no key, no message of a provider or
+//! of the database, and nothing that a person wrote. A new field of the report is shown only once
+//! it is listed here.
 
 use serde_json::{Value, json};
 

@@ -4,8 +4,6 @@
 //! and service. The secret itself is never sent. A request is signed once; a repetition within
 //! seconds goes out with the same signature.
 
-use std::fmt::Write;
-
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderName, HeaderValue};
 use ring::{digest, hmac};
@@ -137,19 +135,11 @@ fn chained(start: &str, texts: &[&str]) -> String {
         let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &key), text.as_bytes());
         key = tag.as_ref().to_vec();
     }
-    hex(&key)
+    hex::encode(key)
 }
 
 fn hash(bytes: &[u8]) -> String {
-    hex(digest::digest(&digest::SHA256, bytes).as_ref())
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        // Writing into a string cannot fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    hex::encode(digest::digest(&digest::SHA256, bytes).as_ref())
 }
 
 /// `20150830` and `20150830T123600Z`.

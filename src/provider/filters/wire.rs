@@ -15,7 +15,7 @@ use sha2::{Digest as _, Sha256};
 use super::super::answer::{Shape, Unread};
 use super::super::filter::Filter;
 use super::super::json::{self, JsonError};
-use super::super::reading::{blob, hex, string};
+use super::super::reading::{blob, string};
 
 /// The length that says that a call has no body.
 const NO_BODY: u32 = u32::MAX;
@@ -72,7 +72,7 @@ pub(super) fn run(filter: &Filter, call: Call) -> Told {
         Some((Err(Unread::TooMany(error)), _)) => return Told::problem(format!("the body is {error}")),
         Some((Err(Unread::Other(error)), body)) => {
             not_json = Some(error);
-            let (length, hash) = whole.unwrap_or_else(|| (body.len(), hex(&Sha256::digest(&body))));
+            let (length, hash) = whole.unwrap_or_else(|| (body.len(), hex::encode(Sha256::digest(&body))));
             Some(blob(length, &hash))
         }
     };

@@ -17,7 +17,7 @@ async fn p16_a_file_comes_home_whole_with_its_hash_length_types_and_host() {
             note: 0,
             uri: url::Url::from_file_path(&file).unwrap().to_string(),
             size_bytes: i64::try_from(PNG.len()).unwrap(),
-            sha256: key::hex(&Sha256::digest(PNG)),
+            sha256: hex::encode(Sha256::digest(PNG)),
             content_type: "image/png".to_owned(),
             sniffed: Some("image/png".to_owned()),
             declared: Some("image/png".to_owned()),
@@ -54,7 +54,7 @@ async fn files_around_the_size_of_a_part_come_home_whole() {
         let url = world.at("/big", ok("", &body));
         let copied = world.copy(&url).await.unwrap();
         assert_eq!(copied.size_bytes, i64::try_from(length).unwrap());
-        assert_eq!(copied.sha256, key::hex(&Sha256::digest(&body)), "{length}");
+        assert_eq!(copied.sha256, hex::encode(Sha256::digest(&body)), "{length}");
         assert!(std::fs::read(&world.stored()[0]).unwrap() == body, "{length}");
         assert_eq!(world.stored().len(), 1);
     }
@@ -194,7 +194,7 @@ async fn files_in_the_answer_itself_are_stored_the_same_way() {
 
     let large = noise(20 << 20);
     let copied = world.copy_with(limits(), &inline(&large, None), None).await.unwrap();
-    assert_eq!(copied.sha256, key::hex(&Sha256::digest(&large)));
+    assert_eq!(copied.sha256, hex::encode(Sha256::digest(&large)));
     world.storage().delete(&copied.key).await.unwrap();
 
     assert_eq!(not_an_output(world.copy_with(limits(), &inline(b"", None), None).await), NotOutput::Empty);

@@ -77,7 +77,7 @@ const DATED: &str = "last-modified: Mon, 04 May 2026 09:12:30 GMT\r\ndate: Mon, 
 const MIB: usize = 1 << 20;
 
 fn sha(body: &[u8]) -> String {
-    key::hex(&Sha256::digest(body))
+    hex::encode(Sha256::digest(body))
 }
 
 fn asked_for(head: &str) -> Option<&str> {

@@ -1,5 +1,5 @@
--- suspect_providers: whose jobs were in flight in two passes that died and are due. $1: due by this. $2: now.
--- Reads the whole partial index of what was in flight in passes that died: few.
+-- suspect_providers: whose jobs were in flight in two passes that died and are due. $1: due by
+-- this. $2: now. Reads the whole partial index of what was in flight in passes that died: few.
 SELECT DISTINCT provider
 FROM makegood_orphans
 WHERE state IN ('open', 'held') AND deaths > 0 AND (deaths > 1 OR leased_until IS NOT NULL)

@@ -35,7 +35,7 @@ pub enum Balance {
 pub type Invokers = Option<String>;
 
 impl Store {
-    /// Why this session may not write, if so.
+    /// Why this connection may not write, if so.
     pub async fn takes_no_writes(&self) -> Result<Option<&'static str>, DbError> {
         if !self.is_postgres() {
             return Ok(None);

@@ -1,12 +1,13 @@
--- claim: leases queued orphans of one provider that are due, earliest deadline first, all of one job together.
--- $1: provider. $2: due by this (the pass's start, so that a pass ends). $3: now. $4: leased until. $5: at most so many due ones.
--- A suspect is left to claim_suspect, with all of its job: it was in flight in two passes that died (a lease that was not given
--- back is one death that is not counted yet).
--- Every claim raises the token and returns it: read later, it may be the next one's. A claimed orphan leaves the queue.
--- SKIP LOCKED: many workers claim side by side and none waits for another.
--- The lowest id of a job is its lead; only the worker that locks the lead leases the job's orphans, so a job is never split.
--- Every relation is read by key (OFFSET 0, = ANY (ARRAY(…))): the planner has no join order to choose. Without statistics,
--- as after the first large pass, it would otherwise read all orphans of a provider once for each that is claimed.
+-- claim: leases queued orphans of one provider that are due, earliest deadline first, all of one
+-- job together. $1: provider. $2: due by this (the pass's start, so that a pass ends). $3: now. $4:
+-- leased until. $5: at most so many due ones. A suspect is left to claim_suspect, with all of its
+-- job: it was in flight in two passes that died (a lease that was not given back is one death that
+-- is not counted yet). Every claim raises the token and returns it: read later, it may be the next
+-- one's. A claimed orphan leaves the queue. SKIP LOCKED: many workers claim side by side and none
+-- waits for another. The lowest id of a job is its lead; only the worker that locks the lead leases
+-- the job's orphans, so a job is never split. Every relation is read by key (OFFSET 0, = ANY
+-- (ARRAY(…))): the planner has no join order to choose. Without statistics, as after the first
+-- large pass, it would otherwise read all orphans of a provider once for each that is claimed.
 WITH due AS MATERIALIZED (
     SELECT o.id, o.provider_job_id
     FROM makegood_orphans o

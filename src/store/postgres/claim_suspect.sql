@@ -1,13 +1,15 @@
--- claim_suspect: leases one job of a provider that was in flight in two passes that died, with all of its orphans.
--- It is retried alone: of those that were in flight together, the one that ended the passes again comes last.
--- $1: provider. $2: due by this (the pass's start, so that a pass ends). $3: now. $4: leased until. $5: 1: only one that is past
--- refund_by and was asked at least $6 times, first by $7. $8: a job that was asked so often is due again by then, if this pass dies.
--- A pass that died while it retried the job alone has asked a question that has no answer: it is counted here.
--- Every claim raises the token and returns it: read later, it may be the next one's.
--- SKIP LOCKED: many workers claim side by side and none waits for another.
--- The lowest id of a job is its lead; only the worker that locks the lead leases the job's orphans, so a job is never split.
--- Every relation is read by key (OFFSET 0, = ANY (ARRAY(…))): the planner has no join order to choose. Without statistics,
--- as after the first large pass, it would otherwise read all orphans of a provider once for each that is claimed.
+-- claim_suspect: leases one job of a provider that was in flight in two passes that died, with all
+-- of its orphans. It is retried alone: of those that were in flight together, the one that ended
+-- the passes again comes last. $1: provider. $2: due by this (the pass's start, so that a pass
+-- ends). $3: now. $4: leased until. $5: 1: only one that is past refund_by and was asked at least
+-- $6 times, first by $7. $8: a job that was asked so often is due again by then, if this pass dies.
+-- A pass that died while it retried the job alone has asked a question that has no answer: it is
+-- counted here. Every claim raises the token and returns it: read later, it may be the next one's.
+-- SKIP LOCKED: many workers claim side by side and none waits for another. The lowest id of a job
+-- is its lead; only the worker that locks the lead leases the job's orphans, so a job is never
+-- split. Every relation is read by key (OFFSET 0, = ANY (ARRAY(…))): the planner has no join order
+-- to choose. Without statistics, as after the first large pass, it would otherwise read all orphans
+-- of a provider once for each that is claimed.
 WITH due AS MATERIALIZED (
     SELECT o.id, o.provider_job_id
     FROM makegood_orphans o

@@ -1,10 +1,10 @@
 -- settle_orphans: what became of each orphan, and its lease ends. $1: JSON list of {orphan_id,
 -- state, reason, due_at, expires_at, asked, asked_at, waited, provider, provider_job_id,
--- resolved_at, held_account, unasked}. asked 1: a question was answered at asked_at, or could not be.
--- waited 1: the next wait is longer. unasked 1: a suspect that was not asked stays one. expires_at: when
--- the provider drops the output, if known: it moves the orphan forward in the queue (P18).
--- The list becomes an object once, in which each orphan finds its row by key: joined with the list, each
--- orphan of a batch is compared with each row.
+-- resolved_at, held_account, unasked}. asked 1: a question was answered at asked_at, or could not
+-- be. waited 1: the next wait is longer. unasked 1: a suspect that was not asked stays one.
+-- expires_at: when the provider drops the output, if known: it moves the orphan forward in the
+-- queue (P18). The list becomes an object once, in which each orphan finds its row by key: joined
+-- with the list, each orphan of a batch is compared with each row.
 UPDATE makegood_orphans o
 SET (state, reason, resolved_at, leased_until, queued, alone_since, deaths, due_at, urgent_at, questions,
      first_asked_at, last_asked_at, waits, provider, provider_job_id, held_account) = (

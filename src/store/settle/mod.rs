@@ -78,7 +78,8 @@ impl Settlement {
         brake::is_own_fault(self.decision.reason, self.evidence.as_deref())
     }
 
-    /// Whether it was decided upon without the answer that it needs, because asking ends passes (`policy::without_asking`).
+    /// Whether it was decided upon without the answer that it needs, because asking ends passes
+    /// (`policy::without_asking`).
     fn is_unasked(&self) -> bool {
         self.evidence.is_none()
             && matches!(

@@ -103,7 +103,7 @@ impl Store {
             "orphan_id": seen.orphan_id, "charge_id": seen.item.charge_id, "output_index": seen.item.output_index,
             "at": self.db.time(now), "kind": "restored", "detail": detail,
         });
-        insert_events(&mut tx, vec![event]).await?;
+        insert_events(&self.db, &mut tx, vec![event]).await?;
         tx.commit().await?;
         Ok(true)
     }

@@ -271,7 +271,7 @@ impl Store {
                 reversed.credits.subscription, reversed.credits.wallet, order.by, order.why
             ),
         });
-        insert_events(tx, vec![event]).await?;
+        insert_events(&self.db, tx, vec![event]).await?;
         read_back::check(tx, &taken, &entries, before).await?;
         Ok(reversed)
     }

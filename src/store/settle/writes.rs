@@ -328,7 +328,7 @@ impl<'a> Written<'a> {
         rows_of(tx, statements::INSERT_RECOVERIES, &recoveries).await?;
         rows_of(tx, statements::INSERT_LATE_QUESTIONS, &self.late_questions).await?;
         rows_of(tx, statements::SETTLE_ORPHANS, &self.orphans).await?;
-        insert_events(tx, std::mem::take(&mut self.events)).await?;
+        insert_events(&self.store.db, tx, std::mem::take(&mut self.events)).await?;
         self.look_at_holders(tx).await?;
         self.look_at_mended(tx).await?;
         // Last of what the platform's relations get: deferred triggers fire in it.
@@ -428,7 +428,9 @@ pub(in crate::store) async fn keep_answers<'e>(
     for (job, evidence) in given {
         rows.entry(answer_key(job, evidence)).or_insert_with(|| answer_row(db, job, evidence));
     }
-    let rows: Vec<Json> = rows.into_values().map(with_hash_of_answer).collect();
+    let rows = rows.into_values();
+    let rows: Vec<Json> =
+        if db.is_postgres() { rows.collect() } else { rows.map(with_hash_of_answer).collect() };
     let kept = rows_of(tx, statements::INSERT_ANSWERS, &rows).await?;
     let key = |row: &Row| -> Result<AnswerKey, DbError> {
         Ok((row.text("provider")?, row.text("provider_job_id")?, row.time("asked_at")?, row.text("verdict")?))

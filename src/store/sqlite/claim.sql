@@ -1,9 +1,10 @@
--- claim: leases queued orphans of one provider that are due, earliest deadline first, all of one job together.
--- $1: provider. $2: due by this (the pass's start, so that a pass ends). $3: now. $4: leased until. $5: at most so many due ones.
--- A suspect is left to claim_suspect, with all of its job: it was in flight in two passes that died (a lease that was not given
--- back is one death that is not counted yet).
--- Every claim raises the token and returns it: read later, it may be the next one's. A claimed orphan leaves the queue.
--- SQLite has one writer at a time, so nothing needs to be locked or skipped.
+-- claim: leases queued orphans of one provider that are due, earliest deadline first, all of one
+-- job together. $1: provider. $2: due by this (the pass's start, so that a pass ends). $3: now. $4:
+-- leased until. $5: at most so many due ones. A suspect is left to claim_suspect, with all of its
+-- job: it was in flight in two passes that died (a lease that was not given back is one death that
+-- is not counted yet). Every claim raises the token and returns it: read later, it may be the next
+-- one's. A claimed orphan leaves the queue. SQLite has one writer at a time, so nothing needs to be
+-- locked or skipped.
 WITH due AS (
     SELECT o.id, o.provider_job_id
     FROM makegood_orphans o

@@ -1,9 +1,10 @@
--- claim_suspect: leases one job of a provider that was in flight in two passes that died, with all of its orphans.
--- It is retried alone: of those that were in flight together, the one that ended the passes again comes last.
--- $1: provider. $2: due by this (the pass's start, so that a pass ends). $3: now. $4: leased until. $5: 1: only one that is past
--- refund_by and was asked at least $6 times, first by $7. $8: a job that was asked so often is due again by then, if this pass dies.
--- A pass that died while it retried the job alone has asked a question that has no answer: it is counted here.
--- Every claim raises the token and returns it: read later, it may be the next one's.
+-- claim_suspect: leases one job of a provider that was in flight in two passes that died, with all
+-- of its orphans. It is retried alone: of those that were in flight together, the one that ended
+-- the passes again comes last. $1: provider. $2: due by this (the pass's start, so that a pass
+-- ends). $3: now. $4: leased until. $5: 1: only one that is past refund_by and was asked at least
+-- $6 times, first by $7. $8: a job that was asked so often is due again by then, if this pass dies.
+-- A pass that died while it retried the job alone has asked a question that has no answer: it is
+-- counted here. Every claim raises the token and returns it: read later, it may be the next one's.
 -- SQLite has one writer at a time, so nothing needs to be locked or skipped.
 WITH due AS (
     SELECT o.id, o.provider_job_id

@@ -1,5 +1,5 @@
--- insert_answers: keeps what providers said, one row a question.
--- $1: JSON list of {provider, provider_job_id, asked_at, verdict, class, code, message, offered, request, http_status, excerpt,
+-- insert_answers: keeps what providers said, one row a question. $1: JSON list of {provider,
+-- provider_job_id, asked_at, verdict, class, code, message, offered, request, http_status, excerpt,
 -- content_sha256}.
 INSERT INTO makegood_answers (provider, provider_job_id, asked_at, verdict, class, code, message, offered, request, http_status, excerpt, content_sha256)
 SELECT d.provider, d.provider_job_id, d.asked_at, d.verdict, d.class, d.code, d.message, d.offered, d.request, d.http_status, d.excerpt, d.content_sha256

@@ -1,5 +1,5 @@
--- insert_events: what happened to orphans, for people (P21, P23).
--- $1: JSON list of {orphan_id, charge_id, output_index, at, kind, reason, rule, detail, answer_id, pass_id, lease_token,
+-- insert_events: what happened to orphans, for people (P21, P23). $1: JSON list of {orphan_id,
+-- charge_id, output_index, at, kind, reason, rule, detail, answer_id, pass_id, lease_token,
 -- content_sha256}.
 INSERT INTO makegood_orphan_events (orphan_id, charge_id, output_index, at, kind, reason, rule, detail, answer_id, pass_id, lease_token, content_sha256)
 SELECT d.orphan_id, d.charge_id, d.output_index, d.at, d.kind, d.reason, d.rule, d.detail, d.answer_id, d.pass_id, d.lease_token, d.content_sha256

@@ -1,8 +1,9 @@
 -- settle_orphans: what became of each orphan, and its lease ends. $1: JSON list of {orphan_id,
 -- state, reason, due_at, expires_at, asked, asked_at, waited, provider, provider_job_id,
--- resolved_at, held_account, unasked}. asked 1: a question was answered at asked_at, or could not be. waited
--- 1: the next wait is longer. unasked 1: a suspect that was not asked stays one. expires_at: when the provider drops the output, if known: it moves
--- the orphan forward in the queue (P18).
+-- resolved_at, held_account, unasked}. asked 1: a question was answered at asked_at, or could not
+-- be. waited 1: the next wait is longer. unasked 1: a suspect that was not asked stays one.
+-- expires_at: when the provider drops the output, if known: it moves the orphan forward in the
+-- queue (P18).
 UPDATE makegood_orphans AS o
 SET state = d.state, reason = d.reason, resolved_at = d.resolved_at, leased_until = NULL, queued = false,
     alone_since = NULL, deaths = CASE WHEN d.unasked = 1 THEN o.deaths ELSE 0 END,

@@ -1,4 +1,5 @@
-//! A key that a command prints, with the built binary: what the command sees, and what it leaves behind.
+//! A key that a command prints, with the built binary: what the command sees, and what it leaves
+//! behind.
 
 use std::path::Path;
 
@@ -31,7 +32,8 @@ async fn a_command_for_a_key_sees_no_secret_and_what_it_leaves_behind_is_gone() 
         run = run.env(name, if name.starts_with("MAKEGOOD") { "info" } else { "s3cret" });
     }
     let ended = run.output().await;
-    // With the key, and so without waiting for the process that holds the output, which would have cost the key its time.
+    // With the key, and so without waiting for the process that holds the output, which would have
+    // cost the key its time.
     assert_eq!(ended.code, Some(3), "{ended:?}");
     assert_eq!(
         world.number("SELECT count(*) FROM makegood_refunds WHERE reason = 'provider_error'").await,

@@ -111,7 +111,7 @@ impl Bucket {
         let body = body.collect().await.map_err(io::Error::other)?.to_bytes();
         let signed = header("x-amz-content-sha256");
         let small = body.len() < 1 << 16;
-        if small && signed != "UNSIGNED-PAYLOAD" && signed != hex(&Sha256::digest(&body)) {
+        if small && signed != "UNSIGNED-PAYLOAD" && signed != hex::encode(Sha256::digest(&body)) {
             return Ok(plain(StatusCode::BAD_REQUEST, "the body is not the one that was signed"));
         }
         match how {
@@ -292,7 +292,8 @@ impl Inside {
         }
         let bytes = if self.forgets { Bytes::new() } else { pieces.concat().into() };
         let length = pieces.iter().map(Bytes::len).sum();
-        self.objects.insert(path, Object { content_type, sha256: hex(&hash.finalize()), length, bytes });
+        self.objects
+            .insert(path, Object { content_type, sha256: hex::encode(hash.finalize()), length, bytes });
     }
 }
 
@@ -311,11 +312,7 @@ fn tagged(of: &[u8], body: &str) -> Response<Full<Bytes>> {
 fn tag(part: &[u8]) -> String {
     let ends = part.iter().take(64).chain(part.iter().rev().take(64));
     let known: Vec<u8> = part.len().to_le_bytes().iter().chain(ends).copied().collect();
-    hex(&Sha256::digest(known))[..32].to_owned()
-}
-
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
+    hex::encode(Sha256::digest(known))[..32].to_owned()
 }
 
 /// Serves `answer` on a port of loopback until the test ends; an error breaks the connection.
