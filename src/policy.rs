@@ -234,8 +234,9 @@ rule 3, and its others hold what a row above would refund. This page is printed 
 
 - `refund_by` is 2 hours before the 24 hours end; for an orphan that was found late, 2 hours after it was found.
 - \"Asked enough\": a refund without proof needs at least 3 questions over at least 30 minutes.
-- A job that was in flight in two passes that died is retried alone. A try that ends the pass counts as a question. After
-  `refund_by`, asked enough, it is decided as under rules 10 and 13 without another question.
+- A job that was in flight in two passes that died is retried alone. A try that ends the pass counts
+  as a question. After `refund_by`, asked enough, it is decided as under rules 10 and 13 without
+  another question.
 - Nothing is given back for an item that cost nothing: where it would be refunded, it is closed.
 - `[recovery] prefer = \"refund\"` turns the recovery of rule 5 into a refund.
 - A job's files without an index that are fewer than its items: what is stored already (by hash) is nobody's, the
