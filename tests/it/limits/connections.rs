@@ -174,8 +174,13 @@ async fn a_transaction_is_rolled_back_wherever_nobody_waits_for_it_any_more() {
     let store = Store::open(&world.database.url, 1, Duration::from_secs(30)).await.unwrap();
     let store = store.with_clock(world.clock.clone());
     let mut given_up = 0;
-    // Once is not enough: a server that answers at once is not waited for.
-    for waits in (1..=4).cycle().take(40) {
+    // Once is not enough: a server that answers at once is not waited for. How often that is depends on what else
+    // the machine does, so it is tried until enough were given up.
+    for (tried, waits) in (1..=4).cycle().enumerate() {
+        if tried >= 40 && given_up > 20 {
+            break;
+        }
+        assert!(tried < 1000, "it waits for its connection, for BEGIN and for its statements: {given_up}");
         let mut release = Box::pin(store.release_brake("mia", "a test"));
         let mut waited = 0;
         let ended = poll_fn(|context| {
@@ -197,5 +202,4 @@ async fn a_transaction_is_rolled_back_wherever_nobody_waits_for_it_any_more() {
         }
         given_up += u32::from(!ended);
     }
-    assert!(given_up > 20, "it waits for its connection, for BEGIN and for its statements");
 }
