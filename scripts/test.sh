@@ -97,8 +97,8 @@ fi
 
 step format cargo fmt --check
 step lints cargo clippy --locked --all-targets -- "${lints[@]}"
-# Three tests for every two processors: most of them wait for a server.
-step tests env "RUST_TEST_THREADS=${RUST_TEST_THREADS:-$(($(nproc) * 3 / 2))}" cargo test --locked
+# Two tests for every processor: most of them wait for a server.
+step tests env "RUST_TEST_THREADS=${RUST_TEST_THREADS:-$(($(nproc) * 2))}" cargo test --locked
 if promtool=$(find_promtool); then
   step alerts "$promtool" test rules deploy/prometheus/alerts_test.yaml
 else
