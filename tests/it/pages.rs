@@ -40,7 +40,7 @@ async fn reported(address: &str) -> String {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    tokio::time::timeout(Duration::from_mins(1), reported).await.expect("/status shows a report")
+    tokio::time::timeout(GUARD, reported).await.expect("/status shows a report")
 }
 
 /// A client that asks many times and reads nothing, so that its answers fill all that holds them.
