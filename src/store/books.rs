@@ -34,6 +34,8 @@ pub struct RefundBooks {
     pub gave: Split,
     /// Whether a person took it back.
     pub is_reversed: bool,
+    /// Whether makegood's row of its charge and its resolution exist.
+    pub has_origin: bool,
     /// What the item cost; none where it is gone.
     pub price: Option<i64>,
     /// The entries that bear its id, and the platform's own refunds of the same item.
@@ -154,6 +156,7 @@ fn read_refund(row: &Row, id: String) -> Result<RefundBooks, DbError> {
         account_id: row.text("account_id")?,
         gave: Split { subscription: row.int("subscription_credits")?, wallet: row.int("wallet_credits")? },
         is_reversed: row.int("reversals")? > 0,
+        has_origin: row.int("charges")? == 1 && row.int("resolutions")? == 1,
         price: row.maybe_int("price")?,
         entries: Vec::new(),
     })

@@ -419,7 +419,7 @@ impl Store {
             })
             .collect();
         if !added.is_empty() {
-            tx.rows(statements::ADD_REFUND_SUMS, &[(&json!(added)).into()]).await?;
+            tx.rows(statements::ADD_REFUND_SUMS, &[Value::json(&added)]).await?;
         }
         Ok(true)
     }

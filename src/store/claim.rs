@@ -186,7 +186,7 @@ impl Store {
 
     /// What is known about the listed orphans, as of now.
     pub(super) async fn cases(&self, run: &mut impl Run, ids: &[i64]) -> Result<Claimed, DbError> {
-        let rows = run.rows(statements::ORPHAN_ROWS, &[(&json!(ids)).into()]).await?;
+        let rows = run.rows(statements::ORPHAN_ROWS, &[Value::json(&ids)]).await?;
         let mut claimed = Claimed::default();
         let mut found = Vec::with_capacity(rows.len());
         let mut recovered = HashSet::new();

@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use serde::Serialize;
 use serde_json::{Value as Json, json};
 use sqlx::sqlite::SqlitePool;
 use sqlx::{AssertSqlSafe, Executor as _, Postgres, SqlSafeStr as _, Sqlite, Transaction};
@@ -80,7 +81,14 @@ impl From<Duration> for Value {
 }
 impl From<&Json> for Value {
     fn from(batch: &Json) -> Self {
-        Self::Text(batch.to_string())
+        Self::json(batch)
+    }
+}
+
+impl Value {
+    /// A batch as one JSON text, written without a copy of it in between.
+    pub fn json(batch: &(impl Serialize + ?Sized)) -> Self {
+        Self::Text(serde_json::to_string(batch).expect("texts, numbers, lists and rows are always JSON"))
     }
 }
 

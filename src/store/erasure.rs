@@ -12,10 +12,10 @@
 //! do. Triggers refuse every other change of such a row.
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Value as Json, json};
+use serde_json::json;
 use sha2::{Digest, Sha256};
 
-use super::db::{Db, DbError, Row, Run, Tx, Value};
+use super::db::{DbError, Row, Tx, Value};
 use super::{Store, first, statements, with_retries};
 use crate::clock::Timestamp;
 
@@ -230,7 +230,7 @@ impl Store {
             left_events: events.left,
         };
         if !order.dry_run {
-            let values = [Value::MaybeTime(age), (&json!(answers.due)).into()];
+            let values = [Value::MaybeTime(age), Value::json(&answers.due)];
             let messages = tx.rows(statements::ERASE_PROVIDER_MESSAGES, &values).await?;
             erased.provider_messages = i64::try_from(messages.len()).unwrap_or(i64::MAX);
             if erased.total() > 0 {
@@ -240,7 +240,7 @@ impl Store {
                     (statements::ERASE_EVENTS, &events),
                     (statements::ERASE_PASSES, &passes),
                 ] {
-                    tx.rows(statement, &[(&json!(picked.due)).into(), erasure.into()]).await?;
+                    tx.rows(statement, &[Value::json(&picked.due), erasure.into()]).await?;
                 }
             }
             tx.commit().await?;
@@ -299,34 +299,6 @@ impl Picked {
     }
 }
 
-/// Writes what happened to orphans, each with the hash of its detail. PostgreSQL writes its own.
-pub(super) async fn insert_events(db: &Db, run: &mut impl Run, mut events: Vec<Json>) -> Result<(), DbError> {
-    if events.is_empty() {
-        return Ok(());
-    }
-    if !db.is_postgres() {
-        for event in &mut events {
-            let detail = event["detail"].as_str().map(hash);
-            event["content_sha256"] = json!(detail);
-        }
-    }
-    run.rows(statements::INSERT_EVENTS, &[(&Json::Array(events)).into()]).await.map(drop)
-}
-
-/// Adds the hash of an answer's texts to its row, for SQLite: PostgreSQL writes its own.
-pub(super) fn with_hash_of_answer(mut row: Json) -> Json {
-    let texts = ["code", "message", "request", "excerpt"].map(|column| row[column].clone());
-    if texts.iter().any(|text| !text.is_null()) {
-        row["content_sha256"] = json!(hash(&array(&texts)));
-    }
-    row
-}
-
-/// A JSON array as PostgreSQL's `json_build_array` spells it.
-fn array(values: &[Json]) -> String {
-    format!("[{}]", values.iter().map(Json::to_string).collect::<Vec<_>>().join(", "))
-}
-
 /// SHA-256 of a text in UTF-8, in hexadecimal digits.
 pub(super) fn hash(text: &str) -> String {
     hex::encode(Sha256::digest(text.as_bytes()))
@@ -339,12 +311,5 @@ mod tests {
     #[test]
     fn a_hash_is_that_of_the_text_alone() {
         assert_eq!(hash("abc"), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
-        let row = with_hash_of_answer(
-            json!({"code": null, "message": "a \"b\"\n", "request": null, "excerpt": "ü"}),
-        );
-        assert_eq!(row["content_sha256"], hash("[null, \"a \\\"b\\\"\\n\", null, \"ü\"]"));
-        let bare =
-            with_hash_of_answer(json!({"code": null, "message": null, "request": null, "excerpt": null}));
-        assert!(bare["content_sha256"].is_null());
     }
 }

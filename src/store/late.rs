@@ -12,8 +12,8 @@ use std::time::Duration;
 use serde_json::{Value as Json, json};
 
 use super::claim::Case;
-use super::db::{DbError, Run, Tx};
-use super::erasure::insert_events;
+use super::db::{DbError, Run, Tx, Value};
+use super::records::{EventRow, Instant, insert_events};
 use super::scan::Pace;
 use super::settle::{answer_key, keep_answers};
 use super::{Store, statements, with_retries};
@@ -269,11 +269,12 @@ impl Store {
                 "ended_at": self.db.maybe_time(end.map(|_| now)), "ended_because": end.map(End::as_str),
             }));
             if let Some(evidence) = &each.evidence {
-                events.push(json!({
-                    "orphan_id": orphan_id, "charge_id": item.charge_id, "output_index": item.output_index,
-                    "at": self.db.time(now), "kind": "asked_again", "detail": evidence.verdict.as_str(),
-                    "answer_id": answer_id, "pass_id": pass_id,
-                }));
+                events.push(EventRow {
+                    detail: Some(evidence.verdict.as_str().to_owned()),
+                    answer_id,
+                    pass_id,
+                    ..EventRow::new(orphan_id, item, Instant::of(&self.db, now), "asked_again")
+                });
             }
             let succeeded = matches!(each.next, LateNext::End(End::Succeeded | End::Stored));
             if succeeded && (each.stored.is_some() || answer_id.is_some()) {
@@ -416,11 +417,12 @@ impl Store {
                 new.never_stored += 1;
                 ("late_success", "paid for at the provider and never delivered; the refund stays".to_owned())
             };
-            events.push(json!({
-                "orphan_id": success.orphan_id, "charge_id": item.charge_id, "output_index": item.output_index,
-                "at": self.db.time(now), "kind": event, "detail": detail, "answer_id": success.answer_id,
-                "pass_id": pass_id,
-            }));
+            events.push(EventRow {
+                detail: Some(detail),
+                answer_id: success.answer_id,
+                pass_id,
+                ..EventRow::new(success.orphan_id, &success.item, Instant::of(&self.db, now), event)
+            });
         }
         if events.is_empty() {
             return Ok(new);
@@ -438,6 +440,6 @@ impl Store {
 async fn lock(tx: &mut Tx, leased: &[(i64, i64)]) -> Result<HashMap<i64, i64>, DbError> {
     let mut ids: Vec<i64> = leased.iter().map(|(id, _)| *id).collect();
     ids.sort_unstable();
-    let rows = tx.rows(statements::LATE_LOCK, &[(&json!(ids)).into()]).await?;
+    let rows = tx.rows(statements::LATE_LOCK, &[Value::json(&ids)]).await?;
     rows.iter().map(|row| Ok((row.int("orphan_id")?, row.int("lease_token")?))).collect()
 }

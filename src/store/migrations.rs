@@ -106,6 +106,7 @@ const OWN: Set = Set {
         (19, "erasure", include_str!("../../migrations/postgres/0019_erasure.sql")),
         (20, "poison_index", include_str!("../../migrations/postgres/0020_poison_index.sql")),
         (21, "posting_by_key", include_str!("../../migrations/postgres/0021_posting_by_key.sql")),
+        (22, "cheaper_rows", include_str!("../../migrations/postgres/0022_cheaper_rows.sql")),
     ],
     sqlite: &[
         (1, "makegood", include_str!("../../migrations/sqlite/0001_makegood.sql")),
@@ -129,11 +130,12 @@ const OWN: Set = Set {
         (19, "erasure", include_str!("../../migrations/sqlite/0019_erasure.sql")),
         (20, "poison_index", include_str!("../../migrations/sqlite/0020_poison_index.sql")),
         (21, "posting_by_key", include_str!("../../migrations/sqlite/0021_posting_by_key.sql")),
+        (22, "cheaper_rows", include_str!("../../migrations/sqlite/0022_cheaper_rows.sql")),
     ],
 };
 
 /// The newest of makegood's own migrations.
-pub const OWN_VERSION: i64 = 21;
+pub const OWN_VERSION: i64 = 22;
 
 impl Set {
     const fn migrations(&self, postgres: bool) -> &'static [(i64, &'static str, &'static str)] {

@@ -29,6 +29,7 @@ mod late;
 mod migrations;
 mod plans;
 mod provider_state;
+mod records;
 mod review;
 mod sample;
 mod scan;

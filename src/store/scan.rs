@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde_json::{Value as Json, json};
 
 use super::db::{DbError, Run, Trouble, Tx, Value};
-use super::erasure::insert_events;
+use super::records::{EventRow, Instant, insert_events};
 use super::{Store, first, statements, with_retries};
 use crate::charge::ItemId;
 use crate::clock::{SKEW, Timestamp, micros};
@@ -340,7 +340,7 @@ impl Store {
         if orphans.is_empty() {
             return Ok(());
         }
-        self.rows(statements::HASTEN_FAILED, &[(&json!(orphans)).into(), now.into()]).await.map(drop)
+        self.rows(statements::HASTEN_FAILED, &[Value::json(&orphans), now.into()]).await.map(drop)
     }
 
     /// How many items a stretch holds that would become orphans; opens none. None: it was stopped before the end.
@@ -387,7 +387,7 @@ impl Store {
                 let looked = self.scan_next_in(&mut tx, scan, &position, &mut pace).await?;
                 found.unreadable.extend(looked.unreadable);
                 if !looked.waiting.is_empty() {
-                    let values = [(&json!(looked.waiting)).into(), due_by.into()];
+                    let values = [Value::json(&looked.waiting), due_by.into()];
                     tx.rows(statements::HASTEN_FAILED, &values).await?;
                 }
                 found.add(self.open_in_parts(&mut tx, &looked.items, &opening, Refuse::Raised).await?);
@@ -531,18 +531,22 @@ impl Store {
             let list = Json::Array(list.collect());
             tx.rows(statements::SUPERSEDE_RESOLUTIONS, &[(&list).into(), now.into()]).await?;
         }
-        let mut events = Vec::new();
+        let mut orphans = Vec::new();
         let mut providers = BTreeSet::new();
         for (rows, kind) in [(&opened, "opened"), (&reopened, "reopened")] {
             for row in rows {
                 providers.insert(row.text("provider")?);
-                events.push(json!({
-                    "orphan_id": row.int("id")?, "charge_id": row.text("charge_id")?,
-                    "output_index": row.int("output_index")?, "at": self.db.time(now), "kind": kind, "detail": by,
-                }));
+                let item =
+                    ItemId { charge_id: row.text("charge_id")?, output_index: row.int("output_index")? };
+                orphans.push((row.int("id")?, item, kind));
             }
         }
-        insert_events(&self.db, tx, events).await?;
+        let at = Instant::of(&self.db, now);
+        let events = orphans.iter().map(|(id, item, kind)| EventRow {
+            detail: Some(by.to_owned()),
+            ..EventRow::new(*id, item, at, kind)
+        });
+        insert_events(&self.db, tx, events.collect()).await?;
         Ok(Found {
             opened: opened.len() as u64,
             reopened: reopened.len() as u64,

@@ -1,9 +1,11 @@
 //! Pinned plans: real passes over 200,000 charges, with every plan that PostgreSQL really ran judged afterwards.
 //!
-//! A statement that is fast on a small table may read a whole large one, and which plan it gets depends on statistics that
-//! nobody has under control: a table that was just loaded has none, old ones describe another table, and a cached generic plan
-//! knows no parameter. So the same passes run under each of them, over the reference tables and over a platform's views with
-//! casts and expressions. `auto_explain` logs each plan as it was executed; `plans/judge.rs` says what is wrong with it.
+//! A statement that is fast on a small table may read a whole large one, and which plan it gets
+//! depends on statistics that nobody has under control: a table that was just loaded has none, and
+//! old ones describe another table. So the same passes run under each of them, over the reference
+//! tables and over a platform's views with casts and expressions. `auto_explain` logs each plan as
+//! it was executed; `plans/judge.rs` says what is wrong with it. Plans are generic, as every
+//! connection of makegood's asks for, so that they depend on no parameter.
 //!
 //! The rows (`plans/rows.sql`) are loaded once for each kind of platform; every variant works on a copy.
 
@@ -55,8 +57,6 @@ enum Statistics {
 struct Variant {
     platform: Platform,
     statistics: Statistics,
-    /// `plan_cache_mode`.
-    plans: &'static str,
 }
 
 impl Variant {
@@ -67,9 +67,7 @@ impl Variant {
         let mut all = Vec::new();
         for platform in [Platform::Tables, Platform::Views] {
             for statistics in [Fresh, Missing, Stale, Falsified] {
-                for plans in ["force_custom_plan", "force_generic_plan"] {
-                    all.push(Self { platform, statistics, plans });
-                }
+                all.push(Self { platform, statistics });
             }
         }
         all.retain(|variant| variant.name().contains(&only));
@@ -79,9 +77,8 @@ impl Variant {
 
     /// Of its database; the log names it.
     fn name(&self) -> String {
-        let Self { platform, statistics, plans, .. } = self;
-        let plans = plans.trim_start_matches("force_").trim_end_matches("_plan");
-        format!("{platform:?}_{statistics:?}_{plans}").to_lowercase()
+        let Self { platform, statistics } = self;
+        format!("{platform:?}_{statistics:?}").to_lowercase()
     }
 }
 
@@ -253,7 +250,6 @@ async fn pass(world: &World, what: &str) -> Result<Report, String> {
 async fn try_out(server: &Server, variant: Variant) -> Result<(), String> {
     let name = variant.name();
     server.copy(&format!("{:?}", variant.platform).to_lowercase(), &name).await;
-    server.administer(&format!("ALTER DATABASE {name} SET plan_cache_mode = {}", variant.plans)).await;
     let pool = server.pool(&name).await;
     know(&pool, variant.platform, variant.statistics).await;
     let mut world = World::on(TestDatabase::elsewhere(server.url(&name)), Some("")).await;

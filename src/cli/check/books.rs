@@ -121,10 +121,12 @@ enum Fault {
     TakenBack,
     /// The platform has refunded the same item, too.
     PaidTwice,
+    /// Its charge or its resolution is missing in makegood's own tables.
+    NoOrigin,
 }
 
 impl Fault {
-    const ALL: [(Self, &'static str); 7] = [
+    const ALL: [(Self, &'static str); 8] = [
         (Self::Missing, "without an entry in the ledger for a bucket that it gave to"),
         (Self::Doubled, "with more than one entry in the ledger for a bucket"),
         (Self::Differs, "whose entries in the ledger do not add up to what it gave"),
@@ -132,6 +134,7 @@ impl Fault {
         (Self::NotTakenBack, "that was reversed, and that the ledger does not take back in full"),
         (Self::TakenBack, "that the ledger takes back, and that nobody has reversed"),
         (Self::PaidTwice, "of an item that the platform has refunded, too: more went back than it cost"),
+        (Self::NoOrigin, "whose row in makegood_charges or makegood_resolutions is missing"),
     ];
 }
 
@@ -182,6 +185,7 @@ fn faults(refund: &RefundBooks) -> Vec<Fault> {
     let left = if refund.is_reversed { 0 } else { refund.gave.total() };
     let too_much = refund.price.is_some_and(|price| left + theirs > i128::from(price));
     faults.extend((theirs > 0 && left > 0 && too_much).then_some(Fault::PaidTwice));
+    faults.extend((!refund.has_origin).then_some(Fault::NoOrigin));
     faults.sort_unstable();
     faults.dedup();
     faults
@@ -402,6 +406,7 @@ mod tests {
             account_id: "ada".to_owned(),
             gave: Split { subscription: 6, wallet: 4 },
             is_reversed: false,
+            has_origin: true,
             price: Some(10),
             entries: entries.iter().map(entry).collect(),
         }
@@ -425,6 +430,8 @@ mod tests {
         let mut misnamed = refund(&[quota, wallet]);
         misnamed.entries[0].account_id = "bob".to_owned();
         assert_eq!(faults(&misnamed), [Fault::Misnamed]);
+        let without = RefundBooks { has_origin: false, ..refund(&[quota, wallet]) };
+        assert_eq!(faults(&without), [Fault::NoOrigin]);
         let reversed = |entries| RefundBooks { is_reversed: true, ..refund(entries) };
         let back = [quota, wallet, (true, "subscription", -6), (true, "wallet", -4)];
         assert_eq!(faults(&reversed(&back)), []);

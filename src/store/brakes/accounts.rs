@@ -7,12 +7,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde_json::json;
-
 use super::{BrakeScope, Released, note};
 use crate::brake::{AccountStanding, Accounts, Brake, DAY, Watch};
 use crate::clock::Timestamp;
-use crate::store::db::{DbError, Row, Tx};
+use crate::store::db::{DbError, Row, Tx, Value};
 use crate::store::{Store, first, statements, with_retries};
 
 /// Held accounts that one pass tries to release by itself.
@@ -168,7 +166,7 @@ async fn standing(
     accounts: &BTreeSet<&str>,
     since: Timestamp,
 ) -> Result<BTreeMap<String, AccountStanding>, DbError> {
-    let values = [(&json!(accounts)).into(), since.into()];
+    let values = [Value::json(&accounts), since.into()];
     let rows = tx.rows(statements::ACCOUNT_SUMS, &values).await?;
     let read = |row: &Row| {
         let held = row.maybe_time("held_at")?.is_some();

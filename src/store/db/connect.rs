@@ -43,13 +43,18 @@ const GIVEN_BACK_WITHIN: Duration = Duration::from_millis(20);
 /// would read the whole table a minute later; a bitmap scan, a sort or a hash join reads all of a
 /// stretch where a LIMIT needs its beginning. Where a relation has no usable index PostgreSQL still
 /// reads it whole, and `makegood check` says which index is missing.
-const PLAN_SETTINGS: [(&str, &str); 6] = [
+///
+/// A plan is made once per connection, for all parameters. By default PostgreSQL makes the first
+/// five for the parameters at hand, on each connection: a pass would spend up to a tenth of the
+/// database's time on plans that are all the same.
+const PLAN_SETTINGS: [(&str, &str); 7] = [
     ("enable_seqscan", "off"),
     ("enable_bitmapscan", "off"),
     ("enable_hashjoin", "off"),
     ("enable_mergejoin", "off"),
     ("enable_sort", "off"),
     ("max_parallel_workers_per_gather", "0"),
+    ("plan_cache_mode", "force_generic_plan"),
 ];
 
 /// How a database is opened.

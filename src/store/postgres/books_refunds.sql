@@ -4,7 +4,8 @@
 -- same item. A refund without entries has one row whose entry is null. Entries are read by key,
 -- once a refund (OFFSET 0: no join order to choose).
 WITH chunk AS MATERIALIZED (
-    SELECT r.id, r.charge_id, r.output_index, r.account_id, r.subscription_credits, r.wallet_credits
+    SELECT r.id, r.resolution_id, r.charge_id, r.output_index, r.account_id, r.subscription_credits,
+           r.wallet_credits
     FROM makegood_refunds r
     WHERE r.id > $1
     ORDER BY r.id
@@ -12,6 +13,10 @@ WITH chunk AS MATERIALIZED (
 )
 SELECT r.id, r.charge_id, r.output_index, r.account_id, r.subscription_credits, r.wallet_credits,
        (SELECT count(*) FROM makegood_refund_reversals v WHERE v.refund_id = r.id) AS reversals,
+       (SELECT count(*) FROM makegood_charges c WHERE c.charge_id = r.charge_id) AS charges,
+       (SELECT count(*) FROM makegood_resolutions s
+        WHERE s.id = r.resolution_id AND s.charge_id = r.charge_id AND s.output_index = r.output_index
+          AND s.kind = 'refund') AS resolutions,
        (SELECT min(i.credits) FROM charge_items i
         WHERE i.charge_id = r.charge_id AND i.output_index = r.output_index) AS price,
        e.id AS entry, CAST(CASE WHEN e.refund_id = r.id THEN 1 ELSE 0 END AS bigint) AS of_refund,

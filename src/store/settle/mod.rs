@@ -513,7 +513,7 @@ impl Store {
         }
         self.wait_for_locks(tx, AS_LONG_AS_A_STATEMENT).await?;
         let statement = if skip { statements::TRY_LOCK_ACCOUNTS } else { statements::LOCK_ACCOUNTS };
-        for row in tx.rows(statement, &[(&json!(accounts)).into()]).await? {
+        for row in tx.rows(statement, &[Value::json(&accounts)]).await? {
             accounts.remove(row.text("account_id")?.as_str());
         }
         busy.extend(accounts.into_iter().map(|account| Locked::Account { account_id: account.to_owned() }));
@@ -524,7 +524,7 @@ impl Store {
     async fn add_accounts(&self, batch: &[&Settlement]) -> Result<(), DbError> {
         let accounts = locked::accounts(batch);
         if self.is_postgres() && !accounts.is_empty() {
-            self.rows(statements::ADD_ACCOUNTS, &[(&json!(accounts)).into()]).await?;
+            self.rows(statements::ADD_ACCOUNTS, &[Value::json(&accounts)]).await?;
         }
         Ok(())
     }
@@ -616,7 +616,7 @@ fn ids(batch: &[&Settlement]) -> Vec<i64> {
 /// Locks the orphans; the last lease of each.
 async fn lock_orphans(tx: &mut Tx, batch: &[&Settlement]) -> Result<HashMap<i64, Lease>, DbError> {
     let mut leases = HashMap::new();
-    for row in tx.rows(statements::LOCK_ORPHANS, &[(&json!(ids(batch))).into()]).await? {
+    for row in tx.rows(statements::LOCK_ORPHANS, &[Value::json(&ids(batch))]).await? {
         let lease = Lease {
             token: row.int("lease_token")?,
             leased: row.maybe_time("leased_until")?.is_some(),
@@ -683,7 +683,7 @@ async fn busy_charges(
     if charges.is_empty() {
         return Ok(Vec::new());
     }
-    let rows = tx.rows(statements::TRY_LOCK_CHARGES, &[(&json!(charges)).into()]).await?;
+    let rows = tx.rows(statements::TRY_LOCK_CHARGES, &[Value::json(&charges)]).await?;
     rows.iter().map(|row| Ok(Locked::Charge { charge_id: row.text("charge_id")? })).collect()
 }
 

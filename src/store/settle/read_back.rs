@@ -17,7 +17,7 @@ use serde_json::{Value as Json, json};
 
 use super::Failure;
 use crate::charge::Bucket;
-use crate::store::db::{DbError, Tx};
+use crate::store::db::{DbError, Tx, Value};
 use crate::store::statements;
 
 /// What balances held, by account and bucket. A balance that does not exist, or exists twice, is
@@ -60,7 +60,7 @@ pub(super) async fn check(
     balances_moved(owed, before, &after)?;
     let charges: BTreeSet<&str> = entries.iter().filter_map(|entry| entry["charge_id"].as_str()).collect();
     let mut shown: Shown = HashMap::new();
-    for row in tx.rows(statements::ENTRIES_OF_CHARGES, &[(&json!(charges)).into()]).await? {
+    for row in tx.rows(statements::ENTRIES_OF_CHARGES, &[Value::json(&charges)]).await? {
         let id = row.text("id")?;
         let entry = json!({
             "account_id": row.text("account_id")?, "bucket": row.text("bucket")?, "credits": row.int("credits")?,

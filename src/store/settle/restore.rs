@@ -13,7 +13,7 @@ use serde_json::json;
 use super::AS_LONG_AS_A_STATEMENT;
 use crate::charge::{ItemId, JobKey, Split};
 use crate::store::db::{DbError, Row, Run};
-use crate::store::erasure::insert_events;
+use crate::store::records::{EventRow, Instant, insert_events};
 use crate::store::{Store, statements, with_retries};
 
 /// A recovered output whose row the platform has removed.
@@ -99,10 +99,10 @@ impl Store {
                 ),
             });
         }
-        let event = json!({
-            "orphan_id": seen.orphan_id, "charge_id": seen.item.charge_id, "output_index": seen.item.output_index,
-            "at": self.db.time(now), "kind": "restored", "detail": detail,
-        });
+        let event = EventRow {
+            detail: Some(detail.to_owned()),
+            ..EventRow::new(seen.orphan_id, &seen.item, Instant::of(&self.db, now), "restored")
+        };
         insert_events(&self.db, &mut tx, vec![event]).await?;
         tx.commit().await?;
         Ok(true)

@@ -20,8 +20,8 @@ use super::{AS_LONG_AS_A_STATEMENT, Failure, SNAPSHOT_TRIES, posting, read_back}
 use crate::charge::{Bucket, ItemId, Split};
 use crate::clock::Timestamp;
 use crate::refund;
-use crate::store::db::{DbError, Row, Run, Tries, Tx};
-use crate::store::erasure::insert_events;
+use crate::store::db::{DbError, Row, Run, Tries, Tx, Value};
+use crate::store::records::{EventRow, Instant, insert_events};
 use crate::store::{Store, statements, tell_of_another_try};
 
 /// Which refund a person takes back.
@@ -180,7 +180,7 @@ impl Store {
             .keys()
             .map(|(account, bucket)| json!({"account_id": account, "bucket": bucket.as_str()}))
             .collect();
-        tx.rows(statements::LOCK_BALANCES, &[(&json!(keys)).into()]).await?;
+        tx.rows(statements::LOCK_BALANCES, &[Value::json(&keys)]).await?;
 
         // Under the locks: reversed by somebody else meanwhile?
         let Some(refund) = refund_of(&mut tx, &order.item).await? else {
@@ -263,14 +263,13 @@ impl Store {
         };
         posting::each_hit_once(taken.keys(), &hit)?;
         let uncovered = if is_covered { "" } else { ", which the balance did not cover" };
-        let event = json!({
-            "orphan_id": refund.orphan_id, "charge_id": item.charge_id, "output_index": item.output_index,
-            "at": self.db.time(at), "kind": "reversed",
-            "detail": format!(
+        let event = EventRow {
+            detail: Some(format!(
                 "{} from the subscription, {} from the wallet{uncovered}; by hand, {}: {}",
                 reversed.credits.subscription, reversed.credits.wallet, order.by, order.why
-            ),
-        });
+            )),
+            ..EventRow::new(refund.orphan_id, item, Instant::of(&self.db, at), "reversed")
+        };
         insert_events(&self.db, tx, vec![event]).await?;
         read_back::check(tx, &taken, &entries, before).await?;
         Ok(reversed)

@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
+use serde::Serialize;
 use serde_json::{Value as Json, json};
 
 use super::posting::Posting;
@@ -17,8 +18,8 @@ use crate::evidence::{Evidence, FailureClass, Source};
 use crate::policy::late::{self, Refunded};
 use crate::policy::{self, Action, Decision, Reason};
 use crate::refund;
-use crate::store::db::{Db, DbError, Row, Statement, Tx};
-use crate::store::erasure::{insert_events, with_hash_of_answer};
+use crate::store::db::{Db, DbError, Row, Statement, Tx, Value};
+use crate::store::records::{AnswerRow, EventRow, Instant, OrphanRow, ResolutionRow, insert_events};
 use crate::store::scan::{Opening, item_ids};
 use crate::store::totals::RESOLUTION_BUCKETS_SECONDS;
 use crate::store::{Store, statements};
@@ -33,7 +34,7 @@ pub(super) struct Written<'a> {
     now: Timestamp,
     rules: &'a SettleRules,
     answer_ids: HashMap<AnswerKey, i64>,
-    resolutions: Vec<Json>,
+    resolutions: Vec<ResolutionRow<'a>>,
     posting: Posting,
     outputs: Vec<Json>,
     uploads: Vec<Json>,
@@ -42,8 +43,8 @@ pub(super) struct Written<'a> {
     mended: BTreeSet<String>,
     recoveries: Vec<(ItemId, Json)>,
     late_questions: Vec<Json>,
-    orphans: Vec<Json>,
-    events: Vec<Json>,
+    orphans: Vec<OrphanRow<'a>>,
+    events: Vec<EventRow<'a>>,
     counts: BTreeMap<(&'static str, String, String), i64>,
 }
 
@@ -85,7 +86,7 @@ impl<'a> Written<'a> {
     /// Takes one settlement in and returns the decision as it will be carried out.
     pub(super) fn add(
         &mut self,
-        settlement: &Settlement,
+        settlement: &'a Settlement,
         brake: Option<&mut Brake>,
         seen: &mut HashMap<String, Seen>,
     ) -> Decision {
@@ -227,7 +228,7 @@ impl<'a> Written<'a> {
     /// The orphan's new state, its resolution and the event that tells of it.
     fn orphan(
         &mut self,
-        settlement: &Settlement,
+        settlement: &'a Settlement,
         decision: &Decision,
         given: Option<Split>,
         refusal: Option<&Refusal>,
@@ -256,23 +257,34 @@ impl<'a> Written<'a> {
         let look_again = self.rules.not_before.map_or(look_again, |earliest| look_again.max(earliest));
         let expires_at = settlement.evidence.as_ref().and_then(|evidence| earliest_expiry(evidence));
         let job = facts.record.item.as_ref().and_then(|item| item.job.as_ref());
-        self.orphans.push(json!({
-            "orphan_id": facts.orphan.id, "state": state, "reason": decision.reason.as_str(),
-            "due_at": if resolution.is_none() { db.time(look_again) } else { Json::Null },
-            "expires_at": db.maybe_time(expires_at),
-            "asked": i64::from(settlement.evidence.is_some()),
-            "asked_at": db.maybe_time(settlement.evidence.as_ref().map(|evidence| evidence.asked_at)),
-            "waited": i64::from(resolution.is_none()),
-            "provider": charge.provider, "provider_job_id": job.map(|job| &job.job_id),
-            "resolved_at": if resolution.is_some() { db.time(self.now) } else { Json::Null },
-            "held_account": held_account, "unasked": i64::from(settlement.is_unasked()),
-        }));
+        let (now, instant) = (Instant::of(db, self.now), |at| Instant::of(db, at));
+        self.orphans.push(OrphanRow {
+            orphan_id: facts.orphan.id,
+            state,
+            reason: decision.reason.as_str(),
+            due_at: resolution.is_none().then(|| instant(look_again)),
+            expires_at: expires_at.map(instant),
+            asked: u8::from(settlement.evidence.is_some()),
+            asked_at: settlement.evidence.as_ref().map(|evidence| instant(evidence.asked_at)),
+            waited: u8::from(resolution.is_none()),
+            provider: &charge.provider,
+            provider_job_id: job.map(|job| job.job_id.as_str()),
+            resolved_at: resolution.map(|_| now),
+            held_account: held_account.cloned(),
+            unasked: u8::from(settlement.is_unasked()),
+        });
         if let Some(kind) = resolution {
-            self.resolutions.push(json!({
-                "charge_id": item.charge_id, "output_index": item.output_index, "kind": kind,
-                "reason": decision.reason.as_str(), "rule": decision.rule, "resolved_at": db.time(self.now),
-                "decided_by": self.rules.decided_by, "answer_id": answer_id, "pass_id": self.rules.pass_id,
-            }));
+            self.resolutions.push(ResolutionRow {
+                charge_id: &item.charge_id,
+                output_index: item.output_index,
+                kind,
+                reason: decision.reason.as_str(),
+                rule: decision.rule,
+                resolved_at: now,
+                decided_by: &self.rules.decided_by,
+                answer_id,
+                pass_id: self.rules.pass_id,
+            });
         }
         // Held for the same reason as before is no news.
         let no_news =
@@ -288,12 +300,15 @@ impl<'a> Written<'a> {
             let detail: Vec<String> =
                 given.into_iter().chain(held_by).chain(settlement.detail.clone()).collect();
             let detail = (!detail.is_empty()).then(|| detail.join("; "));
-            self.events.push(json!({
-                "orphan_id": facts.orphan.id, "charge_id": item.charge_id, "output_index": item.output_index,
-                "at": db.time(self.now), "kind": decision.action.as_str(), "reason": decision.reason.as_str(),
-                "rule": decision.rule, "detail": detail, "answer_id": answer_id, "pass_id": self.rules.pass_id,
-                "lease_token": settlement.case.token,
-            }));
+            self.events.push(EventRow {
+                reason: Some(decision.reason.as_str()),
+                rule: Some(decision.rule),
+                detail,
+                answer_id,
+                pass_id: self.rules.pass_id,
+                lease_token: Some(settlement.case.token),
+                ..EventRow::new(facts.orphan.id, item, now, decision.action.as_str())
+            });
         }
         match decision.action {
             Action::Refund | Action::Recover(_) | Action::Relink { .. } => {
@@ -389,7 +404,7 @@ impl<'a> Written<'a> {
         if self.mended.is_empty() {
             return Ok(());
         }
-        let rows = tx.rows(statements::ITEMS_OF_CHARGES, &[(&json!(self.mended)).into()]).await?;
+        let rows = tx.rows(statements::ITEMS_OF_CHARGES, &[Value::json(&self.mended)]).await?;
         self.open_bare(tx, "items_mended", &item_ids(&rows)?).await
     }
 
@@ -424,13 +439,11 @@ pub(in crate::store) async fn keep_answers<'e>(
     tx: &mut Tx,
     given: impl Iterator<Item = (&'e JobKey, &'e Evidence)>,
 ) -> Result<HashMap<AnswerKey, i64>, DbError> {
-    let mut rows: BTreeMap<AnswerKey, Json> = BTreeMap::new();
+    let mut rows: BTreeMap<AnswerKey, AnswerRow<'_>> = BTreeMap::new();
     for (job, evidence) in given {
         rows.entry(answer_key(job, evidence)).or_insert_with(|| answer_row(db, job, evidence));
     }
-    let rows = rows.into_values();
-    let rows: Vec<Json> =
-        if db.is_postgres() { rows.collect() } else { rows.map(with_hash_of_answer).collect() };
+    let rows: Vec<AnswerRow<'_>> = rows.into_values().collect();
     let kept = rows_of(tx, statements::INSERT_ANSWERS, &rows).await?;
     let key = |row: &Row| -> Result<AnswerKey, DbError> {
         Ok((row.text("provider")?, row.text("provider_job_id")?, row.time("asked_at")?, row.text("verdict")?))
@@ -439,26 +452,36 @@ pub(in crate::store) async fn keep_answers<'e>(
 }
 
 /// One answer about a job, as it is kept.
-fn answer_row(db: &Db, job: &JobKey, evidence: &Evidence) -> Json {
-    json!({
-        "provider": job.provider, "provider_job_id": job.job_id, "asked_at": db.time(evidence.asked_at),
-        "verdict": evidence.verdict.as_str(), "class": evidence.class.map(FailureClass::as_str),
-        "code": evidence.code, "message": evidence.message, "offered": evidence.outputs.len(),
-        "request": evidence.answer.request, "http_status": evidence.answer.status,
-        "excerpt": evidence.answer.excerpt.as_ref().map(|text| text.replace('\0', "\u{fffd}")),
-    })
+fn answer_row<'e>(db: &Db, job: &'e JobKey, evidence: &'e Evidence) -> AnswerRow<'e> {
+    let row = AnswerRow {
+        provider: &job.provider,
+        provider_job_id: &job.job_id,
+        asked_at: Instant::of(db, evidence.asked_at),
+        verdict: evidence.verdict.as_str(),
+        class: evidence.class.map(FailureClass::as_str),
+        code: evidence.code.as_deref(),
+        message: evidence.message.as_deref(),
+        offered: evidence.outputs.len(),
+        request: evidence.answer.request.as_deref(),
+        http_status: evidence.answer.status,
+        excerpt: evidence.answer.excerpt.as_ref().map(|text| text.replace('\0', "\u{fffd}")),
+        content_sha256: None,
+    };
+    // PostgreSQL writes its own.
+    let content_sha256 = if db.is_postgres() { None } else { row.content_hash() };
+    AnswerRow { content_sha256, ..row }
 }
 
 /// Runs a statement on a batch; an empty batch needs no statement.
 pub(super) async fn rows_of(
     tx: &mut Tx,
     statement: &'static Statement,
-    batch: &[Json],
+    batch: &[impl Serialize],
 ) -> Result<Vec<Row>, DbError> {
     if batch.is_empty() {
         return Ok(Vec::new());
     }
-    tx.rows(statement, &[(&json!(batch)).into()]).await
+    tx.rows(statement, &[Value::json(&batch)]).await
 }
 
 /// When the first of the offered files goes.

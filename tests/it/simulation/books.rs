@@ -107,6 +107,24 @@ pub const ALWAYS: &[(&str, &str)] = &[
          WHERE o.id IS NULL OR (e.kind = 'opened' AND e.at <> o.opened_at)",
     ),
     (
+        "events and resolutions of an answer or a pass that does not exist",
+        "SELECT e.charge_id || '/' || e.output_index || ' ' || e.kind FROM makegood_orphan_events e
+         WHERE (e.answer_id IS NOT NULL AND NOT EXISTS (SELECT 1 FROM makegood_answers a WHERE a.id = e.answer_id))
+            OR (e.pass_id IS NOT NULL AND NOT EXISTS (SELECT 1 FROM makegood_passes p WHERE p.id = e.pass_id))
+         UNION ALL
+         SELECT r.charge_id || '/' || r.output_index || ' ' || r.kind FROM makegood_resolutions r
+         WHERE (r.answer_id IS NOT NULL AND NOT EXISTS (SELECT 1 FROM makegood_answers a WHERE a.id = r.answer_id))
+            OR (r.pass_id IS NOT NULL AND NOT EXISTS (SELECT 1 FROM makegood_passes p WHERE p.id = r.pass_id))",
+    ),
+    (
+        "refunds without their resolution or makegood's row of their charge",
+        "SELECT f.id FROM makegood_refunds f
+         WHERE NOT EXISTS (SELECT 1 FROM makegood_resolutions r
+                           WHERE r.id = f.resolution_id AND r.charge_id = f.charge_id
+                             AND r.output_index = f.output_index AND r.kind = 'refund')
+            OR NOT EXISTS (SELECT 1 FROM makegood_charges c WHERE c.charge_id = f.charge_id)",
+    ),
+    (
         "resolutions that were superseded without an event of reopening, or the reverse",
         "SELECT coalesce(r.charge_id, e.charge_id) || '/' || coalesce(r.output_index, e.output_index)
          FROM (SELECT charge_id, output_index, count(*) AS many FROM makegood_resolutions WHERE superseded_at IS NOT NULL GROUP BY 1, 2) r
