@@ -7,3 +7,4 @@
 
 mod files;
 mod promises;
+mod rust_version;
