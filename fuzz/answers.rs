@@ -1,8 +1,9 @@
 //! From bytes to evidence, for every shipped provider: what must hold whatever a provider sends.
 //!
-//! Shared by the short round (`cargo test`), the long one (`cargo fuzz run answers`) and the measurements.
-//! An input is two bytes and a body: the first byte chooses the HTTP status, the second the step, the number of
-//! items, the headers and the model, so that every input, however it was made, is some answer.
+//! Shared by the short round (`cargo test`), the long one (`cargo fuzz run answers`) and the
+//! measurements. An input is two bytes and a body: the first byte chooses the HTTP status, the
+//! second the step, the number of items, the headers and the model, so that every input, however it
+//! was made, is some answer.
 
 use std::path::Path;
 use std::sync::LazyLock;
@@ -103,7 +104,8 @@ fn holds(provider: &str, received: &Received, evidence: &Evidence) {
     assert!(indices.windows(2).all(|pair| pair[0] != pair[1]), "{}", told());
     assert!(indices.first().is_none_or(|first| *first >= 0), "{}", told());
     match evidence.verdict {
-        // A good answer that is no JSON at all, nor has a header that says so, is no word on how a job ended badly.
+        // A good answer that is no JSON at all, nor has a header that says so, is no word on how a
+        // job ended badly.
         Verdict::Failed | Verdict::Cancelled | Verdict::UnknownJob => assert!(
             received.status != 200
                 || !received.headers.is_empty()

@@ -8,9 +8,11 @@
 # from two; durable commits; a provider that answers at once, on the same machine. In each round, on
 # a fresh database:
 #
-#   floor: SQL    set-based postings by psql, 1,000 items a transaction (scripts/bench/floor.sql); asks nobody
+#   floor: SQL    set-based postings by psql, 1,000 items a transaction (scripts/bench/floor.sql);
+#                 asks no provider
 #   floor: HTTP   a bare client, 64 questions at a time (scripts/bench/floor); writes nothing
-#   makegood      the built binary: detects, leases, asks, decides, proves and settles, with every limit of the brake set
+#   makegood      the built binary: detects, leases, asks, decides, proves and settles, with every
+#                 limit of the brake set
 #
 # Every result is checked (scripts/bench/verify.sql). It prints medians; × is the ratio to both
 # floors one after the other; `other` is the share of the machine that somebody else used meanwhile:

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Faults on the real thing: workers killed, cut off, paused and misled, PostgreSQL restarted under them, round after round,
-# until so many workers were killed and so many restarts were made. After every step the books are checked; in the end, that
-# every kind of fault has struck.
+# Faults on the real thing: workers killed, cut off, paused and misled, PostgreSQL restarted under
+# them, round after round, until so many workers were killed and so many restarts were made. After
+# every step the books are checked; in the end, that every kind of fault has struck.
 #
 # usage: scripts/faults.sh [KILLS [RESTARTS]]      (1000 and 100: about half an hour on two cores)
 #
@@ -9,7 +9,8 @@
 #   MAKEGOOD_TEST_BINARY=FILE   another build of makegood
 #   MAKEGOOD_TEST_TELL=1        tell everything that was done to each worker
 #
-# Needs what scripts/test.sh needs, and a PostgreSQL installed here: a server elsewhere cannot be restarted.
+# Needs what scripts/test.sh needs, and a PostgreSQL installed here: a server elsewhere cannot be
+# restarted.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
-# Everything that takes too long for scripts/test.sh: passes on large tables, worlds from seeds, faults, real input, mutants.
+# Everything that takes too long for scripts/test.sh: passes on large tables, worlds from seeds,
+# faults, real input, mutants.
 #
 # usage: scripts/long.sh [STEP…]        (all of them: some hours on two cores)
 #
-#   size       scripts/size.sh on 100,000 and 10 million charges, and again with 300,000 open orphans that are not due
+#   size       scripts/size.sh on 100,000 and 10 million charges, and again with 300,000 open
+#              orphans that are not due
 #   memory     peak memory of passes over 10,000, 100,000 and 300,000 orphans
 #   processes  items a second and lock waits with 1, 2 and 4 processes
 #   locked     one balance locked by the platform, 5,000 orphans
@@ -23,7 +25,8 @@ kept=target/long
 mkdir -p "$kept"
 results=() failed=0
 
-# step NAME COMMAND…: runs it, keeps its output, notes how it went and how long it took, goes on either way.
+# step NAME COMMAND…: runs it, keeps its output, notes how it went and how long it took, goes on
+# either way.
 step() {
   local name=$1 began=$SECONDS outcome=passed
   shift
@@ -32,8 +35,8 @@ step() {
   results+=("$(printf '%-8s %-12s %5d s' "$outcome" "$name" $((SECONDS - began)))")
 }
 
-# judge EXIT FILE: reads the tables of scripts/size.sh and names each figure that misses its target. EXIT is the exit code that
-# passes should end with: 3 where the brake holds orphans.
+# judge EXIT FILE: reads the tables of scripts/size.sh and names each figure that misses its target.
+# EXIT is the exit code that passes should end with: 3 where the brake holds orphans.
 judge() {
   awk -F' *[|] *' -v exit_code="$1" '
     function miss(what) { print "MISSED: " what; missed = 1 }

@@ -1,13 +1,17 @@
 #!/usr/bin/env bash
-# Mutation testing: changes one thing at a time in what decides and moves money, and asks whether a test notices.
+# Mutation testing: changes one thing at a time in what decides and moves money, and asks whether a
+# test notices.
 #
-# usage: scripts/mutants.sh [LIBRARY|ALL [ARGUMENT…]]      (ALL; arguments are cargo-mutants': --in-diff FILE, --file GLOB)
+# usage: scripts/mutants.sh [LIBRARY|ALL [ARGUMENT…]]
 #
-# Three rounds, each over what those before it let through: the library's tests next to the code that is changed, then the
-# other tests of the library that could notice, then the integration tests on SQLite, and those on PostgreSQL that are about
-# settle: its limits, refused rows, two authorities. What nobody noticed stands in mutants.out/missed.txt at the end, and
-# what made the tests run out of time in timeout.txt. Works on a copy of the sources. On two cores 10 to 30 seconds a mutant and
-# round, about a minute in the last; there are some 450.
+# The default is ALL. Arguments go to cargo-mutants, for instance --in-diff FILE or --file GLOB.
+#
+# Three rounds, each over what those before it let through: the library's tests next to the code
+# that is changed, then the other tests of the library that could notice, then the integration tests
+# on SQLite, and those on PostgreSQL that are about settle: its limits, refused rows, two
+# authorities. What nobody noticed stands in mutants.out/missed.txt at the end, and what made the
+# tests run out of time in timeout.txt. Works on a copy of the sources. On two cores 10 to 30
+# seconds a mutant and round, about a minute in the last; there are some 450.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -17,7 +21,8 @@ which=${1:-ALL}
 shift || true
 more=("$@")
 
-# Nobody reads their backtraces, and without these each is built twice as fast. The dependencies are built once for all rounds.
+# Nobody reads their backtraces, and without these each is built twice as fast. The dependencies are
+# built once for all rounds.
 export CARGO_PROFILE_DEV_DEBUG=0 CARGO_PROFILE_TEST_DEBUG=0 CARGO_TARGET_DIR=$PWD/target/mutants
 
 # 2: some were missed, which is no reason to stop.

@@ -5,6 +5,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot read the project's files panics")]
 
+mod columns;
 mod files;
 mod promises;
 mod rust_version;

@@ -1,4 +1,5 @@
-//! Holds `docs/promises.md` to what cites it: a cited number is a promise, and a promise has a test.
+//! Holds `docs/promises.md` to the code: every number that is cited is on the page, and every
+//! promise has a test.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,7 +1,9 @@
-//! The worst that hostile answers can do: `cargo run --release --no-default-features --bin measure`.
+//! The worst that hostile answers can do:
+//! `cargo run --release --no-default-features --bin measure`.
 //!
-//! Answers of hostile shapes, as large as each provider's file lets them be, read by its filter: the slowest shape of
-//! each, and the most memory that the process has used. Real answers: `cargo run --release --example filter_speed`.
+//! Answers of hostile shapes, as large as each provider's file lets them be, read by its filter:
+//! the slowest shape of each, and the most memory that the process has used. Real answers:
+//! `cargo run --release --example filter_speed`.
 
 use std::time::{Duration, Instant};
 
