@@ -12,7 +12,7 @@ use crate::files::{File, root, under};
 /// The widest line, in characters.
 const COLUMNS: usize = 100;
 
-/// What people read, besides code.
+/// The files and folders that are checked.
 const PLACES: &[&str] = &[
     "src",
     "tests",
@@ -25,13 +25,17 @@ const PLACES: &[&str] = &[
     "scripts",
     ".cargo",
     ".ci",
+    ".github",
     "README.md",
     "CHANGELOG.md",
+    "CONTRIBUTING.md",
     "SECURITY.md",
     "Cargo.toml",
     "Dockerfile",
     "clippy.toml",
     "deny.toml",
+    "justfile",
+    "rust-toolchain.toml",
 ];
 
 /// Files that are printed by a program or are kept as they came, and why.
