@@ -7,5 +7,6 @@
 
 mod columns;
 mod files;
+mod links;
 mod promises;
 mod rust_version;

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::files::{File, read, under};
 
-/// Where promises are cited and tests stand.
+/// Files and folders that cite promises or contain tests.
 const CITING: [&str; 9] =
     ["src", "tests", "docs", "migrations", "config", "deploy", "scripts", "README.md", "SECURITY.md"];
 
