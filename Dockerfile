@@ -15,8 +15,8 @@ RUN mkdir -p src tests/it \
  && touch src/lib.rs \
  && cargo build --release --locked --bin makegood
 
-# Then makegood. The sources are older than what was just built from nothing: without the new date cargo would
-# take them for built.
+# Then makegood. The sources are older than what was just built from nothing: without the new date
+# cargo would take them for built.
 COPY config config
 COPY migrations migrations
 COPY src src

@@ -1,8 +1,9 @@
 //! How long the shipped filters take for one answer: `cargo run --release --example filter_speed`.
 //!
-//! Reads every example answer again and again, as a pass would (JSON parsed, filter run, result checked, excerpt
-//! cleaned), and prints for each provider its slowest answer; then answers that are larger than any example. One
-//! thread, no network. Figures are the fastest of many short rounds, so that what else the machine does counts little.
+//! Reads every example answer again and again, as a pass would (JSON parsed, filter run, result
+//! checked, excerpt cleaned), and prints for each provider its slowest answer; then answers that
+//! are larger than any example. One thread, no network. Figures are the fastest of many short
+//! rounds, so that other load counts little.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -124,7 +125,8 @@ fn question(provider: &str, job: &str, model: &str, items: usize) -> Question {
     Question { provider: provider.into(), job_id: job.into(), model: model.into(), items, urgent: false }
 }
 
-/// What no example is: as many outputs as one answer may name, and a file of 10 MB inside the answer.
+/// Answers larger than any example: the most outputs that one answer may name, and a file of 10 MB
+/// inside the answer.
 fn large() -> Vec<Answer> {
     let urls: Vec<String> = (0..1000).map(|n| format!("https://replicate.delivery/x/{n}.png")).collect();
     let images: Vec<Value> =

@@ -1,8 +1,9 @@
-//! From bytes to evidence, for every shipped provider: what must hold whatever a provider sends.
+//! From bytes to evidence, for every shipped provider: what must hold for every answer.
 //!
-//! Shared by the short round (`cargo test`), the long one (`cargo fuzz run answers`) and the measurements.
-//! An input is two bytes and a body: the first byte chooses the HTTP status, the second the step, the number of
-//! items, the headers and the model, so that every input, however it was made, is some answer.
+//! Shared by the short round (`cargo test`), the long one (`cargo fuzz run answers`) and the
+//! measurements. An input is two bytes and a body: the first byte chooses the HTTP status, the
+//! second the step, the number of items, the headers and the model, so that every input is an
+//! answer.
 
 use std::path::Path;
 use std::sync::LazyLock;
@@ -25,7 +26,7 @@ pub fn try_all(input: &[u8]) {
     }
 }
 
-/// The status's place and the flags, and the body.
+/// The status's index, the flags, and the body.
 pub fn split(input: &[u8]) -> Option<((u8, u8), &[u8])> {
     match input {
         [status, flags, body @ ..] => Some(((*status, *flags), body)),
@@ -40,7 +41,7 @@ pub fn input(status: u16, step: usize, body: &[u8]) -> Vec<u8> {
     [&[u8::try_from(status).unwrap_or(0), flags], body].concat()
 }
 
-/// Some providers are asked at several places, chosen by the model.
+/// Some providers have several endpoints, chosen by the model.
 const MODELS: [&str; 4] =
     ["text2video/v2/pro", "generations/hailuo-03/workflow", "lip-sync/hailuo-02", "expand/translate/t2v-01"];
 
@@ -89,7 +90,7 @@ fn headers(choice: u8) -> HeaderMap {
         .collect()
 }
 
-/// What is true of evidence, whatever it was made of.
+/// The invariants of evidence.
 fn holds(provider: &str, received: &Received, evidence: &Evidence) {
     let told = || format!("{provider} {} {evidence:?}", received.status);
     assert!(evidence.outputs.len() <= 1000, "{}", told());
@@ -103,7 +104,8 @@ fn holds(provider: &str, received: &Received, evidence: &Evidence) {
     assert!(indices.windows(2).all(|pair| pair[0] != pair[1]), "{}", told());
     assert!(indices.first().is_none_or(|first| *first >= 0), "{}", told());
     match evidence.verdict {
-        // A good answer that is no JSON at all, nor has a header that says so, is no word on how a job ended badly.
+        // A successful answer that is no JSON, and whose header does not say JSON, states no
+        // failure.
         Verdict::Failed | Verdict::Cancelled | Verdict::UnknownJob => assert!(
             received.status != 200
                 || !received.headers.is_empty()
@@ -113,7 +115,7 @@ fn holds(provider: &str, received: &Received, evidence: &Evidence) {
         ),
         Verdict::Queued | Verdict::Running | Verdict::Succeeded | Verdict::CouldNotTell(_) => {}
     }
-    // 401 is about us, whoever says what beside it.
+    // 401 is about our key, whatever the body says.
     if received.status == 401 {
         assert!(matches!(evidence.verdict, Verdict::CouldNotTell(_)), "{}", told());
     }
@@ -146,9 +148,9 @@ pub fn examples(data: &Path) -> Vec<(String, Vec<u8>)> {
     seeds
 }
 
-/// The inputs that were worth keeping.
+/// The inputs of the corpus.
 pub fn corpus(dir: &Path) -> Vec<Vec<u8>> {
-    // No folder: nothing was found worth keeping yet.
+    // No folder: the corpus is empty.
     let mut files = if dir.exists() { list(dir) } else { Vec::new() };
     files.sort();
     files.iter().map(|file| std::fs::read(file).expect("a file of the corpus can be read")).collect()

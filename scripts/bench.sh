@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The distance from the floor: makegood beside the least that does the same job, in the same round
-# on the same data.
+# The distance from the floor: makegood and the smallest program that does the same job, in the same
+# round on the same data.
 #
 # usage: scripts/bench.sh [OPTION…] [ITEMS [ROUNDS]]        (10000 items, 3 rounds)
 #
@@ -8,14 +8,16 @@
 # from two; durable commits; a provider that answers at once, on the same machine. In each round, on
 # a fresh database:
 #
-#   floor: SQL    set-based postings by psql, 1,000 items a transaction (scripts/bench/floor.sql); asks nobody
+#   floor: SQL    set-based postings by psql, 1,000 items a transaction (scripts/bench/floor.sql);
+#                 asks no provider
 #   floor: HTTP   a bare client, 64 questions at a time (scripts/bench/floor); writes nothing
-#   makegood      the built binary: detects, leases, asks, decides, proves and settles, with every limit of the brake set
+#   makegood      the built binary: detects, leases, asks, decides, proves and settles, with every
+#                 limit of the brake set
 #
 # Every result is checked (scripts/bench/verify.sql). It prints medians; × is the ratio to both
-# floors one after the other; `other` is the share of the machine that somebody else used meanwhile:
-# repeat a round in which it is more than a few percent. Then, for the last round: statements for
-# 1,000 items, the longest in sum, and how large makegood's tables are.
+# floors one after the other; `other` is the share of the machine that other processes used
+# meanwhile. Repeat a round in which it is more than a few percent. Then, for the last round:
+# statements for 1,000 items, the longest in sum, and how large makegood's tables are.
 #
 #   --binary FILE   the makegood to measure (target/release/makegood)
 #   --keep          leave the database (bench_items) behind

@@ -1,21 +1,22 @@
 #!/usr/bin/env bash
-# Everything that takes too long for scripts/test.sh: passes on large tables, worlds from seeds, faults, real input, mutants.
+# Everything that takes too long for scripts/test.sh: passes on large tables, worlds from seeds,
+# faults, real input, mutants.
 #
 # usage: scripts/long.sh [STEP…]        (all of them: some hours on two cores)
 #
-#   size       scripts/size.sh on 100,000 and 10 million charges, and again with 300,000 open orphans that are not due
+#   size       scripts/size.sh on 100,000 and 10 million charges, and again with 300,000 open
+#              orphans that are not due
 #   memory     peak memory of passes over 10,000, 100,000 and 300,000 orphans
 #   processes  items a second and lock waits with 1, 2 and 4 processes
 #   locked     one balance locked by the platform, 5,000 orphans
-#   hostile    scripts/hostile.py: a healthy provider beside one that means harm, and peak memory
+#   hostile    scripts/hostile.py: a healthy provider beside a hostile one, and peak memory
 #   simulate   scripts/simulate.sh        faults   scripts/faults.sh
 #   sim-pg     scripts/simulate.sh --postgres
 #   real       scripts/real-input.sh      mutants  scripts/mutants.sh
 #
-# The first five fail where a figure misses its target; docs/performance.md says which targets there
-# are. They measure target/release/makegood, which is built first, and leave what they print in
-# target/long/. The others are judged by their tests. Needs what scripts/test.sh and scripts/size.sh
-# need.
+# The first five fail if a figure misses its target; docs/performance.md lists the targets. They
+# measure target/release/makegood, which is built first, and keep their output in target/long/. The
+# others fail if their tests do. Needs what scripts/test.sh and scripts/size.sh need.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -23,7 +24,8 @@ kept=target/long
 mkdir -p "$kept"
 results=() failed=0
 
-# step NAME COMMAND…: runs it, keeps its output, notes how it went and how long it took, goes on either way.
+# step NAME COMMAND…: runs it, keeps its output, records result and duration, and goes on either
+# way.
 step() {
   local name=$1 began=$SECONDS outcome=passed
   shift
@@ -32,8 +34,8 @@ step() {
   results+=("$(printf '%-8s %-12s %5d s' "$outcome" "$name" $((SECONDS - began)))")
 }
 
-# judge EXIT FILE: reads the tables of scripts/size.sh and names each figure that misses its target. EXIT is the exit code that
-# passes should end with: 3 where the brake holds orphans.
+# judge EXIT FILE: reads the tables of scripts/size.sh and names each figure that misses its target.
+# EXIT is the exit code that passes should end with: 3 where the brake holds orphans.
 judge() {
   awk -F' *[|] *' -v exit_code="$1" '
     function miss(what) { print "MISSED: " what; missed = 1 }
@@ -55,7 +57,7 @@ size() {
   return "$missed"
 }
 
-# Memory does not grow with the work: all within a tenth of each other, and below 64 MiB.
+# Memory does not grow with the work: all figures are within a tenth of each other and below 64 MiB.
 memory() {
   local orphans
   : >"$kept/memory.md"
@@ -85,8 +87,8 @@ locked() {
   grep -q ', 0 of 0 others' "$kept/locked.md" || { echo "MISSED: orphans of other accounts are open"; return 1; }
 }
 
-# The healthy provider's charges are refunded within 2 s whoever is beside it, and a process stays
-# below 700 MiB.
+# The healthy provider's charges are refunded within 2 s beside every hostile one, and a process
+# stays below 700 MiB.
 hostile() {
   scripts/hostile.py | tee "$kept/hostile.md" || return 1
   awk -F' *[|] *' '$3 ~ /^-?[0-9]+$/ { seen++

@@ -1,12 +1,16 @@
 #!/usr/bin/env bash
-# Mutation testing: changes one thing at a time in what decides and moves money, and asks whether a test notices.
+# Mutation testing: changes one thing at a time in the code that decides and moves money, and checks
+# that a test fails.
 #
-# usage: scripts/mutants.sh [LIBRARY|ALL [ARGUMENT…]]      (ALL; arguments are cargo-mutants': --in-diff FILE, --file GLOB)
+# usage: scripts/mutants.sh [LIBRARY|ALL [ARGUMENT…]]
 #
-# Three rounds, each over what those before it let through: the library's tests next to the code that is changed, then the
-# other tests of the library that could notice, then the integration tests on SQLite, and those on PostgreSQL that are about
-# settle: its limits, refused rows, two authorities. What nobody noticed stands in mutants.out/missed.txt at the end, and
-# what made the tests run out of time in timeout.txt. Works on a copy of the sources. On two cores 10 to 30 seconds a mutant and
+# The default is ALL. Arguments go to cargo-mutants, for instance --in-diff FILE or --file GLOB.
+#
+# Three rounds, each over the mutants that survived the one before: the library's tests next to the
+# changed code; the other tests of the library that could fail; the integration tests on SQLite, and
+# those on PostgreSQL that are about settle (its limits, refused rows, two authorities). At the end,
+# mutants.out/missed.txt lists the mutants that no test noticed, and timeout.txt those that made the
+# tests time out. It works on a copy of the sources. On two cores 10 to 30 seconds a mutant and
 # round, about a minute in the last; there are some 450.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -17,10 +21,11 @@ which=${1:-ALL}
 shift || true
 more=("$@")
 
-# Nobody reads their backtraces, and without these each is built twice as fast. The dependencies are built once for all rounds.
+# Debug information is not needed, and without it each mutant is built twice as fast. The
+# dependencies are built once for all rounds.
 export CARGO_PROFILE_DEV_DEBUG=0 CARGO_PROFILE_TEST_DEBUG=0 CARGO_TARGET_DIR=$PWD/target/mutants
 
-# 2: some were missed, which is no reason to stop.
+# Exit code 2: some were missed. The next round still runs.
 round() { cargo mutants --no-shuffle --timeout 300 "${more[@]}" "$@" || [[ $? -eq 2 ]]; }
 
 # Built and run with the same selection, so that nothing else is built.

@@ -1,14 +1,18 @@
 #!/usr/bin/env bash
-# Real input at full size, on a release build: charges of mixed fates on PostgreSQL, asked over real HTTP. Left alone,
-# looked at twice, killed at random and begun again, and run twice at once, they must end alike and the books must agree;
-# then the same is measured: items a second, CPU an item, memory, the database's share, and plain SQL and HTTP beside it.
+# Real input at full size, on a release build: charges of mixed kinds on PostgreSQL, with questions
+# over real HTTP. Undisturbed, run twice, killed at random and restarted, and run twice at once, all
+# must end the same, and the books must agree. Then it measures items a second, CPU for each item,
+# memory and the database's share, and the same for plain SQL and HTTP.
 #
-# usage: scripts/real-input.sh [CHARGES [ORPHANS]]      (50000 and 5000; the second measurement takes four times the orphans)
+# usage: scripts/real-input.sh [CHARGES [ORPHANS]]
+#
+# The defaults are 50000 and 5000. The second measurement takes four times the orphans.
 #
 #   MAKEGOOD_TEST_FIGURES_ONLY=1    only measure
-#   MAKEGOOD_TEST_BINARY=FILE       another build of makegood, measured by the same stick
-#   MAKEGOOD_TEST_POSTGRES=URL      another server than one of its own; its own does not flush to disk
-#   MAKEGOOD_TEST_SEED=N            the same dice for the moments of killing
+#   MAKEGOOD_TEST_BINARY=FILE       another build of makegood, under the same conditions
+#   MAKEGOOD_TEST_POSTGRES=URL      uses this server instead of starting one, which does not flush
+#                                   to disk
+#   MAKEGOOD_TEST_SEED=N            repeats the moments of killing
 #
 # Needs what scripts/test.sh needs. The first release build takes some minutes.
 set -euo pipefail

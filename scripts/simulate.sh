@@ -1,14 +1,19 @@
 #!/usr/bin/env bash
-# Worlds of 48 hours, each from a seed: the whole pipeline on SQLite, or on PostgreSQL, by a clock that is moved by hand.
+# Worlds of 48 hours, each from a seed: the whole pipeline on SQLite, or on PostgreSQL, by a clock
+# that the test moves.
 #
-# usage: scripts/simulate.sh [--postgres] [WORLDS [FIRST]]      (10000 from seed 1; 200 on PostgreSQL)
+# usage: scripts/simulate.sh [--postgres] [WORLDS [FIRST]]
 #
-# --postgres: on the tests' PostgreSQL, which is started for it (or the server that MAKEGOOD_TEST_POSTGRES names, as a superuser).
-# The passes connect as the role of docs/adopting.md, so that makegood_post_refunds and its rights are tried too.
+# The default is 10000 worlds from seed 1; 200 on PostgreSQL.
 #
-# One world in a hundred has some two hundred charges, one in a thousand some thousands.
-# Says every half minute how far it is, and in the end what was in the worlds. A world that fails prints its seed and the
-# story of the item; `scripts/simulate.sh [--postgres] 1 SEED` lives through that one alone. docs/testing.md tells more.
+# --postgres: on the tests' PostgreSQL, which is started for it (or the server that
+# MAKEGOOD_TEST_POSTGRES names, as a superuser). The passes connect as the role of docs/adopting.md,
+# so that makegood_post_refunds and its rights are tried too.
+#
+# One world in a hundred has some two hundred charges, one in a thousand some thousands. It prints
+# its progress every half minute, and at the end which faults the worlds had. A world that fails
+# prints its seed and the history of the item; `scripts/simulate.sh [--postgres] 1 SEED` repeats
+# that one alone. docs/testing.md says more.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

@@ -1,33 +1,43 @@
 #!/usr/bin/env bash
-# The main job on tables of different sizes: the built binary, PostgreSQL with durable commits, a provider over HTTP on loopback.
+# The main job on tables of different sizes: the built binary, PostgreSQL with durable commits, a
+# provider over HTTP on loopback.
 #
 # usage: scripts/size.sh [OPTION…] CHARGES…
 #        scripts/size.sh --stop | --purge
 #
-# For each number of charges (10,000 an hour; the newest 100,000 hold 5,000 orphans) it prints a row for the first night, an idle
-# pass, a pass with 10,000 new charges (500 orphans) and a row for 60 idle passes. The columns: the exit code, wall and client CPU
-# seconds, peak memory, how many statements ran, the longest call of any statement and its name, the blocks that all statements
-# touched, and the database's execution time. A statement that was cancelled (statement_timeout) is in no figure but the exit code.
+# For each number of charges (10,000 an hour; the newest 100,000 hold 5,000 orphans) it prints a row
+# for the first night, an idle pass, a pass with 10,000 new charges (500 orphans) and a row for 60
+# idle passes. The columns: the exit code, wall and client CPU seconds, peak memory, how many
+# statements ran, the longest call of any statement and its name, the blocks that all statements
+# touched, and the database's execution time. A statement that was cancelled (statement_timeout) is
+# in no figure but the exit code.
 #
 #   --binary FILE       the makegood to measure (target/release/makegood)
 #   --orphans N         orphans of the first night (5000)
-#   --every N           one charge of so many is an orphan (20). 300,000 orphans need --every 5 or less to fit into 7 days
+#   --every N           one charge of so many is an orphan (20). 300,000 orphans need --every 5 or
+#                       less to fit into 7 days
 #   --waiting N         N more open orphans, of the last day, that are not due for 55 minutes (0)
 #   --held N            N more orphans that the brake holds and that are not due for 55 minutes (0)
-#   --idle N            idle passes at the end (60; 0: none), one minute after the other: between two of them every time in
-#                       makegood_cursors is set back by a minute, as if a minute had gone by without a charge
+#   --idle N            idle passes at the end (60; 0: none), one minute after the other: between
+#                       two of them every time in makegood_cursors is set back by a minute, as if
+#                       a minute had gone by without a charge
 #   --passes LIST       first,idle,new,idles: only these (all)
-#   --processes N       the first night is run by N processes at once; adds a row with items a second and lock waits
-#   --locked            a session of the platform's holds the row of one balance during the first night; adds a row that says
-#                       how many were refunded and how many of other accounts were not
-#   --arguments "A…"    more arguments for the first night's `makegood run`, such as "--max-duration 5s"
+#   --processes N       the first night is run by N processes at once; adds a row with items a
+#                       second and lock waits
+#   --locked            a session of the platform's holds the row of one balance during the first
+#                       night; adds a row that says how many were refunded and how many of other
+#                       accounts were not
+#   --arguments "A…"    more arguments for the first night's `makegood run`, such as
+#                       "--max-duration 5s"
 #   --keep              leave the database (size_CHARGES) behind
 #   --fill              only load the tables
-#   --stop              stop the servers that this script has started; --purge also removes their files
+#   --stop              stop the servers that this script has started; --purge also removes their
+#                       files
 #
-# The tables of each size are loaded once, into a database that is copied for each run: 10 million charges take 9 GB, twice, and
-# some minutes. After 12 hours they are loaded anew. Everything is kept below MAKEGOOD_BENCH_DIR (/tmp/bench); see
-# scripts/bench/env.sh for that and for the ports. Needs PostgreSQL, nginx and GNU time.
+# The tables of each size are loaded once, into a database that is copied for each run: 10 million
+# charges take 9 GB, twice, and some minutes. After 12 hours they are loaded anew. Everything is
+# kept below MAKEGOOD_BENCH_DIR (/tmp/bench); see scripts/bench/env.sh for that and for the ports.
+# Needs PostgreSQL, nginx and GNU time.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/bench/env.sh
@@ -91,7 +101,8 @@ fill() {
   sql postgres -c "alter database ${template}_loading rename to $template"
 }
 
-# A database of its own for one run: a copy of the filled one, up to date, with makegood's tables and the orphans that were asked for.
+# A database of its own for one run: a copy of the filled one, up to date, with makegood's tables
+# and the orphans that were asked for.
 prepare() { # database, charges
   fill "$2"
   sql postgres -c "drop database if exists $1 with (force)" \
@@ -209,7 +220,8 @@ idle_passes() { # database, charges
   : >"$scratch/idles"
   for ((n = 1; n <= idles; n++)); do
     sql "$1" -c "$set_back"
-    # The stretches that were counted have moved over the charges: as nothing was committed, their numbers are as counted.
+    # The stretches that were counted have moved over the charges: as nothing was committed, their
+    # numbers are as counted.
     sql "$1" -c "$recount"
     reset "$1"
     run_pass "$1" one

@@ -43,7 +43,8 @@ start_servers() {
     [[ $(id -u) -ne 0 ]] || chown postgres "$build/pg"
     chmod 700 "$build/pg"
     (cd / && as_postgres "$pgbin/initdb" -D "$build/pg" -U bench --auth=trust --locale=C.UTF-8 >/dev/null)
-    # Durable commits as in production. wal_level minimal only makes the loading of the tables faster.
+    # Durable commits as in production. wal_level minimal only makes the loading of the tables
+    # faster.
     cat >>"$build/pg/postgresql.conf" <<CONF
 listen_addresses = '127.0.0.1'
 port = $pgport
@@ -59,7 +60,8 @@ CONF
   is_running "$build/pg/postmaster.pid" ||
     (cd / && as_postgres "$pgbin/pg_ctl" -D "$build/pg" -l "$build/pg/server.log" -w start >/dev/null)
 
-  # The provider answers at once that the job failed: what is measured is the cost of the work, not of waiting.
+  # The provider answers at once that the job failed: what is measured is the cost of the work, not
+  # of waiting.
   cat >"$build/nginx/nginx.conf" <<CONF
 worker_processes 1;
 pid $build/nginx/nginx.pid;

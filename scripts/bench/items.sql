@@ -64,20 +64,25 @@ SELECT i, 1 + (i::bigint * 7919) % :accounts, 'replicate', 'job-' || md5(i::text
        now() - interval '3 hours' + i * interval '0.1 second'
 FROM generate_series(1, :n) i;
 INSERT INTO floor_funding
-SELECT i, 'subscription', CASE (i + (i - 1) / :accounts) % 2 WHEN 0 THEN 10 ELSE 6 END FROM generate_series(1, :n) i
+SELECT i, 'subscription', CASE (i + (i - 1) / :accounts) % 2 WHEN 0 THEN 10 ELSE 6 END
+FROM generate_series(1, :n) i
 UNION ALL
 SELECT i, 'wallet', 4 FROM generate_series(1, :n) i WHERE (i + (i - 1) / :accounts) % 2 = 1;
 
 INSERT INTO accounts SELECT id::text, 'user' FROM floor_accounts;
 INSERT INTO balances SELECT account_id::text, bucket, balance FROM floor_balances;
 INSERT INTO charges
-SELECT c.id::text, c.account_id::text, 'project-' || c.account_id, 'node-' || c.id, c.provider, 'owner/model',
-       c.provider_job_id, c.charged_at, coalesce(sum(f.credits) FILTER (WHERE f.bucket = 'subscription'), 0),
+SELECT c.id::text, c.account_id::text, 'project-' || c.account_id, 'node-' || c.id, c.provider,
+       'owner/model',
+       c.provider_job_id, c.charged_at, coalesce(sum(f.credits)
+                                                 FILTER (WHERE f.bucket = 'subscription'), 0),
        coalesce(sum(f.credits) FILTER (WHERE f.bucket = 'wallet'), 0), NULL
 FROM floor_items c JOIN floor_funding f ON f.charge_item_id = c.id GROUP BY c.id;
-INSERT INTO charge_items (charge_id, output_index, credits) SELECT id::text, 0, credits FROM floor_items;
+INSERT INTO charge_items (charge_id, output_index, credits) SELECT id::text, 0, credits
+FROM floor_items;
 INSERT INTO ledger_entries
-SELECT 'd-' || f.charge_item_id || '-' || f.bucket, c.account_id::text, f.bucket, -f.credits, 'charge',
+SELECT 'd-' || f.charge_item_id || '-' || f.bucket, c.account_id::text, f.bucket, -f.credits,
+       'charge',
        f.charge_item_id::text, NULL, NULL, now()
 FROM floor_funding f JOIN floor_items c ON c.id = f.charge_item_id;
 

@@ -1,9 +1,11 @@
 -- One row for each check that fails; nothing when both did the job. psql -v n=N
 WITH checks (name, got, want) AS (VALUES
     ('the floor''s refunds', (SELECT count(*) FROM floor_refunds), :n::bigint),
-    ('the floor''s entries', (SELECT count(*) FROM floor_entries), (SELECT count(*) FROM floor_funding)),
+    ('the floor''s entries', (SELECT count(*) FROM floor_entries),
+     (SELECT count(*) FROM floor_funding)),
     ('makegood''s refunds', (SELECT count(*) FROM makegood_refunds), :n),
-    ('items refunded twice', (SELECT count(*) - count(DISTINCT charge_id) FROM makegood_refunds), 0),
+    ('items refunded twice', (SELECT count(*) - count(DISTINCT charge_id) FROM makegood_refunds),
+     0),
     ('ledger entries', (SELECT count(*) FROM ledger_entries WHERE kind = 'refund'),
                        (SELECT count(*) FROM floor_funding)),
     ('resolved orphans', (SELECT count(*) FROM makegood_orphans WHERE state = 'refunded'), :n),

@@ -1,5 +1,6 @@
-//! What real platforms and providers hold besides what they should. Everything odd ends in a finding or in the safe wait
-//! of the rules, the good charge beside it is refunded by the same pass, and no money moves wrongly.
+//! What real platforms and providers hold besides what they should. Everything odd ends in a
+//! finding or in the safe wait of the rules, the good charge beside it is refunded by the same
+//! pass, and no money moves wrongly.
 
 mod answers;
 mod nulls;

@@ -1,8 +1,8 @@
 //! The built binary, run as an operator runs it.
 //!
-//! Each run has a clean environment (PATH alone, so that no `MAKEGOOD__…`, `DATABASE_URL` or `AWS_…` of
-//! the developer's leaks in), an empty working directory unless one is given, and no terminal. A run dies
-//! with its [`Run`], also when the test panics.
+//! Each run has a clean environment (PATH alone, so that no `MAKEGOOD__…`, `DATABASE_URL` or
+//! `AWS_…` of the developer's leaks in), an empty working directory unless one is given, and no
+//! terminal. A run dies with its [`Run`], also when the test panics.
 
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;

@@ -236,7 +236,8 @@ on_both! {
 
 on_both! {
     async fn p15_the_defaults_stop_an_outage_that_makes_everything_look_lost(world) {
-        // Refunded before, so that an ordinary day lies in the counts; then no output of the platform can be seen.
+        // Refunded before, so that an ordinary day lies in the counts; then no output of the
+        // platform can be seen.
         assert!(world.parts.rules.brake.share_per_day == 50 && world.parts.rules.brake.refunds_per_hour == 1000);
         for account in 0..10 {
             world.balance(&format!("a{account}"), 0, 0).await;

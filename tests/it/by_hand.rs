@@ -1,4 +1,5 @@
-//! One item made good by hand (P23), beside passes, the platform and other people: one wins, the others see it and say so.
+//! One item made good by hand (P23), beside passes, the platform and other people: one wins, the
+//! others see it and say so.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
@@ -43,7 +44,8 @@ fn refused(ended: &Ended) -> (Reason, bool) {
     (table.reason, *may_overrule)
 }
 
-/// Who decided about the current resolution of an item, by which rule, and whether an answer is kept with it.
+/// Who decided about the current resolution of an item, by which rule, and whether an answer is
+/// kept with it.
 async fn decided(world: &World, charge: &str) -> String {
     world
         .texts(&format!(
@@ -147,8 +149,8 @@ on_both! {
 }
 
 on_both! {
-    /// The whole charge has four credits back, for nobody knows which item: a person may say that it was another one, and never
-    /// more comes back than was drawn.
+    /// The whole charge has four credits back, for nobody knows which item: a person may say that
+    /// it was another one, and never more comes back than was drawn.
     async fn p03_p23_a_refund_that_names_no_item_is_a_persons_to_judge_and_the_draw_stays_the_limit(world) {
         world.balance("ada", 0, 0).await;
         world.charge("c1").job("failed-1").drawn(0, 20).items(&[10, 10]).insert().await;
@@ -238,7 +240,8 @@ on_both! {
 }
 
 on_both! {
-    /// The platform submits it anew while its provider is asked: what is said of the old job is no word about the new one.
+    /// The platform submits it anew while its provider is asked: what is said of the old job is no
+    /// word about the new one.
     async fn p17_what_was_said_of_another_job_refunds_nothing(world) {
         world.balance("ada", 0, 0).await;
         world.charge("c1").job("failed-1").insert().await;
@@ -365,7 +368,8 @@ on_both! {
 }
 
 on_both! {
-    /// The file is not there, so the provider is asked again for a fresh link: by then the item is leased, and no pass takes it.
+    /// The file is not there, so the provider is asked again for a fresh link: by then the item is
+    /// leased, and no pass takes it.
     async fn p23_while_it_is_carried_out_the_item_is_nobody_elses(world) {
         world.balance("ada", 0, 0).await;
         world.charge("c1").job("lost-1").insert().await;

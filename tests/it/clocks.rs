@@ -1,4 +1,5 @@
-//! The database's clock is wrong for a while: far ahead for one pass, or put back in the middle of one.
+//! The database's clock is wrong for a while: far ahead for one pass, or put back in the middle of
+//! one.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,4 +1,5 @@
-//! The commands that people type, run as they run them: exit codes, what is told, and that looking changes nothing.
+//! The commands that people type, run as they run them: exit codes, what is told, and that looking
+//! changes nothing.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot prepare its world has failed")]
 
@@ -34,7 +35,8 @@ pub struct World {
 }
 
 impl World {
-    /// With the reference schema and five charges: two that failed, one that is done, one that still runs, one stored.
+    /// With the reference schema and five charges: two that failed, one that is done, one that
+    /// still runs, one stored.
     pub async fn new(database: TestDatabase) -> Self {
         let simulator = Simulator::start("127.0.0.1:0".parse().unwrap()).await.unwrap();
         let directory = tempfile::tempdir().unwrap();

@@ -1,5 +1,6 @@
-//! What both databases must do alike: understand every statement, enforce the rules that money rests on, and tell rule 1
-//! as Rust tells it. `conformance/views.rs` has makegood work over views of a platform's own tables.
+//! What both databases must do alike: understand every statement, enforce the rules that money
+//! rests on, and tell rule 1 as Rust tells it. `conformance/views.rs` has makegood work over views
+//! of a platform's own tables.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 

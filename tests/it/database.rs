@@ -1,7 +1,8 @@
 //! A fresh, empty database for each test that asks, on either of the two kinds.
 //!
-//! No two tests share one, so they run side by side and in any order. A database is dropped with its
-//! [`TestDatabase`]; where that fails, it goes with the server or stays behind as `makegood_test_…`.
+//! No two tests share one, so they run side by side and in any order. A database is dropped with
+//! its [`TestDatabase`]; where that fails, it goes with the server or stays behind as
+//! `makegood_test_…`.
 
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -64,8 +65,9 @@ pub fn sqlite() -> TestDatabase {
 /// The role of the tests, the same for all databases of the server.
 pub const ROLE: &str = "makegood_test_role";
 
-/// Lets the role that `docs/adopting.md` describes into a database that was migrated, and returns the address by
-/// which it connects: so every test proves that those rights are enough. SQLite knows no roles.
+/// Lets the role that `docs/adopting.md` describes into a database that was migrated, and returns
+/// the address by which it connects: so every test proves that those rights are enough. SQLite
+/// knows no roles.
 pub async fn as_least_privileged(database: &TestDatabase) -> String {
     as_least_privileged_in(database, "public").await
 }
@@ -90,7 +92,8 @@ pub async fn as_least_privileged_in(database: &TestDatabase, schema: &str) -> St
     url.into()
 }
 
-/// The SQL of `docs/adopting.md`, for the role of the tests, which another test may have made already.
+/// The SQL of `docs/adopting.md`, for the role of the tests, which another test may have made
+/// already.
 pub fn grants() -> String {
     let page = include_str!("../../docs/adopting.md");
     let section = page.split("## The database role").nth(1).expect("the page has the section");

@@ -1,7 +1,7 @@
 //! The demo: the built binary, its words, and what the database says afterwards.
 //!
-//! One demo day is lived through twice for all tests of this file; each promise is then looked up by SQL, apart from
-//! the demo's own check. A lock keeps other test processes out of the directory.
+//! One demo day is lived through twice for all tests of this file; each promise is then looked up
+//! by SQL, apart from the demo's own check. A lock keeps other test processes out of the directory.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::collections::BTreeSet;

@@ -1,6 +1,6 @@
-//! What stands in `deploy/` and `docs/` is true: each alert leads to a runbook that is there, the commands
-//! that it tells a tired person to type are understood, and the manifests keep what they promise. Whether the
-//! rules fire is promtool's to test (`alerts_test.yaml`).
+//! What stands in `deploy/` and `docs/` is true: each alert leads to a runbook that is there, the
+//! commands that it tells a tired person to type are understood, and the manifests keep what they
+//! promise. Whether the rules fire is promtool's to test (`alerts_test.yaml`).
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -111,7 +111,8 @@ fn the_manifests_call_makegood_as_it_wants_to_be_called() {
     }
 }
 
-/// The commands on a page: each line between backquotes, one or three, that begins with `makegood` or `mg`.
+/// The commands on a page: each line between backquotes, one or three, that begins with `makegood`
+/// or `mg`.
 fn commands(markdown: &str) -> Vec<Vec<&str>> {
     markdown
         .split('`')

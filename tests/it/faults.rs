@@ -1,11 +1,13 @@
-//! Whatever breaks: real `makegood run` processes on a real PostgreSQL, killed, cut off, paused and misled at moments
-//! drawn from a seed, while the platform goes on charging, storing late and refunding by itself.
+//! Whatever breaks: real `makegood run` processes on a real PostgreSQL, killed, cut off, paused and
+//! misled at moments drawn from a seed, while the platform goes on charging, storing late and
+//! refunding by itself.
 //!
-//! Each worker has a proxy of its own between it and the database, so that a fault can strike at an exact message: a
-//! worker dies after its COMMIT was carried out and before it hears so, for instance. After the troubled runs of a step
-//! one pass is left alone, and then the books are checked by SQL that shares nothing with the program. The workers'
-//! own clocks are days away from the database's throughout, and its clock leaps while they work; in one plan of five it
-//! is wrong by hours now and then, forward and back. They come as the role that `docs/adopting.md` makes.
+//! Each worker has a proxy of its own between it and the database, so that a fault can strike at an
+//! exact message: a worker dies after its COMMIT was carried out and before it hears so, for
+//! instance. After the troubled runs of a step one pass is left alone, and then the books are
+//! checked by SQL that shares nothing with the program. The workers' own clocks are days away from
+//! the database's throughout, and its clock leaps while they work; in one plan of five it is wrong
+//! by hours now and then, forward and back. They come as the role that `docs/adopting.md` makes.
 //!
 //! `MAKEGOOD_TEST_SEED` repeats a plan; `docs/testing.md` says how to run the long round.
 
@@ -50,13 +52,14 @@ const LONG: Size = Size { steps: 20, workers: 4, runs: 3, charges: 16, to_the_en
 
 /// Small, so that a run settles often and leaves something for the others.
 const BATCH: u32 = 4;
-/// In minutes, and far longer than any run takes: leases run out because the database's clock leaps.
+/// In minutes, and far longer than any run takes: leases run out because the database's clock
+/// leaps.
 const LEASE_MINUTES: i64 = 2;
 
 /// A quarter of what the platform holds balances for.
 const LOCK_MILLIS: u32 = 100;
-/// The limit of credits, for each refund of the limit of refunds: items cost from 7 on, so that now the one and now the other is
-/// reached first.
+/// The limit of credits, for each refund of the limit of refunds: items cost from 7 on, so that now
+/// the one and now the other is reached first.
 const CREDITS_A_REFUND: u32 = 8;
 
 /// A run in trouble soon gives up what waits for a lock that a sleeping one holds.
@@ -109,7 +112,8 @@ impl<'a> World<'a> {
         for _ in 0..size.workers {
             proxies.push(Proxy::start(server.socket()).await);
         }
-        // One plan in three runs under a brake that is pulled now and then. It counts by the hour, so not where hours are wrong.
+        // One plan in three runs under a brake that is pulled now and then. It counts by the hour,
+        // so not where hours are wrong.
         let brake = if seed.is_multiple_of(3) && !plan.wild { 12 } else { 0 };
         let told = Arc::<Mutex<Vec<String>>>::default();
         let world = Self {
@@ -149,7 +153,8 @@ impl<'a> World<'a> {
         world
     }
 
-    /// Before each answer the platform does what it does in this moment, and then it is settled what the answer is.
+    /// Before each answer the platform does what it does in this moment, and then it is settled
+    /// what the answer is.
     fn provider_answers(&self) {
         let (pool, struck) = (self.pool.clone(), Arc::clone(&self.struck));
         let (simulator, answers) = (Arc::downgrade(&self.simulator), Arc::clone(&self.answers));
@@ -286,7 +291,8 @@ impl<'a> World<'a> {
         self.files_are_there().await;
     }
 
-    /// Passes that nothing happens to, once all leases of the dead have run out: they mend everything there is to mend.
+    /// Passes that nothing happens to, once all leases of the dead have run out: they mend
+    /// everything there is to mend.
     async fn calm(&self) {
         // A transaction of a client that is gone may not know it yet.
         let others = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'makegood' AND datname = current_database()";
@@ -379,8 +385,8 @@ async fn round(server: &Server, seed: u64, size: Size) -> Tally {
             world.answers.finished(job);
         }
         platform::fail_over(&world.pool, 0).await;
-        // In steps of less than an hour, as a schedule would have it at worst, until the last window has closed: later where
-        // the clock has been wrong.
+        // In steps of less than an hour, as a schedule would have it at worst, until the last
+        // window has closed: later where the clock has been wrong.
         let late = if world.plan.wild { 14 } else { 0 };
         for _ in 0..32 + late {
             platform::leap(&world.pool, 50).await;
@@ -391,7 +397,8 @@ async fn round(server: &Server, seed: u64, size: Size) -> Tally {
     let unnamed = world.files_are_there().await;
     let count = async |sql| number(&world.pool, sql).await.unsigned_abs();
     let (deeds, photo_finishes) = (count(books::DEEDS).await, count(books::PHOTO_FINISHES).await);
-    // What nobody can see coming is a matter of milliseconds: where it comes often, somebody did not look.
+    // What nobody can see coming is a matter of milliseconds: where it comes often, somebody did
+    // not look.
     if photo_finishes > 1 + deeds / 50 {
         world.give_up(&format!("{photo_finishes} of {deeds} deeds of the platform crossed with a refund"));
     }

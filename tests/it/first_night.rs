@@ -1,4 +1,5 @@
-//! Detection on large tables: it is stopped and goes on, refunds begin meanwhile, and a pass without news looks at what is new.
+//! Detection on large tables: it is stopped and goes on, refunds begin meanwhile, and a pass
+//! without news looks at what is new.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -192,7 +193,8 @@ on_both! {
     }
 }
 
-/// The trigger makes detection wait for a refund: a pass that settled only once all is detected would never end.
+/// The trigger makes detection wait for a refund: a pass that settled only once all is detected
+/// would never end.
 #[tokio::test]
 async fn p14_orphans_are_made_good_while_others_are_still_being_found() {
     let mut world = World::postgres().await;

@@ -1,5 +1,5 @@
-//! The short round of fuzzing: from bytes to evidence, for every shipped provider. The long one stands in
-//! `docs/testing.md`; both try the same things (`fuzz/answers.rs`).
+//! The short round of fuzzing: from bytes to evidence, for every shipped provider. The long one
+//! stands in `docs/testing.md`; both try the same things (`fuzz/answers.rs`).
 //!
 //! proptest rather than a fuzzer's own front-end: it is in the tree already.
 
@@ -123,7 +123,8 @@ fn answers_with_a_few_bytes_changed_break_nothing() {
         .unwrap();
 }
 
-/// As large as a debug build reads in seconds; `fuzz/src/bin/measure.rs` goes to the limit of bytes.
+/// As large as a debug build reads in seconds; `fuzz/src/bin/measure.rs` goes to the limit of
+/// bytes.
 #[test]
 fn huge_deep_and_foreign_answers_are_read_or_refused() {
     let many = |one: &str| one.repeat(8_000 / one.len());

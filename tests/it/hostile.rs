@@ -1,7 +1,9 @@
-//! Hostile files through the whole pipeline, against a real database: each attack ends in a wait, later in a refund by the
-//! rules, and in an event that names its reason. What each check refuses in detail stands in `src/recovery`.
+//! Hostile files through the whole pipeline, against a real database: each attack ends in a wait,
+//! later in a refund by the rules, and in an event that names its reason. What each check refuses
+//! in detail stands in `src/recovery`.
 //!
-//! The provider is hostile itself: it answers each question with whatever URL the row says, and serves the files.
+//! The provider is hostile itself: it answers each question with whatever URL the row says, and
+//! serves the files.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
@@ -285,7 +287,8 @@ pub async fn events(world: &World) -> BTreeMap<String, String> {
         .collect()
 }
 
-/// Every row waits for its reason, and is refunded when its time is up; nothing is stored, and nothing left behind.
+/// Every row waits for its reason, and is refunded when its time is up; nothing is stored, and
+/// nothing left behind.
 async fn end_as_the_rules_say(world: &World, expected: &[(String, &str)]) {
     let report = world.pass().await;
     assert_eq!(report.total("wait"), expected.len() as u64, "{report:?}");
@@ -389,7 +392,8 @@ on_both! {
         let url = |name: &str| format!("http://127.0.0.1:{port}/{name}");
         let rows: Vec<_> = ["old", "expires", "expires-later"].map(|name| (name.to_owned(), url(name), "m")).into();
         attacked(&mut world, &rows, &hostile, port, true).await;
-        // All three are down for now; two files have an end, which their answers name, in both spellings.
+        // All three are down for now; two files have an end, which their answers name, in both
+        // spellings.
         let soon = world.now() + 40 * MINUTE;
         let later = world.now() + 3 * HOUR;
         for (name, expires_at) in [("expires", serde_json::json!(soon.to_string())), ("expires-later", serde_json::json!(later.micros() / 1_000_000))] {

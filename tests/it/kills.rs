@@ -1,7 +1,9 @@
-//! The built binary, killed at every point of a copy, on PostgreSQL, into a local directory and into a bucket.
+//! The built binary, killed at every point of a copy, on PostgreSQL, into a local directory and
+//! into a bucket.
 //!
-//! Each point is reached for certain: the bucket holds a request, the provider holds a file, or a lock holds the settle. After
-//! the kill and the end of its lease, one more pass brings the file home, and of the killed one nothing is left.
+//! Each point is reached for certain: the bucket holds a request, the provider holds a file, or a
+//! lock holds the settle. After the kill and the end of its lease, one more pass brings the file
+//! home, and of the killed one nothing is left.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
@@ -23,8 +25,8 @@ use crate::s3::bucket::{Bucket, How, listen};
 use crate::s3::film;
 use crate::world::{Sql, World};
 
-/// A world at the real time, with one charge whose job is done and has one file of `length` bytes. `held`: the file stops after
-/// so many, as long as the flag is up.
+/// A world at the real time, with one charge whose job is done and has one file of `length` bytes.
+/// `held`: the file stops after so many, as long as the flag is up.
 async fn world_with_a_file(
     length: usize,
     held: Option<usize>,

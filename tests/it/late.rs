@@ -1,7 +1,9 @@
-//! What comes too late, and what just does not: outputs stored while an orphan is being settled (P20), jobs that turn out
-//! to have succeeded after their refund, and the recovered output as it joins the project (P16, P22).
+//! What comes too late, and what just does not: outputs stored while an orphan is being settled
+//! (P20), jobs that turn out to have succeeded after their refund, and the recovered output as it
+//! joins the project (P16, P22).
 //!
-//! Where two connections race, each order is forced by holding a lock and waiting until the other is seen to wait for it.
+//! Where two connections race, each order is forced by holding a lock and waiting until the other
+//! is seen to wait for it.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
@@ -176,8 +178,8 @@ pub async fn seen_waiting(world: &World, words: &str) {
     panic!("nobody waits for a lock with `{words}`");
 }
 
-/// The platform's own trigger waits while somebody holds the advisory lock 4711: settle stands between its last check
-/// and its commit.
+/// The platform's own trigger waits while somebody holds the advisory lock 4711: settle stands
+/// between its last check and its commit.
 pub const WAIT_IN_LEDGER: &str = "
     CREATE FUNCTION wait_here() RETURNS trigger LANGUAGE plpgsql AS $$
     BEGIN PERFORM pg_advisory_xact_lock_shared(4711); RETURN NEW; END $$;

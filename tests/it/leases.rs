@@ -1,6 +1,7 @@
 //! Many workers on one database: who holds what, and what settle proves before it moves anything.
 //!
-//! These tests take the store's stages by hand, so that the world can change exactly between two of them.
+//! These tests take the store's stages by hand, so that the world can change exactly between two of
+//! them.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 

@@ -1,6 +1,7 @@
 //! What a killed copy leaves in the storage is on record and goes; what a row names stays.
 //!
-//! Here what a killed worker left is put there by hand, so that each case stands alone; `kills` kills the built binary.
+//! Here what a killed worker left is put there by hand, so that each case stands alone; `kills`
+//! kills the built binary.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
@@ -34,7 +35,8 @@ async fn notes(world: &World) -> i64 {
     world.number("SELECT count(*) AS v FROM makegood_uploads").await
 }
 
-/// A note of the orphan of `charge`, as a killed worker left it, and the files `left` beside its object.
+/// A note of the orphan of `charge`, as a killed worker left it, and the files `left` beside its
+/// object.
 async fn killed_copy(world: &World, charge: &str, token: i64, nth: i64, left: &[&str]) -> UploadKey {
     let orphan_id =
         world.number(&format!("SELECT id AS v FROM makegood_orphans WHERE charge_id = '{charge}'")).await;
@@ -129,8 +131,9 @@ on_both! {
         }
         world.pass().await;
         assert_eq!(stored(&world), ["c1/0/1.png", "c2/0/1.png"]);
-        // Notes of the very same objects, as if another try of the same lease had left them; and of the one, the platform has
-        // lost the row (only makegood's own is left), of the other, it has moved the file elsewhere in its books.
+        // Notes of the very same objects, as if another try of the same lease had left them; and of
+        // the one, the platform has lost the row (only makegood's own is left), of the other, it
+        // has moved the file elsewhere in its books.
         killed_copy(&world, "c1", 1, 1, &["1.png#1"]).await;
         killed_copy(&world, "c2", 1, 7, &["1.png#1"]).await;
         world.run("DELETE FROM stored_outputs WHERE charge_id = 'c1'").await;
@@ -333,7 +336,8 @@ on_both! {
     async fn p16_a_file_that_a_row_names_is_not_thrown_away_whatever_its_worker_believes(world) {
         world.balance("ada", 0, 0).await;
         world.charge("c1").job("ok-1").insert().await;
-        // As if another had settled under this lease: the worker finds that the world has changed, and does not want its file.
+        // As if another had settled under this lease: the worker finds that the world has changed,
+        // and does not want its file.
         let row = world.output_row("makegood:c1/0:1", Some(("c1", 0)), ("replicate", "ok-1", 0), ("p-c1", "n-c1"));
         world.while_asked("ok-1", row);
         let report = world.pass().await;

@@ -1,5 +1,6 @@
-//! The limits of the database: what passes by itself is tried again as a whole transaction, what does not ends the pass with
-//! one clear message and nothing half done, and the next pass puts everything right.
+//! The limits of the database: what passes by itself is tried again as a whole transaction, what
+//! does not ends the pass with one clear message and nothing half done, and the next pass puts
+//! everything right.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 

@@ -1,4 +1,5 @@
-//! A platform session that holds a lock delays the case that needs it, and no other; the pass ends well and says so.
+//! A platform session that holds a lock delays the case that needs it, and no other; the pass ends
+//! well and says so.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
@@ -49,7 +50,8 @@ fn locked(report: &Report) -> Vec<&str> {
     report.findings.iter().filter(|each| each.kind == "locked").map(|each| each.about.as_str()).collect()
 }
 
-/// The others were refunded, `about` is told once, and its cases are refunded once the lock is gone.
+/// The others were refunded, `about` is told once, and its cases are refunded once the lock is
+/// gone.
 async fn only_its_own(world: &World, mut holder: PgConnection, about: &str, waiting: usize, all: usize) {
     let report = world.pass().await;
     assert_eq!(report.outcomes["wait"]["locked"], waiting as u64, "{report:?}");
@@ -163,7 +165,8 @@ async fn what_was_waited_for_in_vain_is_not_waited_for_again_in_the_same_pass() 
     world.books_balance().await;
 }
 
-/// A lock that is gone within the time: nothing is postponed, and the others were not kept waiting for it.
+/// A lock that is gone within the time: nothing is postponed, and the others were not kept waiting
+/// for it.
 #[tokio::test]
 async fn a_locked_balance_is_waited_for_after_the_others_were_settled() {
     let world = three_accounts(2).await;
@@ -184,8 +187,9 @@ async fn a_locked_balance_is_waited_for_after_the_others_were_settled() {
     world.books_balance().await;
 }
 
-/// Two settles that meet at an account, at a balance or behind a view that cannot be locked: the second waits for the first, for far
-/// longer than it would wait for a session of the platform's, and settles its other accounts meanwhile.
+/// Two settles that meet at an account, at a balance or behind a view that cannot be locked: the
+/// second waits for the first, for far longer than it would wait for a session of the platform's,
+/// and settles its other accounts meanwhile.
 #[tokio::test]
 async fn another_settle_is_no_locked_row_and_is_waited_for_to_its_end() {
     let world = three_accounts(2).await;
@@ -225,7 +229,8 @@ async fn another_settle_is_no_locked_row_and_is_waited_for_to_its_end() {
     world.books_balance().await;
 }
 
-/// However many accounts are locked where nobody can see it beforehand, one settle waits a bounded number of times.
+/// However many accounts are locked where nobody can see it beforehand, one settle waits a bounded
+/// number of times.
 #[tokio::test]
 async fn many_locks_cost_one_settle_a_bounded_number_of_tries() {
     let world = World::postgres().await;

@@ -1,8 +1,9 @@
-//! One provider that hangs never delays another: through the whole pipeline, with a provider that takes connections
-//! and never answers, and with one whose files never come.
+//! One provider that hangs never delays another: through the whole pipeline, with a provider that
+//! takes connections and never answers, and with one whose files never come.
 //!
-//! Nothing here is timed. The others have to be done *while* the one still hangs, which is over only when the test says
-//! so. The figures of the same experiment on the built binary: `cargo test -- --ignored --nocapture figures_of`.
+//! Nothing here is timed. The others have to be done *while* the one still hangs, which is over
+//! only when the test says so. The figures of the same experiment on the built binary:
+//! `cargo test -- --ignored --nocapture figures_of`.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -117,7 +118,8 @@ on_both! {
         assert_eq!((count(&world, "fal", "open").await, hanging.taken()), (JOBS, 4), "four are asked, all wait");
         assert!(!pass.is_finished());
 
-        // Its connections break: those under way found nobody, the circuit opens, and the rest is not asked.
+        // Its connections break: those under way found nobody, the circuit opens, and the rest is
+        // not asked.
         drop(hanging);
         let report = pass.await.unwrap();
         assert_eq!(count(&world, "fal", "open").await, JOBS, "{report:?}");
@@ -163,7 +165,8 @@ on_both! {
         let tried = world.pass().await.outcomes["wait"].clone();
         assert_eq!(tried["unreachable"], 1, "{tried:?}");
 
-        // It is back: one question finds that out, and the rest follows as soon as they are due again.
+        // It is back: one question finds that out, and the rest follows as soon as they are due
+        // again.
         let text = std::fs::read_to_string(dir.join("fal.toml")).unwrap();
         let there = text.replace(&format!("http://127.0.0.1:{port}"), &world.simulator.base_url());
         std::fs::write(dir.join("fal.toml"), there).unwrap();
@@ -239,7 +242,8 @@ on_both! {
     }
 }
 
-/// Jobs of two or three providers, one of which may hang, in one run of the built binary: how long each took.
+/// Jobs of two or three providers, one of which may hang, in one run of the built binary: how long
+/// each took.
 async fn run_with(hanging: Option<&Hanging>, providers: &[&str]) -> Vec<(String, f64)> {
     const EACH: usize = 200;
     let directory = tempfile::tempdir().unwrap();

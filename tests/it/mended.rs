@@ -1,4 +1,5 @@
-//! What a person mends is made good, however late: after every look over time has passed the charge (P14, P15, P24).
+//! What a person mends is made good, however late: after every look over time has passed the charge
+//! (P14, P15, P24).
 
 use makegood::brake::Limits;
 

@@ -1,4 +1,5 @@
-//! Pinned plans: real passes over 200,000 charges, with every plan that PostgreSQL really ran judged afterwards.
+//! Pinned plans: real passes over 200,000 charges, with every plan that PostgreSQL really ran
+//! judged afterwards.
 //!
 //! A statement that is fast on a small table may read a whole large one, and which plan it gets
 //! depends on statistics that nobody has under control: a table that was just loaded has none, and
@@ -7,7 +8,8 @@
 //! it was executed; `plans/judge.rs` says what is wrong with it. Plans are generic, as every
 //! connection of makegood's asks for, so that they depend on no parameter.
 //!
-//! The rows (`plans/rows.sql`) are loaded once for each kind of platform; every variant works on a copy.
+//! The rows (`plans/rows.sql`) are loaded once for each kind of platform; every variant works on a
+//! copy.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
@@ -28,7 +30,8 @@ use crate::postgres::{self, Launched, not_tried};
 use crate::world::{HOUR, MINUTE, World, start};
 use judge::{CHUNK, Violation};
 
-/// Orphans that are claimed and settled at once. Fewer than a chunk, so that one allowance does for both.
+/// Orphans that are claimed and settled at once. Fewer than a chunk, so that one allowance does for
+/// both.
 const BATCH: u32 = 100;
 
 /// What a platform makes: its relations, its indexes, its rows.
@@ -49,7 +52,8 @@ enum Statistics {
     Missing,
     /// Analyzed when there were thirty charges.
     Stale,
-    /// Fresh ones, changed by hand: charges and orphans are said to be empty, and any value of a column to be half of its rows.
+    /// Fresh ones, changed by hand: charges and orphans are said to be empty, and any value of a
+    /// column to be half of its rows.
     Falsified,
 }
 
@@ -157,7 +161,8 @@ async fn run(pool: &PgPool, sql: &str) {
         .unwrap_or_else(|why| panic!("{sql}\n{why}"));
 }
 
-/// The tables, first with a few rows that are analyzed, then with all; the statistics stay those of the few.
+/// The tables, first with a few rows that are analyzed, then with all; the statistics stay those of
+/// the few.
 async fn load(server: &Server, platform: Platform) {
     let name = format!("{platform:?}").to_lowercase();
     server.administer(&format!("CREATE DATABASE {name} TEMPLATE template0")).await;
@@ -186,7 +191,8 @@ async fn load(server: &Server, platform: Platform) {
     END $$";
     run(&pool, &quickly(&few)).await;
     run(&pool, "ANALYZE").await;
-    // Truncating a table empties what pg_class knows of its size, and leaves the rest of its statistics.
+    // Truncating a table empties what pg_class knows of its size, and leaves the rest of its
+    // statistics.
     let known = "CREATE TABLE seed.known AS SELECT oid, relpages, reltuples FROM pg_class WHERE relkind IN ('r', 'i')";
     run(&pool, known).await;
     run(&pool, &quickly(emptied)).await;
@@ -239,7 +245,8 @@ async fn mark(world: &World, what: &str) {
     world.run(&format!("DO $$ BEGIN RAISE LOG 'next: {what}'; END $$")).await;
 }
 
-/// One pass. A plan that is bad enough is cancelled by `statement_timeout`, and then the pass fails.
+/// One pass. A plan that is bad enough is cancelled by `statement_timeout`, and then the pass
+/// fails.
 async fn pass(world: &World, what: &str) -> Result<Report, String> {
     mark(world, what).await;
     let ended = pass::run(&world.parts, World::orders(), |_| {}).await;

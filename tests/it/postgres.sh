@@ -1,18 +1,21 @@
 #!/bin/sh
-# A throwaway PostgreSQL that lives exactly as long as whoever holds the other end of its standard input.
+# A throwaway PostgreSQL that lives exactly as long as whoever holds the other end of its standard
+# input.
 #
 # usage: postgres.sh DIRECTORY_OF_THE_BINARIES
 #
-# Says "ready DIRECTORY" once it answers on a socket in DIRECTORY, or why it could not start. When its
-# input ends, because the test process is done, panicked, was interrupted or killed, it stops the server
-# and removes the directory. Nothing listens on TCP, and only this user may enter the directory.
+# Says "ready DIRECTORY" once it answers on a socket in DIRECTORY, or why it could not start. When
+# its input ends, because the test process is done, panicked, was interrupted or killed, it stops
+# the server and removes the directory. Nothing listens on TCP, and only this user may enter the
+# directory.
 set -eu
 exec 2>&1
 # PIPE too: the test process may be gone before there is anything to say to it.
 trap '' INT HUP TERM PIPE
 
 bin=$1
-# Not TMPDIR: a socket's path may have 107 characters, and under root the server's user must get there.
+# Not TMPDIR: a socket's path may have 107 characters, and under root the server's user must get
+# there.
 dir=$(mktemp -d /tmp/makegood-postgres.XXXXXXXX)
 cd "$dir"
 
@@ -32,8 +35,8 @@ fi
 "$bin/initdb" --pgdata="$dir/data" --username=postgres --auth=trust --encoding=UTF8 $locale --no-sync \
   >"$dir/initdb.log" || { cat "$dir/initdb.log"; exit 1; }
 
-# Not UTC, so that a time read in the session's zone shows. Without fsync: the tests kill makegood, never
-# the machine.
+# Not UTC, so that a time read in the session's zone shows. Without fsync: the tests kill makegood,
+# never the machine.
 cat >>"$dir/data/postgresql.conf" <<CONF
 listen_addresses = ''
 unix_socket_directories = '$dir'

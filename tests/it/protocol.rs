@@ -1,12 +1,13 @@
 //! Claim, carry out, settle: a small model of the protocol, checked over every interleaving.
 //!
-//! Two workers, two items of one charge, and a platform that stores outputs and refunds by itself at any moment. Every
-//! worker may die, be paused past its lease, or lose the answer to its commit, at every step, and a pass may sweep its
-//! files; the provider may say anything, and something else the next time. `docs/exactly-once.md` says which statement of
-//! the program is which step here, why the program is this model, and what is not in it.
+//! Two workers, two items of one charge, and a platform that stores outputs and refunds by itself
+//! at any moment. Every worker may die, be paused past its lease, or lose the answer to its commit,
+//! at every step, and a pass may sweep its files; the provider may say anything, and something else
+//! the next time. `docs/exactly-once.md` says which statement of the program is which step here,
+//! why the program is this model, and what is not in it.
 //!
-//! Every state that can be reached (up to who is who) is looked at. Each guard of the protocol can be switched off, and
-//! each fault that is looked for is found then: so it could be found.
+//! Every state that can be reached (up to who is who) is looked at. Each guard of the protocol can
+//! be switched off, and each fault that is looked for is found then: so it could be found.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
@@ -56,13 +57,15 @@ fn p02_p16_every_item_is_made_good_once_in_every_interleaving_and_none_is_ever_s
     let searched = search(ALL, &ANY);
     assert!(searched.fault.is_none(), "{:?}", searched.fault);
     assert_eq!(searched.stuck, 0);
-    // What the page tells of the model. Another model has other figures: see that they are as you meant them, and write them there.
+    // What the page tells of the model. Another model has other figures: see that they are as you
+    // meant them, and write them there.
     assert_eq!((searched.states, searched.steps), (916_882, 7_337_861));
     let page = include_str!("../../docs/exactly-once.md");
     assert!(page.contains("(916,882 of them, 7,337,861 steps)"), "docs/exactly-once.md tells other figures");
 }
 
-/// The third guard, the keys, needs no walk of its own: in the walk above none ever had to refuse anything.
+/// The third guard, the keys, needs no walk of its own: in the walk above none ever had to refuse
+/// anything.
 #[test]
 fn p02_neither_token_nor_locks_stand_alone_between_an_item_and_a_second_refund() {
     for guards in [Guards { token: false, ..ALL }, Guards { locks: false, ..ALL }] {

@@ -1,8 +1,10 @@
-//! Real input: the built binary on PostgreSQL, tens of thousands of charges of mixed fates, providers over real HTTP.
+//! Real input: the built binary on PostgreSQL, tens of thousands of charges of mixed fates,
+//! providers over real HTTP.
 //!
-//! What must come of each charge stands in `real_input/kinds.rs`, written by hand. Killed at random moments, run twice
-//! at once, stopped by the brake or left alone: the end is the same, and the books agree to the credit.
-//! The size that `cargo test` runs is small; `scripts/real-input.sh` runs fifty thousand charges on a release build.
+//! What must come of each charge stands in `real_input/kinds.rs`, written by hand. Killed at random
+//! moments, run twice at once, stopped by the brake or left alone: the end is the same, and the
+//! books agree to the credit. The size that `cargo test` runs is small; `scripts/real-input.sh`
+//! runs fifty thousand charges on a release build.
 
 mod books;
 mod figures;
@@ -42,7 +44,8 @@ struct World {
     folder: TempDir,
     pool: PgPool,
     database: TestDatabase,
-    /// As whom makegood connects: its owner until the tables are there, then the role that it asks for.
+    /// As whom makegood connects: its owner until the tables are there, then the role that it asks
+    /// for.
     url: String,
 }
 
@@ -72,7 +75,8 @@ impl World {
         world
     }
 
-    /// Writes the settings; `brake` is its section, `batch` how much is claimed and settled at once.
+    /// Writes the settings; `brake` is its section, `batch` how much is claimed and settled at
+    /// once.
     fn settings(&self, brake: &str, batch: u32) {
         let text = format!(
             "[detect]\nunknown_job_grace = \"4h\"\n[providers]\ndir = \"providers\"\n[storage]\nurl = \"file:./outputs\"\n\
@@ -106,7 +110,8 @@ impl World {
         self.lines(&format!("SELECT ({sql})::text")).await[0].parse().unwrap()
     }
 
-    /// The one story in which a stored file's hash counts: makegood must see which of the job's files it is.
+    /// The one story in which a stored file's hash counts: makegood must see which of the job's
+    /// files it is.
     async fn hash_what_is_stored(&self) {
         let rows = sqlx::query(
             "SELECT id, provider, provider_job_id FROM stored_outputs WHERE provider_job_id LIKE 'two-of-three-%'",
@@ -131,7 +136,8 @@ impl World {
         self.lines(books::STATE).await
     }
 
-    /// Every item ended as its story says, and ledger, balances, refunds, outputs, files and events agree.
+    /// Every item ended as its story says, and ledger, balances, refunds, outputs, files and events
+    /// agree.
     async fn books_agree(&self) {
         for (what, sql) in books::NONE {
             let wrong = self.lines(sql).await;
@@ -258,7 +264,8 @@ fn assert_same(what: &str, one: &[String], other: &[String]) {
     );
 }
 
-/// A seed for what is random here: printed, and taken from `MAKEGOOD_TEST_SEED` to try the same again.
+/// A seed for what is random here: printed, and taken from `MAKEGOOD_TEST_SEED` to try the same
+/// again.
 struct Dice(u64);
 
 impl Dice {
@@ -335,8 +342,8 @@ async fn ends_alike(size: Size, kills: u64) {
     assert_eq!(shared.unnamed_files().await, Vec::<PathBuf>::new());
 }
 
-/// Starts a pass and kills it: one time in three after so many milliseconds, otherwise once so many of its items have
-/// ended, and a moment later.
+/// Starts a pass and kills it: one time in three after so many milliseconds, otherwise once so many
+/// of its items have ended, and a moment later.
 async fn kill_somewhere(world: &World, ends: i64, dice: &mut Dice) {
     let ended = "SELECT count(*) FROM makegood_resolutions";
     let before = world.number(ended).await;
@@ -410,7 +417,8 @@ async fn at_full_size() {
     figures::print(size).await;
 }
 
-/// The built binary, or the one that `MAKEGOOD_TEST_BINARY` names: to measure two builds by one stick.
+/// The built binary, or the one that `MAKEGOOD_TEST_BINARY` names: to measure two builds by one
+/// stick.
 pub fn binary() -> String {
     std::env::var("MAKEGOOD_TEST_BINARY").unwrap_or_else(|_| env!("CARGO_BIN_EXE_makegood").to_owned())
 }

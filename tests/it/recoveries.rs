@@ -1,7 +1,9 @@
-//! Ten thousand recoveries of 1 KB to 2 GB by the built binary, killed in the middle; an experiment with figures.
+//! Ten thousand recoveries of 1 KB to 2 GB by the built binary, killed in the middle; an experiment
+//! with figures.
 //!
-//! Bodies are made from a seed as they are sent, so the provider keeps nothing. Into a directory, files are hashed from the disk and
-//! removed; the bucket keeps hashes only. Ignored by default: see docs/testing.md.
+//! Bodies are made from a seed as they are sent, so the provider keeps nothing. Into a directory,
+//! files are hashed from the disk and removed; the bucket keeps hashes only. Ignored by default:
+//! see docs/testing.md.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 #![expect(clippy::cast_precision_loss, reason = "figures for people")]

@@ -1,4 +1,5 @@
-//! What the database refuses to settle: a row spoils nothing but itself, is told, and is made good once it was mended.
+//! What the database refuses to settle: a row spoils nothing but itself, is told, and is made good
+//! once it was mended.
 //!
 //! Settle tries a batch whole, and one by one what it could not (`store::settle`).
 
@@ -13,7 +14,8 @@ on_both! {
         world.balance("ada", 0, 0).await;
         world.balance("eve", 0, 0).await;
         world.balance("ida", 0, 0).await;
-        // Of eve's balance the platform's trigger leaves no row to be hit; of ida's it makes an error.
+        // Of eve's balance the platform's trigger leaves no row to be hit; of ida's it makes an
+        // error.
         match &world.sql {
             Sql::Postgres(_) => world.run(
                 "CREATE FUNCTION watch() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
@@ -63,7 +65,8 @@ on_both! {
             world.balance(account, 0, 0).await;
             world.charge(account).account(account).job(&format!("failed-{account}")).insert().await;
         }
-        // In a code that speaks of rows: whoever else was settled is not needed to know that the database is well.
+        // In a code that speaks of rows: whoever else was settled is not needed to know that the
+        // database is well.
         match &world.sql {
             Sql::Postgres(_) => world.run(
                 "CREATE FUNCTION watch() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'this account is frozen'; END $$;
@@ -201,7 +204,8 @@ async fn a_constraint_that_speaks_at_the_commit_spoils_nothing_but_its_row() {
     world.books_balance().await;
 }
 
-/// A refund for ada, and one for eve whose balance takes nothing; `watch` watches the events that tell of a hold.
+/// A refund for ada, and one for eve whose balance takes nothing; `watch` watches the events that
+/// tell of a hold.
 async fn while_a_hold_is_written(watch: &str) -> World {
     let world = World::postgres().await;
     world.balance("ada", 0, 0).await;

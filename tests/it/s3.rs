@@ -264,7 +264,8 @@ async fn an_answer_that_is_lost_leaves_no_object_that_nobody_knows_of() {
         bucket.fail(step, times, How::Lost);
         let served = file.clone();
         let port = listen(move |_| std::future::ready(Ok(Response::new(Full::new(served.clone()))))).await;
-        // A completed upload is unknown when it is asked for again: then the object itself is looked for.
+        // A completed upload is unknown when it is asked for again: then the object itself is
+        // looked for.
         let copied = recover_from(port, &storage, &notes).await.unwrap();
         assert!(bucket.bytes(PATH) == file, "{step}");
         storage.delete(&copied.key).await.unwrap();

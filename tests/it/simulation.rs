@@ -4,11 +4,11 @@
 //! adds items later and refunds by itself; providers go away and contradict themselves; the clock
 //! is wrong for hours; workers run side by side, fall asleep and die halfway.
 //!
-//! Promised of every world: the books balance after every pass; every decision says what was true when it was taken
-//! (`oracle`); and P15: nothing is unresolved after its window unless the brake held it. A failing world prints its seed
-//! and the story of the item. The plan follows from the seed alone, and so does whose turn it is among workers that run at
-//! the same time (`bench`); in which order the database answers does not.
-//! `docs/testing.md` says how to run thousands.
+//! Promised of every world: the books balance after every pass; every decision says what was true
+//! when it was taken (`oracle`); and P15: nothing is unresolved after its window unless the brake
+//! held it. A failing world prints its seed and the story of the item. The plan follows from the
+//! seed alone, and so does whose turn it is among workers that run at the same time (`bench`); in
+//! which order the database answers does not. `docs/testing.md` says how to run thousands.
 
 mod bench;
 mod books;
@@ -81,7 +81,8 @@ struct Round {
 }
 
 impl Round {
-    /// Worlds one after the other, as long as there are some. One that fails does not keep the others from being tried.
+    /// Worlds one after the other, as long as there are some. One that fails does not keep the
+    /// others from being tried.
     async fn live(&self) {
         let mut stage = Stage::new(self.kind).await;
         loop {
@@ -191,7 +192,8 @@ fn p15_one_world_of_thousands_of_charges() {
 fn many_worlds() {
     let first = number_from("MAKEGOOD_TEST_SEED").unwrap_or(1);
     let many = number_from("MAKEGOOD_TEST_WORLDS").unwrap_or(10_000);
-    // A world waits for SQLite's threads much of its time: with two for each core, a quarter of it was idle.
+    // A world waits for SQLite's threads much of its time: with two for each core, a quarter of it
+    // was idle.
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let tally = on_threads(Kind::Sqlite, 3 * cores, first, many);
     eprintln!("{tally}");

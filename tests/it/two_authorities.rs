@@ -1,7 +1,8 @@
-//! Two authorities over one item: makegood, and the platform with its people. One wins, the other sees it and says so.
+//! Two authorities over one item: makegood, and the platform with its people. One wins, the other
+//! sees it and says so.
 //!
-//! Where the moment counts, each order is forced: on PostgreSQL by a lock that settle is seen to wait for, on SQLite by the
-//! one writer there is.
+//! Where the moment counts, each order is forced: on PostgreSQL by a lock that settle is seen to
+//! wait for, on SQLite by the one writer there is.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
@@ -13,7 +14,8 @@ use sqlx::{AssertSqlSafe, Connection as _, SqliteConnection};
 use crate::late::{REFUND, another, claim, connection, detect, on, output, seen_waiting, settle, settlement};
 use crate::world::{HOUR, ItemRow, MINUTE, Sql, World, on_both};
 
-/// Settles a refund of the first item of `c1` while `sql` of the platform's commits after settle's transaction has begun and before its last look.
+/// Settles a refund of the first item of `c1` while `sql` of the platform's commits after settle's
+/// transaction has begun and before its last look.
 async fn settled_while_the_platform(world: &World, sql: String) -> Outcome {
     Box::pin(settled_meanwhile(world, "c1", sql)).await
 }
@@ -89,11 +91,12 @@ on_both! {
 }
 
 on_both! {
-    /// Two buckets paid for two items. What the platform gives back of the one between decision and settle counts: neither bucket
-    /// gets more than was drawn from it, whichever it chose.
+    /// Two buckets paid for two items. What the platform gives back of the one between decision and
+    /// settle counts: neither bucket gets more than was drawn from it, whichever it chose.
     async fn p01_p03_a_partial_refund_by_the_platform_in_that_moment_leaves_each_bucket_its_own_room(world) {
         world.balance("ada", 0, 0).await;
-        // What the platform gives, of which item and to which bucket; what makegood gives for the first item then, and how that ends.
+        // What the platform gives, of which item and to which bucket; what makegood gives for the
+        // first item then, and how that ends.
         for (nth, (theirs, ours, fate)) in [
             (&[(1, "subscription", 5)][..], (3, 7), "refunded provider_error"),
             (&[(1, "subscription", 8), (1, "wallet", 2)], (0, 10), "refunded provider_error"),
@@ -171,8 +174,8 @@ on_both! {
 }
 
 on_both! {
-    /// The other way round: makegood was first. Whoever looks before refunding sees it in the ledger, and the file that a
-    /// webhook stores afterwards is told as stored late.
+    /// The other way round: makegood was first. Whoever looks before refunding sees it in the
+    /// ledger, and the file that a webhook stores afterwards is told as stored late.
     async fn p20_the_platform_sees_that_makegood_was_first(world) {
         world.balance("ada", 0, 0).await;
         world.charge("c1").job("failed-1").insert().await;
@@ -189,7 +192,8 @@ on_both! {
 }
 
 on_both! {
-    /// Three items of one charge that drew 7 and 23, settled by three processes in the same moment, round after round.
+    /// Three items of one charge that drew 7 and 23, settled by three processes in the same moment,
+    /// round after round.
     async fn p01_p08_items_of_one_charge_settled_by_three_processes_give_back_what_was_drawn(world) {
         world.balance("ada", 0, 0).await;
         let stores = [another(&world).await, another(&world).await, another(&world).await];

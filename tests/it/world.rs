@@ -1,6 +1,7 @@
-//! A small platform to try makegood on: a fresh database of either kind, a simulated provider over real HTTP, a
-//! folder as storage, and a clock that stands still until it is moved. Rows are written in plain SQL, as a
-//! platform would; what came of them is read back the same way, not through makegood.
+//! A small platform to try makegood on: a fresh database of either kind, a simulated provider over
+//! real HTTP, a folder as storage, and a clock that stands still until it is moved. Rows are
+//! written in plain SQL, as a platform would; what came of them is read back the same way, not
+//! through makegood.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
@@ -324,7 +325,8 @@ impl World {
         )
     }
 
-    /// Makes a relation of the platform's anew without keys and constraints: real platforms lack some.
+    /// Makes a relation of the platform's anew without keys and constraints: real platforms lack
+    /// some.
     pub async fn without_keys(&self, table: &str) {
         match &self.sql {
             Sql::Postgres(_) => {
@@ -437,8 +439,9 @@ pub async fn detect(parts: &Parts, since: Option<Since>, now: Timestamp) -> Repo
     report
 }
 
-/// A test inserts charges of any age between two passes at the same time: each pass goes back to the saved positions, without
-/// waiting for some minutes. What holds between two full looks is tested by itself (`first_night`), and in the simulations.
+/// A test inserts charges of any age between two passes at the same time: each pass goes back to
+/// the saved positions, without waiting for some minutes. What holds between two full looks is
+/// tested by itself (`first_night`), and in the simulations.
 fn every_pass_looks_at_all(mut rules: Rules) -> Rules {
     rules.detect.full_look_every = Duration::ZERO;
     // The clock stands still: the turn of a process that died would never end.

@@ -1,7 +1,9 @@
-//! The worst that hostile answers can do: `cargo run --release --no-default-features --bin measure`.
+//! The cost of hostile answers:
+//! `cargo run --release --no-default-features --bin measure`.
 //!
-//! Answers of hostile shapes, as large as each provider's file lets them be, read by its filter: the slowest shape of
-//! each, and the most memory that the process has used. Real answers: `cargo run --release --example filter_speed`.
+//! Answers of hostile shapes, as large as each provider's file allows, read by its filter:
+//! the slowest shape of each, and the most memory that the process has used. Real answers:
+//! `cargo run --release --example filter_speed`.
 
 use std::time::{Duration, Instant};
 
@@ -79,7 +81,7 @@ fn shape(nth: usize, bytes: usize) -> Option<(&'static str, String)> {
     })
 }
 
-/// The most memory that this process has used, as Linux tells it.
+/// The most memory that this process has used, according to Linux.
 fn peak() -> String {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));

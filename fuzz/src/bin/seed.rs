@@ -1,4 +1,5 @@
-//! Writes the providers' example answers into the corpus: `cargo run --no-default-features --bin seed`.
+//! Writes the providers' example answers into the corpus:
+//! `cargo run --no-default-features --bin seed`.
 
 use std::path::Path;
 

@@ -3,6 +3,7 @@
 -- the row.
 INSERT INTO makegood_accounts (account_id, held_at, held_reason)
 VALUES ($1, $2, $3)
-ON CONFLICT (account_id) DO UPDATE SET held_at = excluded.held_at, held_reason = excluded.held_reason
+ON CONFLICT (account_id) DO UPDATE
+SET held_at = excluded.held_at, held_reason = excluded.held_reason
 WHERE makegood_accounts.held_at IS NULL
 RETURNING account_id

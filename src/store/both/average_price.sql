@@ -5,7 +5,8 @@
 -- average. Credits come in two halves (times 2^32, and the rest): no sum leaves the range of whole
 -- numbers.
 WITH paid AS (
-    SELECT CASE WHEN n.subscription_credits > 9223372036854775807 - n.wallet_credits THEN 9223372036854775807
+    SELECT CASE WHEN n.subscription_credits > 9223372036854775807 - n.wallet_credits
+        THEN 9223372036854775807
                 ELSE n.subscription_credits + n.wallet_credits END AS credits
     FROM (SELECT subscription_credits, wallet_credits FROM charges
           WHERE charged_at <= $1 ORDER BY charged_at DESC LIMIT $2) AS n
@@ -14,7 +15,8 @@ WITH paid AS (
 ), middle AS (
     SELECT credits FROM paid ORDER BY credits LIMIT 1 OFFSET (SELECT count(*) / 2 FROM paid)
 ), capped AS (
-    SELECT CASE WHEN p.credits / 1000 >= m.credits THEN m.credits * 1000 ELSE p.credits END AS credits
+    SELECT CASE WHEN p.credits / 1000 >= m.credits THEN m.credits * 1000
+        ELSE p.credits END AS credits
     FROM paid p CROSS JOIN middle m
 )
 SELECT count(*) AS charges,

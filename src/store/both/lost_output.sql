@@ -1,8 +1,10 @@
 -- lost_output: the recovered output of one item whose row the platform has removed, with what is
 -- needed to insert it again. $1: charge. $2: output index. No row: nothing of it is lost. uri is
 -- null where makegood only put the platform's own row back.
-SELECT l.stored_output_id, v.uri, v.size_bytes, v.sha256, v.content_type, a.provider_job_id AS recovered_job,
-       i.provider, i.provider_job_id, i.provider_output_index, c.account_id, c.project_id, c.node_id,
+SELECT l.stored_output_id, v.uri, v.size_bytes, v.sha256, v.content_type,
+       a.provider_job_id AS recovered_job,
+       i.provider, i.provider_job_id, i.provider_output_index, c.account_id, c.project_id,
+       c.node_id,
        c.subscription_credits, c.wallet_credits, o.id AS orphan_id,
        CAST(CASE WHEN s.id IS NULL THEN 0 ELSE 1 END AS bigint) AS has_row
 FROM makegood_lost_outputs l

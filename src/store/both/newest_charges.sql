@@ -25,18 +25,23 @@ SELECT n.id, n.provider, n.charged_at, n.subscription_credits, n.wallet_credits,
        (SELECT CAST(coalesce(sum(i.credits & 4294967295), 0) AS bigint)
         FROM charge_items i WHERE i.charge_id = n.id) AS items_low,
        (SELECT count(*)
-        FROM balances b WHERE b.account_id = n.account_id AND b.bucket = 'subscription') AS subscription_rows,
+        FROM balances b
+        WHERE b.account_id = n.account_id AND b.bucket = 'subscription') AS subscription_rows,
        (SELECT count(*)
         FROM balances b WHERE b.account_id = n.account_id AND b.bucket = 'wallet') AS wallet_rows,
        (SELECT count(*) FROM stored_outputs s WHERE s.charge_id = n.id) AS outputs,
        (SELECT count(*)
-        FROM stored_outputs s WHERE s.charge_id = n.id AND coalesce(s.sha256, '') = '') AS without_hash,
+        FROM stored_outputs s
+        WHERE s.charge_id = n.id AND coalesce(s.sha256, '') = '') AS without_hash,
        (SELECT count(*) FROM makegood_deliveries v WHERE v.charge_id = n.id) AS delivered,
        (SELECT min(e.credits) FROM ledger_entries e
-        WHERE e.charge_id = n.id AND e.refund_id IS NULL AND coalesce(e.kind, '') <> 'refund') AS lowest_taken,
+        WHERE e.charge_id = n.id AND e.refund_id IS NULL
+          AND coalesce(e.kind, '') <> 'refund') AS lowest_taken,
        (SELECT CAST(coalesce(sum(e.credits >> 32), 0) AS bigint) FROM ledger_entries e
-        WHERE e.charge_id = n.id AND e.refund_id IS NULL AND coalesce(e.kind, '') <> 'refund') AS taken_high,
+        WHERE e.charge_id = n.id AND e.refund_id IS NULL
+          AND coalesce(e.kind, '') <> 'refund') AS taken_high,
        (SELECT CAST(coalesce(sum(e.credits & 4294967295), 0) AS bigint) FROM ledger_entries e
-        WHERE e.charge_id = n.id AND e.refund_id IS NULL AND coalesce(e.kind, '') <> 'refund') AS taken_low
+        WHERE e.charge_id = n.id AND e.refund_id IS NULL
+          AND coalesce(e.kind, '') <> 'refund') AS taken_low
 FROM newest n
 ORDER BY n.charged_at DESC, n.id DESC

@@ -3,7 +3,8 @@
 -- $4: the latest time to look at.
 SELECT i.charge_id, i.output_index, i.failed_at AS at
 FROM charge_items i
-WHERE i.failed_at >= $1 AND (i.failed_at, i.charge_id, i.output_index) > ($1, $2, $3) AND i.failed_at <= $4
+WHERE i.failed_at >= $1 AND (i.failed_at, i.charge_id, i.output_index) > ($1, $2, $3)
+  AND i.failed_at <= $4
   AND i.charge_id IS NOT NULL AND i.output_index IS NOT NULL
 ORDER BY i.failed_at, i.charge_id, i.output_index
 LIMIT 1

@@ -4,7 +4,8 @@
 SELECT provider, 'refund' AS kind, reason, count(*) AS items,
        CAST(sum(subscription_credits >> 32) AS bigint) AS subscription_high,
        CAST(sum(subscription_credits & 4294967295) AS bigint) AS subscription_low,
-       CAST(sum(wallet_credits >> 32) AS bigint) AS wallet_high, CAST(sum(wallet_credits & 4294967295) AS bigint) AS wallet_low
+       CAST(sum(wallet_credits >> 32) AS bigint) AS wallet_high,
+       CAST(sum(wallet_credits & 4294967295) AS bigint) AS wallet_low
 FROM makegood_refunds
 WHERE refunded_at >= $1
 GROUP BY provider, reason
@@ -15,8 +16,10 @@ JOIN makegood_resolutions s ON s.id = v.resolution_id
 WHERE v.recovered_at >= $1
 GROUP BY v.provider, v.kind, s.reason
 UNION ALL
-SELECT r.provider, 'reverse', 'by_hand', count(*), CAST(sum((-b.subscription_credits) >> 32) AS bigint),
-       CAST(sum((-b.subscription_credits) & 4294967295) AS bigint), CAST(sum((-b.wallet_credits) >> 32) AS bigint),
+SELECT r.provider, 'reverse', 'by_hand', count(*),
+       CAST(sum((-b.subscription_credits) >> 32) AS bigint),
+       CAST(sum((-b.subscription_credits) & 4294967295) AS bigint),
+       CAST(sum((-b.wallet_credits) >> 32) AS bigint),
        CAST(sum((-b.wallet_credits) & 4294967295) AS bigint)
 FROM makegood_refund_reversals b
 JOIN makegood_refunds r ON r.id = b.refund_id

@@ -1,7 +1,8 @@
 -- suspects: unresolved orphans that were in flight in two passes that died, those that are retried
 -- next first. $1: now. $2: at most so many. A lease that ran out is one death that is not counted
 -- yet.
-SELECT charge_id, output_index, deaths + CASE WHEN leased_until <= $1 THEN 1 ELSE 0 END AS deaths, refund_by
+SELECT charge_id, output_index, deaths + CASE WHEN leased_until <= $1 THEN 1 ELSE 0 END AS deaths,
+       refund_by
 FROM makegood_orphans
 WHERE state IN ('open', 'held') AND deaths > 0 AND (deaths > 1 OR leased_until <= $1)
 ORDER BY deaths, urgent_at, id

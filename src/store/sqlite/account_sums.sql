@@ -8,5 +8,6 @@ SELECT d.value AS account_id, a.held_at, a.held_reason, count(r.id) AS refunds,
 FROM json_each($1) AS d
 LEFT JOIN makegood_accounts a ON a.account_id = d.value
 LEFT JOIN makegood_refunds r ON r.account_id = d.value AND r.refunded_at >= $2
-                            AND r.resolution_id > coalesce(a.released_after, 0) AND a.held_at IS NULL
+                            AND r.resolution_id > coalesce(a.released_after, 0)
+                            AND a.held_at IS NULL
 GROUP BY d.value, a.held_at, a.held_reason

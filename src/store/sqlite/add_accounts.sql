@@ -1,2 +1,3 @@
--- add_accounts: no rows to be made, the transaction is the only writer there is. $1: what PostgreSQL would be given.
+-- add_accounts: no rows to be made, the transaction is the only writer there is. $1: what
+-- PostgreSQL would be given.
 SELECT value AS account_id FROM json_each($1)

@@ -15,7 +15,8 @@ WITH due AS (
       AND NOT EXISTS (SELECT 1 FROM makegood_orphans l
                       WHERE l.provider_job_id = o.provider_job_id AND l.provider = $1
                         AND l.state IN ('open', 'held')
-                        AND (l.leased_until > $3 OR l.deaths > 1 OR (l.deaths = 1 AND l.leased_until IS NOT NULL)))
+                        AND (l.leased_until > $3 OR l.deaths > 1
+                             OR (l.deaths = 1 AND l.leased_until IS NOT NULL)))
     ORDER BY o.urgent_at, o.id
     LIMIT $5
 ), members AS (
@@ -24,7 +25,8 @@ WITH due AS (
     SELECT o.id
     FROM due
     JOIN makegood_orphans o ON o.provider_job_id = due.provider_job_id AND o.provider = $1
-                           AND o.state IN ('open', 'held') AND (o.leased_until IS NULL OR o.leased_until <= $3)
+                           AND o.state IN ('open', 'held')
+                           AND (o.leased_until IS NULL OR o.leased_until <= $3)
 )
 UPDATE makegood_orphans
 SET lease_token = lease_token + 1, leased_until = $4, queued = false, alone_since = NULL,

@@ -25,14 +25,17 @@ WITH due AS (
     SELECT o.id
     FROM due
     JOIN makegood_orphans o ON o.provider_job_id = due.provider_job_id AND o.provider = $1
-                           AND o.state IN ('open', 'held') AND (o.leased_until IS NULL OR o.leased_until <= $3)
+                           AND o.state IN ('open', 'held')
+                           AND (o.leased_until IS NULL OR o.leased_until <= $3)
 )
 UPDATE makegood_orphans
 SET lease_token = lease_token + 1, leased_until = $4, queued = false, alone_since = $3,
     deaths = deaths + CASE WHEN leased_until IS NULL THEN 0 ELSE 1 END,
     questions = questions + CASE WHEN leased_until IS NULL OR alone_since IS NULL THEN 0 ELSE 1 END,
-    first_asked_at = CASE WHEN leased_until IS NULL THEN first_asked_at ELSE coalesce(first_asked_at, alone_since) END,
-    last_asked_at = CASE WHEN leased_until IS NULL THEN last_asked_at ELSE coalesce(alone_since, last_asked_at) END,
+    first_asked_at = CASE WHEN leased_until IS NULL THEN first_asked_at
+        ELSE coalesce(first_asked_at, alone_since) END,
+    last_asked_at = CASE WHEN leased_until IS NULL THEN last_asked_at
+        ELSE coalesce(alone_since, last_asked_at) END,
     due_at = CASE WHEN questions < $6 THEN due_at ELSE min($8, max(refund_by, due_at)) END
 WHERE id IN (SELECT id FROM members)
 RETURNING id, lease_token

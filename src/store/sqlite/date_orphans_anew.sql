@@ -8,7 +8,8 @@
 -- stays what it was: with its event it tells of that clock. A worker that is still at it loses its
 -- lease and says so. Costs follow what is open.
 UPDATE makegood_orphans
-SET due_at = CASE WHEN due_at > CASE WHEN held_account IS NULL THEN $3 ELSE $7 END THEN $1 ELSE due_at END,
+SET due_at = CASE WHEN due_at > CASE WHEN held_account IS NULL THEN $3 ELSE $7 END THEN $1
+    ELSE due_at END,
     leased_until = CASE WHEN leased_until > $4 THEN NULL ELSE leased_until END,
     first_asked_at = CASE WHEN first_asked_at > $2 THEN $1 ELSE first_asked_at END,
     last_asked_at = CASE WHEN last_asked_at > $2 THEN $1 ELSE last_asked_at END,
@@ -17,6 +18,7 @@ SET due_at = CASE WHEN due_at > CASE WHEN held_account IS NULL THEN $3 ELSE $7 E
     urgent_at = CASE WHEN refund_by > max(window_ends_at, $2 + $6)
                      THEN min(urgent_at, max(charged_at + $5, $1 + $6)) ELSE urgent_at END
 WHERE state IN ('open', 'held')
-  AND (due_at > CASE WHEN held_account IS NULL THEN $3 ELSE $7 END OR leased_until > $4 OR first_asked_at > $2 OR last_asked_at > $2
+  AND (due_at > CASE WHEN held_account IS NULL THEN $3 ELSE $7 END OR leased_until > $4
+       OR first_asked_at > $2 OR last_asked_at > $2
        OR refund_by > max(window_ends_at, $2 + $6))
 RETURNING id

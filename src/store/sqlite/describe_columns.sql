@@ -3,7 +3,8 @@
 SELECT d.value ->> 'relation' AS relation, d.value ->> 'name' AS name,
        (SELECT count(*) FROM sqlite_master m
         WHERE m.name = d.value ->> 'relation' AND m.type IN ('table', 'view')) AS is_there,
-       (SELECT 'any' FROM pragma_table_info(d.value ->> 'relation') c WHERE c.name = d.value ->> 'name') AS shown,
+       (SELECT 'any' FROM pragma_table_info(d.value ->> 'relation') c
+        WHERE c.name = d.value ->> 'name') AS shown,
        '' AS base
 FROM json_each($1) AS d
 ORDER BY d.key

@@ -1,21 +1,24 @@
--- find_failed: the next chunk of items that the platform recorded as failed, and what is to be done about each (P19).
--- $1, $2, $3: the item after which the chunk begins (failed_at, charge, output index). $4: recorded at or before this.
--- $5: items of charges made at or before this are left alone, so that no old failure becomes a surprise refund. $6: items in
--- the chunk. $7: now.
--- A row without looked_at is an item: paid for, not delivered and without an orphan (orphan_id NULL: to be opened), or one
--- whose open orphan waits although its failure was recorded after the last question (orphan_id: due now). The last row
--- describes the chunk: its last item and time, how many items it has, and how many that would have been opened are too old,
--- with one of their charges. Fewer items than $6: the stretch ends here. No row: nothing is left.
--- No grace. A charge without its time counts, so that it is found and reported. The cost follows the failures recorded.
+-- find_failed: the next chunk of items that the platform recorded as failed, and what is to be done
+-- about each (P19). $1, $2, $3: the item after which the chunk begins (failed_at, charge, output
+-- index). $4: recorded at or before this. $5: items of charges made at or before this are left
+-- alone, so that no old failure becomes a surprise refund. $6: items in the chunk. $7: now. A row
+-- without looked_at is an item: paid for, not delivered and without an orphan (orphan_id NULL: to
+-- be opened), or one whose open orphan waits although its failure was recorded after the last
+-- question (orphan_id: due now). The last row describes the chunk: its last item and time, how many
+-- items it has, and how many that would have been opened are too old, with one of their charges.
+-- Fewer items than $6: the stretch ends here. No row: nothing is left. No grace. A charge without
+-- its time counts, so that it is found and reported. The cost follows the failures recorded.
 WITH chunk AS MATERIALIZED (
     SELECT i.charge_id, i.output_index, i.failed_at, i.credits
     FROM charge_items i
-    WHERE i.failed_at >= $1 AND (i.failed_at, i.charge_id, i.output_index) > ($1, $2, $3) AND i.failed_at <= $4
+    WHERE i.failed_at >= $1 AND (i.failed_at, i.charge_id, i.output_index) > ($1, $2, $3)
+      AND i.failed_at <= $4
       AND i.charge_id IS NOT NULL AND i.output_index IS NOT NULL
     ORDER BY i.failed_at, i.charge_id, i.output_index
     LIMIT $6
 ), looked AS MATERIALIZED (
-    SELECT f.charge_id, f.output_index, o.id AS orphan_id, coalesce(c.charged_at <= $5, 0) AS is_too_old,
+    SELECT f.charge_id, f.output_index, o.id AS orphan_id,
+           coalesce(c.charged_at <= $5, 0) AS is_too_old,
            o.id IS NOT NULL AND o.state = 'open' AND o.due_at > $7
                AND coalesce(o.last_asked_at, o.opened_at) <= f.failed_at AS is_waiting,
            CASE WHEN o.id IS NULL AND coalesce(f.credits, 1) <> 0 THEN

@@ -1,9 +1,12 @@
--- items_of_jobs: every item that was bought from one of the listed jobs, through its charge or by a job of its own.
--- $1: JSON list of {provider, job_id}. Two branches, so that each can use its own index.
+-- items_of_jobs: every item that was bought from one of the listed jobs, through its charge or by a
+-- job of its own. $1: JSON list of {provider, job_id}. Two branches, so that each can use its own
+-- index.
 SELECT i.charge_id, i.output_index, i.credits, i.failed_at, c.account_id, c.provider,
        coalesce(i.provider_job_id, c.provider_job_id) AS job_id,
-       coalesce(i.provider_output_index, CASE WHEN i.provider_job_id IS NULL THEN i.output_index ELSE 0 END) AS job_output_index,
-       CASE WHEN o.state IN ('refunded', 'recovered', 'relinked', 'closed') THEN 1 ELSE 0 END AS resolved
+       coalesce(i.provider_output_index, CASE WHEN i.provider_job_id IS NULL THEN i.output_index
+                ELSE 0 END) AS job_output_index,
+       CASE WHEN o.state IN ('refunded', 'recovered', 'relinked', 'closed') THEN 1
+           ELSE 0 END AS resolved
 FROM (SELECT value ->> 'provider' AS provider, value ->> 'job_id' AS job_id FROM json_each($1)) AS d
 JOIN charges c ON c.provider_job_id = d.job_id AND c.provider = d.provider
 JOIN charge_items i ON i.charge_id = c.id AND i.provider_job_id IS NULL
@@ -11,8 +14,10 @@ LEFT JOIN makegood_orphans o ON o.charge_id = i.charge_id AND o.output_index = i
 UNION ALL
 SELECT i.charge_id, i.output_index, i.credits, i.failed_at, c.account_id, c.provider,
        coalesce(i.provider_job_id, c.provider_job_id) AS job_id,
-       coalesce(i.provider_output_index, CASE WHEN i.provider_job_id IS NULL THEN i.output_index ELSE 0 END) AS job_output_index,
-       CASE WHEN o.state IN ('refunded', 'recovered', 'relinked', 'closed') THEN 1 ELSE 0 END AS resolved
+       coalesce(i.provider_output_index, CASE WHEN i.provider_job_id IS NULL THEN i.output_index
+                ELSE 0 END) AS job_output_index,
+       CASE WHEN o.state IN ('refunded', 'recovered', 'relinked', 'closed') THEN 1
+           ELSE 0 END AS resolved
 FROM (SELECT value ->> 'provider' AS provider, value ->> 'job_id' AS job_id FROM json_each($1)) AS d
 JOIN charge_items i ON i.provider_job_id = d.job_id
 JOIN charges c ON c.id = i.charge_id AND c.provider = d.provider

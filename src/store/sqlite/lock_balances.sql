@@ -1,2 +1,3 @@
--- lock_balances: nothing to hold, the transaction is the only writer there is. $1: what PostgreSQL would be given.
+-- lock_balances: nothing to hold, the transaction is the only writer there is. $1: what PostgreSQL
+-- would be given.
 SELECT 1 WHERE $1 IS NULL

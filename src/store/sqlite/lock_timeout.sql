@@ -1,2 +1,3 @@
--- lock_timeout: nothing to set, the transaction is the only writer there is. $1: what PostgreSQL would be given.
+-- lock_timeout: nothing to set, the transaction is the only writer there is. $1: what PostgreSQL
+-- would be given.
 SELECT $1 AS lock_timeout

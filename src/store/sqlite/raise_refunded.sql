@@ -1,6 +1,8 @@
--- raise_refunded: what each charge has been given back by now. $1: JSON list of {charge_id, subscription, wallet} to add.
--- A CHECK keeps it below what was drawn.
+-- raise_refunded: what each charge has been given back by now. $1: JSON list of {charge_id,
+-- subscription, wallet} to add. A CHECK keeps it below what was drawn.
 UPDATE makegood_charges AS c
-SET subscription_refunded = c.subscription_refunded + d.subscription, wallet_refunded = c.wallet_refunded + d.wallet
-FROM (SELECT value ->> 'charge_id' AS charge_id, value ->> 'subscription' AS subscription, value ->> 'wallet' AS wallet FROM json_each($1)) AS d
+SET subscription_refunded = c.subscription_refunded + d.subscription,
+    wallet_refunded = c.wallet_refunded + d.wallet
+FROM (SELECT value ->> 'charge_id' AS charge_id, value ->> 'subscription' AS subscription,
+             value ->> 'wallet' AS wallet FROM json_each($1)) AS d
 WHERE c.charge_id = d.charge_id

@@ -1,2 +1,3 @@
--- try_lock_accounts: nothing to lock, the transaction is the only writer there is. $1: what PostgreSQL would be given.
+-- try_lock_accounts: nothing to lock, the transaction is the only writer there is. $1: what
+-- PostgreSQL would be given.
 SELECT value AS account_id FROM json_each($1)

@@ -12,7 +12,8 @@ use crate::world::{HOUR, MINUTE, World, on_both};
 
 use super::{finds, good_one, only_the_good_one_was_refunded};
 
-/// Passes until the benefit of the doubt is over: nothing is refunded before, and everything in time.
+/// Passes until the benefit of the doubt is over: nothing is refunded before, and everything in
+/// time.
 async fn waits_and_is_refunded_in_time(world: &World, charges: &[&str]) {
     world.pass_time(18 * HOUR);
     world.pass().await;

@@ -42,7 +42,8 @@ on_both! {
         insert(&world, "c2", "fal", job).await;
         insert(&world, "c3", "veo-gemini", "models/../../replicate/v1/predictions/failed-good").await;
         world.pass().await;
-        // Percent-encoded it is one word, of a job that nobody knows; a raw path with dots is not asked at all.
+        // Percent-encoded it is one word, of a job that nobody knows; a raw path with dots is not
+        // asked at all.
         let encoded = "/replicate/v1/predictions/..%2F..%2Fv1%2Fpredictions%2Ffailed-good%20and%20more";
         assert_eq!(world.simulator.hits(encoded), 1);
         assert_eq!(world.simulator.hits("/replicate/v1/predictions/failed-good"), 1, "only for the good one");

@@ -1,6 +1,8 @@
-//! The brake across processes, on PostgreSQL: the limits hold to the refund, and no settle waits for another one's.
+//! The brake across processes, on PostgreSQL: the limits hold to the refund, and no settle waits
+//! for another one's.
 //!
-//! Each order is forced: a trigger of the platform's own stops a settle between its writes, where it is seen to wait.
+//! Each order is forced: a trigger of the platform's own stops a settle between its writes, where
+//! it is seen to wait.
 
 use std::collections::BTreeSet;
 
@@ -54,8 +56,8 @@ async fn due(many: usize) -> (World, Vec<Case>) {
     (world, cases)
 }
 
-/// Four settles have read the brake and written their refunds before any of them commits: together they would refund twice what the
-/// limit allows.
+/// Four settles have read the brake and written their refunds before any of them commits: together
+/// they would refund twice what the limit allows.
 #[tokio::test]
 async fn p15_four_processes_at_once_end_exactly_at_the_limit() {
     for (limits, most) in [
@@ -109,7 +111,8 @@ async fn p15_a_brake_that_another_process_engages_holds_what_is_about_to_be_comm
     on(&mut holder, "SELECT pg_advisory_lock(4711)").await;
     let (a, b) = (another(&world).await, another(&world).await);
     let (outcome, ()) = tokio::join!(
-        // It has no limits of its own, and has written its refund when the other one engages the brake.
+        // It has no limits of its own, and has written its refund when the other one engages the
+        // brake.
         settle(&b, &world, vec![last], Limits::default()),
         async {
             seen_waiting(&world, "post_refunds").await;
@@ -124,7 +127,8 @@ async fn p15_a_brake_that_another_process_engages_holds_what_is_about_to_be_comm
     world.books_balance().await;
 }
 
-/// The release must not hold the brake while it waits for an orphan that the settle has locked: the settle takes the brake last.
+/// The release must not hold the brake while it waits for an orphan that the settle has locked: the
+/// settle takes the brake last.
 #[tokio::test]
 async fn p15_a_release_and_a_settle_do_not_wait_for_each_other() {
     let (world, mut cases) = due(2).await;
@@ -165,7 +169,8 @@ async fn p15_a_release_and_a_settle_do_not_wait_for_each_other() {
     world.books_balance().await;
 }
 
-/// A settle that is about to hold its refunds when a person releases the brake: they are not left held for an hour.
+/// A settle that is about to hold its refunds when a person releases the brake: they are not left
+/// held for an hour.
 #[tokio::test]
 async fn p15_what_is_about_to_be_held_when_the_brake_is_released_is_refunded() {
     let (world, cases) = due(1).await;

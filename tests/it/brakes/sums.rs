@@ -99,7 +99,8 @@ on_both! {
 }
 
 on_both! {
-    /// The release sets the sums to zero. What the pass's first minute held before it must not be taken off once more.
+    /// The release sets the sums to zero. What the pass's first minute held before it must not be
+    /// taken off once more.
     async fn p15_a_release_in_the_middle_of_a_pass_lets_no_more_through_than_the_limit(world) {
         world.balance("ada", 0, 0).await;
         charges(&world, &["before"]).await;
@@ -111,7 +112,8 @@ on_both! {
         assert_eq!(refunds(&refund_all(&world, &rules).await), 2);
         assert_eq!(world.store.release_brake("grace", "looked into it").await.unwrap(), Some(1));
         charges(&world, &["d", "e"]).await;
-        // The one that was held, and two more; a transaction each, so that what counts is looked up.
+        // The one that was held, and two more; a transaction each, so that what counts is looked
+        // up.
         detect(&world).await;
         let mut given = 0;
         for case in claim(&world).await {
@@ -169,7 +171,8 @@ on_both! {
     }
 }
 
-/// A pass of the version before, which may still run after `makegood migrate`, adds nothing to the sums.
+/// A pass of the version before, which may still run after `makegood migrate`, adds nothing to the
+/// sums.
 #[tokio::test]
 async fn p15_what_an_older_version_refunds_counts_too() {
     let mut world = World::postgres().await;

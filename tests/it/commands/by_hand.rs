@@ -1,4 +1,5 @@
-//! `makegood refund` and `makegood recover`, as support runs them: exit codes, what is told, and what is kept.
+//! `makegood refund` and `makegood recover`, as support runs them: exit codes, what is told, and
+//! what is kept.
 
 use super::worlds;
 

@@ -1,4 +1,5 @@
-//! A platform with tables of its own gives makegood views: here tables of quite another shape, on both databases.
+//! A platform with tables of its own gives makegood views: here tables of quite another shape, on
+//! both databases.
 //!
 //! The views cannot be locked and cannot take `ON CONFLICT`; what is written goes through triggers.
 
@@ -27,7 +28,8 @@ fn tables(time: &str) -> String {
     )
 }
 
-/// The views. GROUP BY keeps PostgreSQL from locking through them or finding a key to conflict with.
+/// The views. GROUP BY keeps PostgreSQL from locking through them or finding a key to conflict
+/// with.
 const VIEWS: &str = "
     CREATE VIEW accounts AS SELECT person AS id, CASE WHEN is_team THEN 'workspace' ELSE 'user' END AS kind FROM people;
     CREATE VIEW charges AS
@@ -145,7 +147,8 @@ async fn the_whole_way(world: World) {
     let entries = world.texts("SELECT CASE WHEN purse THEN 'purse ' ELSE 'quota ' END || amount || ' ' || reference AS v FROM journal WHERE run = 'refund' ORDER BY amount").await;
     assert_eq!(entries, ["quota 4 makegood:refund/0", "purse 6 makegood:refund/0"]);
 
-    // Later: the one that waited fails; a person drags it all about; a second pass finds nothing else to do.
+    // Later: the one that waited fails; a person drags it all about; a second pass finds nothing
+    // else to do.
     world.simulator.set_answer(
         "running-4",
         Canned::json(200, &json!({"status": "failed", "output": null, "error": "no"})),
@@ -182,8 +185,8 @@ async fn makegood_works_over_views_on_sqlite() {
 
 #[tokio::test]
 async fn postgres_can_neither_lock_these_views_nor_find_a_conflict_in_them() {
-    // What the test above rests on: had makegood needed either, it would have failed there. (Balances it tries to lock, and
-    // goes on without.)
+    // What the test above rests on: had makegood needed either, it would have failed there.
+    // (Balances it tries to lock, and goes on without.)
     let schema = format!("{}{VIEWS}{POSTGRES_TRIGGERS}", tables("timestamptz"));
     let world = World::on(database::database().await, Some(&schema)).await;
     for relation in ["charges", "charge_items", "stored_outputs", "balances", "ledger_entries"] {

@@ -1,4 +1,5 @@
-//! What the provider says where that is not simply its job's fate: it takes long, is away, or says another thing each time.
+//! What the provider says where that is not simply its job's fate: it takes long, is away, or says
+//! another thing each time.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Mutex;

@@ -1,5 +1,5 @@
-//! A worker that sleeps past its lease, at each message that it sends to the database in turn, and wakes up while another
-//! is in the middle of the same orphans.
+//! A worker that sleeps past its lease, at each message that it sends to the database in turn, and
+//! wakes up while another is in the middle of the same orphans.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -20,8 +20,9 @@ use crate::world::{HOUR, World};
 const NAP: Duration = Duration::from_mins(20);
 const SIDE_BY_SIDE: usize = 4;
 
-/// A pass that falls asleep at its `nth` message. Its leases run out; another pass claims, and asks the provider. While it waits for
-/// the answer the first wakes up and goes on to its end; then the other does. False: it had fewer messages.
+/// A pass that falls asleep at its `nth` message. Its leases run out; another pass claims, and asks
+/// the provider. While it waits for the answer the first wakes up and goes on to its end; then the
+/// other does. False: it had fewer messages.
 async fn asleep_at(nth: u64, world: &mut World, proxy: &Proxy, url: &str) -> bool {
     let (refund, recover) = (format!("refund-{nth}"), format!("recover-{nth}"));
     let (failed, ok) = (format!("failed-{nth}"), format!("ok-{nth}"));
@@ -62,7 +63,8 @@ async fn asleep_at(nth: u64, world: &mut World, proxy: &Proxy, url: &str) -> boo
         })
     }));
     let awake = spawn(world);
-    // It waits for the answer, or for what the sleeping one has locked, or there was nothing for it to do.
+    // It waits for the answer, or for what the sleeping one has locked, or there was nothing for it
+    // to do.
     let locked = "SELECT count(*) AS v FROM pg_stat_activity WHERE application_name = 'makegood' AND wait_event_type = 'Lock'
                   AND datname = current_database()";
     while !asked.load(Ordering::SeqCst) && !awake.is_finished() && world.number(locked).await == 0 {
@@ -104,7 +106,8 @@ async fn over(pass: &tokio::task::JoinHandle<()>) {
     }
 }
 
-/// Between any two statements: also between the one that claims and the one that reads what was claimed.
+/// Between any two statements: also between the one that claims and the one that reads what was
+/// claimed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn p01_p16_a_worker_that_slept_past_its_lease_at_any_moment_harms_nobody() {
     let next = AtomicU64::new(1);

@@ -1,8 +1,10 @@
-//! What must be true after every step, asked in SQL of the test's own: each statement names what must not be there,
-//! beginning with the item or the charge. That each of them can find something is shown in `spoiled.rs`.
+//! What must be true after every step, asked in SQL of the test's own: each statement names what
+//! must not be there, beginning with the item or the charge. That each of them can find something
+//! is shown in `spoiled.rs`.
 //!
-//! `$brake` is the brake's limit of refunds, `$brake_credits` that of credits; `$slack` what the clock may have been wrong by, in all, where it was (`$wild`). Money
-//! has no slack: whatever the clock says, nothing that counts credits looks at it.
+//! `$brake` is the brake's limit of refunds, `$brake_credits` that of credits; `$slack` what the
+//! clock may have been wrong by, in all, where it was (`$wild`). Money has no slack: whatever the
+//! clock says, nothing that counts credits looks at it.
 
 /// True at any time at which no transaction is open.
 pub const ALWAYS: &[(&str, &str)] = &[
@@ -28,7 +30,8 @@ pub const ALWAYS: &[(&str, &str)] = &[
          WHERE l.credits > b.drawn",
     ),
     (
-        // Who looks into the ledger without the balance's lock may refund in the moment in which makegood does: PHOTO_FINISHES.
+        // Who looks into the ledger without the balance's lock may refund in the moment in which
+        // makegood does: PHOTO_FINISHES.
         "charges of which makegood and the platform together gave back more, in one bucket, than was drawn",
         "SELECT c.id || ' ' || b.bucket || ': drawn ' || b.drawn || ', refunded ' || l.credits
          FROM charges c
@@ -165,8 +168,9 @@ pub const ALWAYS: &[(&str, &str)] = &[
          WHERE v.id IS NULL OR s.id IS NULL",
     ),
     (
-        // Committed before it was seen, so before the transaction began that refunded, so before settle's last look. Or, a
-        // restart having kept us from seeing it at once: about to be committed long before.
+        // Committed before it was seen, so before the transaction began that refunded, so before
+        // settle's last look. Or, a restart having kept us from seeing it at once: about to be
+        // committed long before.
         "refunds of items whose output or refund by the platform was to be seen before",
         "SELECT r.charge_id || '/' || r.output_index || ': ' || v.what || ' noted ' || v.noted || ', seen ' || v.seen || ', the transaction that refunded began ' || r.began
          FROM faults.refunds r
@@ -198,8 +202,8 @@ pub const ALWAYS: &[(&str, &str)] = &[
          LEFT JOIN (SELECT metric, sum(value) AS value FROM makegood_counters GROUP BY metric) c ON c.metric = x.metric
          WHERE coalesce(c.value, 0) <> x.books",
     ),
-    // In the order of the transactions, whatever the clock said: one that is dated ahead counts, and a
-    // release takes away all that was refunded before it.
+    // In the order of the transactions, whatever the clock said: one that is dated ahead counts,
+    // and a release takes away all that was refunded before it.
     (
         "refunds beyond the brake's limit in some hour, counted from its last release",
         "SELECT r.charge_id || '/' || r.output_index FROM makegood_refunds r
@@ -217,7 +221,8 @@ pub const ALWAYS: &[(&str, &str)] = &[
                                                        WHERE e.kind = 'released' AND e.xmin::text::bigint < r.xmin::text::bigint), 0)) > $brake_credits",
     ),
     (
-        // As many or more: a row may still hold what was refunded before, in the same minute of an earlier day by a wrong clock.
+        // As many or more: a row may still hold what was refunded before, in the same minute of an
+        // earlier day by a wrong clock.
         "sums of the brake that hold less than was refunded since its last release",
         "SELECT m.provider || ' ' || m.minute FROM (
              SELECT r.provider, date_trunc('minute', r.refunded_at) AS minute, count(*) AS refunds FROM makegood_refunds r
@@ -246,7 +251,8 @@ pub const CALM: &[(&str, &str)] = &[
                                       AND (l.id = o.id OR l.provider_job_id = o.provider_job_id)))",
     ),
     (
-        // What was committed more than an hour late is found at the look at 20 hours, if not at the one at 6.
+        // What was committed more than an hour late is found at the look at 20 hours, if not at the
+        // one at 6.
         "items past their grace without an output, of which nothing is known",
         "SELECT i.charge_id || '/' || i.output_index || ' committed ' || i.late_by || ' minutes late' FROM faults.items i JOIN charges c ON c.id = i.charge_id
          WHERE c.charged_at < (SELECT started_at FROM makegood_passes ORDER BY id DESC LIMIT 1)
@@ -262,9 +268,11 @@ pub const CALM: &[(&str, &str)] = &[
            AND c.charged_at + interval '24 hours' + interval '$slack' < clock_timestamp()",
     ),
     (
-        // Two hours, in which it is asked three times over half an hour, as far as there are passes to ask: two questions that
-        // count are at most a quarter of an hour apart then, and undisturbed passes eight minutes at least, so of five passes
-        // three ask. Who is not answered may be left alone by a circuit until the two hours are over: then five from there.
+        // Two hours, in which it is asked three times over half an hour, as far as there are passes
+        // to ask: two questions that count are at most a quarter of an hour apart then, and
+        // undisturbed passes eight minutes at least, so of five passes three ask. Who is not
+        // answered may be left alone by a circuit until the two hours are over: then five from
+        // there.
         "items that were opened late, and are open longer than passes need",
         "SELECT o.charge_id || '/' || o.output_index || ' ' || o.state || ' ' || coalesce(o.reason, '-') || ', charged ' || c.charged_at || ', opened ' || o.opened_at
                 || ', asked ' || o.questions
@@ -303,8 +311,9 @@ pub const AT_THE_END: &[(&str, &str)] = &[
     ),
 ];
 
-/// Items that the platform refunded, or stored, in the moment in which makegood refunded them, and neither under the lock that
-/// the other one takes: races that nobody could see coming. What was no race is found above.
+/// Items that the platform refunded, or stored, in the moment in which makegood refunded them, and
+/// neither under the lock that the other one takes: races that nobody could see coming. What was no
+/// race is found above.
 pub const PHOTO_FINISHES: &str = "SELECT count(*) FROM makegood_refunds r
     JOIN faults.visible v ON v.charge_id = r.charge_id AND v.output_index = r.output_index AND v.what IN ('output', 'refund')";
 

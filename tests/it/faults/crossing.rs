@@ -1,4 +1,5 @@
-//! A scan that crosses with another pass, which makes good what the scan has just found undelivered.
+//! A scan that crosses with another pass, which makes good what the scan has just found
+//! undelivered.
 
 use std::time::Duration;
 
@@ -8,8 +9,9 @@ use makegood::store::{Over, Pace, Position, Scan};
 
 use crate::world::{HOUR, Sql, World};
 
-/// The item is found undelivered; then another pass opens it, puts its output back and resolves it, all of it before the
-/// scan can open it. It must stay resolved: nothing is reopened that is where it belongs.
+/// The item is found undelivered; then another pass opens it, puts its output back and resolves it,
+/// all of it before the scan can open it. It must stay resolved: nothing is reopened that is where
+/// it belongs.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_put_back_meanwhile_is_not_reopened() {
     let world = World::postgres().await;
@@ -56,8 +58,9 @@ async fn what_was_put_back_meanwhile_is_not_reopened() {
     assert_eq!(world.texts(current).await, ["relink"]);
 }
 
-/// The same on SQLite, where a scan finds without a lock and opens as the one writer there is. Nothing shows that it waits
-/// for its turn, so a witness tells: an item that was found undelivered is opened, although its output is there by now.
+/// The same on SQLite, where a scan finds without a lock and opens as the one writer there is.
+/// Nothing shows that it waits for its turn, so a witness tells: an item that was found undelivered
+/// is opened, although its output is there by now.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_put_back_meanwhile_is_not_reopened_on_sqlite() {
     for wait in [50, 500, 5_000] {

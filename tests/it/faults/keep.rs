@@ -1,5 +1,5 @@
-//! What is kept of a round that fails, for whoever looks into it: the whole database, what its server said, the settings,
-//! the files and the story of the workers.
+//! What is kept of a round that fails, for whoever looks into it: the whole database, what its
+//! server said, the settings, the files and the story of the workers.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};

@@ -1,6 +1,8 @@
-//! What goes wrong and when, drawn from a seed alone: the same seed is the same plan, on any machine.
+//! What goes wrong and when, drawn from a seed alone: the same seed is the same plan, on any
+//! machine.
 //!
-//! Only the plan repeats. Which of several processes is first is the system's choice, so a failure may need some tries.
+//! Only the plan repeats. Which of several processes is first is the system's choice, so a failure
+//! may need some tries.
 
 use std::fmt;
 use std::time::Duration;
@@ -84,18 +86,23 @@ pub enum Moment {
 pub enum Trouble {
     /// Nothing.
     None,
-    /// SIGKILL. `heard`: what it has just sent to the database is carried out, and it never learns of it.
+    /// SIGKILL. `heard`: what it has just sent to the database is carried out, and it never learns
+    /// of it.
     Kill { heard: bool },
-    /// The connection breaks. `heard`: after what was sent is carried out, so that the answer is lost.
+    /// The connection breaks. `heard`: after what was sent is carried out, so that the answer is
+    /// lost.
     Cut { heard: bool },
-    /// SIGSTOP, then the database's clock passes its lease and another pass takes over; then it wakes up.
+    /// SIGSTOP, then the database's clock passes its lease and another pass takes over; then it
+    /// wakes up.
     Pause { heard: bool, minutes: i64 },
-    /// PostgreSQL is restarted: at once (`immediate`, as if it crashed) or after throwing out its clients. What the worker
-    /// has just sent arrives when it is back; `on_its_way`: so long after the restart has begun, in the middle of it.
+    /// PostgreSQL is restarted: at once (`immediate`, as if it crashed) or after throwing out its
+    /// clients. What the worker has just sent arrives when it is back; `on_its_way`: so long after
+    /// the restart has begun, in the middle of it.
     Restart { immediate: bool, on_its_way: Option<Duration> },
     /// The database's clock leaps ahead while the run is at work; the worker's own stays.
     Leap { minutes: i64 },
-    /// The platform does something, under the lock that settle takes, about one of the items that the worker has in hand.
+    /// The platform does something, under the lock that settle takes, about one of the items that
+    /// the worker has in hand.
     Cross { what: Own, pick: usize },
     /// Every message of its is late by so much.
     Slow { by: Duration },
@@ -162,7 +169,8 @@ pub struct NewCharge {
     pub subscription: i64,
     /// For jobs that take long: finished after so many steps.
     pub finished_after: usize,
-    /// What the platform does in the very moment in which its provider is asked for the first time, and to which item.
+    /// What the platform does in the very moment in which its provider is asked for the first time,
+    /// and to which item.
     pub struck: Option<(Own, usize)>,
 }
 
@@ -176,7 +184,8 @@ pub struct BucketFault {
     pub how: How,
 }
 
-/// A failover to a server whose clock is another: from then on the database's time is so many hours away from the right one.
+/// A failover to a server whose clock is another: from then on the database's time is so many hours
+/// away from the right one.
 #[derive(Clone, Copy, Debug)]
 pub struct Failover {
     pub after: Duration,
@@ -215,7 +224,8 @@ pub struct Plan {
 
 /// In a wild plan the database's clock is never further than this from the right one.
 pub const WRONG_HOURS: i64 = 5;
-/// So old, in minutes, is a charge at most that it commits late: the last look is at 20 hours and stays an hour behind.
+/// So old, in minutes, is a charge at most that it commits late: the last look is at 20 hours and
+/// stays an hour behind.
 const LATEST_WILD: i64 = (19 - 2 * WRONG_HOURS) * 60;
 
 /// How many accounts there are. Few, so that settles meet at their balances.
@@ -232,13 +242,15 @@ impl Plan {
         for step in &mut steps {
             away = match away {
                 Some(provider) if dice.percent(40) => Some(provider),
-                // Who asks tries again after a while, and there is no time for that in a short round.
+                // Who asks tries again after a while, and there is no time for that in a short
+                // round.
                 _ => (size.to_the_end && dice.percent(15))
                     .then(|| *dice.weighted(&[(2, "replicate"), (1, "fal"), (1, "veo-gemini")])),
             };
             step.away = away;
             if wild {
-                // What is committed later than 20 hours after its charge, less what the clock was ahead, nothing promises to find.
+                // What is committed later than 20 hours after its charge, less what the clock was
+                // ahead, nothing promises to find.
                 for charge in &mut step.charges {
                     charge.age = charge.age.min(LATEST_WILD);
                 }
@@ -254,7 +266,8 @@ impl Plan {
     }
 }
 
-/// Every seventh run or so is a person's. By dice of their own, so that they leave the rest of a plan as it is without them.
+/// Every seventh run or so is a person's. By dice of their own, so that they leave the rest of a
+/// plan as it is without them.
 fn people(seed: u64, steps: &mut [Step]) {
     let mut dice = Dice::new(seed ^ 0x0b9_4a2d);
     for mishap in steps.iter_mut().flat_map(|step| &mut step.workers).flatten() {
@@ -270,7 +283,8 @@ fn people(seed: u64, steps: &mut [Step]) {
     }
 }
 
-/// Now and then the platform holds the balances of an account: of one that a worker has in hand, or of any. By dice of their own, too.
+/// Now and then the platform holds the balances of an account: of one that a worker has in hand, or
+/// of any. By dice of their own, too.
 fn holds(seed: u64, steps: &mut [Step]) {
     let mut dice = Dice::new(seed ^ 0x10_c4ed);
     for step in steps {
@@ -371,7 +385,8 @@ fn bucket_fault(dice: &mut Dice) -> BucketFault {
     }
 }
 
-/// By so many minutes, all leaps of a step together, lest no pass be whole for longer than any schedule would have it.
+/// By so many minutes, all leaps of a step together, lest no pass be whole for longer than any
+/// schedule would have it.
 const LEAPS: i64 = 60;
 
 fn mishap(dice: &mut Dice, leaps: &mut i64, seed: u64) -> Mishap {

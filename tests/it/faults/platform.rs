@@ -1,10 +1,12 @@
-//! The platform around makegood, which goes on charging, storing late outputs and refunding by itself.
+//! The platform around makegood, which goes on charging, storing late outputs and refunding by
+//! itself.
 //!
-//! All of it in plain SQL that may be sent twice without harm, as the server may be restarted under it. What the
-//! books are later held against is written beside it into the schema `faults`, where makegood never looks. The
-//! database's clock is the test's: `clock_timestamp()` is found in that schema first, and goes as it is told. What was
-//! first, a deed of the platform's or a refund, is told by the real one (`pg_catalog`): makegood's own stamps are its view
-//! of a clock that leaps, and may be minutes early.
+//! All of it in plain SQL that may be sent twice without harm, as the server may be restarted under
+//! it. What the books are later held against is written beside it into the schema `faults`, where
+//! makegood never looks. The database's clock is the test's: `clock_timestamp()` is found in that
+//! schema first, and goes as it is told. What was first, a deed of the platform's or a refund, is
+//! told by the real one (`pg_catalog`): makegood's own stamps are its view of a clock that leaps,
+//! and may be minutes early.
 
 use std::time::Duration;
 
@@ -14,7 +16,8 @@ use super::answers::Lie;
 use super::plan::{ACCOUNTS, NewCharge, Own};
 use super::server::{ROLE, lines, number, run};
 
-/// What a job brings, and what has to become of its items when the platform does nothing of its own.
+/// What a job brings, and what has to become of its items when the platform does nothing of its
+/// own.
 #[derive(Clone, Copy, Debug)]
 pub struct Kind {
     pub name: &'static str,
@@ -118,7 +121,8 @@ impl Kind {
     }
 }
 
-/// The clock. It is there before makegood's tables, so that what is made with them (`makegood_store_output`) goes by it too.
+/// The clock. It is there before makegood's tables, so that what is made with them
+/// (`makegood_store_output`) goes by it too.
 pub fn clock(database: &str, skew: i64) -> String {
     format!(
         "CREATE SCHEMA faults;
@@ -185,7 +189,8 @@ pub async fn fail_over(pool: &PgPool, hours: i64) {
     run(pool, &format!("UPDATE faults.clock SET wrong_by = {}", hours * 60)).await;
 }
 
-/// A provider is away. What may come to the end of its doubt meanwhile may end as nobody would wish.
+/// A provider is away. What may come to the end of its doubt meanwhile may end as nobody would
+/// wish.
 pub async fn is_away(pool: &PgPool, provider: &str) {
     run(
         pool,
@@ -278,7 +283,8 @@ pub async fn charge(pool: &PgPool, id: String, step: usize, new: NewCharge) -> M
 /// For so long the platform holds balances now and then.
 pub const HELD: Duration = Duration::from_millis(400);
 
-/// When a deed's transaction began, and now, just before its commit: it was done at neither, but between them or a moment later.
+/// When a deed's transaction began, and now, just before its commit: it was done at neither, but
+/// between them or a moment later.
 const NOTED: &str = "pg_catalog.transaction_timestamp(), pg_catalog.clock_timestamp()";
 
 /// What was done about an item is committed, and to be seen by everybody who looks from now on.
@@ -292,7 +298,8 @@ async fn seen(pool: &PgPool, id: &str, nth: usize) {
     .await;
 }
 
-/// Does something to an item of `made`, as a webhook or a person would: first it looks whether that is needed.
+/// Does something to an item of `made`, as a webhook or a person would: first it looks whether that
+/// is needed.
 pub async fn act(pool: &PgPool, made: &Made, what: Own, item: usize) {
     let (id, nth) = (&made.id, item % made.kind.wants.len());
     let touch =
@@ -308,7 +315,8 @@ pub async fn act(pool: &PgPool, made: &Made, what: Own, item: usize) {
         Own::Store | Own::StoreUnderLock if made.kind.name == "two of three" => {}
         Own::StoreUnderLock => {
             run(pool, &touch).await;
-            // What it says is kept in the same transaction: `stored` is a promise that nothing will be refunded.
+            // What it says is kept in the same transaction: `stored` is a promise that nothing will
+            // be refunded.
             run(
                 pool,
                 &format!(
@@ -339,10 +347,12 @@ pub async fn act(pool: &PgPool, made: &Made, what: Own, item: usize) {
             seen(pool, id, nth).await;
         }
         Own::Refund | Own::RefundUnderLock => {
-            // From the one bucket that all was drawn from: with two, only makegood knows what is left of each.
+            // From the one bucket that all was drawn from: with two, only makegood knows what is
+            // left of each.
             let Some(bucket) = made.bucket else { return };
             run(pool, &touch).await;
-            // Each statement of one message sees what was committed before it, and all are one transaction.
+            // Each statement of one message sees what was committed before it, and all are one
+            // transaction.
             let (lock, word) = if matches!(what, Own::RefundUnderLock) {
                 let account = format!("(SELECT account_id FROM charges WHERE id = '{id}')");
                 let lock = format!("SELECT 1 FROM balances WHERE bucket = '{bucket}' AND account_id = {account} FOR UPDATE;");

@@ -1,9 +1,10 @@
-//! A TCP proxy between one worker and PostgreSQL: it counts what the worker sends, and breaks what it is told to.
+//! A TCP proxy between one worker and PostgreSQL: it counts what the worker sends, and breaks what
+//! it is told to.
 //!
-//! It knows little about the protocol: how BEGIN, COMMIT and ROLLBACK look. At a chosen message it holds everything back until it is
-//! told what to do: pass the message on, drop it, or pass it on and never let the answer through, which is a commit
-//! that happened and looks like one that failed. The server is behind a socket in a directory, so that a restarted one
-//! is found again.
+//! It knows little about the protocol: how BEGIN, COMMIT and ROLLBACK look. At a chosen message it
+//! holds everything back until it is told what to do: pass the message on, drop it, or pass it on
+//! and never let the answer through, which is a commit that happened and looks like one that
+//! failed. The server is behind a socket in a directory, so that a restarted one is found again.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -57,7 +58,8 @@ impl Held {
         let _gone = self.then.send(then);
     }
 
-    /// Lets the server answer and the client not hear it. True: what was sent was carried out; a COMMIT, that it did commit.
+    /// Lets the server answer and the client not hear it. True: what was sent was carried out; a
+    /// COMMIT, that it did commit.
     pub async fn mute(self) -> bool {
         let _gone = self.then.send(Then::Mute);
         self.answered.await.unwrap_or(false)

@@ -1,8 +1,9 @@
 //! A PostgreSQL of the faults' own, which may be restarted at any moment.
 //!
-//! Unlike the other tests' server it tells of a commit only when that is written: a restart must not lose what was
-//! confirmed. Nothing is flushed to the disk still, as the machine itself does not go down here.
-//! The workers come as the role that `docs/adopting.md` makes, with no other rights than its.
+//! Unlike the other tests' server it tells of a commit only when that is written: a restart must
+//! not lose what was confirmed. Nothing is flushed to the disk still, as the machine itself does
+//! not go down here. The workers come as the role that `docs/adopting.md` makes, with no other
+//! rights than its.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -51,8 +52,8 @@ impl Server {
         PgPoolOptions::new().max_connections(4).connect_lazy(&url).unwrap()
     }
 
-    /// Writes everything that is in a database into a file, and what the server has said beside it; says what went wrong.
-    /// Waits in place: for a test that is failing.
+    /// Writes everything that is in a database into a file, and what the server has said beside it;
+    /// says what went wrong. Waits in place: for a test that is failing.
     pub fn keep(&self, database: &str, folder: &Path) -> std::io::Result<()> {
         let binaries = postgres::binaries().unwrap_or_default();
         let dump = std::fs::File::create(folder.join("database.sql"))?;
@@ -66,7 +67,8 @@ impl Server {
         if ended.success() { Ok(()) } else { Err(std::io::Error::other(format!("pg_dump: {ended}"))) }
     }
 
-    /// Restarts it: `immediate` is a crash, otherwise (`fast`) it throws its clients out and ends in order.
+    /// Restarts it: `immediate` is a crash, otherwise (`fast`) it throws its clients out and ends
+    /// in order.
     pub async fn restart(&self, immediate: bool) {
         let _one = self.one_at_a_time.lock().await;
         let binaries = postgres::binaries().unwrap();
@@ -89,7 +91,8 @@ impl Server {
     }
 }
 
-/// The SQL of `docs/adopting.md`: what makes the role `makegood`, once a server, and what lets it into a migrated database.
+/// The SQL of `docs/adopting.md`: what makes the role `makegood`, once a server, and what lets it
+/// into a migrated database.
 pub fn role() -> (&'static str, &'static str) {
     let page = include_str!("../../../docs/adopting.md");
     let section = page.split("## The database role").nth(1).expect("the page has the section");
@@ -100,7 +103,8 @@ pub fn role() -> (&'static str, &'static str) {
     (make, let_in)
 }
 
-/// Whether the statement may go through if it is sent once more: the server was restarted, or two waited for each other.
+/// Whether the statement may go through if it is sent once more: the server was restarted, or two
+/// waited for each other.
 fn in_passing(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::Io(_) | sqlx::Error::Protocol(_) | sqlx::Error::PoolTimedOut => true,

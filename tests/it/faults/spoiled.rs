@@ -1,5 +1,5 @@
-//! Every page of the books can find something: what it looks for is put into a database on purpose, past the triggers
-//! that would not let it in, and the page is asked.
+//! Every page of the books can find something: what it looks for is put into a database on purpose,
+//! past the triggers that would not let it in, and the page is asked.
 
 use super::books::{ALWAYS, AT_THE_END, CALM};
 use super::plan::{NewCharge, Plan, Size};

@@ -1,8 +1,10 @@
-//! Where the workers keep files in a round, how it fails, and whether every file is there in the end.
+//! Where the workers keep files in a round, how it fails, and whether every file is there in the
+//! end.
 //!
-//! In one plan of two it is a directory, which vanishes; in the other a bucket that speaks S3 and stumbles: it answers
-//! 500, 403 and `SlowDown`, drops connections in the middle of a part, does what it was asked and loses the answer, or
-//! takes its time. The files are held against what the provider offers, byte by byte, past the program.
+//! In one plan of two it is a directory, which vanishes; in the other a bucket that speaks S3 and
+//! stumbles: it answers 500, 403 and `SlowDown`, drops connections in the middle of a part, does
+//! what it was asked and loses the answer, or takes its time. The files are held against what the
+//! provider offers, byte by byte, past the program.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -90,7 +92,8 @@ impl Storage {
                 let (there, away) = (folder.join("outputs"), folder.join("outputs-away"));
                 std::fs::create_dir_all(&there).unwrap();
                 std::fs::rename(&there, &away).unwrap();
-                // A worker may make the directory anew in between; then it writes there, and that is moved back below.
+                // A worker may make the directory anew in between; then it writes there, and that
+                // is moved back below.
                 let _there_again = std::fs::write(&there, "no directory");
             }
             Self::Bucket(bucket, _, _) => {
@@ -153,8 +156,9 @@ fn mend_folder(folder: &Path) {
     std::fs::rename(&away, &there).unwrap();
 }
 
-/// Passes on what is said to the bucket at `endpoint` and what it answers; counts what it was told to answer instead, and
-/// connections that end without an answer. It refuses nobody by itself with any of these.
+/// Passes on what is said to the bucket at `endpoint` and what it answers; counts what it was told
+/// to answer instead, and connections that end without an answer. It refuses nobody by itself with
+/// any of these.
 async fn watched(endpoint: String, struck: Arc<Struck>) -> String {
     let to = endpoint.strip_prefix("http://").unwrap().to_owned();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -206,8 +210,8 @@ async fn watch(client: TcpStream, bucket: TcpStream, struck: &Struck) {
 }
 
 impl World<'_> {
-    /// Every recovered file is where its row says, whole, and the one that the provider offers for this item. Returns how
-    /// many others there are.
+    /// Every recovered file is where its row says, whole, and the one that the provider offers for
+    /// this item. Returns how many others there are.
     pub async fn files_are_there(&self) -> u64 {
         let sql = "SELECT concat_ws(' ', uri, sha256, size_bytes, provider, provider_job_id, provider_output_index, charge_id, output_index)
                    FROM stored_outputs WHERE id LIKE 'makegood:%'";
@@ -231,8 +235,8 @@ impl World<'_> {
                 self.give_up(&format!("{line}: the file is another, {hash}, {} bytes", bytes.len()));
             }
             let nth: i64 = words[5].parse().unwrap();
-            // Files that the provider does not number go in order to the items that still wait, and the platform
-            // may have refunded an earlier one: any of the job's, but nobody else's.
+            // Files that the provider does not number go in order to the items that still wait, and
+            // the platform may have refunded an earlier one: any of the job's, but nobody else's.
             // The same of one that offers another file each time.
             let any = words[4].starts_with("two-of-three") || words[4].starts_with("ok-lies");
             let mut is_offered = false;

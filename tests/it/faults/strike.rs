@@ -1,4 +1,5 @@
-//! Does to a run of a worker what the plan has for it, at the moment that it names, and tells what came of it.
+//! Does to a run of a worker what the plan has for it, at the moment that it names, and tells what
+//! came of it.
 
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::Stdio;
@@ -10,9 +11,11 @@ use super::server::lines;
 use super::{IMPATIENT, LEASE_MINUTES, World, platform};
 use crate::binary::Run;
 
-/// Runs a program that can write no more than so many blocks into any file, and is told so instead of killed for it.
+/// Runs a program that can write no more than so many blocks into any file, and is told so instead
+/// of killed for it.
 const FULL_DISK: &str = "trap '' XFSZ; ulimit -f \"$1\"; shift; exec \"$@\"";
-/// What the system says to who writes more than that, and to who writes where there is no directory any more.
+/// What the system says to who writes more than that, and to who writes where there is no directory
+/// any more.
 const TOO_LARGE: &str = "(os error 27)";
 const NO_DIRECTORY: &str = "(os error 20)";
 
@@ -211,7 +214,8 @@ impl World<'_> {
         format!(", {} transaction, {claimed} claimed", if in_transaction { "in a" } else { "in no" })
     }
 
-    /// It sleeps past its lease, and others take over what it had in hand; what it has locked, they cannot.
+    /// It sleeps past its lease, and others take over what it had in hand; what it has locked, they
+    /// cannot.
     async fn pause(
         &self,
         worker: usize,

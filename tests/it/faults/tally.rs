@@ -88,7 +88,8 @@ tally! {
 }
 
 impl Tally {
-    /// What struck less than `least` times: a harness that does less than it says would not be noticed otherwise.
+    /// What struck less than `least` times: a harness that does less than it says would not be
+    /// noticed otherwise.
     pub fn lacks(&self, least: u64) -> Vec<&'static str> {
         // Bad luck of the platform's, which nobody wishes for; and what must not be.
         let by_chance = ["photo_finishes", "unnamed"];

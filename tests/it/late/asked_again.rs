@@ -1,4 +1,5 @@
-//! After a refund without proof the provider is asked again: when, how often, by whom, and what comes of it.
+//! After a refund without proof the provider is asked again: when, how often, by whom, and what
+//! comes of it.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -134,7 +135,8 @@ on_both! {
 on_both! {
     async fn one_question_a_job_and_each_item_gets_what_was_made_for_it(world) {
         world.balance("ada", 0, 0).await;
-        // Three items of one job; the third was recorded as failed, and refunded, half an hour later.
+        // Three items of one job; the third was recorded as failed, and refunded, half an hour
+        // later.
         world.charge("batch").job("running-batch").drawn(0, 30).items(&[10, 10, 10]).insert().await;
         let failed = |indices: &str| format!("UPDATE charge_items SET failed_at = {} WHERE output_index IN ({indices})", world.at(world.now()));
         world.run(&failed("0, 1")).await;
@@ -263,7 +265,8 @@ on_both! {
         world.pass().await;
         let asks = world.simulator.asks("unknown-late");
         world.pass_time(6 * HOUR);
-        // In the same pass, open orphans of the provider find nobody there: its circuit opens before anybody is asked again.
+        // In the same pass, open orphans of the provider find nobody there: its circuit opens
+        // before anybody is asked again.
         for nth in 0..8 {
             world.charge(&format!("open{nth}")).job(&format!("down-{nth}")).age(20 * MINUTE).insert().await;
         }
@@ -427,7 +430,8 @@ async fn a_lease_that_is_over_while_another_settles_is_not_taken_twice_on_postgr
     world.pass_time(6 * HOUR);
     let slow = world.store.claim_late("replicate", LEASE, 10).await.unwrap().cases.remove(0);
     world.pass_time(LEASE + Duration::from_secs(1));
-    // The slow one settles after all, and holds the row while another claims: the other waits, and then finds it ended.
+    // The slow one settles after all, and holds the row while another claims: the other waits, and
+    // then finds it ended.
     let mut holder = super::connection(&world).await;
     super::on(&mut holder, "BEGIN; UPDATE makegood_late_questions SET ended_at = now(), ended_because = 'did_not', leased_until = NULL").await;
     let store = another(&world).await;

@@ -1,4 +1,5 @@
-//! P20 inside settle: the output is stored once settle has begun and before it looks for the last time.
+//! P20 inside settle: the output is stored once settle has begun and before it looks for the last
+//! time.
 
 use makegood::store::Outcome;
 use sqlx::{Connection as _, SqliteConnection};

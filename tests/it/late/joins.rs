@@ -1,4 +1,5 @@
-//! P16, P22: a recovered output joins the project in the transaction that closes its orphan, whatever crashes before.
+//! P16, P22: a recovered output joins the project in the transaction that closes its orphan,
+//! whatever crashes before.
 
 use sha2::{Digest as _, Sha256};
 

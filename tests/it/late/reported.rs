@@ -1,4 +1,5 @@
-//! What people are told about late successes: report in all its forms, metrics, and the story of the charge.
+//! What people are told about late successes: report in all its forms, metrics, and the story of
+//! the charge.
 
 use makegood::demo::simulator::Canned;
 use makegood::ops;

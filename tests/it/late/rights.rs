@@ -1,5 +1,5 @@
-//! The role of docs/adopting.md, as which every world runs, can do nothing that this page does not ask for, and the doctor
-//! misses each of its rights.
+//! The role of docs/adopting.md, as which every world runs, can do nothing that this page does not
+//! ask for, and the doctor misses each of its rights.
 
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 

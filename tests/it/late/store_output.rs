@@ -1,4 +1,5 @@
-//! `makegood_store_output` against settle: two real connections, both orders, each forced by a lock.
+//! `makegood_store_output` against settle: two real connections, both orders, each forced by a
+//! lock.
 
 use makegood::store::Outcome;
 

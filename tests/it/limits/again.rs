@@ -17,7 +17,8 @@ async fn fails_first(world: &World, code: &str, times: u32) {
     fails_first_at(world, "INSERT ON ledger_entries", code, times).await;
 }
 
-/// The first so many rows of `deed` fail with this SQLSTATE; a sequence counts, which no rollback takes back.
+/// The first so many rows of `deed` fail with this SQLSTATE; a sequence counts, which no rollback
+/// takes back.
 async fn fails_first_at(world: &World, deed: &str, code: &str, times: u32) {
     let sql = format!(
         "CREATE SEQUENCE tried;
@@ -106,7 +107,8 @@ async fn what_a_trigger_says_at_every_try_sets_its_row_aside_and_leaves_nothing_
     }
 }
 
-/// Others may be first wherever something is written: each row that the opening of an orphan writes, up to its last statement.
+/// Others may be first wherever something is written: each row that the opening of an orphan
+/// writes, up to its last statement.
 #[tokio::test]
 async fn p14_a_race_while_an_orphan_is_opened_opens_it_once_and_tells_so_once() {
     for deed in ["INSERT ON makegood_orphans", "INSERT ON makegood_orphan_events"] {
@@ -163,7 +165,8 @@ async fn a_race_while_orphans_are_claimed_costs_tries_and_raises_each_token_once
         let world = one_refund_is_due().await;
         world.charge("c2").job("failed-2").insert().await;
         detect(&world).await;
-        // Strikes at the first row, and then at the second, which leaves the first one raised if not all of it is undone.
+        // Strikes at the first row, and then at the second, which leaves the first one raised if
+        // not all of it is undone.
         fails_first_at(&world, "UPDATE OF lease_token ON makegood_orphans", code, 1).await;
         world.run("CREATE TRIGGER fail_later AFTER UPDATE OF lease_token ON makegood_orphans FOR EACH ROW WHEN (NEW.charge_id = 'c2') EXECUTE FUNCTION fail_first()").await;
         let cases = claim(&world).await;
@@ -226,7 +229,8 @@ async fn a_race_that_goes_on_for_ever_leaves_the_brake_as_it_was() {
     }
 }
 
-/// Dead between the release and what it frees: the brake is off, and who releases it once more frees the rest.
+/// Dead between the release and what it frees: the brake is off, and who releases it once more
+/// frees the rest.
 #[tokio::test]
 async fn a_release_that_fails_after_its_commit_is_made_whole_by_another_one() {
     let world = one_refund_is_held().await;
@@ -254,7 +258,8 @@ async fn a_deadlock_with_the_platform_costs_a_try_and_no_refund() {
         .await;
     let store = another(&world).await;
     let (outcome, ()) = tokio::join!(settle(&store, &world, settlement(&world, case, REFUND)), async {
-        // Settle holds the orphan and wants the balance. The database ends its transaction, or this would wait for ever.
+        // Settle holds the orphan and wants the balance. The database ends its transaction, or this
+        // would wait for ever.
         seen_waiting(&world, "_balances").await;
         let wants =
             "SELECT FROM makegood_orphans FOR UPDATE; UPDATE balances SET credits = credits - 1; COMMIT";
@@ -313,7 +318,8 @@ async fn a_statement_timeout_is_tried_again() {
     refunded_once(&world).await;
 }
 
-/// Settle's last look must see what was committed since its transaction began, whatever the database's default is.
+/// Settle's last look must see what was committed since its transaction began, whatever the
+/// database's default is.
 #[tokio::test]
 async fn p20_the_last_look_is_the_last_also_where_repeatable_read_is_the_default() {
     let world = one_refund_is_due().await;

@@ -33,14 +33,16 @@ on_both! {
         world.parts.store = Store::open(&url, 1, Duration::from_secs(30)).await.unwrap().with_clock(world.clock.clone());
         let dry = makegood::pass::Orders { dry_run: true, ..World::orders() };
         assert_eq!(world.pass_with(dry).await.opened, 6);
-        // One that waited for a second connection while it holds the first would fail once its patience is at an end.
+        // One that waited for a second connection while it holds the first would fail once its
+        // patience is at an end.
         let report = world.pass().await;
         assert_eq!(report.total("refund") + report.total("recover"), 6, "{report:?}");
         world.books_balance().await;
     }
 }
 
-/// The pool's own time limit, not the server's refusal: its one connection is at work for longer than the pool waits.
+/// The pool's own time limit, not the server's refusal: its one connection is at work for longer
+/// than the pool waits.
 #[tokio::test]
 async fn a_connection_that_comes_free_after_the_pool_has_given_up_is_waited_for() {
     /// So long the pool waits before it says `PoolTimedOut`.
@@ -71,11 +73,12 @@ async fn a_connection_that_comes_free_after_the_pool_has_given_up_is_waited_for(
     world.books_balance().await;
 }
 
-/// Lets only so many more connections in than there are once makegood's are gone. Counted where it is set: the test's own pool
-/// may have opened one more for any statement before.
+/// Lets only so many more connections in than there are once makegood's are gone. Counted where it
+/// is set: the test's own pool may have opened one more for any statement before.
 async fn let_in(world: &World, more: u32) {
     let Sql::Postgres(pool) = &world.sql else { panic!("PostgreSQL is meant") };
-    // Not makegood's alone: who has just left, as the owner after its grants, is counted for a moment, and then one more gets in.
+    // Not makegood's alone: who has just left, as the owner after its grants, is counted for a
+    // moment, and then one more gets in.
     let all = "SELECT count(*) AS v FROM pg_stat_activity WHERE datname = current_database() AND backend_type = 'client backend'";
     while world.number(all).await > i64::from(pool.size()) {
         tokio::time::sleep(Duration::from_millis(5)).await;
@@ -174,8 +177,8 @@ async fn a_transaction_is_rolled_back_wherever_nobody_waits_for_it_any_more() {
     let store = Store::open(&world.database.url, 1, Duration::from_secs(30)).await.unwrap();
     let store = store.with_clock(world.clock.clone());
     let mut given_up = 0;
-    // Once is not enough: a server that answers at once is not waited for. How often that is depends on what else
-    // the machine does, so it is tried until enough were given up.
+    // Once is not enough: a server that answers at once is not waited for. How often that is
+    // depends on what else the machine does, so it is tried until enough were given up.
     for (tried, waits) in (1..=4).cycle().enumerate() {
         if tried >= 40 && given_up > 20 {
             break;

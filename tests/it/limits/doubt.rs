@@ -1,4 +1,5 @@
-//! Every commit of a pass, one after the other, whose answer is lost: carried out or not, it is told as it was.
+//! Every commit of a pass, one after the other, whose answer is lost: carried out or not, it is
+//! told as it was.
 
 use std::time::Duration;
 
@@ -11,7 +12,8 @@ use crate::faults::proxy::{Then, before};
 use crate::postgres::not_tried;
 use crate::world::World;
 
-/// Every commit of a pass meets `then`, one pass each, until one has fewer. Returns how many there were; none: not tried.
+/// Every commit of a pass meets `then`, one pass each, until one has fewer. Returns how many there
+/// were; none: not tried.
 async fn with_every_commit(then: Then) -> Option<u64> {
     let mut nth = 0;
     while with_the_commit(nth + 1, then).await? {

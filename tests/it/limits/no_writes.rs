@@ -54,7 +54,8 @@ async fn a_read_only_sqlite_file_ends_the_pass_and_is_made_up_for() {
     all_made_good(&world).await;
 }
 
-/// It becomes read-only, as a failover does it, once the file was brought home and before it is settled.
+/// It becomes read-only, as a failover does it, once the file was brought home and before it is
+/// settled.
 #[tokio::test]
 async fn a_postgres_that_stops_taking_writes_in_the_middle_ends_the_pass_and_nothing_is_half_done() {
     let world = World::postgres().await;
@@ -77,8 +78,8 @@ async fn a_postgres_that_stops_taking_writes_in_the_middle_ends_the_pass_and_not
     all_made_good(&world).await;
 }
 
-/// The real thing: the ledger and the platform's outputs lie on a disk that is full. Both do, because what needs only a disk
-/// with room is rightly made good.
+/// The real thing: the ledger and the platform's outputs lie on a disk that is full. Both do,
+/// because what needs only a disk with room is rightly made good.
 #[tokio::test]
 async fn a_full_disk_under_postgres_ends_the_pass_and_is_made_up_for() {
     let folder = tempfile::tempdir_in("/tmp").unwrap();

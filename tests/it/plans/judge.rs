@@ -1,11 +1,12 @@
 //! Reads the plans out of a server's log and says what is wrong with them.
 //!
 //! A plan is judged by what it did, not by what the planner thought it would cost:
-//! - no sequential scan of a table of the platform's or of a growing one of makegood's, executed or not;
-//! - no walk through a whole index of those: a scan without a condition on the index that touches more than [`WALK`] rows.
-//!   A partial index that holds few rows may be read as a whole;
-//! - blocks and rows in proportion to what the statement is about: what it returns, writes or is given as a list, and
-//!   [`CHUNK`] charges or orphans.
+//! - no sequential scan of a table of the platform's or of a growing one of makegood's, executed or
+//!   not;
+//! - no walk through a whole index of those: a scan without a condition on the index that touches
+//!   more than [`WALK`] rows. A partial index that holds few rows may be read as a whole;
+//! - blocks and rows in proportion to what the statement is about: what it returns, writes or is
+//!   given as a list, and [`CHUNK`] charges or orphans.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -20,8 +21,9 @@ pub const CHUNK: u64 = 200;
 /// The most rows that a scan without a condition on its index may touch.
 const WALK: u64 = 2 * CHUNK;
 
-/// The most blocks for each row that a statement is about. An index of 200,000 rows has three levels; a charge is looked up with
-/// its items, outputs and orphan, by up to three ways each: 4 blocks, times 10.
+/// The most blocks for each row that a statement is about. An index of 200,000 rows has three
+/// levels; a charge is looked up with its items, outputs and orphan, by up to three ways each: 4
+/// blocks, times 10.
 const BLOCKS_A_ROW: u64 = 40;
 
 /// The most rows touched for each row that a statement is about.
@@ -30,7 +32,8 @@ const ROWS_A_ROW: u64 = 20;
 /// What any statement may touch beyond that: catalogues, the visibility map, a counter.
 const ANYWAY: u64 = 200;
 
-/// Tables of makegood's that stay small. Any other counts as growing, also one that is made after this was written.
+/// Tables of makegood's that stay small. Any other counts as growing, also one that is made after
+/// this was written.
 const SMALL: [&str; 11] = [
     "makegood_brake",
     "makegood_brake_events",
@@ -46,8 +49,9 @@ const SMALL: [&str; 11] = [
     "makegood_refund_sums",
 ];
 
-/// Statements that read all open orphans: the counts that metrics and the status page show, and the correction after a clock that was
-/// ahead, once in a full look. Their cost follows what is open, by design; a walk through the index of open orphans is right.
+/// Statements that read all open orphans: the counts that metrics and the status page show, and the
+/// correction after a clock that was ahead, once in a full look. Their cost follows what is open,
+/// by design; a walk through the index of open orphans is right.
 const OPEN: [&str; 2] = ["unresolved", "date_orphans_anew"];
 
 /// The platform's tables, in the reference schema and behind the views of `platform.sql`.
@@ -69,7 +73,8 @@ const PLATFORM: [&str; 12] = [
 /// One statement that did what it must not.
 #[derive(Debug)]
 pub struct Violation {
-    /// The name of its file; of a statement inside a function or a foreign key's check, its beginning.
+    /// The name of its file; of a statement inside a function or a foreign key's check, its
+    /// beginning.
     pub statement: String,
     /// The database, named after the variant.
     pub variant: String,
@@ -94,7 +99,8 @@ pub struct Judged {
     pub violations: Vec<Violation>,
 }
 
-/// Judges every plan in the log. Its lines begin with `database|`; the lines of one message after the first, with a tab.
+/// Judges every plan in the log. Its lines begin with `database|`; the lines of one message after
+/// the first, with a tab.
 pub fn judge(log: File) -> Judged {
     let mut judged = Judged::default();
     let mut during = BTreeMap::new();

@@ -220,7 +220,8 @@ on_both! {
         world.balance("ada", 0, 0).await;
         world.charge("c1").job("x-1").insert().await;
         let answer = |file: &str| Canned::json(200, &json!({"status": "succeeded", "output": format!("{}/files/{file}/0.png", world.simulator.base_url())}));
-        // The first link answers 404; the second answer, given after the first question, holds a good one.
+        // The first link answers 404; the second answer, given after the first question, holds a
+        // good one.
         world.simulator.set_answer("x-1", answer("lost-1"));
         let asked = std::sync::Arc::new(std::sync::atomic::AtomicU32::new(0));
         let world = std::sync::Arc::new(world);

@@ -238,7 +238,8 @@ on_both! {
 
 on_both! {
     async fn p15_when_our_own_storage_makes_everything_look_lost_the_brake_stops_and_all_comes_right(world) {
-        // 250 charges, all delivered, all expired at the provider. Then the platform's outputs cannot be seen any more.
+        // 250 charges, all delivered, all expired at the provider. Then the platform's outputs
+        // cannot be seen any more.
         let mut world = world;
         world.parts.rules.brake = Limits { share_per_day: 50, ..Limits::default() };
         world.balance("ada", 0, 0).await;

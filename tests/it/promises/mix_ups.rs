@@ -1,4 +1,5 @@
-//! P13 in the thick of it: chains and cycles of mix-ups in every order, by two workers, and what must be left to a person.
+//! P13 in the thick of it: chains and cycles of mix-ups in every order, by two workers, and what
+//! must be left to a person.
 
 use std::time::Duration;
 
@@ -11,7 +12,8 @@ use crate::world::{HOUR, ItemRow, MINUTE, Sql, World, on_both};
 const ORDERS: [[usize; 3]; 6] = [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]];
 const NAMES: [&str; 3] = ["a", "b", "c"];
 
-/// A charge `KEY-NAME` of the job `FATE-KEY-NAME`, old enough to be looked at in the place of `turn`.
+/// A charge `KEY-NAME` of the job `FATE-KEY-NAME`, old enough to be looked at in the place of
+/// `turn`.
 async fn charge(world: &World, key: &str, name: &str, fate: &str, turn: usize) -> String {
     let id = format!("{key}-{name}");
     let age = 3 * HOUR + (2 - u32::try_from(turn).unwrap()) * 20 * MINUTE;
@@ -116,7 +118,8 @@ on_both! {
     async fn p13_a_cycle_whose_links_looked_right_until_the_jobs_were_known_comes_right_whichever_is_seen_first(world) {
         let mut world = world;
         world.balance("ada", 0, 0).await;
-        // Without jobs on record each has an output that hangs on it and lies in its place: delivered, as far as one can see.
+        // Without jobs on record each has an output that hangs on it and lies in its place:
+        // delivered, as far as one can see.
         for first in NAMES {
             for name in NAMES {
                 let age = if name == first { 5 * HOUR + 50 * MINUTE } else { 3 * HOUR };
@@ -129,7 +132,8 @@ on_both! {
         let report = one_by_one(&mut world).await;
         assert_eq!((report.opened, report.claimed), (0, 0));
         world.run("UPDATE charges SET provider_job_id = 'failed-' || id").await;
-        // Only the oldest of each three is looked at again now; the others follow because something was taken from them.
+        // Only the oldest of each three is looked at again now; the others follow because something
+        // was taken from them.
         world.pass_time(20 * MINUTE);
         let report = one_by_one(&mut world).await;
         assert_eq!((report.opened, report.total("relink")), (3, 9), "{report:?}");
@@ -220,7 +224,8 @@ on_both! {
         other.store = Store::open(&world.database.url, 4, Duration::from_secs(30)).await.unwrap().with_clock(world.clock.clone());
         let (one, two) = tokio::join!(world.pass(), makegood::pass::run(&other, World::orders(), |_| {}));
         let two = two.unwrap();
-        // One of them may have been in the other's way; what was given back is done by the next pass.
+        // One of them may have been in the other's way; what was given back is done by the next
+        // pass.
         world.pass_time(2 * MINUTE);
         let rest = world.pass().await;
         assert_eq!(one.total("relink") + two.total("relink") + rest.total("relink"), 36, "{one:?}\n{two:?}\n{rest:?}");
@@ -266,7 +271,8 @@ on_both! {
 on_both! {
     async fn p13_two_charges_that_claim_one_job_are_held_whenever_the_second_appears(world) {
         world.balance("ada", 0, 0).await;
-        // Side by side; the second while the first is waited for; after the first was recovered; after it was refunded.
+        // Side by side; the second while the first is waited for; after the first was recovered;
+        // after it was refunded.
         for charge in ["both-1", "both-2"] {
             world.charge(charge).job("ok-both").insert().await;
         }
@@ -319,7 +325,8 @@ on_both! {
     }
 }
 
-/// A platform whose `stored_outputs` takes the UPDATE and leaves the row as it is: once without a word, once returning it.
+/// A platform whose `stored_outputs` takes the UPDATE and leaves the row as it is: once without a
+/// word, once returning it.
 fn stubborn(world: &World, silent: bool) -> &'static str {
     match (&world.sql, silent) {
         (Sql::Postgres(_), true) => {

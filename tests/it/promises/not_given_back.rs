@@ -183,7 +183,8 @@ on_both! {
     async fn p13_the_holder_of_a_foreign_output_is_looked_at_in_the_same_pass(world) {
         world.balance("ada", 0, 0).await;
         world.charge("owner").job("ok-1").insert().await;
-        // Looks delivered only because a foreign output hangs on it; younger than its grace besides.
+        // Looks delivered only because a foreign output hangs on it; younger than its grace
+        // besides.
         world.charge("holder").job("failed-2").insert().await;
         world.store_output("out", Some(("holder", 0)), ("replicate", "ok-1", 0), ("p-holder", "n-holder")).await;
         world.pass().await;

@@ -1,9 +1,10 @@
 //! The brake across processes: a second small model, checked over every interleaving.
 //!
-//! Three workers settle batches of one or two refunds each under one limit, and a person releases the brake twice. Each worker reads
-//! sum and brake without a lock and decides what is admitted, writes, locks the brake, decides once more, and commits or begins again.
-//! It may die, or lose the answer to its commit, at every step. The first model has one brake-free settle; this one has nothing but the
-//! brake: what they share is that a commit is all or nothing.
+//! Three workers settle batches of one or two refunds each under one limit, and a person releases
+//! the brake twice. Each worker reads sum and brake without a lock and decides what is admitted,
+//! writes, locks the brake, decides once more, and commits or begins again. It may die, or lose the
+//! answer to its commit, at every step. The first model has one brake-free settle; this one has
+//! nothing but the brake: what they share is that a commit is all or nothing.
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
@@ -130,7 +131,8 @@ impl State {
                 };
                 self.workers[worker] = match (guards.confirmed, same) {
                     (false, _) => Worker::Confirmed(batch),
-                    // Held by one that was released meanwhile: without the guard it is not engaged again either.
+                    // Held by one that was released meanwhile: without the guard it is not engaged
+                    // again either.
                     (true, true) => Worker::Confirmed(Batch { engages: now.engages, ..batch }),
                     (true, false) => Worker::Idle,
                 };
@@ -193,7 +195,8 @@ fn search(guards: Guards, asked: &[Fault]) -> Searched {
         let idle = state.workers.iter().all(|worker| *worker == Worker::Idle);
         full += usize::from(idle && state.engaged && state.refunded == LIMIT);
         for step in state.steps(guards) {
-            // What is wrong is told once; the search goes on from there as if it were not, and ends with the states that there are.
+            // What is wrong is told once; the search goes on from there as if it were not, and ends
+            // with the states that there are.
             let next = State { wrong: None, ..state }.after(step, guards);
             if next.refunded > 3 * LIMIT {
                 continue;

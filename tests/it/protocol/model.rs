@@ -32,8 +32,9 @@ struct Item {
     refunds: u8,
     /// Outputs of ours. One resolution allows one.
     recoveries: u8,
-    /// How many of two things the platform has done: stored an output, refunded. Either is a reason to close, neither is ever
-    /// undone, and settle compares for equality: so which of them came first makes no difference to anybody.
+    /// How many of two things the platform has done: stored an output, refunded. Either is a reason
+    /// to close, neither is ever undone, and settle compares for equality: so which of them came
+    /// first makes no difference to anybody.
     elsewhere: u8,
 }
 
@@ -58,7 +59,8 @@ impl Decision {
     }
 }
 
-/// What a worker knows of an item that it claimed, and what is true of it whether the worker knows or not.
+/// What a worker knows of an item that it claimed, and what is true of it whether the worker knows
+/// or not.
 #[expect(
     clippy::struct_excessive_bools,
     reason = "each is a fact of its own, and all combinations are walked"
@@ -88,9 +90,11 @@ enum Stage {
     Claimed,
     /// The facts are read, statement by statement, outside of a transaction.
     Read,
-    /// The provider was asked and files are copied: nothing that anybody else can see, and no transaction is open.
+    /// The provider was asked and files are copied: nothing that anybody else can see, and no
+    /// transaction is open.
     CarriedOut,
-    /// In the settling transaction, after its check: rows are locked, nothing is visible to others yet.
+    /// In the settling transaction, after its check: rows are locked, nothing is visible to others
+    /// yet.
     Checked,
     /// The answer to the commit was lost: it happened, or it did not.
     InDoubt,
@@ -140,9 +144,11 @@ pub enum Step {
     Commit(usize),
     /// The connection breaks at the commit, which happened (true) or did not.
     CutOff(usize, bool),
-    /// Looks whether that happened before it tries again: at the orphans in the batch's order, which may be any.
+    /// Looks whether that happened before it tries again: at the orphans in the batch's order,
+    /// which may be any.
     Look(usize, [usize; ITEMS]),
-    /// An item whose charge or account another session has locked is left out of the batch and postponed.
+    /// An item whose charge or account another session has locked is left out of the batch and
+    /// postponed.
     LeaveOut(usize, usize),
     /// Killed, or the database is gone for good: what was not committed never was.
     Die(usize),
@@ -374,7 +380,8 @@ impl State {
         }
     }
 
-    /// All who hold the token that this worker holds of the item: itself, and nobody else as long as every guard is on.
+    /// All who hold the token that this worker holds of the item: itself, and nobody else as long
+    /// as every guard is on.
     fn alike(&mut self, worker: usize, item: usize, change: impl Fn(&mut Held)) {
         let newest = self.held(worker, item).is_some_and(|held| held.newest);
         for other in 0..WORKERS {
@@ -465,7 +472,8 @@ impl State {
         if waits_happened { Looked::Happened } else { Looked::DidNot }
     }
 
-    /// What becomes of each item is told as its check had it: what does not stand is given back, and its file thrown away.
+    /// What becomes of each item is told as its check had it: what does not stand is given back,
+    /// and its file thrown away.
     fn tell(&mut self, worker: usize) {
         for item in 0..ITEMS {
             self.tell_of(worker, item);
@@ -523,7 +531,8 @@ impl State {
     }
 }
 
-/// What may be decided: delivered or refunded means close; else the provider may have said anything.
+/// What may be decided: delivered or refunded means close; else the provider may have said
+/// anything.
 fn choices(held: Option<Held>) -> &'static [Decision] {
     match held {
         None => &[Decision::Undecided],

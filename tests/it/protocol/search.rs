@@ -1,5 +1,5 @@
-//! Breadth first through all states of the model, by hand: besides what must never be, it is to be shown that from *every*
-//! state a good end can still be reached, which needs the whole graph.
+//! Breadth first through all states of the model, by hand: besides what must never be, it is to be
+//! shown that from *every* state a good end can still be reached, which needs the whole graph.
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
@@ -30,7 +30,8 @@ impl fmt::Debug for Story {
     }
 }
 
-/// A state's number is spread by one multiplication: the standard hasher would take most of the time.
+/// A state's number is spread by one multiplication: the standard hasher would take most of the
+/// time.
 #[derive(Default)]
 struct Spread(u64);
 

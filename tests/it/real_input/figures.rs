@@ -1,8 +1,10 @@
-//! What a pass costs: items and questions a second, CPU an item, memory, the database's share; and the floor beside it,
-//! which is the same rows written by plain SQL and the same number of requests sent by a plain client.
+//! What a pass costs: items and questions a second, CPU an item, memory, the database's share; and
+//! the floor beside it, which is the same rows written by plain SQL and the same number of requests
+//! sent by a plain client.
 //!
-//! Measured from outside: `/proc` for the process, `pg_stat_database` for the database, the simulated provider's count
-//! for the questions. On a machine with other work the times are upper bounds; CPU and memory are hardly touched by it.
+//! Measured from outside: `/proc` for the process, `pg_stat_database` for the database, the
+//! simulated provider's count for the questions. On a machine with other work the times are upper
+//! bounds; CPU and memory are hardly touched by it.
 
 #![expect(clippy::cast_precision_loss, reason = "figures for people")]
 
@@ -35,7 +37,8 @@ fn used(id: u32) -> Option<Used> {
         .parse()
         .ok()?;
     let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
-    // After the name in brackets: state is field 3, utime 14 and stime 15, in hundredths of a second.
+    // After the name in brackets: state is field 3, utime 14 and stime 15, in hundredths of a
+    // second.
     let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
     let ticks: u64 = fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?;
     Some(Used { cpu: Duration::from_millis(ticks * 10), peak_kib })
@@ -103,7 +106,8 @@ async fn measure(size: Size) {
     );
 }
 
-/// How long statements have been at work in this database so far, all sessions together, in milliseconds.
+/// How long statements have been at work in this database so far, all sessions together, in
+/// milliseconds.
 async fn database_time(world: &World) -> f64 {
     let sql = "SELECT active_time FROM pg_stat_database WHERE datname = current_database()";
     sqlx::query_scalar(sql).fetch_one(&world.pool).await.unwrap()

@@ -1,5 +1,5 @@
-//! What can befall a charge, and what must come of each of its items: written down by hand from the promises and the
-//! rules of the table, never computed by makegood.
+//! What can befall a charge, and what must come of each of its items: written down by hand from the
+//! promises and the rules of the table, never computed by makegood.
 
 const REPLICATE: &str = "replicate";
 const FAL: &str = "fal";
@@ -156,7 +156,8 @@ pub const WELL: &[Kind] = &[
     one("future", 1, REPLICATE, "failed", &[NOTHING]).but(Twist::Future),
 ];
 
-/// Charges with at least one output that is not where it should be, and what takes part in their stories.
+/// Charges with at least one output that is not where it should be, and what takes part in their
+/// stories.
 pub const TROUBLED: &[Kind] = &[
     // Replicate: one question.
     one("r ok", 8, REPLICATE, "ok", &[RECOVERED]),

@@ -1,6 +1,8 @@
-//! Fills a fresh PostgreSQL with charges of all kinds, set by set, so that fifty thousand take seconds.
+//! Fills a fresh PostgreSQL with charges of all kinds, set by set, so that fifty thousand take
+//! seconds.
 //!
-//! What is expected of each item is written beside it into the schema `real_input`, where makegood never looks.
+//! What is expected of each item is written beside it into the schema `real_input`, where makegood
+//! never looks.
 
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 

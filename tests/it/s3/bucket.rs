@@ -1,8 +1,9 @@
 //! A bucket on loopback that speaks as much of S3 as recovery uses.
 //!
-//! It is strict where S3 is: parts but the last have 5 MiB at least, a completed upload names every part by its tag, an
-//! unknown upload is an error. It fails on request, which a real one cannot: refuses, is busy, is slow, drops connections
-//! before or after it has done what was asked, or never answers at all.
+//! It is strict where S3 is: parts but the last have 5 MiB at least, a completed upload names every
+//! part by its tag, an unknown upload is an error. It fails on request, which a real one cannot:
+//! refuses, is busy, is slow, drops connections before or after it has done what was asked, or
+//! never answers at all.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
@@ -65,7 +66,8 @@ struct Inside {
 pub struct Bucket(Arc<Mutex<Inside>>, Arc<Notify>);
 
 impl Bucket {
-    /// One that keeps of each object only its hash: for experiments with more than fits into memory.
+    /// One that keeps of each object only its hash: for experiments with more than fits into
+    /// memory.
     pub fn forgetful() -> Self {
         let bucket = Self::default();
         bucket.0.lock().unwrap().forgets = true;

@@ -1,11 +1,12 @@
-//! Where workers of one pass sit side by side, and perhaps an operator with them: a thread of their own, with a runtime for each,
-//! of which one runs at a time.
-//! Whose turn it is and for how long is drawn from the seed; the others stand still meanwhile, with all their tasks, as
-//! processes do that the system does not run.
+//! Where workers of one pass sit side by side, and perhaps an operator with them: a thread of their
+//! own, with a runtime for each, of which one runs at a time. Whose turn it is and for how long is
+//! drawn from the seed; the others stand still meanwhile, with all their tasks, as processes do
+//! that the system does not run.
 //!
-//! Time is counted in rests: a worker rests when all its tasks wait, for the database, a provider or a disk. So what
-//! befalls a worker at its nth rest befalls it at about the same place on any machine. Which of several answers comes
-//! first is still not ours to say: SQLite answers from threads of its own.
+//! Time is counted in rests: a worker rests when all its tasks wait, for the database, a provider
+//! or a disk. So what befalls a worker at its nth rest befalls it at about the same place on any
+//! machine. Which of several answers comes first is still not ours to say: SQLite answers from
+//! threads of its own.
 
 use std::future::poll_fn;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -31,8 +32,8 @@ const STUCK: u32 = 10;
 
 /// One pass of several workers.
 pub struct Shift {
-    /// Each with its seat and what befalls it. A seat is always the same one's: what becomes of its connections is left to the
-    /// runtime that sits there.
+    /// Each with its seat and what befalls it. A seat is always the same one's: what becomes of its
+    /// connections is left to the runtime that sits there.
     pub runs: Vec<(usize, Parts, Work, Fate)>,
     /// Whose turn it is.
     pub dice: Dice,
@@ -117,8 +118,8 @@ impl Seat {
         Self { runtime, rests }
     }
 
-    /// Lets it run until so often something that it waited for has come, and what followed from that is done. Returns how
-    /// often it was: fewer, if that would take too long.
+    /// Lets it run until so often something that it waited for has come, and what followed from
+    /// that is done. Returns how often it was: fewer, if that would take too long.
     fn turn(&self, rests: u32) -> u32 {
         let before = self.rests.so_far.load(Ordering::SeqCst);
         let rested = self.rested(rests);
@@ -129,13 +130,15 @@ impl Seat {
         }
     }
 
-    /// Lets it run until there is nothing that it could go on with, however long that takes on a busy machine: a lane that is
-    /// to be dropped, and was not, would keep its transaction open until this seat's next turn, and everybody would wait for it.
+    /// Lets it run until there is nothing that it could go on with, however long that takes on a
+    /// busy machine: a lane that is to be dropped, and was not, would keep its transaction open
+    /// until this seat's next turn, and everybody would wait for it.
     fn run_dry(&self) {
         self.runtime.block_on(self.rested(0));
     }
 
-    /// Ready when so often something that was waited for has come, and what followed from that is done.
+    /// Ready when so often something that was waited for has come, and what followed from that is
+    /// done.
     fn rested(&self, rests: u32) -> impl Future<Output = ()> {
         let Rests { so_far, until, waker } = &*self.rests;
         // The first rest is the one that it has not come back from yet.
@@ -217,8 +220,8 @@ fn work(seats: &[Seat], Shift { runs, mut dice, mut leap }: Shift) -> Vec<Ended>
     ended
 }
 
-/// What came of it. One that dies is dropped where it stands: what it has begun is rolled back, what it has claimed stays
-/// leased.
+/// What came of it. One that dies is dropped where it stands: what it has begun is rolled back,
+/// what it has claimed stays leased.
 fn end(seat: &Seat, handle: JoinHandle<Result<Did, DbError>>, dies: bool) -> Ended {
     if dies {
         handle.abort();

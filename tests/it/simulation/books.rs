@@ -140,7 +140,8 @@ pub const ALWAYS: &[(&str, &str)] = &[
     ),
     (
         "brakes whose events do not tell how they stand",
-        // Two brakes, told apart by their words: that of all refunds, and that of refunds for faults of ours.
+        // Two brakes, told apart by their words: that of all refunds, and that of refunds for
+        // faults of ours.
         "WITH pulled AS (SELECT id, at, CASE WHEN reason LIKE '%faults of ours%' THEN 1 ELSE 0 END AS ours FROM makegood_brake_events WHERE kind = 'engaged'),
               stands AS (SELECT 0 AS ours, engaged_at AS at FROM makegood_brake UNION ALL SELECT 1, own_faults_at FROM makegood_brake)
          SELECT 'brake ' || s.ours || ' is on without an event' FROM stands s
@@ -192,7 +193,8 @@ pub const ALWAYS: &[(&str, &str)] = &[
          SELECT charge_id || '/' || output_index FROM makegood_recoveries WHERE kind = 'recover'
          GROUP BY charge_id, output_index HAVING count(*) > 1",
     ),
-    // In the order in which refunds were made, whatever the clock said: one that is dated ahead counts.
+    // In the order in which refunds were made, whatever the clock said: one that is dated ahead
+    // counts.
     (
         "refunds beyond the brake's limit in some hour, counted from its last release by a person",
         "SELECT r.charge_id || '/' || r.output_index FROM makegood_refunds r
@@ -214,8 +216,9 @@ pub const ALWAYS: &[(&str, &str)] = &[
     ),
 ];
 
-/// P15: items whose window has closed, with neither an output in its place nor a refund, how they stand, and whether the
-/// brake held them at any time after `?2`. `?1`: charged before this. What excuses them is the plan's to say.
+/// P15: items whose window has closed, with neither an output in its place nor a refund, how they
+/// stand, and whether the brake held them at any time after `?2`. `?1`: charged before this. What
+/// excuses them is the plan's to say.
 pub const OVERDUE: &str = "
     SELECT i.charge_id || '/' || i.output_index || ' ' || coalesce(o.state || ' ' || coalesce(o.reason, '-'), 'unknown -') || ' ' || CASE WHEN
              EXISTS (SELECT 1 FROM makegood_orphan_events e WHERE e.orphan_id = o.id AND e.kind = 'hold' AND e.reason = 'brake' AND e.at > ?2)

@@ -83,7 +83,8 @@ pub fn deeds(plan: &Plan) -> Vec<Deed> {
     deeds
 }
 
-/// What the platform does about one item by itself: as one that looks first whether that is still needed.
+/// What the platform does about one item by itself: as one that looks first whether that is still
+/// needed.
 fn own(plan: &Plan, nth: usize, index: usize, item: &Item) -> Option<String> {
     let charge = &plan.charges[nth];
     let id = &charge.id;

@@ -1,9 +1,9 @@
-//! How an item may end, told from the plan alone: every decision that makegood notes must say what was true when it was
-//! taken, and what can be decided must have been decided by a certain pass.
+//! How an item may end, told from the plan alone: every decision that makegood notes must say what
+//! was true when it was taken, and what can be decided must have been decided by a certain pass.
 //!
-//! What a provider answers does not change during a pass, so whatever is decided in it can be held against what the plan
-//! has the provider say at its minute. What the platform does may fall into the middle of a pass: before it or after it
-//! is then right.
+//! What a provider answers does not change during a pass, so whatever is decided in it can be held
+//! against what the plan has the provider say at its minute. What the platform does may fall into
+//! the middle of a pass: before it or after it is then right.
 
 use super::job::Says;
 use super::plan::{Charge, Item, LEAP, NEVER, Own, PROVIDERS, Plan, Trouble};
@@ -83,7 +83,8 @@ fn whole_charge_fits(charge: &Charge, noted: &Noted, moment: Moment) -> bool {
     }
 }
 
-/// Its output was stored somewhere before the pass began, and it was refunded or fetched all the same.
+/// Its output was stored somewhere before the pass began, and it was refunded or fetched all the
+/// same.
 fn passed_over(plan: &Plan, charge: &Charge, item: &Item, noted: &Noted, moment: Moment) -> Option<String> {
     let stored = match plan.own(noted.charge, item) {
         Own::Stores | Own::StoresInTheWrongPlace | Own::StoresLinkedToNothing | Own::StoresOnAnother => true,
@@ -137,7 +138,8 @@ fn fits(plan: &Plan, charge: &Charge, item: &Item, noted: &Noted, moment: Moment
         ("refund", "timed_out") => says == Some(Says::Running) && doubt_is_over,
         ("refund", "unconfirmed") => silent && doubt_is_over,
         ("refund", "recovery_failed") => offered && plan.is_full(minute) && doubt_is_over,
-        // Against the table: where it would wait, bring an output home, or hold it for who can tell whose it is.
+        // Against the table: where it would wait, bring an output home, or hold it for who can tell
+        // whose it is.
         ("refund", "by_hand") => match says {
             _ if acted && is_claimed_twice(plan, noted.charge, item) => true,
             None | Some(Says::Unknown) => was_young,
@@ -162,8 +164,8 @@ fn fits(plan: &Plan, charge: &Charge, item: &Item, noted: &Noted, moment: Moment
     }
 }
 
-/// Since when it counts as found, at the earliest: what a clock opened that was ahead is dated anew once the clock is right
-/// again.
+/// Since when it counts as found, at the earliest: what a clock opened that was ahead is dated anew
+/// once the clock is right again.
 fn found(plan: &Plan, noted: &Noted, moment: Moment) -> i64 {
     match plan.skew {
         Some(skew)
@@ -187,9 +189,10 @@ pub fn is_claimed_twice(plan: &Plan, nth: usize, item: &Item) -> bool {
     plan.own(nth, item) == Own::StoresOnAnother && plan.charges[nth - 1].jobs.is_empty()
 }
 
-/// The minute of the pass after which an item must not be open any more, if the plan leaves no doubt about it: makegood
-/// can find it, nothing is left to wait for, and somebody has lived to see it (P01, P14, P16). The platform's own deeds
-/// and a wrong clock are left to the end of the window.
+/// The minute of the pass after which an item must not be open any more, if the plan leaves no
+/// doubt about it: makegood can find it, nothing is left to wait for, and somebody has lived to see
+/// it (P01, P14, P16). The platform's own deeds and a wrong clock are left to the end of the
+/// window.
 pub fn made_good_by(plan: &Plan, nth: usize, index: usize) -> Option<i64> {
     let charge = &plan.charges[nth];
     let item = &charge.items[index];
@@ -200,7 +203,8 @@ pub fn made_good_by(plan: &Plan, nth: usize, index: usize) -> Option<i64> {
     let spread = plan.spread();
     let leap = i64::try_from(LEAP).unwrap();
     let due = charge.committed.max(charge.items_at);
-    // What falls into the middle of a pass is done after that pass has looked, and its clock may have leapt.
+    // What falls into the middle of a pass is done after that pass has looked, and its clock may
+    // have leapt.
     let next = plan.passes.iter().find(|pass| pass.at >= due);
     let there = next.filter(|pass| pass.meanwhile > 0).map_or(due, |pass| pass.at);
     let behind = |look: i64| charge.at + look + OVERLAP - spread - leap;

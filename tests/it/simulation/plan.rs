@@ -1,5 +1,6 @@
-//! A world of 48 hours, drawn from a seed alone: charges with what becomes of their jobs, what the platform does by
-//! itself and when, outages, a clock that is wrong for some hours, and when makegood's workers run and die.
+//! A world of 48 hours, drawn from a seed alone: charges with what becomes of their jobs, what the
+//! platform does by itself and when, outages, a clock that is wrong for some hours, and when
+//! makegood's workers run and die.
 //!
 //! Times are minutes from the world's beginning. The same seed is the same plan.
 
@@ -24,7 +25,8 @@ pub const WORKERS: usize = 3;
 /// By so many minutes their clocks may be ahead or behind.
 const ASTRAY: u64 = 4;
 
-/// So late a row is still found, less what the clock was ahead: the last look is at 20 hours and stays an hour behind.
+/// So late a row is still found, less what the clock was ahead: the last look is at 20 hours and
+/// stays an hour behind.
 const LATEST: i64 = 19 * 60;
 
 /// Never.
@@ -74,7 +76,8 @@ pub struct Charge {
     pub items: Vec<Item>,
 }
 
-/// What befalls a worker in a pass. Its time is counted in rests: how often it had nothing to do but wait for an answer.
+/// What befalls a worker in a pass. Its time is counted in rests: how often it had nothing to do
+/// but wait for an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
     Lives,
@@ -90,9 +93,11 @@ pub struct Pass {
     pub at: i64,
     /// For each worker what befalls it.
     pub workers: Vec<Fate>,
-    /// At which turn of theirs, all turns counted, the clock leaps past every lease while they are at work.
+    /// At which turn of theirs, all turns counted, the clock leaps past every lease while they are
+    /// at work.
     pub leap: Option<u32>,
-    /// Every so many of the platform's deeds since the pass before happen while this one asks about them; zero: none.
+    /// Every so many of the platform's deeds since the pass before happen while this one asks about
+    /// them; zero: none.
     pub meanwhile: usize,
     /// Somebody who makes an item good by hand meanwhile.
     pub operator: Option<Operator>,
@@ -152,13 +157,15 @@ pub struct Plan {
     pub release_when_gone: bool,
     /// Refunds in a day for faults of ours, before such are held; zero: no limit.
     pub own_faults: u64,
-    /// By how many minutes each worker's clock is ahead. The first one's is right, as far as the world's is.
+    /// By how many minutes each worker's clock is ahead. The first one's is right, as far as the
+    /// world's is.
     pub clocks: [i64; WORKERS],
 }
 
 /// Without a breaker: its pause is real time, and a world's is simulated.
 const NO_BREAKER: &str = "circuit_opens_after = 1000000\n";
-/// Providers: one that keeps files, one that drops them, and one whose breaker is on, if only for a moment.
+/// Providers: one that keeps files, one that drops them, and one whose breaker is on, if only for a
+/// moment.
 pub const PROVIDERS: [(&str, &str, &str); 3] = [
     ("keeper", NO_BREAKER, ""),
     ("dropper", NO_BREAKER, "retention = \"2h\"\ngrace = \"10m\"\n"),
@@ -239,8 +246,9 @@ impl Plan {
         }
     }
 
-    /// Beside every fifth pass or so somebody makes an item good by hand. Where a brake is, nobody overrules it: the books know
-    /// its limit. Of dice of their own, so that they leave the rest of a world as it is without them.
+    /// Beside every fifth pass or so somebody makes an item good by hand. Where a brake is, nobody
+    /// overrules it: the books know its limit. Of dice of their own, so that they leave the rest of
+    /// a world as it is without them.
     fn operators(&mut self) {
         let mut dice = Dice::new(self.seed ^ 0x0b9_4a2d);
         let limited = self.brake + self.own_faults > 0;
@@ -296,7 +304,8 @@ impl Plan {
         }
     }
 
-    /// What an output of the next charge hangs on, whose platform linked it wrongly: when, if this is it.
+    /// What an output of the next charge hangs on, whose platform linked it wrongly: when, if this
+    /// is it.
     pub fn holds_anothers(&self, nth: usize, index: usize) -> Option<i64> {
         let next = self.charges.get(nth + 1).filter(|_| index == 0)?;
         let hung = next.items.iter().filter(|item| item.own == Own::StoresOnAnother);
@@ -372,13 +381,15 @@ impl Plan {
 }
 
 impl Pass {
-    /// Whether all workers live through it, wake, have no lease run out, and nobody else has anything in hand.
+    /// Whether all workers live through it, wake, have no lease run out, and nobody else has
+    /// anything in hand.
     pub fn is_calm(&self) -> bool {
         self.leap.is_none() && self.operator.is_none() && self.workers.iter().all(|fate| *fate == Fate::Lives)
     }
 }
 
-/// When workers run, how many, and what befalls them. Most worlds have a pass every half hour or so, some every quarter.
+/// When workers run, how many, and what befalls them. Most worlds have a pass every half hour or
+/// so, some every quarter.
 fn passes(dice: &mut Dice, end: i64) -> Vec<Pass> {
     let (least, most) = if dice.percent(5) { (SHORTEST_GAP, 20) } else { (28, GAP) };
     let mut passes: Vec<Pass> = Vec::new();
@@ -386,7 +397,8 @@ fn passes(dice: &mut Dice, end: i64) -> Vec<Pass> {
     while at < end {
         let many = *dice.weighted(&[(13, 1), (5, 2), (2, 3)]);
         let mut workers: Vec<Fate> = (0..many).map(|_| fate(dice, many)).collect();
-        // Whatever is begun in the last two hours of a window must find somebody who lives to end it.
+        // Whatever is begun in the last two hours of a window must find somebody who lives to end
+        // it.
         let troubled = passes.last().is_some_and(|last| !last.is_calm());
         if troubled {
             workers[0] = Fate::Lives;

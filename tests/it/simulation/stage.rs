@@ -1,5 +1,6 @@
-//! What worlds share that run one after the other, as making it costs more than a world does: the simulated provider, the
-//! provider files, and a database with its connections, which is emptied before each.
+//! What worlds share that run one after the other, as making it costs more than a world does: the
+//! simulated provider, the provider files, and a database with its connections, which is emptied
+//! before each.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -51,14 +52,16 @@ impl Stage {
     pub async fn new(kind: Kind) -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let clock = Clock::simulated(start());
-        // In memory, where there is such a place: a world that flushes to a disk waits for it most of its time.
+        // In memory, where there is such a place: a world that flushes to a disk waits for it most
+        // of its time.
         let memory = Path::new("/dev/shm");
         let folder = if memory.is_dir() { TempDir::new_in(memory) } else { TempDir::new() }.unwrap();
         let simulator = Simulator::start("127.0.0.1:0".parse().unwrap()).await.unwrap();
         let files = folder.path().join("providers");
         std::fs::create_dir(&files).unwrap();
         for (name, breaker, more) in PROVIDERS {
-            // A worker that stands still is not to run out of real time: by the world's clock none has passed.
+            // A worker that stands still is not to run out of real time: by the world's clock none
+            // has passed.
             let text = format!(
                 "[provider]\nname = \"{name}\"\nretries = 0\nconnect_timeout = \"1h\"\nread_timeout = \"1h\"\ntimeout = \"1h\"\n\
                  {breaker}output_hosts = []\n{more}\
@@ -93,8 +96,8 @@ impl Stage {
             };
             let (platform, now) = (platform.clone(), time.now().micros().to_string());
             let (done, is_done) = oneshot::channel();
-            // Of its own: the question is dropped with the worker that asks and dies, and the platform does not stop between
-            // its BEGIN and its COMMIT for that.
+            // Of its own: the question is dropped with the worker that asks and dies, and the
+            // platform does not stop between its BEGIN and its COMMIT for that.
             doing.lock().unwrap().push(tokio::spawn(async move {
                 for (_, sql) in due {
                     let sql = sql.replace("$now", &now);

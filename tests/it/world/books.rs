@@ -1,9 +1,10 @@
-//! What must be true of any world at any time, asked in SQL of the tests' own that both databases read: each statement names
-//! what must not be there, as `v`.
+//! What must be true of any world at any time, asked in SQL of the tests' own that both databases
+//! read: each statement names what must not be there, as `v`.
 //!
-//! A world remembers what its balances opened with (`World::balance`). A test in which the platform does something to a
-//! balance that no ledger shows, or something in the ledger that no balance shows, says so (`World::opens_with`). What cannot be
-//! added up, because an account, a bucket or credits are NULL, is only asked for nothing of makegood's in it.
+//! A world remembers what its balances opened with (`World::balance`). A test in which the platform
+//! does something to a balance that no ledger shows, or something in the ledger that no balance
+//! shows, says so (`World::opens_with`). What cannot be added up, because an account, a bucket or
+//! credits are NULL, is only asked for nothing of makegood's in it.
 
 use std::collections::BTreeMap;
 
@@ -188,7 +189,8 @@ const ALWAYS: &[(&str, &str)] = &[
 ];
 
 impl World {
-    /// The platform makes a balance row of these credits by itself, or changes one so that it is as if it had opened with them.
+    /// The platform makes a balance row of these credits by itself, or changes one so that it is as
+    /// if it had opened with them.
     pub fn opens_with(&self, account: &str, bucket: &str, credits: i64) {
         let mut remembered = self.remembered.lock().unwrap();
         remembered.opening.insert((account.to_owned(), bucket.to_owned()), credits);

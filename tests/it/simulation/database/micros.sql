@@ -15,7 +15,8 @@ CREATE FUNCTION micros.instant(micros bigint) RETURNS timestamptz LANGUAGE sql
 
 -- As SQLite's, for the two formats that the story of an item has.
 CREATE FUNCTION micros.printf(template text, number numeric) RETURNS text LANGUAGE sql
-    RETURN replace(replace(template, '%7.1f', lpad(round(number, 1)::text, 7)), '%.1f', round(number, 1)::text);
+    RETURN replace(replace(template, '%7.1f', lpad(round(number, 1)::text, 7)), '%.1f',
+                   round(number, 1)::text);
 
 DO $$
 DECLARE
@@ -24,9 +25,11 @@ BEGIN
     FOR relation IN
         SELECT c.relname AS name,
                string_agg(CASE WHEN a.atttypid = 'timestamptz'::regtype
-                               THEN format('(extract(epoch FROM %1$I) * 1000000)::bigint AS %1$I', a.attname)
+                               THEN format('(extract(epoch FROM %1$I) * 1000000)::bigint AS %1$I',
+                                           a.attname)
                                ELSE quote_ident(a.attname) END, ', ' ORDER BY a.attnum) AS shown,
-               string_agg(format(CASE WHEN a.atttypid = 'timestamptz'::regtype THEN 'micros.instant(NEW.%I)' ELSE 'NEW.%I' END,
+               string_agg(format(CASE WHEN a.atttypid = 'timestamptz'::regtype
+                                 THEN 'micros.instant(NEW.%I)' ELSE 'NEW.%I' END,
                                  a.attname), ', ' ORDER BY a.attnum) AS taken
         FROM pg_class c
         JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
@@ -34,9 +37,11 @@ BEGIN
         GROUP BY c.oid, c.relname
         HAVING bool_or(a.atttypid = 'timestamptz'::regtype)
     LOOP
-        EXECUTE format('CREATE VIEW micros.%1$I AS SELECT %2$s FROM public.%1$I', relation.name, relation.shown);
+        EXECUTE format('CREATE VIEW micros.%1$I AS SELECT %2$s FROM public.%1$I', relation.name,
+                       relation.shown);
         IF relation.name IN ('charges', 'charge_items', 'stored_outputs', 'ledger_entries') THEN
-            EXECUTE format('CREATE FUNCTION micros.insert_%1$s() RETURNS trigger LANGUAGE plpgsql AS $f$ BEGIN
+            EXECUTE format('CREATE FUNCTION micros.insert_%1$s() RETURNS trigger
+                            LANGUAGE plpgsql AS $f$ BEGIN
                                 INSERT INTO public.%1$I VALUES (%2$s);
                                 RETURN NEW; END $f$', relation.name, relation.taken);
             EXECUTE format('CREATE TRIGGER insert_%1$s INSTEAD OF INSERT ON micros.%1$I
@@ -52,7 +57,8 @@ BEGIN
     RETURN NEW;
 END
 $$;
-CREATE TRIGGER cancel INSTEAD OF UPDATE ON micros.charges FOR EACH ROW EXECUTE FUNCTION micros.cancel();
+CREATE TRIGGER cancel INSTEAD OF UPDATE
+    ON micros.charges FOR EACH ROW EXECUTE FUNCTION micros.cancel();
 
 CREATE FUNCTION micros.fail() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
@@ -61,7 +67,8 @@ BEGIN
     RETURN NEW;
 END
 $$;
-CREATE TRIGGER fail INSTEAD OF UPDATE ON micros.charge_items FOR EACH ROW EXECUTE FUNCTION micros.fail();
+CREATE TRIGGER fail INSTEAD OF UPDATE
+    ON micros.charge_items FOR EACH ROW EXECUTE FUNCTION micros.fail();
 
 CREATE FUNCTION micros.lose() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
@@ -69,4 +76,5 @@ BEGIN
     RETURN OLD;
 END
 $$;
-CREATE TRIGGER lose INSTEAD OF DELETE ON micros.stored_outputs FOR EACH ROW EXECUTE FUNCTION micros.lose();
+CREATE TRIGGER lose INSTEAD OF DELETE
+    ON micros.stored_outputs FOR EACH ROW EXECUTE FUNCTION micros.lose();
