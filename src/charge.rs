@@ -1,7 +1,7 @@
-//! What was paid: charges, their items, and what the platform has on record about them.
+//! Charges and their items, and the outputs that the platform has stored.
 //!
-//! These are the platform's facts, as read through the contract relations. Nothing here decides
-//! anything; `facts` puts them together for one orphan and `policy` judges.
+//! These types hold the platform's rows as read through the contract relations. Nothing here
+//! decides anything: `facts` joins the rows of one orphan, and `policy` decides.
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,24 +10,25 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
 
-/// The output index that stands for a charge as a whole: one that has no items to speak of.
+/// The output index of a charge as a whole: a charge without items.
 pub const WHOLE_CHARGE: i64 = -1;
 
-/// The balance that credits were drawn from, and go back to (P03).
+/// The balance that credits were drawn from and are refunded to. P03 (back to the balances that
+/// paid).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Bucket {
-    /// The quota that comes with a subscription. Refunded first.
+    /// The quota of a subscription. Refunded first.
     Subscription,
     /// Credits that were bought. Refunded second.
     Wallet,
 }
 
 impl Bucket {
-    /// Both, in the order in which they are refunded.
+    /// Both buckets, in the order in which they are refunded.
     pub const ALL: [Self; 2] = [Self::Subscription, Self::Wallet];
 
-    /// As the database, the logs and the metrics spell it.
+    /// The word in the database, logs and metrics.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Subscription => "subscription",
@@ -42,7 +43,7 @@ impl fmt::Display for Bucket {
     }
 }
 
-/// Credits per bucket, in the platform's smallest unit.
+/// Credits of each bucket, in the platform's smallest unit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Split {
     /// Credits of the subscription's quota.
@@ -52,7 +53,7 @@ pub struct Split {
 }
 
 impl Split {
-    /// Both buckets together: more than one number of a bucket can hold.
+    /// The sum of both buckets. It may exceed the range of one bucket.
     pub fn total(self) -> i128 {
         i128::from(self.subscription) + i128::from(self.wallet)
     }
@@ -65,7 +66,7 @@ impl Split {
         }
     }
 
-    /// Bucket by bucket; stops at the ends of the range.
+    /// Adds bucket by bucket; saturates at the ends of the range.
     #[must_use]
     pub const fn plus(self, other: Self) -> Self {
         Self {
@@ -74,13 +75,13 @@ impl Split {
         }
     }
 
-    /// Nothing instead of less than nothing.
+    /// Replaces a negative number by zero in each bucket.
     #[must_use]
     pub fn at_least_zero(self) -> Self {
         Self { subscription: self.subscription.max(0), wallet: self.wallet.max(0) }
     }
 
-    /// Adds to one bucket.
+    /// Adds to one bucket; saturates at the ends of the range.
     pub const fn add(&mut self, bucket: Bucket, credits: i64) {
         match bucket {
             Bucket::Subscription => {
@@ -91,12 +92,12 @@ impl Split {
     }
 }
 
-/// One expected output of a charge, billed alone (P05). Written `CHARGE/INDEX`.
+/// One expected output of a charge, written `CHARGE/INDEX`. P05 (billed and refunded alone).
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ItemId {
-    /// The charge's id, as the platform spells it.
+    /// The charge's id at the platform.
     pub charge_id: String,
-    /// Which output of the charge; [`WHOLE_CHARGE`] for a charge without items.
+    /// The index of the output in the charge; [`WHOLE_CHARGE`] for a charge without items.
     pub output_index: i64,
 }
 
@@ -106,7 +107,7 @@ impl fmt::Display for ItemId {
     }
 }
 
-/// A `CHARGE/INDEX` that cannot be read.
+/// A text that is not a `CHARGE/INDEX`.
 #[derive(Debug, thiserror::Error)]
 #[error("`{0}` is not CHARGE/INDEX, for instance `ch_123/0`")]
 pub struct BadItemId(String);
@@ -115,7 +116,7 @@ impl FromStr for ItemId {
     type Err = BadItemId;
 
     fn from_str(text: &str) -> Result<Self, BadItemId> {
-        // The last slash: a platform's charge id may hold slashes of its own.
+        // Split at the last slash: a charge's id may contain slashes.
         let bad = || BadItemId(text.to_owned());
         let (charge_id, index) = text.rsplit_once('/').ok_or_else(bad)?;
         let output_index = index.parse().map_err(|_| bad())?;
@@ -126,74 +127,74 @@ impl FromStr for ItemId {
     }
 }
 
-/// Which output of which job at which provider: what an item was bought from and what a stored output came from.
+/// One output of one job at one provider. Items and stored outputs refer to it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct JobKey {
-    /// The provider's name, as its file under `config/providers` spells it.
+    /// The provider's name: the name of its file in `config/providers`.
     pub provider: String,
     /// The provider's id of the job.
     pub job_id: String,
-    /// Which of the job's outputs, from 0.
+    /// The index of the output in the job, from 0.
     pub output_index: i64,
 }
 
 /// Credits taken from an account for one run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Charge {
-    /// The platform's id of it.
+    /// Its id at the platform.
     pub id: String,
-    /// The user or workspace that paid, and gets the credits back (P07).
+    /// The user or workspace that paid and gets refunds. P07 (a workspace's credits go back to it).
     pub account_id: String,
-    /// The project that its outputs belong to; none where the platform has no projects.
+    /// The project that its outputs belong to; none if the platform has no projects.
     pub project_id: Option<String>,
-    /// The place in the project that its outputs belong to; none where the platform has no places.
+    /// The node in the project that its outputs belong to; none if the platform has no nodes.
     pub node_id: Option<String>,
-    /// Who was asked to make the outputs.
+    /// The provider of its job.
     pub provider: String,
-    /// What was asked of the provider.
+    /// The model of its job.
     pub model: String,
-    /// When the credits were taken; the 24 hours begin here (P15).
+    /// When the credits were taken. The 24 hours of P15 (made good within 24 hours) begin here.
     pub charged_at: Timestamp,
-    /// What was taken from which balance.
+    /// The credits taken from each balance.
     pub drawn: Split,
-    /// When the user cancelled the run, if so (P11).
+    /// When the user cancelled the run, if they did. P11 (cancelled runs).
     pub cancelled_at: Option<Timestamp>,
 }
 
 /// One expected output of a charge.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Item {
-    /// Which.
+    /// Its id.
     pub id: ItemId,
-    /// What it cost, in the smallest unit.
+    /// Its price, in the smallest unit.
     pub credits: i64,
-    /// What it was bought from; none if no provider job is on record.
+    /// The job's output that it pays for; none if no provider job is on record.
     pub job: Option<JobKey>,
-    /// When the platform itself recorded that it failed (P19).
+    /// When the platform recorded that it failed, if it did. P19 (refunded within a minute or two).
     pub failed_at: Option<Timestamp>,
 }
 
-/// An output that the platform has, or had.
+/// An output that the platform has stored. Its row stays if the output is deleted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredOutput {
-    /// The platform's id of it.
+    /// Its id at the platform.
     pub id: String,
-    /// The item it hangs on, if on any.
+    /// The item that it is linked to, if any.
     pub item: Option<ItemId>,
-    /// The job it came from.
+    /// The job's output that it is.
     pub job: JobKey,
-    /// The project it lies in, if any.
+    /// The project that it is in, if any.
     pub project_id: Option<String>,
-    /// The place in the project it lies at, if any.
+    /// The node in the project that it is at, if any.
     pub node_id: Option<String>,
-    /// SHA-256 of the file in lower-case hexadecimal; none where the platform keeps none that could
+    /// The SHA-256 of the file in lower-case hexadecimal; none if the platform keeps none that can
     /// be compared.
     pub sha256: Option<String>,
     /// When it was stored.
     pub stored_at: Timestamp,
-    /// When a person moved it, if so: then it stays where it was put (P13).
+    /// When a person moved it, if so. P13 (it stays where they put it).
     pub moved_at: Option<Timestamp>,
-    /// When it was deleted, if so: it stays paid (P10).
+    /// When it was deleted, if so. P10 (it stays paid).
     pub deleted_at: Option<Timestamp>,
 }
 
@@ -202,7 +203,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_item_id_reads_back_as_written_also_with_slashes_in_the_charge() {
+    fn an_item_id_reads_back_as_written_even_with_slashes_in_the_charge() {
         for text in ["ch_1/0", "a/b/12", "x/-1"] {
             assert_eq!(text.parse::<ItemId>().unwrap().to_string(), text);
         }

@@ -1,28 +1,33 @@
-//! Finds charges without an output: which stretches of time a pass scans, in which order, and what it saves.
+//! Detection: finds charges without an output and opens orphans for them.
 //!
-//! Every charge is looked at three times: when its grace is over, at 6 hours and at 20 hours. So an output that was linked
-//! wrongly later, and a charge that was committed late, are found inside the window (P14, P15). Items with `failed_at` have
-//! a scan of their own without grace, which covers its whole overlap in every pass (P19).
+//! Every charge is examined three times: when its grace ends, at 6 hours and at 20 hours. An output
+//! that was linked wrongly later and a charge that was committed late are therefore found inside
+//! the window. P14 (found by itself), P15 (made good within 24 hours). Items with `failed_at` have
+//! a scan of their own without grace, which covers its whole overlap in every pass. P19 (refunded
+//! within a minute or two).
 //!
-//! The cost follows what is new. A pass scans the charges that have come of age since the last one
-//! (`fresh`), a few hundred, and counts the charges behind the saved positions. The full look goes
-//! back to the saved position and scans the overlap again, for one look in a pass where that
-//! suffices. It runs when that number has changed, because a charge was committed late, and at
-//! least every [`FULL_LOOK_EVERY`]: a charge that is committed late, within the overlap, is found
-//! within 10 minutes of its commit.
+//! The cost follows new charges, not the size of the tables. A pass scans the few charges whose
+//! grace has ended since the last pass (`fresh`), and counts the charges behind the saved
+//! positions. A full look goes back to the saved position and scans the overlap again. It runs when
+//! that count has changed, because a charge was committed late, and at least every
+//! [`FULL_LOOK_EVERY`]. A charge that is committed late, within the overlap, is found within 10
+//! minutes of its commit.
 //!
-//! A saved position never passes now - largest grace - overlap: whatever may still be committed or come of age lies behind it. It is
-//! saved after each chunk, so a pass that is stopped or killed continues where it was. Charges inside their window are scanned
-//! first, oldest first; those that were past it when a pass first came to them form the `backlog` and are scanned last.
+//! A saved position never passes now - largest grace - overlap: everything that may still be
+//! committed, or whose grace may still end, is after it. The position is saved after each chunk, so
+//! a pass that is stopped or killed continues where it was. Charges inside their window are scanned
+//! first, oldest first. Charges that were past it when a pass first reached them are the `backlog`,
+//! which is scanned last.
 //!
-//! What the database refuses to open or cannot read is left without an orphan. The position of the
-//! first such row is kept, and everything since then is scanned again once an hour, until the rows
-//! are corrected or too old.
+//! A row that the database rejects or cannot read gets no orphan. The position of the first such
+//! row is saved, and everything since then is scanned again once an hour, until the rows are
+//! corrected or too old.
 //!
 //! One process scans at a time (`turn`). The others settle the orphans that it opens, and then have
 //! little left to scan.
 //!
-//! `plan` is pure; `store::scan` reads and writes. A crash repeats at most one chunk, which opens nothing twice.
+//! `plan` is pure; `store::scan` reads and writes. After a crash at most one chunk is scanned
+//! again; opening an orphan is idempotent.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -30,48 +35,49 @@ use std::time::Duration;
 use crate::charge::Charge;
 use crate::clock::{SKEW, Timestamp};
 use crate::provider::Providers;
-use crate::report::{Finding, Report};
+use crate::report::{Finding, PassReport};
 use crate::store::{DbError, Found, Lost, Pace, Position, Scan, Store};
 
 mod plan;
 mod turn;
 
 pub use plan::FULL_LOOK_EVERY;
-pub use turn::Turn;
+pub use turn::DetectionTurn;
 
 use plan::{FRESH, Graces, Plan, REFUSED, REFUSED_FAILED, Saved, Saves, Stretch};
 
-/// What an orphan gets that is opened late, from its opening to the end of doubt.
-const LATE: Duration = Duration::from_hours(2);
+/// The time from opening to `refund_by` for an orphan that is opened late.
+const LATE_DOUBT: Duration = Duration::from_hours(2);
 
-/// How detection is set.
+/// The settings of detection.
 #[derive(Clone, Debug)]
-pub struct Rules {
-    /// How long a charge is left alone, where its provider's file names no grace.
+pub struct DetectRules {
+    /// The grace of charges whose provider file names none.
     pub grace: Duration,
-    /// How far a saved position stays behind what could still change.
+    /// The distance that a saved position keeps from charges that may still change.
     pub overlap: Duration,
-    /// No charge before this is looked at, unless a person asks for it. None, or earlier than `backlog_age` before the first
-    /// pass: from then on.
+    /// Charges before this time are ignored, unless a person asks for them. None, or a time more
+    /// than `backlog_age` before the first pass: the limit is `backlog_age` before the first pass.
     pub start_at: Option<Timestamp>,
-    /// The first pass leaves charges alone that are older than this, unless a person asks for them.
+    /// The first pass ignores charges that are older than this, unless a person asks for them.
     pub backlog_age: Duration,
-    /// How often a pass goes back to the saved positions, and so scans the overlap again.
+    /// How often a pass goes back to the saved positions and scans the overlap again.
     pub full_look_every: Duration,
-    /// How long to wait for another process that scans.
-    pub turn: Turn,
-    /// Charges in one statement.
+    /// How to wait for another process that is scanning.
+    pub turn: DetectionTurn,
+    /// The number of charges in one statement.
     pub chunk: u32,
-    /// From the charge to the end of the window (P15: 24 h).
+    /// From the charge to the end of the window: 24 hours (P15).
     pub window: Duration,
-    /// How long before the window's end the benefit of the doubt ends.
+    /// The time between `refund_by` and the end of the window.
     pub margin: Duration,
-    /// How long an orphan is leased at once.
+    /// The length of a lease.
     pub lease: Duration,
 }
 
-impl Rules {
-    /// The oldest charge that is looked at without a person's asking for it, where no position lies further back.
+impl DetectRules {
+    /// The time of the oldest charge that is examined unless a person asks for older ones, if no
+    /// saved position is older.
     fn oldest(&self, now: Timestamp) -> Timestamp {
         self.not_before_start(now - self.backlog_age)
     }
@@ -81,29 +87,30 @@ impl Rules {
     }
 }
 
-/// What `--since` asks for.
+/// The arguments of `makegood run --since`.
 #[derive(Clone, Copy, Debug)]
 pub struct Since {
-    /// Look again from here.
+    /// Examine charges from this time on again.
     pub from: Timestamp,
-    /// Also open what is older than the backlog's age.
+    /// Also open orphans for charges older than `backlog_age`.
     pub backlog: bool,
 }
 
-/// Who is told how detection proceeds, and may stop it.
-pub trait Watch {
-    /// Whether to begin no further chunk.
+/// Receives the progress of detection, and may stop it.
+pub trait DetectionObserver {
+    /// Whether the pass is ending: no further chunk is started.
     fn is_ending(&self) -> bool;
-    /// A chunk was scanned: so many charges or items, up to this time.
+    /// Called after a chunk with the number of charges or items examined, and the time reached.
     fn scanned(&self, looked_at: u64, up_to: Timestamp);
-    /// Orphans of these providers were opened. None named: orphans have become due, of whichever providers.
+    /// Called when orphans of these providers were opened. An empty set: orphans of unknown
+    /// providers have become due.
     fn opened(&self, providers: &BTreeSet<String>);
 }
 
-/// From when on a pass looks at a charge that has no output: the end of the grace of its provider
-/// and model. None: it is older than what is looked at unless a person asks for it.
+/// When the grace of a charge's provider and model ends: from then on a pass examines it if it has
+/// no output. None: the charge is too old to be examined unless a person asks for it.
 pub fn looked_at_from(
-    rules: &Rules,
+    rules: &DetectRules,
     providers: &Providers,
     charge: &Charge,
     now: Timestamp,
@@ -112,41 +119,46 @@ pub fn looked_at_from(
     (charge.charged_at >= rules.oldest(now)).then(|| charge.charged_at + grace)
 }
 
-/// How orphans are dated.
-pub fn dating(rules: &Rules, providers: &Providers) -> crate::store::Dating {
+/// How the times of a new orphan are computed.
+pub fn dating(rules: &DetectRules, providers: &Providers) -> crate::store::Dating {
     crate::store::Dating {
         doubt: rules.window.saturating_sub(rules.margin),
         window: rules.window,
-        late: LATE,
+        late: LATE_DOUBT,
         retentions: providers.iter().filter_map(|each| Some((each.name.clone(), each.retention?))).collect(),
         lease: rules.lease,
     }
 }
 
-/// One pass's detection.
+/// The detection of one pass.
 #[derive(Clone, Copy, Debug)]
 pub struct Detection<'a> {
-    /// The tables.
+    /// The database.
     pub store: &'a Store,
-    /// Whose graces and retentions count.
+    /// The providers, with their graces and retentions.
     pub providers: &'a Providers,
-    /// How it is set.
-    pub rules: &'a Rules,
-    /// What a person asked for.
+    /// The settings.
+    pub rules: &'a DetectRules,
+    /// The request of a person, if there is one.
     pub since: Option<Since>,
-    /// The beginning of the pass, by the database's clock.
+    /// When the pass began, by the database's clock.
     pub now: Timestamp,
 }
 
 impl Detection<'_> {
-    /// Scans all stretches and opens orphans, due from the beginning of the pass. False: it was stopped before the end.
+    /// Scans all stretches and opens orphans, due from the beginning of the pass. Returns false if
+    /// it was stopped before the end.
     ///
     /// # Errors
-    /// The database cannot be worked with. Saved positions stay.
-    pub async fn run(&self, watch: &impl Watch, report: &mut Report) -> Result<bool, DbError> {
-        let mut turn = self.wait_for_turn(watch).await?;
-        // After an error the turn ends by itself.
-        let all = self.scan_all(watch, report, turn.as_mut()).await?;
+    /// The database failed. The saved positions stay.
+    pub async fn run(
+        &self,
+        observer: &impl DetectionObserver,
+        report: &mut PassReport,
+    ) -> Result<bool, DbError> {
+        let mut turn = self.wait_for_turn(observer).await?;
+        // After an error the turn expires.
+        let all = self.scan_all(observer, report, turn.as_mut()).await?;
         if let Some(turn) = turn {
             turn.end(self.store).await?;
         }
@@ -155,17 +167,18 @@ impl Detection<'_> {
 
     async fn scan_all(
         &self,
-        watch: &impl Watch,
-        report: &mut Report,
-        mut turn: Option<&mut turn::Held>,
+        observer: &impl DetectionObserver,
+        report: &mut PassReport,
+        mut turn: Option<&mut turn::HeldTurn>,
     ) -> Result<bool, DbError> {
         let plan = self.plan(report).await?;
         if let Some(backlog) = plan.late {
-            // Before any position moves past these charges: otherwise a crash could lose them.
+            // Save this before any position moves past these charges; otherwise a crash would skip
+            // them.
             self.store.note_backlog(backlog, self.now).await?;
         }
         if plan.is_full {
-            self.redate(watch, report).await?;
+            self.redate(observer, report).await?;
         }
         // Counted before the scan: a commit during the scan changes the number, and the next pass
         // scans again.
@@ -175,7 +188,7 @@ impl Detection<'_> {
         }
         let dating = dating(self.rules, self.providers);
         for stretch in &plan.stretches {
-            if !self.scan(stretch, &dating, watch, report, turn.as_deref_mut()).await? {
+            if !self.scan(stretch, &dating, observer, report, turn.as_deref_mut()).await? {
                 return Ok(false);
             }
             if stretch.completes_fresh {
@@ -188,18 +201,19 @@ impl Detection<'_> {
             None => Ok(true),
             Some(scan) => {
                 let counted =
-                    self.store.count_undelivered(&scan, self.rules.chunk, || watch.is_ending()).await?;
+                    self.store.count_undelivered(&scan, self.rules.chunk, || observer.is_ending()).await?;
                 report.backlog = counted.unwrap_or_default();
                 Ok(counted.is_some())
             }
         }
     }
 
-    /// The stretches that this pass scans. Reports a clock that was ahead and charges in the future.
+    /// The stretches that this pass scans. Adds findings about a clock that was ahead and about
+    /// charges in the future.
     ///
     /// # Errors
-    /// The database cannot be worked with.
-    async fn plan(&self, report: &mut Report) -> Result<Plan, DbError> {
+    /// The database failed.
+    async fn plan(&self, report: &mut PassReport) -> Result<Plan, DbError> {
         let mut saved = Saved::read(&self.store.cursors().await?);
         for (name, cursor) in saved.looks().collect::<Vec<_>>() {
             if let Some(counted) = cursor.counted
@@ -208,16 +222,16 @@ impl Detection<'_> {
                 saved.changed.push(name);
             }
         }
-        find_clock_ahead(&saved, self.now, report);
-        find_impossible_times(self.store, self.now, report).await?;
+        add_clock_ahead(&saved, self.now, report);
+        add_impossible_times(self.store, self.now, report).await?;
         Ok(plan::plan(self.rules, &self.graces(), &saved, self.since, self.now))
     }
 
     /// The scans of this pass, for a dry run.
     ///
     /// # Errors
-    /// The database cannot be worked with.
-    pub async fn scans(&self, report: &mut Report) -> Result<Vec<Scan>, DbError> {
+    /// The database failed.
+    pub async fn scans(&self, report: &mut PassReport) -> Result<Vec<Scan>, DbError> {
         let plan = self.plan(report).await?;
         if let Some(scan) =
             self.since.and_then(|since| plan::counted_only(self.rules, &self.graces(), since, self.now))
@@ -232,32 +246,37 @@ impl Detection<'_> {
         Graces::new(self.rules.grace, self.providers)
     }
 
-    /// Dates orphans again that bear times in the future: a pass that ran while the clock was ahead may have written them, and no
-    /// position records that.
-    async fn redate(&self, watch: &impl Watch, report: &mut Report) -> Result<(), DbError> {
+    /// Corrects orphans with times in the future. A pass that ran while the clock was ahead may
+    /// have written them, and no saved position records that.
+    async fn redate(
+        &self,
+        observer: &impl DetectionObserver,
+        report: &mut PassReport,
+    ) -> Result<(), DbError> {
         let dated = self.store.date_orphans_anew(self.now, &dating(self.rules, self.providers)).await?;
         if dated > 0 {
-            // Of which providers is not known.
-            watch.opened(&BTreeSet::new());
-            report.find(Finding {
+            // Their providers are not known.
+            observer.opened(&BTreeSet::new());
+            report.add_finding(Finding {
                 kind: "clock_was_ahead",
                 about: if dated == 1 { "1 open orphan".to_owned() } else { format!("{dated} open orphans") },
-                detail: "had times in the future: the database's clock was ahead for a while. Those that would have waited until \
-                         then are due now"
+                detail: "had times in the future, because the database's clock was ahead for a while. They are due now instead \
+                         of waiting until then"
                     .to_owned(),
             });
         }
         Ok(())
     }
 
-    /// Scans one stretch, chunk by chunk, and saves the position after each. False: it was stopped before the end.
+    /// Scans one stretch chunk by chunk and saves the position after each. Returns false if it was
+    /// stopped before the end.
     async fn scan(
         &self,
         stretch: &Stretch,
         dating: &crate::store::Dating,
-        watch: &impl Watch,
-        report: &mut Report,
-        mut turn: Option<&mut turn::Held>,
+        observer: &impl DetectionObserver,
+        report: &mut PassReport,
+        mut turn: Option<&mut turn::HeldTurn>,
     ) -> Result<bool, DbError> {
         let Stretch { scan, saves, completes_fresh } = stretch;
         let mut from = Position::before(scan.after);
@@ -266,9 +285,9 @@ impl Detection<'_> {
         let mut lost = Lost::default();
         let mut refused_after: Option<Timestamp> = None;
         loop {
-            if watch.is_ending() {
+            if observer.is_ending() {
                 if let Saves::Tried(refused) = saves {
-                    // What was refused is tried again from here, without waiting for another hour.
+                    // The next pass continues from here, without waiting for another hour.
                     let up_to =
                         refused_after.unwrap_or(from.at).min(refused.tried_at - Duration::from_micros(1));
                     self.store
@@ -286,8 +305,9 @@ impl Detection<'_> {
             if !found.refused.is_empty() || !found.unreadable.is_empty() {
                 refused_after = refused_after.or(Some(from.at));
                 if matches!(saves, Saves::Positions(_)) {
-                    // Before the position moves on: otherwise a crash in between would lose these rows.
-                    self.store.note_refused(kept_as(scan), from.at, self.now).await?;
+                    // Save this before the position moves on; otherwise a crash would skip these
+                    // rows.
+                    self.store.note_refused(refused_cursor(scan), from.at, self.now).await?;
                 }
             }
             if let Saves::Positions(marks) = saves {
@@ -303,20 +323,20 @@ impl Detection<'_> {
             }
             lost.add(chunk.lost);
             if !chunk.waiting.is_empty() || found.opened + found.reopened > 0 {
-                watch.opened(&found.providers);
+                observer.opened(&found.providers);
             }
-            watch.scanned(chunk.looked_at, up_to);
-            tell(found, report);
+            observer.scanned(chunk.looked_at, up_to);
+            add_found(found, report);
             match next {
                 Some(next) => from = next,
                 None => break,
             }
         }
-        find_lost(&lost, report);
+        add_lost_outputs(&lost, report);
         match saves {
             Saves::Positions(_) => {
                 if let Some((items, example)) = too_old {
-                    find_failed_backlog(items, &example, report);
+                    add_failed_backlog(items, &example, report);
                 }
             }
             Saves::Tried(refused) => {
@@ -332,58 +352,58 @@ impl Detection<'_> {
     }
 }
 
-/// The name under which it is kept what a scan could not open.
-const fn kept_as(scan: &Scan) -> &'static str {
+/// The name of the saved position for rows that this scan could not open.
+const fn refused_cursor(scan: &Scan) -> &'static str {
     match scan.over {
         crate::store::Over::ChargedAt => REFUSED,
         crate::store::Over::FailedAt { .. } => REFUSED_FAILED,
     }
 }
 
-/// Counts what was found, and reports what the database refused.
-pub fn tell(found: Found, report: &mut Report) {
+/// Counts what a chunk opened, and adds findings about rejected and unreadable rows.
+pub fn add_found(found: Found, report: &mut PassReport) {
     report.opened += found.opened;
     report.reopened += found.reopened;
     for (item, why) in found.refused {
-        report.find(Finding {
+        report.add_finding(Finding {
             kind: "refused_row",
             about: format!("item {}", shortened(&item.to_string())),
             detail: format!(
-                "the database refused to open an orphan for it: {why}; mend the row, it is tried again within the hour"
+                "the database rejected its orphan: {why}. Correct the row; makegood retries it within an hour"
             ),
         });
     }
     for (about, why) in found.unreadable {
-        report.find(Finding {
+        report.add_finding(Finding {
             kind: "unreadable_row",
             about: shortened(&about),
             detail: format!(
-                "the database cannot read it, or a row that hangs on it: {why}; mend the row, it is looked at again within the hour"
+                "the database cannot read it, or a row that belongs to it: {why}. Correct the row; makegood reads it again within an hour"
             ),
         });
     }
 }
 
-/// Tells of recovered outputs whose row the platform has removed.
-pub fn find_lost(lost: &Lost, report: &mut Report) {
+/// Adds a finding about recovered outputs whose row the platform has removed.
+pub fn add_lost_outputs(lost: &Lost, report: &mut PassReport) {
     if lost.items == 0 {
         return;
     }
     let examples: Vec<String> = lost.examples.iter().map(|item| shortened(&item.to_string())).collect();
     let more = if lost.items > lost.examples.len() as u64 { ", …" } else { "" };
-    report.find(Finding {
+    report.add_finding(Finding {
         kind: "lost_output",
         about: if lost.items == 1 { "1 item".to_owned() } else { format!("{} items", lost.items) },
         detail: format!(
-            "makegood brought the output home or put it back, and stored_outputs does not show it any more: {}{more}. It was \
-             delivered, so nothing is refunded or fetched again. Deleting an output sets deleted_at and keeps the row; \
-             `makegood recover CHARGE/INDEX --by WHO --reason WHY` inserts the row again while the stored file exists",
+            "makegood recovered or relinked the output, and stored_outputs no longer has it: {}{more}. It was \
+             delivered, so nothing is refunded or recovered again. A deleted output keeps its row, with deleted_at set. \
+             To insert the row again while the file exists: `makegood recover CHARGE/INDEX --by WHO --reason WHY`",
             examples.join(", ")
         ),
     });
 }
 
-/// An id as a person can read it.
+/// The first 200 characters of an id.
 fn shortened(id: &str) -> String {
     match id.char_indices().nth(200) {
         Some((end, _)) => format!("{}…", &id[..end]),
@@ -391,21 +411,21 @@ fn shortened(id: &str) -> String {
     }
 }
 
-fn find_clock_ahead(saved: &Saved, now: Timestamp, report: &mut Report) {
+fn add_clock_ahead(saved: &Saved, now: Timestamp, report: &mut PassReport) {
     if let Some(at) = saved.furthest().filter(|at| *at > now) {
-        report.find(Finding {
+        report.add_finding(Finding {
             kind: "clock_was_ahead",
-            about: format!("a scan that has looked up to {at}"),
-            detail: "which is in the future: the database's clock was ahead for a while. What the scans may have skipped is looked \
-                     at again"
+            about: format!("a scan position of {at}"),
+            detail: "is in the future, because the database's clock was ahead for a while. Charges that the scans may have \
+                     skipped are scanned again"
                 .to_owned(),
         });
     }
 }
 
-async fn find_impossible_times(store: &Store, now: Timestamp, report: &mut Report) -> Result<(), DbError> {
+async fn add_impossible_times(store: &Store, now: Timestamp, report: &mut PassReport) -> Result<(), DbError> {
     for odd in store.odd_times().await? {
-        report.find(Finding {
+        report.add_finding(Finding {
             kind: "odd_time",
             about: format!("charge {}", odd.example),
             detail: format!("{}; no pass finds what has such a time", odd.told()),
@@ -414,25 +434,26 @@ async fn find_impossible_times(store: &Store, now: Timestamp, report: &mut Repor
     let ahead = store.charges_in_the_future(now + SKEW).await?;
     if let Some(first) = ahead.first() {
         let many = if ahead.len() > 100 { "more than 100".to_owned() } else { ahead.len().to_string() };
-        report.find(Finding {
+        report.add_finding(Finding {
             kind: "charged_in_the_future",
             about: format!("charge {first}"),
             detail: format!(
-                "{many} charges have a charged_at that is still to come; they are looked at when it has come"
+                "{many} charges have a charged_at in the future; they are examined when that time has come"
             ),
         });
     }
     Ok(())
 }
 
-/// Tells of items that were recorded as failed lately and whose charges are too old to be made good unasked.
-pub fn find_failed_backlog(items: u64, example: &str, report: &mut Report) {
-    report.find(Finding {
+/// Adds a finding about items that were recorded as failed recently, but whose charges are too old
+/// to be made good unless a person asks for it.
+pub fn add_failed_backlog(items: u64, example: &str, report: &mut PassReport) {
+    report.add_finding(Finding {
         kind: "failed_backlog",
         about: format!("charge {}", shortened(example)),
         detail: format!(
-            "{items} items of charges from before [detect] start_at or backlog_age were recorded as failed lately; nothing is \
-             given back for them unless a person asks: makegood run --since T --backlog"
+            "{items} items were recorded as failed recently, but their charges are older than [detect] start_at or \
+             backlog_age allow. They are refunded only on request: `makegood run --since T --backlog`"
         ),
     });
 }

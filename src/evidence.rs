@@ -1,8 +1,9 @@
-//! What the provider says: the meaning of an answer, without its wire format.
+//! Evidence: the meaning of a provider's answer, without its wire format.
 //!
-//! "Could not tell" is evidence too, never a failure: [`Verdict::CouldNotTell`] is a value like the
-//! others, so that no caller can take an error of ours for a verdict on the job. `provider` makes
-//! evidence from answers; `policy` judges it; `store` keeps it, so that every refund can be explained later.
+//! "Could not tell" is evidence too, never a failure. [`Verdict::CouldNotTell`] is a value like the
+//! others, so no caller can mistake an error of makegood for a verdict on the job. `provider` makes
+//! evidence from answers, `policy` decides by it, and `store` keeps it, so that every refund can be
+//! explained later.
 
 use std::fmt;
 
@@ -11,29 +12,29 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
 
-/// What is known about one provider job after one question.
+/// The result of one question about one provider job.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Evidence {
-    /// How the job stands.
+    /// The state of the job.
     pub verdict: Verdict,
-    /// What kind of failure, where the job failed.
+    /// The kind of failure, if the job failed.
     pub class: Option<FailureClass>,
-    /// The provider's code for it, if any.
+    /// The provider's error code, if any.
     pub code: Option<String>,
-    /// The provider's words for it (or ours, where it could not be told), cut and free of secrets.
+    /// The provider's message, shortened and without secrets. If the answer could not be read, why.
     pub message: Option<String>,
-    /// The outputs that the answer names, in its order.
+    /// The outputs that the answer names, in the answer's order.
     pub outputs: Vec<Offer>,
-    /// The job succeeded and its files are gone (P18).
+    /// The job succeeded and its files are gone. P18 (files are kept for a limited time).
     pub outputs_gone: bool,
-    /// When the answer was there.
+    /// When the answer arrived.
     pub asked_at: Timestamp,
-    /// What was asked and answered, for people: kept with the orphan.
+    /// The request and the response, kept with the orphan for people to read.
     pub answer: Answer,
 }
 
 impl Evidence {
-    /// Nothing could be told, for `doubt`'s reason.
+    /// Evidence without a verdict on the job, because of `doubt`.
     pub fn could_not_tell(doubt: Doubt, message: impl Into<String>, asked_at: Timestamp) -> Self {
         Self {
             verdict: Verdict::CouldNotTell(doubt),
@@ -49,7 +50,7 @@ impl Evidence {
 }
 
 impl Evidence {
-    /// How long the files are that stand in the answer itself.
+    /// The size in bytes of the files inside the answer.
     pub fn file_bytes(&self) -> u64 {
         let files = self.outputs.iter().map(|offer| match &offer.source {
             Source::Inline { bytes, .. } => bytes.len() as u64,
@@ -58,8 +59,8 @@ impl Evidence {
         files.sum()
     }
 
-    /// The same without these files, once they have been copied: evidence is kept until it is
-    /// settled.
+    /// The same evidence without the files inside the answer. Used once they were copied, so that
+    /// they do not stay in memory until the evidence is settled.
     #[must_use]
     pub fn without_files(&self) -> Self {
         let mut evidence = self.clone();
@@ -72,42 +73,42 @@ impl Evidence {
     }
 }
 
-/// How a provider job stands.
+/// The state of a provider job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Verdict {
-    /// Accepted, not begun.
+    /// Accepted, not started.
     Queued,
-    /// Being worked on.
+    /// Started, not ended.
     Running,
-    /// Done; says nothing yet about single outputs.
+    /// Ended with success. Single outputs may still be missing.
     Succeeded,
     /// Ended without success.
     Failed,
-    /// Stopped at the provider, by whomever.
+    /// Cancelled at the provider, by anyone.
     Cancelled,
     /// The provider says that it knows no such job.
     UnknownJob,
-    /// No verdict on the job.
+    /// The answer tells nothing about the job.
     CouldNotTell(Doubt),
 }
 
-/// Why nothing could be told.
+/// Why an answer tells nothing about the job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Doubt {
-    /// No answer, or one from something in between (5xx).
+    /// No answer, or HTTP 5xx.
     Unreachable,
-    /// Asked too often.
+    /// The provider's rate limit rejected the question.
     RateLimited,
-    /// Our key was refused: ours to fix, never a verdict on the job.
+    /// The provider rejected our API key. The operator has to fix it.
     Unauthorized,
-    /// An answer that no rule can read.
+    /// The provider file's filter cannot read the answer.
     Unreadable,
     /// There is no provider file of that name.
     UnknownProvider,
 }
 
 impl Verdict {
-    /// As the database and the logs spell it.
+    /// The word in the database and logs.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Queued => "queued",
@@ -122,7 +123,7 @@ impl Verdict {
 }
 
 impl Doubt {
-    /// As the database, the logs and the metrics spell it.
+    /// The word in the database, logs and metrics.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Unreachable => "unreachable",
@@ -140,24 +141,24 @@ impl fmt::Display for Verdict {
     }
 }
 
-/// The kinds of provider-side failure (P02).
+/// The kinds of failure. P02 (provider-side failures) lists them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FailureClass {
-    /// The model's server broke.
+    /// The model's server failed.
     ServerError,
-    /// It waited too long to begin.
+    /// The job waited too long in the provider's queue.
     QueueTimeout,
-    /// Refused for its content after the charge.
+    /// The provider rejected the content after the charge.
     ContentSafety,
-    /// The provider answered its own protocol wrongly.
+    /// The provider's answer broke its own protocol.
     MalformedResponse,
-    /// The provider says failed and not why.
+    /// The provider says that the job failed, and not why.
     ProviderError,
 }
 
 impl FailureClass {
-    /// As provider files, the database and the logs spell it.
+    /// The word in provider files, the database and logs.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::ServerError => "server_error",
@@ -172,42 +173,42 @@ impl FailureClass {
 /// One output that an answer names.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Offer {
-    /// Which output of the job it is, from 0; none where the provider does not say.
+    /// Its index in the job, from 0; none if the provider gives none.
     pub index: Option<i64>,
-    /// Where the file is, or why there is none.
+    /// Where its file is, or why there is none.
     pub source: Source,
-    /// When the provider will drop the file, if it says so.
+    /// When the provider will delete the file, if it says so.
     pub expires_at: Option<Timestamp>,
 }
 
 /// Where the file of an output is.
 #[derive(Clone, PartialEq)]
 pub enum Source {
-    /// To be fetched from a URL; `auth`: with the provider's key.
+    /// At a URL.
     Url {
-        /// As the provider gave it: hostile until checked.
+        /// The URL as the provider gave it. It is untrusted until `egress` has checked it.
         url: String,
-        /// Whether the download needs the key.
+        /// Whether the download needs the provider's API key.
         auth: bool,
     },
-    /// In the answer itself.
+    /// Inside the answer.
     Inline {
         /// The file.
         bytes: Bytes,
-        /// Its type, if the answer says so.
+        /// Its content type, if the answer gives one.
         content_type: Option<String>,
     },
-    /// There is no file: this output failed alone (P05).
+    /// There is no file: this output failed. P05 (each output is refunded alone).
     Failed {
-        /// What kind of failure.
+        /// The kind of failure.
         class: FailureClass,
-        /// The provider's words for it.
+        /// The provider's message.
         message: Option<String>,
     },
 }
 
 impl fmt::Debug for Source {
-    // Neither files nor signed URLs belong in logs.
+    // Files and signed URLs must not appear in logs.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Url { url, auth } => {
@@ -222,13 +223,13 @@ impl fmt::Debug for Source {
     }
 }
 
-/// What was asked and what came back, cut and redacted: for support, a year later.
+/// The last request and its response, shortened and redacted. Support reads it up to a year later.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Answer {
     /// Method and URL of the last request, without secrets.
     pub request: Option<String>,
     /// HTTP status of the last response.
     pub status: Option<u16>,
-    /// The beginning of the last response's body as text, at most a few KiB.
+    /// The beginning of the last response's body, at most a few KiB.
     pub excerpt: Option<String>,
 }

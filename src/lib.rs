@@ -1,34 +1,47 @@
 //! makegood: every charge ends in an output or a refund, exactly once, within 24 hours.
 //!
-//! A platform sells generations for credits and buys the compute from providers. Credits are taken when a run starts;
-//! sometimes no output ever arrives. makegood finds these charges, asks the provider what became of the job, and brings
-//! the output home or gives the credits back.
+//! A platform sells AI generations for credits and buys the compute from providers. It takes the
+//! credits when a run starts, and sometimes no output ever arrives. makegood is a reconciliation
+//! job: it finds these charges, asks the provider about the job, and recovers the output or refunds
+//! the credits.
 //!
-//! # The way of a charge
+//! # The path of a charge
 //!
-//! Follow one through the rooms, in this order:
+//! The modules, in the order in which a charge passes through them:
 //!
-//! 1. [`charge`]: what was paid. A charge has items, one for each expected output, billed alone. The platform's rows.
-//! 2. [`detect`]: which items have no output after their grace. Each becomes an *orphan*.
-//! 3. [`pass`] claims due orphans, a lane for every provider, and hands each provider job to a task.
-//! 4. [`provider`]: one question a job. Whatever comes back becomes [`evidence`]; "could not tell" is evidence too.
-//! 5. [`facts`]: what else is known, put together. [`policy`]: what is owed, a pure function and its table.
-//! 6. [`recovery`]: the file comes home, without a transaction open. Or [`refund`]: which balance gets how much,
-//!    if the [`brake`] lets it through.
-//! 7. [`store`] settles a batch in one transaction, after proving that everything is still as it was decided upon.
-//! 8. [`report`]: what this pass did. [`ops`] shows it to people and to Prometheus; [`schedule`] runs the next pass.
+//! 1. [`charge`]: the platform's rows. A charge has items, one for each expected output. Each item
+//!    is billed and refunded alone.
+//! 2. [`detect`] finds the items without a stored output after their grace. Each becomes an
+//!    *orphan*.
+//! 3. [`pass`] claims due orphans under a lease, one queue per provider, and starts one task per
+//!    provider job.
+//! 4. [`provider`] asks one question per job over HTTP. The answer becomes [`evidence`]; "could not
+//!    tell" is evidence too.
+//! 5. [`facts`] joins the evidence with what the database holds. [`policy`] decides what is owed: a
+//!    pure function, documented as a table.
+//! 6. [`recovery`] copies the file into the platform's storage; no transaction is open meanwhile.
+//!    Or [`refund`] splits the credits over the balances that paid. The [`brake`] can hold refunds.
+//! 7. [`store`] settles a batch in one transaction. It first proves that the rows are still as they
+//!    were when the decision was taken; otherwise the decision is taken again.
+//! 8. [`report`] sums up the pass. [`ops`] shows it to people and to Prometheus; [`schedule`]
+//!    starts the next pass.
 //!
-//! # What must not be found where
+//! # Boundaries between modules
 //!
-//! [`policy`], [`facts`], [`refund`] and [`brake`] know no I/O and no clock. Only [`store`] knows sqlx (the example
-//! platform of the [`demo`] plays the platform, not makegood). Only settle moves money. Only [`provider`] knows wire
-//! formats. [`egress`] says where requests may go; [`provider`] and [`recovery`] send them by
-//! [`http`] alone. Only [`pass`] knows all the stages. Only [`clock`] reads the system's time.
+//! - [`policy`], [`facts`], [`refund`] and [`brake`] do no I/O and read no clock.
+//! - Only [`store`] uses sqlx. (The [`demo`] has an example platform with a database of its own.)
+//! - Only settle, in [`store`], moves money.
+//! - Only [`provider`] knows wire formats.
+//! - [`egress`] decides where requests may go. [`provider`] and [`recovery`] send them, through
+//!   [`http`] alone.
+//! - Only [`pass`] knows all the stages.
+//! - Only [`clock`] reads the system's time.
 //!
-//! # What holds when things break
+//! # Crashes and concurrent passes
 //!
-//! A crash anywhere is repaired by the next pass doing what it always does: leases run out, nothing half done is ever
-//! committed. Exactly once rests on unique keys and one transaction, not on the schedule.
+//! A pass may be killed, started twice or run by hand at any moment. Its leases expire, nothing
+//! half done is ever committed, and the next pass continues. Exactly once rests on unique keys and
+//! one transaction, not on the schedule.
 
 pub mod brake;
 pub mod charge;

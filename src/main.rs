@@ -1,7 +1,7 @@
-//! The `makegood` command. Everything it does is in the library; see `makegood::cli`.
+//! The `makegood` command. It only calls the library; see `makegood::cli`.
 //!
-//! makegood starts itself anew to run filters: such a process needs no runtime, no settings and no
-//! arguments.
+//! makegood starts itself again as a worker process that runs jq filters. A worker reads no
+//! settings and no arguments and needs no async runtime.
 
 use std::process::ExitCode;
 

@@ -27,7 +27,7 @@ use crate::ops::stop::Stop;
 use crate::policy;
 use crate::provider::Providers;
 use crate::recovery::{self, Fetcher, Storage};
-use crate::report::{Report, Standing};
+use crate::report::{PassReport, UnresolvedTotals};
 use crate::store::{DbError, SettleRules, Store, Stuck};
 
 mod by_hand;
@@ -81,11 +81,11 @@ pub struct Parts {
 #[derive(Clone, Debug)]
 pub struct Rules {
     /// What to look for.
-    pub detect: detect::Rules,
+    pub detect: detect::DetectRules,
     /// What the platform has chosen.
-    pub policy: policy::Limits,
+    pub policy: policy::PolicyOptions,
     /// When to stop.
-    pub brake: brake::Limits,
+    pub brake: brake::BrakeLimits,
     /// Whether the brake goes off by itself once its condition is gone.
     pub release_when_gone: bool,
     /// Orphans claimed at once.
@@ -99,7 +99,7 @@ pub struct Rules {
     /// Memory for the files of all providers, in bytes; each provider may have what one file needs in any case.
     pub memory: u64,
     /// When a provider is asked again after a refund without proof.
-    pub late: policy::late::Times,
+    pub late: policy::late::LateTimes,
     /// Such questions that one pass asks of any one provider.
     pub late_questions: u32,
     /// The longest that such questions may keep a pass from ending.
@@ -114,23 +114,23 @@ impl Rules {
     /// As the settings say.
     pub fn new(settings: &Settings) -> Self {
         Self {
-            detect: detect::Rules {
+            detect: detect::DetectRules {
                 grace: settings.detect.grace,
                 overlap: settings.detect.overlap,
                 start_at: settings.detect.start_at,
                 backlog_age: settings.detect.backlog_age,
                 full_look_every: detect::FULL_LOOK_EVERY,
-                turn: detect::Turn::default(),
+                turn: detect::DetectionTurn::default(),
                 chunk: settings.detect.chunk,
                 window: settings.window.length,
                 margin: settings.window.margin,
                 lease: settings.pass.lease,
             },
-            policy: policy::Limits {
+            policy: policy::PolicyOptions {
                 unknown_job_grace: settings.detect.unknown_job_grace,
                 prefer_refund: settings.recovery.prefer == Prefer::Refund,
             },
-            brake: brake::Limits {
+            brake: brake::BrakeLimits {
                 refunds_per_pass: settings.brake.max_refunds_per_pass,
                 refunds_per_pass_per_provider: settings.brake.max_refunds_per_pass_per_provider,
                 credits_per_pass: settings.brake.max_credits_per_pass,
@@ -152,7 +152,7 @@ impl Rules {
             lease: settings.pass.lease,
             sharing: Sharing::within(settings.pass.lease),
             copies: settings.recovery.concurrency,
-            late: policy::late::Times {
+            late: policy::late::LateTimes {
                 first: settings.late.first_question,
                 last: settings.late.last_question,
             },
@@ -238,7 +238,7 @@ pub async fn run(
     parts: &Parts,
     orders: Orders,
     progress: impl Fn(Progress) + Send + Sync + 'static,
-) -> Result<Report, DbError> {
+) -> Result<PassReport, DbError> {
     if orders.dry_run {
         let error = match preview::run(parts, &orders).await {
             Ok(report) => return Ok(report),
@@ -247,7 +247,8 @@ pub async fn run(
         return Err(parts.store.name_unreadable_time(error, NAMING_CHUNKS).await);
     }
     let (pass_id, started_at) = parts.store.begin_pass(orders.mode).await?;
-    let mut report = Report { pass_id: Some(pass_id), started_at: Some(started_at), ..Report::default() };
+    let mut report =
+        PassReport { pass_id: Some(pass_id), started_at: Some(started_at), ..PassReport::default() };
     let stop = orders.stop.clone();
     let result = work(parts, orders, pass_id, started_at, &mut report, Arc::new(progress)).await;
     if result.is_ok() && !stop.requested() {
@@ -267,16 +268,22 @@ pub async fn run(
 }
 
 /// Notes that a pass has ended well, and what it leaves.
-async fn finish(store: &Store, pass_id: i64, mut report: Report) -> Result<Report, DbError> {
-    report.unresolved = Standing::new(&store.unresolved(store.now().await?).await?, &store.brake().await?);
+async fn finish(store: &Store, pass_id: i64, mut report: PassReport) -> Result<PassReport, DbError> {
+    report.unresolved =
+        UnresolvedTotals::new(&store.unresolved(store.now().await?).await?, &store.brake().await?);
     if let Some(began) = report.started_at {
-        report.tell_of_held_accounts(&store.accounts_held_since(began).await?);
+        report.add_held_accounts(&store.accounts_held_since(began).await?);
     }
     let outcome = if report.stopped_early { "stopped" } else { "done" };
     note_end(store, pass_id, outcome, &mut report).await.map(|()| report)
 }
 
-async fn note_end(store: &Store, pass_id: i64, outcome: &str, report: &mut Report) -> Result<(), DbError> {
+async fn note_end(
+    store: &Store,
+    pass_id: i64,
+    outcome: &str,
+    report: &mut PassReport,
+) -> Result<(), DbError> {
     let finished_at = store.now().await?;
     report.finished_at = Some(finished_at);
     // A report is plain data: it always has a JSON form.
@@ -291,7 +298,7 @@ async fn work(
     orders: Orders,
     pass_id: i64,
     started_at: Timestamp,
-    report: &mut Report,
+    report: &mut PassReport,
     progress: Reporter,
 ) -> Result<(), DbError> {
     let store = &parts.store;
@@ -346,7 +353,7 @@ async fn work(
 
 /// Settlements that may have opened orphans of other items: an output that was put back was taken from one, and a charge whose
 /// items add up by now may have more of them.
-fn bared(report: &Report) -> u64 {
+fn bared(report: &PassReport) -> u64 {
     let mended = report.outcomes.get("close").and_then(|reasons| reasons.get("items_mismatch"));
     report.total("relink") + mended.copied().unwrap_or_default()
 }
@@ -355,11 +362,11 @@ fn bared(report: &Report) -> u64 {
 async fn detect_and_settle(
     pass: &Arc<Pass>,
     since: Option<Since>,
-    report: &mut Report,
+    report: &mut PassReport,
     progress: &Reporter,
 ) -> Result<bool, DbError> {
     let (sender, opened) = tokio::sync::mpsc::unbounded_channel();
-    let mut found = Report::default();
+    let mut found = PassReport::default();
     let detecting = async {
         let Parts { store, providers, rules, .. } = &pass.parts;
         let detection = detect::Detection { store, providers, rules: &rules.detect, since, now: pass.due_by };
@@ -385,7 +392,7 @@ struct Watch<'a> {
     opened: tokio::sync::mpsc::UnboundedSender<BTreeSet<String>>,
 }
 
-impl detect::Watch for Watch<'_> {
+impl detect::DetectionObserver for Watch<'_> {
     fn is_ending(&self) -> bool {
         self.pass.is_ending()
     }

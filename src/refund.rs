@@ -1,12 +1,16 @@
-//! Give the credits back: which balance gets how much (P03).
+//! Splits a refund over the balances that paid. P03 (never more to a balance than was drawn from
+//! it).
 //!
-//! Pure arithmetic over what a charge drew and what has gone back already, by makegood or by the platform.
-//! Posting it is `store::settle`'s, in one transaction; the database's CHECKs hold the same bounds.
+//! Pure arithmetic over the draw of a charge and the refunds so far, by makegood or by the
+//! platform. `store::settle` posts the refund in one transaction; the database's CHECK constraints
+//! enforce the same bounds.
 
 use crate::charge::Split;
 
-/// How `credits` of one item go back: the subscription's quota first, then the wallet, and to neither more than
-/// the charge drew from it less what `already` went back. None if that leaves too little room for the whole of it.
+/// Splits `credits` of one item: first to the subscription's quota, then to the wallet.
+///
+/// Each bucket gets at most what the charge drew from it, less the refunds so far (`already`).
+/// Returns none if not all of `credits` fits, or if `credits` is not positive.
 pub fn allocate(credits: i64, drawn: Split, already: Split) -> Option<Split> {
     let room = |drawn: i64, already: i64| drawn.saturating_sub(already.max(0)).max(0);
     let subscription = credits.min(room(drawn.subscription, already.subscription)).max(0);
@@ -15,12 +19,14 @@ pub fn allocate(credits: i64, drawn: Split, already: Split) -> Option<Split> {
     (credits > 0 && split.total() == i128::from(credits)).then_some(split)
 }
 
-/// The refund's id: made of the item, so that a second one of the same item cannot exist anywhere.
+/// The id of an item's refund. It is derived from the item, so a second refund of the item would
+/// violate the unique key.
 pub fn refund_id(charge_id: &str, output_index: i64) -> String {
     format!("makegood:{charge_id}/{output_index}")
 }
 
-/// The id of the reversal of a refund: made of it, so that a second one cannot exist anywhere.
+/// The id of a refund's reversal. It is derived from the refund, so a second reversal would violate
+/// the unique key.
 pub fn reversal_id(refund_id: &str) -> String {
     format!("{refund_id}:reversed")
 }
@@ -41,37 +47,37 @@ mod tests {
     }
 
     #[test]
-    fn p03_the_subscription_gets_its_share_first_then_the_wallet() {
+    fn p03_the_subscription_is_refunded_first_then_the_wallet() {
         assert_eq!(allocate(10, split(6, 14), split(0, 0)), Some(split(6, 4)));
         assert_eq!(allocate(10, split(6, 14), split(6, 4)), Some(split(0, 10)));
         assert_eq!(allocate(5, split(0, 5), split(0, 0)), Some(split(0, 5)));
     }
 
     #[test]
-    fn p03_never_more_than_was_drawn_even_if_the_platform_gave_too_much() {
+    fn p03_never_more_than_was_drawn_even_if_the_platform_refunded_too_much() {
         assert_eq!(allocate(10, split(6, 4), split(9, 0)), None);
         assert_eq!(allocate(1, split(6, 4), split(6, 4)), None);
         assert_eq!(allocate(4, split(6, 4), split(9, 0)), Some(split(0, 4)));
     }
 
     #[test]
-    fn p01_a_refunds_id_is_its_items() {
+    fn p01_the_refund_id_is_derived_from_the_item() {
         assert_eq!(refund_id("c1", 2), "makegood:c1/2");
         assert_eq!(reversal_id(&refund_id("c1", 2)), "makegood:c1/2:reversed");
     }
 
     #[test]
-    fn nothing_is_given_for_nothing() {
+    fn zero_or_negative_credits_are_not_refunded() {
         assert_eq!(allocate(0, split(5, 5), split(0, 0)), None);
         assert_eq!(allocate(-3, split(5, 5), split(0, 0)), None);
     }
 
-    /// Credits that go back on one charge, in the order in which it is committed.
+    /// One refund of a charge, in the order of commits.
     #[derive(Clone, Debug)]
     enum Grant {
-        /// makegood is to refund an item of this much.
+        /// makegood refunds an item of this price.
         Ours(i64),
-        /// The platform gives this much, wherever and however much it likes.
+        /// The platform refunds this many credits, to any bucket and even too many.
         Platforms(Bucket, i64),
     }
 
@@ -85,30 +91,30 @@ mod tests {
         ]
     }
 
-    /// What a charge drew, and what is then given back on it; the items need not add up to the draw.
-    fn any_story() -> impl Strategy<Value = (Split, Vec<Grant>)> {
+    /// The draw of a charge and the refunds that follow. The items need not sum up to the draw.
+    fn any_history() -> impl Strategy<Value = (Split, Vec<Grant>)> {
         let drawn = || prop_oneof![8 => 0..200_i64, 1 => Just(i64::MAX), 1 => -5..0_i64];
         let drawn = (drawn(), drawn()).prop_map(|(subscription, wallet)| split(subscription, wallet));
         (drawn, prop::collection::vec(any_grant(), 1..16))
     }
 
-    /// What came of a grant of ours, for `the_stories_…` to count.
+    /// The result of a grant of ours. The first test below counts them.
     #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-    enum Came {
-        OfBoth,
-        OfTheSubscription,
-        OfTheWallet,
+    enum GrantResult {
+        ToBoth,
+        ToSubscription,
+        ToWallet,
         NoRoom,
-        NoRoomForThePlatformGaveTooMuch,
-        NothingToGive,
+        NoRoomAfterThePlatformsRefunds,
+        NothingToRefund,
     }
 
-    /// Lives through a story and holds every grant of ours against the promises. By wider numbers than the program's,
-    /// so that nothing here can stop short of the truth.
-    fn live(drawn: Split, grants: &[Grant]) -> Result<Vec<Came>, TestCaseError> {
+    /// Applies a history and checks every grant of ours against P03. It calculates in `i128`, so
+    /// that the check itself cannot saturate.
+    fn apply(drawn: Split, grants: &[Grant]) -> Result<Vec<GrantResult>, TestCaseError> {
         let wide = |split: Split, bucket| i128::from(split.of(bucket));
         let (mut ours, mut theirs) = (split(0, 0), split(0, 0));
-        let mut came = Vec::new();
+        let mut results = Vec::new();
         for grant in grants {
             let credits = match grant {
                 Grant::Platforms(bucket, credits) => {
@@ -125,10 +131,10 @@ mod tests {
                     "{room:?} is room for {credits}"
                 );
                 let overdrawn = Bucket::ALL.into_iter().any(|bucket| theirs.of(bucket) > drawn.of(bucket));
-                came.push(match (credits > 0, overdrawn) {
-                    (false, _) => Came::NothingToGive,
-                    (true, false) => Came::NoRoom,
-                    (true, true) => Came::NoRoomForThePlatformGaveTooMuch,
+                results.push(match (credits > 0, overdrawn) {
+                    (false, _) => GrantResult::NothingToRefund,
+                    (true, false) => GrantResult::NoRoom,
+                    (true, true) => GrantResult::NoRoomAfterThePlatformsRefunds,
                 });
                 continue;
             };
@@ -148,51 +154,52 @@ mod tests {
                 given.wallet == 0 || i128::from(given.subscription) == room[0],
                 "the subscription comes first: {given:?}"
             );
-            came.push(match (given.subscription > 0, given.wallet > 0) {
-                (true, true) => Came::OfBoth,
-                (true, false) => Came::OfTheSubscription,
-                (false, _) => Came::OfTheWallet,
+            results.push(match (given.subscription > 0, given.wallet > 0) {
+                (true, true) => GrantResult::ToBoth,
+                (true, false) => GrantResult::ToSubscription,
+                (false, _) => GrantResult::ToWallet,
             });
             ours = ours.plus(given);
             for bucket in Bucket::ALL {
                 prop_assert!(ours.of(bucket) <= drawn.of(bucket).max(0), "{ours:?} of {drawn:?}");
             }
         }
-        Ok(came)
+        Ok(results)
     }
 
     #[test]
-    fn the_stories_end_in_every_way_that_there_is() {
-        use Came::{
-            NoRoom, NoRoomForThePlatformGaveTooMuch, NothingToGive, OfBoth, OfTheSubscription, OfTheWallet,
+    fn the_histories_reach_every_result() {
+        use GrantResult::{
+            NoRoom, NoRoomAfterThePlatformsRefunds, NothingToRefund, ToBoth, ToSubscription, ToWallet,
         };
 
         let mut runner = TestRunner::deterministic();
-        let mut times: BTreeMap<Came, usize> = BTreeMap::new();
+        let mut times: BTreeMap<GrantResult, usize> = BTreeMap::new();
         for _ in 0..2000 {
-            let (drawn, grants) = any_story().new_tree(&mut runner).expect("nothing is filtered").current();
-            for came in live(drawn, &grants).expect("the promises hold") {
-                *times.entry(came).or_default() += 1;
+            let (drawn, grants) = any_history().new_tree(&mut runner).expect("nothing is filtered").current();
+            for result in apply(drawn, &grants).expect("the promises hold") {
+                *times.entry(result).or_default() += 1;
             }
         }
         println!("{times:?}");
-        for came in
-            [OfBoth, OfTheSubscription, OfTheWallet, NoRoom, NoRoomForThePlatformGaveTooMuch, NothingToGive]
+        for result in
+            [ToBoth, ToSubscription, ToWallet, NoRoom, NoRoomAfterThePlatformsRefunds, NothingToRefund]
         {
-            assert!(times.get(&came).is_some_and(|times| *times >= 200), "{came:?}: {times:?}");
+            assert!(times.get(&result).is_some_and(|times| *times >= 200), "{result:?}: {times:?}");
         }
     }
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(500))]
 
-        /// Whatever was given before and by whom, and whether or not the items add up to the draw.
+        /// The items need not sum up to the draw.
         #[test]
-        fn p03_no_grant_of_ours_gives_a_balance_more_than_is_left_of_its_draw((drawn, grants) in any_story()) {
-            live(drawn, &grants)?;
+        fn p03_no_grant_of_ours_gives_a_balance_more_than_is_left_of_its_draw((drawn, grants) in any_history()) {
+            apply(drawn, &grants)?;
         }
 
-        /// A ledger may also take back, and more than it gave: that makes no room beyond the draw.
+        /// A ledger may also take credits back, and more than it refunded: that does not raise the
+        /// limit.
         #[test]
         fn p03_no_grant_is_more_than_was_drawn_whatever_the_ledger_says(
             credits in 1..400_i64, drawn in (0..200_i64, 0..200_i64), already in (-300..300_i64, -300..300_i64),
@@ -202,9 +209,8 @@ mod tests {
             prop_assert!(given.subscription <= drawn.subscription && given.wallet <= drawn.wallet, "{given:?}");
         }
 
-        /// Whatever the order in which the items of a charge come back, the sum per bucket is what was drawn.
         #[test]
-        fn p03_items_in_any_order_give_back_exactly_the_draw(
+        fn p03_refunds_of_all_items_in_any_order_sum_up_to_the_draw_of_each_bucket(
             items in prop::collection::vec(1i64..1000, 1..8), of_subscription in 0..=1000_i64,
         ) {
             let total: i64 = items.iter().sum();

@@ -1,7 +1,8 @@
-//! What a pass did: every claimed orphan lands in exactly one bucket.
+//! The report of a pass: every claimed orphan is counted under exactly one outcome.
 //!
-//! Log line, terminal table, status page and exit code are views of a [`Report`]. It counts what was settled, as it
-//! was settled; what metrics and alerts rest on is read from the database instead (`ops::metrics`).
+//! The log line, the terminal output, the status page and the exit code are views of a
+//! [`PassReport`]. It counts settlements when they are committed. Metrics and alerts do not use it:
+//! they read the database (`ops::metrics`). The command `makegood report` reads the database too.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -13,107 +14,109 @@ use crate::store::{BrakeState, HeldAccount, Unresolved};
 
 /// The report of one pass.
 #[derive(Clone, Debug, Default, Serialize)]
-pub struct Report {
-    /// The pass's row; none for a dry run, which leaves no row.
+pub struct PassReport {
+    /// The id of the pass's row; none for a dry run, which has no row.
     pub pass_id: Option<i64>,
-    /// Nothing was carried out.
+    /// It was a dry run: nothing was changed.
     pub dry_run: bool,
     /// When it began.
     pub started_at: Option<Timestamp>,
     /// When it ended.
     pub finished_at: Option<Timestamp>,
-    /// It ended before everything due was looked at: asked to stop, or out of time.
+    /// It ended before everything due was examined: it was asked to stop, or ran out of time.
     pub stopped_early: bool,
-    /// Orphans that scans opened. A settle may open others: of items that an output was taken from,
-    /// and of a charge that was mended.
+    /// Orphans that scans opened. A settle may open others: of items that lost an output to a
+    /// relink, and of a charge whose items were added.
     pub opened: u64,
-    /// Orphans that look undelivered again.
+    /// Resolved orphans that are undelivered again.
     pub reopened: u64,
-    /// Undelivered items older than the backlog's age, only counted (`--backlog` opens them).
+    /// Undelivered items older than `[detect] backlog_age`. They are only counted; `--backlog`
+    /// opens them.
     pub backlog: u64,
-    /// Orphans that were claimed: the sum of all buckets below.
+    /// Orphans that were claimed: the sum of all outcomes.
     pub claimed: u64,
-    /// What became of them: action, then reason, then how many.
+    /// The number of claimed orphans by action and reason.
     pub outcomes: BTreeMap<&'static str, BTreeMap<String, u64>>,
-    /// Credits given back, in the platform's smallest unit.
+    /// Credits refunded, in the platform's smallest unit.
     pub refunded_credits: i64,
-    /// Bytes brought home.
+    /// Bytes of recovered files.
     pub recovered_bytes: u64,
-    /// Questions asked again after a refund without proof.
+    /// Late questions: asked again after a refund without proof.
     pub asked_again: u64,
-    /// Refunded items that a provider now says it made, never stored: paid for and not delivered.
+    /// Refunded items that the provider now says it made. The provider is paid, nothing was
+    /// delivered.
     pub late_successes: u64,
-    /// Refunded items whose output was stored after the refund (P20).
+    /// Refunded items whose output was stored after the refund. P20 (outputs that arrive late).
     pub stored_late: u64,
-    /// Copies that were killed, whose leftovers were removed from the storage.
+    /// Killed copies whose partial files were removed from the storage.
     pub swept: u64,
-    /// Questions asked, by provider and by what the answer said.
+    /// The number of questions by provider and verdict.
     pub questions: BTreeMap<String, BTreeMap<&'static str, u64>>,
-    /// What a person should look at.
+    /// Findings for a person.
     pub findings: Vec<Finding>,
-    /// Findings beyond the first hundred.
+    /// The number of findings beyond the first 100.
     pub findings_left_out: u64,
-    /// What is open and held after the pass.
-    pub unresolved: Standing,
+    /// The unresolved orphans after the pass.
+    pub unresolved: UnresolvedTotals,
 }
 
-/// What is open and held after a pass.
+/// The number of orphans that are open or held after a pass.
 #[derive(Clone, Debug, Default, Serialize)]
-pub struct Standing {
+pub struct UnresolvedTotals {
     /// Waiting for an answer or a file.
     pub open: u64,
     /// Waiting for a person.
     pub held: u64,
-    /// Held by the brake, of all or of one provider.
+    /// Held by the brake: of all refunds, or of one provider.
     pub held_by_brake: u64,
-    /// Held by the limits of single accounts.
+    /// Held by the limits of their accounts.
     pub held_for_accounts: u64,
-    /// Accounts that are held by their own limits.
+    /// The number of accounts that their own limits hold.
     pub accounts_held: u64,
-    /// Those of them that this pass, or another one meanwhile, was the first to hold.
+    /// The accounts among them that were first held during this pass, by it or by another process.
     pub accounts_newly_held: u64,
-    /// Not made good within 24 hours (P24), but for what is held for an account.
+    /// Not made good within 24 hours (P24). Orphans that are held for an account are not counted.
     pub past_window: u64,
-    /// When the oldest of them was charged.
+    /// The charge time of the oldest unresolved orphan.
     pub oldest_charged_at: Option<Timestamp>,
     /// Why the brake is on, if it is.
     pub brake: Option<String>,
-    /// Why refunds are held that rest on nothing but faults of ours, if they are.
+    /// Why refunds are held that were caused only by faults of ours, if they are.
     pub own_faults: Option<String>,
-    /// Providers whose refunds a person holds, and why.
+    /// The providers whose refunds a person holds, and why.
     pub providers: BTreeMap<String, String>,
 }
 
-/// Something a person should look at.
+/// Something that a person should examine.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Finding {
-    /// Its kind: a reason's word (`brake`: an account is held by its own limits from this pass on),
-    /// or `unreadable_row`, `refused_row`, `locked`, `charged_in_the_future`, `failed_backlog`,
+    /// Its kind: a reason's word (`brake`: this pass has held an account by its own limits), or
+    /// `unreadable_row`, `refused_row`, `locked`, `charged_in_the_future`, `failed_backlog`,
     /// `clock_was_ahead`, `key_refused`, `dry_run_cut`, `no_share`, `lost_output`, `odd_time`,
     /// `cannot_post`, `poison`.
     pub kind: &'static str,
-    /// What it is about.
+    /// The object concerned.
     pub about: String,
-    /// What is wrong and what to do.
+    /// The problem and the remedy.
     pub detail: String,
 }
 
 const FINDINGS_MAX: usize = 100;
 
-impl Report {
-    /// Puts one claimed orphan into its bucket.
-    pub fn add(&mut self, action: &'static str, reason: &str) {
+impl PassReport {
+    /// Counts the outcome of one claimed orphan.
+    pub fn add_outcome(&mut self, action: &'static str, reason: &str) {
         self.claimed += 1;
         *self.outcomes.entry(action).or_default().entry(reason.to_owned()).or_default() += 1;
     }
 
     /// Counts one question.
-    pub fn asked(&mut self, provider: &str, verdict: &'static str) {
+    pub fn add_question(&mut self, provider: &str, verdict: &'static str) {
         *self.questions.entry(provider.to_owned()).or_default().entry(verdict).or_default() += 1;
     }
 
-    /// Notes something a person should look at.
-    pub fn find(&mut self, finding: Finding) {
+    /// Adds a finding, unless the report has it already. Beyond 100 it only counts them.
+    pub fn add_finding(&mut self, finding: Finding) {
         if self.findings.contains(&finding) {
             return;
         }
@@ -124,12 +127,12 @@ impl Report {
         }
     }
 
-    /// How many orphans ended in one kind of action.
+    /// The number of orphans with this action.
     pub fn total(&self, action: &str) -> u64 {
         self.outcomes.get(action).map_or(0, |reasons| reasons.values().sum())
     }
 
-    /// Adds what another lane of the same pass did.
+    /// Adds the report of another lane of the same pass.
     pub fn merge(&mut self, other: Self) {
         self.opened += other.opened;
         self.reopened += other.reopened;
@@ -150,31 +153,30 @@ impl Report {
         self.stopped_early |= other.stopped_early;
         self.findings_left_out += other.findings_left_out;
         for finding in other.findings {
-            self.find(finding);
+            self.add_finding(finding);
         }
     }
 
-    /// Done, but not all is well: orphans are past their window or held by the brake, or this pass
-    /// was the first to hold an account (exit code 3). An account that stays held is no news for
-    /// the passes after that.
+    /// Whether the pass ends with exit code 3: orphans are past their window or held by the brake,
+    /// or an account was held for the first time. An account that stays held does not count again.
     pub const fn needs_a_person(&self) -> bool {
-        let Standing { past_window, held_by_brake, accounts_newly_held, .. } = &self.unresolved;
+        let UnresolvedTotals { past_window, held_by_brake, accounts_newly_held, .. } = &self.unresolved;
         *past_window > 0 || *held_by_brake > 0 || *accounts_newly_held > 0
     }
 
-    /// Notes the accounts that this pass was the first to hold.
-    pub fn tell_of_held_accounts(&mut self, held: &[HeldAccount]) {
+    /// Adds a finding for each account that was first held during this pass.
+    pub fn add_held_accounts(&mut self, held: &[HeldAccount]) {
         self.unresolved.accounts_newly_held = held.len() as u64;
         for HeldAccount { account_id, reason, .. } in held {
             let detail = format!(
-                "{reason}; look at a few with `makegood explain`, then `makegood brake release --account {account_id} \
+                "{reason}. Check a few of its cases with `makegood explain`, then run `makegood brake release --account {account_id} \
                  --by WHO --reason WHY`, or raise the limit"
             );
-            self.find(Finding { kind: "brake", about: format!("account {account_id}"), detail });
+            self.add_finding(Finding { kind: "brake", about: format!("account {account_id}"), detail });
         }
     }
 
-    /// One line for whoever collects logs, and one for each thing that a person should look at.
+    /// Logs one line for the pass, and one for each finding.
     pub fn log(&self, mode: &str) {
         let took = self.finished_at.zip(self.started_at).map(|(end, start)| end.since(start).as_secs_f64());
         for finding in &self.findings {
@@ -213,39 +215,35 @@ impl Report {
         );
     }
 
-    /// For a person: a few lines, the important first.
+    /// The report as text for a terminal.
     pub fn to_text(&self) -> String {
         let mut text = String::new();
-        let title = if self.dry_run { "Dry run: nothing was carried out." } else { "Pass done." };
-        let title =
-            if self.stopped_early { "Pass stopped early; the rest is for the next one." } else { title };
+        let title = if self.dry_run { "Dry run: nothing was changed." } else { "Pass done." };
+        let title = if self.stopped_early { "Pass stopped early. The next pass continues." } else { title };
         let _ = writeln!(text, "{title}");
-        let _ = writeln!(
-            text,
-            "  found      {} new orphans, {} that look undelivered again",
-            self.opened, self.reopened
-        );
+        let _ =
+            writeln!(text, "  found      {} new orphans, {} undelivered again", self.opened, self.reopened);
         if self.backlog > 0 {
             let _ = writeln!(
                 text,
-                "  backlog    {} undelivered items are too old to be touched without --backlog",
+                "  backlog    {} undelivered items are only counted: they are older than [detect] backlog_age (see --backlog)",
                 self.backlog
             );
         }
-        let _ = writeln!(text, "  looked at  {} orphans", self.claimed);
+        let _ = writeln!(text, "  examined   {} orphans", self.claimed);
         for (action, reasons) in &self.outcomes {
             let each: Vec<String> =
                 reasons.iter().map(|(reason, count)| format!("{reason} {count}")).collect();
             let _ = writeln!(text, "  {action:<10} {} ({})", self.total(action), each.join(", "));
         }
         if self.refunded_credits > 0 {
-            let _ = writeln!(text, "  credits    {} given back", self.refunded_credits);
+            let _ = writeln!(text, "  credits    {} refunded", self.refunded_credits);
         }
         if self.recovered_bytes > 0 {
-            let _ = writeln!(text, "  files      {} bytes brought home", self.recovered_bytes);
+            let _ = writeln!(text, "  files      {} bytes recovered", self.recovered_bytes);
         }
         if self.swept > 0 {
-            let _ = writeln!(text, "  swept      {} leftovers of copies that were killed", self.swept);
+            let _ = writeln!(text, "  removed    partial files of {} killed copies", self.swept);
         }
         for (provider, verdicts) in &self.questions {
             let each: Vec<String> =
@@ -255,14 +253,14 @@ impl Report {
         if self.asked_again > 0 {
             let _ = writeln!(
                 text,
-                "  refunds    asked again about {} jobs that were refunded without proof",
+                "  refunds    asked again about {} jobs refunded without proof",
                 self.asked_again
             );
         }
         if self.late_successes + self.stored_late > 0 {
             let _ = writeln!(
                 text,
-                "  too late   {} refunded items turn out to have been made, {} more were stored after their refund: \
+                "  too late   {} refunded items were made after all, {} more were stored after their refund: \
                  `makegood report` lists them",
                 self.late_successes, self.stored_late
             );
@@ -285,26 +283,26 @@ impl Report {
         } else if let Some(why) = &standing.own_faults {
             let _ = writeln!(
                 text,
-                "  BRAKE ON   {why}; {} are waiting: mend the cause, then `makegood brake release --by WHO --reason WHY`",
+                "  BRAKE ON   {why}; {} refunds are held: fix the cause, then run `makegood brake release --by WHO --reason WHY`",
                 standing.held_by_brake
             );
         }
         for (provider, why) in &standing.providers {
             let _ = writeln!(
                 text,
-                "  BRAKE ON   for {provider} alone: {why}; until `makegood brake release --provider {provider} --by WHO \
+                "  BRAKE ON   for {provider} only: {why}; until `makegood brake release --provider {provider} --by WHO \
                  --reason WHY`"
             );
         }
         if standing.accounts_held > 0 {
             let _ = writeln!(
                 text,
-                "  accounts   {} held by limits of their own, with {} refunds: `makegood brake status` lists them",
+                "  accounts   {} held by their own limits, with {} refunds: `makegood brake status` lists them",
                 standing.accounts_held, standing.held_for_accounts
             );
         }
         for finding in &self.findings {
-            let _ = writeln!(text, "  look at    {} {}: {}", finding.kind, finding.about, finding.detail);
+            let _ = writeln!(text, "  check      {} {}: {}", finding.kind, finding.about, finding.detail);
         }
         if self.findings_left_out > 0 {
             let _ = writeln!(text, "             and {} more", self.findings_left_out);
@@ -313,8 +311,8 @@ impl Report {
     }
 }
 
-impl Standing {
-    /// Adds up what the database says.
+impl UnresolvedTotals {
+    /// Sums up the unresolved orphans and the state of the brake.
     pub fn new(unresolved: &[Unresolved], brake: &BrakeState) -> Self {
         let sum = |of: &dyn Fn(&Unresolved) -> bool| -> u64 {
             unresolved.iter().filter(|each| of(each)).map(|each| each.orphans).sum()
@@ -338,21 +336,22 @@ impl Standing {
     }
 }
 
-/// An error and its causes, outermost first. Some libraries repeat the cause in the message; that is left out.
+/// The messages of an error and its causes, outermost first. Some libraries repeat the cause in
+/// their message; a repetition is left out.
 pub fn causes(error: &dyn std::error::Error) -> Vec<String> {
-    let mut told = vec![error.to_string()];
+    let mut messages = vec![error.to_string()];
     let mut cause = error.source();
     while let Some(error) = cause {
         let text = error.to_string();
-        if !told.iter().any(|earlier| earlier.contains(&text)) {
-            told.push(text);
+        if !messages.iter().any(|earlier| earlier.contains(&text)) {
+            messages.push(text);
         }
         cause = error.source();
     }
-    told
+    messages
 }
 
-/// An error with its causes in one line, each said once.
+/// An error and its causes in one line.
 pub fn chain(error: &dyn std::error::Error) -> String {
     causes(error).join(": ")
 }

@@ -1,18 +1,21 @@
-//! Limits per account and day, which hold one account's refunds alone.
+//! Limits per account and day. They hold only that account's refunds.
 //!
-//! A settle holds the lock of makegood's row of each account (`makegood_accounts`) from before it
-//! reads these figures to its commit. So they are exact, and need no second look as those of the
-//! whole brake do. What is held for an account counts towards no other limit.
+//! A settle locks makegood's row of each account (`makegood_accounts`) before it reads the
+//! account's counts, and keeps the lock until its commit. The counts are therefore exact; they need
+//! no second reading, unlike those of the whole brake. A refund that is held for an account counts
+//! towards no other limit.
 
 use std::collections::BTreeMap;
 
-use super::{Limits, Price, charges_needed, exceeds};
+use super::{BrakeLimits, Price, charges_needed, exceeds};
 
-/// An account's refunds count for its share of the day's credits from so many average charges on.
-/// Half of [`super::SHARE_FROM`], so that no account alone brings the whole brake to its share.
+/// Below this many average charges, an account's share of the day's credits is not checked.
+///
+/// It is half of [`super::SHARE_FROM`], so that one account alone cannot reach the share of the
+/// whole brake.
 pub const ACCOUNT_SHARE_FROM: u64 = 50;
 
-/// How an account stands, read under its lock.
+/// An account's hold and counts, read under its lock.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AccountStanding {
     /// Why its refunds are held, if they are.
@@ -31,12 +34,12 @@ pub struct Accounts {
 }
 
 impl Accounts {
-    /// As they stand.
+    /// Accounts with what was read under their locks.
     pub fn new(standing: BTreeMap<String, AccountStanding>) -> Self {
         Self { standing, newly_held: BTreeMap::new() }
     }
 
-    /// Those that this settle is the first to hold, and why.
+    /// The accounts that this settle holds for the first time, and why.
     pub fn newly_held(&self) -> &BTreeMap<String, String> {
         &self.newly_held
     }
@@ -51,25 +54,25 @@ impl Accounts {
         self.standing.get(account)?.held.as_ref()
     }
 
-    /// Holds the account if so many more credits would pass a limit, and returns why.
+    /// Holds the account if this refund would exceed a limit, and returns why.
     pub(super) fn hold_beyond(
         &mut self,
         account: &str,
         credits: u128,
-        limits: &Limits,
+        limits: &BrakeLimits,
         price: Option<Price>,
         charges: u64,
     ) -> Option<String> {
         let standing = self.standing.get(account)?;
         let (refunds, credits) = (standing.refunds + 1, standing.credits + credits);
         let broken = broken_limit(refunds, credits, limits, price, charges)?;
-        let why = format!("account {account}: {broken}; its refunds alone are held");
+        let why = format!("account {account}: {broken}; only its refunds are held");
         self.newly_held.insert(account.to_owned(), why.clone());
         self.standing.entry(account.to_owned()).or_default().held = Some(why.clone());
         Some(why)
     }
 
-    /// Counts a refund that was admitted.
+    /// Counts an admitted refund.
     pub(super) fn count(&mut self, account: &str, credits: u128) {
         if let Some(standing) = self.standing.get_mut(account) {
             standing.refunds += 1;
@@ -77,13 +80,13 @@ impl Accounts {
         }
     }
 
-    /// How many charges of the day decide whether so many more credits of the account are within
-    /// its share.
+    /// The number of charges in a day that the account needs to stay within its share with these
+    /// credits added.
     pub fn charges_needed(
         &self,
         account: &str,
         credits: u128,
-        limits: &Limits,
+        limits: &BrakeLimits,
         price: Option<Price>,
     ) -> Option<u64> {
         let standing = self.standing.get(account)?;
@@ -93,8 +96,8 @@ impl Accounts {
 }
 
 impl AccountStanding {
-    /// Whether nothing is left of what held it: what counts is down to half of each limit.
-    pub fn condition_is_gone(&self, limits: &Limits, price: Option<Price>, charges: u64) -> bool {
+    /// Whether the cause of the hold is gone: every count is at most half of its limit.
+    pub fn condition_is_gone(&self, limits: &BrakeLimits, price: Option<Price>, charges: u64) -> bool {
         broken_limit(self.refunds * 2, self.credits * 2, limits, price, charges).is_none()
     }
 }
@@ -102,7 +105,7 @@ impl AccountStanding {
 fn broken_limit(
     refunds: u128,
     credits: u128,
-    limits: &Limits,
+    limits: &BrakeLimits,
     price: Option<Price>,
     charges: u64,
 ) -> Option<String> {
@@ -119,8 +122,8 @@ fn broken_limit(
     let needed = charges_needed(worth, percent, ACCOUNT_SHARE_FROM)?;
     (charges < needed).then(|| {
         format!(
-            "{credits} credits in a day, as many as {worth} charges cost on average, are more than {percent} \
-             percent of a day's {charges} charges ([brake] max_credit_share_per_day_per_account)"
+            "{credits} credits in a day, the average price of {worth} charges, are more than {percent} \
+             percent of the day's {charges} charges ([brake] max_credit_share_per_day_per_account)"
         )
     })
 }

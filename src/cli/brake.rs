@@ -1,5 +1,5 @@
-//! `makegood brake`: how it stands; engaged and released by a person, for all, for one provider or
-//! for one account.
+//! `makegood brake`: its status, and how a person engages and releases it for all refunds, one
+//! provider or one account.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -7,29 +7,29 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::output::{OutputFormat, print};
-use super::parts::{load_providers, open_tables, said_for_people};
-use super::values::{said, who};
+use super::parts::{load_providers, open_tables, read_failed};
+use super::values::{person_name, visible_text};
 use super::words::{count, plain, table, time, when};
-use super::{Exit, Outcome};
-use crate::brake::Held;
+use super::{CommandResult, Exit};
+use crate::brake::BrakeHolds;
 use crate::clock::Timestamp;
 use crate::config::Settings;
 use crate::store::{BrakeEvent, BrakeState, DbError, HeldAccount, Store, Waiting};
 
-/// The brake, which stops refunds when too many at once suggest that something else is broken.
+/// The brake, which holds refunds if too many at once suggest that something else is broken.
 #[derive(Debug, clap::Args)]
-pub struct Args {
-    /// What to do.
+pub struct BrakeArgs {
+    /// The subcommand.
     #[command(subcommand)]
     pub command: BrakeCommand,
 }
 
-/// What to do with the brake.
+/// The subcommands of `makegood brake`.
 #[derive(Debug, clap::Subcommand)]
 pub enum BrakeCommand {
     /// Whether it is on, since when and why, and what it holds.
     Status {
-        /// text or json; without it, text on a terminal and JSON elsewhere.
+        /// text or json. The default is text on a terminal and JSON elsewhere.
         #[arg(long, value_name = "FORMAT")]
         output: Option<OutputFormat>,
     },
@@ -37,63 +37,63 @@ pub enum BrakeCommand {
     /// recovered.
     Engage {
         /// Only refunds for jobs of this provider.
-        #[arg(long, value_name = "NAME", value_parser = said)]
+        #[arg(long, value_name = "NAME", value_parser = visible_text)]
         provider: Option<String>,
         /// Who engages it.
-        #[arg(long, value_name = "WHO", value_parser = who)]
+        #[arg(long, value_name = "WHO", value_parser = person_name)]
         by: String,
-        /// Why refunds must wait.
-        #[arg(long, value_name = "WHY", value_parser = said)]
+        /// Why refunds must wait, for the audit trail.
+        #[arg(long, value_name = "WHY", value_parser = visible_text)]
         reason: String,
-        /// text or json; without it, text on a terminal and JSON elsewhere.
+        /// text or json. The default is text on a terminal and JSON elsewhere.
         #[arg(long, value_name = "FORMAT")]
         output: Option<OutputFormat>,
     },
-    /// Let go of what it holds. Look into the cause first; who and why are kept.
+    /// Release the refunds that it holds. Examine the cause first.
     ///
-    /// Without --account and --provider it releases the brake of all; accounts and providers that
-    /// are held alone stay held.
+    /// Without --account and --provider it releases the brake on all refunds. Accounts and
+    /// providers that have a hold of their own stay held.
     Release {
-        /// Only this account, which its limits per day hold. Its counts start afresh.
-        #[arg(long, value_name = "ID", value_parser = said, conflicts_with = "provider")]
+        /// Only this account, which its limits per day hold. Its counts restart at zero.
+        #[arg(long, value_name = "ID", value_parser = visible_text, conflicts_with = "provider")]
         account: Option<String>,
         /// Only refunds for jobs of this provider.
-        #[arg(long, value_name = "NAME", value_parser = said)]
+        #[arg(long, value_name = "NAME", value_parser = visible_text)]
         provider: Option<String>,
         /// Who releases it.
-        #[arg(long, value_name = "WHO", value_parser = who)]
+        #[arg(long, value_name = "WHO", value_parser = person_name)]
         by: String,
-        /// Why it is right to go on.
-        #[arg(long, value_name = "WHY", value_parser = said)]
+        /// Why refunds may continue, for the audit trail.
+        #[arg(long, value_name = "WHY", value_parser = visible_text)]
         reason: String,
-        /// text or json; without it, text on a terminal and JSON elsewhere.
+        /// text or json. The default is text on a terminal and JSON elsewhere.
         #[arg(long, value_name = "FORMAT")]
         output: Option<OutputFormat>,
     },
 }
 
-/// A provider that charges name within this time is one.
-const IN_USE: Duration = Duration::from_hours(24);
-/// Held accounts that are listed.
-const ACCOUNTS: i64 = 20;
-/// How much of the past is shown.
-const EVENTS: i64 = 5;
+/// A provider counts as known if a charge within this time names it.
+const KNOWN_WITHIN: Duration = Duration::from_hours(24);
+/// The maximum number of held accounts listed.
+const MAX_ACCOUNTS: i64 = 20;
+/// The maximum number of events listed.
+const MAX_EVENTS: i64 = 5;
 
 /// Runs the command.
 ///
 /// # Errors
-/// What ends the process.
-pub async fn run(args: Args, settings: Settings) -> Outcome {
+/// The error that ends the process.
+pub async fn run(args: BrakeArgs, settings: Settings) -> CommandResult {
     let store = open_tables(&settings).await?;
-    let failed = |error: DbError| said_for_people(&error);
+    let failed = |error: DbError| read_failed(&error);
     match args.command {
         BrakeCommand::Status { output } => {
             let now = store.now().await.map_err(failed)?;
             let brake = store.brake().await.map_err(failed)?;
             let mut held = store.waiting(now).await.map_err(failed)?;
             held.retain(|each| each.state == "held" && each.reason == "brake");
-            let events = store.brake_events(EVENTS).await.map_err(failed)?;
-            let accounts = store.held_accounts(ACCOUNTS).await.map_err(failed)?;
+            let events = store.brake_events(MAX_EVENTS).await.map_err(failed)?;
+            let accounts = store.held_accounts(MAX_ACCOUNTS).await.map_err(failed)?;
             print(&match OutputFormat::or_by_terminal(output) {
                 OutputFormat::Text => status(&Shown { brake, held, accounts, events }, now),
                 OutputFormat::Json => json!({
@@ -140,7 +140,7 @@ pub async fn run(args: Args, settings: Settings) -> Outcome {
             print(&match OutputFormat::or_by_terminal(output) {
                 OutputFormat::Text => match freed {
                     Some(freed) => format!(
-                        "{whose} is off. {} held by it, due now: the next pass decides again and pays what is owed.",
+                        "{whose} is off. {} held by it and due now: the next pass decides again and refunds what is owed.",
                         count(freed, "item was", "items were")
                     ),
                     None => format!("{whose} was not on, and it held nothing. Nothing was changed."),
@@ -162,7 +162,7 @@ async fn is_unknown(store: &Store, settings: &Settings, name: &str) -> Result<bo
         return Ok(false);
     }
     let now = store.now().await?;
-    Ok(!store.recent_providers(now - IN_USE).await?.iter().any(|(known, _)| known == name))
+    Ok(!store.recent_providers(now - KNOWN_WITHIN).await?.iter().any(|(known, _)| known == name))
 }
 
 fn was_engaged(provider: Option<&str>, engaged: bool, unknown: bool) -> String {
@@ -173,20 +173,20 @@ fn was_engaged(provider: Option<&str>, engaged: bool, unknown: bool) -> String {
         }
         None => ("All refunds".to_owned(), "makegood brake release".to_owned()),
     };
-    let mut told = if engaged {
+    let mut text = if engaged {
         format!("{whose} are held from now on, in every process, until `{how} --by WHO --reason WHY`.")
     } else {
         format!("{whose} are held already. Nothing was changed.")
     };
     if unknown {
-        told.push_str(
+        text.push_str(
             " No provider file and no charge of the last 24 hours names this provider: check its spelling.",
         );
     }
-    told
+    text
 }
 
-/// What `status` shows.
+/// The data of `status`.
 struct Shown {
     brake: BrakeState,
     held: Vec<Waiting>,
@@ -211,16 +211,16 @@ fn status(Shown { brake, held, accounts, events }: &Shown, now: Timestamp) -> St
     }
     for (provider, why) in &brake.providers {
         let name = plain(provider);
-        line(format!("THE BRAKE IS ON FOR {name} ALONE since {}.", when(why.engaged_at, now)));
+        line(format!("THE BRAKE IS ON FOR {name} ONLY since {}.", when(why.engaged_at, now)));
         line(format!("  why   {}", plain(&why.reason)));
         line(format!("  then  makegood brake release --provider {name} --by WHO --reason WHY"));
     }
-    if on == Held::default() {
+    if on == BrakeHolds::default() {
         line("The brake is off.".to_owned());
     }
     if brake.accounts_held > 0 {
         line(format!(
-            "\n{} held by limits of their own; all others go on.",
+            "\n{} held by their own limits; no other account is.",
             count(i128::from(brake.accounts_held), "account is", "accounts are")
         ));
         let rows = accounts.iter().map(|each| {
@@ -236,7 +236,7 @@ fn status(Shown { brake, held, accounts, events }: &Shown, now: Timestamp) -> St
         let credits = held.iter().fold(0_i64, |sum, each| sum.saturating_add(each.credits));
         let late: i64 = held.iter().map(|each| each.past_window).sum();
         line(format!(
-            "\nIt holds {} of {}; {late} past the time promised.",
+            "\nIt holds {} of {}; {late} past their window.",
             count(items, "refund", "refunds"),
             count(credits, "credit", "credits")
         ));
@@ -255,22 +255,19 @@ fn status(Shown { brake, held, accounts, events }: &Shown, now: Timestamp) -> St
     }
     if on.own_faults.is_some() {
         line(
-            "\nFaults of ours are: keys refused, provider files missing, answers that could not be read, outputs that are offered \
-             and\ncould not be brought home. Mend those, then release: each is decided again, and asked about again."
+            "\nFaults of ours are: rejected API keys, missing provider files, answers that could not be read, and offered outputs\n\
+             that could not be recovered. Fix them, then release: each item is asked about and decided again."
                 .to_owned(),
         );
     }
-    if on != Held::default() || items > 0 {
-        line("\nLook before you release:".to_owned());
-        line(
-            "  makegood run --dry-run                what would be decided, with nothing carried out"
-                .to_owned(),
-        );
-        line("  makegood explain CHARGE/INDEX --ask   the story of one".to_owned());
+    if on != BrakeHolds::default() || items > 0 {
+        line("\nBefore you release it:".to_owned());
+        line("  makegood run --dry-run                what would be decided; changes nothing".to_owned());
+        line("  makegood explain CHARGE/INDEX --ask   the history of one item".to_owned());
         line("  makegood brake release --by WHO --reason WHY".to_owned());
     }
     if !events.is_empty() {
-        line("\nLately".to_owned());
+        line("\nRecent events".to_owned());
         let rows = events.iter().map(|event| {
             vec![time(event.at), event.kind.clone(), event.by_whom.clone(), event.reason.clone()]
         });
@@ -288,7 +285,7 @@ mod tests {
     const NOW: Timestamp = Timestamp::from_micros(1_764_000_000_000_000);
 
     #[test]
-    fn the_status_says_what_is_held_and_what_to_do() {
+    fn the_status_shows_what_is_held_and_what_to_do() {
         let off = BrakeState::default();
         let shown =
             |brake: BrakeState| Shown { brake, held: Vec::new(), accounts: Vec::new(), events: Vec::new() };
@@ -320,7 +317,7 @@ mod tests {
         let page = status(&Shown { held: vec![held], events: vec![event], ..shown(on) }, NOW);
         for says in [
             "THE BRAKE IS ON since 2025-11-24 15:55:00 (5m ago).\n  why   more than 3 refunds in an hour\n",
-            "It holds 2 refunds of 20 credits; 0 past the time promised.",
+            "It holds 2 refunds of 20 credits; 0 past their window.",
             "  fal             2       20     0  2025-11-24 13:00:00 (3h ago)  ch_1/0",
             "makegood brake release --by WHO --reason WHY",
             "  2025-11-24 15:55:00  engaged  makegood  more than 3 refunds in an hour",
@@ -334,15 +331,12 @@ mod tests {
         };
         let page = status(&shown(ours), NOW);
         assert!(page.starts_with("THE BRAKE IS ON FOR FAULTS OF OURS since 2025-11-24 15:55:00"), "{page}");
-        assert!(
-            page.contains("more than 100 refunds") && page.contains("Mend those, then release"),
-            "{page}"
-        );
+        assert!(page.contains("more than 100 refunds") && page.contains("Fix them, then release"), "{page}");
         assert!(!page.contains("is off"), "{page}");
     }
 
     #[test]
-    fn the_status_names_accounts_and_providers_that_are_held_alone() {
+    fn the_status_names_held_accounts_and_providers() {
         let since = NOW - Duration::from_mins(5);
         let fal = HeldProvider { engaged_at: since, reason: "ida: outage".to_owned() };
         let brake = BrakeState {
@@ -359,9 +353,9 @@ mod tests {
         let page =
             status(&Shown { brake, held: Vec::new(), accounts: vec![mallory], events: Vec::new() }, NOW);
         for says in [
-            "THE BRAKE IS ON FOR fal ALONE since 2025-11-24 15:55:00 (5m ago).\n  why   ida: outage\n",
+            "THE BRAKE IS ON FOR fal ONLY since 2025-11-24 15:55:00 (5m ago).\n  why   ida: outage\n",
             "makegood brake release --provider fal --by WHO",
-            "1 account is held by limits of their own; all others go on.",
+            "1 account is held by their own limits; no other account is.",
             "  mallory      950  2025-11-24 15:55:00 (5m ago)  more than 50 refunds in a day",
             "makegood brake release --account ID --by WHO",
         ] {

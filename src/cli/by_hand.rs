@@ -1,7 +1,9 @@
-//! `makegood refund` and `makegood recover`: one item made good by hand, with name and reason kept (P23).
+//! `makegood refund` and `makegood recover`: a person makes one item good, with name and reason
+//! stored. P23 (support can recover or refund by hand).
 //!
-//! They go a pass's way for one item, at once: the same question, the same table, the same settle. What the table would not do
-//! is refused and explained; only a refund can be insisted on, with `--anyway`.
+//! They take one item through the steps of a pass: the same question, the same table, the same
+//! settle. If the table decides otherwise, they fail and explain why. `--anyway` overrides the
+//! table for a refund only.
 
 use std::time::Duration;
 
@@ -10,9 +12,9 @@ use serde_json::json;
 use super::explain::{REVERSED, because, find, indices, meaning, state, would};
 use super::output::{OutputFormat, print};
 use super::parts::open_parts;
-use super::values::{positive_span, said, who};
+use super::values::{person_name, positive_span, visible_text};
 use super::words::{cut, plain, span};
-use super::{Exit, Failure, Outcome};
+use super::{CommandResult, Exit, Failure};
 use crate::charge::{ItemId, WHOLE_CHARGE};
 use crate::config::Settings;
 use crate::evidence::Evidence;
@@ -20,50 +22,49 @@ use crate::pass::{Deed, Ended, Wanted, by_hand};
 use crate::policy::{Action, Decision, Reason};
 use crate::store::{DbError, Store, Waits};
 
-/// Give the credits of one output back, in your name.
+/// Refund one output, in your name.
 ///
-/// Asks the provider first. Where a pass would refund now, it is done at once. Where it would rather wait, bring the output
-/// home or hold it, this is said and nothing is given back, unless you insist. What is delivered or refunded already is never
-/// refunded.
+/// Asks the provider first. If a pass would refund it now, it is refunded at once. If a pass would
+/// wait, recover the output or hold it, nothing is refunded unless you pass --anyway. An output
+/// that was delivered or refunded already is never refunded.
 #[derive(Debug, clap::Args)]
 pub struct RefundArgs {
-    /// What is to be made good, and in whose name.
+    /// The item, and in whose name.
     #[command(flatten)]
     order: Order,
-    /// On your own word: also where a pass would not refund now, and also while the brake is on.
+    /// Override the table and the brake: refund even if a pass would not do so now.
     #[arg(long)]
     anyway: bool,
 }
 
-/// Bring one output home, or put it back where it belongs, in your name.
+/// Recover one output, or put it back where it belongs, in your name.
 ///
-/// Asks the provider first. Brings it home also where recovery.prefer says to refund. Whatever else
-/// follows from the answer is left to the next pass. Where makegood brought it home before and the
-/// platform has removed its row since, the row is inserted again, if the file is still in the
-/// storage.
+/// Asks the provider first. Ignores recovery.prefer. Anything else that follows from the answer is
+/// left to the next pass. If makegood recovered the output before and the platform has removed its
+/// row, the row is inserted again while the file is still in the storage.
 #[derive(Debug, clap::Args)]
 pub struct RecoverArgs {
-    /// What is to be made good, and in whose name.
+    /// The item, and in whose name.
     #[command(flatten)]
     order: Order,
 }
 
-/// What both have in common.
+/// The arguments of both commands.
 #[derive(Debug, clap::Args)]
 struct Order {
-    /// The output: the charge's id and which of its outputs. CHARGE alone where it has only one.
+    /// The output: the charge's id and the output's index. CHARGE alone if it has only one output.
     #[arg(value_name = "CHARGE/INDEX")]
     target: String,
-    /// Your name: it is kept.
-    #[arg(long, value_name = "WHO", value_parser = who)]
+    /// Your name, for the audit trail.
+    #[arg(long, value_name = "WHO", value_parser = person_name)]
     by: String,
-    /// Why: it is kept too. A ticket, for instance.
-    #[arg(long, value_name = "WHY", value_parser = said)]
+    /// The reason, for the audit trail, such as a ticket.
+    #[arg(long, value_name = "WHY", value_parser = visible_text)]
     reason: String,
-    /// How long to wait for a pass, or somebody else, that has it in hand.
+    /// How long to wait for a pass, or another command, that holds the lease on it.
     #[arg(long, value_name = "D", default_value = "30s", value_parser = positive_span)]
     wait: Duration,
-    /// text or json; without it, text on a terminal and JSON elsewhere.
+    /// text or json. The default is text on a terminal and JSON elsewhere.
     #[arg(long, value_name = "FORMAT")]
     output: Option<OutputFormat>,
 }
@@ -71,20 +72,20 @@ struct Order {
 /// Runs `makegood refund`.
 ///
 /// # Errors
-/// What ends the process.
-pub async fn refund(args: RefundArgs, settings: Settings) -> Outcome {
+/// The error that ends the process.
+pub async fn refund(args: RefundArgs, settings: Settings) -> CommandResult {
     run(args.order, Deed::Refund { anyway: args.anyway }, settings).await
 }
 
 /// Runs `makegood recover`.
 ///
 /// # Errors
-/// What ends the process.
-pub async fn recover(args: RecoverArgs, settings: Settings) -> Outcome {
+/// The error that ends the process.
+pub async fn recover(args: RecoverArgs, settings: Settings) -> CommandResult {
     run(args.order, Deed::Recover, settings).await
 }
 
-async fn run(order: Order, deed: Deed, settings: Settings) -> Outcome {
+async fn run(order: Order, deed: Deed, settings: Settings) -> CommandResult {
     let format = OutputFormat::or_by_terminal(order.output);
     let parts = open_parts(&settings, Waits::No).await?;
     let item = item(&parts.store, &order.target).await?;
@@ -110,13 +111,13 @@ async fn run(order: Order, deed: Deed, settings: Settings) -> Outcome {
     Ok(exit)
 }
 
-/// The one item that is meant.
+/// The one item that the argument names.
 pub(super) async fn item(database: &Store, target: &str) -> Result<ItemId, Failure> {
     let (story, index) = find(database, target).await?;
     let index = match (index, indices(&story).as_slice()) {
         (Some(index), _) => index,
         (None, [only]) => *only,
-        // Nothing can be refunded by item then, which is said with the reason.
+        // Then nothing can be refunded by item; the error explains that.
         (None, []) => WHOLE_CHARGE,
         (None, several) => {
             let several: Vec<String> = several.iter().map(i64::to_string).collect();
@@ -130,14 +131,14 @@ pub(super) async fn item(database: &Store, target: &str) -> Result<ItemId, Failu
     Ok(ItemId { charge_id: story.charge.id, output_index: index })
 }
 
-/// How the item stands now.
+/// The item's state afterwards.
 pub(super) struct After {
     pub(super) state: &'static str,
     pub(super) text: String,
 }
 
 impl After {
-    /// Not to be told how it stands makes nothing undone.
+    /// Reads the state. A failure to read it does not undo anything, so it is only reported.
     pub(super) async fn read(database: &Store, item: &ItemId) -> Self {
         let read = async {
             let now = database.now().await?;
@@ -152,13 +153,13 @@ impl After {
             Ok(None) => Self { state: "gone", text: "Its charge is gone.".to_owned() },
             Err(error) => Self {
                 state: "not to be read",
-                text: format!("How it stands could not be read: {}.", crate::report::chain(&error)),
+                text: format!("Its state could not be read: {}.", crate::report::chain(&error)),
             },
         }
     }
 }
 
-/// What is wanted and is so already is done.
+/// The exit code. If the item is already in the requested state, that is success.
 fn exit(deed: Deed, ended: &Ended, state: &str) -> Exit {
     match ended {
         Ended::Done(_) | Ended::Restored(_) => Exit::Done,
@@ -195,7 +196,7 @@ const fn decided(ended: &Ended) -> Option<&Decision> {
     }
 }
 
-/// What was done, or is so already, and how the item stands.
+/// The result, done now or before, and the item's state.
 fn headline(wanted: &Wanted, ended: &Ended, after: &After) -> String {
     let item = plain(&wanted.item.to_string());
     let text = &after.text;
@@ -210,13 +211,13 @@ fn headline(wanted: &Wanted, ended: &Ended, after: &After) -> String {
         }
         Ended::Held(decision) => {
             let insist = match decision.reason {
-                Reason::Brake => " To give back this one all the same, say it again with --anyway.",
+                Reason::Brake => " To refund it all the same, run the command again with --anyway.",
                 _ => "",
             };
             format!("Held: {} for {item}. {text}{insist}", nothing(wanted.deed))
         }
         Ended::Restored(lost) => format!(
-            "{item} was recovered before, and the platform had removed its row: {} at {} is in stored_outputs again. {text}",
+            "{item} was recovered before, and the platform had removed its row. Inserted again: {} at {} is in stored_outputs. {text}",
             plain(&lost.output_id),
             plain(lost.uri.as_deref().unwrap_or("an unknown place"))
         ),
@@ -226,8 +227,8 @@ fn headline(wanted: &Wanted, ended: &Ended, after: &After) -> String {
 
 const fn nothing(deed: Deed) -> &'static str {
     match deed {
-        Deed::Refund { .. } => "nothing was given back",
-        Deed::Recover => "nothing was brought home",
+        Deed::Refund { .. } => "nothing was refunded",
+        Deed::Recover => "nothing was recovered",
     }
 }
 
@@ -243,13 +244,13 @@ fn refusal(wanted: &Wanted, ended: &Ended, after: &After) -> String {
                 }
                 reason => because(reason),
             };
-            let why = format!("{why} ({}){}", table.reason, words(evidence.as_deref()));
+            let why = format!("{why} ({}){}", table.reason, provider_message(evidence.as_deref()));
             let next = match (wanted.deed, &table.action) {
                 (Deed::Refund { .. }, Action::Recover(_)) if *may_overrule => {
-                    "`makegood recover` brings it home; to give it back all the same, say it again with --anyway".to_owned()
+                    "`makegood recover` recovers it; to refund it all the same, run the command again with --anyway".to_owned()
                 }
                 (Deed::Refund { .. }, action) if *may_overrule => {
-                    format!("a pass would {}; to give it back all the same, say it again with --anyway", would(action))
+                    format!("a pass would {}; to refund it all the same, run the command again with --anyway", would(action))
                 }
                 (Deed::Refund { .. }, Action::Relink { .. }) => {
                     "it is not lost: `makegood recover`, or the next pass, puts it back".to_owned()
@@ -261,40 +262,40 @@ fn refusal(wanted: &Wanted, ended: &Ended, after: &After) -> String {
         Ended::CostNothing => format!("{nothing}: it cost nothing"),
         Ended::Resolved if after.state == REVERSED => {
             format!(
-                "{nothing}: an output is refunded at most once, and its refund was taken back. {}",
+                "{nothing}: an output is refunded at most once, and its refund was reversed. {}",
                 after.text
             )
         }
         Ended::Resolved => format!("{nothing}: it is {} already. {}", after.state, after.text),
         Ended::Busy => format!(
-            "{nothing}: a pass, or somebody else, has it in hand, and did not let go of it for {}; look again with \
+            "{nothing}: a pass, or another command, has held the lease on it for {}; check again with \
              `makegood explain {item}`",
             span(wanted.patience)
         ),
-        Ended::NotCopied(why) => format!("{nothing}: {}; passes go on by themselves", plain(why)),
+        Ended::NotCopied(why) => format!("{nothing}: {}; the next passes retry it", plain(why)),
         Ended::NotRestored(why) => format!(
             "{nothing}: it was recovered before, and the platform has removed its row, which cannot be inserted again: {}",
             plain(why)
         ),
         Ended::NotWritten(why) => {
-            format!("{nothing}: the database refused to settle it, nothing was written: {}", plain(why))
+            format!("{nothing}: the database rejected it, so nothing was written: {}", plain(why))
         }
-        Ended::Unreadable(why) => format!("{nothing}: {}; mend the row", plain(why)),
+        Ended::Unreadable(why) => format!("{nothing}: {}; correct the row", plain(why)),
         Ended::Done(_) | Ended::Held(_) | Ended::Restored(_) => headline(wanted, ended, after),
     }
 }
 
-/// The provider's own words.
-fn words(evidence: Option<&Evidence>) -> String {
+/// The provider's message.
+fn provider_message(evidence: Option<&Evidence>) -> String {
     let said = evidence.and_then(|evidence| evidence.message.as_deref());
-    said.map_or_else(String::new, |said| format!(", in its words: {}", cut(said, 200)))
+    said.map_or_else(String::new, |said| format!(", the provider says: {}", cut(said, 200)))
 }
 
 fn failed(wanted: &Wanted, error: &DbError) -> Failure {
     let advice = error.trouble().advice().unwrap_or("`makegood check` says what is wrong");
     Failure::from(format!(
-        "{} could not be made good by hand: {}; {advice}; nothing is half done: `makegood explain` says whether it was \
-         carried out",
+        "{} could not be made good: {}; {advice}; it is done completely or not at all, and `makegood explain` \
+         shows which",
         plain(&wanted.item.to_string()),
         crate::report::chain(error)
     ))

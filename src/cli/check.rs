@@ -1,8 +1,8 @@
-//! `makegood check`: a doctor for configuration, database, contract, providers and storage.
+//! `makegood check`: checks configuration, database, contract relations, providers and storage.
 //!
-//! Tries one thing after the other and goes on as far as it can; what is wrong comes with what to do about it.
-//! A refund and an output are tried on a real charge, and rolled back. Leaves nothing behind but an
-//! object in the storage that it deletes again. Never shows a key or a password.
+//! It makes one check after the other, as far as possible, and names a remedy for each fault. It
+//! posts a refund and stores an output for a real charge, and rolls both back. It writes an object
+//! to the storage and deletes it. It never shows a key or a password.
 
 mod books;
 mod connection;
@@ -18,48 +18,49 @@ use serde::Serialize;
 
 use super::output::{OutputFormat, print};
 use super::words::{count, plain};
-use super::{Exit, Outcome};
+use super::{CommandResult, Exit};
 use crate::config::Settings;
 
-/// Check configuration, database, contract relations, providers and storage, and say what to do.
+/// Check configuration, database, contract relations, providers and storage, and name remedies.
 ///
-/// Asks no provider. Ends with 0 if nothing fails, else with 1; warnings are for a person to judge.
+/// Asks no provider. Exits with 0 if nothing fails, otherwise with 1. Warnings are for a person to
+/// judge.
 #[derive(Debug, clap::Args)]
-pub struct Args {
-    /// Also compare refunds, ledger and balances, all of them. Takes as long as reading them does;
-    /// Ctrl-C ends it.
+pub struct CheckArgs {
+    /// Also compare all refunds, ledger entries and balances. It reads all of them, which takes
+    /// time; Ctrl-C stops it.
     #[arg(long)]
     pub books: bool,
-    /// text or json; without it, text on a terminal and JSON elsewhere.
+    /// text or json. The default is text on a terminal and JSON elsewhere.
     #[arg(long, value_name = "FORMAT")]
     pub output: Option<OutputFormat>,
 }
 
-/// How one thing stands.
+/// The result of one check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 enum Grade {
-    /// As it should be.
+    /// Correct.
     Ok,
-    /// Works, but a person should know.
+    /// It works, but a person should know.
     Warn,
-    /// Passes cannot work, or promises cannot be kept.
+    /// Passes cannot work, or a promise cannot be kept.
     Fail,
 }
 
-/// One thing that was looked at.
+/// One check.
 #[derive(Clone, Debug, Serialize)]
 struct Finding {
     grade: Grade,
-    /// What was looked at.
+    /// The subject of the check.
     about: String,
-    /// How it stands.
+    /// The result.
     says: String,
-    /// What to do; empty: nothing.
+    /// The remedy; empty: none is needed.
     advice: String,
 }
 
-/// Everything that was looked at, in order.
+/// All checks, in order.
 #[derive(Debug, Default)]
 struct Findings(Vec<Finding>);
 
@@ -88,11 +89,11 @@ impl Findings {
 /// Runs the command.
 ///
 /// # Errors
-/// Stdout cannot be written. What is wrong with the rest is what the command tells.
-pub async fn run(args: Args, settings: Settings) -> Outcome {
+/// Stdout cannot be written. All other faults are part of the output.
+pub async fn run(args: CheckArgs, settings: Settings) -> CommandResult {
     let mut found = Findings::default();
-    // Settings that are refused never come here: they end the process with code 2 before.
-    found.ok("settings", "understood");
+    // Invalid settings have ended the process with code 2 before.
+    found.ok("settings", "valid");
     settings::check(&settings, &mut found);
     network::check(&settings, &mut found).await;
     let providers = settings::providers(&settings, &mut found);
@@ -153,13 +154,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_wrong_stands_with_what_to_do() {
+    fn each_fault_is_shown_with_its_remedy() {
         let mut found = Findings::default();
-        found.ok("settings", "understood");
+        found.ok("settings", "valid");
         found.fail("contract: charges", "no such relation", "run `makegood migrate`");
         assert_eq!(
             text(&found),
-            "ok    settings           understood\n\
+            "ok    settings           valid\n\
              FAIL  contract: charges  no such relation\n\
              \x20                        -> run `makegood migrate`\n\
              \n\

@@ -1,26 +1,27 @@
-//! `makegood demo`: the main job on an example platform, with nothing to install.
+//! `makegood demo`: the pipeline on an example platform, with nothing to install.
 
 use std::ffi::OsString;
 use std::io::IsTerminal as _;
 use std::path::PathBuf;
 
 use super::output::print;
-use super::{Exit, Failure, Outcome};
+use super::{CommandResult, Exit, Failure};
 use crate::config::Settings;
 use crate::demo::{self, DemoError, Look, Orders};
 
-/// The main job on an example platform in one file, with nothing to install.
+/// The pipeline on an example platform in one file, with nothing to install.
 ///
-/// Takes nothing from the environment and needs no network.
+/// Ignores the environment and needs no network.
 #[derive(Debug, clap::Args)]
-pub struct Args {
-    /// Where the example platform is left for the next commands to try; what an earlier demo left is replaced.
+pub struct DemoArgs {
+    /// The directory of the example platform, for further commands. Files of an earlier demo are
+    /// replaced.
     #[arg(long, value_name = "DIR", default_value = demo::DEFAULT_DIR)]
     pub dir: PathBuf,
 }
 
-/// What the commands to try next need before them: the environment would win over the settings file that the demo
-/// leaves behind, and lead them to another database.
+/// A prefix for the suggested commands that unsets settings in the environment. Otherwise these
+/// would override the demo's settings file, and the commands would use another database.
 fn unset(names: impl Iterator<Item = OsString>) -> String {
     let settings = names.filter_map(|name| name.into_string().ok());
     let mut settings: Vec<String> =
@@ -29,11 +30,11 @@ fn unset(names: impl Iterator<Item = OsString>) -> String {
     if settings.is_empty() { String::new() } else { format!("env -u {} ", settings.join(" -u ")) }
 }
 
-/// Runs the command. The settings are the demo's own, so those of the command line do not matter.
+/// Runs the command. It uses the demo's own settings, not those of the command line.
 ///
 /// # Errors
-/// What ends the process.
-pub async fn run(args: Args, _settings: Settings) -> Outcome {
+/// The error that ends the process.
+pub async fn run(args: DemoArgs, _settings: Settings) -> CommandResult {
     let orders = Orders {
         dir: args.dir,
         look: if std::io::stdout().is_terminal() { Look::Terminal } else { Look::Plain },
@@ -66,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_commands_to_try_next_never_reach_the_database_that_the_environment_names() {
+    fn the_suggested_commands_never_use_the_database_of_the_environment() {
         let names = |names: &[&str]| unset(names.iter().map(OsString::from));
         assert_eq!(names(&["PATH", "MAKEGOOD_LOG"]), "");
         let before = names(&["MAKEGOOD__DATABASE__URL", "PATH", "DATABASE_URL"]);

@@ -1,49 +1,49 @@
-//! `makegood erase`: what providers and people have written about cases is set to null, by account
-//! or by age, with name and reason kept.
+//! `makegood erase`: sets texts of providers and people to null, by account or by age, with name
+//! and reason stored.
 //!
-//! What proves a refund stays. It works in portions that are committed one by one, so it can be
-//! interrupted at any moment: the same command goes on. What belongs to open and held cases is
-//! left, and said to be.
+//! The proof of a refund stays. The work is committed in portions, so it can be interrupted at any
+//! moment; the same command then continues. Texts of open and held cases stay, and the output
+//! counts them.
 
 use serde_json::json;
 
 use super::output::{OutputFormat, print};
 use super::parts::open_tables;
-use super::values::{Since, said, who};
+use super::values::{SinceArg, person_name, visible_text};
 use super::words::{count, plain, time};
-use super::{Exit, Failure, Outcome};
+use super::{CommandResult, Exit, Failure};
 use crate::config::Settings;
 use crate::store::{DbError, ERASURE_ROWS, Erased, Erasing, Place, Whose};
 
-/// Erase what providers and people have written about cases, in your name.
+/// Erase texts of providers and people, in your name.
 ///
 /// Erases the texts of answers (code, message, request, excerpt), details of events, reports of
-/// passes and the last messages of providers. What proves a refund stays: verdict, reason, rule,
-/// amounts, accounts, times, ids, and a SHA-256 of each erased text. Nothing brings the texts back:
+/// passes and the last messages of providers. The proof of a refund stays: verdict, reason, rule,
+/// amounts, accounts, times, ids, and a SHA-256 of each erased text. The texts cannot be restored:
 /// export first what you need (`explain` and `report`, with --output).
 ///
-/// What belongs to open and held cases is left, and the exit code is 3. Interrupted, it goes on
-/// when it is said again.
+/// Texts of open and held cases stay, and the exit code is then 3. If it is interrupted, run the
+/// same command again to continue.
 #[derive(Debug, clap::Args)]
 #[command(group = clap::ArgGroup::new("whose").required(true))]
-pub struct Args {
-    /// All that was written about this account's charges.
+pub struct EraseArgs {
+    /// Erase all texts about this account's charges.
     #[arg(long, value_name = "ID", group = "whose")]
     account: Option<String>,
-    /// All that was written before this: an instant (2026-01-31T06:00:00Z), or a time span before
-    /// now (365d).
+    /// Erase all texts from before this time: an instant (2026-01-31T06:00:00Z), or a time span
+    /// before now (365d).
     #[arg(long, value_name = "TIME", group = "whose")]
-    before: Option<Since>,
-    /// Your name: it is kept.
-    #[arg(long, value_name = "WHO", value_parser = who)]
+    before: Option<SinceArg>,
+    /// Your name, for the audit trail.
+    #[arg(long, value_name = "WHO", value_parser = person_name)]
     by: String,
-    /// Why: it is kept too. The number of a request, for instance.
-    #[arg(long, value_name = "WHY", value_parser = said)]
+    /// The reason, for the audit trail, such as the number of a request.
+    #[arg(long, value_name = "WHY", value_parser = visible_text)]
     reason: String,
-    /// Count what would be erased, and erase nothing.
+    /// Only count what would be erased.
     #[arg(long)]
     dry_run: bool,
-    /// text or json; without it, text on a terminal and JSON elsewhere.
+    /// text or json. The default is text on a terminal and JSON elsewhere.
     #[arg(long, value_name = "FORMAT")]
     output: Option<OutputFormat>,
 }
@@ -51,20 +51,20 @@ pub struct Args {
 /// Runs the command.
 ///
 /// # Errors
-/// What ends the process.
-pub async fn run(args: Args, settings: Settings) -> Outcome {
+/// The error that ends the process.
+pub async fn run(args: EraseArgs, settings: Settings) -> CommandResult {
     let format = OutputFormat::or_by_terminal(args.output);
     let store = open_tables(&settings).await?;
     let now = store.now().await.map_err(|error| failed(&error, &Erased::default()))?;
     let whose = match (args.account, args.before) {
         (Some(account), _) => Whose::Account(account),
         (None, Some(before)) => Whose::OlderThan(before.at(now)),
-        (None, None) => return Err(Failure::usage("--account or --before is wanted")),
+        (None, None) => return Err(Failure::usage("expected --account or --before")),
     };
     if matches!(&whose, Whose::OlderThan(before) if *before > now) {
         store.close().await;
         return Err(Failure::usage(
-            "--before lies in the future, so that it would erase all there is: nothing was erased",
+            "--before is in the future and would erase everything; nothing was erased",
         ));
     }
     let order = Erasing { whose, by: args.by, why: args.reason, dry_run: args.dry_run, rows: ERASURE_ROWS };
@@ -112,14 +112,14 @@ fn headline(order: &Erasing, erased: &Erased) -> String {
             if order.dry_run {
                 format!("Would erase up to {all} {of}. Nothing was changed.")
             } else {
-                format!("Erased {all} {of}. What proves refunds stays.")
+                format!("Erased {all} {of}. The proof of refunds stays.")
             }
         }
     };
     if erased.left() > 0 {
         let left = Erased { answers: erased.left_answers, events: erased.left_events, ..Erased::default() };
         let left = format!(
-            " Left {} of cases that are open or held: a person may need them to decide. Say it again once they are resolved.",
+            " Left {} of open or held cases, because a person may need them to decide. Run it again once they are resolved.",
             list(&left).join(" and ")
         );
         text.push_str(&left);
@@ -127,7 +127,7 @@ fn headline(order: &Erasing, erased: &Erased) -> String {
     text
 }
 
-/// What there is of each kind.
+/// The counts of each kind, as text.
 fn list(erased: &Erased) -> Vec<String> {
     let kinds = [
         (erased.answers, "answer of providers", "answers of providers"),
@@ -140,14 +140,14 @@ fn list(erased: &Erased) -> Vec<String> {
 
 fn failed(error: &DbError, erased: &Erased) -> Failure {
     let advice = if error.is_about_rights() {
-        "run it as a role that may call makegood_erase (docs/erasure.md says which)"
+        "run it as a role that may call makegood_erase (see docs/erasure.md)"
     } else {
         error.trouble().advice().unwrap_or("`makegood check` says what is wrong")
     };
     let so_far = match erased.total() {
         0 => "nothing was erased".to_owned(),
         total => format!(
-            "{} erased before, and recorded; say it again to go on",
+            "{} erased and recorded before the failure; run it again to continue",
             count(total, "text was", "texts were")
         ),
     };
@@ -160,7 +160,7 @@ mod tests {
     use crate::clock::Timestamp;
 
     #[test]
-    fn what_was_erased_and_what_was_left_is_said() {
+    fn the_headline_counts_what_was_erased_and_what_was_left() {
         let before = Whose::OlderThan(Timestamp::parse("2026-01-31T06:00:00Z").unwrap());
         let order = |whose: &Whose, dry_run| Erasing {
             whose: whose.clone(),
@@ -173,8 +173,8 @@ mod tests {
         assert_eq!(
             headline(&order(&before, false), &some),
             "Erased 1 answer of providers, 2 details of events and 3 reports of passes from before 2026-01-31 06:00:00. \
-             What proves refunds stays. Left 1 detail of events of cases that are open or held: a person may need them to \
-             decide. Say it again once they are resolved."
+             The proof of refunds stays. Left 1 detail of events of open or held cases, because a person may need them to \
+             decide. Run it again once they are resolved."
         );
         let account = Whose::Account("u\u{1b}1".to_owned());
         assert_eq!(

@@ -1,4 +1,4 @@
-//! What a provider's answer means, as people and programs are shown it. No file, no signed URL.
+//! Formats evidence for people and as JSON, without files and without signed URLs.
 
 use serde_json::{Value, json};
 use url::Url;
@@ -6,7 +6,7 @@ use url::Url;
 use super::words::{count, cut, plain, time};
 use crate::evidence::{Evidence, FailureClass, Offer, Source};
 
-/// The meaning of an answer, a line each.
+/// Evidence as lines of text.
 pub fn lines(evidence: &Evidence) -> Vec<String> {
     let mut lines = vec![verdict(evidence)];
     if let Some(message) = &evidence.message {
@@ -37,7 +37,7 @@ fn offer(offer: &Offer) -> String {
     let which = offer.index.map_or_else(|| "an output".to_owned(), |index| format!("output {index}"));
     let what = match &offer.source {
         Source::Url { url, auth } => {
-            let key = if *auth { ", to be fetched with the key" } else { "" };
+            let key = if *auth { ", downloaded with the API key" } else { "" };
             format!("a file at {}{key}", host(url))
         }
         Source::Inline { bytes, content_type } => {
@@ -54,13 +54,13 @@ fn offer(offer: &Offer) -> String {
     format!("{which}: {what}{until}")
 }
 
-/// A URL as given may hold a signature.
+/// The host of a URL. The rest may contain a signature.
 fn host(url: &str) -> String {
     let host = Url::parse(url).ok().and_then(|url| url.host_str().map(str::to_owned));
     host.unwrap_or_else(|| "an unreadable URL".to_owned())
 }
 
-/// The meaning of an answer for programs.
+/// Evidence as JSON.
 pub fn json(evidence: &Evidence) -> Value {
     let offers = evidence.outputs.iter().map(|offer| {
         let source = match &offer.source {
@@ -93,7 +93,7 @@ mod tests {
     use crate::evidence::{Answer, Verdict};
 
     #[test]
-    fn an_answer_is_told_without_its_signed_urls() {
+    fn evidence_is_shown_without_signed_urls() {
         let evidence = Evidence {
             verdict: Verdict::Succeeded,
             class: None,
@@ -121,7 +121,7 @@ mod tests {
                 "succeeded, code 7",
                 "says: done\\u{1b}[2J",
                 "names 2 outputs",
-                "output 0: a file at cdn.example, to be fetched with the key",
+                "output 0: a file at cdn.example, downloaded with the API key",
                 "an output: failed, content_safety",
             ]
         );

@@ -1,4 +1,4 @@
-//! `makegood explain`: the whole story of a charge. Acts on nothing, also with `--ask`.
+//! `makegood explain`: the whole history of a charge. It changes nothing, even with `--ask`.
 
 mod meaning;
 mod paragraph;
@@ -7,51 +7,53 @@ mod text;
 use serde_json::{Value, json};
 
 use super::output::{OutputFormat, print};
-use super::parts::{load_providers, open_tables, said_for_people};
-use super::{Exit, Failure, Outcome, evidence};
-use crate::brake::Held;
+use super::parts::{load_providers, open_tables, read_failed};
+use super::{CommandResult, Exit, Failure, evidence};
+use crate::brake::BrakeHolds;
 use crate::charge::{ItemId, WHOLE_CHARGE};
 use crate::clock::Timestamp;
 use crate::config::Settings;
 use crate::detect;
 use crate::pass::{Consulted, Rules, consult};
 use crate::store::{DbError, Store, Story};
+#[cfg(test)]
+pub(super) use meaning::advice;
 pub(super) use meaning::{because, because_waiting, read as read_reason, would};
 pub(super) use paragraph::{REVERSED, state, write as meaning};
 
-/// The whole story of a charge: what was paid, seen, asked, decided and done.
+/// The whole history of a charge: what was paid, found, asked, decided and done.
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub struct ExplainArgs {
     /// The charge's id, or CHARGE/INDEX for one of its outputs.
     #[arg(value_name = "CHARGE[/INDEX]")]
     pub target: String,
-    /// Ask the provider now, and say what would be decided. Changes nothing.
+    /// Ask the provider now, and show what would be decided. Changes nothing.
     #[arg(long)]
     pub ask: bool,
-    /// text or json; without it, text on a terminal and JSON elsewhere.
+    /// text or json. The default is text on a terminal and JSON elsewhere.
     #[arg(long, value_name = "FORMAT")]
     pub output: Option<OutputFormat>,
 }
 
-/// What the provider says now, and what a pass would make of it.
+/// The provider's answer now, and what a pass would decide.
 #[derive(Debug, Default)]
 struct Now {
     consulted: Vec<Consulted>,
     /// Rows that cannot be read, and why.
     unreadable: Vec<String>,
-    /// What the brake holds, and why.
-    brake: Held,
+    /// The holds of the brake.
+    brake: BrakeHolds,
 }
 
 /// Runs the command.
 ///
 /// # Errors
-/// What ends the process.
-pub async fn run(args: Args, settings: Settings) -> Outcome {
+/// The error that ends the process.
+pub async fn run(args: ExplainArgs, settings: Settings) -> CommandResult {
     let format = OutputFormat::or_by_terminal(args.output);
     let database = open_tables(&settings).await?;
     let (mut story, index) = find(&database, &args.target).await?;
-    let now = database.now().await.map_err(|error| said_for_people(&error))?;
+    let now = database.now().await.map_err(|error| read_failed(&error))?;
     let asked = if args.ask { Some(ask(&database, &settings, &story, index, now).await?) } else { None };
     database.close().await;
     if let Some(index) = index {
@@ -64,10 +66,10 @@ pub async fn run(args: Args, settings: Settings) -> Outcome {
     Ok(Exit::Done)
 }
 
-/// The charge that is meant, and the one output of it, if one is.
+/// Finds the charge that the argument names, and the index of the output if it names one.
 pub(super) async fn find(database: &Store, target: &str) -> Result<(Story, Option<i64>), Failure> {
-    let failed = |error: DbError| said_for_people(&error);
-    // A platform's charge id may hold slashes of its own.
+    let failed = |error: DbError| read_failed(&error);
+    // A charge's id may contain slashes.
     if let Some(story) = database.story(target).await.map_err(failed)? {
         return Ok((story, None));
     }
@@ -78,7 +80,7 @@ pub(super) async fn find(database: &Store, target: &str) -> Result<(Story, Optio
     };
     let Some((item, story)) = item.zip(story) else {
         return Err(Failure::from(format!(
-            "there is no charge `{target}`; CHARGE or CHARGE/INDEX is wanted, as the platform spells it"
+            "there is no charge `{target}`; expected CHARGE or CHARGE/INDEX with the platform's id"
         )));
     };
     let known = indices(&story);
@@ -94,7 +96,7 @@ pub(super) async fn find(database: &Store, target: &str) -> Result<(Story, Optio
     Ok((story, Some(item.output_index)))
 }
 
-/// The outputs of a charge: its items, and what makegood has looked into.
+/// The indices of a charge's items and orphans.
 pub(super) fn indices(story: &Story) -> Vec<i64> {
     let items = story.items.iter().map(|item| item.output_index);
     let mut indices: Vec<i64> = items.chain(story.orphans.iter().map(|orphan| orphan.output_index)).collect();
@@ -131,7 +133,7 @@ async fn ask(
         .map(|output_index| ItemId { charge_id: story.charge.id.clone(), output_index })
         .collect();
     let dating = detect::dating(&rules.detect, &providers);
-    let failed = |error: DbError| said_for_people(&error);
+    let failed = |error: DbError| read_failed(&error);
     let (cases, unreadable) = database.look_at(&items, now, &dating).await.map_err(failed)?;
     let brake = database.brake().await.map_err(failed)?;
     Ok(Now { consulted: consult(&providers, &rules, cases, now).await, unreadable, brake: brake.held() })

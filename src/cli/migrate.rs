@@ -1,16 +1,17 @@
-//! `makegood migrate`: create or upgrade the tables.
+//! `makegood migrate`: creates or upgrades the tables.
 
 use super::output::print;
 use super::parts::create_store;
-use super::{Exit, Failure, Outcome};
+use super::{CommandResult, Exit, Failure};
 use crate::config::Settings;
 
 /// Create or upgrade makegood's own tables.
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub struct MigrateArgs {
     /// Create the contract relations (charges, ledger, balances …) as tables too.
     ///
-    /// For trying out and for new platforms. A platform with a schema of its own provides views of these names instead.
+    /// For trying makegood out and for new platforms. A platform with a schema of its own provides
+    /// views of these names instead.
     #[arg(long)]
     pub reference_schema: bool,
 }
@@ -18,8 +19,8 @@ pub struct Args {
 /// Runs the command.
 ///
 /// # Errors
-/// What ends the process.
-pub async fn run(args: Args, settings: Settings) -> Outcome {
+/// The error that ends the process.
+pub async fn run(args: MigrateArgs, settings: Settings) -> CommandResult {
     let store = create_store(&settings).await?;
     store.migrate(args.reference_schema).await.map_err(|error| {
         if error.is_about_the_binary() { Failure::usage(error) } else { Failure::from(error) }

@@ -1,9 +1,9 @@
-//! Commands, one file each: what a person or a scheduler calls.
+//! The command line: one file per command.
 //!
-//! The frame reads the arguments, loads and checks the settings, sets up logs, calls the command, and turns
-//! how it went into an exit code: 0 done; 1 the pass failed; 2 wrong usage or configuration; 3 done, but
-//! orphans are past their window or held by the brake. An error is told once, with its causes, on stderr;
-//! stdout has only what was asked for.
+//! This file reads the arguments, loads and checks the settings, sets up the log, runs the command,
+//! and turns its result into an exit code: 0 done; 1 the pass failed; 2 wrong usage or
+//! configuration; 3 done, but orphans are past their window or held by the brake. An error is
+//! printed once, with its causes, on stderr. Stdout has only the output of the command.
 
 mod brake;
 mod by_hand;
@@ -35,23 +35,23 @@ use crate::ops::telemetry::{self, Style};
 use crate::report::{causes, chain};
 
 pub use output::{OutputFormat, print};
-pub use values::Since;
+pub use values::SinceArg;
 
-/// What the process ends with. Fixed: schedulers and alerts build on it.
+/// The exit code of the process. Schedulers and alerts depend on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
     /// Done.
     Done,
-    /// The pass, or the command, failed. Trying again may help.
+    /// The pass or the command failed. A retry may help.
     Failed,
-    /// Wrong usage or configuration. Trying again will not help.
+    /// Wrong usage or configuration. A retry does not help.
     Usage,
-    /// Done, but a person should look: orphans are past their window or held by the brake.
+    /// Done, but a person should act: orphans are past their window or held by the brake.
     Attention,
 }
 
 impl Exit {
-    /// The number that the process ends with.
+    /// The number of the exit code.
     pub const fn code(self) -> u8 {
         match self {
             Self::Done => 0,
@@ -68,10 +68,11 @@ impl From<Exit> for ExitCode {
     }
 }
 
-/// How a command went.
-pub type Outcome = Result<Exit, Failure>;
+/// The result of a command.
+pub type CommandResult = Result<Exit, Failure>;
 
-/// An error that ends the process, and with which code. Any error becomes one through `?`, with [`Exit::Failed`].
+/// An error that ends the process, with its exit code. Through `?` any error becomes one with
+/// [`Exit::Failed`].
 #[derive(Debug)]
 pub struct Failure {
     exit: Exit,
@@ -79,25 +80,25 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// What was asked for cannot be meant: [`Exit::Usage`].
+    /// Wrong usage: [`Exit::Usage`].
     pub fn usage(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self { exit: Exit::Usage, error: error.into() }
     }
 
-    /// What the process ends with.
+    /// The exit code.
     pub const fn exit(&self) -> Exit {
         self.exit
     }
 }
 
 impl std::fmt::Display for Failure {
-    /// The error with its causes, on one line.
+    /// The error and its causes on one line.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&chain(self.error.as_ref()))
     }
 }
 
-// `Failure` is no `Error` itself, so this cannot overlap with `From<Failure>`.
+// `Failure` is not an `Error`, so this does not overlap with `From<Failure>`.
 impl<E: Into<Box<dyn Error + Send + Sync>>> From<E> for Failure {
     fn from(error: E) -> Self {
         Self { exit: Exit::Failed, error: error.into() }
@@ -107,27 +108,27 @@ impl<E: Into<Box<dyn Error + Send + Sync>>> From<E> for Failure {
 #[expect(clippy::doc_markdown, reason = "clap prints these comments as they are")]
 /// Every charge ends in an output or a refund, exactly once, within 24 hours.
 ///
-/// makegood finds charges without a stored output, asks the provider what became of the job, and then brings
-/// the output home or gives the credits back. To see it at work, with nothing to install: makegood demo
+/// makegood finds charges without a stored output, asks the provider about the job, and then
+/// recovers the output or refunds the credits. To try it out with nothing to install: makegood demo
 #[derive(Debug, Parser)]
 #[command(name = "makegood", version, arg_required_else_help = true, after_help = EXIT_CODES)]
 pub struct Cli {
-    /// Settings as TOML; what it leaves out keeps its default.
+    /// The settings, a TOML file. A setting that it leaves out keeps its default.
     ///
-    /// Weakest to strongest: built-in defaults, this file, the environment (MAKEGOOD__SECTION__KEY),
-    /// DATABASE_URL, flags.
+    /// Precedence, from low to high: built-in defaults, this file, the environment
+    /// (MAKEGOOD__SECTION__KEY), DATABASE_URL, flags.
     #[arg(long, value_name = "FILE", global = true, help_heading = "For all commands")]
     config: Option<PathBuf>,
-    /// Where the charges are: sqlite://FILE or postgres://user@host/name.
+    /// The database: sqlite://FILE or postgres://user@host/name.
     ///
-    /// Other users of the machine can read process arguments. Give a URL with a password in the environment
-    /// variable DATABASE_URL instead.
+    /// Other users of the machine can read process arguments. Set a URL with a password in the
+    /// environment variable DATABASE_URL instead.
     #[arg(long, value_name = "URL", global = true, help_heading = "For all commands")]
     database_url: Option<String>,
-    /// Log more; twice: everything.
+    /// Log more. Twice: log everything.
     #[arg(short, long, action = ArgAction::Count, global = true, help_heading = "For all commands")]
     verbose: u8,
-    /// Log only what a person should look at.
+    /// Log only what a person should examine.
     #[arg(short, long, global = true, help_heading = "For all commands", conflicts_with = "verbose")]
     quiet: bool,
     #[command(subcommand)]
@@ -140,25 +141,26 @@ const EXIT_CODES: &str = "Exit codes: 0 done; 1 failed; 2 wrong usage or configu
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    Run(run::Args),
-    Schedule(schedule::Args),
-    Migrate(migrate::Args),
-    Check(check::Args),
-    Explain(explain::Args),
+    Run(run::RunArgs),
+    Schedule(schedule::ScheduleArgs),
+    Migrate(migrate::MigrateArgs),
+    Check(check::CheckArgs),
+    Explain(explain::ExplainArgs),
     Refund(by_hand::RefundArgs),
     Recover(by_hand::RecoverArgs),
-    ReverseRefund(reverse_refund::Args),
-    Erase(erase::Args),
-    Report(report::Args),
-    Brake(brake::Args),
-    Provider(provider::Args),
-    SimulateProvider(simulate_provider::Args),
-    Demo(demo::Args),
+    ReverseRefund(reverse_refund::ReverseRefundArgs),
+    Erase(erase::EraseArgs),
+    Report(report::ReportArgs),
+    Brake(brake::BrakeArgs),
+    Provider(provider::ProviderArgs),
+    SimulateProvider(simulate_provider::SimulateProviderArgs),
+    Demo(demo::DemoArgs),
 }
 
 impl Command {
-    /// Trying out must work anywhere, and must never reach a database that the environment names.
-    const fn is_for_trying_out(&self) -> bool {
+    /// Whether the command only tries makegood out. It then ignores the environment, so that it
+    /// cannot reach a real database.
+    const fn ignores_environment(&self) -> bool {
         match self {
             Self::Demo(_) | Self::SimulateProvider(_) => true,
             Self::Run(_)
@@ -177,24 +179,24 @@ impl Command {
     }
 }
 
-/// The whole process: arguments to exit code.
+/// Runs the whole process, from the arguments to the exit code.
 pub async fn main() -> ExitCode {
-    // Before anything can make a TLS client. An error means that somebody was first, which is as good.
+    // This must precede the first TLS client. An error means that a provider is already installed.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    // Wrong usage ends here, with code 2; --help and --version with 0.
+    // Wrong usage exits here with code 2; --help and --version exit with 0.
     let cli = Cli::parse();
     let settings = match cli.settings() {
         Ok(settings) => settings,
-        Err(error) => return tell(&Failure::usage(error), Style::Text),
+        Err(error) => return print_failure(&Failure::usage(error), Style::Text),
     };
-    let filter = std::env::var(telemetry::FILTER_VARIABLE).ok();
+    let filter = std::env::var(crate::config::LOG_VARIABLE).ok();
     let style = match telemetry::init(&settings.log, filter.as_deref()) {
         Ok(style) => style,
-        Err(error) => return tell(&Failure::usage(error), Style::Text),
+        Err(error) => return print_failure(&Failure::usage(error), Style::Text),
     };
     match Box::pin(cli.command.run(settings)).await {
         Ok(exit) => exit.into(),
-        Err(failure) => tell(&failure, style),
+        Err(failure) => print_failure(&failure, style),
     }
 }
 
@@ -206,7 +208,7 @@ impl Cli {
         }
         let level = match (self.quiet, self.verbose) {
             (true, _) => Some(("--quiet", "warn")),
-            // The demo tells its stories itself.
+            // The demo prints its own output.
             (false, 0) if matches!(self.command, Command::Demo(_)) => Some(("the demo", "error")),
             (false, 0) => None,
             (false, 1) => Some(("--verbose", "debug")),
@@ -215,19 +217,19 @@ impl Cli {
         if let Some((name, level)) = level {
             flags.push(Flag { name, key: "log.level", value: level.to_owned() });
         }
-        let trying_out = self.command.is_for_trying_out();
+        let no_environment = self.command.ignores_environment();
         Settings::load(&LoadArgs {
             file: self.config.clone(),
-            env: if trying_out { Vec::new() } else { std::env::vars_os().collect() },
+            env: if no_environment { Vec::new() } else { std::env::vars_os().collect() },
             flags,
-            // Without a working directory only absolute storage paths mean anything, and those still work.
+            // Without a working directory only absolute storage paths work.
             working_dir: std::env::current_dir().unwrap_or_default(),
         })
     }
 }
 
 impl Command {
-    async fn run(self, settings: Settings) -> Outcome {
+    async fn run(self, settings: Settings) -> CommandResult {
         match self {
             Self::Run(args) => run::run(args, settings).await,
             Self::Schedule(args) => schedule::run(args, settings).await,
@@ -247,8 +249,8 @@ impl Command {
     }
 }
 
-/// Tells an error, once: to people as text, to collectors of logs as one line.
-fn tell(failure: &Failure, style: Style) -> ExitCode {
+/// Prints an error once: as text, or as one line of the JSON log.
+fn print_failure(failure: &Failure, style: Style) -> ExitCode {
     match style {
         Style::Text => eprintln!("makegood: {}", causes(failure.error.as_ref()).join("\n  because ")),
         Style::Json => tracing::error!(exit = failure.exit.code(), "{}", chain(failure.error.as_ref())),
@@ -275,12 +277,12 @@ mod tests {
     }
 
     #[test]
-    fn the_arguments_hold_together() {
+    fn the_arguments_are_consistent() {
         Cli::command().debug_assert();
     }
 
     #[test]
-    fn no_cause_is_told_twice() {
+    fn no_cause_is_printed_twice() {
         let error = layered(&[
             "could not ask",
             "send failed: connection refused",
@@ -291,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn exit_codes_are_those_that_alerts_build_on() {
+    fn exit_codes_have_their_documented_numbers() {
         let codes = [Exit::Done, Exit::Failed, Exit::Usage, Exit::Attention].map(Exit::code);
         assert_eq!(codes, [0, 1, 2, 3]);
         assert_eq!(Failure::from("x").exit(), Exit::Failed);
@@ -299,15 +301,15 @@ mod tests {
     }
 
     #[test]
-    fn trying_out_takes_nothing_from_the_environment() {
+    fn the_demo_ignores_the_environment() {
         let demo = Cli::try_parse_from(["makegood", "demo"]).unwrap();
-        assert!(demo.command.is_for_trying_out());
+        assert!(demo.command.ignores_environment());
         let run = Cli::try_parse_from(["makegood", "run"]).unwrap();
-        assert!(!run.command.is_for_trying_out());
+        assert!(!run.command.ignores_environment());
     }
 
     #[test]
-    fn flags_win_and_are_checked_like_settings() {
+    fn flags_override_settings_and_are_checked_alike() {
         let cli =
             |args: &[&str]| Cli::try_parse_from([&["makegood", "demo"], args].concat()).unwrap().settings();
         let settings = cli(&["--database-url", "sqlite://x.db", "-v"]).unwrap();

@@ -1,7 +1,5 @@
-//! What goes to stdout, and in which shape.
-//!
-//! A terminal gets tables, anything else gets one JSON object. A reader that goes away (`| head`) is no
-//! error.
+//! Output on stdout: text on a terminal, one JSON object elsewhere. A closed pipe (`| head`) is not
+//! an error.
 
 use std::io::{self, IsTerminal, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,38 +8,38 @@ use clap::ValueEnum;
 
 use crate::pass;
 
-/// The shape of what a command prints.
+/// The format of a command's output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum OutputFormat {
-    /// For people.
+    /// Text for people.
     Text,
-    /// One object.
+    /// One JSON object.
     Json,
 }
 
 impl OutputFormat {
-    /// What was asked for; otherwise text on a terminal and JSON elsewhere.
+    /// The requested format; by default text on a terminal and JSON elsewhere.
     pub fn or_by_terminal(asked: Option<Self>) -> Self {
         asked.unwrap_or_else(|| if io::stdout().is_terminal() { Self::Text } else { Self::Json })
     }
 }
 
-/// A line on a terminal that shows how a pass proceeds; nothing anywhere else.
+/// A line on a terminal that shows the progress of a pass. Elsewhere nothing is shown.
 #[derive(Debug)]
-pub struct Progress {
+pub struct ProgressLine {
     shown: bool,
     scanned: AtomicU64,
     settled: AtomicU64,
 }
 
-impl Progress {
-    /// Shown only where a person reads along.
+impl ProgressLine {
+    /// Shows the line only if stdout and stderr are a terminal and the format is text.
     pub fn on_terminal(format: OutputFormat) -> Self {
         let shown = format == OutputFormat::Text && io::stdout().is_terminal() && io::stderr().is_terminal();
         Self { shown, scanned: AtomicU64::new(0), settled: AtomicU64::new(0) }
     }
 
-    /// Shows how the pass has come further.
+    /// Updates the line.
     pub fn show(&self, progressed: pass::Progress) {
         let (rows, settled, up_to) = match progressed {
             pass::Progress::Scanned { rows, up_to } => (rows, 0, Some(up_to)),
@@ -53,7 +51,7 @@ impl Progress {
         if self.shown {
             let up_to =
                 up_to.map_or_else(String::new, |at| format!(", up to {}", at.to_chrono().format("%F %H:%M")));
-            // Nobody needs to know that a progress line could not be written.
+            // A progress line that cannot be written is not an error.
             let _ = write!(
                 io::stderr().lock(),
                 "\r  {rows} charges scanned{up_to}, {settled} orphans settled \x1b[K"
@@ -62,7 +60,7 @@ impl Progress {
     }
 }
 
-impl Drop for Progress {
+impl Drop for ProgressLine {
     fn drop(&mut self) {
         let any = [&self.scanned, &self.settled].map(|count| count.load(Ordering::Relaxed)) != [0; 2];
         if self.shown && any {
@@ -71,10 +69,10 @@ impl Drop for Progress {
     }
 }
 
-/// Writes to stdout, with a line end. `println!` would panic when the reader has gone away.
+/// Writes a line to stdout. `println!` would panic if the pipe was closed.
 ///
 /// # Errors
-/// Stdout cannot be written, for another reason than that.
+/// Stdout cannot be written for another reason than a closed pipe.
 pub fn print(text: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
     let written =

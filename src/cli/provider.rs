@@ -1,4 +1,4 @@
-//! `makegood provider`: the provider files, and what an answer would mean.
+//! `makegood provider`: lists the provider files, and tests how they read answers.
 
 mod expect;
 pub(super) mod list;
@@ -8,39 +8,39 @@ mod would;
 use std::path::PathBuf;
 
 use super::output::OutputFormat;
-use super::{Exit, Outcome};
+use super::{CommandResult, Exit};
 use crate::config::Settings;
 
-/// Provider files: which there are, and what an answer would mean.
+/// List the provider files, and test how they read answers.
 #[derive(Debug, clap::Args)]
-pub struct Args {
-    /// What to do.
+pub struct ProviderArgs {
+    /// The subcommand.
     #[command(subcommand)]
     pub command: ProviderCommand,
 }
 
-/// What to do with provider files.
+/// The subcommands.
 #[derive(Debug, clap::Subcommand)]
 pub enum ProviderCommand {
-    /// All providers, shipped and of providers.dir: limits, retention, whether the API is closed
-    /// and the key is there, and how each stood when a pass last left it.
+    /// List all providers, shipped and in providers.dir: limits, retention, whether the API is
+    /// closed and the key is present, and the state after the last pass.
     List {
-        /// text or json; without it, text on a terminal and JSON elsewhere.
+        /// text or json. The default is text on a terminal and JSON elsewhere.
         #[arg(long, value_name = "FORMAT")]
         output: Option<OutputFormat>,
     },
-    /// What an answer means, step by step, and what would be decided: an answer at hand (--answer),
-    /// or the provider's own about a job (--job), for which it is asked with its key; or whether a
-    /// folder of kept answers is read as expected (--expect). Writes nothing.
-    Test(Tried),
+    /// Show how an answer is read, step by step, and what would be decided. The answer is a file
+    /// (--answer), or the provider is asked for a job with its key (--job), or a folder of recorded
+    /// answers is compared with expected readings (--expect). Writes nothing.
+    Test(ProviderTestArgs),
 }
 
-/// A provider file that is tried out.
+/// The arguments of `makegood provider test`.
 #[derive(Clone, Debug, clap::Args)]
-pub struct Tried {
+pub struct ProviderTestArgs {
     /// The provider's name.
     pub name: String,
-    /// The body of an answer, or "-" for stdin: nobody is asked.
+    /// The body of an answer, or "-" for stdin. The provider is not asked.
     #[arg(long = "answer", value_name = "FILE", required_unless_present_any = ["job", "expect"])]
     pub file: Option<PathBuf>,
     /// The HTTP status of that answer [default: 200].
@@ -49,33 +49,34 @@ pub struct Tried {
     /// A header of that answer, as NAME:VALUE. May be given several times.
     #[arg(long = "header", requires = "file", value_name = "NAME:VALUE", value_parser = reading::header)]
     pub headers: Vec<reading::Header>,
-    /// Which request of a question that answer is to [default: 1]: 2 or more where the filter asks
-    /// further.
+    /// The request of the question that the answer belongs to [default: 1]. It is 2 or more if the
+    /// filter asks further.
     #[arg(long, requires = "file", value_parser = clap::value_parser!(u8).range(1..=20))]
     pub step: Option<u8>,
-    /// What the filter kept of the answer before, as JSON [default: null].
+    /// What the filter kept of the previous answer, as JSON [default: null].
     #[arg(long, requires = "step", value_name = "JSON", value_parser = reading::kept)]
     pub kept: Option<serde_json::Value>,
-    /// A folder of kept answers, each with its expected reading: prints what differs, and exits
-    /// with 1 if anything does. docs/providers.md says how a case is written. Nobody is asked.
+    /// A folder of recorded answers, each with its expected reading. Prints the differences, and
+    /// exits with 1 if there are any. docs/providers.md describes the format. The provider is not
+    /// asked.
     #[arg(long, value_name = "DIR", conflicts_with_all = ["file", "job", "model", "items"])]
     pub expect: Option<PathBuf>,
-    /// The provider's id of the job. Without --answer, the provider is asked for it.
+    /// The provider's id of the job. Without --answer, the provider is asked about it.
     #[arg(long, value_name = "ID")]
     pub job: Option<String>,
-    /// The model, as charges name it: some requests are made of it.
+    /// The model, as charges name it. Some requests contain it.
     #[arg(long, default_value = "owner/model")]
     pub model: String,
-    /// How many outputs are expected of the job.
+    /// The number of outputs that the job should have.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub items: u16,
-    /// text or json; without it, text on a terminal and JSON elsewhere.
+    /// text or json. The default is text on a terminal and JSON elsewhere.
     #[arg(long, value_name = "FORMAT")]
     pub output: Option<OutputFormat>,
 }
 
-impl Tried {
-    /// The job, or one that stands for any.
+impl ProviderTestArgs {
+    /// The job's id, or an example.
     fn job_id(&self) -> String {
         self.job.clone().unwrap_or_else(|| "job-1".to_owned())
     }
@@ -84,8 +85,8 @@ impl Tried {
 /// Runs the command.
 ///
 /// # Errors
-/// What ends the process.
-pub async fn run(args: Args, settings: Settings) -> Outcome {
+/// The error that ends the process.
+pub async fn run(args: ProviderArgs, settings: Settings) -> CommandResult {
     match args.command {
         ProviderCommand::List { output } => {
             list::run(OutputFormat::or_by_terminal(output), &settings).await?;

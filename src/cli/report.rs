@@ -1,4 +1,5 @@
-//! `makegood report`: what was made good, what is open, what is late, and what was refunded and made after all.
+//! `makegood report`: what was made good, what is open or late, and what was refunded but made
+//! after all. It reads the database; the report of a single pass is `crate::report`.
 
 mod csv;
 mod text;
@@ -9,34 +10,35 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::output::{OutputFormat, print};
-use super::parts::{open_tables, said_for_people};
-use super::values::Since;
-use super::{Exit, Failure, Outcome};
+use super::parts::{open_tables, read_failed};
+use super::values::SinceArg;
+use super::{CommandResult, Exit, Failure};
 use crate::clock::Timestamp;
 use crate::config::Settings;
 use crate::store::{
     DbError, HeldAccount, HeldProvider, LateItem, LateProvider, MadeGood, Store, Waiting, WaitingItem,
 };
 
-/// What was made good, what is open, what is late.
+/// Report what was made good, what is open, and what is late.
 #[derive(Debug, clap::Args)]
-pub struct Args {
-    /// What was made good from T on: RFC 3339, or a time span before now. What is open is listed however old it is.
+pub struct ReportArgs {
+    /// Report what was made good from T on: RFC 3339, or a time span before now. Open items are
+    /// listed whatever their age.
     #[arg(long, value_name = "T", default_value = "24h")]
-    pub since: Since,
-    /// text, json or csv; without it, text on a terminal and JSON elsewhere.
+    pub since: SinceArg,
+    /// text, json or csv. The default is text on a terminal and JSON elsewhere.
     #[arg(long, value_name = "FORMAT")]
     pub output: Option<ReportFormat>,
 }
 
-/// The shape of a report.
+/// The format of a report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum ReportFormat {
-    /// For people.
+    /// Text for people.
     Text,
-    /// One object.
+    /// One JSON object.
     Json,
-    /// One line an item, with a header.
+    /// CSV: a header, then one line per item.
     Csv,
 }
 
@@ -49,40 +51,40 @@ impl From<OutputFormat> for ReportFormat {
     }
 }
 
-/// The most late items that are listed one by one; CSV has all of them.
-const LATE: i64 = 100;
-/// The most held accounts that are listed.
-const ACCOUNTS: i64 = 20;
-/// How much of the past is held in memory at once.
+/// The maximum number of late items listed. CSV has all of them.
+const MAX_LATE: i64 = 100;
+/// The maximum number of held accounts listed.
+const MAX_ACCOUNTS: i64 = 20;
+/// The span of time that is held in memory at once.
 const SLICE: Duration = Duration::from_hours(1);
-/// At most so many looks at the past, however long it is.
+/// The maximum number of slices, however long the time is.
 const SLICES_MAX: u32 = 1000;
 
-/// What is told.
+/// The content of the report.
 #[derive(Debug, Serialize)]
 struct Review {
     now: Timestamp,
     since: Timestamp,
-    /// When a pass last ended well.
+    /// When a pass last succeeded.
     last_success: Option<Timestamp>,
     brake: Option<Engaged>,
-    /// The same for refunds that rest on nothing but faults of ours.
+    /// The brake on refunds caused only by faults of ours.
     own_faults: Option<Engaged>,
     /// Providers whose refunds a person holds.
     providers: BTreeMap<String, HeldProvider>,
-    /// How many accounts are held by limits of their own.
+    /// The number of accounts held by their own limits.
     accounts_held: u64,
-    /// The newest of them.
+    /// The most recent of them.
     accounts: Vec<HeldAccount>,
     made_good: Vec<MadeGood>,
     waiting: Vec<Waiting>,
-    /// How many are late: past the time within which they were promised to be made good.
+    /// The number of items past their window.
     late_total: i64,
     /// The first hundred of them.
     late: Vec<WaitingItem>,
-    /// Refunded items that were made after all, by provider: noticed since then.
+    /// Refunded items that were made after all, by provider, noticed since `since`.
     late_successes: Vec<LateProvider>,
-    /// The first hundred of them, with the evidence to claim them back by.
+    /// The first hundred of them, with the evidence for a claim against the provider.
     late_success_items: Vec<LateItem>,
 }
 
@@ -96,11 +98,11 @@ struct Engaged {
 /// Runs the command.
 ///
 /// # Errors
-/// What ends the process.
-pub async fn run(args: Args, settings: Settings) -> Outcome {
+/// The error that ends the process.
+pub async fn run(args: ReportArgs, settings: Settings) -> CommandResult {
     let format = args.output.unwrap_or_else(|| OutputFormat::or_by_terminal(None).into());
     let store = open_tables(&settings).await?;
-    let failed = |error: DbError| said_for_people(&error);
+    let failed = |error: DbError| read_failed(&error);
     let now = store.now().await.map_err(failed)?;
     let since = args.since.at(now);
     match format {
@@ -129,20 +131,20 @@ async fn read(store: &Store, since: Timestamp, now: Timestamp) -> Result<Review,
         own_faults: engaged(brake.own_faults_at, held.own_faults),
         providers: brake.providers,
         accounts_held: brake.accounts_held,
-        accounts: store.held_accounts(ACCOUNTS).await?,
+        accounts: store.held_accounts(MAX_ACCOUNTS).await?,
         made_good: store.made_good(since).await?,
         late_total: waiting.iter().map(|each| each.past_window).sum(),
         waiting,
-        late: store.waiting_items(now, LATE).await?,
+        late: store.waiting_items(now, MAX_LATE).await?,
         late_successes: store.late_by_provider(since).await?,
-        late_success_items: store.late_items(since, Timestamp::from_micros(FAR), LATE).await?,
+        late_success_items: store.late_items(since, Timestamp::from_micros(FAR), MAX_LATE).await?,
     })
 }
 
-/// One line an item: what was made good, slice by slice, then what was refunded and made after all, then all
-/// that is open and held.
+/// Prints one line per item: first what was made good, in slices; then what was refunded but made
+/// after all; then everything that is open or held.
 async fn lines(store: &Store, since: Timestamp, now: Timestamp) -> Result<(), Failure> {
-    let failed = |error: DbError| said_for_people(&error);
+    let failed = |error: DbError| read_failed(&error);
     print(&csv::header())?;
     let slice = SLICE.max(now.since(since) / SLICES_MAX);
     let mut from = since;
@@ -152,7 +154,8 @@ async fn lines(store: &Store, since: Timestamp, now: Timestamp) -> Result<(), Fa
         print_lines(&items.iter().map(csv::made_good).collect::<Vec<_>>())?;
         from = until;
     }
-    // Noticed by the database's clock, which may be ahead of this command's.
+    // `noticed_at` is the database's time, which may be ahead of `now`; the last slice is
+    // open-ended.
     let mut from = since;
     while from < now {
         let until = if from + slice < now { from + slice } else { Timestamp::from_micros(FAR) };
@@ -171,5 +174,5 @@ fn print_lines(lines: &[String]) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The year 9999: later than any window ends, and still a time that PostgreSQL knows.
+/// The year 9999: after the end of any window, and within PostgreSQL's range.
 const FAR: i64 = 253_370_764_800_000_000;

@@ -1,42 +1,42 @@
-//! `makegood reverse-refund`: a wrong refund taken back, with name and reason kept (P23).
+//! `makegood reverse-refund`: a person reverses a wrong refund, with name and reason stored. P23.
 //!
-//! Nobody is asked and nothing is decided: a person says that the refund was wrong. The database
-//! takes back exactly what that refund gave, once. What follows for the item is the person's to
-//! decide: it is neither refunded nor fetched again by itself.
+//! The provider is not asked and the table is not consulted. The reversal takes back exactly what
+//! the refund gave, at most once. Afterwards the item is neither refunded nor recovered
+//! automatically.
 
 use serde_json::json;
 
 use super::by_hand::{After, item};
 use super::output::{OutputFormat, print};
 use super::parts::open_tables;
-use super::values::{said, who};
+use super::values::{person_name, visible_text};
 use super::words::{count, plain, time};
-use super::{Exit, Failure, Outcome};
+use super::{CommandResult, Exit, Failure};
 use crate::charge::ItemId;
 use crate::config::Settings;
 use crate::store::{Reversal, Reversed, ReversedRefund};
 
-/// Take a wrong refund back, in your name.
+/// Reverse a wrong refund, in your name.
 ///
-/// Takes back exactly what makegood's refund of this output gave, from the balances that got it,
+/// Takes back exactly what makegood's refund of this output gave, from the same balances, at most
 /// once. The refund stays on record beside its reversal. The output is billable again, and is
-/// neither refunded nor brought home by itself afterwards. Where a balance holds less than it is to
-/// lose, nothing is taken, unless you insist.
+/// neither refunded nor recovered automatically afterwards. If a balance does not cover it, nothing
+/// is taken unless you pass --anyway.
 #[derive(Debug, clap::Args)]
-pub struct Args {
-    /// The output: the charge's id and which of its outputs. CHARGE alone where it has only one.
+pub struct ReverseRefundArgs {
+    /// The output: the charge's id and the output's index. CHARGE alone if it has only one output.
     #[arg(value_name = "CHARGE/INDEX")]
     target: String,
-    /// Your name: it is kept.
-    #[arg(long, value_name = "WHO", value_parser = who)]
+    /// Your name, for the audit trail.
+    #[arg(long, value_name = "WHO", value_parser = person_name)]
     by: String,
-    /// Why: it is kept too. A ticket, for instance.
-    #[arg(long, value_name = "WHY", value_parser = said)]
+    /// The reason, for the audit trail, such as a ticket.
+    #[arg(long, value_name = "WHY", value_parser = visible_text)]
     reason: String,
-    /// Also where a balance does not cover it: it is below zero afterwards.
+    /// Even if a balance does not cover it: the balance is negative afterwards.
     #[arg(long)]
     anyway: bool,
-    /// text or json; without it, text on a terminal and JSON elsewhere.
+    /// text or json. The default is text on a terminal and JSON elsewhere.
     #[arg(long, value_name = "FORMAT")]
     output: Option<OutputFormat>,
 }
@@ -44,8 +44,8 @@ pub struct Args {
 /// Runs the command.
 ///
 /// # Errors
-/// What ends the process.
-pub async fn run(args: Args, settings: Settings) -> Outcome {
+/// The error that ends the process.
+pub async fn run(args: ReverseRefundArgs, settings: Settings) -> CommandResult {
     let format = OutputFormat::or_by_terminal(args.output);
     let store = open_tables(&settings).await?;
     let item = item(&store, &args.target).await?;
@@ -53,8 +53,8 @@ pub async fn run(args: Args, settings: Settings) -> Outcome {
     let reversed = store.reverse_refund(&order).await.map_err(|error| {
         let advice = error.trouble().advice().unwrap_or("`makegood check` says what is wrong");
         Failure::from(format!(
-            "the refund of {} could not be taken back: {}; {advice}; nothing is half done: `makegood explain` says whether it \
-             was carried out",
+            "the refund of {} could not be reversed: {}; {advice}; it is done completely or not at all, and \
+             `makegood explain` shows which",
             plain(&item.to_string()),
             crate::report::chain(&error)
         ))
@@ -87,10 +87,10 @@ pub async fn run(args: Args, settings: Settings) -> Outcome {
 fn headline(item: &ItemId, done: &ReversedRefund, is_new: bool, after: &After) -> String {
     let item = plain(&item.to_string());
     if is_new {
-        format!("The refund of {item} is taken back now. {}", after.text)
+        format!("The refund of {item} is reversed now. {}", after.text)
     } else {
         format!(
-            "Nothing was changed: the refund of {item} was taken back on {} by {} already. {}",
+            "Nothing was changed: the refund of {item} was already reversed on {} by {}. {}",
             time(done.at),
             plain(&done.by),
             after.text
@@ -103,19 +103,17 @@ fn refusal(item: &ItemId, reversed: &Reversed) -> String {
     let nothing = format!("nothing was taken back for {item}");
     match reversed {
         Reversed::NotCovered { account_id, bucket, balance, credits } => format!(
-            "{nothing}: the {bucket} balance of account {} holds {balance} and is to lose {}; to take it all the same, say it \
-             again with --anyway",
+            "{nothing}: the {bucket} balance of account {} is {balance}, less than {}; to reverse the refund all the same, run \
+             the command again with --anyway",
             plain(account_id),
             count(*credits, "credit", "credits")
         ),
         Reversed::NotPosted(why) => format!(
-            "{nothing}: the balance or the ledger of the platform does not take it as it is posted: {}; nothing was written",
+            "{nothing}: the platform's balance or ledger did not change as posted: {}; everything was rolled back",
             plain(why)
         ),
         Reversed::NotRefunded | Reversed::Done(_) | Reversed::Before(_) => {
-            format!(
-                "{nothing}: makegood has not refunded it; `makegood explain {item}` tells what became of it"
-            )
+            format!("{nothing}: makegood has not refunded it; `makegood explain {item}` shows its history")
         }
     }
 }

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::output::{OutputFormat, Progress, print};
+use super::output::{OutputFormat, ProgressLine, print};
 use super::parts::{database_place, open_parts, pass_failed};
-use super::values::{Since, positive_span};
-use super::{Exit, Outcome};
+use super::values::{SinceArg, positive_span};
+use super::{CommandResult, Exit};
 use crate::config::Settings;
 use crate::detect;
 use crate::ops::metrics::Process;
@@ -18,22 +18,23 @@ use crate::store::Waits;
 #[expect(clippy::doc_markdown, reason = "clap prints these comments as they are")]
 /// One pass: make good every orphan that is due, then exit.
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub struct RunArgs {
     /// Ask and decide, but change nothing: no file, no credit, no row.
     #[arg(long)]
     pub dry_run: bool,
-    /// Look again at charges from T on: RFC 3339, or a time span before now (36h).
+    /// Examine charges from T on again: RFC 3339, or a time span before now (36h).
     ///
     /// Charges older than detect.backlog_age are then only reported, unless --backlog is given.
     #[arg(long, value_name = "T")]
-    pub since: Option<Since>,
+    pub since: Option<SinceArg>,
     /// With --since: make good old charges too, instead of only reporting them.
     #[arg(long, requires = "since")]
     pub backlog: bool,
-    /// Begin nothing new after D (90s, 10m), finish what is at hand, and exit. Wins over pass.max_duration.
+    /// Start nothing new after D (90s, 10m), finish what was started, and exit. Overrides
+    /// pass.max_duration.
     #[arg(long, value_name = "D", value_parser = positive_span)]
     pub max_duration: Option<Duration>,
-    /// text or json; without it, text on a terminal and JSON elsewhere.
+    /// text or json. The default is text on a terminal and JSON elsewhere.
     #[arg(long, value_name = "FORMAT")]
     pub output: Option<OutputFormat>,
 }
@@ -41,8 +42,8 @@ pub struct Args {
 /// Runs the command.
 ///
 /// # Errors
-/// What ends the process.
-pub async fn run(args: Args, settings: Settings) -> Outcome {
+/// The error that ends the process.
+pub async fn run(args: RunArgs, settings: Settings) -> CommandResult {
     let format = OutputFormat::or_by_terminal(args.output);
     let mut parts = open_parts(&settings, Waits::AsLongAsAStatement).await?;
     if let Some(duration) = args.max_duration {
@@ -56,7 +57,7 @@ pub async fn run(args: Args, settings: Settings) -> Outcome {
         stop: Stop::on_signals()?,
     };
     let process = Process::asking(Arc::clone(&parts.providers))?;
-    let progress = Progress::on_terminal(format);
+    let progress = ProgressLine::on_terminal(format);
     let began = Instant::now();
     let result = Box::pin(pass::run(&parts, orders, move |progressed| progress.show(progressed))).await;
     process.pass_took(began.elapsed());

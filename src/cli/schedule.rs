@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::parts::{database_place, open_parts, pass_failed};
-use super::{Exit, Outcome};
+use super::{CommandResult, Exit};
 use crate::clock::Clock;
 use crate::config::Settings;
 use crate::ops::daemon::{Daemon, Ended, listen};
@@ -16,15 +16,16 @@ use crate::report::chain;
 use crate::schedule::{PassEnd, Pulse};
 use crate::store::Waits;
 
-/// Run passes on the cron schedule of schedule.cron, never two at once, and answer on metrics.listen.
+/// Run passes on the cron schedule of schedule.cron, never two at once, and answer on
+/// metrics.listen.
 #[derive(Debug, clap::Args)]
-pub struct Args {}
+pub struct ScheduleArgs {}
 
-/// Runs until somebody asks to stop.
+/// Runs until it is asked to stop.
 ///
 /// # Errors
-/// What ends the process.
-pub async fn run(_args: Args, settings: Settings) -> Outcome {
+/// The error that ends the process.
+pub async fn run(_args: ScheduleArgs, settings: Settings) -> CommandResult {
     let stop = Stop::on_signals()?;
     let listener = match settings.metrics.listen {
         Some(address) => Some(listen(address).await?),
@@ -32,7 +33,7 @@ pub async fn run(_args: Args, settings: Settings) -> Outcome {
     };
     let parts = tokio::select! {
         biased;
-        // It may be waiting for a server that does not come.
+        // It may be waiting for a database server that never answers.
         () = stop.wait() => return Ok(Exit::Done),
         parts = open_parts(&settings, Waits::Forever) => parts?,
     };
@@ -51,7 +52,7 @@ pub async fn run(_args: Args, settings: Settings) -> Outcome {
             Box::pin(async move { store.answers().await.map_err(|error| chain(&error)) })
         }),
         status_details: settings.metrics.status_details,
-        // A batch is done within its lease, or it is no longer ours.
+        // A batch ends within its lease; after that, other processes may claim it.
         patience: settings.pass.lease,
     };
     let store = parts.store.clone();
@@ -61,16 +62,21 @@ pub async fn run(_args: Args, settings: Settings) -> Outcome {
     Ok(Exit::Done)
 }
 
-/// One pass; what goes wrong is logged and left to the next one.
+/// Runs one pass. An error is only logged; the next pass retries.
 async fn one_pass(parts: Parts, place: &str, details: bool, stop: Stop, pulse: Pulse) -> Ended {
     let orders = Orders { mode: "schedule", dry_run: false, since: None, stop };
     let result = pass::run(&parts, orders, move |_progressed| pulse.beat(Clock::System.now())).await;
-    // Between passes no worker holds memory.
+    // Free the memory of filter workers between passes.
     parts.providers.rest().await;
     let known = async { totals::totals(&parts.store, parts.store.now().await?).await };
     let totals = known
         .await
-        .inspect_err(|error| tracing::warn!("the metrics stay as they were: {}", chain(error)))
+        .inspect_err(|error| {
+            tracing::warn!(
+                "could not read the metrics from the database, the last ones stay: {}",
+                chain(error)
+            );
+        })
         .ok();
     match result {
         Ok(report) => {

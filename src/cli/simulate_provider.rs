@@ -1,4 +1,4 @@
-//! `makegood simulate-provider`: a provider to try out against, over real HTTP.
+//! `makegood simulate-provider`: a simulated provider over real HTTP, to try makegood out.
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
@@ -6,32 +6,32 @@ use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
 use super::output::print;
-use super::{Exit, Outcome};
+use super::{CommandResult, Exit};
 use crate::config::Settings;
 use crate::demo::simulator::{Simulator, fates_help, job_id, write_provider_files};
 use crate::ops::stop::Stop;
 
 static FATES: LazyLock<String> = LazyLock::new(fates_help);
 
-/// A simulated provider over real HTTP, for trying out.
+/// A simulated provider over real HTTP, to try makegood out.
 ///
-/// Takes nothing from the environment.
+/// Ignores the environment.
 #[derive(Debug, clap::Args)]
 #[command(after_help = FATES.as_str())]
-pub struct Args {
-    /// Where it answers, as ADDRESS:PORT.
+pub struct SimulateProviderArgs {
+    /// The address to listen on, as ADDRESS:PORT.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9465")]
     pub listen: SocketAddr,
-    /// Where provider files that ask it are written; files of the same names are replaced.
+    /// The directory for provider files that ask it. Files of the same names are replaced.
     #[arg(long, value_name = "DIR", default_value = "simulated-providers")]
     pub dir: PathBuf,
 }
 
-/// Runs until somebody asks to stop.
+/// Runs until it is asked to stop.
 ///
 /// # Errors
 /// The address is taken, or the files cannot be written.
-pub async fn run(args: Args, _settings: Settings) -> Outcome {
+pub async fn run(args: SimulateProviderArgs, _settings: Settings) -> CommandResult {
     let stop = Stop::on_signals()?;
     let simulator = Simulator::start(args.listen)
         .await
@@ -39,7 +39,7 @@ pub async fn run(args: Args, _settings: Settings) -> Outcome {
     let url = simulator.base_url();
     write_provider_files(&args.dir, &url)
         .map_err(|error| format!("could not write provider files into {} ({error})", args.dir.display()))?;
-    // For another terminal, which may stand elsewhere.
+    // Absolute, because the other terminal may be in another directory.
     let dir = args.dir.canonicalize().unwrap_or(args.dir);
     print(&how_to_use(&url, &dir))?;
     simulator.run_until(stop.wait()).await;
@@ -57,11 +57,11 @@ fn how_to_use(url: &str, dir: &Path) -> String {
     line("  export MAKEGOOD__RECOVERY__ALLOW_LOOPBACK=true");
     line("  makegood run --dry-run");
     line("");
-    line("What becomes of a job is spelled in its id (`makegood simulate-provider --help` lists all fates):");
+    line("The id of a job decides how it ends (`makegood simulate-provider --help` lists all endings):");
     for (provider, fate, meaning) in [
         ("replicate", "ok", "done, one file"),
         ("fal", "two-of-three", "done, two files of three"),
-        ("veo-gemini", "safety", "refused for its content"),
+        ("veo-gemini", "safety", "rejected for its content"),
     ] {
         line(&format!("  {provider:<11} {:<48} {meaning}", job_id(provider, fate, "x17")));
     }
@@ -74,7 +74,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_jobs_that_are_shown_have_the_fates_that_are_said() {
+    fn the_example_jobs_have_the_listed_endings() {
         let text = how_to_use("http://127.0.0.1:9465", Path::new("here"));
         for job in ["ok-x17", "two-of-three-x17", "models/veo-simulated/operations/safety-x17"] {
             assert!(text.contains(job), "{text}");

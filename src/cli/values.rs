@@ -1,4 +1,4 @@
-//! Values that commands take as arguments.
+//! Types of command-line arguments.
 
 use std::str::FromStr;
 use std::time::Duration;
@@ -7,17 +7,17 @@ use super::words::is_invisible;
 use crate::clock::Timestamp;
 use crate::config::{parse_span, show_span};
 
-/// From when on: an instant, or a time span before now.
+/// A start time: an instant, or a time span before now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Since {
-    /// From this instant on.
+pub enum SinceArg {
+    /// This instant.
     At(Timestamp),
-    /// From this long ago on.
+    /// This long ago.
     Ago(Duration),
 }
 
-impl Since {
-    /// The instant that is meant.
+impl SinceArg {
+    /// The instant.
     pub fn at(self, now: Timestamp) -> Timestamp {
         match self {
             Self::At(at) => at,
@@ -26,12 +26,12 @@ impl Since {
     }
 }
 
-/// A `--since` that cannot be read.
+/// A text that is neither an instant nor a time span.
 #[derive(Debug, thiserror::Error)]
-#[error("an instant as RFC 3339 (2026-01-31T06:00:00Z) or a time span before now (90m, 36h, 7d) is wanted")]
+#[error("expected an instant as RFC 3339 (2026-01-31T06:00:00Z) or a time span before now (90m, 36h, 7d)")]
 pub struct BadSince;
 
-impl FromStr for Since {
+impl FromStr for SinceArg {
     type Err = BadSince;
 
     fn from_str(text: &str) -> Result<Self, BadSince> {
@@ -42,7 +42,7 @@ impl FromStr for Since {
     }
 }
 
-impl std::fmt::Display for Since {
+impl std::fmt::Display for SinceArg {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::At(at) => write!(f, "{at}"),
@@ -51,48 +51,45 @@ impl std::fmt::Display for Since {
     }
 }
 
-/// A time span above zero, as settings spell it.
+/// A time span above zero, in the notation of the settings.
 ///
 /// # Errors
-/// What would be right.
+/// The expected format.
 pub fn positive_span(text: &str) -> Result<Duration, String> {
     let span = parse_span(text)?;
-    if span.is_zero() { Err("a time span above zero is wanted".to_owned()) } else { Ok(span) }
+    if span.is_zero() { Err("expected a time span above zero".to_owned()) } else { Ok(span) }
 }
 
-/// A name or a reason that is stored with what was done.
+/// A name or a reason that is stored in the audit trail.
 ///
 /// # Errors
-/// It is empty, or holds characters that cannot be seen: they could make it look like another.
-pub fn said(text: &str) -> Result<String, String> {
+/// It is empty, or contains invisible characters, which could make it look like another text.
+pub fn visible_text(text: &str) -> Result<String, String> {
     let text = text.trim();
     if text.is_empty() {
-        return Err("it is kept with what was done, and must not be empty".to_owned());
+        return Err("it is stored in the audit trail and must not be empty".to_owned());
     }
     match text.chars().find(|&c| c.is_control() || is_invisible(c)) {
-        Some(c) => {
-            Err(format!("it holds the character {}, which cannot be seen; leave it out", c.escape_unicode()))
-        }
+        Some(c) => Err(format!("it contains the invisible character {}; remove it", c.escape_unicode())),
         None => Ok(text.to_owned()),
     }
 }
 
-/// A person's name, which is stored with what was done. The program's name stands for what was done
-/// without a person.
+/// A person's name that is stored in the audit trail. `makegood` is reserved for automatic actions.
 ///
 /// # Errors
-/// As [`said`]; or it is the program's name, or looks like it.
-pub fn who(text: &str) -> Result<String, String> {
-    let name = said(text)?;
+/// Those of [`visible_text`]; or it is `makegood`, or looks like it.
+pub fn person_name(text: &str) -> Result<String, String> {
+    let name = visible_text(text)?;
     if looks_like_makegood(&name) {
-        Err("`makegood` stands for what was done without a person; a person's name is wanted".to_owned())
+        Err("`makegood` is reserved for automatic actions; expected a person's name".to_owned())
     } else {
         Ok(name)
     }
 }
 
-/// Whether a name reads as `makegood`: whatever its case, with signs between the letters, or with
-/// letters that look the same (of Unicode's list of confusable characters, those of these letters).
+/// Whether a name looks like `makegood`: in any case, with other characters between the letters, or
+/// with letters of Unicode's list of confusable characters.
 fn looks_like_makegood(name: &str) -> bool {
     let letters = name.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase);
     let latin = letters.map(|c| match c {
@@ -115,7 +112,7 @@ mod tests {
     #[test]
     fn since_is_an_instant_or_a_span_before_now() {
         let now = Timestamp::parse("2026-01-31T06:00:00Z").unwrap();
-        let since = |text: &str| text.parse::<Since>().map(|s| s.at(now).to_string());
+        let since = |text: &str| text.parse::<SinceArg>().map(|s| s.at(now).to_string());
         assert_eq!(since("36h").unwrap(), "2026-01-29T18:00:00.000000Z");
         assert_eq!(since("2026-01-30T06:00:00+02:00").unwrap(), "2026-01-30T04:00:00.000000Z");
         for text in ["", "yesterday", "2026-01-30", "-1h", "36"] {
@@ -124,11 +121,11 @@ mod tests {
     }
 
     #[test]
-    fn a_name_or_reason_must_say_something() {
-        assert_eq!(said(" ada ").unwrap(), "ada");
-        assert!(said("  ").is_err());
-        assert_eq!(who(" ada ").unwrap(), "ada");
-        assert!(who(" ").is_err() && who("Makegood").is_err());
+    fn a_name_or_reason_must_be_visible_and_not_makegood() {
+        assert_eq!(visible_text(" ada ").unwrap(), "ada");
+        assert!(visible_text("  ").is_err());
+        assert_eq!(person_name(" ada ").unwrap(), "ada");
+        assert!(person_name(" ").is_err() && person_name("Makegood").is_err());
         for name in [
             "m\u{200b}akegood",
             "make\u{ad}good",
@@ -139,12 +136,12 @@ mod tests {
             "ｍakegood",
             "make\ngood",
         ] {
-            assert!(who(name).is_err(), "{name:?}");
+            assert!(person_name(name).is_err(), "{name:?}");
         }
         for name in ["Мария", "makegood-oncall", "Ada O'Neil", "李"] {
-            assert_eq!(who(name).as_deref(), Ok(name));
+            assert_eq!(person_name(name).as_deref(), Ok(name));
         }
-        assert!(said("because\u{202e}").is_err());
+        assert!(visible_text("because\u{202e}").is_err());
         assert!(positive_span("0s").is_err());
         assert_eq!(positive_span("5m"), Ok(Duration::from_mins(5)));
     }

@@ -1,6 +1,7 @@
-//! How times, numbers and texts of others are shown to a person, and tables of them.
+//! Formats times, numbers, foreign texts and tables for people.
 //!
-//! Promise: nothing that came from outside (ids, providers' words) can steer the terminal.
+//! Text from outside (ids, messages of providers) is escaped, so that it cannot control the
+//! terminal.
 
 use std::time::Duration;
 
@@ -14,12 +15,12 @@ pub fn time(at: Timestamp) -> String {
     at.to_chrono().format("%Y-%m-%d %H:%M:%S").to_string()
 }
 
-/// An instant, and how long ago or ahead it is.
+/// An instant, and how long ago it was or how far ahead it is.
 pub fn when(at: Timestamp, now: Timestamp) -> String {
     format!("{} ({})", time(at), relative(at, now))
 }
 
-/// How long ago or ahead an instant is.
+/// How long ago an instant was, or how far ahead it is.
 pub fn relative(at: Timestamp, now: Timestamp) -> String {
     if at > now { format!("in {}", span(at.since(now))) } else { format!("{} ago", span(now.since(at))) }
 }
@@ -42,13 +43,13 @@ pub fn span(span: Duration) -> String {
     }
 }
 
-/// A number with the noun that fits it.
+/// A number with its noun in the singular or plural.
 pub fn count(number: impl Into<i128>, one: &str, many: &str) -> String {
     let number = number.into();
     format!("{number} {}", if number == 1 { one } else { many })
 }
 
-/// Text of others, on one line and without control characters.
+/// Foreign text on one line, with control and invisible characters escaped.
 pub fn plain(text: &str) -> String {
     text.chars()
         .map(
@@ -59,12 +60,12 @@ pub fn plain(text: &str) -> String {
         .collect()
 }
 
-/// That a text was erased, where it would stand.
+/// A note in place of an erased text.
 pub fn erased(by: &ErasedBy) -> String {
     format!("erased on {} by {} ({})", time(by.at), plain(&by.by_whom), plain(&by.reason))
 }
 
-/// Text of others, at most so many characters of it.
+/// Foreign text, escaped and shortened to at most this many characters.
 pub fn cut(text: &str, most: usize) -> String {
     let text = plain(text);
     if text.chars().count() <= most {
@@ -73,8 +74,8 @@ pub fn cut(text: &str, most: usize) -> String {
     text.chars().take(most.saturating_sub(1)).chain(['…']).collect()
 }
 
-/// Characters that change the direction of text, or that take no room: they make one id look like
-/// another.
+/// Whether a character changes the direction of text or has no width. Such characters can make one
+/// id look like another.
 pub fn is_invisible(c: char) -> bool {
     matches!(c,
         '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}'
@@ -83,7 +84,7 @@ pub fn is_invisible(c: char) -> bool {
         | '\u{fff0}'..='\u{fffb}' | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}')
 }
 
-/// A table without lines, indented; columns named in `right` are numbers.
+/// An indented table without borders. The columns named in `right` are aligned to the right.
 pub fn table(header: &[&str], right: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
     let mut table = Table::new();
     table.load_preset(presets::NOTHING).set_header(header.to_vec());
@@ -124,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_from_outside_steers_the_terminal() {
+    fn text_from_outside_cannot_control_the_terminal() {
         assert_eq!(plain("a\u{1b}[31mb\nc\u{202e}d"), "a\\u{1b}[31mb\\u{a}c\\u{202e}d");
         assert_eq!(cut("abcdef", 4), "abc…");
         let table = table(

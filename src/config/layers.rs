@@ -1,10 +1,10 @@
-//! Where settings come from: the built-in file, a file, the environment, flags; each checked key by key
-//! before they are merged.
+//! The sources of settings: the built-in file, a file, the environment and flags. Each is checked
+//! key by key before they are merged.
 //!
-//! The built-in file is the list of all keys and of the kind of value that each takes. A layer that names
-//! another key, or gives a value of another kind, is refused here, because the `config` crate would merge
-//! it silently (7.9 becomes 8, true becomes 1, an unknown variable is not seen at all). Every value carries
-//! its origin through the merge, so that errors can say where it was written.
+//! The built-in file lists all keys and the type of each value. A source with another key or
+//! another type is an error here, because the `config` crate would merge it silently: 7.9 becomes
+//! 8, true becomes 1, and an unknown variable is ignored. Every value keeps its origin through the
+//! merge, so that errors can name it.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -12,15 +12,15 @@ use std::path::Path;
 
 use config::{FileFormat, Map, Source, Value, ValueKind};
 
-use super::{ConfigError, Problem};
+use super::{ConfigError, LOG_VARIABLE, Problem};
 
 /// The built-in settings, with every key.
 pub(super) const DEFAULT_TOML: &str = include_str!("../../config/default.toml");
 
-/// Variables of ours that are no settings.
-const OTHER_VARIABLES: [&str; 1] = [crate::ops::telemetry::FILTER_VARIABLE];
+/// Variables of makegood that are not settings.
+const OTHER_VARIABLES: [&str; 1] = [LOG_VARIABLE];
 
-/// One source of settings: values by section and key.
+/// The values of one source, by section and key.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Layer {
     /// Section -> key -> value with its origin.
@@ -29,7 +29,7 @@ pub(super) struct Layer {
 
 impl Layer {
     fn set(&mut self, key: &str, value: Value) {
-        // Callers hand in keys of the built-in file, which all have a section.
+        // Callers pass keys of the built-in file; all of them have a section.
         if let Some((section, name)) = key.split_once('.') {
             self.sections.entry(section.to_owned()).or_default().insert(name.to_owned(), value);
         }
@@ -50,7 +50,7 @@ impl Source for Layer {
     }
 }
 
-/// All keys, `section.key`, with the built-in value.
+/// All keys (`section.key`) with their built-in values.
 pub(super) struct Known(BTreeMap<String, Value>);
 
 impl Known {
@@ -114,7 +114,7 @@ impl Known {
                         &section,
                         None,
                         &origin,
-                        format!("a section is wanted: [{section}]"),
+                        format!("expected a section: [{section}]"),
                     ));
                 }
                 _ => problems.push(self.unknown(&section, &origin)),
@@ -123,12 +123,13 @@ impl Known {
         Ok(layer)
     }
 
-    /// Reads `MAKEGOOD__SECTION__KEY` and `DATABASE_URL`; refuses `MAKEGOOD_…` variables that name no key.
+    /// Reads `MAKEGOOD__SECTION__KEY` and `DATABASE_URL`; a `MAKEGOOD_…` variable that names no key
+    /// is an error.
     pub(super) fn environment(&self, env: &[(OsString, OsString)], problems: &mut Vec<Problem>) -> Layer {
         let mut layer = Layer::default();
         let mut database_url = None;
         for (name, value) in env {
-            // A name that is no text cannot be one of ours.
+            // A name that is not UTF-8 cannot be ours.
             let Some(name) = name.to_str() else { continue };
             let ours = name.to_ascii_uppercase().starts_with("MAKEGOOD_");
             if name != "DATABASE_URL" && (!ours || OTHER_VARIABLES.contains(&name)) {
@@ -142,7 +143,7 @@ impl Known {
             };
             let Some(text) = value.to_str() else {
                 let key = key.unwrap_or(name);
-                problems.push(Problem::new(key, None, &origin, "text in UTF-8 is wanted".to_owned()));
+                problems.push(Problem::new(key, None, &origin, "expected UTF-8 text".to_owned()));
                 continue;
             };
             match key {
@@ -152,7 +153,7 @@ impl Known {
                     "database.url",
                     Some(&Value::new(None, "")),
                     &origin,
-                    "a URL that begins with \"sqlite://\" or \"postgres://\" is wanted; unset the variable to use \
+                    "expected a URL that begins with \"sqlite://\" or \"postgres://\"; unset the variable to use \
                      another source"
                         .to_owned(),
                 )),
@@ -186,13 +187,13 @@ impl Known {
         layer
     }
 
-    /// Reads text as the kind of value that the built-in file has for the key.
+    /// Reads text as the type of the key's built-in value.
     fn read_text(&self, key: &str, text: &str, origin: &str) -> Result<Value, Box<Problem>> {
         let kind = match self.0.get(key).map(|default| &default.kind) {
             Some(ValueKind::I64(_)) => text.parse().map(ValueKind::I64).map_err(|_| A_WHOLE_NUMBER),
             Some(ValueKind::Float(_)) => text.parse().map(ValueKind::Float).map_err(|_| A_NUMBER),
             Some(ValueKind::Boolean(_)) => text.parse().map(ValueKind::Boolean).map_err(|_| A_BOOLEAN),
-            // Every other built-in value is text; a test of the built-in file holds that.
+            // Every other built-in value is text; a test of the built-in file checks that.
             Some(_) | None => Ok(ValueKind::String(text.to_owned())),
         };
         let origin = origin.to_owned();
@@ -224,33 +225,33 @@ impl Known {
     }
 }
 
-const A_WHOLE_NUMBER: &str = "a whole number is wanted, without quotes, point or unit";
-const A_NUMBER: &str = "a number is wanted, for instance 0.5";
-const A_BOOLEAN: &str = "true or false is wanted";
+const A_WHOLE_NUMBER: &str = "expected a whole number, without quotes, decimal point or unit";
+const A_NUMBER: &str = "expected a number, for instance 0.5";
+const A_BOOLEAN: &str = "expected true or false";
 
 /// The environment variable of a key.
 pub(super) fn variable(key: &str) -> String {
     format!("MAKEGOOD__{}", key.to_ascii_uppercase().replace('.', "__"))
 }
 
-/// Whether a value is of the kind that the built-in one is; otherwise what would be right.
+/// Checks that a value has the type of the built-in one. The error says what is expected.
 fn fits(value: &ValueKind, default: &ValueKind) -> Result<(), String> {
     let right = match (value, default) {
         (ValueKind::String(_), ValueKind::String(_))
         | (ValueKind::I64(_), ValueKind::I64(_))
-        // A whole number is a number: nothing is lost.
+        // A whole number converts to a float without loss.
         | (ValueKind::Float(_) | ValueKind::I64(_), ValueKind::Float(_))
         | (ValueKind::Boolean(_), ValueKind::Boolean(_)) => return Ok(()),
         (_, ValueKind::I64(_)) => A_WHOLE_NUMBER.to_owned(),
         (_, ValueKind::Float(_)) => A_NUMBER.to_owned(),
         (_, ValueKind::Boolean(_)) => A_BOOLEAN.to_owned(),
-        (_, ValueKind::String(text)) => format!("text in quotes is wanted, for instance {text:?}"),
-        (_, other) => format!("a value like {other} is wanted"),
+        (_, ValueKind::String(text)) => format!("expected text in quotes, for instance {text:?}"),
+        (_, other) => format!("expected a value like {other}"),
     };
     Err(right)
 }
 
-/// Parses TOML without showing any of it in an error: the line at fault may hold a password.
+/// Parses TOML. The error does not quote the file, because the line may hold a password.
 fn parse(text: &str, path: &Path) -> Result<Map<String, Value>, ConfigError> {
     if let Err(e) = toml::from_str::<toml::Table>(text) {
         let before = e.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
@@ -260,8 +261,9 @@ fn parse(text: &str, path: &Path) -> Result<Map<String, Value>, ConfigError> {
     config::File::from_str(text, FileFormat::Toml).collect().map_err(ConfigError::Merge)
 }
 
-/// Kubernetes tells every pod about the services around it: a service called `makegood-metrics` brings
-/// `MAKEGOOD_METRICS_SERVICE_HOST`, `MAKEGOOD_METRICS_PORT=tcp://…` and more. Nobody meant those as settings.
+/// Whether Kubernetes has set the variable for a service. A service `makegood-metrics` adds
+/// `MAKEGOOD_METRICS_SERVICE_HOST`, `MAKEGOOD_METRICS_PORT=tcp://…` and more to every pod; these
+/// are not settings.
 fn is_service_link(name: &str, value: &str) -> bool {
     if name.contains("__") {
         return false;
@@ -279,7 +281,7 @@ fn is_service_link(name: &str, value: &str) -> bool {
         || (name.ends_with("_PORT") && is_address)
 }
 
-/// The name that differs least, if it differs little.
+/// The most similar name, if it is similar enough for a suggestion.
 pub(crate) fn nearest<'a, S: AsRef<str> + ?Sized>(
     name: &str,
     names: impl Iterator<Item = &'a S>,
@@ -291,7 +293,7 @@ pub(crate) fn nearest<'a, S: AsRef<str> + ?Sized>(
         .map(|(_, candidate)| candidate)
 }
 
-/// How many letters must be put in, left out or changed to get from one word to the other.
+/// The edit distance between two words (Levenshtein).
 fn distance(from: &str, to: &str) -> usize {
     let to: Vec<char> = to.chars().collect();
     let mut row: Vec<usize> = (0..=to.len()).collect();

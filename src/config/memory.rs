@@ -1,20 +1,20 @@
-//! How much memory the container has, and how much of it answers and files may take:
-//! `recovery.memory = "auto"`.
+//! The memory for answers and files with `recovery.memory = "auto"`: a share of the container's
+//! limit.
 //!
-//! Linux says it in the files of the control group of the process and of those around it. Where
-//! there is no limit, or no such file, the default is [`WITHOUT_LIMIT_BYTES`].
+//! On Linux the limit is read from the files of the process's control group and of its ancestors.
+//! Without a limit, or without these files, the default is [`WITHOUT_LIMIT_BYTES`].
 
 use std::path::Path;
 
-/// For answers and files where nothing limits the process.
+/// The memory for answers and files if the process has no limit.
 pub const WITHOUT_LIMIT_BYTES: u64 = 256 << 20;
-/// The least, however small the container is.
+/// The minimum, however small the container is.
 const LEAST_BYTES: u64 = 16 << 20;
-/// A number from here on is how version 1 says that there is no limit.
+/// Control groups of version 1 express "no limit" by a number from here on.
 const NO_LIMIT_FROM: u64 = 1 << 60;
 
-/// What answers and files may take in a container with this limit: a quarter. The rest is for the
-/// process, its filter workers, and one largest answer.
+/// The memory for answers and files in a container with this limit: a quarter. The rest is for the
+/// process, its filter workers, and one answer of the maximum size.
 pub const fn share_of_limit(limit: Option<u64>) -> u64 {
     match limit {
         None => WITHOUT_LIMIT_BYTES,
@@ -23,14 +23,13 @@ pub const fn share_of_limit(limit: Option<u64>) -> u64 {
     }
 }
 
-/// The limit of the container that this process is in.
+/// The memory limit of this process's container.
 pub(super) fn container_limit() -> Option<u64> {
     let groups = std::fs::read_to_string("/proc/self/cgroup").ok()?;
     limit(&groups, Path::new("/sys/fs/cgroup"))
 }
 
-/// The lowest limit of the control groups that `groups` names, and of those around them, below
-/// `mount`.
+/// The lowest limit of the control groups that `groups` names and of their ancestors below `mount`.
 fn limit(groups: &str, mount: &Path) -> Option<u64> {
     let files = groups.lines().filter_map(|line| {
         let mut parts = line.splitn(3, ':');
@@ -44,8 +43,7 @@ fn limit(groups: &str, mount: &Path) -> Option<u64> {
         }
     });
     let limits = files.flat_map(|(top, group, file)| {
-        // In a container the path may be that of the host, which is not there: then the top one
-        // counts.
+        // In a container the path may be the host's and not exist. Then the top group counts.
         let group = Path::new(group.trim_start_matches('/'));
         group.ancestors().map(|group| top.join(group).join(file)).collect::<Vec<_>>()
     });
@@ -60,7 +58,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_lowest_limit_around_the_process_counts() {
+    fn the_lowest_limit_of_the_groups_and_their_ancestors_counts() {
         let mount = tempfile::tempdir().unwrap();
         let write = |file: &str, text: &str| {
             let file = mount.path().join(file);
@@ -72,10 +70,10 @@ mod tests {
         write("a/b/memory.max", "max\n");
         assert_eq!(found("0::/a/b\n"), None);
         write("a/memory.max", "536870912\n");
-        assert_eq!(found("0::/a/b\n"), Some(512 << 20), "of the group around it");
+        assert_eq!(found("0::/a/b\n"), Some(512 << 20), "the limit of the parent group");
         write("memory.max", "268435456\n");
         assert_eq!(found("0::/a/b\n"), Some(256 << 20));
-        assert_eq!(found("0::/\n"), Some(256 << 20), "as a container sees itself");
+        assert_eq!(found("0::/\n"), Some(256 << 20), "the path inside a container");
         assert_eq!(found("0::/../../elsewhere\n"), Some(256 << 20));
         // Version 1.
         write("memory/memory.limit_in_bytes", "9223372036854771712\n");
@@ -86,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn a_quarter_is_for_answers_and_files() {
+    fn a_quarter_of_the_limit_is_for_answers_and_files() {
         for (limit, share) in
             [(None, 256), (Some(64 << 20), 16), (Some(512 << 20), 128), (Some(4 << 30), 1024)]
         {

@@ -1,19 +1,22 @@
-//! Settings as written, checked.
+//! Reads and checks the settings.
 //!
-//! Promises: nothing is touched before everything that was set has been understood. An unknown key, a
-//! wrong unit, a value that would have to be coerced, a combination that can never work: each is refused
-//! with its key, its value, where it was written and what would be right, and all of them at once. No
-//! error, and no Debug output of anything here, shows a password.
+//! Nothing is changed before all settings are valid. An unknown key, a wrong unit, a value that
+//! would have to be coerced, and an impossible combination are errors. Each error names the key,
+//! the value, where it was written, and a correct value; all errors are reported at once. No error
+//! and no Debug output shows a password.
 //!
-//! From weakest to strongest: the built-in `config/default.toml`, the file of `--config`, the environment
-//! (`MAKEGOOD__SECTION__KEY`), `DATABASE_URL`, flags. [`Settings::load`] reads nothing but its arguments
-//! and the one file that they name. Whether a database or a bucket answers is for `makegood check` to say.
+//! The sources, from the lowest to the highest precedence: the built-in `config/default.toml`, the
+//! file of `--config`, the environment (`MAKEGOOD__SECTION__KEY`), `DATABASE_URL`, flags.
+//! [`Settings::load`] reads only its arguments and the file that they name. `makegood check` tests
+//! whether the database and the storage can be reached.
 
+mod contradictions;
 mod layers;
 mod memory;
 mod secret;
 mod sections;
 mod units;
+mod values;
 
 use std::ffi::OsString;
 use std::fmt;
@@ -27,23 +30,27 @@ pub(crate) use layers::nearest;
 pub use memory::share_of_limit;
 pub use secret::{DatabaseKind, DatabaseUrl, HttpUrl, redact};
 pub use sections::{
-    Brake, Database, Detect, Log, LogFormat, LogLevel, Metrics, Network, Pass, Prefer, Providers, Recovery,
-    Release, Schedule, Settings, Storage, Window,
+    BrakeSettings, DatabaseSettings, DetectSettings, LogFormat, LogLevel, LogSettings, MetricsSettings,
+    NetworkSettings, PassSettings, Prefer, ProvidersSettings, RecoverySettings, Release, ScheduleSettings,
+    Settings, StorageSettings, WindowSettings,
 };
 pub use units::{parse_size, parse_span, show_span};
+
+/// The environment variable that filters the log by target. It overrides `log.level`.
+pub const LOG_VARIABLE: &str = "MAKEGOOD_LOG";
 
 /// A setting given as a flag.
 #[derive(Clone, Debug)]
 pub struct Flag {
-    /// The flag as people write it: `--database-url`.
+    /// The flag, such as `--database-url`.
     pub name: &'static str,
-    /// The key that it sets: `database.url`.
+    /// The key that it sets, such as `database.url`.
     pub key: &'static str,
-    /// Its value as written.
+    /// The value as written.
     pub value: String,
 }
 
-/// Where to look for settings. The default looks nowhere: it yields the built-in ones.
+/// The sources of settings. The default has none, so only the built-in settings apply.
 #[derive(Clone, Default)]
 pub struct LoadArgs {
     /// The file of `--config`.
@@ -52,12 +59,12 @@ pub struct LoadArgs {
     pub env: Vec<(OsString, OsString)>,
     /// Settings given as flags.
     pub flags: Vec<Flag>,
-    /// What relative storage paths are relative to; empty: they stay relative to `/`.
+    /// The directory that relative storage paths are resolved against; empty: `/`.
     pub working_dir: PathBuf,
 }
 
 impl fmt::Debug for LoadArgs {
-    // The environment is full of secrets, ours and others'.
+    // The environment contains secrets.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("LoadArgs")
             .field("file", &self.file)
@@ -66,46 +73,46 @@ impl fmt::Debug for LoadArgs {
     }
 }
 
-/// Why the settings were refused.
+/// Why the settings were rejected.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file of `--config` cannot be read.
     #[error("could not read the configuration file {}", path.display())]
     Read {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// Why not.
+        /// The cause.
         #[source]
         source: std::io::Error,
     },
     /// The file of `--config` is not TOML.
     #[error("the configuration file {} is not valid TOML, at line {line}: {message}", path.display())]
     Syntax {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// Where it stops being TOML, from 1.
+        /// The line of the error, from 1.
         line: usize,
-        /// What was expected there; never what stands there.
+        /// The problem. It never quotes the line, which may hold a password.
         message: String,
     },
-    /// The layers do not merge.
+    /// The layers cannot be merged.
     #[error("could not merge the settings")]
     Merge(#[source] config::ConfigError),
-    /// What was set is not right.
-    #[error("the settings are refused, nothing was touched:{}", list(.0))]
+    /// At least one setting is invalid.
+    #[error("the settings are invalid, nothing was changed:{}", list(.0))]
     Refused(Vec<Problem>),
 }
 
-/// One setting that is not right.
+/// One invalid setting.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
-    /// `section.key`, or the environment variable that names none.
+    /// `section.key`, or an environment variable that names no key.
     pub key: String,
-    /// Its value as written, without secrets; none where there is no telling what it is.
+    /// The value as written, without secrets; none if it cannot be shown.
     pub value: Option<String>,
     /// Where it was written.
     pub origin: String,
-    /// What would be right.
+    /// The problem, and a correct value.
     pub right: String,
 }
 
@@ -130,7 +137,7 @@ fn list(problems: &[Problem]) -> String {
     problems.iter().fold(String::new(), |text, problem| text + "\n  " + &problem.to_string())
 }
 
-/// A value for people: cut, escaped, and without what could be a secret.
+/// A value for an error message: shortened, escaped, and without anything that may be a secret.
 fn show(key: &str, value: &ValueKind) -> String {
     match value {
         ValueKind::String(text) => {
@@ -158,10 +165,10 @@ fn show(key: &str, value: &ValueKind) -> String {
 }
 
 impl Settings {
-    /// Merges all layers, and refuses what is not right in any of them.
+    /// Merges all layers and checks the result.
     ///
     /// # Errors
-    /// See [`ConfigError`]; nothing was touched.
+    /// See [`ConfigError`]. Nothing was changed.
     pub fn load(args: &LoadArgs) -> Result<Self, ConfigError> {
         let known = Known::read()?;
         let mut problems = Vec::new();
@@ -182,7 +189,7 @@ impl Settings {
 
         let mut json = to_json(&merged.kind);
         if let Some(Json::String(url)) = json.pointer_mut("/storage/url")
-            && let Some(absolute) = sections::absolute_storage(url, &args.working_dir)
+            && let Some(absolute) = values::absolute_storage(url, &args.working_dir)
         {
             *url = absolute;
         }
@@ -201,7 +208,7 @@ impl Settings {
     }
 }
 
-/// A proxy's password that stands in a file.
+/// Finds a proxy's password in a file.
 fn password_in_file(settings: Option<&Settings>, merged: &Value) -> Option<Problem> {
     const KEY: &str = "network.proxy";
     let proxy = settings?.network.proxy.as_ref()?;
@@ -209,13 +216,14 @@ fn password_in_file(settings: Option<&Settings>, merged: &Value) -> Option<Probl
     let in_file = origin(value).starts_with("file ");
     let variable = layers::variable(KEY);
     (in_file && proxy.expose().password().is_some()).then(|| {
-        let right = format!("a password is kept out of files: give the URL in {variable} instead");
+        let right = format!("a password must not be in a file; set the URL in {variable} instead");
         Problem::new(KEY, value, origin(value), right)
     })
 }
 
-/// Reads the merged settings. A value that is refused is noted and replaced by the built-in one, so that all
-/// problems are found at once; the result of such a reading is only good for finding more.
+/// Reads the merged settings. An invalid value is recorded and replaced by the built-in one, so
+/// that all problems are found at once. After a replacement the result is used only to find more
+/// problems.
 fn read_all(mut json: Json, known: &Known, merged: &Value, problems: &mut Vec<Problem>) -> Option<Settings> {
     loop {
         let error = match serde_path_to_error::deserialize::<_, Settings>(json.clone()) {
@@ -224,21 +232,21 @@ fn read_all(mut json: Json, known: &Known, merged: &Value, problems: &mut Vec<Pr
         };
         let key = error.path().to_string();
         let value = find(merged, &key);
-        problems.push(Problem::new(&key, value, origin(value), wanted(&error.into_inner().to_string())));
+        problems.push(Problem::new(&key, value, origin(value), expected(&error.into_inner().to_string())));
         let pointer = format!("/{}", key.replace('.', "/"));
         let default = known.value(&key).map(|default| to_json(&default.kind));
         match (json.pointer_mut(&pointer), default) {
-            // What is refused although it is built in would be refused for ever.
+            // A built-in value that is invalid would loop for ever.
             (Some(place), Some(default)) if *place != default => *place = default,
             _ => return None,
         }
     }
 }
 
-/// serde's words for a choice say first what is wrong; people need what would be right.
-fn wanted(message: &str) -> String {
-    match message.split_once("expected ") {
-        Some((_, choices)) => format!("{} is wanted", choices.replace('`', "\"")),
+/// Keeps the part of a serde message that names the valid choices.
+fn expected(message: &str) -> String {
+    match message.split_once(", expected ") {
+        Some((_, choices)) => format!("expected {}", choices.replace('`', "\"")),
         None => message.to_owned(),
     }
 }
@@ -262,7 +270,7 @@ fn origin(value: Option<&Value>) -> &str {
     value.and_then(Value::origin).unwrap_or("unknown origin")
 }
 
-/// The same value for serde's strict reading; the `config` crate's own would coerce.
+/// The value for serde's strict reading; the `config` crate would coerce it.
 fn to_json(value: &ValueKind) -> Json {
     match value {
         ValueKind::Nil => Json::Null,

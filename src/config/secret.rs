@@ -1,23 +1,24 @@
-//! URLs that may hold a password, and text that must not show one.
+//! URLs that may hold a password.
 //!
-//! Promise: nothing in here prints a password, whatever was written, also where it is no URL at all.
-//! [`DatabaseUrl::expose`] is the one way to the whole text, for the one who opens the connection.
+//! Nothing here prints a password, even if the text is not a valid URL. Only
+//! [`DatabaseUrl::expose`] and [`HttpUrl::expose`] return the whole text, for the code that opens
+//! the connection.
 
 use std::fmt;
 use std::path::PathBuf;
 
 use url::Url;
 
-/// Which database a URL names.
+/// The kind of database that a URL names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DatabaseKind {
-    /// `PostgreSQL`: production.
+    /// `PostgreSQL`, for production.
     Postgres,
-    /// `SQLite`: the embedded default.
+    /// `SQLite`, the embedded default.
     Sqlite,
 }
 
-/// Where the database is, with its password. Debug and Display leave the password out.
+/// The URL of the database, with its password. Debug and Display omit the password.
 #[derive(Clone, PartialEq, Eq)]
 pub struct DatabaseUrl {
     text: String,
@@ -25,7 +26,7 @@ pub struct DatabaseUrl {
 }
 
 impl DatabaseUrl {
-    /// The file of a SQLite database; none on PostgreSQL.
+    /// The file of a SQLite database; none for PostgreSQL.
     pub fn file(&self) -> Option<PathBuf> {
         let path = self.text.strip_prefix("sqlite:")?;
         let path = path.strip_prefix("//").unwrap_or(path);
@@ -36,43 +37,43 @@ impl DatabaseUrl {
     /// Reads `sqlite://FILE`, `postgres://…` or `postgresql://…`.
     ///
     /// # Errors
-    /// What would be right; never the text itself.
+    /// The expected format. The message never quotes the text.
     pub fn parse(text: &str) -> Result<Self, String> {
         let kind = if let Some(path) = text.strip_prefix("sqlite:") {
             let path = path.strip_prefix("//").unwrap_or(path);
             let file = path.split('?').next().unwrap_or_default();
             if file.is_empty() {
-                return Err("the name of a file is wanted, for instance \"sqlite://makegood.db\"".to_owned());
+                return Err("expected the name of a file, for instance \"sqlite://makegood.db\"".to_owned());
             }
             if path.contains(":memory:") || path.contains("mode=memory") {
                 return Err(
-                    "a database in memory forgets what was refunded; a file is wanted, for instance \
+                    "a database in memory would lose the record of refunds; expected a file, for instance \
                             \"sqlite://makegood.db\""
                         .to_owned(),
                 );
             }
             DatabaseKind::Sqlite
         } else if text.starts_with("postgres://") || text.starts_with("postgresql://") {
-            // The parser's own words say what is wrong and never quote the text.
+            // The parser's message says what is wrong and never quotes the text.
             Url::parse(text).map_err(|e| {
                 format!(
-                    "this is not a URL ({e}); \"postgres://user:password@host:5432/name\" is wanted, with the \
+                    "this is not a URL ({e}); expected \"postgres://user:password@host:5432/name\", with the \
                      characters / ? # @ : of a password percent-encoded"
                 )
             })?;
             DatabaseKind::Postgres
         } else {
-            return Err("a URL that begins with \"sqlite://\" or \"postgres://\" is wanted".to_owned());
+            return Err("expected a URL that begins with \"sqlite://\" or \"postgres://\"".to_owned());
         };
         Ok(Self { text: text.to_owned(), kind })
     }
 
-    /// Which database it names.
+    /// The kind of database.
     pub const fn kind(&self) -> DatabaseKind {
         self.kind
     }
 
-    /// The whole text with the password: for opening the connection, never for people.
+    /// The whole text with the password, to open the connection. Never print it.
     pub fn expose(&self) -> &str {
         &self.text
     }
@@ -90,7 +91,7 @@ impl fmt::Debug for DatabaseUrl {
     }
 }
 
-/// An HTTP URL that may hold a user and a password. Debug and Display leave the password out.
+/// An HTTP URL that may hold a user and a password. Debug and Display omit the password.
 #[derive(Clone, PartialEq, Eq)]
 pub struct HttpUrl(Url);
 
@@ -98,9 +99,9 @@ impl HttpUrl {
     /// Reads `http://…` or `https://…`, without query or fragment.
     ///
     /// # Errors
-    /// What would be right; never the text itself.
+    /// The expected format. The message never quotes the text.
     pub fn parse(text: &str) -> Result<Self, String> {
-        const HELP: &str = "a URL such as \"http://pushgateway:9091\" is wanted";
+        const HELP: &str = "expected a URL such as \"http://pushgateway:9091\"";
         let url = Url::parse(text).map_err(|e| format!("{HELP} ({e})"))?;
         let plain = url.query().is_none() && url.fragment().is_none();
         if !matches!(url.scheme(), "http" | "https") || !url.has_host() || !plain {
@@ -109,7 +110,7 @@ impl HttpUrl {
         Ok(Self(url))
     }
 
-    /// The whole URL with the password: for sending the request, never for people.
+    /// The whole URL with the password, to send the request. Never print it.
     pub const fn expose(&self) -> &Url {
         &self.0
     }
@@ -127,9 +128,11 @@ impl fmt::Debug for HttpUrl {
     }
 }
 
-/// The text without what could be a password: what stands before the last `@`, but for the user's name, and the
-/// values of query parameters (drivers take `?password=` too). Where a `?` stands before an `@` nobody can tell
-/// which is which, and only the scheme is shown.
+/// Removes everything that may be a password from a URL.
+///
+/// It removes what is between the user's name and the last `@`, and the values of query parameters
+/// (drivers accept `?password=`). If a `?` or `#` precedes an `@`, the text is ambiguous, and only
+/// the scheme is kept.
 pub fn redact(text: &str) -> String {
     let (scheme, rest) = text.split_at(text.find("://").map_or(0, |at| at + 3));
     let (credentials, place) = rest.rsplit_once('@').map_or((None, rest), |(c, p)| (Some(c), p));
@@ -181,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn the_scheme_says_which_database() {
+    fn the_scheme_decides_the_kind_of_database() {
         assert_eq!(DatabaseUrl::parse("sqlite://a.db").unwrap().kind(), DatabaseKind::Sqlite);
         assert_eq!(DatabaseUrl::parse("sqlite:a.db").unwrap().kind(), DatabaseKind::Sqlite);
         for text in ["postgres://h/d", "postgresql:///d?host=/run"] {

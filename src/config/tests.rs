@@ -1,4 +1,4 @@
-//! What is refused, in which words, and which layer wins.
+//! Tests of invalid settings, their error texts, and the precedence of the sources.
 
 use super::*;
 use std::time::Duration;
@@ -18,7 +18,7 @@ fn load_env(pairs: &[(&str, &str)]) -> Result<Settings, ConfigError> {
     Settings::load(&LoadArgs { env: env(pairs), ..LoadArgs::default() })
 }
 
-/// The whole message, with causes, as a person would see it.
+/// The whole message with its causes.
 fn message(error: &ConfigError) -> String {
     let mut text = error.to_string();
     let mut cause = std::error::Error::source(error);
@@ -39,7 +39,7 @@ fn problems(result: Result<Settings, ConfigError>) -> Vec<Problem> {
 }
 
 #[test]
-fn the_built_in_settings_are_what_the_design_fixes() {
+fn the_built_in_settings_have_their_documented_values() {
     let settings = Settings::load(&LoadArgs { working_dir: "/srv".into(), ..LoadArgs::default() }).unwrap();
     let hour = Duration::from_hours(1);
     assert_eq!(settings.database.url.expose(), "sqlite://makegood.db");
@@ -81,7 +81,7 @@ fn every_key_of_the_built_in_file_has_a_comment_above_it() {
     assert_eq!(keys, Known::read().unwrap().count());
 }
 
-/// TOML, and what the one problem must say; F is the file.
+/// TOML, and a part of the one error that it causes. F is the file.
 const WRONG: &[(&str, &str)] = &[
     (
         "[window]\nlenght = \"24h\"",
@@ -100,131 +100,125 @@ const WRONG: &[(&str, &str)] = &[
         "\"window.length\" = \"24h\"",
         "`window.length` (file F): there is no such key; did you mean `window.length`?",
     ),
-    ("window = 24", "`window` (file F): a section is wanted: [window]"),
+    ("window = 24", "`window` (file F): expected a section: [window]"),
     (
         "[window]\nlength = 24",
-        "`window.length` is 24 (file F): text in quotes is wanted, for instance \"24h\"",
+        "`window.length` is 24 (file F): expected text in quotes, for instance \"24h\"",
     ),
-    ("[window]\nlength = \"24\"", "`window.length` is \"24\" (file F): a time span is wanted"),
-    ("[window]\nlength = \"1M\"", "`window.length` is \"1M\" (file F): a time span is wanted"),
-    ("[window]\nlength = \"1.5h\"", "`window.length` is \"1.5h\" (file F): a time span is wanted"),
-    ("[window]\nlength = \"1 day\"", "`window.length` is \"1 day\" (file F): a time span is wanted"),
-    ("[window]\nlength = \"9999d\"", "`window.length` is \"9999d\" (file F): at most \"3650d\""),
-    ("[window]\nlength = \"5s\"", "`window.length` is \"5s\" (file F): at least \"1m\" is wanted"),
+    ("[window]\nlength = \"24\"", "`window.length` is \"24\" (file F): expected a time span"),
+    ("[window]\nlength = \"1M\"", "`window.length` is \"1M\" (file F): expected a time span"),
+    ("[window]\nlength = \"1.5h\"", "`window.length` is \"1.5h\" (file F): expected a time span"),
+    ("[window]\nlength = \"1 day\"", "`window.length` is \"1 day\" (file F): expected a time span"),
+    ("[window]\nlength = \"9999d\"", "`window.length` is \"9999d\" (file F): expected at most \"3650d\""),
+    ("[window]\nlength = \"5s\"", "`window.length` is \"5s\" (file F): expected at least \"1m\""),
     (
         "[window]\nmargin = \"24h\"",
-        "`window.margin` is \"24h\" (file F): it must be shorter than window.length, which is 1d",
+        "`window.margin` is \"24h\" (file F): expected less than window.length, which is 1d",
     ),
     (
         "[detect]\ngrace = \"9h\"",
-        "`detect.grace` is \"9h\" (file F): at most a third of window.length (1d) leaves time to ask: at most 8h",
+        "`detect.grace` is \"9h\" (file F): expected at most 8h, a third of window.length (1d)",
     ),
     (
         "[window]\nlength = \"30m\"\nmargin = \"1m\"\n[detect]\noverlap = \"1m\"\nunknown_job_grace = \"1m\"",
-        "`detect.grace` is \"15m\" (built-in default): at most a third",
+        "`detect.grace` is \"15m\" (built-in default): expected at most 10m, a third",
     ),
-    (
-        "[detect]\noverlap = \"24h\"",
-        "`detect.overlap` is \"24h\" (file F): it must be shorter than window.length",
-    ),
+    ("[detect]\noverlap = \"24h\"", "`detect.overlap` is \"24h\" (file F): expected less than window.length"),
     (
         "[detect]\nunknown_job_grace = \"23h\"",
-        "`detect.unknown_job_grace` is \"23h\" (file F): it must end before",
+        "`detect.unknown_job_grace` is \"23h\" (file F): expected an end before refund_by",
     ),
     (
         "[detect]\nbacklog_age = \"1h\"",
-        "`detect.backlog_age` is \"1h\" (file F): charges within window.length (1d)",
+        "`detect.backlog_age` is \"1h\" (file F): expected at least window.length, which is 1d",
     ),
     (
         "[detect]\nstart_at = \"yesterday\"",
-        "`detect.start_at` is \"yesterday\" (file F): an instant as RFC 3339 is wanted",
+        "`detect.start_at` is \"yesterday\" (file F): expected an instant as RFC 3339",
     ),
     (
         "[detect]\nstart_at = 2026-01-01",
-        "`detect.start_at` is \"2026-01-01\" (file F): an instant as RFC 3339 is wanted",
+        "`detect.start_at` is \"2026-01-01\" (file F): expected an instant as RFC 3339",
     ),
-    ("[detect]\nchunk = 7.9", "`detect.chunk` is 7.9 (file F): a whole number is wanted"),
-    ("[detect]\nchunk = true", "`detect.chunk` is true (file F): a whole number is wanted"),
-    ("[detect]\nchunk = \"5000\"", "`detect.chunk` is \"5000\" (file F): a whole number is wanted"),
-    ("[detect]\nchunk = 0", "`detect.chunk` is 0 (file F): a whole number from 1 to 100000 is wanted"),
-    ("[detect]\nchunk = -1", "`detect.chunk` is -1 (file F): a whole number from 1 to 100000 is wanted"),
+    ("[detect]\nchunk = 7.9", "`detect.chunk` is 7.9 (file F): expected a whole number"),
+    ("[detect]\nchunk = true", "`detect.chunk` is true (file F): expected a whole number"),
+    ("[detect]\nchunk = \"5000\"", "`detect.chunk` is \"5000\" (file F): expected a whole number"),
+    ("[detect]\nchunk = 0", "`detect.chunk` is 0 (file F): expected a whole number from 1 to 100000"),
+    ("[detect]\nchunk = -1", "`detect.chunk` is -1 (file F): expected a whole number from 1 to 100000"),
     (
         "[recovery]\nconcurrency = 0",
-        "`recovery.concurrency` is 0 (file F): a whole number from 1 to 1024 is wanted",
+        "`recovery.concurrency` is 0 (file F): expected a whole number from 1 to 1024",
     ),
-    ("[recovery]\nmax_bytes = \"4G\"", "`recovery.max_bytes` is \"4G\" (file F): a size is wanted"),
+    ("[recovery]\nmax_bytes = \"4G\"", "`recovery.max_bytes` is \"4G\" (file F): expected a size"),
     (
         "[recovery]\nmax_bytes = 4096",
-        "`recovery.max_bytes` is 4096 (file F): text in quotes is wanted, for instance \"4GiB\"",
+        "`recovery.max_bytes` is 4096 (file F): expected text in quotes, for instance \"4GiB\"",
     ),
-    (
-        "[recovery]\nmax_bytes = \"0B\"",
-        "`recovery.max_bytes` is \"0B\" (file F): a size above zero is wanted",
-    ),
-    ("[recovery]\nallow_loopback = 1", "`recovery.allow_loopback` is 1 (file F): true or false is wanted"),
+    ("[recovery]\nmax_bytes = \"0B\"", "`recovery.max_bytes` is \"0B\" (file F): expected a size above zero"),
+    ("[recovery]\nallow_loopback = 1", "`recovery.allow_loopback` is 1 (file F): expected true or false"),
     (
         "[recovery]\nallow_loopback = \"true\"",
-        "`recovery.allow_loopback` is \"true\" (file F): true or false is wanted",
+        "`recovery.allow_loopback` is \"true\" (file F): expected true or false",
     ),
     (
         "[recovery]\nprefer = \"Refund\"",
-        "`recovery.prefer` is \"Refund\" (file F): \"recover\" or \"refund\" is wanted",
+        "`recovery.prefer` is \"Refund\" (file F): expected \"recover\" or \"refund\"",
     ),
     (
         "[recovery]\ntime_budget = \"15m\"",
-        "`recovery.time_budget` is \"15m\" (file F): it must be shorter than pass.lease, which is 15m",
+        "`recovery.time_budget` is \"15m\" (file F): expected less than pass.lease, which is 15m",
     ),
     (
         "[late]\nlast_question = \"6h\"",
-        "`late.last_question` is \"6h\" (file F): it must be later than late.first_question, which is 6h",
+        "`late.last_question` is \"6h\" (file F): expected more than late.first_question, which is 6h",
     ),
     (
         "[late]\nquestions_per_pass = 0",
-        "`late.questions_per_pass` is 0 (file F): a whole number from 1 to 10000 is wanted",
+        "`late.questions_per_pass` is 0 (file F): expected a whole number from 1 to 10000",
     ),
     (
         "[pass]\nmax_duration = \"0s\"",
-        "`pass.max_duration` is \"0s\" (file F): a time span above zero is wanted",
+        "`pass.max_duration` is \"0s\" (file F): expected a time span above zero",
     ),
-    ("[pass]\nbatch = 10001", "`pass.batch` is 10001 (file F): a whole number from 1 to 10000 is wanted"),
+    ("[pass]\nbatch = 10001", "`pass.batch` is 10001 (file F): expected a whole number from 1 to 10000"),
     (
         "[brake]\nmax_refunds_per_hour = -1",
-        "`brake.max_refunds_per_hour` is -1 (file F): a whole number from 0",
+        "`brake.max_refunds_per_hour` is -1 (file F): expected a whole number from 0",
     ),
     (
         "[brake]\nmax_refunds_per_hour = 20000",
-        "`brake.max_refunds_per_day` is 10000 (built-in default): it must not be below the limit per hour, which is 20000",
+        "`brake.max_refunds_per_day` is 10000 (built-in default): expected at least the limit per hour, which is 20000",
     ),
     (
         "[brake]\nmax_credits_per_hour = 9\nmax_credits_per_day = 8",
-        "`brake.max_credits_per_day` is 8 (file F): it must not be below",
+        "`brake.max_credits_per_day` is 8 (file F): expected at least the limit per hour",
     ),
     (
         "[metrics]\nlisten = \"localhost:9464\"",
-        "`metrics.listen` is \"localhost:9464\" (file F): an address and a port are wanted",
+        "`metrics.listen` is \"localhost:9464\" (file F): expected an address and a port",
     ),
     (
         "[metrics]\nlisten = \":9464\"",
-        "`metrics.listen` is \":9464\" (file F): an address and a port are wanted",
+        "`metrics.listen` is \":9464\" (file F): expected an address and a port",
     ),
     (
         "[network]\nproxy = \"proxy:3128\"",
-        "`network.proxy` is \"proxy:3128\" (file F): the URL of a proxy is wanted",
+        "`network.proxy` is \"proxy:3128\" (file F): expected the URL of a proxy",
     ),
     (
         "[network]\nproxy = \"http://me:hunter2@proxy:3128\"",
-        "`network.proxy` is \"http://me:***@proxy:3128\" (file F): a password is kept out of files: give the URL in \
+        "`network.proxy` is \"http://me:***@proxy:3128\" (file F): a password must not be in a file; set the URL in \
          MAKEGOOD__NETWORK__PROXY instead",
     ),
     (
         "[metrics]\npushgateway = \"pushgateway:9091\"",
-        "`metrics.pushgateway` is \"pushgateway:9091\" (file F): a URL such as",
+        "`metrics.pushgateway` is \"pushgateway:9091\" (file F): expected a URL such as",
     ),
     (
         "[metrics]\ntextfile = \"/var/makegood.txt\"",
-        "`metrics.textfile` is \"/var/makegood.txt\" (file F): a file name that ends in \".prom\"",
+        "`metrics.textfile` is \"/var/makegood.txt\" (file F): expected a file name that ends in \".prom\"",
     ),
-    ("[metrics]\njob = \" \"", "`metrics.job` is \" \" (file F): a name is wanted"),
+    ("[metrics]\njob = \" \"", "`metrics.job` is \" \" (file F): expected a name"),
     (
         "[schedule]\ncron = \"* * * * *\"",
         "`schedule.cron` is \"* * * * *\" (file F): six fields are wanted, seconds first",
@@ -236,15 +230,15 @@ const WRONG: &[(&str, &str)] = &[
     ),
     (
         "[schedule]\ntime_zone = \"Berlin\"",
-        "`schedule.time_zone` is \"Berlin\" (file F): the name of an IANA time zone",
+        "`schedule.time_zone` is \"Berlin\" (file F): expected the name of an IANA time zone",
     ),
     (
         "[schedule]\ntime_zone = \"+02:00\"",
-        "`schedule.time_zone` is \"+02:00\" (file F): the name of an IANA time zone",
+        "`schedule.time_zone` is \"+02:00\" (file F): expected the name of an IANA time zone",
     ),
     (
         "[database]\nurl = \"mysql://db/credits\"",
-        "`database.url` is (not shown) (file F): a URL that begins with \"sqlite://\" or \"postgres://\"",
+        "`database.url` is (not shown) (file F): expected a URL that begins with \"sqlite://\" or \"postgres://\"",
     ),
     (
         "[database]\nurl = \"postgres://ada:hun/ter2@db\"",
@@ -252,46 +246,52 @@ const WRONG: &[(&str, &str)] = &[
     ),
     (
         "[database]\nurl = \"sqlite::memory:\"",
-        "`database.url` is \"sqlite::memory:\" (file F): a database in memory forgets",
+        "`database.url` is \"sqlite::memory:\" (file F): a database in memory would lose",
     ),
     (
         "[database]\nmax_connections = 0",
-        "`database.max_connections` is 0 (file F): a whole number from 1 to 1000 is wanted",
+        "`database.max_connections` is 0 (file F): expected a whole number from 1 to 1000",
     ),
     (
         "[database]\nstatement_timeout = \"0s\"",
-        "`database.statement_timeout` is \"0s\" (file F): at least \"1s\" is wanted",
+        "`database.statement_timeout` is \"0s\" (file F): expected at least \"1s\"",
     ),
     (
         "[database]\nlock_timeout = \"0s\"",
-        "`database.lock_timeout` is \"0s\" (file F): at least \"1ms\" is wanted",
+        "`database.lock_timeout` is \"0s\" (file F): expected at least \"1ms\"",
     ),
-    ("[storage]\nurl = \"ftp://host/x\"", "`storage.url` is \"ftp://host/x\" (file F): \"file:./directory\""),
-    ("[storage]\nurl = \"./outputs\"", "`storage.url` is \"./outputs\" (file F): \"file:./directory\""),
+    (
+        "[storage]\nurl = \"ftp://host/x\"",
+        "`storage.url` is \"ftp://host/x\" (file F): expected \"file:./directory\"",
+    ),
+    (
+        "[storage]\nurl = \"./outputs\"",
+        "`storage.url` is \"./outputs\" (file F): expected \"file:./directory\"",
+    ),
     ("[storage]\nurl = \"s3://\"", "`storage.url` is \"s3://\" (file F): "),
     ("[storage]\nurl = \"file://outputs/x\"", "an absolute path has three slashes"),
     ("[storage]\nurl = \"s3://key:secret@bucket\"", "`storage.url` is \"s3://key:***@bucket\" (file F): "),
     (
         "[log]\nlevel = \"verbose\"",
-        "`log.level` is \"verbose\" (file F): one of \"off\", \"error\", \"warn\", \"info\", \"debug\", \"trace\" is wanted",
+        "`log.level` is \"verbose\" (file F): expected one of \"off\", \"error\", \"warn\", \"info\", \"debug\", \"trace\"",
     ),
     (
         "[log]\nformat = \"xml\"",
-        "`log.format` is \"xml\" (file F): one of \"auto\", \"text\", \"json\" is wanted",
+        "`log.format` is \"xml\" (file F): expected one of \"auto\", \"text\", \"json\"",
     ),
     (
         "[providers]\nfilter_time = \"1500ms\"",
-        "`providers.filter_time` is \"1500ms\" (file F): whole seconds are wanted, at most 1h",
+        "`providers.filter_time` is \"1500ms\" (file F): expected whole seconds, at most 1h",
     ),
     (
         "[providers]\nfilter_memory = \"1MiB\"",
-        "`providers.filter_memory` is \"1MiB\" (file F): a worker needs 16 MiB to begin with: at least that much is wanted",
+        "`providers.filter_memory` is \"1MiB\" (file F): expected at least 16 MiB",
     ),
-    ("[providers]\ndir = [\"a\"]", "`providers.dir` is a list (file F): text in quotes is wanted"),
+    ("[providers]\ndir = [\"a\"]", "`providers.dir` is a list (file F): expected text in quotes"),
 ];
 
 #[test]
-fn what_is_written_wrongly_is_refused_with_what_would_be_right() {
+fn an_invalid_setting_is_an_error_that_names_a_correct_value() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("makegood.toml");
     for (toml, says) in WRONG {
@@ -305,7 +305,7 @@ fn what_is_written_wrongly_is_refused_with_what_would_be_right() {
 }
 
 #[test]
-fn the_environment_is_read_by_the_kind_of_the_key_and_strictly() {
+fn the_environment_is_read_strictly_by_the_type_of_the_key() {
     let settings = load_env(&[
         ("MAKEGOOD__WINDOW__MARGIN", "90m"),
         ("MAKEGOOD__DETECT__CHUNK", "100"),
@@ -336,16 +336,16 @@ fn the_environment_is_read_by_the_kind_of_the_key_and_strictly() {
         (
             "MAKEGOOD__DETECT__CHUNK",
             "7.9",
-            "`detect.chunk` is \"7.9\" (environment variable MAKEGOOD__DETECT__CHUNK): a whole number",
+            "`detect.chunk` is \"7.9\" (environment variable MAKEGOOD__DETECT__CHUNK): expected a whole number",
         ),
-        ("MAKEGOOD__DETECT__CHUNK", "", "a whole number is wanted"),
-        ("MAKEGOOD__DETECT__CHUNK", "1M", "a whole number is wanted"),
-        ("MAKEGOOD__RECOVERY__ALLOW_LOOPBACK", "yes", "true or false is wanted"),
-        ("MAKEGOOD__WINDOW__MARGIN", "7200", "a time span is wanted"),
+        ("MAKEGOOD__DETECT__CHUNK", "", "expected a whole number"),
+        ("MAKEGOOD__DETECT__CHUNK", "1M", "expected a whole number"),
+        ("MAKEGOOD__RECOVERY__ALLOW_LOOPBACK", "yes", "expected true or false"),
+        ("MAKEGOOD__WINDOW__MARGIN", "7200", "expected a time span"),
         (
             "DATABASE_URL",
             "",
-            "`database.url` is \"\" (environment variable DATABASE_URL): a URL that begins with",
+            "`database.url` is \"\" (environment variable DATABASE_URL): expected a URL that begins with",
         ),
         ("DATABASE_URL", "hunter2", "`database.url` is (not shown) (environment variable DATABASE_URL)"),
     ] {
@@ -359,19 +359,19 @@ fn the_environment_is_read_by_the_kind_of_the_key_and_strictly() {
 
 #[cfg(unix)]
 #[test]
-fn a_value_that_is_no_text_is_refused_and_other_variables_are_none_of_our_business() {
+fn a_value_that_is_not_utf_8_is_an_error_and_other_variables_are_ignored() {
     use std::os::unix::ffi::OsStringExt;
     let broken = OsString::from_vec(vec![b'1', 0xff]);
     let load = |name: &str| {
         Settings::load(&LoadArgs { env: vec![(name.into(), broken.clone())], ..LoadArgs::default() })
     };
     let found = problems(load("MAKEGOOD__DETECT__CHUNK"));
-    assert!(found[0].to_string().contains("text in UTF-8 is wanted"), "{found:?}");
+    assert!(found[0].to_string().contains("expected UTF-8 text"), "{found:?}");
     assert!(load("OTHER").is_ok());
 }
 
 #[test]
-fn what_kubernetes_tells_every_pod_is_not_taken_for_a_setting() {
+fn variables_that_kubernetes_sets_are_not_settings() {
     load_env(&[
         ("MAKEGOOD_SERVICE_HOST", "10.0.0.1"),
         ("MAKEGOOD_SERVICE_PORT", "9464"),
@@ -387,7 +387,7 @@ fn what_kubernetes_tells_every_pod_is_not_taken_for_a_setting() {
 }
 
 #[test]
-fn each_layer_wins_over_the_one_below() {
+fn each_source_overrides_the_one_below() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("makegood.toml");
     std::fs::write(&file, "[database]\nurl = \"sqlite://file.db\"\nmax_connections = 3\n[detect]\nchunk = 7")
@@ -397,7 +397,7 @@ fn each_layer_wins_over_the_one_below() {
     assert_eq!(url(&args), "sqlite://file.db");
     args.env = env(&[("MAKEGOOD__DATABASE__URL", "sqlite://env.db"), ("MAKEGOOD__DETECT__CHUNK", "8")]);
     assert_eq!(url(&args), "sqlite://env.db");
-    // Whichever comes first in the environment.
+    // In any order of the environment.
     args.env.insert(0, ("DATABASE_URL".into(), "sqlite://database-url.db".into()));
     assert_eq!(url(&args), "sqlite://database-url.db");
     args.flags =
@@ -405,12 +405,12 @@ fn each_layer_wins_over_the_one_below() {
     assert_eq!(url(&args), "sqlite://flag.db");
     let settings = Settings::load(&args).unwrap();
     assert_eq!((settings.database.max_connections, settings.detect.chunk), (3, 8));
-    // A section of which a file sets one key keeps the others.
+    // A section keeps its other keys if a file sets one.
     assert_eq!(settings.detect.overlap, Duration::from_hours(1));
 }
 
 #[test]
-fn all_problems_are_told_at_once() {
+fn all_problems_are_reported_at_once() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("makegood.toml");
     std::fs::write(&file, "[window]\nlength = \"1M\"\nmargin = 2\nx = 1\n[log]\nlevel = \"loud\"").unwrap();
@@ -428,7 +428,7 @@ fn all_problems_are_told_at_once() {
 }
 
 #[test]
-fn a_file_that_is_missing_or_no_toml_is_named_and_none_of_it_is_shown() {
+fn a_missing_or_invalid_file_is_named_and_not_quoted() {
     let args = LoadArgs { file: Some("/nowhere/makegood.toml".into()), ..LoadArgs::default() };
     let error = Settings::load(&args).unwrap_err();
     assert!(error.to_string().ends_with("the configuration file /nowhere/makegood.toml"), "{error}");
@@ -451,7 +451,7 @@ fn a_file_that_is_missing_or_no_toml_is_named_and_none_of_it_is_shown() {
 }
 
 #[test]
-fn no_password_shows_in_what_is_loaded() {
+fn loaded_settings_do_not_print_passwords() {
     let settings = load_env(&[
         ("DATABASE_URL", "postgres://ada:hunter2@db/credits?sslpassword=hunter2"),
         ("MAKEGOOD__METRICS__PUSHGATEWAY", "https://ada:hunter2@push"),

@@ -1,8 +1,9 @@
-//! The kinds of value that settings are made of, each read strictly.
+//! Strict readers of time spans, sizes, numbers, instants and paths.
 //!
-//! Time spans and sizes have types of their own: humantime reads `1M` as a month, bytesize reads `4G`
-//! as 4×10⁹. Here a value is a whole number and one unit, spelled one way, or it is refused with the
-//! right spelling. Numbers are whole and in range, never rounded; text is never taken for a number.
+//! The crates for this are too lenient: humantime reads `1M` as a month, bytesize reads `4G` as
+//! 4×10⁹. Here a span or size is a whole number and one unit with one spelling; anything else is an
+//! error that shows the spelling. Numbers are whole and in range and never rounded. Text is never
+//! read as a number.
 
 use std::time::Duration;
 
@@ -11,15 +12,15 @@ use serde::{Deserialize, Deserializer};
 
 use crate::clock::Timestamp;
 
-/// No span in the settings makes sense beyond ten years; the limit keeps all sums in range.
+/// The longest span: ten years. It keeps all sums in range.
 const MAX_SPAN: Duration = Duration::from_hours(24 * 3650);
 
-/// What is told to somebody who wrote a time span wrongly.
-pub const SPAN_HELP: &str = "a time span is wanted: a whole number and one of ms, s, m, h, d, for instance \"90s\", \"15m\" or \"24h\"";
+/// The error about an invalid time span.
+pub const SPAN_HELP: &str = "expected a time span: a whole number and one of ms, s, m, h, d, for instance \"90s\", \"15m\" or \"24h\"";
 
-/// What is told to somebody who wrote a size wrongly.
+/// The error about an invalid size.
 pub const SIZE_HELP: &str =
-    "a size is wanted: a whole number and one of B, KiB, MiB, GiB, TiB, for instance \"512MiB\" or \"4GiB\"";
+    "expected a size: a whole number and one of B, KiB, MiB, GiB, TiB, for instance \"512MiB\" or \"4GiB\"";
 
 /// Splits `15m` into 15 and `m`; digits only, no sign, no point, no space.
 fn number_and_unit(text: &str) -> Option<(u64, &str)> {
@@ -31,7 +32,7 @@ fn number_and_unit(text: &str) -> Option<(u64, &str)> {
 /// Reads a time span such as `90s`.
 ///
 /// # Errors
-/// What would be right.
+/// The expected format.
 pub fn parse_span(text: &str) -> Result<Duration, String> {
     let wrong = || SPAN_HELP.to_owned();
     let (number, unit) = number_and_unit(text).ok_or_else(wrong)?;
@@ -47,13 +48,13 @@ pub fn parse_span(text: &str) -> Result<Duration, String> {
         .checked_mul(unit_ms)
         .map(Duration::from_millis)
         .filter(|span| *span <= MAX_SPAN)
-        .ok_or_else(|| "at most \"3650d\" (ten years) is wanted".to_owned())
+        .ok_or_else(|| "expected at most \"3650d\" (ten years)".to_owned())
 }
 
 /// Reads a size in bytes such as `4GiB`.
 ///
 /// # Errors
-/// What would be right.
+/// The expected format.
 pub fn parse_size(text: &str) -> Result<u64, String> {
     let wrong = || SIZE_HELP.to_owned();
     let (number, unit) = number_and_unit(text).ok_or_else(wrong)?;
@@ -68,10 +69,10 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
     number
         .checked_mul(1_u64 << shift)
         .filter(|bytes| i64::try_from(*bytes).is_ok())
-        .ok_or_else(|| "at most \"8388607TiB\" is wanted".to_owned())
+        .ok_or_else(|| "expected at most \"8388607TiB\"".to_owned())
 }
 
-/// A span for people and error messages, in the largest unit that says it whole.
+/// Formats a span in the largest unit that expresses it as a whole number.
 pub fn show_span(span: Duration) -> String {
     let ms = span.as_millis();
     for (unit_ms, unit) in [(86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1000, "s")] {
@@ -82,14 +83,15 @@ pub fn show_span(span: Duration) -> String {
     format!("{ms}ms")
 }
 
-/// Text, and nothing that could be taken for text.
+/// Accepts only text. The string says what is expected.
 struct Text(&'static str);
 
 impl Visitor<'_> for Text {
     type Value = String;
 
     fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.0)
+        // serde writes "expected" itself.
+        f.write_str(self.0.trim_start_matches("expected "))
     }
 
     fn visit_str<E>(self, text: &str) -> Result<String, E> {
@@ -103,7 +105,7 @@ pub(super) fn span<'de, D: Deserializer<'de>, const MIN_MS: u64>(d: D) -> Result
     let span = parse_span(&text).map_err(D::Error::custom)?;
     let least = Duration::from_millis(MIN_MS);
     if span < least {
-        return Err(D::Error::custom(format!("at least \"{}\" is wanted", show_span(least))));
+        return Err(D::Error::custom(format!("expected at least \"{}\"", show_span(least))));
     }
     Ok(span)
 }
@@ -116,21 +118,21 @@ pub(super) fn span_or_none<'de, D: Deserializer<'de>>(d: D) -> Result<Option<Dur
     }
     let span = parse_span(&text).map_err(D::Error::custom)?;
     if span.is_zero() {
-        return Err(D::Error::custom("a time span above zero is wanted, or \"\" for no limit"));
+        return Err(D::Error::custom("expected a time span above zero, or \"\" for no limit"));
     }
     Ok(Some(span))
 }
 
-/// A size in bytes, above zero; "auto": as the container has.
+/// A size in bytes above zero, or "auto": a share of the container's memory.
 pub(super) fn memory<'de, D: Deserializer<'de>>(d: D) -> Result<u64, D::Error> {
-    const HELP: &str = "\"auto\" or a size is wanted: a whole number and one of B, KiB, MiB, GiB, TiB, for instance \"256MiB\"";
+    const HELP: &str = "expected \"auto\" or a size: a whole number and one of B, KiB, MiB, GiB, TiB, for instance \"256MiB\"";
     let text = d.deserialize_str(Text(HELP))?;
     if text == "auto" {
         return Ok(super::memory::share_of_limit(super::memory::container_limit()));
     }
     match parse_size(&text) {
         Err(_) => Err(D::Error::custom(HELP)),
-        Ok(0) => Err(D::Error::custom("a size above zero is wanted")),
+        Ok(0) => Err(D::Error::custom("expected a size above zero")),
         Ok(bytes) => Ok(bytes),
     }
 }
@@ -139,14 +141,14 @@ pub(super) fn memory<'de, D: Deserializer<'de>>(d: D) -> Result<u64, D::Error> {
 pub(super) fn size<'de, D: Deserializer<'de>>(d: D) -> Result<u64, D::Error> {
     let text = d.deserialize_str(Text(SIZE_HELP))?;
     match parse_size(&text).map_err(D::Error::custom)? {
-        0 => Err(D::Error::custom("a size above zero is wanted")),
+        0 => Err(D::Error::custom("expected a size above zero")),
         bytes => Ok(bytes),
     }
 }
 
 /// An instant as RFC 3339, or none if the text is empty.
 pub(super) fn instant_or_none<'de, D: Deserializer<'de>>(d: D) -> Result<Option<Timestamp>, D::Error> {
-    const HELP: &str = "an instant as RFC 3339 is wanted, for instance \"2026-01-01T00:00:00Z\", or \"\"";
+    const HELP: &str = "expected an instant as RFC 3339, for instance \"2026-01-01T00:00:00Z\", or \"\"";
     let text = d.deserialize_str(Text(HELP))?;
     if text.is_empty() {
         return Ok(None);
@@ -156,17 +158,17 @@ pub(super) fn instant_or_none<'de, D: Deserializer<'de>>(d: D) -> Result<Option<
 
 /// A path, or none if the text is empty.
 pub(super) fn path_or_none<'de, D: Deserializer<'de>>(d: D) -> Result<Option<std::path::PathBuf>, D::Error> {
-    let text = d.deserialize_str(Text("a path as text is wanted, or \"\""))?;
+    let text = d.deserialize_str(Text("expected a path as text, or \"\""))?;
     Ok((!text.is_empty()).then(|| text.into()))
 }
 
-/// A whole number from `MIN` to `MAX`, never one that was rounded or made from something else.
+/// A whole number from `MIN` to `MAX`, without rounding or conversion.
 pub(super) fn whole<'de, D, T, const MIN: u64, const MAX: u64>(d: D) -> Result<T, D::Error>
 where
     D: Deserializer<'de>,
     T: TryFrom<u64>,
 {
-    let wrong = || D::Error::custom(format!("a whole number from {MIN} to {MAX} is wanted"));
+    let wrong = || D::Error::custom(format!("expected a whole number from {MIN} to {MAX}"));
     let number = u64::deserialize(d).map_err(|_| wrong())?;
     if !(MIN..=MAX).contains(&number) {
         return Err(wrong());
@@ -202,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn a_size_counts_in_steps_of_1024_and_says_so() {
+    fn a_size_has_a_unit_that_is_a_power_of_1024() {
         for (text, bytes) in
             [("7B", 7), ("1KiB", 1024), ("4GiB", 4 << 30), ("512MiB", 512 << 20), ("2TiB", 2 << 40)]
         {
@@ -215,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn a_span_shows_as_it_would_be_written() {
+    fn a_span_is_shown_as_it_is_written() {
         for text in ["250ms", "90s", "15m", "23h", "7d"] {
             assert_eq!(show_span(parse_span(text).unwrap()), text);
         }

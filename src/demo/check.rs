@@ -14,7 +14,7 @@ use super::story::{Ending, Story};
 use super::world::{Account, Charge};
 use crate::charge::{ItemId, Split};
 use crate::policy::Reason;
-use crate::report::Report;
+use crate::report::PassReport;
 use crate::store::DbError;
 
 /// Every orphan is made good within this time of the charge (P15).
@@ -67,7 +67,7 @@ pub fn mismatches(
     ordinary: &[Charge],
     accounts: &[Account],
     findings: &Findings,
-    reports: &[Report],
+    reports: &[PassReport],
 ) -> Vec<String> {
     let mut wrong = Vec::new();
     endings(&mut wrong, stories, ordinary, findings);
@@ -181,7 +181,7 @@ fn on_disk(recovery: &Recovery) -> Result<(), String> {
     }
 }
 
-fn sums(wrong: &mut Vec<String>, findings: &Findings, reports: &[Report]) {
+fn sums(wrong: &mut Vec<String>, findings: &Findings, reports: &[PassReport]) {
     let totals = &findings.totals;
     let on_balances: i64 = findings.balances.iter().map(|balance| balance.given_back).sum();
     let in_reports: i64 = reports.iter().map(|report| report.refunded_credits).sum();

@@ -19,7 +19,7 @@ use crate::ops::stop::Stop;
 use crate::pass::{self, Orders, Parts, Rules, copy_limits};
 use crate::provider::Providers;
 use crate::recovery::{self, Fetcher, Storage};
-use crate::report::Report;
+use crate::report::PassReport;
 use crate::store::Store;
 
 /// The last pass: 23 and a half hours after the first one.
@@ -57,7 +57,7 @@ pub fn parts(settings: &Settings, store: Store, clock: &Clock) -> Result<Parts, 
 #[derive(Debug)]
 pub struct Day {
     /// The reports of all passes, in order.
-    pub reports: Vec<Report>,
+    pub reports: Vec<PassReport>,
     /// All balances, just before the first pass.
     pub balances_before: Vec<Balance>,
 }

@@ -16,7 +16,7 @@ use super::story::{Chapter, Ending, Story};
 use super::world::{Account, Charge};
 use crate::charge::{Bucket, ItemId, Split, WHOLE_CHARGE};
 use crate::policy::Reason;
-use crate::report::Report;
+use crate::report::PassReport;
 
 /// Where it is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -316,7 +316,7 @@ fn signed(credits: i64) -> String {
 }
 
 /// The sums.
-pub fn totals(look: Look, ordinary: &[Charge], findings: &Findings, reports: &[Report]) -> String {
+pub fn totals(look: Look, ordinary: &[Charge], findings: &Findings, reports: &[PassReport]) -> String {
     let totals = &findings.totals;
     let ended = |which: fn(Ending) -> bool| {
         findings.standings.values().filter_map(ending).filter(|each| which(*each)).count()

@@ -1,19 +1,21 @@
-//! Which stretches of time one pass scans, in which order, and which positions it saves. Pure.
+//! The plan of one pass: which stretches of time it scans, in which order, and which positions it
+//! saves. Pure.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Rules, Since};
+use super::{DetectRules, Since};
 use crate::clock::{SKEW, Timestamp};
 use crate::provider::Providers;
 use crate::store::{Backlog, Cursor, Cursors, Grace, Over, Refused, Scan};
 
 /// The saved position of the scan over recorded failures.
 pub(super) const FAILED: &str = "failed";
-/// The beginning of the last pass that looked at all charges that had come of age by then.
+/// The beginning of the last pass that examined all charges whose grace had ended by then.
 pub(super) const FRESH: &str = "fresh";
-/// From where on rows were refused, by the scans over charges and over recorded failures. The names stand in the database.
+/// The positions of the first rejected row, in the scans over charges and over recorded failures.
+/// The database stores these names.
 pub(super) const REFUSED: &str = "refused";
 pub(super) const REFUSED_FAILED: &str = "refused_failed";
 
@@ -21,19 +23,20 @@ const GRACE: &str = "grace";
 const SIX_HOURS: (&str, Duration) = ("six_hours", Duration::from_hours(6));
 const TWENTY_HOURS: (&str, Duration) = ("twenty_hours", Duration::from_hours(20));
 
-/// A look goes back to its saved position at least this often. With a pass a minute, a charge that
-/// is committed late within the overlap is found within 10 minutes of its commit.
+/// A look goes back to its saved position at least this often. With a pass every minute, a charge
+/// that is committed late within the overlap is found within 10 minutes of its commit.
 pub const FULL_LOOK_EVERY: Duration = Duration::from_mins(9);
 /// One look in each pass goes back this much earlier. Otherwise all three looks would become due in
 /// the same pass, which would scan three overlaps.
 const FULL_LOOK_EARLY: Duration = Duration::from_mins(2);
-/// How far every pass looks behind the charges whose grace has just ended: what is committed this late is found at once.
-const COMMITS_TAKE: Duration = Duration::from_mins(1);
-/// How often rows that were refused are tried again: soon enough for whoever corrects them, and no pass scans days of charges for
-/// the sake of one row.
-const REFUSED_AGAIN: Duration = Duration::from_hours(1);
+/// How far every pass scans behind the charges whose grace has just ended. A charge that is
+/// committed at most this late is found at once.
+const MAX_COMMIT_DELAY: Duration = Duration::from_mins(1);
+/// How often rejected rows are retried. A shorter time would make every pass scan days of charges
+/// because of one row.
+const RETRY_REFUSED_EVERY: Duration = Duration::from_hours(1);
 
-/// Graces by provider and model, the smallest and the largest of all.
+/// The graces by provider and model.
 #[derive(Clone, Debug)]
 pub(super) struct Graces {
     pub(super) default: Duration,
@@ -41,7 +44,7 @@ pub(super) struct Graces {
 }
 
 impl Graces {
-    /// The graces that are in force: a provider's own or the default, never above a third of its retention.
+    /// The effective graces: a provider's own or the default, at most a third of its retention.
     pub(super) fn new(default: Duration, providers: &Providers) -> Self {
         let mut special = Vec::new();
         for provider in providers.iter() {
@@ -58,8 +61,8 @@ impl Graces {
         Self { default, special }
     }
 
-    /// The one that counts for a provider and model: the model's own, else the provider's, else the
-    /// default. As `find_undelivered` says it.
+    /// The grace of a provider and model: the model's own, else the provider's, else the default.
+    /// The statement `find_undelivered` computes the same.
     pub(super) fn of(&self, provider: &str, model: &str) -> Duration {
         let own = |of: Option<&str>| {
             let special = self.special.iter();
@@ -71,7 +74,7 @@ impl Graces {
         own(Some(model)).or_else(|| own(None)).unwrap_or(self.default)
     }
 
-    /// All of them, each once.
+    /// All distinct graces.
     fn ages(&self) -> BTreeSet<Duration> {
         self.special.iter().map(|(_, _, grace)| *grace).chain([self.default]).collect()
     }
@@ -98,35 +101,35 @@ impl Graces {
     }
 }
 
-/// One stretch to scan, and what is saved.
+/// One stretch of time to scan, and the positions to save.
 #[derive(Clone, Debug)]
 pub(super) struct Stretch {
     pub(super) scan: Scan,
     pub(super) saves: Saves,
-    /// With it, all charges that have come of age have been looked at.
+    /// After this stretch, all charges whose grace has ended have been examined.
     pub(super) completes_fresh: bool,
 }
 
-/// What is saved while a stretch is scanned.
+/// The positions that the scan of a stretch saves.
 #[derive(Clone, Debug)]
 pub(super) enum Saves {
     /// Positions, after each chunk.
     Positions(Arc<[Mark]>),
-    /// What was refused from here on was tried again.
+    /// The retry of rejected rows from here on.
     Tried(Refused),
-    /// Nothing: a person asked for this look.
+    /// Nothing: a person asked for this scan.
     Nothing,
 }
 
-/// A position that moves with a scan.
+/// A saved position that moves with a scan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Mark {
     pub(super) name: &'static str,
-    /// Where the scan begins for it.
+    /// Where its scan begins.
     pub(super) from: Timestamp,
-    /// It never passes this.
+    /// The position never passes this.
     pub(super) cap: Timestamp,
-    /// Where the scan ends for it.
+    /// Where its scan ends.
     pub(super) until: Timestamp,
 }
 
@@ -138,7 +141,7 @@ impl Mark {
     }
 }
 
-/// What the passes before have saved.
+/// The positions that earlier passes saved.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Saved {
     pub(super) failed: Option<Cursor>,
@@ -149,18 +152,19 @@ pub(super) struct Saved {
     pub(super) backlog: Option<Backlog>,
     pub(super) refused: Option<Refused>,
     pub(super) refused_failed: Option<Refused>,
-    /// Looks behind whose position the number of charges has changed: one was committed late.
+    /// The looks behind whose position the number of charges has changed, because one was committed
+    /// late.
     pub(super) changed: Vec<&'static str>,
 }
 
 impl Saved {
-    /// The looks, with what they saved.
+    /// The looks and their saved positions.
     pub(super) fn looks(&self) -> impl Iterator<Item = (&'static str, Cursor)> {
         let all = [(GRACE, self.grace), (SIX_HOURS.0, self.six_hours), (TWENTY_HOURS.0, self.twenty_hours)];
         all.into_iter().filter_map(|(name, saved)| Some((name, saved?)))
     }
 
-    /// The furthest position that must lie in the past, however little the clocks of two processes agree.
+    /// The latest position. It must be in the past, even with clock skew between processes.
     pub(super) fn furthest(&self) -> Option<Timestamp> {
         let cursors = [self.failed, self.grace, self.six_hours, self.twenty_hours];
         cursors.into_iter().flatten().map(|cursor| cursor.position).max()
@@ -181,12 +185,13 @@ impl Saved {
     }
 }
 
-/// What one pass scans.
+/// The scans of one pass.
 #[derive(Clone, Debug)]
 pub(super) struct Plan {
-    /// In this order.
+    /// The stretches, in the order in which they are scanned.
     pub(super) stretches: Vec<Stretch>,
-    /// Charges that a pass comes to for the first time and that are past their window: left to the backlog.
+    /// Charges that this pass reaches for the first time and that are past their window. They are
+    /// added to the backlog.
     pub(super) late: Option<Backlog>,
     /// At least one look goes back to its saved position.
     pub(super) is_full: bool,
@@ -194,17 +199,17 @@ pub(super) struct Plan {
     pub(super) marks: Arc<[Mark]>,
 }
 
-/// One of the three times that every charge is looked at.
+/// One of the three examinations of every charge.
 struct Look {
     name: &'static str,
     last: Option<Cursor>,
-    /// Ages of the charges that it comes to, each once.
+    /// The distinct ages of charges at which it examines them.
     ages: BTreeSet<Duration>,
 }
 
-/// The stretches of a pass that begins now.
+/// Plans a pass that begins now.
 pub(super) fn plan(
-    rules: &Rules,
+    rules: &DetectRules,
     graces: &Graces,
     saved: &Saved,
     since: Option<Since>,
@@ -224,7 +229,8 @@ pub(super) fn plan(
     for Look { name, last, ages } in looks {
         let (Some(youngest), Some(oldest)) = (ages.first(), ages.last()) else { continue };
         let behind = *oldest + rules.overlap;
-        // A position in the future was saved while the clock was ahead: it tells nothing about what was scanned.
+        // A position in the future was saved while the clock was ahead. It does not tell what was
+        // scanned.
         let last = last.filter(|last| last.position <= now);
         match (last, fresh) {
             (Some(last), Some(fresh))
@@ -232,7 +238,7 @@ pub(super) fn plan(
                     && !saved.changed.contains(&name)
                     && early != Some(name) =>
             {
-                let behind = if name == GRACE { COMMITS_TAKE } else { Duration::ZERO };
+                let behind = if name == GRACE { MAX_COMMIT_DELAY } else { Duration::ZERO };
                 if name == GRACE {
                     grace_ended_within = Some(now.since(fresh) + behind);
                 }
@@ -260,7 +266,7 @@ pub(super) fn plan(
     let count = named.len();
     stretches.extend(named.into_iter().enumerate().map(|(nth, (name, after, until))| Stretch {
         scan: Scan {
-            // A charge with another grace is looked at when that one ends.
+            // A charge with another grace is examined when that grace ends.
             grace_ended_within: grace_ended_within.filter(|_| name == GRACE),
             ..graces.scan(name, after, until, now)
         },
@@ -271,30 +277,31 @@ pub(super) fn plan(
     stretches.extend(backlog_stretch(rules, graces, saved.backlog, late, now));
     let over_failures = Over::FailedAt { charged_after: rules.oldest(now) };
     for (over, refused) in [(Over::ChargedAt, saved.refused), (over_failures, saved.refused_failed)] {
-        stretches.extend(refused.and_then(|refused| plan_again(rules, graces, over, refused, now)));
+        stretches.extend(refused.and_then(|refused| refused_stretch(rules, graces, over, refused, now)));
     }
     stretches.retain(|stretch| stretch.scan.after < stretch.scan.until);
     Plan { stretches, late, is_full, marks }
 }
 
-/// The look whose turn it is to go back to its saved position a little before it has to.
-fn early_look(looks: &[Look], rules: &Rules, now: Timestamp) -> Option<&'static str> {
+/// The look that goes back to its saved position a little earlier than it has to, if one does now.
+fn early_look(looks: &[Look], rules: &DetectRules, now: Timestamp) -> Option<&'static str> {
     let every = rules.full_look_every.saturating_sub(FULL_LOOK_EARLY);
     let saved = looks.iter().filter_map(|look| Some((look.last?.saved_at, look.name)));
     let (saved_at, name) = saved.min_by_key(|(saved_at, _)| *saved_at)?;
     (now.since(saved_at) >= every).then_some(name)
 }
 
-/// Whether a look has to go back to its saved position: for the overlap, or because the last one did not get to its end.
-fn is_full_look_due(rules: &Rules, saved: Cursor, behind: Duration, now: Timestamp) -> bool {
+/// Whether a look has to go back to its saved position: to scan the overlap again, or because the
+/// last scan did not reach its end.
+fn is_full_look_due(rules: &DetectRules, saved: Cursor, behind: Duration, now: Timestamp) -> bool {
     let was_ahead = saved.saved_at > now + SKEW;
     let was_stopped = saved.position < saved.saved_at - behind;
     was_ahead || was_stopped || now.since(saved.saved_at) >= rules.full_look_every
 }
 
-/// Recorded failures, over the whole overlap in every pass (P19).
-fn failed_stretch(rules: &Rules, graces: &Graces, saved: &Saved, now: Timestamp) -> Stretch {
-    // A platform that records the failures of a year all at once is told so.
+/// The scan of recorded failures. It covers the whole overlap in every pass (P19).
+fn failed_stretch(rules: &DetectRules, graces: &Graces, saved: &Saved, now: Timestamp) -> Stretch {
+    // A platform may record the failures of a year at once. Older charges only produce a finding.
     let over = Over::FailedAt { charged_after: rules.oldest(now) };
     let begin = saved.failed.map(|saved| saved.position).filter(|at| *at <= now);
     let from = rules.not_before_start(begin.unwrap_or(now - rules.backlog_age));
@@ -306,9 +313,9 @@ fn failed_stretch(rules: &Rules, graces: &Graces, saved: &Saved, now: Timestamp)
     }
 }
 
-/// What is left of the backlog, with what this pass adds to it.
+/// The rest of the backlog, and what this pass adds to it.
 fn backlog_stretch(
-    rules: &Rules,
+    rules: &DetectRules,
     graces: &Graces,
     left: Option<Backlog>,
     added: Option<Backlog>,
@@ -317,7 +324,7 @@ fn backlog_stretch(
     let all = left.into_iter().chain(added);
     let backlog = all.reduce(|a, b| Backlog { after: a.after.min(b.after), until: a.until.max(b.until) })?;
     let from = rules.not_before_start(backlog.after);
-    // No later than what has come of age, should a clock that was ahead have written it.
+    // A clock that was ahead may have written a later time.
     let until = backlog.until.min(now - rules.window);
     let mark = Mark { name: "backlog", from, cap: until, until };
     Some(Stretch {
@@ -327,7 +334,7 @@ fn backlog_stretch(
     })
 }
 
-/// Spans of time without overlaps, in ascending order, none before the start.
+/// Merges overlapping spans, sorts them, and cuts them at `start_at`.
 fn merged(
     mut spans: Vec<(Timestamp, Timestamp)>,
     start_at: Option<Timestamp>,
@@ -345,7 +352,8 @@ fn merged(
     all
 }
 
-/// Cuts spans at the ages of the looks, and names each part by the look that its charges are old enough for.
+/// Cuts spans at the ages of the looks, and names each part by the latest look that its charges are
+/// old enough for.
 fn named(spans: Vec<(Timestamp, Timestamp)>, now: Timestamp) -> Vec<(&'static str, Timestamp, Timestamp)> {
     let (six, twenty) = (now - SIX_HOURS.1, now - TWENTY_HOURS.1);
     let mut parts = Vec::new();
@@ -363,16 +371,16 @@ fn named(spans: Vec<(Timestamp, Timestamp)>, now: Timestamp) -> Vec<(&'static st
     parts
 }
 
-/// The look that tries again to open what was refused, if it is time for it.
-pub(super) fn plan_again(
-    rules: &Rules,
+/// The scan that retries rejected rows, if it is due.
+pub(super) fn refused_stretch(
+    rules: &DetectRules,
     graces: &Graces,
     over: Over,
     refused: Refused,
     now: Timestamp,
 ) -> Option<Stretch> {
-    // A try in the future was noted by a clock that was ahead.
-    let is_due = refused.tried_at > now || now.since(refused.tried_at) >= REFUSED_AGAIN;
+    // A time in the future was saved by a clock that was ahead.
+    let is_due = refused.tried_at > now || now.since(refused.tried_at) >= RETRY_REFUSED_EVERY;
     let (name, until) = match over {
         Over::ChargedAt => (REFUSED, now - graces.smallest()),
         Over::FailedAt { .. } => (REFUSED_FAILED, now),
@@ -382,15 +390,21 @@ pub(super) fn plan_again(
     is_due.then_some(Stretch { scan, saves: Saves::Tried(refused), completes_fresh: false })
 }
 
-/// The stretch that a person asked for. Charges older than the backlog's age only where they were asked for too.
-pub(super) fn since_stretch(rules: &Rules, graces: &Graces, since: Since, now: Timestamp) -> Stretch {
+/// The scan that a person asked for. It includes charges older than `backlog_age` only with
+/// `--backlog`.
+pub(super) fn since_stretch(rules: &DetectRules, graces: &Graces, since: Since, now: Timestamp) -> Stretch {
     let from = if since.backlog { since.from } else { since.from.max(rules.oldest(now)) };
     let scan = graces.scan("since", from, now - graces.smallest(), now);
     Stretch { scan, saves: Saves::Nothing, completes_fresh: false }
 }
 
-/// Of what a person asked for, the part that is only counted.
-pub(super) fn counted_only(rules: &Rules, graces: &Graces, since: Since, now: Timestamp) -> Option<Scan> {
+/// The part of the scan that a person asked for whose charges are only counted.
+pub(super) fn counted_only(
+    rules: &DetectRules,
+    graces: &Graces,
+    since: Since,
+    now: Timestamp,
+) -> Option<Scan> {
     let oldest = rules.oldest(now);
     (!since.backlog && since.from < oldest).then(|| graces.scan("since", since.from, oldest, now))
 }

@@ -11,14 +11,14 @@ fn now() -> Timestamp {
     Timestamp::parse("2026-03-01T12:00:00Z").unwrap()
 }
 
-fn rules() -> Rules {
-    Rules {
+fn rules() -> DetectRules {
+    DetectRules {
         grace: 15 * MINUTE,
         overlap: HOUR,
         start_at: None,
         backlog_age: 7 * DAY,
         full_look_every: FULL_LOOK_EVERY,
-        turn: Turn::default(),
+        turn: DetectionTurn::default(),
         chunk: 100,
         window: DAY,
         margin: 2 * HOUR,
@@ -38,7 +38,7 @@ const fn cursor(position: Timestamp, saved_at: Timestamp) -> Cursor {
     Cursor { position, saved_at, counted: None }
 }
 
-/// As a pass leaves it that began at `at` and came to its end.
+/// The positions after a complete pass that began at `at`.
 fn saved_by_a_pass(at: Timestamp) -> Saved {
     Saved {
         failed: Some(cursor(at - HOUR, at)),
@@ -59,8 +59,8 @@ fn spans(plan: &Plan) -> Vec<(&'static str, Timestamp, Timestamp)> {
     plan.stretches.iter().map(|each| (each.scan.name, each.scan.after, each.scan.until)).collect()
 }
 
-/// The positions that a plan saves once all of it is done.
-fn saved_in_the_end(plan: &Plan) -> BTreeMap<&'static str, Timestamp> {
+/// The positions that a completed plan saves.
+fn saved_by_plan(plan: &Plan) -> BTreeMap<&'static str, Timestamp> {
     let mut all = BTreeMap::new();
     for stretch in &plan.stretches {
         if let Saves::Positions(marks) = &stretch.saves {
@@ -71,7 +71,7 @@ fn saved_in_the_end(plan: &Plan) -> BTreeMap<&'static str, Timestamp> {
 }
 
 #[test]
-fn p14_the_first_pass_looks_at_every_charge_of_a_week_once_those_inside_their_window_first() {
+fn p14_the_first_pass_examines_a_week_of_charges_those_inside_their_window_first() {
     let plan = planned(&Saved::default());
     assert!(plan.is_full);
     assert_eq!(plan.late, Some(Backlog { after: now() - 7 * DAY, until: now() - DAY }));
@@ -87,14 +87,14 @@ fn p14_the_first_pass_looks_at_every_charge_of_a_week_once_those_inside_their_wi
     );
 
     let start_at = now() - 30 * HOUR;
-    let rules = Rules { start_at: Some(start_at), ..rules() };
+    let rules = DetectRules { start_at: Some(start_at), ..rules() };
     let plan = plan::plan(&rules, &graces(), &Saved::default(), None, now());
     assert_eq!(plan.late, Some(Backlog { after: start_at, until: now() - DAY }));
     assert!(plan.stretches.iter().all(|each| each.scan.after >= start_at));
 }
 
 #[test]
-fn p14_a_saved_position_stays_behind_what_could_still_change() {
+fn p14_a_saved_position_stays_behind_charges_that_may_still_change() {
     let behind = BTreeMap::from([
         ("failed", now() - HOUR),
         ("grace", now() - 40 * MINUTE - HOUR),
@@ -102,11 +102,11 @@ fn p14_a_saved_position_stays_behind_what_could_still_change() {
         ("twenty_hours", now() - 21 * HOUR),
         ("backlog", now() - DAY),
     ]);
-    assert_eq!(saved_in_the_end(&planned(&Saved::default())), behind, "the largest grace and the overlap");
+    assert_eq!(saved_by_plan(&planned(&Saved::default())), behind, "the largest grace and the overlap");
 }
 
 #[test]
-fn p14_a_pass_that_is_stopped_continues_where_it_was() {
+fn p14_after_a_stopped_pass_the_next_one_continues_where_it_was() {
     let plan = planned(&Saved::default());
     let Saves::Positions(marks) = &plan.stretches[1].saves else { panic!("it saves positions") };
     let reached = |up_to| marks.iter().filter_map(|mark| mark.reached(up_to)).collect::<Vec<_>>();
@@ -116,7 +116,8 @@ fn p14_a_pass_that_is_stopped_continues_where_it_was() {
     let at = now() - 10 * HOUR;
     assert_eq!(reached(at), [("grace", at), ("six_hours", at), ("twenty_hours", now() - 21 * HOUR)]);
 
-    // A minute later: each look goes on from there, and what was not reached before its window ended joins the backlog.
+    // A minute later: each look continues from there, and charges whose window ended meanwhile join
+    // the backlog.
     let stopped = Some(cursor(now() - DAY + Duration::from_secs(1), now() - MINUTE));
     let backlog = Some(Backlog { after: now() - 7 * DAY, until: now() - DAY - MINUTE });
     let saved =
@@ -138,12 +139,12 @@ fn p14_a_pass_that_is_stopped_continues_where_it_was() {
 }
 
 #[test]
-fn p14_a_pass_a_minute_later_looks_at_what_has_come_of_age_and_at_no_more() {
+fn p14_a_pass_a_minute_later_examines_only_charges_whose_grace_has_ended() {
     let plan = planned(&saved_by_a_pass(now() - MINUTE));
     assert!(!plan.is_full && plan.late.is_none());
     let before = |age| (now() - MINUTE - age, now() - age);
     let named = |name, (after, until)| (name, after, until);
-    // What is committed up to a minute late is found at once.
+    // A charge that is committed up to a minute late is found at once.
     let grace = |age| ("grace", now() - 2 * MINUTE - age, now() - age);
     assert_eq!(
         spans(&plan),
@@ -159,17 +160,17 @@ fn p14_a_pass_a_minute_later_looks_at_what_has_come_of_age_and_at_no_more() {
     assert!(plan.stretches.last().unwrap().completes_fresh);
     let ended: Vec<_> = plan.stretches.iter().map(|each| each.scan.grace_ended_within).collect();
     let minutes = Some(2 * MINUTE);
-    assert_eq!(ended, [None, None, None, minutes, minutes, minutes], "of other graces were looked at before");
-    assert!(planned(&Saved::default()).stretches.iter().all(|each| each.scan.grace_ended_within.is_none()));
     assert_eq!(
-        saved_in_the_end(&plan),
-        BTreeMap::from([("failed", now() - HOUR)]),
-        "no other position moves"
+        ended,
+        [None, None, None, minutes, minutes, minutes],
+        "charges with other graces were examined before"
     );
+    assert!(planned(&Saved::default()).stretches.iter().all(|each| each.scan.grace_ended_within.is_none()));
+    assert_eq!(saved_by_plan(&plan), BTreeMap::from([("failed", now() - HOUR)]), "no other position moves");
 }
 
 #[test]
-fn p14_the_overlap_is_scanned_again_in_time_for_what_was_committed_late() {
+fn p14_the_overlap_is_scanned_again_in_time_for_late_commits() {
     let full = |minutes: u32| planned(&saved_by_a_pass(now() - minutes * MINUTE)).is_full;
     assert_eq!([1, 6, 7, 60].map(full), [false, false, true, true]);
     let plan = planned(&saved_by_a_pass(now() - 9 * MINUTE));
@@ -184,7 +185,7 @@ fn p14_the_overlap_is_scanned_again_in_time_for_what_was_committed_late() {
 }
 
 #[test]
-fn the_looks_take_turns_to_go_back() {
+fn the_looks_go_back_to_their_positions_in_different_passes() {
     let mut saved = saved_by_a_pass(now() - 7 * MINUTE);
     let mut went_back = Vec::new();
     for minute in 0..17 {
@@ -222,7 +223,7 @@ fn p14_a_look_goes_back_where_the_number_of_charges_has_changed() {
 }
 
 #[test]
-fn p14_a_clock_that_was_ahead_makes_nothing_skipped() {
+fn p14_no_charge_is_skipped_after_a_clock_was_ahead() {
     let ahead = |saved: &Saved| planned(saved).is_full;
     let good = saved_by_a_pass(now() - MINUTE);
     assert!(!ahead(&good));
@@ -241,38 +242,34 @@ fn p14_a_clock_that_was_ahead_makes_nothing_skipped() {
 }
 
 #[test]
-fn p14_what_each_look_was_refused_is_kept_under_a_name_of_its_own() {
-    // The names stand in makegood_cursors: the next version has to find there what this one has noted.
+fn p14_rejected_rows_of_each_scan_have_a_saved_position_of_their_own() {
+    // makegood_cursors stores these names, so a later version must find them.
     let plan = planned(&Saved::default());
-    assert_eq!(kept_as(&plan.stretches[1].scan), "refused");
-    assert_eq!(kept_as(&plan.stretches[0].scan), "refused_failed");
+    assert_eq!(refused_cursor(&plan.stretches[1].scan), "refused");
+    assert_eq!(refused_cursor(&plan.stretches[0].scan), "refused_failed");
 }
 
 #[test]
-fn p19_recorded_failures_are_looked_at_up_to_now_over_the_whole_overlap_in_every_pass() {
+fn p19_every_pass_scans_recorded_failures_over_the_whole_overlap_up_to_now() {
     let plan = planned(&saved_by_a_pass(now() - MINUTE));
     assert_eq!(spans(&plan)[0], ("failed", now() - HOUR - MINUTE, now()));
 }
 
 #[test]
-fn p19_failures_recorded_for_charges_from_before_any_look_are_left_to_a_person() {
+fn p19_failures_of_charges_older_than_any_scan_are_left_to_a_person() {
     let charged_after = |start_at, failed: Option<Cursor>| {
         let saved = Saved { failed, ..Saved::default() };
-        let plan = plan::plan(&Rules { start_at, ..rules() }, &graces(), &saved, None, now());
+        let plan = plan::plan(&DetectRules { start_at, ..rules() }, &graces(), &saved, None, now());
         match plan.stretches[0].scan.over {
             Over::FailedAt { charged_after } => charged_after,
-            Over::ChargedAt => panic!("it goes by when failures were recorded"),
+            Over::ChargedAt => panic!("the scan is over recorded failures"),
         }
     };
     let (week, day) = (now() - 7 * DAY, now() - DAY);
     assert_eq!(charged_after(None, None), week);
-    assert_eq!(
-        charged_after(None, Some(cursor(now() - MINUTE, now()))),
-        week,
-        "whatever was looked at already"
-    );
+    assert_eq!(charged_after(None, Some(cursor(now() - MINUTE, now()))), week, "whatever was scanned before");
     assert_eq!(charged_after(Some(day), None), day);
-    assert_eq!(charged_after(Some(now() - 30 * DAY), None), week, "as old as that only if asked for");
+    assert_eq!(charged_after(Some(now() - 30 * DAY), None), week, "older ones only on request");
 }
 
 #[test]
@@ -285,7 +282,7 @@ fn each_provider_and_model_has_its_own_grace() {
 }
 
 #[test]
-fn since_only_counts_what_is_older_than_a_week_unless_the_backlog_is_asked_for() {
+fn since_only_counts_charges_older_than_a_week_without_backlog() {
     let month = now() - 30 * DAY;
     let since = Since { from: month, backlog: false };
     let look = plan::since_stretch(&rules(), &graces(), since, now());
@@ -300,17 +297,17 @@ fn since_only_counts_what_is_older_than_a_week_unless_the_backlog_is_asked_for()
     let look = plan::since_stretch(&rules(), &graces(), since, now());
     assert_eq!(look.scan.after, month);
     assert!(plan::counted_only(&rules(), &graces(), since, now()).is_none());
-    assert!(matches!(look.saves, Saves::Nothing), "looking again moves no position");
+    assert!(matches!(look.saves, Saves::Nothing), "a scan on request moves no position");
 }
 
 #[test]
-fn what_was_refused_is_tried_again_once_an_hour_and_no_further_back_than_charges_are_looked_at() {
+fn rejected_rows_are_retried_once_an_hour_within_backlog_age() {
     let charged = Over::ChargedAt;
     let refused = |after, tried_at| Refused { after, tried_at };
-    let planned = |over, refused| plan::plan_again(&rules(), &graces(), over, refused, now());
+    let planned = |over, refused| plan::refused_stretch(&rules(), &graces(), over, refused, now());
     let tried = |stretch: &Stretch| match stretch.saves {
         Saves::Tried(refused) => refused.after,
-        Saves::Positions(_) | Saves::Nothing => panic!("it tries again"),
+        Saves::Positions(_) | Saves::Nothing => panic!("it retries rejected rows"),
     };
     let day_ago = now() - DAY;
     let again = planned(charged, refused(day_ago, now() - HOUR)).unwrap();
@@ -332,17 +329,17 @@ fn item(id: &str) -> crate::charge::ItemId {
 }
 
 #[test]
-fn what_was_found_is_counted_and_what_was_refused_is_told_at_a_readable_length() {
-    let mut report = Report { opened: 10, reopened: 20, ..Report::default() };
+fn found_rows_are_counted_and_rejected_rows_are_findings_with_shortened_ids() {
+    let mut report = PassReport { opened: 10, reopened: 20, ..PassReport::default() };
     let refused = vec![(item("c1"), "too long".to_owned()), (item(&"é".repeat(300)), "too long".to_owned())];
-    tell(Found { opened: 2, reopened: 3, refused, ..Found::default() }, &mut report);
+    add_found(Found { opened: 2, reopened: 3, refused, ..Found::default() }, &mut report);
     assert_eq!((report.opened, report.reopened), (12, 23));
     let about: Vec<_> = report.findings.iter().map(|finding| finding.about.clone()).collect();
     assert_eq!(about, ["item c1/0".to_owned(), format!("item {}…", "é".repeat(200))]);
 }
 
 #[tokio::test]
-async fn charges_that_are_still_to_come_are_a_finding_and_a_clock_that_is_a_little_slow_is_none() {
+async fn charges_in_the_future_are_a_finding_unless_the_clock_skew_is_small() {
     let home = tempfile::tempdir().unwrap();
     let url = format!("sqlite://{}", home.path().join("makegood.db").display());
     let store = Store::open(&url, 2, Duration::from_secs(30)).await.unwrap();
@@ -356,11 +353,11 @@ async fn charges_that_are_still_to_come_are_a_finding_and_a_clock_that_is_a_litt
         sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&platform).await.unwrap();
     };
     let found = async || {
-        let mut report = Report::default();
-        find_impossible_times(&store, now(), &mut report).await.unwrap();
+        let mut report = PassReport::default();
+        add_impossible_times(&store, now(), &mut report).await.unwrap();
         let findings = report.findings.iter();
         findings
-            .map(|each| format!("{}: {}", each.about, each.detail.split(" that ").next().unwrap()))
+            .map(|each| format!("{}: {}", each.about, each.detail.split(" in the future").next().unwrap()))
             .collect::<Vec<_>>()
     };
     charge(0, now() + 4 * MINUTE).await;
@@ -374,7 +371,7 @@ async fn charges_that_are_still_to_come_are_a_finding_and_a_clock_that_is_a_litt
 }
 
 #[test]
-fn the_grace_that_counts_is_the_models_own_then_the_providers_then_the_default() {
+fn the_grace_is_the_models_then_the_providers_then_the_default() {
     let minutes = Duration::from_mins;
     let special = vec![
         ("fal".to_owned(), None, minutes(5)),

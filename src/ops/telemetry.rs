@@ -12,17 +12,14 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 use tracing_subscriber::{Layer, fmt};
 
-use crate::config::{Log, LogFormat, LogLevel};
-
-/// The environment variable that says more exactly than `log.level` what is logged.
-pub const FILTER_VARIABLE: &str = "MAKEGOOD_LOG";
+use crate::config::{LOG_VARIABLE, LogFormat, LogLevel, LogSettings};
 
 /// Why there are no logs.
 #[derive(Debug, thiserror::Error)]
 pub enum TelemetryError {
     /// `MAKEGOOD_LOG` cannot be read.
     #[error(
-        "the environment variable {FILTER_VARIABLE} is {text:?}: a level or targets with levels are wanted, for \
+        "the environment variable {LOG_VARIABLE} is {text:?}: a level or targets with levels are wanted, for \
          instance \"debug\" or \"info,makegood::provider=debug\""
     )]
     Filter {
@@ -46,11 +43,11 @@ pub enum Style {
     Json,
 }
 
-/// Sets up logs for the whole process. `filter` is the value of [`FILTER_VARIABLE`], if it is set.
+/// Sets up logs for the whole process. `filter` is the value of [`LOG_VARIABLE`], if it is set.
 ///
 /// # Errors
 /// See [`TelemetryError`].
-pub fn init(log: &Log, filter: Option<&str>) -> Result<Style, TelemetryError> {
+pub fn init(log: &LogSettings, filter: Option<&str>) -> Result<Style, TelemetryError> {
     let targets = targets(log.level, filter)?;
     let is_terminal = std::io::stderr().is_terminal();
     let style = match (log.format, is_terminal) {

@@ -7,10 +7,10 @@
 use std::collections::BTreeMap;
 
 use super::metrics::{self, Process, Totals};
-use crate::brake::Held;
+use crate::brake::BrakeHolds;
 use crate::charge::Bucket;
 use crate::clock::Timestamp;
-use crate::config::Metrics;
+use crate::config::MetricsSettings;
 use crate::store::{BrakeState, Counter, DbError, Store, Unresolved};
 
 /// Reads what alerts rest on. Costs follow what is unresolved, never the size of the tables.
@@ -22,7 +22,7 @@ pub async fn totals(store: &Store, now: Timestamp) -> Result<Totals, DbError> {
 
 /// Brings the metrics of a one-shot run to where the settings say. What goes wrong is a warning: a pass is not
 /// undone by it.
-pub async fn deliver(settings: &Metrics, store: &Store, process: &Process) {
+pub async fn deliver(settings: &MetricsSettings, store: &Store, process: &Process) {
     if settings.pushgateway.is_none() && settings.textfile.is_none() {
         return;
     }
@@ -61,7 +61,7 @@ fn add_up(
     brake: &BrakeState,
     now: Timestamp,
 ) -> Totals {
-    let brake_engaged = brake.held() != Held::default();
+    let brake_engaged = brake.held() != BrakeHolds::default();
     let accounts_held = brake.accounts_held;
     let mut totals = Totals { last_success, brake_engaged, accounts_held, ..Totals::default() };
     for each in unresolved {

@@ -12,14 +12,14 @@ use super::job::{Job, Recovery};
 use super::leases::{self, InFlight};
 use super::room::Room;
 use super::{HELD_FOR, LAST_WORD, Parts, Pass};
-use crate::brake::Watch;
+use crate::brake::BrakeContext;
 use crate::charge::ItemId;
 use crate::clock::Timestamp;
 use crate::detect;
 use crate::evidence::Evidence;
 use crate::facts::Facts;
 use crate::ops::stop::Stop;
-use crate::policy::by_hand::{self as policy, Say};
+use crate::policy::by_hand::{self as policy, ManualRefund};
 use crate::policy::{Action, Decision};
 use crate::provider::{Asked, Question};
 use crate::store::{Case, DbError, LostOutput, Outcome, SettleRules, Stuck, Taken};
@@ -303,10 +303,10 @@ fn judge(
     let refused = |table, may_overrule| Ended::Refused { table, evidence: evidence.cloned(), may_overrule };
     match deed {
         Deed::Refund { anyway } => match policy::refund(facts, answer, limits, now) {
-            Say::Agreed(decision) => Ok(decision),
-            Say::Against { overruled, .. } if anyway => Ok(overruled),
-            Say::Against { table, .. } => Err(refused(table, true)),
-            Say::Never(table) => Err(refused(table, false)),
+            ManualRefund::Agreed(decision) => Ok(decision),
+            ManualRefund::Against { by_person, .. } if anyway => Ok(by_person),
+            ManualRefund::Against { table, .. } => Err(refused(table, true)),
+            ManualRefund::Never(table) => Err(refused(table, false)),
         },
         Deed::Recover => {
             let decision = policy::recover(facts, answer, limits, now);
@@ -325,7 +325,7 @@ fn pass(parts: &Parts, wanted: &Wanted, now: Timestamp) -> Pass {
         failed: std::sync::atomic::AtomicBool::new(false),
         parts: parts.clone(),
         settle: SettleRules {
-            brake: Watch {
+            brake: BrakeContext {
                 limits: parts.rules.brake,
                 pass_began: None,
                 baseline: Arc::default(),

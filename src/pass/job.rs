@@ -13,7 +13,7 @@ use super::room::{AnswerPlace, NoMore, Room};
 use crate::clock::Timestamp;
 use crate::egress::Hosts;
 use crate::evidence::{Evidence, Source, Verdict};
-use crate::policy::{self, Action, Decision, Patience, Pick, Reason};
+use crate::policy::{self, Action, Decision, Pick, Reason, WaitBounds};
 use crate::provider::{Asked, Memory, Question};
 use crate::recovery::{Copied, CopyError, Errand, Journal, Key};
 use crate::report::Finding;
@@ -48,7 +48,7 @@ pub(super) enum Done {
 
 impl Job {
     /// Sorts cases into jobs: one question a job, however many items hang on it.
-    pub(super) fn group(cases: Vec<Case>, limits: &policy::Limits, now: Timestamp) -> Vec<Self> {
+    pub(super) fn group(cases: Vec<Case>, limits: &policy::PolicyOptions, now: Timestamp) -> Vec<Self> {
         let mut jobs = Vec::new();
         let mut by_key: BTreeMap<(String, String), usize> = BTreeMap::new();
         for case in cases {
@@ -212,7 +212,8 @@ impl Pass {
             .providers
             .get(&case.facts.record.charge.provider)
             .and_then(|provider| provider.retention);
-        let look_again = policy::next_look(&case.facts, &decision, Patience { retention, expires_at }, now);
+        let look_again =
+            policy::next_check_at(&case.facts, &decision, WaitBounds { retention, expires_at }, now);
         Settlement { case, decision, evidence, copied: None, look_again, detail: None }
     }
 }

@@ -18,7 +18,7 @@ use super::share::Share;
 use super::{Pass, Progress, Reporter};
 use crate::evidence::{Doubt, Verdict};
 use crate::policy::Action;
-use crate::report::{Finding, Report};
+use crate::report::{Finding, PassReport};
 use crate::store::{Case, Claimed, DbError, Locked, Outcome, Settlement, Suspects};
 
 /// When an orphan whose rows cannot be read is looked at again.
@@ -65,7 +65,7 @@ struct Lane {
     /// Where its copies wait for their turn, and for memory.
     room: Arc<Room>,
     progress: Reporter,
-    report: Report,
+    report: PassReport,
     in_flight: Arc<InFlight>,
     /// Changed once while they were looked at.
     changed: HashSet<i64>,
@@ -96,7 +96,7 @@ pub(super) async fn run(
     opened: Arc<Notify>,
     progress: Reporter,
     claims: Claims,
-) -> (Report, Result<(), DbError>) {
+) -> (PassReport, Result<(), DbError>) {
     let (sender, receiver) = mpsc::unbounded_channel();
     let mut lane = Lane {
         pass,
@@ -104,7 +104,7 @@ pub(super) async fn run(
         provider,
         room,
         progress,
-        report: Report::default(),
+        report: PassReport::default(),
         in_flight: Arc::default(),
         changed: HashSet::new(),
         locked: HashSet::new(),
@@ -166,7 +166,7 @@ impl Lane {
     /// Other processes hold all slots, and work on the same orphans.
     fn find_no_share(&mut self) {
         if !self.pass.is_ending() {
-            self.report.find(Finding {
+            self.report.add_finding(Finding {
                 kind: "no_share",
                 about: format!("provider {}", self.provider),
                 detail:
@@ -268,8 +268,8 @@ impl Lane {
         let now = parts.store.now().await?;
         let bad: Vec<(i64, i64)> = unreadable.iter().map(|each| (each.orphan_id, each.token)).collect();
         for each in unreadable {
-            self.report.add("wait", "unreadable_row");
-            self.report.find(Finding {
+            self.report.add_outcome("wait", "unreadable_row");
+            self.report.add_finding(Finding {
                 kind: "unreadable_row",
                 about: format!("item {}", each.item),
                 detail: format!("{}; mend the row, it is looked at again within the hour", each.why),
@@ -296,7 +296,7 @@ impl Lane {
             match done {
                 Done::Decided { settlements: decided, verdicts } => {
                     for verdict in verdicts {
-                        self.report.asked(&self.provider, verdict.as_str());
+                        self.report.add_question(&self.provider, verdict.as_str());
                     }
                     settlements.extend(decided);
                 }
@@ -304,7 +304,7 @@ impl Lane {
                     let now = self.pass.parts.store.now().await?;
                     let why = if self.is_left_to_others() { "no_share" } else { "circuit_open" };
                     for case in &cases {
-                        self.report.add("wait", why);
+                        self.report.add_outcome("wait", why);
                         // Not past the end of doubt: then it is asked whatever the circuit says.
                         let at = (now + retry_in)
                             .min(case.facts.orphan.refund_by.max(now + Duration::from_secs(30)));
@@ -313,7 +313,7 @@ impl Lane {
                 }
                 Done::Stopped { cases } => {
                     for _ in &cases {
-                        self.report.add("given_back", "stopped");
+                        self.report.add_outcome("given_back", "stopped");
                     }
                     self.give_back(&cases, None).await?;
                 }
@@ -352,7 +352,7 @@ impl Lane {
         let orphan = &settlement.case.facts.orphan;
         match outcome {
             Outcome::Settled(decision) => {
-                self.report.add(decision.action.as_str(), decision.reason.as_str());
+                self.report.add_outcome(decision.action.as_str(), decision.reason.as_str());
                 self.tell_of_key(settlement);
                 match decision.action {
                     Action::Refund => {
@@ -380,7 +380,7 @@ impl Lane {
             Outcome::Changed => {
                 // Once more in this pass with fresh facts; what keeps changing waits for the next.
                 let again = self.changed.insert(orphan.id);
-                self.report.add("decide_again", "changed_meanwhile");
+                self.report.add_outcome("decide_again", "changed_meanwhile");
                 let due_at =
                     if again { None } else { Some(self.pass.parts.store.now().await? + AFTER_CHANGE) };
                 self.give_back(std::slice::from_ref(&settlement.case), due_at).await?;
@@ -388,7 +388,7 @@ impl Lane {
                 Ok(false)
             }
             Outcome::Lost => {
-                self.report.add("lost", "lease_ran_out");
+                self.report.add_outcome("lost", "lease_ran_out");
                 Ok(false)
             }
             Outcome::Busy(locked) => self.busy(settlement, &locked).await.map(|()| false),
@@ -406,18 +406,18 @@ impl Lane {
 
     /// Postpones a case of which another session holds a lock. One finding an account or charge, however many cases wait for it.
     async fn busy(&mut self, settlement: &Settlement, locked: &Locked) -> Result<(), DbError> {
-        self.report.add("wait", "locked");
+        self.report.add_outcome("wait", "locked");
         let about = locked.to_string();
         if self.locked.insert(about.clone()) {
-            self.report.find(Finding { kind: "locked", about, detail: locked.advice().to_owned() });
+            self.report.add_finding(Finding { kind: "locked", about, detail: locked.advice().to_owned() });
         }
         let now = self.pass.parts.store.now().await?;
         self.give_back(std::slice::from_ref(&settlement.case), Some(now + AFTER_LOCKED)).await
     }
 
     async fn refused(&mut self, settlement: &Settlement, why: String) -> Result<(), DbError> {
-        self.report.add("wait", "refused_row");
-        self.report.find(Finding {
+        self.report.add_outcome("wait", "refused_row");
+        self.report.add_finding(Finding {
             kind: "refused_row",
             about: format!("item {}", settlement.case.facts.orphan.item),
             detail: format!("the database refused to settle it, nothing was written: {why}"),
@@ -430,7 +430,7 @@ impl Lane {
     fn tell_of_key(&mut self, settlement: &Settlement) {
         let Some(evidence) = &settlement.evidence else { return };
         if evidence.verdict == Verdict::CouldNotTell(Doubt::Unauthorized) {
-            self.report.find(Finding {
+            self.report.add_finding(Finding {
                 kind: "key_refused",
                 about: format!("provider {}", self.provider),
                 detail: evidence.message.clone().unwrap_or_default(),
@@ -441,7 +441,7 @@ impl Lane {
     /// What a person should look at: everything held, and what is ours to mend.
     fn find(&mut self, settlement: &Settlement, decision: &crate::policy::Decision) {
         if let Some(finding) = super::job::finding(settlement, decision) {
-            self.report.find(finding);
+            self.report.add_finding(finding);
         }
     }
 

@@ -16,10 +16,10 @@ use tokio::task::JoinSet;
 use super::lane::{self, Claims};
 use super::room::Room;
 use super::{Pass, Reporter};
-use crate::report::Report;
+use crate::report::PassReport;
 use crate::store::DbError;
 
-type Ended = (String, Report, Result<(), DbError>);
+type Ended = (String, PassReport, Result<(), DbError>);
 
 struct Lanes<'a> {
     pass: &'a Arc<Pass>,
@@ -39,7 +39,7 @@ struct Lanes<'a> {
 pub(super) async fn run(
     pass: &Arc<Pass>,
     mut opened: Option<UnboundedReceiver<BTreeSet<String>>>,
-    report: &mut Report,
+    report: &mut PassReport,
     progress: &Reporter,
 ) -> Result<(), DbError> {
     let mut lanes = Lanes {

@@ -18,9 +18,9 @@ use super::share::Share;
 use super::{Pass, Progress, Reporter};
 use crate::clock::{SKEW, Timestamp};
 use crate::evidence::{Evidence, Verdict};
-use crate::policy::late::{self, End, Refunded, Step, Word};
+use crate::policy::late::{self, End, LateStep, LateVerdict, Refunded};
 use crate::provider::{Asked, Question};
-use crate::report::{Finding, Report};
+use crate::report::{Finding, PassReport};
 use crate::store::{
     Cursor, DbError, LateCase, LateNext, LateSettlement, LateSuccesses, Pace, RefundPosition,
 };
@@ -63,7 +63,7 @@ struct Learned {
 pub(super) async fn run(
     pass: &Arc<Pass>,
     pass_id: i64,
-    report: &mut Report,
+    report: &mut PassReport,
     progress: &Reporter,
 ) -> Result<(), DbError> {
     let now = pass.parts.store.now().await?;
@@ -81,7 +81,7 @@ pub(super) async fn run(
         match ended {
             Ok((Ok(learned), provider)) => {
                 for verdict in &learned.verdicts {
-                    report.asked(&provider, verdict.as_str());
+                    report.add_question(&provider, verdict.as_str());
                 }
                 report.asked_again += learned.verdicts.len() as u64;
                 count(report, learned.successes);
@@ -94,7 +94,7 @@ pub(super) async fn run(
     failed.map_or(Ok(()), Err)
 }
 
-fn count(report: &mut Report, new: LateSuccesses) {
+fn count(report: &mut PassReport, new: LateSuccesses) {
     report.late_successes += new.never_stored;
     report.stored_late += new.stored_late;
 }
@@ -108,7 +108,7 @@ async fn look(
     pass_id: i64,
     now: Timestamp,
     progress: &Reporter,
-    report: &mut Report,
+    report: &mut PassReport,
 ) -> Result<(), DbError> {
     let store = &pass.parts.store;
     let cursors = store.cursors().await?;
@@ -127,7 +127,7 @@ async fn look(
             count(report, looked.successes);
             if let Some((item, why)) = looked.unreadable {
                 let detail = format!("{why}; whether its output was stored after the refund is not known");
-                report.find(Finding { kind: "unreadable_row", about: format!("item {item}"), detail });
+                report.add_finding(Finding { kind: "unreadable_row", about: format!("item {item}"), detail });
             }
             looked_at += looked.looked_at;
             let up_to = looked.next.as_ref().map_or(until, |next| next.at).min(until - OVERLAP);
@@ -217,7 +217,7 @@ async fn turn(pass: &Pass, pass_id: i64, provider: &str, until: Instant) -> Resu
 type Jobs = Vec<(Question, Vec<LateCase>)>;
 
 /// What can be settled without a question, and one question for each job that has one due.
-fn sort(cases: Vec<LateCase>, times: late::Times, now: Timestamp) -> (Vec<LateSettlement>, Jobs) {
+fn sort(cases: Vec<LateCase>, times: late::LateTimes, now: Timestamp) -> (Vec<LateSettlement>, Jobs) {
     let mut settled = Vec::new();
     let mut jobs: BTreeMap<(String, String), (bool, Vec<LateCase>)> = BTreeMap::new();
     for each in cases {
@@ -231,21 +231,21 @@ fn sort(cases: Vec<LateCase>, times: late::Times, now: Timestamp) -> (Vec<LateSe
             settled.push(settlement(each, LateNext::End(End::AskedEnough)));
             continue;
         }
-        match (late::step(&each.case.facts, each.refunded, times, now), job) {
-            (Step::Stored { output_id }, _) => settled.push(LateSettlement {
+        match (late::next_step(&each.case.facts, each.refunded, times, now), job) {
+            (LateStep::Stored { output_id }, _) => settled.push(LateSettlement {
                 stored: Some(output_id),
                 ..settlement(each, LateNext::End(End::Stored))
             }),
-            (Step::End(end), _) => settled.push(settlement(each, LateNext::End(end))),
+            (LateStep::End(end), _) => settled.push(settlement(each, LateNext::End(end))),
             // An answer for others of its job serves this one too.
-            (step @ (Step::Ask | Step::NotYet(_)), Some(job)) => {
+            (step @ (LateStep::Ask | LateStep::NotYet(_)), Some(job)) => {
                 let group = jobs.entry((job.provider, job.job_id)).or_default();
-                group.0 |= step == Step::Ask;
+                group.0 |= step == LateStep::Ask;
                 group.1.push(each);
             }
-            (Step::NotYet(at), None) => settled.push(settlement(each, LateNext::At(at))),
+            (LateStep::NotYet(at), None) => settled.push(settlement(each, LateNext::At(at))),
             // Without a job nothing is ever to be asked.
-            (Step::Ask, None) => settled.push(settlement(each, LateNext::End(End::AskedEnough))),
+            (LateStep::Ask, None) => settled.push(settlement(each, LateNext::End(End::AskedEnough))),
         }
     }
     let mut questions = Vec::new();
@@ -270,13 +270,13 @@ fn sort(cases: Vec<LateCase>, times: late::Times, now: Timestamp) -> (Vec<LateSe
 }
 
 /// What an answer means for each refunded item of its job.
-fn answered(cases: Vec<LateCase>, evidence: Evidence, times: late::Times) -> Vec<LateSettlement> {
+fn answered(cases: Vec<LateCase>, evidence: Evidence, times: late::LateTimes) -> Vec<LateSettlement> {
     let evidence = Arc::new(evidence);
     let meant = cases.into_iter().map(|each| {
-        let next = match late::word(&each.case.facts, &evidence) {
-            Word::Succeeded => Step::End(End::Succeeded),
-            Word::DidNot => Step::End(End::DidNot),
-            Word::Open => {
+        let next = match late::verdict(&each.case.facts, &evidence) {
+            LateVerdict::Succeeded => LateStep::End(End::Succeeded),
+            LateVerdict::DidNot => LateStep::End(End::DidNot),
+            LateVerdict::Open => {
                 late::after_doubt(Refunded { last_asked_at: Some(evidence.asked_at), ..each.refunded }, times)
             }
         };
@@ -285,11 +285,11 @@ fn answered(cases: Vec<LateCase>, evidence: Evidence, times: late::Times) -> Vec
     meant.collect()
 }
 
-fn not_asked(each: LateCase, next: &Step) -> LateSettlement {
+fn not_asked(each: LateCase, next: &LateStep) -> LateSettlement {
     let next = match next {
-        Step::NotYet(at) => LateNext::At(*at),
-        Step::End(end) => LateNext::End(*end),
-        Step::Ask | Step::Stored { .. } => LateNext::GiveBack(None),
+        LateStep::NotYet(at) => LateNext::At(*at),
+        LateStep::End(end) => LateNext::End(*end),
+        LateStep::Ask | LateStep::Stored { .. } => LateNext::GiveBack(None),
     };
     settlement(each, next)
 }

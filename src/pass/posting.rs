@@ -10,7 +10,7 @@
 
 use std::time::Duration;
 
-use crate::report::{Finding, Report, chain};
+use crate::report::{Finding, PassReport, chain};
 use crate::store::{Balance, DbError, PostingCheck, Store, Trial};
 
 /// How long a result counts.
@@ -38,10 +38,10 @@ const POSTING: [&str; 14] = [
 ];
 
 /// Why refunds are to be held in this pass, if they are. Adds a finding then.
-pub(super) async fn cannot_post(store: &Store, report: &mut Report) -> Option<String> {
+pub(super) async fn cannot_post(store: &Store, report: &mut PassReport) -> Option<String> {
     match look(store).await {
         Ok(PostingCheck::CannotPost(why)) => {
-            report.find(Finding {
+            report.add_finding(Finding {
                 kind: "cannot_post",
                 about: "refunds".to_owned(),
                 detail: format!(

@@ -13,7 +13,7 @@ use super::{Orders, Parts};
 use crate::detect;
 use crate::policy::{self, Action};
 use crate::provider::Asked;
-use crate::report::{Finding, Report, Standing};
+use crate::report::{Finding, PassReport, UnresolvedTotals};
 use crate::store::{Claimed, DbError, Settlement};
 
 /// More orphans than this are not judged in one dry run, so that memory stays flat.
@@ -21,10 +21,10 @@ const CASES_MAX: u32 = 10_000;
 /// Questions under way at once, over all providers; each has limits of its own besides.
 const QUESTIONS_AT_ONCE: usize = 64;
 
-pub(super) async fn run(parts: &Parts, orders: &Orders) -> Result<Report, DbError> {
+pub(super) async fn run(parts: &Parts, orders: &Orders) -> Result<PassReport, DbError> {
     let store = &parts.store;
     let now = store.now().await?;
-    let mut report = Report { dry_run: true, started_at: Some(now), ..Report::default() };
+    let mut report = PassReport { dry_run: true, started_at: Some(now), ..PassReport::default() };
     let rules = &parts.rules.detect;
     let detection = detect::Detection { store, providers: &parts.providers, rules, since: orders.since, now };
     let scans = detection.scans(&mut report).await?;
@@ -32,21 +32,21 @@ pub(super) async fn run(parts: &Parts, orders: &Orders) -> Result<Report, DbErro
     let is_ending = || orders.stop.requested();
     let preview = store.preview(&scans, rules.chunk, &dating, now, CASES_MAX, is_ending).await?;
     if let Some((items, example)) = &preview.too_old {
-        detect::find_failed_backlog(*items, example, &mut report);
+        detect::add_failed_backlog(*items, example, &mut report);
     }
-    detect::find_lost(&preview.lost, &mut report);
-    detect::tell(preview.found, &mut report);
+    detect::add_lost_outputs(&preview.lost, &mut report);
+    detect::add_found(preview.found, &mut report);
     let Claimed { cases, unreadable } = preview.claimed;
     if cases.len() >= CASES_MAX as usize {
-        report.find(Finding {
+        report.add_finding(Finding {
             kind: "dry_run_cut",
             about: format!("{CASES_MAX} orphans"),
             detail: "only the most urgent ones were judged; a real run looks at all of them".to_owned(),
         });
     }
     for each in unreadable {
-        report.add("wait", "unreadable_row");
-        report.find(Finding {
+        report.add_outcome("wait", "unreadable_row");
+        report.add_finding(Finding {
             kind: "unreadable_row",
             about: format!("item {}", each.item),
             detail: each.why,
@@ -73,13 +73,13 @@ pub(super) async fn run(parts: &Parts, orders: &Orders) -> Result<Report, DbErro
         let evidence = match answer {
             Some(Asked::NotAsked { .. }) => {
                 for _ in &job.cases {
-                    report.add("wait", "circuit_open");
+                    report.add_outcome("wait", "circuit_open");
                 }
                 continue;
             }
             Some(Asked::Answered(evidence)) => {
                 if let Some(question) = &job.question {
-                    report.asked(&question.provider, evidence.verdict.as_str());
+                    report.add_question(&question.provider, evidence.verdict.as_str());
                 }
                 Some(Arc::new(evidence))
             }
@@ -88,7 +88,7 @@ pub(super) async fn run(parts: &Parts, orders: &Orders) -> Result<Report, DbErro
         let now = store.now().await?;
         for case in job.cases {
             let decision = policy::decide(&case.facts, evidence.as_deref(), &parts.rules.policy, now);
-            report.add(decision.action.as_str(), decision.reason.as_str());
+            report.add_outcome(decision.action.as_str(), decision.reason.as_str());
             tracing::info!(
                 item = %case.facts.orphan.item,
                 action = decision.action.as_str(),
@@ -108,7 +108,7 @@ pub(super) async fn run(parts: &Parts, orders: &Orders) -> Result<Report, DbErro
             if matches!(decision.action, Action::Hold | Action::Wait)
                 && let Some(finding) = job::finding(&settlement, &decision)
             {
-                report.find(finding);
+                report.add_finding(finding);
             }
         }
         if orders.stop.requested() {
@@ -119,6 +119,6 @@ pub(super) async fn run(parts: &Parts, orders: &Orders) -> Result<Report, DbErro
     drop(asked);
     let now = store.now().await?;
     report.finished_at = Some(now);
-    report.unresolved = Standing::new(&store.unresolved(now).await?, &store.brake().await?);
+    report.unresolved = UnresolvedTotals::new(&store.unresolved(now).await?, &store.brake().await?);
     Ok(report)
 }

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use super::lane::{self, Claims};
 use super::room::Room;
 use super::{Pass, Reporter};
-use crate::report::{Finding, Report};
+use crate::report::{Finding, PassReport};
 use crate::store::{DbError, Suspects};
 
 /// The most that one report names.
@@ -26,16 +26,20 @@ const NAMED: u32 = 20;
 /// Decides upon those whose time is up, at the beginning of a pass.
 pub(super) async fn decide(
     pass: &Arc<Pass>,
-    report: &mut Report,
+    report: &mut PassReport,
     progress: &Reporter,
 ) -> Result<(), DbError> {
     run(pass, Suspects::AskedEnough, report, progress).await
 }
 
 /// Names all of them, and retries those that are due, at the end of a pass.
-pub(super) async fn retry(pass: &Arc<Pass>, report: &mut Report, progress: &Reporter) -> Result<(), DbError> {
+pub(super) async fn retry(
+    pass: &Arc<Pass>,
+    report: &mut PassReport,
+    progress: &Reporter,
+) -> Result<(), DbError> {
     for suspect in pass.parts.store.suspects(NAMED).await? {
-        report.find(Finding {
+        report.add_finding(Finding {
             kind: "poison",
             about: format!("item {}", suspect.item),
             detail: format!(
@@ -52,7 +56,7 @@ pub(super) async fn retry(pass: &Arc<Pass>, report: &mut Report, progress: &Repo
 async fn run(
     pass: &Arc<Pass>,
     which: Suspects,
-    report: &mut Report,
+    report: &mut PassReport,
     progress: &Reporter,
 ) -> Result<(), DbError> {
     for provider in pass.parts.store.suspect_providers(pass.due_by).await? {

@@ -22,7 +22,7 @@ use tokio::time::Instant;
 
 use super::Parts;
 use crate::recovery::StorageError;
-use crate::report::{Report, chain};
+use crate::report::{PassReport, chain};
 use crate::store::DbError;
 
 /// The most notes that one pass goes through.
@@ -33,7 +33,7 @@ const TIME: Duration = Duration::from_secs(30);
 const FAILURES_MAX: usize = 5;
 
 /// Sweeps, and tells the report how much. What goes wrong is a warning: a pass is not undone by it.
-pub(super) async fn run(parts: &Parts, report: &mut Report) {
+pub(super) async fn run(parts: &Parts, report: &mut PassReport) {
     match sweep(parts).await {
         Ok(swept) => {
             report.swept += swept.cleared;

@@ -1,117 +1,132 @@
-//! A refund that a person asks for (P23): does the table agree, does it only advise against it, or is it never owed?
+//! Refunds and recoveries that a person orders. P23 (support can restore credits by hand).
 //!
-//! Pure, like the table. A person may know what no provider says, so a wait, a recovery and a doubt whose output it is are
-//! advice that can be overruled. What was delivered or refunded, what costs nothing, and what cannot be posted are not.
+//! Pure, like the table. A person may know more than the provider says, so they can override a
+//! wait, a recovery, and a hold over whose output it is. They cannot override a delivery, a refund
+//! that was already given, an item without a price, or a refund that cannot be posted.
 
-use super::{Action, Decision, Limits, Reason, decide, judgeable, payable, rule};
+use super::{Action, Decision, PolicyOptions, Reason, consistent_item, decide, payable, rule};
 use crate::clock::Timestamp;
 use crate::evidence::Evidence;
 use crate::facts::{Delivery, Facts};
 
-/// The rule that stands with what a person decided against the table.
+/// The rule number of a refund that a person ordered against the table.
 pub const NO_RULE: u8 = 0;
 
-/// What the table says to a refund by hand.
+/// The table's answer to a refund that a person orders.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Say {
-    /// It refunds too: its own rule and reason stand.
+pub enum ManualRefund {
+    /// The table refunds too, with its own rule and reason.
     Agreed(Decision),
-    /// It would do something else now. Who refunds all the same does so on their own word.
+    /// The table would do something else. The person may override it.
     Against {
-        /// What the table would do.
+        /// The table's decision.
         table: Decision,
-        /// What is carried out on a person's word.
-        overruled: Decision,
+        /// The decision if the person overrides the table.
+        by_person: Decision,
     },
-    /// Nothing is to be given back, whoever says so: what the table says of it.
+    /// Nothing can be refunded, whoever orders it: the table's decision, or why it cannot be
+    /// posted.
     Never(Decision),
 }
 
-/// Whether one item may be refunded because a person says so.
-pub fn refund(facts: &Facts, evidence: Option<&Evidence>, limits: &Limits, now: Timestamp) -> Say {
-    let table = decide(facts, evidence, limits, now);
+/// Decides whether one item may be refunded because a person orders it.
+pub fn refund(
+    facts: &Facts,
+    evidence: Option<&Evidence>,
+    options: &PolicyOptions,
+    now: Timestamp,
+) -> ManualRefund {
+    let table = decide(facts, evidence, options, now);
     let refunded = facts.record.refunded_elsewhere;
-    let may_overrule = match (&table.action, table.reason) {
-        (Action::Refund, _) => return Say::Agreed(table),
+    let may_override = match (&table.action, table.reason) {
+        (Action::Refund, _) => return ManualRefund::Agreed(table),
         (Action::Wait | Action::Recover(_), _) => true,
-        // It was delivered once, whoever claims the output now.
+        // A recovered item was delivered once, whoever claims the output now.
         (Action::Hold, Reason::DuplicateJob | Reason::MissingHash) => !facts.record.was_recovered,
-        // A refund that names no item may have been for another one. One that names this item is finished where it was begun.
-        (Action::Hold, Reason::AlreadyRefunded) => !refunded.part && !could_be_put_back(facts),
+        // The platform's refund names no item, so it may have been for another one. A partial
+        // refund names this item; the platform has to complete it.
+        (Action::Hold, Reason::AlreadyRefunded) => !refunded.part && !can_be_relinked(facts),
         (Action::Hold | Action::Close | Action::Relink { .. }, _) => false,
     };
-    let overruled = payable(facts, rule(NO_RULE, Action::Refund, Reason::ByHand));
-    if !may_overrule || judgeable(&facts.record).is_none() {
-        Say::Never(table)
-    } else if overruled.action == Action::Refund {
-        Say::Against { table, overruled }
+    let by_person = payable(facts, rule(NO_RULE, Action::Refund, Reason::ByHand));
+    if !may_override || consistent_item(&facts.record).is_none() {
+        ManualRefund::Never(table)
+    } else if by_person.action == Action::Refund {
+        ManualRefund::Against { table, by_person }
     } else {
-        Say::Never(overruled)
+        ManualRefund::Never(by_person)
     }
 }
 
-/// What the table says to a recovery by hand: as ever, also where the platform prefers to refund.
-pub fn recover(facts: &Facts, evidence: Option<&Evidence>, limits: &Limits, now: Timestamp) -> Decision {
-    decide(facts, evidence, &Limits { prefer_refund: false, ..*limits }, now)
+/// Decides on a recovery that a person orders: as the table does, but `prefer = "refund"` is
+/// ignored.
+pub fn recover(
+    facts: &Facts,
+    evidence: Option<&Evidence>,
+    options: &PolicyOptions,
+    now: Timestamp,
+) -> Decision {
+    decide(facts, evidence, &PolicyOptions { prefer_refund: false, ..*options }, now)
 }
 
-/// Its output is stored, and nobody else has a claim to it: it is not lost (P13).
-const fn could_be_put_back(facts: &Facts) -> bool {
+/// Whether the output is stored and no other item has a claim to it. P13 (a misplaced output is put
+/// back, not refunded).
+const fn can_be_relinked(facts: &Facts) -> bool {
     matches!(facts.record.delivery, Delivery::Misplaced { claimed: false, .. })
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::samples::{HOUR, LIMITS, charged_at, evidence, facts, file};
+    use super::super::samples::{HOUR, OPTIONS, charged_at, evidence, facts, file};
     use super::*;
     use crate::evidence::{Doubt, FailureClass, Verdict};
 
-    fn say(change: impl FnOnce(&mut Facts), answer: &Evidence) -> Say {
+    fn refund_of(change: impl FnOnce(&mut Facts), answer: &Evidence) -> ManualRefund {
         let mut facts = facts();
         change(&mut facts);
-        refund(&facts, Some(answer), &LIMITS, charged_at() + HOUR / 2)
+        refund(&facts, Some(answer), &OPTIONS, charged_at() + HOUR / 2)
     }
 
-    fn against(reason: Reason) -> impl Fn(&Say) -> bool {
-        move |say| {
-            matches!(say, Say::Against { table, overruled } if table.reason == reason
-            && *overruled == rule(0, Action::Refund, Reason::ByHand))
+    fn against(reason: Reason) -> impl Fn(&ManualRefund) -> bool {
+        move |refund| {
+            matches!(refund, ManualRefund::Against { table, by_person } if table.reason == reason
+            && *by_person == rule(0, Action::Refund, Reason::ByHand))
         }
     }
 
-    fn never(reason: Reason) -> impl Fn(&Say) -> bool {
-        move |say| matches!(say, Say::Never(decision) if decision.reason == reason)
+    fn never(reason: Reason) -> impl Fn(&ManualRefund) -> bool {
+        move |refund| matches!(refund, ManualRefund::Never(decision) if decision.reason == reason)
     }
 
     #[test]
-    fn p23_what_the_table_refunds_is_refunded_by_its_rule() {
+    fn p23_a_manual_refund_that_the_table_agrees_with_keeps_its_rule() {
         let failed = Evidence { class: Some(FailureClass::ServerError), ..evidence(Verdict::Failed) };
-        let agreed = Say::Agreed(rule(6, Action::Refund, Reason::ServerError));
-        assert_eq!(say(|_| {}, &failed), agreed);
+        let agreed = ManualRefund::Agreed(rule(6, Action::Refund, Reason::ServerError));
+        assert_eq!(refund_of(|_| {}, &failed), agreed);
     }
 
     #[test]
-    fn p23_a_person_may_overrule_a_wait_a_recovery_and_a_doubt_whose_it_is() {
+    fn p23_a_person_may_override_a_wait_a_recovery_and_a_disputed_output() {
         let running = evidence(Verdict::Running);
-        assert!(against(Reason::StillRunning)(&say(|_| {}, &running)));
+        assert!(against(Reason::StillRunning)(&refund_of(|_| {}, &running)));
         let unreachable = evidence(Verdict::CouldNotTell(Doubt::Unreachable));
-        assert!(against(Reason::Unreachable)(&say(|_| {}, &unreachable)));
+        assert!(against(Reason::Unreachable)(&refund_of(|_| {}, &unreachable)));
         let offered = Evidence { outputs: vec![file(Some(0))], ..evidence(Verdict::Succeeded) };
-        assert!(against(Reason::OutputAvailable)(&say(|_| {}, &offered)));
-        assert!(against(Reason::DuplicateJob)(&say(|facts| facts.record.rival = true, &running)));
+        assert!(against(Reason::OutputAvailable)(&refund_of(|_| {}, &offered)));
+        assert!(against(Reason::DuplicateJob)(&refund_of(|facts| facts.record.rival = true, &running)));
         let whole = |facts: &mut Facts| facts.record.refunded_elsewhere.whole_charge = true;
-        assert!(against(Reason::AlreadyRefunded)(&say(whole, &running)));
+        assert!(against(Reason::AlreadyRefunded)(&refund_of(whole, &running)));
     }
 
     #[test]
-    fn p01_p10_what_was_delivered_refunded_or_cannot_be_posted_is_nobodys_to_refund() {
+    fn p01_p10_a_person_cannot_refund_what_was_delivered_refunded_or_cannot_be_posted() {
         let answer = evidence(Verdict::Running);
         let delivered = |facts: &mut Facts| {
             facts.record.delivery = Delivery::Delivered { output_id: "o1".to_owned() };
         };
-        assert!(never(Reason::Delivered)(&say(delivered, &answer)));
+        assert!(never(Reason::Delivered)(&refund_of(delivered, &answer)));
         let recovered = |facts: &mut Facts| facts.record.was_recovered = true;
-        assert!(never(Reason::Delivered)(&say(recovered, &answer)));
+        assert!(never(Reason::Delivered)(&refund_of(recovered, &answer)));
         let recovered_and_claimed = |facts: &mut Facts| {
             recovered(facts);
             facts.record.delivery = Delivery::Misplaced {
@@ -121,16 +136,16 @@ mod tests {
                 claimed: true,
             };
         };
-        assert!(never(Reason::DuplicateJob)(&say(recovered_and_claimed, &answer)));
-        assert!(never(Reason::AlreadyRefunded)(&say(
+        assert!(never(Reason::DuplicateJob)(&refund_of(recovered_and_claimed, &answer)));
+        assert!(never(Reason::AlreadyRefunded)(&refund_of(
             |facts| facts.record.refunded_elsewhere.item = true,
             &answer
         )));
-        assert!(never(Reason::AlreadyRefunded)(&say(
+        assert!(never(Reason::AlreadyRefunded)(&refund_of(
             |facts| facts.record.refunded_elsewhere.part = true,
             &answer
         )));
-        let put_back = |facts: &mut Facts| {
+        let relinkable = |facts: &mut Facts| {
             facts.record.delivery = Delivery::Misplaced {
                 output_id: "o1".to_owned(),
                 linked_to: None,
@@ -138,41 +153,44 @@ mod tests {
                 claimed: false,
             };
         };
-        assert!(never(Reason::Misattributed)(&say(put_back, &answer)));
-        let refunded_and_put_back = |facts: &mut Facts| {
-            put_back(facts);
+        assert!(never(Reason::Misattributed)(&refund_of(relinkable, &answer)));
+        let refunded_and_relinkable = |facts: &mut Facts| {
+            relinkable(facts);
             facts.record.refunded_elsewhere.whole_charge = true;
         };
-        assert!(never(Reason::AlreadyRefunded)(&say(refunded_and_put_back, &answer)));
-        assert!(never(Reason::NoBalance)(&say(|facts| facts.record.balance_rows.wallet = 0, &answer)));
-        assert!(never(Reason::ItemsMismatch)(&say(|facts| facts.record.items.credits = 11, &answer)));
-        let refunded_and_odd = |facts: &mut Facts| {
+        assert!(never(Reason::AlreadyRefunded)(&refund_of(refunded_and_relinkable, &answer)));
+        assert!(never(Reason::NoBalance)(&refund_of(|facts| facts.record.balance_rows.wallet = 0, &answer)));
+        assert!(never(Reason::ItemsMismatch)(&refund_of(|facts| facts.record.items.credits = 11, &answer)));
+        let refunded_and_inconsistent = |facts: &mut Facts| {
             facts.record.items.credits = 11;
             facts.record.refunded_elsewhere.whole_charge = true;
         };
-        assert!(never(Reason::AlreadyRefunded)(&say(refunded_and_odd, &answer)));
+        assert!(never(Reason::AlreadyRefunded)(&refund_of(refunded_and_inconsistent, &answer)));
         let gone_and_cancelled = Evidence { outputs_gone: true, ..evidence(Verdict::Succeeded) };
         let cancelled = |facts: &mut Facts| facts.record.charge.cancelled_at = Some(charged_at());
-        assert!(never(Reason::CompletedAfterCancel)(&say(cancelled, &gone_and_cancelled)));
+        assert!(never(Reason::CompletedAfterCancel)(&refund_of(cancelled, &gone_and_cancelled)));
     }
 
     #[test]
-    fn p12_what_cost_nothing_gives_nothing_back() {
-        let free = |facts: &mut Facts| {
+    fn p12_an_item_without_a_price_is_closed() {
+        let without_price = |facts: &mut Facts| {
             facts.record.item.iter_mut().for_each(|item| item.credits = 0);
             facts.record.items.credits = 0;
             facts.record.charge.drawn.wallet = 0;
         };
-        let said = say(free, &evidence(Verdict::Running));
-        assert!(matches!(&said, Say::Never(decision) if decision.action == Action::Close), "{said:?}");
+        let refund = refund_of(without_price, &evidence(Verdict::Running));
+        assert!(
+            matches!(&refund, ManualRefund::Never(decision) if decision.action == Action::Close),
+            "{refund:?}"
+        );
     }
 
     #[test]
-    fn p16_by_hand_the_file_is_brought_home_also_where_the_platform_prefers_to_refund() {
+    fn p16_a_manual_recovery_ignores_prefer_refund() {
         let offered = Evidence { outputs: vec![file(Some(0))], ..evidence(Verdict::Succeeded) };
-        let limits = Limits { prefer_refund: true, ..LIMITS };
+        let options = PolicyOptions { prefer_refund: true, ..OPTIONS };
         let now = charged_at() + HOUR;
-        assert_eq!(decide(&facts(), Some(&offered), &limits, now).action, Action::Refund);
-        assert!(matches!(recover(&facts(), Some(&offered), &limits, now).action, Action::Recover(_)));
+        assert_eq!(decide(&facts(), Some(&offered), &options, now).action, Action::Refund);
+        assert!(matches!(recover(&facts(), Some(&offered), &options, now).action, Action::Recover(_)));
     }
 }

@@ -1,7 +1,8 @@
-//! After a refund without proof: when the provider is asked again, and what its word then means.
+//! Late questions: after a refund without proof, the provider is asked again how the job ended.
 //!
-//! Nothing is ever taken back from a customer: what comes of a late question is knowledge, for whoever pays the provider.
-//! Pure like all of `policy`: which rows are looked at is `store`'s, who asks and when a pass has time for it is `pass`'s.
+//! The refund is never reversed by the answer. It is recorded for whoever settles the provider's
+//! invoice. This module is pure like the rest of `policy`: `store` selects the rows, and `pass`
+//! decides when a pass has time to ask.
 
 use std::time::Duration;
 
@@ -10,70 +11,72 @@ use crate::clock::Timestamp;
 use crate::evidence::{Evidence, Verdict};
 use crate::facts::{Delivery, Facts};
 
-/// An answer about a job counts for all its refunded items whose time comes within this: one question a job.
-pub const ANSWER_SERVES: Duration = Duration::from_hours(1);
-/// A provider that is left alone keeps a question open for this long after its last time, and no longer.
-pub const PATIENCE: Duration = Duration::from_hours(7 * 24);
+/// One answer about a job serves all its refunded items whose next question is due within this
+/// time.
+pub const ANSWER_VALID_FOR: Duration = Duration::from_hours(1);
+/// The time after the last question for which a provider that cannot be asked keeps it open.
+/// Then makegood gives up.
+pub const GIVE_UP_AFTER: Duration = Duration::from_hours(7 * 24);
 
 /// When the provider is asked again, counted from the refund.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Times {
-    /// The first time; none: only the last.
+pub struct LateTimes {
+    /// The first question; none: there is only the last one.
     pub first: Option<Duration>,
-    /// The last time; none: only the first.
+    /// The last question; none: there is only the first one.
     pub last: Option<Duration>,
 }
 
-impl Times {
+impl LateTimes {
     fn after(self, refunded_at: Timestamp) -> impl Iterator<Item = Timestamp> {
         self.first.into_iter().chain(self.last).map(move |span| refunded_at + span)
     }
 }
 
-/// How a refunded item stands with its late questions.
+/// A refunded item and its last late question.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Refunded {
     /// When it was refunded.
     pub at: Timestamp,
-    /// When its job was last asked about since.
+    /// When its job was last asked about after the refund.
     pub last_asked_at: Option<Timestamp>,
 }
 
-/// What to do about a refunded item now.
+/// The next step for a refunded item.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Step {
+pub enum LateStep {
     /// Ask the provider.
     Ask,
-    /// Nobody needs to be asked: the output has been stored meanwhile.
+    /// No question is needed: the output has been stored meanwhile.
     Stored {
-        /// Its id at the platform.
+        /// The output's id at the platform.
         output_id: String,
     },
-    /// Nothing before then.
+    /// Nothing is due before this time.
     NotYet(Timestamp),
-    /// Nothing any more.
+    /// No more questions.
     End(End),
 }
 
 /// Why a refunded item is not asked about any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
-    /// The provider says that it succeeded.
+    /// The provider says that the item succeeded.
     Succeeded,
     /// Its output was stored.
     Stored,
-    /// The provider says that it did not succeed.
+    /// The provider says that the item did not succeed.
     DidNot,
-    /// Its times are over.
+    /// Every question was asked, or the provider could not be asked for too long.
     AskedEnough,
-    /// Another item claims the same output: whose success it would be, nobody can say.
+    /// Another item claims the same output, so a success could not be attributed.
     DuplicateJob,
-    /// Its rows cannot be read any more.
+    /// The item's rows can no longer be read.
     UnreadableRow,
 }
 
 impl End {
-    /// As the database spells it.
+    /// The word in the database.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Succeeded => "succeeded",
@@ -86,124 +89,98 @@ impl End {
     }
 }
 
-/// What the provider's word means for one refunded item.
+/// The meaning of a late answer for one refunded item.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Word {
-    /// Its output was made: paid for and never delivered.
+pub enum LateVerdict {
+    /// The output was made: the provider is owed for it, and it was never delivered.
     Succeeded,
-    /// It was not made: the refund was right.
+    /// The output was not made: the refund was right.
     DidNot,
-    /// Neither is certain: ask at the next time.
+    /// The answer decides neither: ask at the next time.
     Open,
 }
 
-/// Whether a refund was given without the provider's word that it is owed.
-pub const fn without_proof(reason: Reason) -> bool {
-    match reason {
-        Reason::Unconfirmed
-        | Reason::TimedOut
-        | Reason::NeverReturned
-        | Reason::ReportedFailed
-        | Reason::NoProviderJob
-        | Reason::ByHand => true,
-        Reason::Delivered
-        | Reason::AlreadyRefunded
-        | Reason::Misattributed
-        | Reason::DuplicateJob
-        | Reason::CannotRelink
-        | Reason::MaybeNotSubmittedYet
-        | Reason::OutputAvailable
-        | Reason::ServerError
-        | Reason::QueueTimeout
-        | Reason::ContentSafety
-        | Reason::MalformedResponse
-        | Reason::ProviderError
-        | Reason::CompletedAfterCancel
-        | Reason::OutputExpired
-        | Reason::MissingOutput
-        | Reason::ProviderCancelled
-        | Reason::MaybeNotVisibleYet
-        | Reason::StillRunning
-        | Reason::Unreachable
-        | Reason::RateLimited
-        | Reason::Unauthorized
-        | Reason::Unreadable
-        | Reason::UnknownProvider
-        | Reason::RecoveryRetry
-        | Reason::RecoveryFailed
-        | Reason::Brake
-        | Reason::NoBalance
-        | Reason::NotPosted
-        | Reason::CannotPost
-        | Reason::ChargeChanged
-        | Reason::DebitsMismatch
-        | Reason::ItemsMismatch
-        | Reason::MissingHash => false,
-    }
+/// The reasons of refunds that were given without the provider's word that they are owed.
+const WITHOUT_PROOF: [Reason; 6] = [
+    Reason::NoProviderJob,
+    Reason::ReportedFailed,
+    Reason::NeverReturned,
+    Reason::TimedOut,
+    Reason::Unconfirmed,
+    Reason::ByHand,
+];
+
+/// Whether a refund of this reason was given without the provider's word that it is owed.
+pub fn without_proof(reason: Reason) -> bool {
+    WITHOUT_PROOF.contains(&reason)
 }
 
-/// When a refunded item is to be asked about next: the first of its times that no answer has served yet. None: never.
-pub fn next_question(refunded: Refunded, times: Times) -> Option<Timestamp> {
+/// When to ask about a refunded item next: the first of its times that no answer has served. None:
+/// there are no more questions.
+pub fn next_question(refunded: Refunded, times: LateTimes) -> Option<Timestamp> {
     times
         .after(refunded.at)
-        .find(|time| refunded.last_asked_at.is_none_or(|asked| *time > asked + ANSWER_SERVES))
+        .find(|time| refunded.last_asked_at.is_none_or(|asked| *time > asked + ANSWER_VALID_FOR))
 }
 
-/// What to do about a refunded item at `now`.
-pub fn step(facts: &Facts, refunded: Refunded, times: Times, now: Timestamp) -> Step {
+/// Decides the next step for a refunded item at `now`.
+pub fn next_step(facts: &Facts, refunded: Refunded, times: LateTimes, now: Timestamp) -> LateStep {
     let record = &facts.record;
     match &record.delivery {
         Delivery::Delivered { output_id } | Delivery::Misplaced { output_id, claimed: false, .. } => {
-            return Step::Stored { output_id: output_id.clone() };
+            return LateStep::Stored { output_id: output_id.clone() };
         }
-        Delivery::Misplaced { claimed: true, .. } => return Step::End(End::DuplicateJob),
+        Delivery::Misplaced { claimed: true, .. } => return LateStep::End(End::DuplicateJob),
         Delivery::Missing => {}
     }
     if record.rival {
-        return Step::End(End::DuplicateJob);
+        return LateStep::End(End::DuplicateJob);
     }
     match next_question(refunded, times) {
-        None => Step::End(End::AskedEnough),
-        Some(at) if at > now => Step::NotYet(at),
-        Some(_) if record.item.as_ref().is_some_and(|item| item.job.is_some()) => Step::Ask,
-        // There is still no job on record to ask about: this time is over.
+        None => LateStep::End(End::AskedEnough),
+        Some(at) if at > now => LateStep::NotYet(at),
+        Some(_) if record.item.as_ref().is_some_and(|item| item.job.is_some()) => LateStep::Ask,
+        // No job is on record that could be asked about: skip this question.
         Some(_) => after_doubt(Refunded { last_asked_at: Some(now), ..refunded }, times),
     }
 }
 
-/// What follows where nothing certain was said.
-pub fn after_doubt(refunded: Refunded, times: Times) -> Step {
-    next_question(refunded, times).map_or(Step::End(End::AskedEnough), Step::NotYet)
+/// The next step after an answer that decided nothing.
+pub fn after_doubt(refunded: Refunded, times: LateTimes) -> LateStep {
+    next_question(refunded, times).map_or(LateStep::End(End::AskedEnough), LateStep::NotYet)
 }
 
-/// What follows where the provider was left alone: it costs no time, but it does not last for ever.
-pub fn after_not_asked(refunded: Refunded, times: Times, retry_in: Duration, now: Timestamp) -> Step {
+/// The next step if the provider could not be asked now (a rate limit or an open circuit breaker).
+///
+/// The question stays open, but not for ever: see [`GIVE_UP_AFTER`].
+pub fn after_not_asked(refunded: Refunded, times: LateTimes, retry_in: Duration, now: Timestamp) -> LateStep {
     let last = times.after(refunded.at).last();
-    if last.is_none_or(|last| now >= last + PATIENCE) {
-        Step::End(End::AskedEnough)
+    if last.is_none_or(|last| now >= last + GIVE_UP_AFTER) {
+        LateStep::End(End::AskedEnough)
     } else {
-        Step::NotYet(now + retry_in)
+        LateStep::NotYet(now + retry_in)
     }
 }
 
-/// What the provider's word means for one refunded item.
-pub fn word(facts: &Facts, evidence: &Evidence) -> Word {
+/// Reads a late answer for one refunded item.
+pub fn verdict(facts: &Facts, evidence: &Evidence) -> LateVerdict {
     let ended = match evidence.verdict {
         Verdict::Succeeded | Verdict::Failed | Verdict::Cancelled => true,
         Verdict::Queued | Verdict::Running | Verdict::UnknownJob | Verdict::CouldNotTell(_) => false,
     };
     if !ended {
-        return Word::Open;
+        return LateVerdict::Open;
     }
     match offered(facts, evidence) {
-        Offered::File(_) => Word::Succeeded,
+        Offered::File(_) => LateVerdict::Succeeded,
         // It was made, and its file is gone by now.
         Offered::Nothing if evidence.verdict == Verdict::Succeeded && evidence.outputs_gone => {
-            Word::Succeeded
+            LateVerdict::Succeeded
         }
-        // Whether its file is among these is not known, so nothing is claimed from the provider.
-        Offered::Untold => Word::Open,
-        Offered::Failed(_) | Offered::Nothing => Word::DidNot,
+        // Whether the item's file is among these is unknown, so nothing is claimed from the
+        // provider.
+        Offered::Ambiguous => LateVerdict::Open,
+        Offered::Failed(_) | Offered::Nothing => LateVerdict::DidNot,
     }
 }
 

@@ -1,21 +1,22 @@
-//! Facts and answers for the tests: an ordinary orphan, to be changed where a test differs from it.
+//! Facts and answers for tests: an ordinary orphan. A test changes only what it is about.
 
 use std::time::Duration;
 
-use super::{Decision, Limits, after_recovery, decide};
+use super::{Decision, PolicyOptions, after_recovery, decide};
 use crate::charge::{Charge, Item, ItemId, JobKey, Split};
 use crate::clock::Timestamp;
 use crate::evidence::{Doubt, Evidence, FailureClass, Offer, Source, Verdict};
-use crate::facts::{BalanceRows, Delivery, Facts, ItemsSum, Orphan, Record, RefundedElsewhere, Share};
+use crate::facts::{BalanceRows, Delivery, Facts, ItemsSum, JobShare, Orphan, Record, RefundedElsewhere};
 
 pub const HOUR: Duration = Duration::from_hours(1);
-pub const LIMITS: Limits = Limits { unknown_job_grace: HOUR, prefer_refund: false };
+pub const OPTIONS: PolicyOptions = PolicyOptions { unknown_job_grace: HOUR, prefer_refund: false };
 
 pub fn charged_at() -> Timestamp {
     Timestamp::parse("2026-03-01T00:00:00Z").unwrap()
 }
 
-/// One item of ten credits from the wallet, bought from a job, found 15 minutes after the charge, not asked yet.
+/// One item of ten credits from the wallet, with a provider job, found 15 minutes after the charge.
+/// The provider has not been asked yet.
 pub fn facts() -> Facts {
     let id = ItemId { charge_id: "c1".to_owned(), output_index: 0 };
     let job = JobKey { provider: "acme".to_owned(), job_id: "j1".to_owned(), output_index: 0 };
@@ -41,7 +42,7 @@ pub fn facts() -> Facts {
             balance_rows: BalanceRows { subscription: 1, wallet: 1 },
             debits: None,
         },
-        share: Share { items: 1, rank: 0, open_rank: 0, stored: Vec::new(), unhashed: 0 },
+        share: JobShare { items: 1, rank: 0, open_rank: 0, stored: Vec::new(), unhashed: 0 },
         orphan: Orphan {
             id: 7,
             item: id,
@@ -55,7 +56,7 @@ pub fn facts() -> Facts {
     }
 }
 
-/// The same, asked often and long enough for the benefit of the doubt to end with its time.
+/// The same orphan, asked about often enough for a refund without proof.
 pub fn asked_enough() -> Facts {
     let mut facts = facts();
     facts.orphan.questions = 2;
@@ -86,16 +87,17 @@ pub fn offering(verdict: Verdict, outputs: Vec<Offer>) -> Evidence {
     evidence
 }
 
-/// Everything that decides, named for the tests.
+/// The decision this many hours after the charge.
 pub fn decided(facts: &Facts, evidence: &Evidence, hours: u32) -> Decision {
-    decide(facts, Some(evidence), &LIMITS, charged_at() + hours * HOUR)
+    decide(facts, Some(evidence), &OPTIONS, charged_at() + hours * HOUR)
 }
 
+/// The decision after a failed copy of a completed job's file.
 pub fn copy_failed(facts: &Facts, gone: bool, hours: u32) -> Decision {
     after_recovery(facts, true, gone, charged_at() + hours * HOUR)
 }
 
-/// `refund server_error`, as the table spells it.
+/// Action and reason as the table writes them, such as `refund server_error`.
 pub fn spelled(decision: &Decision) -> String {
     format!("{} {}", decision.action.as_str(), decision.reason)
 }

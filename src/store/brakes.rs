@@ -13,7 +13,9 @@ use serde_json::{Value as Json, json};
 
 use super::db::{DbError, Row, Run, Statement, Tx, Value};
 use super::{Store, first, statements, with_retries};
-use crate::brake::{self, Baseline, Brake, Counted, DAY, HOUR, Held, Limits, Price, Sums, Watch};
+use crate::brake::{
+    self, Baseline, Brake, BrakeContext, BrakeHolds, BrakeLimits, DAY, HOUR, Price, RefundCounts, Sums,
+};
 use crate::clock::Timestamp;
 
 mod accounts;
@@ -88,11 +90,11 @@ pub struct BrakeState {
 
 impl BrakeState {
     /// What it holds.
-    pub fn held(&self) -> Held {
+    pub fn held(&self) -> BrakeHolds {
         let why = |at: Option<Timestamp>, reason: &Option<String>| {
             at.map(|_| reason.clone().unwrap_or_else(|| "no reason is on record".to_owned()))
         };
-        Held {
+        BrakeHolds {
             all: why(self.engaged_at, &self.reason),
             own_faults: why(self.own_faults_at, &self.own_faults_reason),
             providers: self
@@ -211,7 +213,7 @@ impl Store {
 
     /// Releases the brake if its condition is gone, and refunds for faults of ours if theirs is. Returns how many orphans that freed,
     /// or none if nothing was held or all of it has to stay.
-    pub async fn release_brake_when_gone(&self, watch: &Watch) -> Result<Option<u64>, DbError> {
+    pub async fn release_brake_when_gone(&self, watch: &BrakeContext) -> Result<Option<u64>, DbError> {
         self.release_accounts_when_gone(watch).await?;
         let Some(why) = with_retries!(self, self.let_go_when_gone(watch).await)? else {
             return Ok(None);
@@ -221,7 +223,7 @@ impl Store {
         Ok(Some(freed))
     }
 
-    async fn let_go_when_gone(&self, watch: &Watch) -> Result<Option<String>, DbError> {
+    async fn let_go_when_gone(&self, watch: &BrakeContext) -> Result<Option<String>, DbError> {
         let now = self.now().await?;
         let price = self.price(&mut &*self, watch, now).await?;
         let mut tx = self.db.begin().await?;
@@ -230,17 +232,17 @@ impl Store {
         if held.all.is_none() && held.own_faults.is_none() {
             return Ok(None);
         }
-        let mut counted = Counted { price, ..count(&mut tx, watch, &state, now).await? };
+        let mut counted = RefundCounts { price, ..count(&mut tx, watch, &state, now).await? };
         // As the condition is judged: at twice of what was refunded.
         let twice = [counted.day_refunds().saturating_mul(2), counted.day_credits().saturating_mul(2)];
         counted.charges = self.charges_that_decide(&mut tx, watch.limits, twice, price, now).await?;
-        let brake = Brake::new(watch.limits, Held::default(), counted);
-        let gone = Held {
+        let brake = Brake::new(watch.limits, BrakeHolds::default(), counted);
+        let gone = BrakeHolds {
             all: held.all.filter(|_| brake.condition_is_gone()),
             own_faults: held.own_faults.filter(|_| brake.own_faults_are_gone()),
-            ..Held::default()
+            ..BrakeHolds::default()
         };
-        if gone == Held::default() {
+        if gone == BrakeHolds::default() {
             return Ok(None);
         }
         let which = [&gone.all, &gone.own_faults].map(|gone| i64::from(gone.is_some()).into());
@@ -281,8 +283,8 @@ impl Store {
     }
 
     /// What is watched in a pass that begins now: where its limits ask for it, what its first minute already holds.
-    pub async fn watch(&self, limits: Limits, pass_began: Timestamp) -> Result<Watch, DbError> {
-        let mut watch = Watch { limits, pass_began: Some(pass_began), ..Watch::default() };
+    pub async fn watch(&self, limits: BrakeLimits, pass_began: Timestamp) -> Result<BrakeContext, DbError> {
+        let mut watch = BrakeContext { limits, pass_began: Some(pass_began), ..BrakeContext::default() };
         if !by_pass(limits) {
             return Ok(watch);
         }
@@ -322,7 +324,7 @@ impl Store {
     async fn charges_that_decide(
         &self,
         run: &mut impl Run,
-        limits: Limits,
+        limits: BrakeLimits,
         [refunds, credits]: [u128; 2],
         price: Option<Price>,
         now: Timestamp,
@@ -338,7 +340,7 @@ impl Store {
     async fn price(
         &self,
         run: &mut impl Run,
-        watch: &Watch,
+        watch: &BrakeContext,
         now: Timestamp,
     ) -> Result<Option<Price>, DbError> {
         if !watch.limits.need_a_price() {
@@ -360,7 +362,7 @@ impl Store {
     pub(super) async fn read_brake(
         &self,
         tx: &mut Tx,
-        watch: &Watch,
+        watch: &BrakeContext,
         now: Timestamp,
         (refunds, credits): (u128, u128),
     ) -> Result<Brake, DbError> {
@@ -370,10 +372,10 @@ impl Store {
         let state = read(tx, statements::BRAKE_STATE).await?;
         let held = state.held();
         if held.all.is_some() {
-            return Ok(Brake::new(watch.limits, held, Counted::default()).released(state.released_at));
+            return Ok(Brake::new(watch.limits, held, RefundCounts::default()).released(state.released_at));
         }
         let price = self.price(tx, watch, now).await?;
-        let mut counted = Counted { price, ..count(tx, watch, &state, now).await? };
+        let mut counted = RefundCounts { price, ..count(tx, watch, &state, now).await? };
         let would_be =
             [counted.day_refunds().saturating_add(refunds), counted.day_credits().saturating_add(credits)];
         counted.charges = self.charges_that_decide(tx, watch.limits, would_be, price, now).await?;
@@ -386,7 +388,7 @@ impl Store {
     pub(super) async fn confirm_brake(
         &self,
         tx: &mut Tx,
-        watch: &Watch,
+        watch: &BrakeContext,
         now: Timestamp,
         brake: &Brake,
     ) -> Result<bool, DbError> {
@@ -395,7 +397,7 @@ impl Store {
             Brake::overruled()
         } else {
             let held = state.held();
-            let mut counted = Counted::default();
+            let mut counted = RefundCounts::default();
             if held.all.is_none() {
                 counted = count(tx, watch, &state, now).await?;
                 (counted.charges, counted.price) = (brake.charges(), brake.price());
@@ -405,7 +407,7 @@ impl Store {
         let Some(confirmed) = brake.confirmed_by(locked) else {
             return Ok(false);
         };
-        self.pull_brake(tx, &confirmed.pulled(), now).await?;
+        self.pull_brake(tx, &confirmed.newly_held(), now).await?;
         let minute = brake::minute_of(now);
         let added: Vec<Json> = confirmed
             .added()
@@ -425,7 +427,7 @@ impl Store {
     }
 
     /// Pulls the brake for what it has come to hold, and tells so.
-    async fn pull_brake(&self, tx: &mut Tx, pulled: &Held, now: Timestamp) -> Result<(), DbError> {
+    async fn pull_brake(&self, tx: &mut Tx, pulled: &BrakeHolds, now: Timestamp) -> Result<(), DbError> {
         for (why, statement) in
             [(&pulled.all, statements::BRAKE_ENGAGE), (&pulled.own_faults, statements::BRAKE_HOLD_OWN_FAULTS)]
         {
@@ -485,15 +487,20 @@ fn state(row: &Row) -> Result<BrakeState, DbError> {
 }
 
 /// Whether a limit counts by the pass.
-fn by_pass(limits: Limits) -> bool {
+fn by_pass(limits: BrakeLimits) -> bool {
     [limits.refunds_per_pass, limits.credits_per_pass, limits.refunds_per_pass_per_provider] != [0; 3]
 }
 
 /// What the limits are held against; the charges apart.
-async fn count(tx: &mut Tx, watch: &Watch, state: &BrakeState, now: Timestamp) -> Result<Counted, DbError> {
+async fn count(
+    tx: &mut Tx,
+    watch: &BrakeContext,
+    state: &BrakeState,
+    now: Timestamp,
+) -> Result<RefundCounts, DbError> {
     let limits = watch.limits;
-    let mut counted = Counted::default();
-    if limits == Limits::default() {
+    let mut counted = RefundCounts::default();
+    if limits == BrakeLimits::default() {
         return Ok(counted);
     }
     let hour = Brake::since(now, HOUR);

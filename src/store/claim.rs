@@ -18,7 +18,7 @@ use super::db::{DbError, Row, Run, Statement, Value};
 use super::{Store, UploadKey, statements};
 use crate::charge::{Bucket, Charge, Item, ItemId, JobKey, Split, StoredOutput};
 use crate::clock::Timestamp;
-use crate::facts::{Around, Delivery, Facts, JobItem, LedgerRefund, Orphan, Rows};
+use crate::facts::{Delivery, Facts, JobItem, LedgerRefund, Orphan, RowIndex, Rows};
 use crate::policy;
 
 /// A claimed orphan with what is known about it.
@@ -123,7 +123,7 @@ impl Store {
                 i64::from(which == Suspects::AskedEnough).into(),
                 policy::QUESTIONS_MIN.into(),
                 (now - policy::QUESTIONS_SPAN).into(),
-                (now + policy::LONGEST_WAIT).into(),
+                (now + policy::MAX_WAIT).into(),
             ];
             if let Some(claimed) = self.claim_by(statements::CLAIM_SUSPECT, &values).await? {
                 return Ok(claimed);
@@ -206,7 +206,7 @@ impl Store {
         }
         let (mut rows, unreadable) = self.rows_around(run, &found).await?;
         rows.recovered = recovered;
-        let around = Around::new(&rows);
+        let around = RowIndex::new(&rows);
         for (charge, orphan, token) in found {
             match unreadable.get(&charge.id) {
                 None => claimed.cases.push(Case { facts: Facts::gather(charge, orphan, &around), token }),

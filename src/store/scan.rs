@@ -14,7 +14,7 @@ use super::records::{EventRow, Instant, insert_events};
 use super::{Store, first, statements, with_retries};
 use crate::charge::ItemId;
 use crate::clock::{SKEW, Timestamp, micros};
-use crate::policy::LONGEST_WAIT;
+use crate::policy::MAX_WAIT;
 
 mod unreadable;
 
@@ -277,7 +277,7 @@ impl Store {
             now.into(),
             (now + SKEW).into(),
             // Put off for longer, it does no harm to look earlier.
-            (now + LONGEST_WAIT + SKEW).into(),
+            (now + MAX_WAIT + SKEW).into(),
             (now + dating.lease + SKEW).into(),
             dating.doubt.into(),
             dating.late.into(),

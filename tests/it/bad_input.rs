@@ -6,7 +6,7 @@ mod answers;
 mod nulls;
 mod words;
 
-use makegood::report::Report;
+use makegood::report::PassReport;
 
 use crate::world::{HOUR, ItemRow, MINUTE, Sql, World, on_both};
 
@@ -30,7 +30,7 @@ pub async fn only_the_good_one_was_refunded(world: &World) {
 
 /// Whether the report tells of it.
 #[track_caller]
-pub fn finds(report: &Report, kind: &str, about: &str) {
+pub fn finds(report: &PassReport, kind: &str, about: &str) {
     let found = report
         .findings
         .iter()

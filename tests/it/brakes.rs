@@ -7,7 +7,7 @@ mod providers;
 mod side_by_side;
 mod sums;
 
-use makegood::brake::Limits;
+use makegood::brake::BrakeLimits;
 use makegood::demo::simulator::Canned;
 
 use crate::world::{HOUR, MINUTE, World, on_both};
@@ -22,7 +22,7 @@ async fn failing(world: &World, provider: &str, ids: &[&str]) {
 on_both! {
     async fn p15_a_brake_that_goes_off_by_itself_still_pays_no_more_in_a_day_than_its_limit_per_day(world) {
         let mut world = world;
-        world.parts.rules.brake = Limits { refunds_per_hour: 2, refunds_per_day: 5, ..Limits::default() };
+        world.parts.rules.brake = BrakeLimits { refunds_per_hour: 2, refunds_per_day: 5, ..BrakeLimits::default() };
         world.parts.rules.release_when_gone = true;
         world.balance("ada", 0, 0).await;
         for nth in 0..20 {
@@ -47,9 +47,9 @@ on_both! {
     async fn p15_one_provider_at_its_limit_pulls_the_brake_and_another_below_it_does_not(world) {
         let mut world = world;
         for (limits, key) in [
-            (Limits { refunds_per_pass_per_provider: 2, ..Limits::default() }, "max_refunds_per_pass_per_provider"),
-            (Limits { refunds_per_hour_per_provider: 2, ..Limits::default() }, "max_refunds_per_hour_per_provider"),
-            (Limits { refunds_per_day_per_provider: 2, ..Limits::default() }, "max_refunds_per_day_per_provider"),
+            (BrakeLimits { refunds_per_pass_per_provider: 2, ..BrakeLimits::default() }, "max_refunds_per_pass_per_provider"),
+            (BrakeLimits { refunds_per_hour_per_provider: 2, ..BrakeLimits::default() }, "max_refunds_per_hour_per_provider"),
+            (BrakeLimits { refunds_per_day_per_provider: 2, ..BrakeLimits::default() }, "max_refunds_per_day_per_provider"),
         ] {
             // A transaction each, so that what counts is looked up.
             (world.parts.rules.brake, world.parts.rules.batch) = (limits, 1);
@@ -67,7 +67,7 @@ on_both! {
             let refunds = format!("SELECT count(*) AS v FROM makegood_refunds WHERE charge_id LIKE '%-{key}'");
             assert_eq!(world.number(&refunds).await, 4, "{key}");
             world.store.release_brake("grace", "next").await.unwrap();
-            world.parts.rules.brake = Limits::default();
+            world.parts.rules.brake = BrakeLimits::default();
             world.pass().await;
             world.pass_time(25 * HOUR);
         }
@@ -78,9 +78,9 @@ on_both! {
     async fn p15_credits_pull_the_brake_by_the_pass_the_hour_and_the_day(world) {
         let mut world = world;
         for (limits, key) in [
-            (Limits { credits_per_pass: 25, ..Limits::default() }, "max_credits_per_pass"),
-            (Limits { credits_per_hour: 25, ..Limits::default() }, "max_credits_per_hour"),
-            (Limits { credits_per_day: 25, ..Limits::default() }, "max_credits_per_day"),
+            (BrakeLimits { credits_per_pass: 25, ..BrakeLimits::default() }, "max_credits_per_pass"),
+            (BrakeLimits { credits_per_hour: 25, ..BrakeLimits::default() }, "max_credits_per_hour"),
+            (BrakeLimits { credits_per_day: 25, ..BrakeLimits::default() }, "max_credits_per_day"),
         ] {
             (world.parts.rules.brake, world.parts.rules.batch) = (limits, 1);
             world.run("DELETE FROM balances; DELETE FROM accounts").await;
@@ -91,7 +91,7 @@ on_both! {
             assert_eq!((report.total("refund"), report.refunded_credits), (2, 20), "{key}");
             assert!(report.unresolved.brake.is_some_and(|why| why.contains(key)), "{key}");
             world.store.release_brake("grace", "next").await.unwrap();
-            world.parts.rules.brake = Limits::default();
+            world.parts.rules.brake = BrakeLimits::default();
             world.pass().await;
             world.pass_time(25 * HOUR);
         }
@@ -115,7 +115,7 @@ async fn our_faults(world: &World) {
 on_both! {
     async fn p15_every_kind_of_fault_of_ours_counts_for_its_limit(world) {
         let mut world = world;
-        world.parts.rules.brake = Limits { own_faults_per_day: 3, ..Limits::default() };
+        world.parts.rules.brake = BrakeLimits { own_faults_per_day: 3, ..BrakeLimits::default() };
         world.parts.rules.batch = 1;
         our_faults(&world).await;
         let report = world.pass().await;
@@ -130,7 +130,7 @@ on_both! {
 on_both! {
     async fn p15_faults_of_ours_stay_held_a_day_later_until_a_person_lets_go(world) {
         let mut world = world;
-        world.parts.rules.brake = Limits { own_faults_per_day: 1, ..Limits::default() };
+        world.parts.rules.brake = BrakeLimits { own_faults_per_day: 1, ..BrakeLimits::default() };
         our_faults(&world).await;
         world.charge("theirs").job("failed-1").insert().await;
         for _ in 0..60 {
@@ -153,7 +153,7 @@ on_both! {
 on_both! {
     async fn p15_faults_of_ours_let_go_by_themselves_where_so_configured_and_in_portions(world) {
         let mut world = world;
-        world.parts.rules.brake = Limits { own_faults_per_day: 2, refunds_per_hour: 1, ..Limits::default() };
+        world.parts.rules.brake = BrakeLimits { own_faults_per_day: 2, refunds_per_hour: 1, ..BrakeLimits::default() };
         world.parts.rules.release_when_gone = true;
         our_faults(&world).await;
         // The limit of all refunds lets go every hour, that of ours only when a day has passed.
@@ -174,7 +174,7 @@ on_both! {
 on_both! {
     async fn p15_p16_a_storage_that_takes_nothing_all_day_refunds_no_more_than_the_limit_of_our_faults(world) {
         let mut world = world;
-        world.parts.rules.brake = Limits { own_faults_per_day: 2, ..Limits::default() };
+        world.parts.rules.brake = BrakeLimits { own_faults_per_day: 2, ..BrakeLimits::default() };
         world.balance("ada", 0, 0).await;
         for nth in 0..6 {
             world.charge(&format!("c{nth}")).job(&format!("ok-{nth}")).insert().await;
@@ -221,7 +221,7 @@ on_both! {
         world.parts.rules.detect.start_at = None;
         let report = world.pass().await;
         assert_eq!((report.opened, report.total("refund")), (5, 5), "without start_at, a week");
-        world.parts.rules.brake = Limits { refunds_per_hour: 3, ..Limits::default() };
+        world.parts.rules.brake = BrakeLimits { refunds_per_hour: 3, ..BrakeLimits::default() };
         world.store.release_brake("grace", "none").await.unwrap();
         world.pass_time(2 * HOUR);
         let orders = makegood::pass::Orders {

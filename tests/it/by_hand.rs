@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use makegood::brake::Limits;
+use makegood::brake::BrakeLimits;
 use makegood::clock::Clock;
 use makegood::pass::{Deed, Ended, Parts, Wanted, by_hand};
 use makegood::policy::{Decision, Reason};
@@ -256,7 +256,7 @@ on_both! {
 on_both! {
     async fn p15_p23_the_brake_holds_a_refund_by_hand_too_unless_a_person_insists(world) {
         let mut world = world;
-        world.parts.rules.brake = Limits { refunds_per_hour: 1, ..Limits::default() };
+        world.parts.rules.brake = BrakeLimits { refunds_per_hour: 1, ..BrakeLimits::default() };
         world.balance("ada", 0, 0).await;
         for nth in 0..4 {
             world.charge(&format!("c{nth}")).job(&format!("failed-{nth}")).insert().await;

@@ -4,14 +4,14 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use makegood::report::Report;
+use makegood::report::PassReport;
 
 use crate::world::{HOUR, MINUTE, World, on_both};
 
 /// What a report says was put right after a clock that was ahead.
-fn put_right(report: &Report) -> Vec<&str> {
+fn put_right(report: &PassReport) -> Vec<&str> {
     let ahead = report.findings.iter().filter(|each| each.kind == "clock_was_ahead");
-    ahead.map(|each| each.about.split(" up to ").next().unwrap_or_default()).collect()
+    ahead.map(|each| each.about.split(" of ").next().unwrap_or_default()).collect()
 }
 
 on_both! {
@@ -32,7 +32,7 @@ on_both! {
         world.clock.set(now + MINUTE);
         world.charge("later").job("failed-4").age(30 * MINUTE).insert().await;
         let report = world.pass().await;
-        assert_eq!(put_right(&report), ["a scan that has looked", "3 open orphans"]);
+        assert_eq!(put_right(&report), ["a scan position", "3 open orphans"]);
         assert_eq!(world.fate("later", 0).await, "refunded provider_error", "the cursors did not skip it");
         assert_eq!(world.simulator.asks("running-2"), 2, "due at once, not in a month");
         let report = world.pass().await;
@@ -96,7 +96,7 @@ on_both! {
         detect(now + 30 * HOUR).await;
         let doubt_until = async |at| world.texts(&format!("SELECT charge_id AS v FROM makegood_orphans WHERE refund_by = {}", world.at(at))).await;
         assert_eq!(doubt_until(now + 32 * HOUR).await, ["c1"]);
-        assert_eq!(put_right(&detect(now + MINUTE).await), ["a scan that has looked", "1 open orphan"]);
+        assert_eq!(put_right(&detect(now + MINUTE).await), ["a scan position", "1 open orphan"]);
         let asked = "SELECT count(*) AS v FROM makegood_orphans WHERE first_asked_at IS NOT NULL OR last_asked_at IS NOT NULL";
         assert_eq!(world.number(asked).await, 0, "three questions are still to be asked, over half an hour");
         assert_eq!(doubt_until(now - HOUR + 22 * HOUR).await, ["c1"]);

@@ -204,11 +204,11 @@ async fn p23_a_charge_is_explained_before_and_after_a_pass_and_asking_changes_no
         for (target, states) in [
             (
                 "failed-1/0",
-                ["refunded", "10 credits went back on", "6 to the subscription and 4 to the wallet"],
+                ["refunded", "10 credits were refunded on", "6 to the subscription and 4 to the wallet"],
             ),
-            ("done", ["recovered", "Its output was brought home on", "makegood:done/0:1"]),
+            ("done", ["recovered", "Its output was recovered on", "makegood:done/0:1"]),
             ("running", ["open", "It is LATE", "The provider was asked 1 time"]),
-            ("stored", ["stored", "Its output o2 is stored since", "paid"]),
+            ("stored", ["stored", "Its output o2 was stored on", "paid"]),
         ] {
             let page = world.text(&["explain", target]).await;
             for says in states {
@@ -254,8 +254,8 @@ async fn p24_the_report_shows_what_was_made_good_and_what_is_late() {
         assert_eq!(nothing["late_total"], 1);
 
         let page = world.text(&["report"]).await;
-        assert!(page.contains("LATE: 1 item is past the time promised"), "{page}");
-        assert!(page.contains("2 refunds, 1 output brought home, 0 put back"), "{page}");
+        assert!(page.contains("LATE: 1 item is past the window"), "{page}");
+        assert!(page.contains("2 refunds, 1 output recovered, 0 relinked"), "{page}");
 
         let csv = world.makegood(&["report", "--since", "30d", "--output", "csv"]).output().await;
         let mut rows: Vec<Vec<&str>> = csv.stdout.lines().map(|line| line.split(',').collect()).collect();
@@ -313,10 +313,10 @@ async fn p24_the_brake_is_engaged_for_one_provider_and_released_for_one_account(
         assert_eq!(misspelt["unknown_provider"], true);
         let page = world.text(&["brake", "status"]).await;
         assert!(
-            page.contains("THE BRAKE IS ON FOR fal ALONE since ") && page.contains("why   ida: checked"),
+            page.contains("THE BRAKE IS ON FOR fal ONLY since ") && page.contains("why   ida: checked"),
             "{page}"
         );
-        assert!(world.text(&["report"]).await.contains("THE BRAKE IS ON FOR fal ALONE"));
+        assert!(world.text(&["report"]).await.contains("THE BRAKE IS ON FOR fal ONLY"));
         assert_eq!(world.json(&json(&["release", "--provider", "fal"])).await["released"], true);
         assert_eq!(world.json(&json(&["release", "--provider", "fall"])).await["released"], true);
 

@@ -425,7 +425,7 @@ async fn the_doctor_warns_of_a_role_that_could_raise_balances_and_of_a_schema_th
         ),
         (
             "GRANT CREATE ON SCHEMA public",
-            "ok enough for a pass, and no right to raise a balance; warn others than their owner may create objects in schemas of it: makegood_test_role in schema `public`",
+            "ok enough for a pass, and no right to raise a balance; warn roles other than the owner may create objects in its schemas: makegood_test_role in schema `public`",
         ),
     ] {
         world.execute(&format!("{grant} TO {ROLE}")).await;

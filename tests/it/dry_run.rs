@@ -3,11 +3,11 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use makegood::pass::Orders;
-use makegood::report::Report;
+use makegood::report::PassReport;
 
 use crate::world::{HOUR, MINUTE, World, on_both};
 
-async fn dry(world: &World) -> Report {
+async fn dry(world: &World) -> PassReport {
     world.pass_with(Orders { dry_run: true, ..World::orders() }).await
 }
 
@@ -80,7 +80,7 @@ on_both! {
         assert_eq!(done.outcomes, foreseen.outcomes);
         assert_eq!((done.opened, done.reopened, done.claimed), (foreseen.opened, foreseen.reopened, foreseen.claimed));
         assert_eq!(done.questions, foreseen.questions);
-        let sorted = |report: &Report| {
+        let sorted = |report: &PassReport| {
             let mut findings: Vec<String> = report.findings.iter().map(|each| format!("{each:?}")).collect();
             findings.sort();
             findings

@@ -383,7 +383,7 @@ async fn p21_p23_people_erase_with_name_and_reason_and_explain_tells_of_it() {
         for (arguments, code, says) in [
             (&["--account", "u1", "--before", "1d"][..], 2, "cannot be used with"),
             (&[][..], 2, "--account <ID>|--before <TIME>"),
-            (&["--before", "2999-01-01T00:00:00Z"], 2, "--before lies in the future"),
+            (&["--before", "2999-01-01T00:00:00Z"], 2, "--before is in the future"),
             (&["--before", "yesterday"], 2, "a time span before now"),
         ] {
             let ended = world.makegood(&[&["erase"], arguments, &who[..]].concat()).output().await;
@@ -416,9 +416,9 @@ async fn p21_p23_people_erase_with_name_and_reason_and_explain_tells_of_it() {
         let page = world.text(&["explain", "failed-1"]).await;
         for says in [
             "refunded",
-            "10 credits went back on",
+            "10 credits were refunded on",
             "the provider says that it failed",
-            ") answered 200; the SHA-256 of what it was: ",
+            ") answered 200; SHA-256 of the erased text: ",
             "by mia@example.com (request 7)",
         ] {
             assert!(page.contains(says), "{says:?} is not in\n{page}");

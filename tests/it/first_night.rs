@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use makegood::clock::Timestamp;
-use makegood::detect::{Detection, FULL_LOOK_EVERY, Watch};
+use makegood::detect::{Detection, DetectionObserver, FULL_LOOK_EVERY};
 use makegood::pass::Parts;
-use makegood::report::Report;
+use makegood::report::PassReport;
 
 use crate::world::{HOUR, MINUTE, World, on_both};
 
@@ -24,7 +24,7 @@ impl Chunks {
     }
 }
 
-impl Watch for Chunks {
+impl DetectionObserver for Chunks {
     fn is_ending(&self) -> bool {
         self.left.load(Ordering::SeqCst) == 0
     }
@@ -47,7 +47,7 @@ async fn detect(world: &World, chunks: u64) -> (u64, bool) {
         since: None,
         now: world.now(),
     };
-    let all = detection.run(&watch, &mut Report::default()).await.unwrap();
+    let all = detection.run(&watch, &mut PassReport::default()).await.unwrap();
     (watch.looked_at.load(Ordering::SeqCst), all)
 }
 
@@ -140,7 +140,7 @@ on_both! {
 #[derive(Default)]
 struct Waits(AtomicU64);
 
-impl Watch for Waits {
+impl DetectionObserver for Waits {
     fn is_ending(&self) -> bool {
         false
     }
@@ -165,7 +165,7 @@ on_both! {
             let watch = Waits::default();
             let Parts { store, providers, rules, .. } = &world.parts;
             let detection = Detection { store, providers, rules: &rules.detect, since: None, now: world.now() };
-            let mut report = Report::default();
+            let mut report = PassReport::default();
             let other = async {
                 while watch.0.load(Ordering::SeqCst) < 3 {
                     tokio::time::sleep(Duration::from_millis(1)).await;

@@ -18,7 +18,7 @@ mod store_output;
 use std::sync::Arc;
 use std::time::Duration;
 
-use makegood::brake::Watch;
+use makegood::brake::BrakeContext;
 use makegood::evidence::{Evidence, Source};
 use makegood::policy::{self, Action, Decision, Reason};
 use makegood::provider::{Asked, Question};
@@ -57,7 +57,7 @@ pub async fn claim(world: &World) -> Vec<Case> {
 pub fn rules(world: &World) -> SettleRules {
     let parts = &world.parts;
     SettleRules {
-        brake: Watch::default(),
+        brake: BrakeContext::default(),
         dating: makegood::detect::dating(&parts.rules.detect, &parts.providers),
         late: parts.rules.late,
         held_for: HOUR,

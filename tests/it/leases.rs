@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use makegood::brake::{Limits, Watch};
+use makegood::brake::{BrakeContext, BrakeLimits};
 use makegood::policy::{Action, Decision, Pick, Reason};
 use makegood::store::{Case, Outcome, SettleRules, Settlement, Store, Stuck};
 
@@ -22,10 +22,10 @@ async fn claim(store: &Store, world: &World, batch: u32) -> Vec<Case> {
     claimed.cases
 }
 
-pub fn rules(world: &World, brake: Limits) -> SettleRules {
+pub fn rules(world: &World, brake: BrakeLimits) -> SettleRules {
     let parts = &world.parts;
     SettleRules {
-        brake: Watch { limits: brake, ..Watch::default() },
+        brake: BrakeContext { limits: brake, ..BrakeContext::default() },
         dating: makegood::detect::dating(&parts.rules.detect, &parts.providers),
         late: parts.rules.late,
         held_for: HOUR,
@@ -38,7 +38,7 @@ pub fn rules(world: &World, brake: Limits) -> SettleRules {
 }
 
 /// Refunds all cases and says what came of each, by charge.
-async fn refund(store: &Store, world: &World, cases: &[Case], brake: Limits) -> Vec<(String, Outcome)> {
+async fn refund(store: &Store, world: &World, cases: &[Case], brake: BrakeLimits) -> Vec<(String, Outcome)> {
     let batch: Vec<Settlement> = cases.iter().map(|case| settlement(world, case.clone(), REFUND)).collect();
     let outcomes = store.settle(&batch, &rules(world, brake)).await.unwrap();
     cases.iter().map(|case| case.facts.orphan.item.to_string()).zip(outcomes).collect()
@@ -112,10 +112,10 @@ on_both! {
         // The old one comes to its senses: nothing of what it holds counts any more.
         world.store.release(&[(old[0].facts.orphan.id, old[0].token)], None).await.unwrap();
         world.store.extend_leases(&[(old[0].facts.orphan.id, old[0].token)], 10 * HOUR).await.unwrap();
-        assert_eq!(refund(&world.store, &world, &old, Limits::default()).await, [("c1/0".to_owned(), Outcome::Lost)]);
+        assert_eq!(refund(&world.store, &world, &old, BrakeLimits::default()).await, [("c1/0".to_owned(), Outcome::Lost)]);
         assert_eq!(world.balance_of("ada").await, (0, 0));
-        assert_eq!(refund(&other, &world, &new, Limits::default()).await, [("c1/0".to_owned(), settled())]);
-        assert_eq!(refund(&world.store, &world, &old, Limits::default()).await, [("c1/0".to_owned(), Outcome::Lost)]);
+        assert_eq!(refund(&other, &world, &new, BrakeLimits::default()).await, [("c1/0".to_owned(), settled())]);
+        assert_eq!(refund(&world.store, &world, &old, BrakeLimits::default()).await, [("c1/0".to_owned(), Outcome::Lost)]);
         assert_eq!(world.balance_of("ada").await, (0, 10));
         world.books_balance().await;
     }
@@ -132,7 +132,7 @@ on_both! {
             world.store.extend_leases(&[(held[0].facts.orphan.id, held[0].token)], LEASE).await.unwrap();
             assert!(claim(&world.store, &world, 10).await.is_empty());
         }
-        assert_eq!(refund(&world.store, &world, &held, Limits::default()).await, [("c1/0".to_owned(), settled())]);
+        assert_eq!(refund(&world.store, &world, &held, BrakeLimits::default()).await, [("c1/0".to_owned(), settled())]);
     }
 }
 
@@ -146,7 +146,7 @@ on_both! {
         assert_eq!(again[0].token, 2, "at once");
         world.store.release(&[(again[0].facts.orphan.id, again[0].token)], Some(world.now() + HOUR)).await.unwrap();
         assert!(claim(&world.store, &world, 10).await.is_empty());
-        assert_eq!(refund(&world.store, &world, &again, Limits::default()).await, [("c1/0".to_owned(), Outcome::Lost)], "given back is given back");
+        assert_eq!(refund(&world.store, &world, &again, BrakeLimits::default()).await, [("c1/0".to_owned(), Outcome::Lost)], "given back is given back");
         world.pass_time(HOUR);
         assert_eq!(claim(&world.store, &world, 10).await.len(), 1);
     }
@@ -160,13 +160,13 @@ on_both! {
         let cases = claim(&world.store, &world, 10).await;
         let other = another(&world).await;
         let (one, two) = tokio::join!(
-            refund(&world.store, &world, &cases, Limits::default()),
-            refund(&other, &world, &cases, Limits::default())
+            refund(&world.store, &world, &cases, BrakeLimits::default()),
+            refund(&other, &world, &cases, BrakeLimits::default())
         );
         let outcomes: BTreeSet<bool> = [&one, &two].iter().map(|each| each[0].1 == settled()).collect();
         assert_eq!(outcomes.len(), 2, "one of the two: {one:?} {two:?}");
         assert!([&one, &two].iter().any(|each| each[0].1 == Outcome::Lost), "{one:?} {two:?}");
-        assert_eq!(refund(&world.store, &world, &cases, Limits::default()).await, [("c1/0".to_owned(), Outcome::Lost)]);
+        assert_eq!(refund(&world.store, &world, &cases, BrakeLimits::default()).await, [("c1/0".to_owned(), Outcome::Lost)]);
         assert_eq!(world.balance_of("ada").await, (0, 10));
         world.books_balance().await;
     }
@@ -208,7 +208,7 @@ on_both! {
             world.run(sql).await;
         }
         let before = world.number("SELECT count(*) AS v FROM ledger_entries").await;
-        let outcomes: BTreeMap<String, Outcome> = refund(&world.store, &world, &cases, Limits::default()).await.into_iter().collect();
+        let outcomes: BTreeMap<String, Outcome> = refund(&world.store, &world, &cases, BrakeLimits::default()).await.into_iter().collect();
         for (charge, _) in &changes {
             assert_eq!(outcomes[&format!("{charge}/0")], Outcome::Changed, "{charge}");
         }
@@ -227,7 +227,7 @@ on_both! {
         world.store_output("first", Some(("c", 0)), ("replicate", "failed-c", 0), ("p-c", "n-c")).await;
         let settle = async |decision: Decision| {
             let batch = [settlement(&world, case.clone(), decision)];
-            world.store.settle(&batch, &rules(&world, Limits::default())).await.unwrap().remove(0)
+            world.store.settle(&batch, &rules(&world, BrakeLimits::default())).await.unwrap().remove(0)
         };
         let by_place = Decision { action: Action::Recover(Pick::Unclaimed(1)), reason: Reason::OutputAvailable, rule: 5 };
         assert_eq!(settle(by_place).await, Outcome::Changed);
@@ -244,7 +244,7 @@ on_both! {
             world.charge(&format!("c{nth}")).job(&format!("failed-{nth}")).insert().await;
         }
         detect(&world).await;
-        let limits = Limits { refunds_per_hour: 17, ..Limits::default() };
+        let limits = BrakeLimits { refunds_per_hour: 17, ..BrakeLimits::default() };
         let (one, two) = (another(&world).await, another(&world).await);
         let worker = |store: Store| {
             let world = &world;
@@ -281,12 +281,12 @@ on_both! {
         let mut told = Vec::new();
         for _ in 0..4 {
             let case = claim(&world.store, &world, 1).await.remove(0);
-            let watch = Watch {
-                limits: Limits { refunds_per_pass: 2, ..Limits::default() },
+            let watch = BrakeContext {
+                limits: BrakeLimits { refunds_per_pass: 2, ..BrakeLimits::default() },
                 pass_began: Some(pass_began),
-                ..Watch::default()
+                ..BrakeContext::default()
             };
-            let rules = SettleRules { brake: watch, ..rules(&world, Limits::default()) };
+            let rules = SettleRules { brake: watch, ..rules(&world, BrakeLimits::default()) };
             let outcomes = world.store.settle(&[settlement(&world, case, REFUND)], &rules).await.unwrap();
             told.push(outcomes[0] == settled());
             world.pass_time(2 * MINUTE);
@@ -306,7 +306,7 @@ on_both! {
         let case = claim(&world.store, &world, 10).await.remove(0);
         let relink = Decision { action: Action::Relink { output_id: "out".to_owned() }, reason: Reason::Misattributed, rule: 3 };
         world.run(&format!("UPDATE stored_outputs SET project_id = 'mine', node_id = 'here', moved_at = {}", world.at(world.now()))).await;
-        let outcome = world.store.settle(&[settlement(&world, case, relink)], &rules(&world, Limits::default())).await.unwrap();
+        let outcome = world.store.settle(&[settlement(&world, case, relink)], &rules(&world, BrakeLimits::default())).await.unwrap();
         assert_eq!(outcome, [Outcome::Changed]);
         assert_eq!(world.texts("SELECT project_id || ' ' || node_id AS v FROM stored_outputs").await, ["mine here"]);
     }

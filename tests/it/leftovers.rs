@@ -201,7 +201,7 @@ on_both! {
             look_again: world.now(),
             detail: None,
         };
-        let rules = crate::leases::rules(&world, makegood::brake::Limits::default());
+        let rules = crate::leases::rules(&world, makegood::brake::BrakeLimits::default());
         let outcome = world.store.settle(&[settlement], &rules).await.unwrap();
         assert_eq!(outcome, [makegood::store::Outcome::Lost]);
         assert_eq!(world.number("SELECT count(*) AS v FROM stored_outputs").await, 0);

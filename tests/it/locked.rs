@@ -5,7 +5,7 @@
 
 use std::time::{Duration, Instant};
 
-use makegood::report::Report;
+use makegood::report::PassReport;
 use makegood::store::{Case, Locked, Outcome, SettleRules, Settlement, Store};
 use sqlx::PgConnection;
 
@@ -46,7 +46,7 @@ async fn store_of(world: &World, lock_timeout: Duration) -> Store {
     store.with_clock(world.clock.clone())
 }
 
-fn locked(report: &Report) -> Vec<&str> {
+fn locked(report: &PassReport) -> Vec<&str> {
     report.findings.iter().filter(|each| each.kind == "locked").map(|each| each.about.as_str()).collect()
 }
 

@@ -1,7 +1,7 @@
 //! What a person mends is made good, however late: after every look over time has passed the charge
 //! (P14, P15, P24).
 
-use makegood::brake::Limits;
+use makegood::brake::BrakeLimits;
 
 use crate::bad_input::finds;
 use crate::world::{HOUR, MINUTE, on_both};
@@ -44,7 +44,7 @@ on_both! {
             world.pass_time(HOUR);
         }
         assert_eq!(world.fate("c1", 0).await, "held items_mismatch");
-        world.parts.rules.brake = Limits { refunds_per_hour: 1, ..Limits::default() };
+        world.parts.rules.brake = BrakeLimits { refunds_per_hour: 1, ..BrakeLimits::default() };
         for charge in ["pays", "pulls"] {
             world.charge(charge).job(&format!("failed-{charge}")).age(HOUR).insert().await;
         }

@@ -226,7 +226,7 @@ async fn versions_are_compared(database: TestDatabase) {
     for arguments in COMMANDS {
         let (code, told) = command(&database, arguments).await;
         assert_eq!(code, Some(2), "{arguments:?}: {told}");
-        assert!(told.contains("version 90 or later") && told.contains("use a newer makegood"), "{told}");
+        assert!(told.contains("version 90 or later") && told.contains("upgrade makegood"), "{told}");
     }
     let (code, told) = command(&database, &["migrate"]).await;
     assert_eq!(code, Some(2), "{told}");

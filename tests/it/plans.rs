@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use futures_util::{StreamExt as _, stream};
 use makegood::pass;
-use makegood::report::{Report, chain};
+use makegood::report::{PassReport, chain};
 use makegood::store::{DbError, Erased, Erasing, Over, Place, Scan, Store, Whose};
 use sqlx::postgres::PgPool;
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection, Row as _};
@@ -247,7 +247,7 @@ async fn mark(world: &World, what: &str) {
 
 /// One pass. A plan that is bad enough is cancelled by `statement_timeout`, and then the pass
 /// fails.
-async fn pass(world: &World, what: &str) -> Result<Report, String> {
+async fn pass(world: &World, what: &str) -> Result<PassReport, String> {
     mark(world, what).await;
     let ended = pass::run(&world.parts, World::orders(), |_| {}).await;
     ended.map_err(|why| format!("the pass `{what}` failed: {}", chain(&why)))

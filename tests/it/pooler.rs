@@ -14,7 +14,7 @@ use std::process::{Child, Stdio};
 use std::time::Duration;
 
 use makegood::pass::{self, Parts};
-use makegood::report::Report;
+use makegood::report::PassReport;
 use makegood::store::Store;
 use serde_json::Value;
 use sqlx::postgres::{PgConnectOptions, PgConnection};
@@ -133,7 +133,7 @@ async fn charges(world: &World, from: usize) {
 }
 
 /// Two workers at once, each with its own connections.
-async fn two_passes(world: &World, stores: [&Store; 2]) -> [Report; 2] {
+async fn two_passes(world: &World, stores: [&Store; 2]) -> [PassReport; 2] {
     let parts = stores.map(|store| Parts { store: store.clone(), ..world.parts.clone() });
     let (one, other) = tokio::join!(
         Box::pin(pass::run(&parts[0], World::orders(), |_| {})),
@@ -182,7 +182,8 @@ async fn passes_through(mode: &str, lines: &str) {
 
     charges(&world, 0).await;
     let reports = Box::pin(two_passes(&world, [&one, &other])).await;
-    let total = |reports: &[Report; 2], what| reports.iter().map(|report| report.total(what)).sum::<u64>();
+    let total =
+        |reports: &[PassReport; 2], what| reports.iter().map(|report| report.total(what)).sum::<u64>();
     assert_eq!((total(&reports, "refund"), total(&reports, "recover")), (4, 4), "{mode}: {reports:?}");
 
     // The next statements meet other server connections.

@@ -27,7 +27,7 @@ async fn raises(world: &World, key: &str, on: &str) {
 }
 
 /// What was told of each code: its kind, by what it is about.
-fn told(report: &makegood::report::Report) -> BTreeSet<(String, String)> {
+fn told(report: &makegood::report::PassReport) -> BTreeSet<(String, String)> {
     report.findings.iter().map(|each| (each.kind.to_owned(), each.about.clone())).collect()
 }
 

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use makegood::demo::simulator::{Simulator, provider_files};
 use makegood::pass::{self, Parts};
 use makegood::provider::Providers;
-use makegood::report::Report;
+use makegood::report::PassReport;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
@@ -64,7 +64,7 @@ impl Process {
         Self { parts, _simulator: simulator, gate, asked }
     }
 
-    fn pass(&self) -> JoinHandle<Report> {
+    fn pass(&self) -> JoinHandle<PassReport> {
         let parts = self.parts.clone();
         tokio::spawn(async move { pass::run(&parts, World::orders(), |_| {}).await.unwrap() })
     }

@@ -7,7 +7,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use makegood::demo::simulator::Canned;
-use makegood::report::Report;
+use makegood::report::PassReport;
 use makegood::store::{Case, Outcome};
 use sqlx::{AssertSqlSafe, Connection as _, SqliteConnection};
 
@@ -218,7 +218,7 @@ on_both! {
 }
 
 /// A pass that looks at everything of the last day again.
-async fn look_again(world: &World) -> Report {
+async fn look_again(world: &World) -> PassReport {
     let since = makegood::detect::Since { from: world.now() - 24 * HOUR, backlog: false };
     world.pass_with(makegood::pass::Orders { since: Some(since), ..World::orders() }).await
 }

@@ -12,12 +12,12 @@ use std::time::Duration;
 use makegood::clock::{Clock, Timestamp};
 use makegood::config::{LoadArgs, Settings};
 use makegood::demo::simulator::Simulator;
-use makegood::detect::{Detection, Since, Watch};
+use makegood::detect::{Detection, DetectionObserver, Since};
 use makegood::ops::stop::Stop;
 use makegood::pass::{self, Orders, Parts, Rules};
 use makegood::provider::Providers;
 use makegood::recovery::{Fetcher, Limits, Storage};
-use makegood::report::Report;
+use makegood::report::PassReport;
 use makegood::store::Store;
 use sqlx::{AssertSqlSafe, PgPool, Row as _, SqlitePool};
 use tempfile::TempDir;
@@ -154,11 +154,11 @@ impl World {
     }
 
     /// One pass of everything that is due.
-    pub async fn pass(&self) -> Report {
+    pub async fn pass(&self) -> PassReport {
         self.pass_with(Self::orders()).await
     }
 
-    pub async fn pass_with(&self, orders: Orders) -> Report {
+    pub async fn pass_with(&self, orders: Orders) -> PassReport {
         pass::run(&self.parts, orders, |_| {}).await.unwrap()
     }
 
@@ -420,7 +420,7 @@ pub(crate) use on_both;
 /// Watches detection and lets it go on.
 struct Unwatched;
 
-impl Watch for Unwatched {
+impl DetectionObserver for Unwatched {
     fn is_ending(&self) -> bool {
         false
     }
@@ -431,9 +431,9 @@ impl Watch for Unwatched {
 }
 
 /// Opens orphans, as a pass does that begins at `now`, and claims none.
-pub async fn detect(parts: &Parts, since: Option<Since>, now: Timestamp) -> Report {
+pub async fn detect(parts: &Parts, since: Option<Since>, now: Timestamp) -> PassReport {
     let Parts { store, providers, rules, .. } = parts;
-    let mut report = Report::default();
+    let mut report = PassReport::default();
     let detection = Detection { store, providers, rules: &rules.detect, since, now };
     assert!(detection.run(&Unwatched, &mut report).await.unwrap(), "nobody stops it");
     report

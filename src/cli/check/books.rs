@@ -1,12 +1,11 @@
-//! `makegood check --books`: whether refunds, ledger and balances say the same, over everything.
+//! `makegood check --books`: compares all refunds, ledger entries and balances.
 //!
-//! Three walks, each in chunks by key with flat memory: makegood's refunds with the ledger's
-//! entries about them; the charges that the ledger names; the balances. Whatever does not add up
-//! fails: it is money that was lost, given twice, or moved without an entry. Counts are exact, and
-//! the first [`EXAMPLES`] of each are named. Balances are held against the ledger only where that
-//! can be told: a ledger without purchases adds up to no balance. Stopped by Ctrl-C or SIGTERM
-//! between two chunks, it says so and fails: what was not read is not known to be in order. Writes
-//! nothing.
+//! It makes three scans, each in chunks by key with constant memory: makegood's refunds with their
+//! ledger entries; the charges that the ledger names; the balances. A difference is a failure:
+//! money was lost, refunded twice, or moved without an entry. Counts are exact, and the first
+//! [`EXAMPLES`] of each fault are named. Balances are compared only if the ledger explains most of
+//! them, because a ledger without purchases explains no balance. If Ctrl-C or SIGTERM stops it
+//! between two chunks, it says so and fails, because the rest was not read. It writes nothing.
 
 use std::io::{IsTerminal as _, Write as _};
 
@@ -17,14 +16,14 @@ use crate::ops::stop::Stop;
 use crate::report::chain;
 use crate::store::{BalanceBooks, ChargeBooks, DbError, RefundBooks, Store};
 
-/// Examples that are named of each fault.
+/// The maximum number of examples of each fault.
 const EXAMPLES: usize = 10;
 
 const ABOUT: &str = "books";
-const EXPLAIN: &str = "`makegood explain CHARGE/INDEX` tells what makegood did and when; compare it with the ledger, and \
+const EXPLAIN: &str = "`makegood explain CHARGE/INDEX` shows what makegood did and when; compare it with the ledger, and \
                        correct the ledger by new entries";
 
-/// Compares the books. Whatever keeps it from reading to the end is a failure.
+/// Compares the books. An error while reading is a failure.
 pub(super) async fn check(store: &Store, found: &mut Findings) {
     let stop = match Stop::on_signals() {
         Ok(stop) => stop,
@@ -33,7 +32,7 @@ pub(super) async fn check(store: &Store, found: &mut Findings) {
             return;
         }
     };
-    let progress = Progress::new();
+    let progress = ScanProgress::new();
     let read = async {
         Ok::<_, DbError>(
             refunds(store, &stop, &progress, found).await?
@@ -47,24 +46,24 @@ pub(super) async fn check(store: &Store, found: &mut Findings) {
         Ok(true) => {}
         Ok(false) => found.fail(
             ABOUT,
-            "stopped before the end: what is said here covers only what was read by then",
+            "stopped before the end: the results cover only what was read",
             "run `makegood check --books` again",
         ),
         Err(error) => found.fail(ABOUT, format!("could not be read to the end: {}", chain(&error)), ""),
     }
 }
 
-/// How far the walk is, on a terminal only.
-struct Progress(bool);
+/// Shows the progress of a scan, on a terminal only.
+struct ScanProgress(bool);
 
-impl Progress {
+impl ScanProgress {
     fn new() -> Self {
         Self(std::io::stderr().is_terminal())
     }
 
     fn tell(&self, what: &str, done: u64) {
         if self.0 {
-            // Progress that cannot be shown is not missed.
+            // A progress line that cannot be written is not an error.
             let _ = write!(std::io::stderr(), "\r\u{1b}[Kbooks: {done} {what}");
         }
     }
@@ -76,7 +75,7 @@ impl Progress {
     }
 }
 
-/// How many rows have one fault, and the first of them.
+/// The number of rows with one fault, and the first of them.
 #[derive(Debug, Default)]
 struct Tally {
     many: u64,
@@ -104,22 +103,22 @@ impl Tally {
     }
 }
 
-/// What is wrong with the entries of a refund.
+/// A fault of the ledger entries of a refund.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Fault {
     /// A bucket has no entry.
     Missing,
     /// A bucket has more than one.
     Doubled,
-    /// Another amount, or another bucket.
+    /// The amount or the bucket differs.
     Differs,
-    /// Another account, item or kind.
+    /// The account, item or kind differs.
     Misnamed,
-    /// Reversed, and the ledger does not take it back, or not in full.
+    /// The refund was reversed, and the ledger does not take it back in full.
     NotTakenBack,
-    /// The ledger takes it back, and nobody reversed it.
+    /// The ledger takes it back, but it was not reversed.
     TakenBack,
-    /// The platform has refunded the same item, too.
+    /// The platform has refunded the same item too.
     PaidTwice,
     /// Its charge or its resolution is missing in makegood's own tables.
     NoOrigin,
@@ -127,18 +126,18 @@ enum Fault {
 
 impl Fault {
     const ALL: [(Self, &'static str); 8] = [
-        (Self::Missing, "without an entry in the ledger for a bucket that it gave to"),
-        (Self::Doubled, "with more than one entry in the ledger for a bucket"),
-        (Self::Differs, "whose entries in the ledger do not add up to what it gave"),
-        (Self::Misnamed, "whose entries in the ledger name another account, item or kind"),
-        (Self::NotTakenBack, "that was reversed, and that the ledger does not take back in full"),
-        (Self::TakenBack, "that the ledger takes back, and that nobody has reversed"),
-        (Self::PaidTwice, "of an item that the platform has refunded, too: more went back than it cost"),
+        (Self::Missing, "without a ledger entry for a bucket that was refunded"),
+        (Self::Doubled, "with more than one ledger entry for a bucket"),
+        (Self::Differs, "whose ledger entries do not sum up to its credits"),
+        (Self::Misnamed, "whose ledger entries name another account, item or kind"),
+        (Self::NotTakenBack, "that was reversed, but the ledger does not take it back in full"),
+        (Self::TakenBack, "that the ledger takes back, but that was not reversed"),
+        (Self::PaidTwice, "of an item that the platform has refunded too: more was refunded than its price"),
         (Self::NoOrigin, "whose row in makegood_charges or makegood_resolutions is missing"),
     ];
 }
 
-/// What is wrong with one refund; each fault once.
+/// The faults of one refund, each once.
 fn faults(refund: &RefundBooks) -> Vec<Fault> {
     let mut faults = Vec::new();
     let (mut ours, mut theirs, mut known) = (0_i128, 0_i128, 0_i128);
@@ -180,7 +179,7 @@ fn faults(refund: &RefundBooks) -> Vec<Fault> {
             faults.extend((taken != 0).then_some(Fault::TakenBack));
         }
     }
-    // A bucket that makegood knows nothing of.
+    // Entries for a bucket that makegood does not know.
     faults.extend((known != ours).then_some(Fault::Differs));
     let left = if refund.is_reversed { 0 } else { refund.gave.total() };
     let too_much = refund.price.is_some_and(|price| left + theirs > i128::from(price));
@@ -191,11 +190,11 @@ fn faults(refund: &RefundBooks) -> Vec<Fault> {
     faults
 }
 
-/// Each refund of makegood's against the ledger. False: stopped.
+/// Compares each refund of makegood with the ledger. Returns false if it was stopped.
 async fn refunds(
     store: &Store,
     stop: &Stop,
-    progress: &Progress,
+    progress: &ScanProgress,
     found: &mut Findings,
 ) -> Result<bool, DbError> {
     let mut tallies = Fault::ALL.map(|_| Tally::default());
@@ -226,21 +225,18 @@ async fn refunds(
     if tallies.iter().all(|tally| tally.many == 0) {
         found.ok(
             ABOUT,
-            format!(
-                "{} of makegood's: the ledger has exactly their entries",
-                count(many, "refund", "refunds")
-            ),
+            format!("{} of makegood: the ledger has exactly their entries", count(many, "refund", "refunds")),
         );
     }
     Ok(all)
 }
 
-/// Each charge that the ledger names: no entry of makegood's without a refund, and not more given
-/// back than was drawn. False: stopped.
+/// Checks each charge that the ledger names: every entry of makegood belongs to a refund, and no
+/// more was refunded than drawn. Returns false if it was stopped.
 async fn charges(
     store: &Store,
     stop: &Stop,
-    progress: &Progress,
+    progress: &ScanProgress,
     found: &mut Findings,
 ) -> Result<bool, DbError> {
     let (mut strays, mut over) = (Tally::default(), Tally::default());
@@ -263,7 +259,7 @@ async fn charges(
             }
             if is_over(charge) {
                 let drawn = charge.drawn.unwrap_or(0);
-                over.add(|| format!("{} (drew {drawn}, got back {})", charge.id, charge.refunded));
+                over.add(|| format!("{} (drew {drawn}, refunded {})", charge.id, charge.refunded));
             }
         }
         progress.tell("ledger entries", entries);
@@ -272,15 +268,15 @@ async fn charges(
         found,
         "entry",
         "entries",
-        "of the ledger with an id of makegood's, and without a refund of that id and charge",
-        "makegood has not written them, or their refund was removed: find out who did, and correct the ledger by new entries",
+        "of the ledger with an id of makegood, but without a refund of that id and charge",
+        "makegood has not written them, or their refund was removed: find out the cause, and correct the ledger by new entries",
     );
-    over.tell(found, "charge", "charges", "to which the ledger gives back more than they drew", EXPLAIN);
+    over.tell(found, "charge", "charges", "for which the ledger refunds more than they drew", EXPLAIN);
     if strays.many == 0 && over.many == 0 {
         found.ok(
             ABOUT,
             format!(
-                "{} of {}: none of makegood's is without a refund, and no charge got back more than it drew",
+                "{} of {}: every entry of makegood has its refund, and no charge was refunded more than it drew",
                 count(entries, "ledger entry", "ledger entries"),
                 count(many, "charge", "charges"),
             ),
@@ -293,12 +289,12 @@ fn is_over(charge: &ChargeBooks) -> bool {
     charge.drawn.is_some_and(|drawn| charge.refunded > drawn.max(0))
 }
 
-/// How balances and ledger compare.
+/// The comparison of balances with the ledger.
 #[derive(Debug, Default)]
 struct Balances {
-    /// Balances that hold something or have an entry: the others agree without proving anything.
+    /// The balances that are not zero or have an entry. Others agree without proving anything.
     judged: u64,
-    /// Those of them that are what the ledger adds up to.
+    /// The balances among them that equal the sum of their entries.
     agree: u64,
     differ: Tally,
 }
@@ -318,10 +314,7 @@ impl Balances {
         let (apart, how) =
             if credits < ledger { (ledger - credits, "less") } else { (credits - ledger, "more") };
         self.differ.add(|| {
-            format!(
-                "{} {} holds {credits}, {apart} {how} than its entries",
-                balance.account_id, balance.bucket
-            )
+            format!("{} {} is {credits}, {apart} {how} than its entries", balance.account_id, balance.bucket)
         });
     }
 
@@ -329,13 +322,14 @@ impl Balances {
         let (judged, off) = (self.judged, self.judged - self.agree);
         if off == 0 {
             let says = format!(
-                "{}: each is what the ledger's entries add up to",
+                "{}: each equals the sum of its ledger entries",
                 count(judged, "balance", "balances")
             );
             found.ok(ABOUT, says);
         } else if self.agree > off {
-            let says =
-                format!("of {judged} that the ledger does not add up to, although it does to all others");
+            let says = format!(
+                "of {judged} that differ from the sum of their ledger entries, although all others do not"
+            );
             self.differ.tell(
                 found,
                 "balance",
@@ -357,18 +351,19 @@ impl Balances {
     }
 }
 
-/// Each balance against the ledger's entries of its account and bucket. False: stopped.
+/// Compares each balance with the ledger entries of its account and bucket. Returns false if it was
+/// stopped.
 async fn balances(
     store: &Store,
     stop: &Stop,
-    progress: &Progress,
+    progress: &ScanProgress,
     found: &mut Findings,
 ) -> Result<bool, DbError> {
     let mut balances = Balances::default();
     let (mut many, mut after) = (0_u64, (String::new(), String::new()));
     loop {
         if stop.requested() {
-            // Of a part of them nothing can be said about the whole.
+            // A part of the balances does not show whether the ledger explains most of them.
             return Ok(false);
         }
         let chunk = store.balance_books((&after.0, &after.1)).await?;
@@ -413,7 +408,7 @@ mod tests {
     }
 
     #[test]
-    fn p01_each_way_in_which_the_ledger_can_differ_from_a_refund_is_found() {
+    fn p01_every_difference_between_a_refund_and_the_ledger_is_found() {
         let (quota, wallet) = ((true, "subscription", 6), (true, "wallet", 4));
         for (entries, expected) in [
             (&[quota, wallet][..], &[][..]),
@@ -439,7 +434,7 @@ mod tests {
     }
 
     #[test]
-    fn balances_are_judged_only_where_the_ledger_adds_up_to_most() {
+    fn balances_are_judged_only_if_the_ledger_explains_most_of_them() {
         let balance = |credits, ledger| BalanceBooks {
             account_id: "ada".to_owned(),
             bucket: "wallet".to_owned(),
@@ -457,8 +452,8 @@ mod tests {
         };
         let (grade, says) = told(&[(5, Some(5)), (7, Some(7)), (0, None), (223, Some(1000))]);
         assert_eq!(grade, Grade::Fail);
-        assert!(says.ends_with("to all others: ada wallet holds 223, 777 less than its entries"), "{says}");
-        // Accounts without anything prove nothing.
+        assert!(says.ends_with("all others do not: ada wallet is 223, 777 less than its entries"), "{says}");
+        // Empty accounts prove nothing.
         let (grade, says) = told(&[(0, None), (0, None), (0, None), (5, Some(1)), (7, Some(7))]);
         assert_eq!(grade, Grade::Warn);
         assert!(says.contains("for 1 of 2 "), "{says}");

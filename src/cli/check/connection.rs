@@ -1,13 +1,13 @@
-//! How the statements of a pass reach PostgreSQL: whether others can read and change them, and
-//! whether a pooler is in between. Only tells; opening has refused whatever cannot work.
+//! Checks how the connection to PostgreSQL is secured, and whether a connection pooler is used.
+//! Connections that cannot work have failed before.
 
 use super::Findings;
 use crate::store::{Encryption, Store};
 
-/// Tells of TLS and of a pooler.
+/// Checks TLS and the pooler.
 pub(super) fn check(store: &Store, found: &mut Findings) {
     const ABOUT: &str = "connection";
-    const VERIFY: &str = "take `sslmode` out of database.url: TLS is required and the server verified then, by the \
+    const VERIFY: &str = "remove `sslmode` from database.url: TLS is then required and the server verified, by the \
                           public CAs or by `sslrootcert=FILE`";
     let Some(link) = store.link() else { return };
     let place = &link.place;
@@ -21,21 +21,18 @@ pub(super) fn check(store: &Store, found: &mut Findings) {
         ),
         Encryption::Unverified => found.warn(
             ABOUT,
-            format!("encrypted, but whoever is on the network may pretend to be {place} (sslmode=require)"),
+            format!("encrypted, but anyone on the network could impersonate {place} (sslmode=require)"),
             VERIFY,
         ),
         Encryption::MaybeNone => found.warn(
             ABOUT,
             format!(
-                "whoever is on the network may read and change what is sent to {place}: it may be plain text"
+                "anyone on the network could read and change what is sent to {place}: it may be plain text"
             ),
             VERIFY,
         ),
     }
     if link.pooled {
-        found.ok(
-            "pooler",
-            "in between; settings are made inside each transaction, no statement is kept under a name",
-        );
+        found.ok("pooler", "used; settings are set in each transaction, and no prepared statement is named");
     }
 }

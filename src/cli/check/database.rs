@@ -1,4 +1,4 @@
-//! Whether the database answers and holds what makegood needs, with the rights to work with it.
+//! Checks whether the database answers, has what makegood needs, and grants the necessary rights.
 
 use super::{Findings, Grade, connection, posting};
 use crate::cli::parts::open_store;
@@ -9,10 +9,10 @@ use crate::report::chain;
 use crate::store::{DbError, LEDGER_SAMPLE, OWN_VERSION, Store, Unlinked, UnlinkedRefunds, WholeRead, Why};
 
 const MIGRATE: &str = "run `makegood migrate`";
-/// Clocks that differ by more than this are told.
-const CLOCKS: std::time::Duration = std::time::Duration::from_secs(30);
+/// A larger difference between clocks is a warning.
+const MAX_CLOCK_SKEW: std::time::Duration = std::time::Duration::from_secs(30);
 
-/// Opens the database. A file that is not there is not made: that is for `makegood migrate` to do.
+/// Opens the database. It does not create a missing file; `makegood migrate` does.
 pub(super) async fn open(settings: &Settings, found: &mut Findings) -> Option<Store> {
     let url = &settings.database.url;
     let kind = match url.kind() {
@@ -23,7 +23,7 @@ pub(super) async fn open(settings: &Settings, found: &mut Findings) -> Option<St
         found.fail(
             "database",
             format!("there is no file {url}"),
-            "check database.url; `makegood migrate` makes the file",
+            "check database.url; `makegood migrate` creates the file",
         );
         return None;
     }
@@ -38,11 +38,11 @@ pub(super) async fn open(settings: &Settings, found: &mut Findings) -> Option<St
             connection::check(&store, found);
             let here = Clock::System.now();
             let apart = now.since(here).max(here.since(now));
-            if apart > CLOCKS {
+            if apart > MAX_CLOCK_SKEW {
                 found.warn(
                     "clock",
                     format!("this machine's clock and the database's are {} apart", span(apart)),
-                    "the database's counts for everything that is decided; mend this machine's",
+                    "makegood uses the database's clock; correct this machine's",
                 );
             }
             Some(store)
@@ -62,7 +62,7 @@ pub(super) async fn open(settings: &Settings, found: &mut Findings) -> Option<St
     }
 }
 
-/// Looks at all that the database holds. True: passes can work with it.
+/// Checks the relations, tables, indexes and rights. Returns whether passes can work.
 pub(super) async fn check(store: &Store, found: &mut Findings) -> bool {
     let contract = contract(store, found).await;
     if contract {
@@ -78,10 +78,10 @@ pub(super) async fn check(store: &Store, found: &mut Findings) -> bool {
     contract && own
 }
 
-/// Refunds of the platform's own that a pass cannot see would be paid a second time.
+/// Looks for refunds of the platform that passes cannot see. These would be paid a second time.
 pub(super) async fn refunds(store: &Store, found: &mut Findings) {
     const ABOUT: &str = "refunds";
-    const LINK: &str = "docs/adopting.md says how to link refunds";
+    const LINK: &str = "see docs/adopting.md on how to link refunds";
     let unlinked = match store.unlinked_refunds().await {
         Ok(unlinked) => unlinked,
         Err(error) => {
@@ -103,7 +103,7 @@ pub(super) async fn refunds(store: &Store, found: &mut Findings) {
         match lack {
             Unlinked::NoCharge => found.warn(
                 ABOUT,
-                format!("{many} of the platform's own in ledger_entries without a charge: {examples}; no pass can see these, and what they gave back is refunded once more"),
+                format!("{many} of the platform's own in ledger_entries without a charge: {examples}; no pass can see these, so they would be refunded a second time"),
                 format!("let each name its charge and item; {LINK}"),
             ),
             Unlinked::UnknownCharge => found.warn(
@@ -113,7 +113,7 @@ pub(super) async fn refunds(store: &Store, found: &mut Findings) {
             ),
             Unlinked::NoItem => found.warn(
                 ABOUT,
-                format!("{many} of the platform's own in ledger_entries for a charge and none of its items: {examples}; what is left of such a charge is held for a person"),
+                format!("{many} of the platform's own in ledger_entries for a charge and none of its items: {examples}; the rest of such a charge is held for a person"),
                 format!("set output_index; {LINK}"),
             ),
         }
@@ -133,7 +133,7 @@ async fn contract(store: &Store, found: &mut Findings) -> bool {
         found.add(grade, &format!("contract: {}", flaw.relation), &*flaw.says, &*flaw.advice);
     }
     if flaws.is_empty() {
-        found.ok("contract", "5 relations with the columns and types that are needed");
+        found.ok("contract", "5 relations with the required columns and types");
     }
     !flaws.iter().any(|flaw| flaw.fails)
 }
@@ -147,8 +147,8 @@ async fn own_tables(store: &Store, found: &mut Findings) -> bool {
         Ok(Some(newer)) if newer > OWN_VERSION => {
             found.warn(
                 "own tables",
-                format!("version {newer}: made by a newer makegood than this one, which knows version {OWN_VERSION}"),
-                "fine while an upgrade is under way; otherwise use the newer makegood",
+                format!("version {newer}: made by a newer makegood; this one knows version {OWN_VERSION}"),
+                "correct during an upgrade; otherwise use the newer makegood",
             );
             true
         }
@@ -158,7 +158,7 @@ async fn own_tables(store: &Store, found: &mut Findings) -> bool {
             false
         }
         Err(error) if error.is_about_missing_tables() => {
-            found.fail("own tables", "they are not there", MIGRATE);
+            found.fail("own tables", "they do not exist", MIGRATE);
             false
         }
         Err(error) => {
@@ -168,7 +168,7 @@ async fn own_tables(store: &Store, found: &mut Findings) -> bool {
     }
 }
 
-/// Whether the statements of a pass can search the platform's relations, however large they become.
+/// Checks whether the statements of a pass search the platform's relations by index.
 async fn indexes(store: &Store, found: &mut Findings) {
     let reads = match store.whole_reads().await {
         Ok(reads) => reads,
@@ -244,7 +244,7 @@ fn index_advice(read: &WholeRead) -> String {
     }
 }
 
-/// True: nothing is missing.
+/// Returns whether no right is missing.
 async fn rights(store: &Store, found: &mut Findings) -> bool {
     match store.missing_rights().await {
         Ok(missing) if missing.is_empty() => {
@@ -269,7 +269,7 @@ async fn rights(store: &Store, found: &mut Findings) -> bool {
     false
 }
 
-/// Rights by which the role of the passes, or whoever has got hold of it, could raise balances.
+/// Looks for rights by which the role of the passes could raise balances.
 async fn excess(store: &Store, found: &mut Findings) {
     let read = async { Ok::<_, DbError>((store.excess_rights().await?, store.open_schemas().await?)) };
     let (excess, open) = match read.await {
@@ -295,7 +295,7 @@ async fn excess(store: &Store, found: &mut Findings) {
         found.warn(
             "rights",
             format!("this role could raise balances by itself: {}", list.join(", ")),
-            "no pass needs that any more: run as a role of its own, without these rights (docs/adopting.md, \
+            "no pass needs that: run passes as a role of its own without these rights (docs/adopting.md, \
              \"The database role\")",
         );
     }
@@ -304,7 +304,7 @@ async fn excess(store: &Store, found: &mut Findings) {
             open.iter().map(|(schema, roles)| format!("{roles} in schema `{schema}`")).collect();
         found.warn(
             "search path",
-            format!("others than their owner may create objects in schemas of it: {}", list.join("; ")),
+            format!("roles other than the owner may create objects in its schemas: {}", list.join("; ")),
             "such an object could be run with makegood's rights: REVOKE CREATE ON SCHEMA … FROM …",
         );
     }

@@ -1,5 +1,5 @@
-//! Whether the egress proxy can be reached, and whether the environment names one that makegood
-//! ignores.
+//! Checks whether the egress proxy can be reached, and whether the environment names a proxy that
+//! makegood ignores.
 
 use std::time::Duration;
 
@@ -10,17 +10,17 @@ use super::Findings;
 use crate::config::Settings;
 use crate::egress::ignored_variable;
 
-/// For a connection to the proxy.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// The timeout of a connection to the proxy.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Connects to the proxy of the settings; nothing is sent.
+/// Connects to the proxy of the settings. It sends nothing.
 pub(super) async fn check(settings: &Settings, found: &mut Findings) {
     let Some(proxy) = &settings.network.proxy else {
         if let Some(name) = ignored_variable() {
             found.warn(
                 "network",
-                format!("{name} is set in the environment and ignored: providers are asked directly"),
-                "if they can only be reached through a proxy, set network.proxy",
+                format!("{name} is set in the environment and ignored: providers are asked without a proxy"),
+                "if they need a proxy, set network.proxy",
             );
         }
         return;
@@ -30,7 +30,7 @@ pub(super) async fn check(settings: &Settings, found: &mut Findings) {
         url.host_str().unwrap_or_default().trim_matches(['[', ']']),
         url.port_or_known_default().unwrap_or(80),
     );
-    let failed = match timeout(PATIENCE, TcpStream::connect(place)).await {
+    let failed = match timeout(CONNECT_TIMEOUT, TcpStream::connect(place)).await {
         Ok(Ok(_)) => {
             found.ok(
                 "network",
@@ -39,11 +39,11 @@ pub(super) async fn check(settings: &Settings, found: &mut Findings) {
             return;
         }
         Ok(Err(error)) => error.to_string(),
-        Err(_) => format!("no connection within {} seconds", PATIENCE.as_secs()),
+        Err(_) => format!("no connection within {} seconds", CONNECT_TIMEOUT.as_secs()),
     };
     found.fail(
         "network",
         format!("could not connect to the proxy {proxy}: {failed}"),
-        "providers cannot be asked: mend the proxy, or network.proxy",
+        "providers cannot be asked: fix the proxy, or network.proxy",
     );
 }

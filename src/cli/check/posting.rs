@@ -1,5 +1,5 @@
-//! Whether refunds can be posted and outputs stored: what the relations take, what row security
-//! hides, and what comes of a trial of each.
+//! Checks whether refunds can be posted and outputs stored: what the relations accept, what row
+//! security hides, and a trial of each.
 
 use std::collections::BTreeSet;
 
@@ -9,26 +9,27 @@ use crate::store::{Balance, DbError, Store, Trial};
 
 const VIEWS: &str = "docs/adopting.md, \"Over views\"";
 
-/// Whether this connection may write at all.
+/// Checks whether this connection may write.
 pub(super) async fn takes_writes(store: &Store, found: &mut Findings) -> bool {
     match store.takes_no_writes().await {
         Ok(None) => true,
         Ok(Some(why)) => {
             found.fail(
                 "writes",
-                format!("the database takes no writes: {why}"),
+                format!("the database accepts no writes: {why}"),
                 "point database.url at the primary, or ALTER ROLE … SET default_transaction_read_only = off",
             );
             false
         }
         Err(error) => {
-            found.warn("writes", format!("could not be told: {}", chain(&error)), "");
+            found.warn("writes", format!("could not be checked: {}", chain(&error)), "");
             true
         }
     }
 }
 
-/// `may_try`: this connection may write, and has the rights of a pass.
+/// Checks relations and makes the trials. `may_try`: this connection may write and has the rights
+/// of a pass.
 pub(super) async fn check(store: &Store, may_try: bool, found: &mut Findings) {
     let (unwritable, invokers) = match look(store, may_try, found).await {
         Ok(looked) => looked,
@@ -38,7 +39,7 @@ pub(super) async fn check(store: &Store, may_try: bool, found: &mut Findings) {
         }
     };
     let cannot = |about: &str, found: &mut Findings| {
-        found.warn(about, "could not try", "mend what fails above first, and check again");
+        found.warn(about, "could not try", "fix the failures above first, and check again");
     };
     if may_try && unwritable.is_disjoint(&BTreeSet::from(["balances", "ledger_entries"])) {
         refund(store, found).await;
@@ -56,17 +57,17 @@ async fn refund(store: &Store, found: &mut Findings) {
     let tried = store.try_refunds().await;
     let advice = match &tried {
         Ok(Trial::Fails { refused: true, .. }) => {
-            "mend it, unless the platform is right to refuse a refund of an item that nothing is owed for"
+            "fix it, unless the platform rightly rejects a refund of an item for which nothing is owed"
         }
         _ => {
-            "mend the trigger, rule or view behind `balances` or `ledger_entries`: while passes find the same, they hold all \
+            "fix the trigger, rule or view behind `balances` or `ledger_entries`: while passes find the same, they hold all \
              refunds (`cannot_post`)"
         }
     };
     let (works, fails) = (matches!(tried, Ok(Trial::Works { .. })), matches!(tried, Ok(Trial::Fails { .. })));
     trial("trial refund", tried, advice, found);
     match store.prove_balance().await {
-        // Told already.
+        // The trial has reported this.
         Ok(Balance::Unmoved | Balance::Wrong) if fails => {}
         proved => balance(proved, works, found),
     }
@@ -80,7 +81,7 @@ async fn output(store: &Store, invokers: Option<&str>, found: &mut Findings) {
             "it runs with the rights of this role: make the function of {triggers} SECURITY DEFINER SET search_path = … ({VIEWS})"
         ),
         _ => format!(
-            "mend the trigger, rule or view behind `stored_outputs` ({VIEWS}); until then nothing is recovered"
+            "fix the trigger, rule or view behind `stored_outputs` ({VIEWS}); until then nothing is recovered"
         ),
     };
     if let (Some(triggers), Ok(Trial::CouldNotTry { .. })) = (invokers, &tried) {
@@ -95,18 +96,18 @@ async fn output(store: &Store, invokers: Option<&str>, found: &mut Findings) {
     trial("trial output", tried, &advice, found);
 }
 
-/// Relations that do not take what a pass writes, and the triggers on `stored_outputs` that run
-/// with this role's rights.
+/// The relations that reject what a pass writes, and the triggers on `stored_outputs` that run with
+/// this role's rights.
 type Looked = (BTreeSet<&'static str>, Option<String>);
 
-/// What the catalogue says.
+/// Reads the catalogue.
 async fn look(store: &Store, has_rights: bool, found: &mut Findings) -> Result<Looked, DbError> {
     let (flaws, invokers) = store.write_flaws().await?;
     let unwritable = flaws.iter().map(|flaw| flaw.relation).collect();
     for flaw in flaws {
         found.fail(flaw.relation, flaw.says, flaw.advice);
     }
-    // It counts rows that this role may see, and asks a function that it must be let call.
+    // This counts the rows that the role may see, and calls a function that needs the right.
     if has_rights {
         let hidden = store.hidden_rows().await?;
         for flaw in hidden {
@@ -122,8 +123,8 @@ fn trial(about: &str, trial: Result<Trial, DbError>, advice: &str, found: &mut F
         Ok(Trial::Works { charge_id, failed_before }) => {
             found.ok(about, format!("on charge `{charge_id}`: written, read back and rolled back"));
             if let Some(why) = failed_before {
-                let says = format!("it failed for another account, and for that alone: {why}");
-                found.warn(about, says, "mend that account's rows; its refunds alone are held");
+                let says = format!("it failed for another account, and only for that one: {why}");
+                found.warn(about, says, "correct that account's rows; only its refunds are held");
             }
         }
         Ok(Trial::Fails { tried: 0 | 1, why, .. }) => found.fail(about, format!("it failed: {why}"), advice),
@@ -137,46 +138,47 @@ fn trial(about: &str, trial: Result<Trial, DbError>, advice: &str, found: &mut F
     }
 }
 
-/// What two writers at once do to a balance over a trigger. `works`: one refund was right.
+/// Reports what two concurrent writers do to a balance with a trigger. `works`: the trial refund
+/// succeeded.
 fn balance(proved: Result<Balance, DbError>, works: bool, found: &mut Findings) {
     const ABOUT: &str = "balances";
     match proved {
         Ok(Balance::NoTrigger) => {}
         Ok(Balance::AddsUp) => {
-            found.ok(ABOUT, "a view whose trigger adds what it is given: two writers at once lose nothing");
+            found.ok(ABOUT, "a view whose trigger adds the difference: two concurrent writers lose nothing");
         }
         Ok(Balance::Unmoved) if works => {
-            found.ok(ABOUT, "a view that is the sum of the ledger: two writers at once lose nothing");
+            found.ok(ABOUT, "a view that sums the ledger: two concurrent writers lose nothing");
         }
         Ok(Balance::Unmoved) => found.warn(
             ABOUT,
-            "a view that an UPDATE does not move: right where it is the sum of the ledger, and wrong otherwise",
+            "a view that an UPDATE does not change: correct if it sums the ledger, and wrong otherwise",
             "check again once a refund could be tried",
         ),
         Ok(Balance::Refuses) => found.warn(
             ABOUT,
-            "a view whose trigger refuses a write that rests on an old value: such refunds are held and tried again",
+            "a view whose trigger rejects a write that is based on an old value: such refunds are held and retried",
             "let the trigger add the difference to the current row",
         ),
         Ok(Balance::Loses) => found.fail(
             ABOUT,
-            "a view whose trigger writes the new value: of two writers at once one is LOST",
+            "a view whose trigger writes the new value: of two concurrent writes one is LOST",
             "let the trigger add NEW.credits - OLD.credits to the current row",
         ),
         Ok(Balance::Wrong) => found.fail(
             ABOUT,
-            "a view whose trigger moves the balance by something else than is added",
+            "a view whose trigger changes the balance by another amount than is added",
             "let the trigger add NEW.credits - OLD.credits, in the unit that the view shows, and return NEW",
         ),
         Ok(Balance::Empty) => found.warn(
             ABOUT,
-            "a view with a trigger and without a row to try it on",
+            "a view with a trigger but without a row to test it on",
             "check again once there is an account",
         ),
         Err(error) => found.fail(
             ABOUT,
             format!("could not try the view's trigger: {}", chain(&error)),
-            "mend the view's trigger",
+            "fix the view's trigger",
         ),
     }
 }

@@ -1,11 +1,11 @@
-//! How the platform's rows are: a bounded sample of the newest charges, and what makegood makes of
-//! ten of them.
+//! Checks the platform's rows in a bounded sample of the newest charges, and shows how makegood
+//! reads ten of them.
 //!
-//! Finds what would make a pass fail or refund wrongly: charges of one id, items that do not add
-//! up, balances that are missing, jobs that no row names, outputs that never match. A fault in most
-//! of the sample is that of the view and fails; one in a few charges is theirs and is warned of,
-//! because passes hold such charges for a person. The newest charges are judged by the code that
-//! passes use (`store::cases`, `facts`, `policy`); no provider is asked. Only ids are shown. Reads
+//! It finds faults that would make a pass fail or refund wrongly: duplicate charge ids, items that
+//! do not sum up to the draw, missing balances, missing jobs, outputs that never match. A fault in
+//! most of the sample is a fault of the view: a failure. A fault of a few charges is a warning,
+//! because passes hold such charges for a person. The newest charges are decided by the code of a
+//! pass (`store::cases`, `facts`, `policy`), without asking providers. Only ids are shown. It reads
 //! at most [`SAMPLE`] charges by index, whatever the size of the tables.
 
 use std::collections::BTreeMap;
@@ -24,21 +24,21 @@ use crate::provider::Providers;
 use crate::report::chain;
 use crate::store::{DbError, Looked, SampledCharge, Standing, Store};
 
-/// Charges that are read: so many say how a platform writes its rows.
+/// The number of charges in the sample.
 const SAMPLE: i64 = 1_000;
-/// Of these, so many are shown as makegood understands them.
+/// The number of charges that are shown with their decision.
 const SHOWN: usize = 10;
-/// Fewer charges prove nothing about the platform's code.
+/// A smaller sample is too small for a failure.
 const ENOUGH: usize = 10;
-/// A platform without a charge for so long has stopped selling, or its view shows something old.
+/// Without a charge for this long, the platform has stopped selling or its view is out of date.
 const LATELY: Duration = Duration::from_hours(24);
-/// A charge older than this names its job, if it was ever submitted.
+/// A charge older than this names its job, if it was submitted.
 const SUBMITTED: Duration = Duration::from_hours(1);
 
 const PAID: &str = "balances";
 const LINKED: &str = "docs/adopting.md, \"The contract relations\", says what each column must be";
 
-/// Looks at the newest charges.
+/// Checks the newest charges.
 pub(super) async fn check(
     store: &Store,
     providers: Option<&Providers>,
@@ -48,7 +48,7 @@ pub(super) async fn check(
     if let Err(error) = look(store, providers, settings, found).await {
         found.warn(
             "rows",
-            format!("the newest charges could not be looked at: {}", chain(&error)),
+            format!("the newest charges could not be read: {}", chain(&error)),
             "the lines about `contract` and `indexes` say which relation fails or lacks an index",
         );
     }
@@ -84,14 +84,14 @@ fn charges(many: usize) -> String {
     count(many as i128, "charge", "charges")
 }
 
-/// The ids of the first two, for a person to look up.
+/// The ids of the first two.
 fn examples(of: &[&SampledCharge]) -> String {
     let ids: Vec<String> = of.iter().take(2).map(|each| format!("`{}`", plain(&each.id))).collect();
     let more = if of.len() > 2 { ", …" } else { "" };
     format!("{}{more}", ids.join(", "))
 }
 
-/// Whether charges come in, and whether their times can be right.
+/// Checks whether there are recent charges, and whether their times are plausible.
 fn times(sample: &[SampledCharge], now: Timestamp, found: &mut Findings) {
     const ABOUT: &str = "charges";
     let Some(newest) = sample.first() else {
@@ -127,7 +127,8 @@ fn times(sample: &[SampledCharge], now: Timestamp, found: &mut Findings) {
     }
 }
 
-/// Fails where most of the sample is wrong: then the view is. Else warns: passes hold the few.
+/// A failure if most of the sample has the fault, because then the view is wrong; otherwise a
+/// warning.
 fn wrong(found: &mut Findings, about: &str, of: &[&SampledCharge], among: usize, says: &str, advice: &str) {
     if of.is_empty() {
         return;
@@ -141,7 +142,7 @@ fn wrong(found: &mut Findings, about: &str, of: &[&SampledCharge], among: usize,
     );
 }
 
-/// Whether each charge is one row whose items and balances a pass can pay by.
+/// Checks whether each charge is one row with consistent items and balances.
 fn shape(sample: &[SampledCharge], found: &mut Findings) {
     let which = |is: &dyn Fn(&SampledCharge) -> bool| -> Vec<&SampledCharge> {
         sample.iter().filter(|each| is(each)).collect()
@@ -151,7 +152,7 @@ fn shape(sample: &[SampledCharge], found: &mut Findings) {
         found.fail(
             "charges",
             format!("{} of the newest {} in more than one row: {}", charges(twice.len()), sample.len(), examples(&twice)),
-            "no pass can tell which row is right, and gives nothing back for them: let `charges` have one row for each id",
+            "no pass can tell which row is right, and refunds nothing for them: let `charges` have one row for each id",
         );
     }
     let same_item = which(&|each| each.items_twice > 0 && each.rows == 1);
@@ -181,8 +182,8 @@ fn shape(sample: &[SampledCharge], found: &mut Findings) {
         "charge_items",
         &which(&|each| each.items > 0 && each.items_credits != each.drawn.total() && each.rows == 1),
         sample.len(),
-        "with items that do not add up to what the charge drew",
-        "an undelivered one is held as `items_mismatch`: the credits of a charge's items must add up to \
+        "with items that do not sum up to the draw",
+        "an undelivered one is held as `items_mismatch`: the credits of a charge's items must sum up to \
          subscription_credits + wallet_credits",
     );
     let rows = |each: &SampledCharge| {
@@ -207,8 +208,8 @@ fn shape(sample: &[SampledCharge], found: &mut Findings) {
     wrong(found, PAID, &doubled, sample.len(), "of accounts with more than one balance for a bucket", advice);
 }
 
-/// Whether charges name the jobs that they were bought from: without one, each undelivered charge
-/// is refunded unasked.
+/// Checks whether charges name their jobs. Without a job, an undelivered charge is refunded without
+/// a question.
 fn jobs(sample: &[SampledCharge], now: Timestamp, found: &mut Findings) {
     let mut by_provider: BTreeMap<&str, Vec<&SampledCharge>> = BTreeMap::new();
     for each in sample.iter().filter(|each| now.since(each.charged_at) > SUBMITTED) {
@@ -225,7 +226,7 @@ fn jobs(sample: &[SampledCharge], now: Timestamp, found: &mut Findings) {
             "jobs",
             format!(
                 "none of the {} of `{}` that are older than 1h names a provider_job_id: {}; {} no output, which counts as \
-                 never submitted and is refunded without asking",
+                 never submitted and is refunded without a question",
                 charges(of.len()),
                 plain(provider),
                 examples(&of),
@@ -237,7 +238,7 @@ fn jobs(sample: &[SampledCharge], now: Timestamp, found: &mut Findings) {
     }
 }
 
-/// Whether outputs are found where their items expect them, and can be told apart.
+/// Checks whether outputs match their items and have hashes.
 fn outputs(sample: &[SampledCharge], left_alone: Duration, now: Timestamp, found: &mut Findings) {
     const ABOUT: &str = "stored_outputs";
     let old: Vec<&SampledCharge> = sample
@@ -273,14 +274,14 @@ fn outputs(sample: &[SampledCharge], left_alone: Duration, now: Timestamp, found
     }
 }
 
-/// Debits are the platform's to have or not; those that it has are held against the charge.
+/// Compares the debits with the draws, if the ledger has debits. They are optional.
 fn debits(sample: &[SampledCharge], found: &mut Findings) {
     const ABOUT: &str = "debits";
     let known: Vec<&SampledCharge> = sample.iter().filter(|each| each.taken.is_some()).collect();
     if known.is_empty() {
         found.ok(
             ABOUT,
-            "the ledger has none that names one of the newest charges: nothing is held against them (debits are optional)",
+            "the ledger has none for the newest charges, so none are compared (debits are optional)",
         );
         return;
     }
@@ -288,7 +289,7 @@ fn debits(sample: &[SampledCharge], found: &mut Findings) {
         known.iter().copied().filter(|each| each.taken != Some(-each.drawn.total())).collect();
     if off.is_empty() {
         let says = format!(
-            "the ledger has those of {} of the newest {}, and they add up",
+            "the ledger has those of {} of the newest {}, and they equal the draws",
             known.len(),
             charges(sample.len())
         );
@@ -297,13 +298,13 @@ fn debits(sample: &[SampledCharge], found: &mut Findings) {
     if off.is_empty() {
         return;
     }
-    // A few debits say nothing of how the platform writes them.
+    // A few debits do not show how the platform writes them.
     let grade = if known.len() >= ENOUGH && off.len() * 2 > known.len() { Grade::Fail } else { Grade::Warn };
     found.add(
         grade,
         ABOUT,
         format!(
-            "{} of {} that the ledger has debits of, which do not add up to what the charge drew: {}",
+            "{} of {} that the ledger has debits of, which differ from the draw: {}",
             charges(off.len()),
             known.len(),
             examples(&off)
@@ -312,7 +313,7 @@ fn debits(sample: &[SampledCharge], found: &mut Findings) {
     );
 }
 
-/// Shows the newest charges as makegood understands them.
+/// Shows the decisions about the newest charges.
 async fn newest(
     store: &Store,
     providers: &Providers,
@@ -324,7 +325,7 @@ async fn newest(
     let rules = Rules::new(settings);
     let mut ids: Vec<&str> = Vec::new();
     for each in sample {
-        // A charge in two rows is shown once.
+        // Show a charge with two rows once.
         if !ids.contains(&each.id.as_str()) && ids.len() < SHOWN {
             ids.push(&each.id);
         }
@@ -360,15 +361,15 @@ fn standing<'a>(looked: &'a Looked, facts: &Facts) -> Option<&'a Standing> {
     looked.standing.iter().find(|each| each.item == facts.orphan.item)
 }
 
-/// What became of an item that is no open case any more.
+/// The outcome of a resolved item.
 fn resolved(standing: &Standing) -> Option<String> {
     let because = standing.reason.as_deref().and_then(read_reason).map(because);
     let why = because.map_or_else(String::new, |because| format!(", because {because}"));
     match standing.state.as_str() {
         "open" | "held" => None,
         "refunded" => Some(format!("was refunded by makegood{why}")),
-        "recovered" => Some("has its output: makegood brought it home".to_owned()),
-        "relinked" => Some("has its output: makegood put it back".to_owned()),
+        "recovered" => Some("has its output: makegood recovered it".to_owned()),
+        "relinked" => Some("has its output: makegood relinked it".to_owned()),
         "closed" if standing.reason.as_deref() == Some(Reason::Delivered.as_str()) => {
             Some("has its output".to_owned())
         }
@@ -376,7 +377,7 @@ fn resolved(standing: &Standing) -> Option<String> {
     }
 }
 
-/// What a pass makes of an item now, without asking anybody; whether a person should look.
+/// The decision of a pass about an item now, without asking; and whether a person should examine it.
 fn understood(
     facts: &Facts,
     standing: Option<&Standing>,
@@ -389,7 +390,7 @@ fn understood(
         return (false, "has its output".to_owned());
     }
     if record.item.as_ref().is_some_and(|item| item.credits == 0) {
-        return (false, "is free: nothing is owed for it".to_owned());
+        return (false, "has no price: nothing is owed for it".to_owned());
     }
     let has_failed = record.item.as_ref().is_some_and(|item| item.failed_at.is_some());
     let is_orphan = match standing {
@@ -400,7 +401,7 @@ fn understood(
                 return (
                     false,
                     format!(
-                        "has no output, and is left alone: it is older than {age} (`[detect] backlog_age`) or `start_at`"
+                        "has no output, and is ignored: it is older than {age} (`[detect] backlog_age`) or `start_at`"
                     ),
                 );
             }
@@ -420,7 +421,7 @@ fn understood(
             None => (
                 true,
                 format!(
-                    "{is_orphan}: nobody can be asked, because {} (`{provider}`)",
+                    "{is_orphan}: it cannot be asked about, because {} (`{provider}`)",
                     because(Reason::UnknownProvider)
                 ),
             ),

@@ -1,4 +1,4 @@
-//! What can be told without the database: settings that are odd, provider files, the storage.
+//! Checks that need no database: unusual settings, provider files, the storage.
 
 use std::path::Path;
 use std::time::Duration;
@@ -13,17 +13,18 @@ use crate::recovery::{Storage, StorageError};
 use crate::report::chain;
 use crate::schedule::Timetable;
 
-/// Beyond this between two passes, a failure on record waits longer than a minute or two (P19).
-const OFTEN_ENOUGH: Duration = Duration::from_mins(2);
-/// So many firings are looked at for the longest time between two.
+/// The longest time between two passes that keeps P19 (a recorded failure is refunded within a
+/// minute or two).
+const MAX_GAP: Duration = Duration::from_mins(2);
+/// The number of firings examined for the longest gap.
 const FIRINGS: usize = 2000;
 
 pub(super) fn check(settings: &Settings, found: &mut Findings) {
     if settings.recovery.allow_loopback {
         found.warn(
             "recovery",
-            "allow_loopback is on: an answer may have files fetched from this machine",
-            "for trying out and tests only; set recovery.allow_loopback = false",
+            "allow_loopback is on: an answer can make makegood download from this machine",
+            "only for tests; set recovery.allow_loopback = false",
         );
     }
     let brake = &settings.brake;
@@ -38,19 +39,19 @@ pub(super) fn check(settings: &Settings, found: &mut Findings) {
         brake.max_refund_share_per_day,
     ];
     if per_pass.iter().chain(&per_hour).chain(&per_day).all(|limit| *limit == 0) {
-        found.warn("brake", "no limit is set: nothing stops refunds that are wrong", "set limits in [brake]");
+        found.warn("brake", "no limit is set: nothing stops wrong refunds", "set limits in [brake]");
     }
     if settings.database.url.kind() == DatabaseKind::Postgres && settings.storage.url.scheme() == "file" {
         found.warn(
             "storage",
             "outputs are stored on this machine's disk",
-            "right for a disk that the platform and all workers share; otherwise set storage.url to a bucket",
+            "correct if the platform and all workers share the disk; otherwise set storage.url to a bucket",
         );
     }
     match settings.schedule.timetable() {
         Ok(timetable) => {
             let gap = longest_gap(&timetable, Clock::System.now());
-            if gap > OFTEN_ENOUGH {
+            if gap > MAX_GAP {
                 found.warn(
                     "schedule",
                     format!("up to {} between two passes of the daemon", span(gap)),
@@ -58,11 +59,11 @@ pub(super) fn check(settings: &Settings, found: &mut Findings) {
                 );
             }
         }
-        Err(error) => found.fail("schedule", error.to_string(), "mend schedule.cron"),
+        Err(error) => found.fail("schedule", error.to_string(), "fix schedule.cron"),
     }
 }
 
-/// The provider files, and whether outputs are asked for before they are dropped.
+/// Checks the provider files, and whether the first question comes before outputs expire.
 pub(super) fn providers(settings: &Settings, found: &mut Findings) -> Option<Providers> {
     match load_providers(settings) {
         Ok(providers) => {
@@ -70,7 +71,7 @@ pub(super) fn providers(settings: &Settings, found: &mut Findings) -> Option<Pro
             Some(providers)
         }
         Err(error) => {
-            found.fail("provider files", chain(&error), "no pass can run until the file is mended");
+            found.fail("provider files", chain(&error), "no pass can run until the file is fixed");
             None
         }
     }
@@ -97,8 +98,8 @@ fn judge(providers: &Providers, settings: &Settings, found: &mut Findings) {
         if let Some(closed) = provider.closed.as_ref().filter(|_| has_key) {
             found.warn(
                 &format!("provider {}", provider.name),
-                format!("its API is {}, and it is set up: its key is there", closed.told(now)),
-                "sell it no more, and take the key away once nothing waits for it",
+                format!("its API is {}, and its key is still configured", closed.told(now)),
+                "stop selling it, and remove the key once no item waits for it",
             );
         }
         let graces = provider
@@ -109,7 +110,7 @@ fn judge(providers: &Providers, settings: &Settings, found: &mut Findings) {
         let (Some(retention), Some(grace)) = (provider.retention, graces.max()) else {
             continue;
         };
-        // As detection caps it.
+        // Detection applies the same limit.
         let first_question = grace.min(retention / 3) + gap;
         if first_question > retention / 2 {
             found.warn(
@@ -119,13 +120,13 @@ fn judge(providers: &Providers, settings: &Settings, found: &mut Findings) {
                     span(retention),
                     span(first_question)
                 ),
-                "outputs may be gone before they are asked for: shorten its grace, or run passes more often",
+                "outputs may expire before the first question: shorten its grace, or run passes more often",
             );
         }
     }
 }
 
-/// Writes one small object, reads it back by the URI that would be recorded, and deletes it.
+/// Writes a small object, reads it back by its URI, and deletes it.
 pub(super) async fn storage(settings: &Settings, found: &mut Findings) {
     let url = settings.storage.url.as_str();
     let tried = match Storage::open(url, Path::new(".")) {
@@ -141,18 +142,18 @@ pub(super) async fn storage(settings: &Settings, found: &mut Findings) {
             found.fail(
                 "storage",
                 chain(&error),
-                "no pass can run: docs/storage.md says what each service wants",
+                "no pass can run: see docs/storage.md on what each service needs",
             );
         }
         Err(error) => found.fail(
             "storage",
             chain(&error),
-            "outputs cannot be brought home: check storage.url and the credentials in the environment",
+            "outputs cannot be recovered: check storage.url and the credentials in the environment",
         ),
     }
 }
 
-/// The longest time between two of the next firings.
+/// The longest time between two consecutive firings of the near future.
 fn longest_gap(timetable: &Timetable, now: Timestamp) -> Duration {
     let mut longest = Duration::ZERO;
     let mut last: Option<Timestamp> = None;
@@ -180,7 +181,7 @@ mod tests {
     fn told(settings: &Settings) -> String {
         let mut found = Findings::default();
         check(settings, &mut found);
-        // The workers of filters are the built command, which this is not.
+        // The test binary cannot start filter workers, so this does not use `providers`.
         let dir = settings.providers.dir.as_deref();
         judge(&Providers::load(dir, Clock::System).unwrap(), settings, &mut found);
         let odd = found.0.iter().filter(|finding| finding.grade != Grade::Ok);
@@ -188,12 +189,12 @@ mod tests {
     }
 
     #[test]
-    fn the_defaults_are_nothing_to_warn_of() {
+    fn the_defaults_cause_no_warning() {
         assert_eq!(told(&settings(&[])), "");
     }
 
     #[test]
-    fn a_schedule_that_comes_too_late_is_told() {
+    fn a_schedule_with_long_gaps_is_a_warning() {
         let told = told(&settings(&[("schedule.cron", "0 0 */2 * * *")]));
         assert!(told.contains("schedule: up to 2h between two passes"), "{told}");
         assert!(
@@ -205,13 +206,13 @@ mod tests {
     }
 
     #[test]
-    fn fetching_from_this_machine_is_told() {
+    fn allow_loopback_is_a_warning() {
         let told = told(&settings(&[("recovery.allow_loopback", "true")]));
         assert!(told.starts_with("recovery: allow_loopback is on"), "{told}");
     }
 
     #[test]
-    fn a_provider_file_that_waits_longer_than_a_lease_is_refused() {
+    fn a_download_that_may_outlast_the_lease_is_a_failure() {
         let folder = tempfile::tempdir().unwrap();
         let file = "[provider]\nname = \"acme\"\noutput_hosts = []\n[recovery.models.\"long/*\"]\ntime_budget = \"15m\"\n\
                     [ask]\nrequest = \"GET https://a.example/{job}\"\nread = '{verdict: \"running\"}'\n";
@@ -223,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn a_closed_provider_is_told_where_its_key_is() {
+    fn a_closed_provider_with_a_key_is_a_warning() {
         let folder = tempfile::tempdir().unwrap();
         let key = folder.path().join("key");
         let file = format!(
@@ -238,12 +239,12 @@ mod tests {
         std::fs::write(&key, "s3cret").unwrap();
         assert_eq!(
             told(&settings(&[("providers.dir", &dir)])),
-            "provider acme: its API is closed since 2026-09-24: sold, and it is set up: its key is there\n"
+            "provider acme: its API is closed since 2026-09-24: sold, and its key is still configured\n"
         );
     }
 
     #[test]
-    fn outputs_on_this_machine_are_told_in_production_only() {
+    fn outputs_on_the_local_disk_are_a_warning_in_production_only() {
         let told = told(&settings(&[("database.url", "postgres://ada:hunter2@db/credits")]));
         assert!(told.contains("storage: outputs are stored on this machine's disk"), "{told}");
     }

@@ -1,17 +1,17 @@
-//! How passes are doing: when the last one succeeded, the brake, what is late, and keys of
-//! providers that are in use.
+//! Checks the state of passes: the last success, the brake, late items, and the keys of providers
+//! in use.
 //!
-//! Fails where a promise is being broken or credits are held now: no pass has succeeded lately, the
-//! brake is on, items are past their time, a key is missing or refused, an item can never be opened
-//! or posted. Warns of what can wait, and of an installation that is new. Each line ends with the
-//! command to type next.
+//! A check fails if a promise is being broken or credits are held: no pass has succeeded recently,
+//! the brake is on, items are past their window, a key is missing or rejected, or an item can never
+//! be opened or posted. Faults that can wait, and a new installation, are warnings. Each line ends
+//! with the command to type next.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::{Findings, Grade};
 use crate::cli::explain::{because, read_reason};
-use crate::cli::provider::list::looked_for;
+use crate::cli::provider::list::key_source;
 use crate::cli::words::{count, plain, relative, time};
 use crate::clock::Timestamp;
 use crate::config::nearest;
@@ -20,11 +20,11 @@ use crate::provider::{Providers, SecretSource};
 use crate::report::chain;
 use crate::store::{DbError, Store, Unresolved};
 
-/// As the alert says.
-const LATELY: Duration = Duration::from_mins(15);
-/// A provider that charges name within this time is in use.
+/// The threshold of the alert on passes.
+const RECENT: Duration = Duration::from_mins(15);
+/// A provider is in use if a charge within this time names it.
 const IN_USE: Duration = Duration::from_hours(24);
-/// What a first pass finds late was late before makegood came. So long its late items are not ours.
+/// For this long after the first pass, late items may have been late before makegood was installed.
 const NEW: Duration = Duration::from_hours(24);
 
 pub(super) async fn check(store: &Store, providers: Option<&Providers>, found: &mut Findings) {
@@ -44,7 +44,7 @@ async fn look(store: &Store, providers: Option<&Providers>, found: &mut Findings
             found.fail(
                 "brake",
                 format!("ON since {}: {why}; refunds are held", relative(since, now)),
-                "`makegood brake status` says what it holds; once that is right, \
+                "`makegood brake status` shows what it holds; once the cause is fixed, \
                  `makegood brake release --by WHO --reason WHY`",
             );
         }
@@ -55,17 +55,15 @@ async fn look(store: &Store, providers: Option<&Providers>, found: &mut Findings
     for (provider, held) in &brake.providers {
         found.warn(
             "brake",
-            format!("ON for {provider} alone since {}: {}", relative(held.engaged_at, now), held.reason),
-            format!(
-                "`makegood brake release --provider {provider} --by WHO --reason WHY` lets its refunds go"
-            ),
+            format!("ON for {provider} only since {}: {}", relative(held.engaged_at, now), held.reason),
+            format!("`makegood brake release --provider {provider} --by WHO --reason WHY` releases them"),
         );
     }
     if brake.accounts_held > 0 {
         found.warn(
             "brake",
             format!(
-                "{} held by limits of their own",
+                "{} held by their own limits",
                 count(i128::from(brake.accounts_held), "account is", "accounts are")
             ),
             "`makegood brake status` lists them",
@@ -74,12 +72,12 @@ async fn look(store: &Store, providers: Option<&Providers>, found: &mut Findings
     let unresolved = store.unresolved(now).await?;
     let late: u64 = unresolved.iter().filter(|each| !each.for_account).map(|each| each.past_window).sum();
     let is_new = first_pass.is_none_or(|began| now.since(began) < NEW);
-    lateness(late, store.overdue(now - LATELY, now).await?, is_new, found);
+    lateness(late, store.overdue(now - RECENT, now).await?, is_new, found);
     if let Some(after) = store.cursors().await?.first_refused() {
         found.fail(
             "refused rows",
-            format!("since {} the database refuses to open orphans for some items: nothing is made good for them", time(after)),
-            format!("`makegood run --dry-run --since {after}` names them (`refused_row`); mend the rows, they are tried again within the hour"),
+            format!("since {} the database rejects the orphans of some items: these are not made good", time(after)),
+            format!("`makegood run --dry-run --since {after}` names them (`refused_row`); correct the rows, and makegood retries them within an hour"),
         );
     }
     answers(&unresolved, found);
@@ -91,49 +89,47 @@ async fn look(store: &Store, providers: Option<&Providers>, found: &mut Findings
     Ok(())
 }
 
-/// When a pass last succeeded. On a new installation nobody has promised anything yet.
+/// Checks when a pass last succeeded. On a new installation this is only a warning.
 fn passes(last: Option<Timestamp>, first: Option<Timestamp>, now: Timestamp, found: &mut Findings) {
     const ABOUT: &str = "passes";
     match (last, first) {
-        (Some(at), _) if now.since(at) > LATELY => found.fail(
+        (Some(at), _) if now.since(at) > RECENT => found.fail(
             ABOUT,
-            format!(
-                "the last one that succeeded ended {}: nothing is made good meanwhile",
-                relative(at, now)
-            ),
-            "`makegood run` does one now and says what fails; does the schedule run?",
+            format!("the last successful one ended {}: nothing has been made good since", relative(at, now)),
+            "`makegood run` starts one now and shows what fails; is the schedule running?",
         ),
-        (Some(at), _) => found.ok(ABOUT, format!("the last one that succeeded ended {}", relative(at, now))),
-        (None, Some(began)) if now.since(began) > LATELY => found.fail(
+        (Some(at), _) => found.ok(ABOUT, format!("the last successful one ended {}", relative(at, now))),
+        (None, Some(began)) if now.since(began) > RECENT => found.fail(
             ABOUT,
             format!("none has succeeded; the first began {}", relative(began, now)),
-            "`makegood run` does one now and says what fails",
+            "`makegood run` starts one now and shows what fails",
         ),
         (None, _) => found.warn(
             ABOUT,
             "none has succeeded yet",
-            "run one: `makegood run --dry-run` first, then `makegood run`",
+            "start one: `makegood run --dry-run` first, then `makegood run`",
         ),
     }
 }
 
-/// What is not made good although its time is up: `late` is past its window, `overdue` inside it.
+/// Checks items that are not made good in time: `late` ones are past their window, `overdue` ones
+/// past `refund_by`.
 fn lateness(late: u64, overdue: u64, is_new: bool, found: &mut Findings) {
     const ABOUT: &str = "orphans";
     let are = |many: u64| if many == 1 { "is" } else { "are" };
     if late > 0 {
-        let says = format!("{} {} past the time promised", count(late, "item", "items"), are(late));
+        let says = format!("{} {} past the window", count(late, "item", "items"), are(late));
         if is_new {
             found.warn(
                 ABOUT,
-                format!("{says}, found by a first pass that is less than 24h ago"),
-                "`makegood report` lists them with the reason of each; passes go on making them good",
+                format!("{says}, found by the first pass, less than 24h ago"),
+                "`makegood report` lists them with their reasons; passes continue to make them good",
             );
         } else {
             found.fail(
                 ABOUT,
                 says,
-                "`makegood report` lists them with the reason of each, `makegood explain CHARGE/INDEX` tells one",
+                "`makegood report` lists them with their reasons, `makegood explain CHARGE/INDEX` shows one",
             );
         }
     }
@@ -141,7 +137,7 @@ fn lateness(late: u64, overdue: u64, is_new: bool, found: &mut Findings) {
         found.fail(
             ABOUT,
             format!("{} should have been refunded more than 15m ago", count(overdue, "item", "items")),
-            "`makegood run` does a pass now; `makegood report` lists what is left, with the reason of each",
+            "`makegood run` starts a pass now; `makegood report` lists the rest with their reasons",
         );
     }
     if late == 0 && overdue == 0 {
@@ -149,78 +145,70 @@ fn lateness(late: u64, overdue: u64, is_new: bool, found: &mut Findings) {
     }
 }
 
-/// What the last questions came to, where that is for a person to mend.
+/// Remedies for reasons that a person can do something about. Other reasons need none.
+const REMEDIES: &[(&[Reason], Grade, &str)] = &[
+    (
+        &[Reason::Unauthorized],
+        Grade::Fail,
+        "`makegood provider list` shows where the key is read from; fix it there, and the next pass asks again",
+    ),
+    (&[Reason::UnknownProvider], Grade::Fail, "add a provider file of that name to providers.dir"),
+    (
+        &[Reason::NotPosted],
+        Grade::Fail,
+        "fix the trigger or view behind `balances` or `ledger_entries`; `makegood explain CHARGE/INDEX` names it",
+    ),
+    (
+        &[Reason::CannotPost],
+        Grade::Fail,
+        "see the results for `posting`, `rights` and the relations; held refunds are posted within an hour of the fix",
+    ),
+    (
+        &[Reason::NoBalance],
+        Grade::Warn,
+        "give the account one row in `balances` for each bucket; `makegood report` names the items",
+    ),
+    (
+        &[
+            Reason::ChargeChanged,
+            Reason::DebitsMismatch,
+            Reason::ItemsMismatch,
+            Reason::MissingHash,
+            Reason::DuplicateJob,
+            Reason::AlreadyRefunded,
+        ],
+        Grade::Warn,
+        "`makegood report` names them, `makegood explain CHARGE/INDEX` shows what a person can do",
+    ),
+    (
+        &[Reason::Unreachable, Reason::RateLimited],
+        Grade::Warn,
+        "usually temporary; if not, see the provider's status page",
+    ),
+    (
+        &[Reason::Unreadable],
+        Grade::Warn,
+        "its answers have changed: `makegood explain CHARGE/INDEX` shows one, `makegood provider test` reads it",
+    ),
+    (&[Reason::RecoveryRetry], Grade::Warn, "`makegood explain CHARGE/INDEX` shows the cause"),
+    (
+        &[Reason::CannotRelink],
+        Grade::Warn,
+        "the platform's stored_outputs rejects the UPDATE; `makegood explain CHARGE/INDEX` names the output",
+    ),
+];
+
+/// Reports unresolved items whose reason a person can do something about.
 fn answers(unresolved: &[Unresolved], found: &mut Findings) {
     for each in unresolved {
         let Some(reason) = read_reason(&each.reason) else { continue };
-        let (grade, advice) = match reason {
-            Reason::Unauthorized => (
-                Grade::Fail,
-                "`makegood provider list` says where the key is looked for; mend it there, the next pass asks again",
-            ),
-            Reason::UnknownProvider => (Grade::Fail, "add a provider file of that name to providers.dir"),
-            Reason::NotPosted => (
-                Grade::Fail,
-                "mend the trigger or view behind `balances` or `ledger_entries`; `makegood explain CHARGE/INDEX` says which",
-            ),
-            Reason::CannotPost => (
-                Grade::Fail,
-                "see what this says of `posting`, `rights` and the relations; what is held is paid within the hour after it is mended",
-            ),
-            Reason::NoBalance => (
-                Grade::Warn,
-                "give the account one row in `balances` for each bucket; `makegood report` names the items",
-            ),
-            Reason::ChargeChanged
-            | Reason::DebitsMismatch
-            | Reason::ItemsMismatch
-            | Reason::MissingHash
-            | Reason::DuplicateJob
-            | Reason::AlreadyRefunded => (
-                Grade::Warn,
-                "`makegood report` names them, `makegood explain CHARGE/INDEX` says what a person can do",
-            ),
-            Reason::Unreachable | Reason::RateLimited => {
-                (Grade::Warn, "usually passes by itself; see the provider's status page")
-            }
-            Reason::Unreadable => (
-                Grade::Warn,
-                "its answers have changed: `makegood explain CHARGE/INDEX` shows one, `makegood provider test` reads it",
-            ),
-            Reason::RecoveryRetry => (Grade::Warn, "`makegood explain CHARGE/INDEX` says what went wrong"),
-            Reason::CannotRelink => (
-                Grade::Warn,
-                "the platform's stored_outputs refuses the UPDATE; `makegood explain CHARGE/INDEX` says of which output",
-            ),
-            Reason::Delivered
-            | Reason::Misattributed
-            | Reason::NoProviderJob
-            | Reason::MaybeNotSubmittedYet
-            | Reason::OutputAvailable
-            | Reason::ServerError
-            | Reason::QueueTimeout
-            | Reason::ContentSafety
-            | Reason::MalformedResponse
-            | Reason::ProviderError
-            | Reason::CompletedAfterCancel
-            | Reason::OutputExpired
-            | Reason::MissingOutput
-            | Reason::ProviderCancelled
-            | Reason::ReportedFailed
-            | Reason::MaybeNotVisibleYet
-            | Reason::NeverReturned
-            | Reason::StillRunning
-            | Reason::TimedOut
-            | Reason::Unconfirmed
-            | Reason::RecoveryFailed
-            | Reason::ByHand
-            | Reason::Brake => continue,
-        };
+        let remedy = REMEDIES.iter().find(|(reasons, ..)| reasons.contains(&reason));
+        let Some((_, grade, advice)) = remedy else { continue };
         found.add(
-            grade,
+            *grade,
             &format!("provider {}", plain(&each.provider)),
             format!("{} because {}", waits(each), because(reason)),
-            advice,
+            *advice,
         );
     }
 }
@@ -233,8 +221,8 @@ fn waits(each: &Unresolved) -> String {
     }
 }
 
-/// Whether each provider's key is there. A command for one is run where charges need it: whether it
-/// prints a key cannot be told otherwise.
+/// Checks whether each provider's key is present. A command that prints a key is run if charges
+/// need it, because otherwise it is unknown whether it works.
 async fn keys(providers: &Providers, in_use: &BTreeMap<String, i64>, found: &mut Findings) {
     for provider in providers.iter() {
         let about = format!("key of {}", provider.name);
@@ -245,17 +233,18 @@ async fn keys(providers: &Providers, in_use: &BTreeMap<String, i64>, found: &mut
         } else {
             provider.secret_present()
         };
-        match (looked_for(provider), present) {
+        match (key_source(provider), present) {
             (None, _) => found.ok(&about, "none needed"),
             (Some(place), Ok(())) if is_command && charges == 0 => {
-                found.ok(&about, format!("not tried, from {place}; no charge of the last 24 hours needs it"));
+                found
+                    .ok(&about, format!("not tested, from {place}; no charge of the last 24 hours needs it"));
             }
             (Some(place), Ok(())) => found.ok(&about, format!("present, from {place}")),
             (Some(_), Err(error)) if charges > 0 => found.fail(
                 &about,
                 chain(&error),
                 format!(
-                    "{} in the last 24 hours cannot be asked about: put the key there where passes run, and see \
+                    "{} in the last 24 hours cannot be asked about: set the key where passes run, and see \
                      `makegood provider list`",
                     count(charges, "charge", "charges")
                 ),
@@ -276,15 +265,18 @@ async fn keys(providers: &Providers, in_use: &BTreeMap<String, i64>, found: &mut
                 near.map_or_else(String::new, |near| format!("; did you mean `{near}`?"))
             ),
             match near {
-                Some(near) => format!("let the charges say `{near}`, as its file does, or add a file of that name to providers.dir"),
-                None => "add a provider file of that name to providers.dir, or correct the charges".to_owned(),
+                Some(near) => {
+                    format!("correct the charges to `{near}`, or add a file of that name to providers.dir")
+                }
+                None => {
+                    "add a provider file of that name to providers.dir, or correct the charges".to_owned()
+                }
             },
         );
     }
 }
 
-/// Providers whose API is shut down, or will be, and that charges still name or cases still wait
-/// for.
+/// Checks for providers whose API is or will be shut down, but that charges name or items wait for.
 fn closed(
     providers: &Providers,
     in_use: &BTreeMap<String, i64>,
@@ -308,7 +300,7 @@ fn closed(
                 count(charges, "charge", "charges"),
                 count(waiting, "item waits", "items wait"),
             ),
-            "stop selling it: what it no longer answers waits, and is refunded when the time of the charge is up",
+            "stop selling it: items that it no longer answers for wait, and are refunded at their refund_by",
         );
     }
 }
@@ -317,11 +309,12 @@ fn closed(
 mod tests {
     use super::super::Grade;
     use super::*;
+    use crate::cli::explain::advice;
     use crate::clock::Clock;
 
     #[tokio::test]
-    async fn a_missing_key_fails_only_where_it_is_needed() {
-        // What the binary does at its start.
+    async fn a_missing_key_is_a_failure_only_if_charges_need_it() {
+        // The binary does this at its start.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let dir = tempfile::tempdir().unwrap();
         let file = |name: &str, secret: &str| {
@@ -344,7 +337,7 @@ mod tests {
         };
         assert_eq!(grade(&[], "key of acme").await, Some(Grade::Ok));
         assert_eq!(grade(&[("acme", 3)], "key of acme").await, Some(Grade::Fail));
-        // It said "present" of a command that it had never run.
+        // A command that never ran must not count as present.
         assert_eq!(grade(&[], "key of silent").await, Some(Grade::Ok));
         assert_eq!(grade(&[("silent", 3)], "key of silent").await, Some(Grade::Fail));
         assert_eq!(grade(&[("talks", 3)], "key of talks").await, Some(Grade::Ok));
@@ -352,8 +345,17 @@ mod tests {
         assert_eq!(grade(&[], "provider nobody").await, None);
     }
 
+    /// `explain` has advice for the same reasons. The brake has a check of its own.
     #[test]
-    fn a_closed_provider_is_told_while_something_depends_on_it() {
+    fn the_reasons_with_a_remedy_are_those_that_explain_has_advice_for() {
+        for reason in Reason::ALL.iter().filter(|reason| **reason != Reason::Brake) {
+            let has_remedy = REMEDIES.iter().any(|(reasons, ..)| reasons.contains(reason));
+            assert_eq!(has_remedy, !advice(*reason).is_empty(), "{reason}");
+        }
+    }
+
+    #[test]
+    fn a_closed_provider_is_a_warning_while_something_depends_on_it() {
         let providers = Providers::load(None, Clock::System).unwrap();
         let now = Timestamp::parse("2026-11-28T00:00:00Z").unwrap();
         let told = |charges: i64, waiting: u64| {
@@ -387,7 +389,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pass_that_is_long_ago_fails_and_a_new_installation_does_not() {
+    fn an_old_last_pass_is_a_failure_and_a_new_installation_is_not() {
         let now = Timestamp::from_micros(1_764_000_000_000_000);
         let ago = |minutes| Some(now - Duration::from_mins(minutes));
         let grade = |last, first| {
@@ -403,23 +405,23 @@ mod tests {
     }
 
     #[test]
-    fn what_is_late_fails_but_for_what_a_first_pass_finds() {
+    fn late_items_are_a_failure_except_those_of_a_first_pass() {
         let told = |late, overdue, is_new| {
             let mut found = Findings::default();
             lateness(late, overdue, is_new, &mut found);
             found.0.into_iter().map(|each| (each.grade, each.says)).collect::<Vec<_>>()
         };
         assert_eq!(told(0, 0, false), [(Grade::Ok, "none is late".to_owned())]);
-        let says = "5 items are past the time promised".to_owned();
+        let says = "5 items are past the window".to_owned();
         assert_eq!(told(5, 0, false), [(Grade::Fail, says.clone())]);
-        let first = format!("{says}, found by a first pass that is less than 24h ago");
+        let first = format!("{says}, found by the first pass, less than 24h ago");
         assert_eq!(told(5, 0, true), [(Grade::Warn, first)]);
         let overdue = "1 item should have been refunded more than 15m ago".to_owned();
         assert_eq!(told(0, 1, true), [(Grade::Fail, overdue)]);
     }
 
     #[tokio::test]
-    async fn a_provider_that_is_nearly_spelled_right_is_named() {
+    async fn a_similar_provider_name_is_suggested() {
         let providers = Providers::load(None, Clock::System).unwrap();
         for (name, near) in
             [("Replicate", Some("replicate")), ("REPLICATE ", Some("replicate")), ("acme", None)]

@@ -1,7 +1,8 @@
-//! Whether the platform's times are times: in the right unit, finite, and of this century.
+//! Checks whether the platform's times are plausible: in the right unit, finite, and of this
+//! century.
 //!
-//! A charge whose time cannot be meant is in no stretch that a pass looks at: nothing would ever be
-//! due, and nothing would say so. Other times are only shown to people, so they are warnings.
+//! No pass scans the time of an implausible charge, so it would never be made good, without any
+//! error. Times that are only shown to people are warnings.
 
 use super::Findings;
 use crate::report::chain;
@@ -14,7 +15,7 @@ pub(super) async fn check(store: &Store, found: &mut Findings) {
         Ok(odd) => odd,
         Err(error) => {
             let error = store.name_unreadable_time(error, u32::MAX).await;
-            let advice = "no pass finds any charge: mend the row, or the view that computes its time";
+            let advice = "no pass finds any charge: correct the row, or the view that computes its time";
             found.fail(ABOUT, unread(&error), advice);
             return;
         }
@@ -22,7 +23,7 @@ pub(super) async fn check(store: &Store, found: &mut Findings) {
     let shown = match store.odd_times_shown().await {
         Ok(shown) => shown,
         Err(error) => {
-            let advice = "see whether the time columns are what migrations/reference shows";
+            let advice = "compare the time columns with migrations/reference";
             found.warn(ABOUT, unread(&error), advice);
             return;
         }
@@ -31,11 +32,15 @@ pub(super) async fn check(store: &Store, found: &mut Findings) {
         found.ok(ABOUT, "none is before 2000, in 2100 or later, infinite or missing");
     }
     for each in odd {
-        let advice = "no pass looks for what has such a time: mend the column, or the view that computes it";
+        let advice = "no pass finds rows with such a time: correct the column, or the view that computes it";
         found.fail(ABOUT, each.told(), advice);
     }
     for each in shown {
-        found.warn(ABOUT, each.told(), "people read it: mend the column, or the view that computes it");
+        found.warn(
+            ABOUT,
+            each.told(),
+            "it is shown to people: correct the column, or the view that computes it",
+        );
     }
 }
 

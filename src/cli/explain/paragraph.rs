@@ -1,4 +1,4 @@
-//! One item of a charge in one plain paragraph: what happened to it, why, and what comes next.
+//! One paragraph about one item of a charge: what happened to it, why, and what comes next.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use crate::clock::Timestamp;
 use crate::policy::Reason;
 use crate::store::{ItemRow, OrphanRow, OutputRow, ResolutionRow, ReversalRow, Story};
 
-/// How an item stands whose refund was taken back.
+/// The state of an item whose refund was reversed. The JSON output uses this text too.
 pub(in crate::cli) const REVERSED: &str = "refunded, and the refund taken back";
 
 fn current(story: &Story, index: i64) -> Option<&ResolutionRow> {
@@ -19,7 +19,7 @@ fn reversal_of(story: &Story, index: i64) -> Option<&ReversalRow> {
     current(story, index)?.refund.as_ref()?.reversal.as_ref()
 }
 
-/// In a word or two.
+/// The state of an item. The JSON output uses these words too.
 pub(in crate::cli) fn state(story: &Story, index: i64) -> &'static str {
     let orphan = story.orphans.iter().find(|orphan| orphan.output_index == index);
     match orphan.map(|orphan| orphan.state.as_str()) {
@@ -36,7 +36,7 @@ pub(in crate::cli) fn state(story: &Story, index: i64) -> &'static str {
     }
 }
 
-/// What it means.
+/// The paragraph.
 pub(in crate::cli) fn write(story: &Story, index: i64, now: Timestamp) -> String {
     let item = story.items.iter().find(|item| item.output_index == index);
     let orphan = story.orphans.iter().find(|orphan| orphan.output_index == index);
@@ -53,7 +53,7 @@ pub(in crate::cli) fn write(story: &Story, index: i64, now: Timestamp) -> String
     }
 }
 
-/// What the platform has removed of what was recovered or put back.
+/// A sentence about a recovered or relinked output whose row the platform has removed.
 fn lost(story: &Story, index: i64) -> String {
     let of_item = |each: &&ResolutionRow| each.output_index == index;
     let Some(file) =
@@ -67,20 +67,20 @@ fn lost(story: &Story, index: i64) -> String {
         return String::new();
     }
     format!(
-        " The platform has removed the row of {} from stored_outputs since: it was delivered and stays paid. `makegood recover` \
-         inserts the row again while the file exists.",
+        " The platform has removed the row of {} from stored_outputs since. The output was delivered, so the item stays paid. \
+         `makegood recover` inserts the row again while the file exists.",
         plain(&file.stored_output_id)
     )
 }
 
-/// What became known after a refund: who was asked again, and whether it was made after all.
+/// Sentences about what happened after a refund: late questions, late outputs, a reversal.
 fn since_the_refund(story: &Story, index: i64) -> String {
     let mut text = String::new();
     for event in story.events.iter().filter(|event| event.output_index == index) {
         let at = time(event.at);
         match event.kind.as_str() {
             "asked_again" => {
-                // The verdict stays when the detail is erased.
+                // If the detail was erased, the verdict is still stored.
                 let answer = story.answers.iter().find(|answer| Some(answer.id) == event.answer_id);
                 let said = event.detail.as_deref().or(answer.map(|answer| answer.verdict.as_str()));
                 let said = said.map_or_else(|| "nothing".to_owned(), plain);
@@ -90,21 +90,21 @@ fn since_the_refund(story: &Story, index: i64) -> String {
             }
             "late_success" => {
                 text.push_str(
-                    " So it was made, and paid for at the provider, and never delivered: it is reported to be claimed \
+                    " So the provider made and billed it, and it was never delivered: `makegood report` lists it to claim it \
                      back. The refund stays.",
                 );
             }
             "reversed" => {
                 let what = event.detail.as_deref().map_or_else(|| "by hand".to_owned(), plain);
                 let reversed = format!(
-                    " The refund was taken back on {at}: {what}. It is billable again, and nothing more happens by itself."
+                    " The refund was reversed on {at}: {what}. The item is billable again, and nothing more happens automatically."
                 );
                 text.push_str(&reversed);
             }
             "stored_late" => {
-                let what = event.detail.as_deref().map_or_else(|| "its output came".to_owned(), plain);
+                let what = event.detail.as_deref().map_or_else(|| "its output was stored".to_owned(), plain);
                 let late = format!(
-                    " Too late, as noticed on {at}: {what}. Both stay: the output is kept and is not billed."
+                    " Too late, as found on {at}: {what}. Both stay: the output is kept and is not billed."
                 );
                 text.push_str(&late);
             }
@@ -123,35 +123,35 @@ fn output_of(story: &Story, index: i64) -> Option<&OutputRow> {
 
 fn not_looked_into(story: &Story, item: Option<&ItemRow>, index: i64, now: Timestamp) -> String {
     if item.is_some_and(|item| item.credits == 0) {
-        return "It cost nothing, so nothing is owed for it.".to_owned();
+        return "It has no price, so nothing is owed for it.".to_owned();
     }
     if let Some(output) = output_of(story, index) {
         let deleted = output
             .deleted_at
             .map_or_else(String::new, |at| format!(" It was deleted on {}; it stays paid.", time(at)));
         return format!(
-            "Its output {} is stored since {}. makegood had no need to look into it.{deleted}",
+            "Its output {} was stored on {}. makegood had nothing to do.{deleted}",
             plain(&output.id),
             time(output.stored_at)
         );
     }
     let age = now.since(story.charge.charged_at);
     let old = if age > Duration::from_hours(24) {
-        " If it is older than detect.backlog_age, only `makegood run --since T --backlog` looks into it."
+        " If it is older than detect.backlog_age, only `makegood run --since T --backlog` examines it."
     } else {
         ""
     };
     format!(
-        "No output of it is stored, and makegood has not come to it: it was charged {} and is looked into once its grace \
-         is over, by the next pass.{old}",
+        "No output of it is stored, and makegood has not examined it yet. It was charged {}; the first pass after its grace \
+         examines it.{old}",
         relative(story.charge.charged_at, now)
     )
 }
 
-/// Why, with the words that logs and metrics use.
+/// The cause and the reason's word, and the advice.
 fn why(orphan: &OrphanRow) -> (String, &'static str) {
     let Some(word) = orphan.reason.as_deref() else {
-        return ("nobody has been asked yet".to_owned(), "");
+        return ("the provider has not been asked yet".to_owned(), "");
     };
     match read(word) {
         Some(Reason::Brake) if orphan.state == "open" => {
@@ -172,20 +172,17 @@ fn open(orphan: &OrphanRow, now: Timestamp) -> String {
     }
     text = match orphan.leased_until.filter(|until| *until > now) {
         Some(until) => {
-            format!("{text} A pass, or a person, has it in hand just now, until {} at most.", time(until))
+            format!("{text} A pass, or a command, holds a lease on it until {} at most.", time(until))
         }
-        None if orphan.due_at <= now => format!("{text} The next pass looks at it."),
-        None => format!("{text} It is looked at again at {}.", when(orphan.due_at, now)),
+        None if orphan.due_at <= now => format!("{text} The next pass examines it."),
+        None => format!("{text} It is examined again at {}.", when(orphan.due_at, now)),
     };
     text = if orphan.refund_by > now {
-        format!(
-            "{text} The benefit of the doubt ends at {}: then it is refunded also without proof.",
-            when(orphan.refund_by, now)
-        )
+        format!("{text} At {} it is refunded even without proof.", when(orphan.refund_by, now))
     } else {
         format!(
-            "{text} The benefit of the doubt ended at {}: it is refunded as soon as it was asked about three times over \
-             half an hour.",
+            "{text} Since {} it is refunded even without proof, as soon as the provider was asked three times over half \
+             an hour.",
             when(orphan.refund_by, now)
         )
     };
@@ -195,7 +192,7 @@ fn open(orphan: &OrphanRow, now: Timestamp) -> String {
 fn held(orphan: &OrphanRow, now: Timestamp) -> String {
     let (why, advice) = why(orphan);
     let text =
-        format!("It is held for a person: {why}. It is looked at again at {}.", when(orphan.due_at, now));
+        format!("It is held for a person: {why}. It is examined again at {}.", when(orphan.due_at, now));
     finish(text, orphan, advice, now)
 }
 
@@ -225,8 +222,8 @@ fn resolved(resolution: &ResolutionRow) -> String {
         ("refund", Some(refund), _) => {
             let total = refund.subscription_credits.saturating_add(refund.wallet_credits);
             format!(
-                "{} went back on {at}, {} to the subscription and {} to the wallet, because {rule}.",
-                count(total, "credit", "credits"),
+                "{} refunded on {at}, {} to the subscription and {} to the wallet, because {rule}.",
+                count(total, "credit was", "credits were"),
                 refund.subscription_credits,
                 refund.wallet_credits
             )
@@ -238,18 +235,18 @@ fn resolved(resolution: &ResolutionRow) -> String {
             let kind =
                 file.content_type.as_ref().map_or_else(String::new, |kind| format!(", {}", plain(kind)));
             format!(
-                "Its output was brought home on {at}, because {rule}. It is {} at {}{kind}{size}.",
+                "Its output was recovered on {at}, because {rule}. It is {} at {}{kind}{size}.",
                 plain(&file.stored_output_id),
                 plain(file.uri.as_deref().unwrap_or("an unknown place"))
             )
         }
         ("relink", _, Some(output)) => {
             let from = match (&output.from_charge_id, output.from_output_index) {
-                (Some(charge), Some(index)) => format!("hung on {}/{index}", plain(charge)),
-                (Some(_) | None, None) | (None, Some(_)) => "hung on no item".to_owned(),
+                (Some(charge), Some(index)) => format!("was linked to {}/{index}", plain(charge)),
+                (Some(_) | None, None) | (None, Some(_)) => "was linked to no item".to_owned(),
             };
             format!(
-                "Its output {} was put back where it belongs on {at}, because {rule}. Before, it {from}.",
+                "Its output {} was relinked on {at}, because {rule}. Before, it {from}.",
                 plain(&output.stored_output_id)
             )
         }

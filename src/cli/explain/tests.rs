@@ -1,4 +1,4 @@
-//! A story on a page, for each way that it can end.
+//! Tests of the text output for each state of an item.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ fn ago(minutes: u64) -> Timestamp {
     NOW - Duration::from_mins(minutes)
 }
 
-/// A charge of 10 with one item, as JSON would have it; `with` says what else is known.
+/// A charge of 10 credits with one item, and the rows of `with`.
 fn story(with: &[(&str, Value)]) -> Story {
     let mut story = json!({
         "charge": {
@@ -49,7 +49,7 @@ fn resolution(kind: &str, reason: &str, more: (&str, Value)) -> Value {
     json!([row])
 }
 
-/// What happened after a refund: kind, detail and answer.
+/// Events after a refund: kind, detail and answer.
 fn since_then(events: &[(&str, &str, i64)]) -> Value {
     let rows = events.iter().enumerate().map(|(nth, (kind, detail, answer))| {
         json!({"id": nth, "output_index": 0, "at": ago(9), "kind": kind, "reason": null, "rule": null, "detail": detail,
@@ -59,7 +59,7 @@ fn since_then(events: &[(&str, &str, i64)]) -> Value {
 }
 
 #[test]
-fn each_way_to_end_is_told_in_plain_words() {
+fn each_state_has_its_paragraph() {
     let later = NOW + Duration::from_hours(19);
     let refund = json!({"id": "r", "subscription_credits": 6, "wallet_credits": 4});
     let file = json!({"stored_output_id": "o1", "from_charge_id": "ch_9", "from_output_index": 2, "uri": "s3://b/k",
@@ -68,18 +68,18 @@ fn each_way_to_end_is_told_in_plain_words() {
         "provider_output_index": 0, "project_id": "p", "node_id": "n", "uri": null, "content_type": null,
         "size_bytes": null, "stored_at": ago(60), "moved_at": null, "deleted_at": ago(5)}]);
     for (with, state, says) in [
-        (vec![], "not looked into", "makegood has not come to it: it was charged 5h ago"),
+        (vec![], "not looked into", "makegood has not examined it yet. It was charged 5h ago"),
         (vec![("outputs", stored)], "stored", "It was deleted on 2025-11-24 15:55:00; it stays paid."),
         (
             vec![("orphans", orphan("open", "still_running", later))],
             "open",
-            "the provider says that it is still at work (still_running). The provider was asked 2 times, last 30m ago. \
-             It is looked at again at 2025-11-24 16:09:00 (in 9m).",
+            "the provider says that it is still queued or running (still_running). The provider was asked 2 times, last 30m ago. \
+             It is examined again at 2025-11-24 16:09:00 (in 9m).",
         ),
         (
             vec![("orphans", orphan("held", "no_balance", ago(1)))],
             "held for a person",
-            "It is LATE: its window of 4h 59m ended at 2025-11-24 15:59:00 (1m ago). Mend the platform's `balances`",
+            "It is LATE: its window of 4h 59m ended at 2025-11-24 15:59:00 (1m ago). Correct the platform's `balances`",
         ),
         (
             vec![
@@ -87,7 +87,7 @@ fn each_way_to_end_is_told_in_plain_words() {
                 ("resolutions", resolution("refund", "server_error", ("refund", refund.clone()))),
             ],
             "refunded",
-            "10 credits went back on 2025-11-24 15:50:00, 6 to the subscription and 4 to the wallet, because the \
+            "10 credits were refunded on 2025-11-24 15:50:00, 6 to the subscription and 4 to the wallet, because the \
              provider's server failed (rule 6, server_error), decided by makegood.",
         ),
         (
@@ -105,7 +105,7 @@ fn each_way_to_end_is_told_in_plain_words() {
             ],
             "refunded",
             "The provider was asked again on 2025-11-24 15:51:00 and said: unreachable (answer #4). The provider was asked \
-             again on 2025-11-24 15:51:00 and said: succeeded (answer #5). So it was made, and paid for at the provider, and \
+             again on 2025-11-24 15:51:00 and said: succeeded (answer #5). So the provider made and billed it, and it was \
              never delivered",
         ),
         (
@@ -115,7 +115,7 @@ fn each_way_to_end_is_told_in_plain_words() {
                 ("events", since_then(&[("stored_late", "output o9 was stored after the refund", 0)])),
             ],
             "refunded",
-            "Too late, as noticed on 2025-11-24 15:51:00: output o9 was stored after the refund. Both stay",
+            "Too late, as found on 2025-11-24 15:51:00: output o9 was stored after the refund. Both stay",
         ),
         (
             vec![
@@ -131,7 +131,7 @@ fn each_way_to_end_is_told_in_plain_words() {
                 ("resolutions", resolution("relink", "misattributed", ("recovery", file))),
             ],
             "put back",
-            "Before, it hung on ch_9/2.",
+            "Before, it was linked to ch_9/2.",
         ),
         (
             vec![
@@ -151,7 +151,7 @@ fn each_way_to_end_is_told_in_plain_words() {
 }
 
 #[test]
-fn a_reason_of_another_version_and_hostile_text_are_shown_as_they_are() {
+fn unknown_reasons_are_shown_and_hostile_text_is_escaped() {
     let story = story(&[("orphans", orphan("open", "moon_phase\u{1b}[2J", NOW + Duration::from_hours(1)))]);
     let page = text::render(&story, None, None, NOW);
     assert!(page.contains("of moon_phase\\u{1b}[2J"), "{page}");
@@ -159,7 +159,7 @@ fn a_reason_of_another_version_and_hostile_text_are_shown_as_they_are() {
 }
 
 #[test]
-fn one_output_is_told_without_the_others() {
+fn one_output_is_shown_without_the_others() {
     let event = |index: i64, answer: i64| {
         json!({"id": index, "output_index": index, "at": ago(9), "kind": "wait", "reason": null, "rule": null, "detail": null,
                "answer_id": answer, "pass_id": 1})
@@ -184,7 +184,7 @@ fn one_output_is_told_without_the_others() {
 }
 
 #[test]
-fn a_refund_that_the_brake_would_hold_is_told_so_and_of_faults_of_ours_only_these() {
+fn a_refund_that_the_brake_would_hold_is_marked() {
     let asked = |decision, evidence: Evidence, brake| {
         let case = Case { facts: samples::asked_enough(), token: 0 };
         let consulted = vec![Consulted { case, evidence: Some(evidence.into()), decision }];
@@ -196,12 +196,12 @@ fn a_refund_that_the_brake_would_hold_is_told_so_and_of_faults_of_ours_only_thes
     let refund = |reason, rule| Decision { action: Action::Refund, reason, rule };
     let unconfirmed = refund(Reason::Unconfirmed, 13);
     let proven = refund(Reason::ServerError, 6);
-    let own_faults = Held { own_faults: Some("too many of ours".to_owned()), ..Held::default() };
-    let all = Held { all: Some("too many".to_owned()), ..Held::default() };
+    let own_faults = BrakeHolds { own_faults: Some("too many of ours".to_owned()), ..BrakeHolds::default() };
+    let all = BrakeHolds { all: Some("too many".to_owned()), ..BrakeHolds::default() };
 
     let held = "But the brake is on (too many of ours): the refund would be held.";
     assert!(asked(unconfirmed.clone(), ours.clone(), own_faults.clone()).contains(held));
     assert!(!asked(proven.clone(), theirs.clone(), own_faults).contains("the brake"));
     assert!(asked(proven, theirs, all).contains("But the brake is on (too many): the refund would be held."));
-    assert!(!asked(unconfirmed, ours, Held::default()).contains("the brake"));
+    assert!(!asked(unconfirmed, ours, BrakeHolds::default()).contains("the brake"));
 }

@@ -1,4 +1,5 @@
-//! The story of a charge on a page: the charge, each item with its paragraph and its events, then the evidence.
+//! The text output of `explain`: the charge, each item with its paragraph and events, then the
+//! evidence.
 
 use std::fmt::Write as _;
 
@@ -11,8 +12,8 @@ use crate::clock::Timestamp;
 use crate::policy::Action;
 use crate::store::{AnswerRow, EventRow, Story};
 
-/// How much of a stored answer is shown; JSON has all that was kept.
-const EXCERPT: usize = 600;
+/// The maximum length of an answer's excerpt. The JSON output has all of it.
+const MAX_EXCERPT: usize = 600;
 
 pub(super) fn render(story: &Story, index: Option<i64>, asked: Option<&Now>, now: Timestamp) -> String {
     let mut page = String::new();
@@ -63,7 +64,7 @@ fn charge(page: &mut String, story: &Story, now: Timestamp) {
     }
 }
 
-/// Where outputs lie; platforms need not have projects and places.
+/// The project and node of outputs. A platform may have neither.
 fn place(project: Option<&str>, node: Option<&str>) -> String {
     match (project, node) {
         (Some(project), Some(node)) => format!("project {}, node {}", plain(project), plain(node)),
@@ -121,26 +122,26 @@ fn outputs(page: &mut String, story: &Story, index: Option<i64>) {
     let other = if index.is_some() { " of the charge and of its jobs" } else { "" };
     line!(page, "\nStored outputs{other}");
     let rows = story.outputs.iter().map(|output| {
-        let hangs_on = match (&output.charge_id, output.output_index) {
+        let linked_to = match (&output.charge_id, output.output_index) {
             (Some(charge), Some(index)) => format!("{charge}/{index}"),
             (Some(charge), None) => charge.clone(),
-            (None, _) => "nothing".to_owned(),
+            (None, _) => "no item".to_owned(),
         };
         let mut notes = Vec::new();
         if output.project_id != story.charge.project_id || output.node_id != story.charge.node_id {
-            notes.push(format!("lies in {}", place(output.project_id.as_deref(), output.node_id.as_deref())));
+            notes.push(format!("is in {}", place(output.project_id.as_deref(), output.node_id.as_deref())));
         }
         notes.extend(output.moved_at.map(|at| format!("moved by a person at {}", time(at))));
         notes.extend(output.deleted_at.map(|at| format!("deleted at {}", time(at))));
         vec![
             output.id.clone(),
-            hangs_on,
+            linked_to,
             format!("{} output {}", output.provider_job_id, output.provider_output_index),
             time(output.stored_at),
             notes.join("; "),
         ]
     });
-    page.push_str(&table(&["id", "hangs on", "made by job", "stored at", "note"], &[], rows));
+    page.push_str(&table(&["id", "linked to", "made by job", "stored at", "note"], &[], rows));
 }
 
 fn refunds_by_platform(page: &mut String, story: &Story) {
@@ -163,16 +164,12 @@ fn refunds_by_platform(page: &mut String, story: &Story) {
 }
 
 fn asked_now(page: &mut String, asked: &Now) {
-    line!(page, "\nAsked now; nothing was changed");
+    line!(page, "\nAsked now. Nothing was changed");
     for why in &asked.unreadable {
-        line!(
-            page,
-            "  A row cannot be read, so that a pass would leave it alone for an hour: {}",
-            plain(why)
-        );
+        line!(page, "  A row cannot be read, so a pass would skip it for an hour: {}", plain(why));
     }
     if asked.consulted.is_empty() && asked.unreadable.is_empty() {
-        line!(page, "  There is nothing to ask: what is resolved is not decided again.");
+        line!(page, "  There is nothing to ask: a resolved item is not decided again.");
     }
     for each in &asked.consulted {
         let item = &each.case.facts.orphan.item;
@@ -182,7 +179,7 @@ fn asked_now(page: &mut String, asked: &Now) {
             format!("Output {}", item.output_index)
         };
         match &each.evidence {
-            None => line!(page, "  {name}: nobody needs to be asked."),
+            None => line!(page, "  {name}: no question is needed."),
             Some(answer) => {
                 let lines = evidence::lines(answer);
                 line!(page, "  {name}: {}", lines.join("; "));
@@ -229,17 +226,19 @@ fn answers(page: &mut String, answers: &[AnswerRow]) {
         let status = answer.http_status.map_or_else(String::new, |status| format!(" answered {status}"));
         if let Some(by) = &answer.erased {
             let hash = answer.content_sha256.as_deref().unwrap_or("not on record");
-            line!(page, "     {}{status}; the SHA-256 of what it was: {hash}", erased(by));
+            line!(page, "     {}{status}; SHA-256 of the erased text: {hash}", erased(by));
             continue;
         }
-        let request =
-            answer.request.as_deref().map_or_else(|| "nobody was asked".to_owned(), |text| cut(text, 300));
+        let request = answer
+            .request
+            .as_deref()
+            .map_or_else(|| "no request on record".to_owned(), |text| cut(text, 300));
         line!(page, "     {request}{status}");
         if let Some(message) = &answer.message {
             line!(page, "     says: {}", cut(message, 300));
         }
         if let Some(excerpt) = answer.excerpt.as_ref().filter(|excerpt| !excerpt.is_empty()) {
-            line!(page, "     {}", cut(excerpt, EXCERPT));
+            line!(page, "     {}", cut(excerpt, MAX_EXCERPT));
         }
     }
 }

@@ -1,16 +1,16 @@
-//! A folder of kept answers, each held against how it must be read: for the tests of somebody who
-//! keeps provider files.
+//! Compares a folder of recorded answers with their expected readings, as a regression test of
+//! provider files.
 //!
-//! Nobody is asked and nothing is written. A folder without cases, or a case with a slip in it, is
-//! wrong usage: silence would look like success. Left to others: `provider::expect` reads and
-//! compares; `would` says what would be decided.
+//! The provider is not asked and nothing is written. A folder without cases, or an invalid case, is
+//! wrong usage, because otherwise it would pass as a success. `provider::expect` reads and
+//! compares; `would` computes the decisions.
 
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use super::Tried;
-use super::would::{Lists, decide, moments};
+use super::ProviderTestArgs;
+use super::would::{HostLists, decide, moments};
 use crate::cli::Failure;
 use crate::cli::output::{OutputFormat, print};
 use crate::cli::parts::load_providers;
@@ -18,15 +18,15 @@ use crate::cli::words::{count, cut, plain};
 use crate::config::Settings;
 use crate::provider::{Case, Compared, Difference, Providers};
 
-/// What came of one case.
-struct Outcome {
+/// The result of one case.
+struct CaseResult {
     case: String,
     compared: Compared,
     decisions: Vec<String>,
 }
 
-/// Reads all cases of a folder and prints what differs. False: something does.
-pub(super) fn run(args: &Tried, dir: &Path, settings: &Settings) -> Result<bool, Failure> {
+/// Reads all cases of a folder and prints the differences. Returns whether there are none.
+pub(super) fn run(args: &ProviderTestArgs, dir: &Path, settings: &Settings) -> Result<bool, Failure> {
     let providers = load_providers(settings).map_err(Failure::usage)?;
     let mut results = Vec::new();
     for path in cases(dir)? {
@@ -55,26 +55,35 @@ fn cases(dir: &Path) -> Result<Vec<PathBuf>, Failure> {
     paths.sort();
     if paths.is_empty() {
         return Err(Failure::usage(format!(
-            "{} holds no cases: each is a file that ends with `.json`. See docs/providers.md, \"Cases\"",
+            "{} contains no cases: each is a file that ends with `.json`. See docs/providers.md, \"Cases\"",
             dir.display()
         )));
     }
     Ok(paths)
 }
 
-fn one(args: &Tried, path: &Path, settings: &Settings, providers: &Providers) -> Result<Outcome, Failure> {
+fn one(
+    args: &ProviderTestArgs,
+    path: &Path,
+    settings: &Settings,
+    providers: &Providers,
+) -> Result<CaseResult, Failure> {
     let wrong = |problem: String| Failure::usage(format!("case {}: {problem}", path.display()));
     let text =
         std::fs::read_to_string(path).map_err(|error| wrong(format!("could not be read ({error})")))?;
     let case = Case::parse(&text, path.parent().unwrap_or(Path::new("."))).map_err(wrong)?;
     let mut compared = providers.compare(&args.name, &case).map_err(Failure::usage)?.map_err(wrong)?;
     let question = case.question(&args.name);
-    let args =
-        Tried { job: Some(question.job_id), model: question.model, items: case.items(), ..args.clone() };
+    let args = ProviderTestArgs {
+        job: Some(question.job_id),
+        model: question.model,
+        items: case.items(),
+        ..args.clone()
+    };
     let decisions = match (&compared.evidence, providers.get(&args.name)) {
         (Some(evidence), Some(provider)) => {
             let moments = moments(providers, &args, settings);
-            decide(&args, settings, &Lists::of(providers, &provider.name), evidence, &moments)
+            decide(&args, settings, &HostLists::of(providers, &provider.name), evidence, &moments)
                 .iter()
                 .map(|would| would.fresh.action.as_str().to_owned())
                 .collect()
@@ -87,10 +96,10 @@ fn one(args: &Tried, path: &Path, settings: &Settings, providers: &Providers) ->
         compared.differences.push(Difference::new("decisions", json!(expected), json!(decisions)));
     }
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    Ok(Outcome { case: name, compared, decisions })
+    Ok(CaseResult { case: name, compared, decisions })
 }
 
-fn text(args: &Tried, results: &[Outcome], differing: usize) -> String {
+fn text(args: &ProviderTestArgs, results: &[CaseResult], differing: usize) -> String {
     let mut lines = Vec::new();
     for result in results {
         let same = result.compared.differences.is_empty();
@@ -115,7 +124,7 @@ fn in_words(value: &Value) -> String {
     }
 }
 
-fn as_json(args: &Tried, dir: &Path, results: &[Outcome], differing: usize) -> Value {
+fn as_json(args: &ProviderTestArgs, dir: &Path, results: &[CaseResult], differing: usize) -> Value {
     let each = results.iter().map(|result| {
         json!({
             "case": result.case,

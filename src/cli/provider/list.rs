@@ -1,6 +1,6 @@
-//! All providers with their limits, whether their API is closed, where each key is looked for
-//! (never a key), and how each stood when a pass last left it. The last needs the database; without
-//! it the rest is shown all the same.
+//! Lists all providers: their limits, whether their API is closed, where each key is read from
+//! (never the key), and the state after the last pass. The state needs the database; without it the
+//! rest is still shown.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::cli::Failure;
 use crate::cli::output::{OutputFormat, print};
-use crate::cli::parts::{load_providers, open_tables, said_for_people};
+use crate::cli::parts::{load_providers, open_tables, read_failed};
 use crate::cli::words::{cut, plain, span, when};
 use crate::clock::{Clock, Timestamp};
 use crate::config::Settings;
@@ -17,7 +17,7 @@ use crate::egress::Hosts;
 use crate::provider::Provider;
 use crate::store::{DbError, ProviderState};
 
-/// How the providers stood, by name; an error says why that is not known.
+/// The stored states of the providers by name, or why they are unknown.
 type States = Result<(Timestamp, BTreeMap<String, ProviderState>), String>;
 
 pub(super) async fn run(format: OutputFormat, settings: &Settings) -> Result<(), Failure> {
@@ -27,11 +27,13 @@ pub(super) async fn run(format: OutputFormat, settings: &Settings) -> Result<(),
     print(&match format {
         OutputFormat::Text => {
             let mut page = match &dir {
-                Some(dir) => format!("Shipped provider files, and over them those in {dir}.\n"),
-                None => "Shipped provider files; providers.dir names no others.\n".to_owned(),
+                Some(dir) => {
+                    format!("The shipped provider files, and those in {dir}, which take precedence.\n")
+                }
+                None => "The shipped provider files; providers.dir is not set.\n".to_owned(),
             };
             if let Err(why) = &states {
-                let _ = writeln!(page, "How they answered is not known: {why}.");
+                let _ = writeln!(page, "Their last answers are unknown: {why}.");
             }
             for provider in providers.iter() {
                 text(&mut page, provider, &states);
@@ -49,7 +51,7 @@ pub(super) async fn run(format: OutputFormat, settings: &Settings) -> Result<(),
 }
 
 async fn states(settings: &Settings) -> States {
-    // Listing makes no file.
+    // The list must not create a database file.
     if let Some(file) = settings.database.url.file()
         && !file.exists()
     {
@@ -62,12 +64,12 @@ async fn states(settings: &Settings) -> States {
         store.close().await;
         Ok::<_, DbError>((now, states))
     };
-    let (now, states) = read.await.map_err(|error| said_for_people(&error).to_string())?;
+    let (now, states) = read.await.map_err(|error| read_failed(&error).to_string())?;
     Ok((now, states.into_iter().map(|state| (state.provider.clone(), state)).collect()))
 }
 
-/// Where a provider's key is looked for; none where it needs none.
-pub(in crate::cli) fn looked_for(provider: &Provider) -> Option<String> {
+/// Where a provider's key is read from; none if it needs none.
+pub(in crate::cli) fn key_source(provider: &Provider) -> Option<String> {
     provider.secret_source().map(|source| format!("the {source}"))
 }
 
@@ -120,7 +122,7 @@ fn text(page: &mut String, provider: &Provider, states: &States) {
     line("key of files", shown(&provider.key_hosts));
     line(
         "key",
-        match (looked_for(provider), provider.secret_present()) {
+        match (key_source(provider), provider.secret_present()) {
             (None, _) => "none needed".to_owned(),
             (Some(place), Ok(())) => format!("present, from {place}"),
             (Some(_), Err(error)) => format!("MISSING: {}", crate::report::chain(&error)),
@@ -128,12 +130,12 @@ fn text(page: &mut String, provider: &Provider, states: &States) {
     );
 }
 
-/// Whether it is asked now.
+/// The state of the circuit breaker.
 fn circuit(state: &ProviderState, now: Timestamp) -> String {
     match state.circuit_open_until {
         None => "closed".to_owned(),
         Some(until) if until > now => format!("OPEN until {}", when(until, now)),
-        Some(_) => "OPEN until one question has tried it".to_owned(),
+        Some(_) => "OPEN until one question has tested it".to_owned(),
     }
 }
 
@@ -169,7 +171,7 @@ fn as_json(provider: &Provider, states: &States) -> Value {
         "last_message": state.and_then(|state| state.message.as_ref()),
         "output_hosts": provider.output_hosts.written(),
         "key_hosts": provider.key_hosts.written(),
-        "key_looked_for": looked_for(provider),
-        "key_present": looked_for(provider).is_none() || provider.secret_present().is_ok(),
+        "key_looked_for": key_source(provider),
+        "key_present": key_source(provider).is_none() || provider.secret_present().is_ok(),
     })
 }

@@ -1,6 +1,7 @@
-//! What an answer means, step by step: one that is at hand, or one that the provider is asked for now.
+//! Shows how an answer is read, step by step: an answer from a file, or one that the provider gives
+//! now.
 //!
-//! Nothing is written and nothing decided; no key, no signed URL is shown.
+//! Nothing is written. No key and no signed URL is shown.
 
 use std::io::Read as _;
 use std::path::Path;
@@ -9,8 +10,8 @@ use bytes::Bytes;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::{Value, json};
 
-use super::Tried;
-use super::would::{Lists, Moments, Would, decide, moments};
+use super::ProviderTestArgs;
+use super::would::{HostLists, Moments, OutputDecisions, decide, moments};
 use crate::cli::explain::because;
 use crate::cli::output::{OutputFormat, print};
 use crate::cli::parts::load_providers;
@@ -29,9 +30,9 @@ pub struct Header(HeaderName, HeaderValue);
 /// Reads NAME:VALUE.
 ///
 /// # Errors
-/// What would be right.
+/// The expected format.
 pub fn header(text: &str) -> Result<Header, String> {
-    let wrong = || "NAME:VALUE is wanted, for instance x-fal-request-id:1".to_owned();
+    let wrong = || "expected NAME:VALUE, for instance x-fal-request-id:1".to_owned();
     let (name, value) = text.split_once(':').ok_or_else(wrong)?;
     let name = HeaderName::try_from(name.trim()).map_err(|_| wrong())?;
     Ok(Header(name, HeaderValue::try_from(value.trim()).map_err(|_| wrong())?))
@@ -40,35 +41,37 @@ pub fn header(text: &str) -> Result<Header, String> {
 /// Reads what a filter kept.
 ///
 /// # Errors
-/// What would be right.
+/// The expected format.
 pub fn kept(text: &str) -> Result<Value, String> {
-    serde_json::from_str(text).map_err(|_| "JSON is wanted, as the step before says it".to_owned())
+    serde_json::from_str(text)
+        .map_err(|_| "expected JSON, as the output of the previous step shows it".to_owned())
 }
 
-/// What the steps came to.
+/// The result of the steps.
 enum Meaning {
     Judged(Evidence),
-    /// The filter wants another answer, and only one was given.
+    /// The filter needs another answer, and only one was given.
     AsksFurther {
         request: String,
         kept: Value,
     },
 }
 
-/// All that is shown.
-struct Told {
+/// Everything that is shown.
+struct Shown {
     /// The number of the first step.
     first: usize,
     steps: Vec<Step>,
     meaning: Meaning,
-    would: Vec<Would>,
+    would: Vec<OutputDecisions>,
     moments: Moments,
-    /// A real answer of this length would not be read.
+    /// The answer exceeds `max_body_bytes`, so a pass would not read it.
     too_long: bool,
 }
 
-/// Reads, prints. False: the provider was asked and nothing could be told.
-pub(super) async fn run(args: &Tried, settings: &Settings) -> Result<bool, Failure> {
+/// Reads the answer and prints the result. Returns false if the provider was asked and its answer
+/// told nothing about the job.
+pub(super) async fn run(args: &ProviderTestArgs, settings: &Settings) -> Result<bool, Failure> {
     let providers = load_providers(settings).map_err(Failure::usage)?;
     let question = Question {
         provider: args.name.clone(),
@@ -77,26 +80,26 @@ pub(super) async fn run(args: &Tried, settings: &Settings) -> Result<bool, Failu
         items: args.items.into(),
         urgent: false,
     };
-    let told = match &args.file {
-        Some(file) => at_hand(args, file, settings, &providers, &question)?,
-        None => asked_for(args, settings, &providers, &question).await?,
+    let shown = match &args.file {
+        Some(file) => from_file(args, file, settings, &providers, &question)?,
+        None => from_provider(args, settings, &providers, &question).await?,
     };
     print(&match OutputFormat::or_by_terminal(args.output) {
-        OutputFormat::Text => text(args, &told),
-        OutputFormat::Json => as_json(args, &told).to_string(),
+        OutputFormat::Text => text(args, &shown),
+        OutputFormat::Json => as_json(args, &shown).to_string(),
     })?;
     Ok(args.file.is_some()
-        || matches!(&told.meaning, Meaning::Judged(answer) if !matches!(answer.verdict, Verdict::CouldNotTell(_))))
+        || matches!(&shown.meaning, Meaning::Judged(answer) if !matches!(answer.verdict, Verdict::CouldNotTell(_))))
 }
 
-/// Asks nobody.
-fn at_hand(
-    args: &Tried,
+/// Reads an answer from a file.
+fn from_file(
+    args: &ProviderTestArgs,
     file: &Path,
     settings: &Settings,
     providers: &Providers,
     question: &Question,
-) -> Result<Told, Failure> {
+) -> Result<Shown, Failure> {
     let headers: HeaderMap =
         args.headers.iter().map(|Header(name, value)| (name.clone(), value.clone())).collect();
     let received = Received::new(args.status.unwrap_or(200), headers, read_body(file)?);
@@ -114,7 +117,7 @@ fn at_hand(
     let reading = providers.read_step(question, (first, &carried), &received).map_err(Failure::usage)?;
     let request = if first == 1 {
         let request = providers.first_request(question).map_err(Failure::usage)?;
-        request.unwrap_or_else(|problem| format!("none: the job cannot be asked for: {problem}"))
+        request.unwrap_or_else(|problem| format!("none: the job cannot be asked about: {problem}"))
     } else {
         format!("what the filter asked for in step {}; it kept {carried}", first - 1)
     };
@@ -127,7 +130,7 @@ fn at_hand(
     let moments = moments(providers, args, settings);
     let (meaning, would) = match reading {
         Reading::Judged(answer) => {
-            let would = decide(args, settings, &Lists::of(providers, &args.name), &answer, &moments);
+            let would = decide(args, settings, &HostLists::of(providers, &args.name), &answer, &moments);
             (Meaning::Judged(answer), would)
         }
         Reading::AskNext(next) => {
@@ -137,27 +140,27 @@ fn at_hand(
     };
     let too_long =
         providers.get(&args.name).is_some_and(|provider| received.body.len() > provider.max_body_bytes);
-    Ok(Told { first, steps: vec![step], meaning, would, moments, too_long })
+    Ok(Shown { first, steps: vec![step], meaning, would, moments, too_long })
 }
 
-/// Asks the provider, with its key, as a pass would.
-async fn asked_for(
-    args: &Tried,
+/// Asks the provider with its key, as a pass would.
+async fn from_provider(
+    args: &ProviderTestArgs,
     settings: &Settings,
     providers: &Providers,
     question: &Question,
-) -> Result<Told, Failure> {
+) -> Result<Shown, Failure> {
     let (asked, steps) = providers.ask_and_tell(question).await.map_err(Failure::usage)?;
     let answer = match asked {
         Asked::Answered(answer) => answer,
-        // A circuit that was just made is closed.
+        // A new process starts with a closed circuit breaker, so this does not happen.
         Asked::NotAsked { .. } => {
-            return Err(Failure::from(format!("{} is left alone for now", plain(&args.name))));
+            return Err(Failure::from(format!("{} cannot be asked now", plain(&args.name))));
         }
     };
     let moments = moments(providers, args, settings);
-    let would = decide(args, settings, &Lists::of(providers, &args.name), &answer, &moments);
-    Ok(Told { first: 1, steps, meaning: Meaning::Judged(answer), would, moments, too_long: false })
+    let would = decide(args, settings, &HostLists::of(providers, &args.name), &answer, &moments);
+    Ok(Shown { first: 1, steps, meaning: Meaning::Judged(answer), would, moments, too_long: false })
 }
 
 fn read_body(file: &Path) -> Result<Bytes, Failure> {
@@ -172,10 +175,10 @@ fn read_body(file: &Path) -> Result<Bytes, Failure> {
     read.map(Bytes::from).map_err(failed)
 }
 
-fn text(args: &Tried, told: &Told) -> String {
+fn text(args: &ProviderTestArgs, shown: &Shown) -> String {
     let mut lines = Vec::new();
-    for (nth, step) in told.steps.iter().enumerate() {
-        lines.push(format!("Request {}: {}", told.first + nth, plain(&step.request)));
+    for (nth, step) in shown.steps.iter().enumerate() {
+        lines.push(format!("Request {}: {}", shown.first + nth, plain(&step.request)));
         let bytes = count(step.body_bytes as i128, "byte", "bytes");
         match (step.status, &step.said) {
             (None, why) => {
@@ -191,62 +194,64 @@ fn text(args: &Tried, told: &Told) -> String {
             }
         }
     }
-    if told.steps.is_empty() {
+    if shown.steps.is_empty() {
         lines.push("No request was sent.".to_owned());
     }
-    if told.too_long {
-        lines.push("  LONGER than max_body_bytes: a real answer of this length is unreadable".to_owned());
+    if shown.too_long {
+        lines.push("  LONGER than max_body_bytes: a pass could not read an answer of this length".to_owned());
     }
-    lines.push(format!("As {} reads it", plain(&args.name)));
-    match &told.meaning {
+    lines.push(format!("Read by {}", plain(&args.name)));
+    match &shown.meaning {
         Meaning::AsksFurther { request, kept } => {
             lines.push(format!("  it asks further: {}", plain(request)));
             let flag = if kept.is_null() { String::new() } else { format!(" --kept {}", quoted(kept)) };
-            lines.push(format!("  What that answers is read with --step {}{flag}", told.first + 1));
+            lines.push(format!("  Read the next answer with --step {}{flag}", shown.first + 1));
         }
         Meaning::Judged(answer) => {
             lines.extend(evidence::lines(answer).iter().map(|line| format!("  {line}")));
             if answer.verdict == Verdict::CouldNotTell(Doubt::Unauthorized) {
-                lines.push("  This is about our key, not about the job: see [auth] of its file.".to_owned());
+                lines.push("  The provider rejected our API key; this says nothing about the job. See [auth] of its file.".to_owned());
             }
-            lines.push("What would be decided, for each output of the job".to_owned());
-            lines.extend(decisions(told));
+            lines.push("Decisions for each output of the job".to_owned());
+            lines.extend(decisions(shown));
         }
     }
     lines.join("\n")
 }
 
-/// A value as a shell takes it.
+/// A value quoted for a shell.
 fn quoted(value: &Value) -> String {
     format!("'{}'", plain(&value.to_string()).replace('\'', "'\\''"))
 }
 
-fn decisions(told: &Told) -> Vec<String> {
-    let shown = |decision: &Decision| {
+fn decisions(shown: &Shown) -> Vec<String> {
+    let spelled = |decision: &Decision| {
         format!("{} {} (rule {})", decision.action.as_str(), decision.reason, decision.rule)
     };
     let header = [
         "output",
-        &format!("charged {} ago", span(told.moments.fresh)),
-        &format!("charged {} ago, asked 3 times", span(told.moments.late)),
+        &format!("charged {} ago", span(shown.moments.fresh)),
+        &format!("charged {} ago, asked 3 times", span(shown.moments.late)),
     ];
-    let rows =
-        told.would.iter().map(|each| vec![each.output.to_string(), shown(&each.fresh), shown(&each.late)]);
+    let rows = shown
+        .would
+        .iter()
+        .map(|each| vec![each.output.to_string(), spelled(&each.fresh), spelled(&each.late)]);
     let mut lines = vec![table(&header, &["output"], rows).trim_end().to_owned()];
     let mut reasons: Vec<_> =
-        told.would.iter().flat_map(|each| [each.fresh.reason, each.late.reason]).collect();
+        shown.would.iter().flat_map(|each| [each.fresh.reason, each.late.reason]).collect();
     reasons.sort_unstable();
     reasons.dedup();
     lines.extend(reasons.into_iter().map(|reason| format!("  {reason}: {}", because(reason))));
-    for each in &told.would {
+    for each in &shown.would {
         let Some((url, why)) = &each.refused else { continue };
-        lines.push(format!("  output {}: a pass does not fetch {}: {why}", each.output, cut(url, 200)));
+        lines.push(format!("  output {}: a pass does not download {}: {why}", each.output, cut(url, 200)));
         lines.extend(remedy(*why).map(str::to_owned));
     }
     lines
 }
 
-/// What would let the file be fetched, where that is for the provider's file to say.
+/// The change of the provider file that would allow the download, if there is one.
 const fn remedy(why: UrlRefusal) -> Option<&'static str> {
     match why {
         UrlRefusal::Host => {
@@ -265,19 +270,19 @@ const fn remedy(why: UrlRefusal) -> Option<&'static str> {
     }
 }
 
-fn as_json(args: &Tried, told: &Told) -> Value {
-    let (answer, next, kept) = match &told.meaning {
+fn as_json(args: &ProviderTestArgs, shown: &Shown) -> Value {
+    let (answer, next, kept) = match &shown.meaning {
         Meaning::Judged(answer) => (Some(evidence::json(answer)), None, None),
         Meaning::AsksFurther { request, kept } => (None, Some(request), Some(kept)),
     };
-    let steps = told.steps.iter().enumerate().map(|(nth, step)| {
+    let steps = shown.steps.iter().enumerate().map(|(nth, step)| {
         json!({
-            "step": told.first + nth, "request": step.request, "status": step.status, "body_bytes": step.body_bytes,
+            "step": shown.first + nth, "request": step.request, "status": step.status, "body_bytes": step.body_bytes,
             "filter_said": step.said.as_ref().ok(), "filter_silent": step.said.as_ref().err(),
         })
     });
     let decision = |decision: &Decision| json!({"action": decision.action.as_str(), "reason": decision.reason, "rule": decision.rule});
-    let would = told.would.iter().map(|each| {
+    let would = shown.would.iter().map(|each| {
         json!({
             "output_index": each.output, "fresh": decision(&each.fresh), "past_refund_by": decision(&each.late),
             "file_refused": each.refused.as_ref().map(|(_, why)| why.as_str()),
@@ -285,8 +290,8 @@ fn as_json(args: &Tried, told: &Told) -> Value {
     });
     json!({
         "provider": args.name, "asked": args.file.is_none(), "steps": steps.collect::<Vec<_>>(),
-        "too_long": told.too_long, "evidence": answer, "next_request": next, "next_kept": kept, "decisions": would.collect::<Vec<_>>(),
-        "fresh_age_seconds": told.moments.fresh.as_secs(), "past_refund_by_age_seconds": told.moments.late.as_secs(),
+        "too_long": shown.too_long, "evidence": answer, "next_request": next, "next_kept": kept, "decisions": would.collect::<Vec<_>>(),
+        "fresh_age_seconds": shown.moments.fresh.as_secs(), "past_refund_by_age_seconds": shown.moments.late.as_secs(),
     })
 }
 

@@ -1,37 +1,38 @@
-//! What would be decided on an answer, by the age of the charge: pure, about an item that nothing else is known of.
+//! Computes what a pass would decide on an answer, for two ages of the charge. Pure; nothing else
+//! is known about the item.
 
 use std::time::Duration;
 
-use super::Tried;
+use super::ProviderTestArgs;
 use crate::charge::{Charge, Item, ItemId, JobKey, Split};
 use crate::clock::{Clock, Timestamp};
 use crate::config::Settings;
 use crate::egress::Hosts;
 use crate::evidence::{Evidence, Source, Verdict};
-use crate::facts::{BalanceRows, Delivery, Facts, ItemsSum, Orphan, Record, RefundedElsewhere, Share};
+use crate::facts::{BalanceRows, Delivery, Facts, ItemsSum, JobShare, Orphan, Record, RefundedElsewhere};
 use crate::pass::Rules;
 use crate::policy::{self, Action, Decision, Pick};
 use crate::provider::{Provider, Providers};
 use crate::recovery::{self, UrlRefusal};
 
-/// The two moments for which a decision is shown.
+/// The two ages of a charge for which a decision is shown.
 pub(super) struct Moments {
     /// The age of a charge whose grace has just ended.
     pub(super) fresh: Duration,
-    /// The age of a charge past its benefit of the doubt.
+    /// The age of a charge at `refund_by`.
     pub(super) late: Duration,
 }
 
-/// What one output of the job would come to.
-pub(super) struct Would {
+/// The decisions about one output of the job.
+pub(super) struct OutputDecisions {
     pub(super) output: i64,
     pub(super) fresh: Decision,
     pub(super) late: Decision,
-    /// Its file, and why a pass would not fetch it.
+    /// Its file, and why a pass would not download it.
     pub(super) refused: Option<(String, UrlRefusal)>,
 }
 
-pub(super) fn moments(providers: &Providers, args: &Tried, settings: &Settings) -> Moments {
+pub(super) fn moments(providers: &Providers, args: &ProviderTestArgs, settings: &Settings) -> Moments {
     let own = providers.get(&args.name).and_then(|provider: &Provider| provider.grace_for(&args.model));
     Moments {
         fresh: own.unwrap_or(settings.detect.grace),
@@ -39,14 +40,14 @@ pub(super) fn moments(providers: &Providers, args: &Tried, settings: &Settings) 
     }
 }
 
-/// Where a provider's files may be fetched from, and where its key may go meanwhile.
+/// The hosts from which a provider's files may be downloaded, and those that may get its key.
 #[derive(Default)]
-pub(super) struct Lists {
+pub(super) struct HostLists {
     outputs: Hosts,
     keys: Hosts,
 }
 
-impl Lists {
+impl HostLists {
     pub(super) fn of(providers: &Providers, name: &str) -> Self {
         let provider = providers.get(name);
         let of = |provider: &Provider| Self {
@@ -58,13 +59,13 @@ impl Lists {
 }
 
 pub(super) fn decide(
-    args: &Tried,
+    args: &ProviderTestArgs,
     settings: &Settings,
-    listed: &Lists,
+    listed: &HostLists,
     answer: &Evidence,
     moments: &Moments,
-) -> Vec<Would> {
-    let limits = Rules::new(settings).policy;
+) -> Vec<OutputDecisions> {
+    let options = Rules::new(settings).policy;
     let now = Clock::System.now();
     let refused = |decision: &Decision| {
         let Action::Recover(Pick::Offer(nth) | Pick::Unclaimed(nth)) = decision.action else { return None };
@@ -77,9 +78,9 @@ pub(super) fn decide(
         .map(|output| {
             let of_age = |age| {
                 let facts = facts(args, settings, output, age, now);
-                let decision = policy::decide(&facts, Some(answer), &limits, now);
+                let decision = policy::decide(&facts, Some(answer), &options, now);
                 match refused(&decision) {
-                    // As a pass goes on when the copy is refused.
+                    // A pass continues in the same way if the download is rejected.
                     Some(why) => {
                         let completed = answer.verdict == Verdict::Succeeded;
                         (policy::after_recovery(&facts, completed, false, now), Some(why))
@@ -88,13 +89,13 @@ pub(super) fn decide(
                 }
             };
             let ((fresh, refused), (late, refused_late)) = (of_age(moments.fresh), of_age(moments.late));
-            Would { output, fresh, late, refused: refused.or(refused_late) }
+            OutputDecisions { output, fresh, late, refused: refused.or(refused_late) }
         })
         .collect()
 }
 
-/// An item that nothing else is known about, charged `age` ago; past its time it was asked about often enough.
-fn facts(args: &Tried, settings: &Settings, output: i64, age: Duration, now: Timestamp) -> Facts {
+/// An example item that was charged `age` ago and asked about often enough.
+fn facts(args: &ProviderTestArgs, settings: &Settings, output: i64, age: Duration, now: Timestamp) -> Facts {
     let charged_at = now - age;
     let doubt = settings.window.length.saturating_sub(settings.window.margin);
     let items = usize::from(args.items);
@@ -124,7 +125,7 @@ fn facts(args: &Tried, settings: &Settings, output: i64, age: Duration, now: Tim
             balance_rows: BalanceRows { subscription: 1, wallet: 1 },
             debits: None,
         },
-        share: Share { items, rank, open_rank: rank, stored: Vec::new(), unhashed: 0 },
+        share: JobShare { items, rank, open_rank: rank, stored: Vec::new(), unhashed: 0 },
         orphan: Orphan {
             id: 0,
             item: id,
@@ -146,9 +147,9 @@ mod tests {
     use crate::evidence::{Doubt, Offer};
 
     #[test]
-    fn without_proof_the_two_moments_differ() {
+    fn without_proof_the_decisions_for_the_two_ages_differ() {
         let settings = Settings::load(&LoadArgs::default()).unwrap();
-        let args = Tried {
+        let args = ProviderTestArgs {
             name: "replicate".to_owned(),
             file: Some("-".into()),
             status: None,
@@ -163,7 +164,7 @@ mod tests {
         };
         let moments = Moments { fresh: Duration::from_mins(10), late: Duration::from_hours(22) };
         let hosts = |list, host| Hosts::parse(list, &[host]).unwrap();
-        let listed = Lists {
+        let listed = HostLists {
             outputs: hosts(List::Outputs, "*.acme.example"),
             keys: hosts(List::Keys, "api.acme.example"),
         };
@@ -182,7 +183,7 @@ mod tests {
         answer.verdict = Verdict::Failed;
         assert_eq!(decided(&answer)[1], (1, "provider_error", "provider_error"));
 
-        // A file that a pass refuses is not recovered.
+        // A file that a pass would not download is not recovered.
         answer.verdict = Verdict::Succeeded;
         for (url, auth, taken) in [
             ("https://cdn.acme.example/0.png", false, true),

@@ -1,8 +1,8 @@
-//! The report as CSV (RFC 4180): a header, then one line an item.
+//! The report as CSV (RFC 4180): a header, then one line per item.
 //!
-//! A field that holds a comma, a quote or a line break is quoted. Ids come from the platform and
-//! from providers: a value that a spreadsheet would take for a formula is written as text, and
-//! control and invisible characters, which a terminal might obey, as `\u{1b}`.
+//! A field with a comma, a quote or a line break is quoted. Ids come from the platform and from
+//! providers. A value that a spreadsheet would read as a formula is written as text. Control and
+//! invisible characters are escaped, as `\u{1b}`.
 
 use crate::cli::words::{erased, plain};
 use crate::clock::Timestamp;
@@ -84,7 +84,7 @@ pub(super) fn late_success(item: &LateItem) -> String {
     ])
 }
 
-/// The provider's word in one field: what was asked when, and what came back.
+/// The evidence in one field: request, time and response.
 fn evidence(evidence: &LateEvidence) -> String {
     let status = evidence.http_status.map_or_else(String::new, |status| format!(" answered {status}"));
     let text = match &evidence.erased {
@@ -136,7 +136,7 @@ fn quoted(field: &str) -> String {
         plain(text) + &line[text.len()..]
     });
     let field = lines.collect::<String>();
-    // A number may begin with a minus; anything else that does would be a formula.
+    // Numbers may begin with a minus; other such values would be formulas.
     let formula = field.starts_with(['=', '+', '-', '@', '\r']) && field.parse::<i64>().is_err();
     let field = if formula { format!("'{field}") } else { field };
     if field.contains([',', '"', '\n', '\r']) { format!("\"{}\"", field.replace('"', "\"\"")) } else { field }

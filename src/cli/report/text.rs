@@ -1,4 +1,4 @@
-//! The report for a person: what needs one first, then what is open, then what was made good.
+//! The report as text: first what needs a person, then what is open, then what was made good.
 
 use std::fmt::Write as _;
 
@@ -18,17 +18,23 @@ pub(super) fn render(review: &Review) -> String {
     let now = review.now;
     line!(page, "makegood report at {} UTC", time(now));
     match review.last_success {
-        Some(at) => line!(page, "The last pass that succeeded ended {}.", relative(at, now)),
+        Some(at) => line!(page, "The last successful pass ended {}.", relative(at, now)),
         None => line!(page, "No pass has succeeded yet."),
     }
     for brake in [&review.brake, &review.own_faults].into_iter().flatten() {
         line!(page, "\nTHE BRAKE IS ON since {}: {}.", when(brake.since, now), plain(&brake.reason));
-        line!(page, "Refunds are held. Look into it, then: makegood brake release --by WHO --reason WHY");
+        line!(
+            page,
+            "Refunds are held. Examine the cause, then run: makegood brake release --by WHO --reason WHY"
+        );
     }
     for (provider, held) in &review.providers {
         let (name, since) = (plain(provider), when(held.engaged_at, now));
-        line!(page, "\nTHE BRAKE IS ON FOR {name} ALONE since {since}: {}.", plain(&held.reason));
-        line!(page, "Look into it, then: makegood brake release --provider {name} --by WHO --reason WHY");
+        line!(page, "\nTHE BRAKE IS ON FOR {name} ONLY since {since}: {}.", plain(&held.reason));
+        line!(
+            page,
+            "Examine the cause, then run: makegood brake release --provider {name} --by WHO --reason WHY"
+        );
     }
     held_accounts(&mut page, review);
     late(&mut page, review);
@@ -45,12 +51,12 @@ fn held_accounts(page: &mut String, review: &Review) {
         return;
     }
     let accounts = count(i128::from(review.accounts_held), "account is", "accounts are");
-    line!(page, "\n{accounts} held by limits of their own; all others go on:");
+    line!(page, "\n{accounts} held by their own limits; no other account is:");
     for held in &review.accounts {
         let (since, refunds) = (when(held.held_at, review.now), held.refunds.unwrap_or_default());
         line!(page, "  since {since}, {refunds} refunds: {}", plain(&held.reason));
     }
-    line!(page, "Look into it, then: makegood brake release --account ID --by WHO --reason WHY");
+    line!(page, "Examine the cause, then run: makegood brake release --account ID --by WHO --reason WHY");
 }
 
 fn late(page: &mut String, review: &Review) {
@@ -60,7 +66,7 @@ fn late(page: &mut String, review: &Review) {
     }
     let now = review.now;
     let are = if review.late_total == 1 { "is" } else { "are" };
-    line!(page, "\nLATE: {} {are} past the time promised", count(review.late_total, "item", "items"));
+    line!(page, "\nLATE: {} {are} past the window", count(review.late_total, "item", "items"));
     let rows = review.late.iter().map(|item| {
         vec![
             format!("{}/{}", item.charge_id, item.output_index),
@@ -73,13 +79,13 @@ fn late(page: &mut String, review: &Review) {
             if item.due_at <= now { "next pass".to_owned() } else { relative(item.due_at, now) },
         ]
     });
-    let header = ["item", "provider", "model", "state", "reason", "charged ago", "asked", "looked at again"];
+    let header = ["item", "provider", "model", "state", "reason", "charged ago", "asked", "next check"];
     page.push_str(&table(&header, &["charged ago", "asked"], rows));
     let shown = i64::try_from(review.late.len()).unwrap_or(i64::MAX);
     if review.late_total > shown {
         line!(page, "  and {} more: --output csv lists all of them", review.late_total - shown);
     }
-    line!(page, "  The story of one: makegood explain CHARGE/INDEX --ask");
+    line!(page, "  For details: makegood explain CHARGE/INDEX --ask");
 }
 
 fn waiting(page: &mut String, all: &[Waiting], state: &str, title: &str, now: Timestamp) {
@@ -107,8 +113,9 @@ fn waiting(page: &mut String, all: &[Waiting], state: &str, title: &str, now: Ti
     reasons.sort_unstable();
     reasons.dedup();
     for reason in reasons {
-        let why = read_reason(reason)
-            .map_or("found, and nobody has been asked yet", |reason| because_waiting(state, reason));
+        let why = read_reason(reason).map_or("found, and the provider has not been asked yet", |reason| {
+            because_waiting(state, reason)
+        });
         line!(page, "  {}: {why}", plain(reason));
     }
 }
@@ -127,13 +134,13 @@ fn made_good(page: &mut String, review: &Review) {
         (credits(|each| each.subscription_credits), credits(|each| each.wallet_credits));
     line!(
         page,
-        "\nMade good since {since}: {}, {} brought home, {} put back{}",
+        "\nMade good since {since}: {}, {} recovered, {} relinked{}",
         count(items("refund"), "refund", "refunds"),
         count(items("recover"), "output", "outputs"),
         items("relink"),
         match items("reverse") {
             0 => String::new(),
-            reversed => format!("; {} taken back", count(reversed, "refund", "refunds")),
+            reversed => format!("; {} reversed", count(reversed, "refund", "refunds")),
         }
     );
     let rows = all.iter().map(|each| {
@@ -165,7 +172,8 @@ fn made_good(page: &mut String, review: &Review) {
     page.push_str(&table(&header, &["items", "to subscription", "to wallet"], rows.chain([total])));
 }
 
-/// What was refunded and made after all: the customer keeps the refund, and the provider was paid for nothing.
+/// Items that were refunded but made after all. The customer keeps the refund, and the provider was
+/// paid for an output that was not delivered.
 fn made_after_all(page: &mut String, review: &Review) {
     let all = &review.late_successes;
     if all.is_empty() {
@@ -176,7 +184,7 @@ fn made_after_all(page: &mut String, review: &Review) {
     let items: i64 = all.iter().map(|each| each.items).sum();
     line!(
         page,
-        "\nRefunded and made after all, noticed since {since}: {}, {never} of them never delivered",
+        "\nRefunded but made after all, noticed since {since}: {}, {never} of them never delivered",
         count(items, "item", "items")
     );
     let rows = all.iter().map(|each| {
@@ -217,7 +225,7 @@ fn made_after_all(page: &mut String, review: &Review) {
     if never > shown {
         line!(page, "  and {} more: --output csv lists all of them", never - shown);
     }
-    line!(page, "  What was said stands in --output json and csv, and in: makegood explain CHARGE/INDEX");
+    line!(page, "  For the evidence: --output json or csv, and makegood explain CHARGE/INDEX");
 }
 
 #[cfg(test)]
@@ -230,7 +238,7 @@ mod tests {
 
     const NOW: Timestamp = Timestamp::from_micros(1_764_000_000_000_000);
 
-    /// Three refunds that turned out to have been made: one of them told with its evidence.
+    /// Three refunded items that were made after all, one of them with its evidence.
     fn after_all() -> (LateProvider, LateItem) {
         let after_all = LateProvider {
             provider: "fal".to_owned(),
@@ -268,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn what_needs_a_person_comes_first() {
+    fn the_report_begins_with_what_needs_a_person() {
         let made = |kind: &str, reason: &str, subscription_credits, wallet_credits| MadeGood {
             provider: "fal".to_owned(),
             kind: kind.to_owned(),
@@ -322,16 +330,16 @@ mod tests {
         assert_eq!(
             render(&review),
             "makegood report at 2025-11-24 16:00:00 UTC\n\
-             The last pass that succeeded ended 1m 1s ago.\n\
+             The last successful pass ended 1m 1s ago.\n\
              \n\
              THE BRAKE IS ON since 2025-11-24 15:55:00 (5m ago): more than 3.\n\
-             Refunds are held. Look into it, then: makegood brake release --by WHO --reason WHY\n\
+             Refunds are held. Examine the cause, then run: makegood brake release --by WHO --reason WHY\n\
              \n\
-             LATE: 2 items are past the time promised\n\
-             \x20 item    provider  model       state  reason  charged ago  asked  looked at again\n\
+             LATE: 2 items are past the window\n\
+             \x20 item    provider  model       state  reason  charged ago  asked  next check\n\
              \x20 ch_1/0  fal       acme/video  held   brake         1d 1h      4  next pass\n\
              \x20 and 1 more: --output csv lists all of them\n\
-             \x20 The story of one: makegood explain CHARGE/INDEX --ask\n\
+             \x20 For details: makegood explain CHARGE/INDEX --ask\n\
              \n\
              Held for a person: 3 items\n\
              \x20 provider  reason  items  credits  late  oldest  for instance\n\
@@ -341,22 +349,22 @@ mod tests {
              Open: 3 items\n\
              \x20 provider  reason         items  credits  late  oldest  for instance\n\
              \x20 fal       not_asked_yet      3       30     0   1d 1h  ch_1/0\n\
-             \x20 not_asked_yet: found, and nobody has been asked yet\n\
+             \x20 not_asked_yet: found, and the provider has not been asked yet\n\
              \n\
-             Made good since 2025-11-23 16:00:00 (1d ago): 2 refunds, 2 outputs brought home, 0 put back\n\
+             Made good since 2025-11-23 16:00:00 (1d ago): 2 refunds, 2 outputs recovered, 0 relinked\n\
              \x20 provider  how      reason            items  to subscription  to wallet\n\
              \x20 fal       recover  output_available      2\n\
              \x20 fal       refund   server_error          2               12          8\n\
              \x20 all                                      4               12          8\n\
              \n\
-             Refunded and made after all, noticed since 2025-11-23 16:00:00 (1d ago): 3 items, 2 of them never delivered\n\
+             Refunded but made after all, noticed since 2025-11-23 16:00:00 (1d ago): 3 items, 2 of them never delivered\n\
              \x20 provider  never delivered  stored late  refunded to subscription  to wallet\n\
              \x20 fal                     2            1                         0         20\n\
              \x20 Paid for and never delivered, to be claimed from the provider:\n\
              \x20 provider  job    model       item    refunded as  asked again          said\n\
              \x20 fal       job-7  acme/video  ch_2/1  unconfirmed  2025-11-24 16:00:00  succeeded (200), answer #12\n\
              \x20 and 1 more: --output csv lists all of them\n\
-             \x20 What was said stands in --output json and csv, and in: makegood explain CHARGE/INDEX"
+             \x20 For the evidence: --output json or csv, and makegood explain CHARGE/INDEX"
         );
     }
 }

@@ -7,14 +7,14 @@
 
 use serde_json::{Value, json};
 
-use crate::report::{Finding, Report, Standing};
+use crate::report::{Finding, PassReport, UnresolvedTotals};
 
 /// The report as the page shows it; all of it with `details`.
-pub fn shown(report: &Report, details: bool) -> Value {
+pub fn shown(report: &PassReport, details: bool) -> Value {
     if details {
         return serde_json::to_value(report).unwrap_or_default();
     }
-    let Report {
+    let PassReport {
         pass_id,
         dry_run,
         started_at,
@@ -70,8 +70,8 @@ fn finding(finding: &Finding) -> Value {
     if is_shown { json!({"kind": kind, "about": about}) } else { json!({"kind": kind}) }
 }
 
-fn standing(standing: &Standing) -> Value {
-    let Standing {
+fn standing(standing: &UnresolvedTotals) -> Value {
+    let UnresolvedTotals {
         open,
         held,
         held_by_brake,

@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
 use super::*;
-use crate::report::{Finding, Report};
+use crate::report::{Finding, PassReport};
 use crate::schedule::{self, Alarm, AlarmError, Timetable};
 
 struct Moves(Clock);
@@ -151,14 +151,18 @@ async fn however_many_ask_the_database_is_asked_once_at_a_time_and_once_in_a_whi
 
 #[test]
 fn the_status_page_shows_nothing_of_accounts_and_no_text_of_others() {
-    let mut report = Report { claimed: 3, ..Report::default() };
+    let mut report = PassReport { claimed: 3, ..PassReport::default() };
     for (kind, about) in [
         ("key_refused", "provider fal"),
         ("missing_hash", "item ch_1/0"),
         ("charge_changed", "charge ch_2"),
         ("brake", "account u1@example.com"),
     ] {
-        report.find(Finding { kind, about: about.to_owned(), detail: "secret: u1@example.com".to_owned() });
+        report.add_finding(Finding {
+            kind,
+            about: about.to_owned(),
+            detail: "secret: u1@example.com".to_owned(),
+        });
     }
     report.unresolved.brake = Some("secret: the brake".to_owned());
     report.unresolved.own_faults = Some("secret: faults".to_owned());

@@ -1,4 +1,5 @@
-//! What the generated cases come to. A property that no case reaches cannot fail: here it would be seen.
+//! Counts what the generated cases reach. A property test proves nothing about a row of the table
+//! that no case reaches.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::LazyLock;
@@ -8,7 +9,7 @@ use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
 
 use super::super::{Action, Decision};
-use super::any::{Case, case};
+use super::any::{PolicyCase, case};
 
 /// A row of the page: rule, decision, reason.
 pub type Row = (u8, &'static str, &'static str);
@@ -30,8 +31,8 @@ pub fn row(decision: &Decision) -> Row {
     (decision.rule, decision.action.as_str(), decision.reason.as_str())
 }
 
-/// What only settle says, when it looks at the brake, the room left and what it may write.
-const SETTLES: [Row; 5] = [
+/// Rows that only settle decides.
+const DECIDED_BY_SETTLE: [Row; 5] = [
     (3, "hold", "cannot_relink"),
     (16, "hold", "brake"),
     (16, "hold", "cannot_post"),
@@ -39,20 +40,20 @@ const SETTLES: [Row; 5] = [
     (16, "hold", "not_posted"),
 ];
 
-/// The same every time.
-static CASES: LazyLock<Vec<Case>> = LazyLock::new(|| {
+/// The same cases in every run.
+static CASES: LazyLock<Vec<PolicyCase>> = LazyLock::new(|| {
     let mut runner = TestRunner::deterministic();
     let cases = case();
     (0..12_000).map(|_| cases.new_tree(&mut runner).expect("nothing is filtered").current()).collect()
 });
 
 #[test]
-fn every_row_of_the_table_is_reached_by_the_cases_and_two_in_five_need_the_providers_word() {
+fn the_cases_reach_every_row_of_the_table_and_two_in_five_need_the_providers_answer() {
     let mut reached: BTreeMap<Row, usize> = BTreeMap::new();
-    let (mut by_word, mut refunds, mut waits) = (0, 0, 0);
+    let (mut by_answer, mut refunds, mut waits) = (0, 0, 0);
     for case in CASES.iter() {
         let decision = case.decided();
-        by_word += usize::from((5..=13).contains(&decision.rule));
+        by_answer += usize::from((5..=13).contains(&decision.rule));
         refunds += usize::from(decision.action == Action::Refund);
         waits += usize::from(decision.action == Action::Wait);
         *reached.entry(row(&decision)).or_default() += 1;
@@ -62,26 +63,25 @@ fn every_row_of_the_table_is_reached_by_the_cases_and_two_in_five_need_the_provi
             }
         }
     }
-    println!("{by_word} by rules 5 to 13, {refunds} refunds, {waits} waits; {reached:#?}");
-    for row in PAGE.iter().filter(|row| !SETTLES.contains(row)) {
+    println!("{by_answer} by rules 5 to 13, {refunds} refunds, {waits} waits; {reached:#?}");
+    for row in PAGE.iter().filter(|row| !DECIDED_BY_SETTLE.contains(row)) {
         let times = reached.get(row).copied().unwrap_or_default();
         assert!(times >= 10, "{row:?} was reached by {times} of the cases");
     }
-    assert!(by_word * 5 >= CASES.len() * 2, "{by_word}");
+    assert!(by_answer * 5 >= CASES.len() * 2, "{by_answer}");
     assert!(refunds * 5 >= CASES.len(), "{refunds}");
     assert!(waits * 10 >= CASES.len(), "{waits}");
 }
 
-/// Where a condition changes its mind, the cases stand on both sides of it and exactly on it.
 #[test]
-fn the_cases_stand_on_both_sides_of_every_limit_in_time_and_on_it() {
+fn the_cases_lie_on_both_sides_of_every_limit_in_time_and_exactly_on_it() {
     let mut seen: BTreeMap<(&str, i64), usize> = BTreeMap::new();
     for case in CASES.iter() {
         let orphan = &case.facts.orphan;
         let charged_at = case.facts.record.charge.charged_at;
         let limits = [
             ("refund_by", Some(orphan.refund_by)),
-            ("grace", Some(charged_at + case.limits.unknown_job_grace)),
+            ("grace", Some(charged_at + case.options.unknown_job_grace)),
             ("half an hour of questions", orphan.first_asked_at.map(|first| first + super::any::MINUTE * 30)),
         ];
         for (what, limit) in limits {

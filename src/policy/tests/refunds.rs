@@ -1,34 +1,34 @@
-//! One charge, refunded item by item by makegood and by the platform in any order: `facts`, `policy` and `refund`
-//! together, as settle puts them together.
+//! Property tests of `facts`, `policy` and `refund` together, joined as settle joins them. makegood
+//! and the platform refund the items of one charge in any order.
 
 use std::collections::HashMap;
 
 use proptest::prelude::*;
 
-use super::super::samples::{LIMITS, charged_at, facts, failed};
+use super::super::samples::{OPTIONS, charged_at, facts, failed};
 use super::super::{Action, decide};
 use super::any::MINUTE;
 use crate::charge::{Bucket, Charge, Item, ItemId, JobKey, Split};
 use crate::evidence::FailureClass;
-use crate::facts::{Around, Facts, JobItem, LedgerRefund, Rows};
+use crate::facts::{Facts, JobItem, LedgerRefund, RowIndex, Rows};
 use crate::refund::allocate;
 
-/// Who gives back what, in the order in which it is committed.
+/// One refund, in the order of commits.
 #[derive(Clone, Debug)]
-enum Step {
-    /// makegood looks at this item, of which the provider says that it failed.
+enum RefundStep {
+    /// makegood decides about this item; the provider says that it failed.
     Look(prop::sample::Index),
-    /// The platform refunds this item, all or part of it or too much, wherever it likes.
+    /// The platform refunds this item: in part, in full or too much, to any bucket.
     Platform(Option<prop::sample::Index>, Bucket, i64),
 }
 
-fn any_step() -> impl Strategy<Value = Step> {
+fn any_step() -> impl Strategy<Value = RefundStep> {
     let buckets = prop::sample::select(Bucket::ALL.to_vec());
-    // Rarely without an item: then all is held, and there is nothing more to see.
+    // Rarely without an item, because then everything is held.
     let named = prop::option::weighted(0.9, any::<prop::sample::Index>());
     prop_oneof![
-        3 => any::<prop::sample::Index>().prop_map(Step::Look),
-        1 => (named, buckets, (-60..120_i64).prop_filter("gives or takes something", |credits| *credits != 0)).prop_map(|(item, bucket, credits)| Step::Platform(item, bucket, credits)),
+        3 => any::<prop::sample::Index>().prop_map(RefundStep::Look),
+        1 => (named, buckets, (-60..120_i64).prop_filter("gives or takes something", |credits| *credits != 0)).prop_map(|(item, bucket, credits)| RefundStep::Platform(item, bucket, credits)),
     ]
 }
 
@@ -40,7 +40,7 @@ struct World {
 }
 
 impl World {
-    /// A charge whose items are each bought from a job of its own.
+    /// A charge whose items each have a job of their own.
     fn new(prices: &[i64], subscription: i64) -> Self {
         let mut charge = facts().record.charge;
         charge.drawn = Split { subscription, wallet: prices.iter().sum::<i64>() - subscription };
@@ -60,14 +60,14 @@ impl World {
     fn facts(&self, index: i64) -> Facts {
         let mut orphan = facts().orphan;
         orphan.item.output_index = index;
-        Facts::gather(self.charge.clone(), orphan, &Around::new(&self.rows))
+        Facts::gather(self.charge.clone(), orphan, &RowIndex::new(&self.rows))
     }
 
-    /// What settle gives back for an item, if anything.
+    /// The refund that settle would post for an item, if any.
     fn look(&mut self, index: i64) -> Option<Split> {
         let facts = self.facts(index);
         let answer = failed(FailureClass::ServerError);
-        let decision = decide(&facts, Some(&answer), &LIMITS, charged_at() + 20 * MINUTE);
+        let decision = decide(&facts, Some(&answer), &OPTIONS, charged_at() + 20 * MINUTE);
         let item = facts.record.item.filter(|_| decision.action == Action::Refund)?;
         let already = self.ours.plus(facts.record.refunded_elsewhere.credits);
         allocate(item.credits, self.charge.drawn, already)
@@ -78,17 +78,18 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(500))]
 
     #[test]
-    fn p01_p03_in_any_order_no_item_is_given_back_twice_and_no_balance_gets_more_than_was_drawn_from_it(
+    fn p01_p03_in_any_order_no_item_is_refunded_twice_and_no_balance_gets_more_than_was_drawn_from_it(
         prices in prop::collection::vec(1..100_i64, 1..6), of_subscription in 0..=4_i64, steps in prop::collection::vec(any_step(), 1..16),
     ) {
         let subscription = prices.iter().sum::<i64>() * of_subscription / 4;
         let mut world = World::new(&prices, subscription);
         let drawn = world.charge.drawn;
-        // What the platform gave, less what it took back, and whether we did; and what it gave for the charge without naming an item.
+        // Per item: the platform's net refund, and whether makegood refunded. And what the platform
+        // refunded for the whole charge.
         let (mut theirs, mut ours, mut whole) = (vec![0; prices.len()], vec![false; prices.len()], 0);
         for step in steps {
             match step {
-                Step::Platform(item, bucket, credits) => {
+                RefundStep::Platform(item, bucket, credits) => {
                     let item = item.map(|item| item.index(prices.len()));
                     match item {
                         Some(nth) => theirs[nth] += credits,
@@ -99,9 +100,9 @@ proptest! {
                     world.rows.refunds.push(LedgerRefund { charge_id, output_index, bucket, credits });
                     world.theirs.add(bucket, credits);
                 }
-                // What is resolved is not looked at again; that it cannot be is the database's.
-                Step::Look(item) if ours[item.index(prices.len())] => {}
-                Step::Look(item) => {
+                // A resolved item is not decided again; the database enforces that.
+                RefundStep::Look(item) if ours[item.index(prices.len())] => {}
+                RefundStep::Look(item) => {
                     let nth = item.index(prices.len());
                     let index = i64::try_from(nth).expect("at most five");
                     let theirs_net = Split { subscription: world.theirs.subscription.max(0), wallet: world.theirs.wallet.max(0) };
@@ -125,9 +126,8 @@ proptest! {
         }
     }
 
-    /// Left to makegood alone, all that failed comes back, to the last credit.
     #[test]
-    fn p03_when_everything_failed_everything_comes_back(
+    fn p03_if_every_item_failed_the_whole_draw_is_refunded(
         (prices, order) in prop::collection::vec(1..100_i64, 1..6)
             .prop_flat_map(|prices| { let order = (0..prices.len()).collect::<Vec<_>>(); (Just(prices), Just(order).prop_shuffle()) }),
         of_subscription in 0..=4_i64,
@@ -135,7 +135,7 @@ proptest! {
         let mut world = World::new(&prices, prices.iter().sum::<i64>() * of_subscription / 4);
         for nth in order {
             let given = world.look(i64::try_from(nth).expect("at most five"));
-            world.ours = world.ours.plus(given.expect("there is room for every item"));
+            world.ours = world.ours.plus(given.expect("every item fits into the draw"));
         }
         prop_assert_eq!(world.ours, world.charge.drawn);
     }

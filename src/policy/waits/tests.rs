@@ -7,21 +7,21 @@ fn decision(action: Action, reason: Reason) -> Decision {
     Decision { action, reason, rule: 12 }
 }
 
-/// When an orphan that has waited often is looked at again, as seen from `now`.
-fn looked_at(
+/// When an orphan that has waited nine times is checked again.
+fn checked_at(
     change: impl Fn(&mut Facts),
     decision: &Decision,
-    patience: Patience,
+    bounds: WaitBounds,
     now: Timestamp,
 ) -> Timestamp {
     let mut facts = facts();
     facts.orphan.waits = 9;
     change(&mut facts);
-    next_look(&facts, decision, patience, now)
+    next_check_at(&facts, decision, bounds, now)
 }
 
-/// What waits an hour comes back over the ten minutes before it, and not all at once.
-fn spread_evenly(waits: impl Iterator<Item = Duration>) {
+/// Waits of an hour end spread over the ten minutes before it.
+fn assert_spread_evenly(waits: impl Iterator<Item = Duration>) {
     let mut minutes = [0; 11];
     for wait in waits {
         assert!(wait > 50 * MINUTE && wait <= HOUR, "{wait:?}");
@@ -32,12 +32,12 @@ fn spread_evenly(waits: impl Iterator<Item = Duration>) {
 
 #[test]
 fn jitter_shortens_by_up_to_a_sixth_and_spreads_orphans_and_their_waits_evenly() {
-    spread_evenly((1..=1000).map(|id| shortened(HOUR, id, 9)));
-    spread_evenly((1..=1000).map(|waits| shortened(HOUR, 7, waits)));
+    assert_spread_evenly((1..=1000).map(|id| shortened(HOUR, id, 9)));
+    assert_spread_evenly((1..=1000).map(|waits| shortened(HOUR, 7, waits)));
 }
 
 #[test]
-fn p15_past_refund_by_the_questions_that_are_missing_are_asked_evenly() {
+fn p15_past_refund_by_missing_questions_are_spaced_evenly() {
     let wait = decision(Action::Wait, Reason::StillRunning);
     let begun = facts().orphan.refund_by;
     let after = |questions, first: Option<Duration>, now: Timestamp| {
@@ -46,41 +46,41 @@ fn p15_past_refund_by_the_questions_that_are_missing_are_asked_evenly() {
             facts.orphan.questions = questions;
             facts.orphan.first_asked_at = first;
         };
-        looked_at(asked, &wait, Patience::default(), now).since(now)
+        checked_at(asked, &wait, WaitBounds::default(), now).since(now)
     };
-    // The first of three, half an hour before the last: the second lies in the middle.
+    // Three questions over half an hour: the second comes in the middle.
     assert_eq!(after(0, None, begun), 15 * MINUTE);
     assert_eq!(after(1, Some(15 * MINUTE), begun + HOUR), 15 * MINUTE);
     assert_eq!(after(4, Some(20 * MINUTE), begun + HOUR), 10 * MINUTE);
-    // Asked long ago: now, but not at once.
+    // The first question was long ago: due after the minimum wait.
     assert_eq!(after(1, Some(9 * HOUR), begun + HOUR), MINUTE);
 }
 
 #[test]
-fn p15_what_is_held_past_refund_by_waits_for_its_person_and_is_seen_within_the_hour_once_it_is_mended() {
+fn p15_a_held_orphan_is_checked_at_least_every_hour_past_refund_by() {
     let hold = decision(Action::Hold, Reason::DuplicateJob);
     let now = facts().orphan.refund_by;
-    let next = looked_at(|facts| facts.orphan.waits = 60, &hold, Patience::default(), now);
+    let next = checked_at(|facts| facts.orphan.waits = 60, &hold, WaitBounds::default(), now);
     assert!((50 * MINUTE..=HOUR).contains(&next.since(now)), "{next:?}");
 }
 
 #[test]
-fn p15_a_file_is_looked_at_half_a_minute_before_it_goes_unless_the_brake_holds_it() {
+fn p15_an_orphan_is_checked_half_a_minute_before_its_file_expires_unless_the_brake_holds_it() {
     let now = charged_at() + 2 * HOUR;
-    let until = |expires_at| Patience { retention: None, expires_at: Some(expires_at) };
+    let until = |expires_at| WaitBounds { retention: None, expires_at: Some(expires_at) };
     let wait = decision(Action::Wait, Reason::StillRunning);
-    let at = |expires_at| looked_at(|_| {}, &wait, until(expires_at), now);
+    let at = |expires_at| checked_at(|_| {}, &wait, until(expires_at), now);
     assert_eq!(at(now + 10 * MINUTE), now + 10 * MINUTE - MINUTE / 2);
     assert_eq!(at(now + 2 * HOUR), at(now + 9 * HOUR), "no sooner than without it");
-    // Never at once, or a pass would not end.
+    // Never due at once, otherwise a pass would not end.
     assert_eq!(at(now + MINUTE), now + MINUTE / 2);
     assert_eq!(at(now + MINUTE / 4), now + MINUTE / 2);
-    // What is gone does not hurry anybody.
+    // A file that has already expired shortens no wait.
     for gone in [now, now - HOUR] {
         assert_eq!(at(gone), at(now + 9 * HOUR));
     }
     let braked = decision(Action::Hold, Reason::Brake);
-    let held = looked_at(|_| {}, &braked, until(now + 10 * MINUTE), now);
-    let without = looked_at(|_| {}, &braked, Patience::default(), now);
-    assert_eq!(held, without, "the brake is released by a person or the hour, not by a file");
+    let held = checked_at(|_| {}, &braked, until(now + 10 * MINUTE), now);
+    let without = checked_at(|_| {}, &braked, WaitBounds::default(), now);
+    assert_eq!(held, without, "an expiring file does not release the brake");
 }

@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{BrakeScope, Released, note};
-use crate::brake::{AccountStanding, Accounts, Brake, DAY, Watch};
+use crate::brake::{AccountStanding, Accounts, Brake, BrakeContext, DAY};
 use crate::clock::Timestamp;
 use crate::store::db::{DbError, Row, Tx, Value};
 use crate::store::{Store, first, statements, with_retries};
@@ -69,7 +69,7 @@ impl Store {
     }
 
     /// Releases the held accounts of whose refunds no more than half of each limit counts by now.
-    pub(super) async fn release_accounts_when_gone(&self, watch: &Watch) -> Result<(), DbError> {
+    pub(super) async fn release_accounts_when_gone(&self, watch: &BrakeContext) -> Result<(), DbError> {
         for held in self.accounts_held_since(Timestamp::from_micros(0)).await? {
             let account = held.account_id.as_str();
             let was_held = with_retries!(self, self.let_account_go_when_gone(account, watch).await)?;
@@ -81,7 +81,7 @@ impl Store {
         Ok(())
     }
 
-    async fn let_account_go_when_gone(&self, account: &str, watch: &Watch) -> Result<bool, DbError> {
+    async fn let_account_go_when_gone(&self, account: &str, watch: &BrakeContext) -> Result<bool, DbError> {
         let now = self.now().await?;
         let price = self.price(&mut &*self, watch, now).await?;
         let mut tx = self.db.begin().await?;

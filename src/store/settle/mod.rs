@@ -116,11 +116,11 @@ pub enum Outcome {
 #[derive(Clone, Debug)]
 pub struct SettleRules {
     /// What the brake watches.
-    pub brake: brake::Watch,
+    pub brake: brake::BrakeContext,
     /// How orphans are dated that are opened for items an output was taken from.
     pub dating: Dating,
     /// When the provider is asked again after a refund without proof.
-    pub late: policy::late::Times,
+    pub late: policy::late::LateTimes,
     /// When a case that was held for the brake is looked at again.
     pub held_for: Duration,
     /// Nothing that stays open is due before this.

@@ -11,7 +11,7 @@ use serde_json::{Value as Json, json};
 
 use super::posting::Posting;
 use super::{AS_LONG_AS_A_STATEMENT, Failure, Seen, SettleRules, Settlement, Standing};
-use crate::brake::{Brake, Refusal};
+use crate::brake::{Brake, RefundHold};
 use crate::charge::{Bucket, Charge, ItemId, JobKey, Split};
 use crate::clock::Timestamp;
 use crate::evidence::{Evidence, FailureClass, Source};
@@ -117,7 +117,7 @@ impl<'a> Written<'a> {
             } else if split.is_none() {
                 decision = policy::charge_changed();
             } else {
-                decision = policy::without_room();
+                decision = policy::exceeds_draw();
             }
         }
         self.note_mended(settlement, &decision);
@@ -231,7 +231,7 @@ impl<'a> Written<'a> {
         settlement: &'a Settlement,
         decision: &Decision,
         given: Option<Split>,
-        refusal: Option<&Refusal>,
+        refusal: Option<&RefundHold>,
     ) {
         let held_account = refusal.and_then(|refusal| refusal.account.as_ref());
         let facts = &settlement.case.facts;

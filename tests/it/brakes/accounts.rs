@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use makegood::brake::{Limits, Watch};
+use makegood::brake::{BrakeContext, BrakeLimits};
 use makegood::policy::{Action, Decision, Reason};
 use makegood::store::{Outcome, SettleRules};
 
@@ -79,7 +79,7 @@ on_both! {
         assert_eq!(refunds_of(&world, "mallory").await, 100);
         let events = world.texts("SELECT kind || ' ' || by_whom || ' ' || account_id AS v FROM makegood_brake_events ORDER BY id").await;
         assert_eq!(events, ["engaged makegood mallory", "released ida mallory", "engaged makegood mallory"]);
-        world.parts.rules.brake = Limits::default();
+        world.parts.rules.brake = BrakeLimits::default();
         world.store.release_account("mallory", "ida", "all of it").await.unwrap();
         world.pass().await;
         assert_eq!(refunds_of(&world, "mallory").await, 300);
@@ -93,8 +93,8 @@ on_both! {
     async fn p15_an_accounts_limits_count_a_day_and_its_credits_too(world) {
         let mut world = world;
         for (limits, key, given) in [
-            (Limits { refunds_per_day_per_account: 2, ..Limits::default() }, "max_refunds_per_day_per_account", 2),
-            (Limits { credits_per_day_per_account: 25, ..Limits::default() }, "max_credits_per_day_per_account", 2),
+            (BrakeLimits { refunds_per_day_per_account: 2, ..BrakeLimits::default() }, "max_refunds_per_day_per_account", 2),
+            (BrakeLimits { credits_per_day_per_account: 25, ..BrakeLimits::default() }, "max_credits_per_day_per_account", 2),
         ] {
             // A transaction each, so that what counts is read each time.
             (world.parts.rules.brake, world.parts.rules.batch) = (limits, 1);
@@ -122,7 +122,7 @@ on_both! {
 on_both! {
     async fn p15_where_the_brake_goes_off_by_itself_a_held_account_does_too(world) {
         let mut world = world;
-        world.parts.rules.brake = Limits { refunds_per_day_per_account: 2, ..Limits::default() };
+        world.parts.rules.brake = BrakeLimits { refunds_per_day_per_account: 2, ..BrakeLimits::default() };
         world.parts.rules.release_when_gone = true;
         world.balance("mallory", 0, 0).await;
         failed(&world, "mallory", 5).await;
@@ -145,8 +145,8 @@ on_both! {
         failed(&world, "mallory", 4).await;
         detect(&world).await;
         let mut cases = claim(&world).await;
-        let limits = Limits { refunds_per_day_per_account: 2, ..Limits::default() };
-        let of = |overruled| SettleRules { brake: Watch { limits, overruled, ..Watch::default() }, ..rules(&world) };
+        let limits = BrakeLimits { refunds_per_day_per_account: 2, ..BrakeLimits::default() };
+        let of = |overruled| SettleRules { brake: BrakeContext { limits, overruled, ..BrakeContext::default() }, ..rules(&world) };
         let one = settlement(&world, cases.remove(0), REFUND);
         assert_eq!(world.store.settle(&[one], &of(true)).await.unwrap(), [Outcome::Settled(REFUND)]);
         let rest: Vec<_> = cases.into_iter().map(|case| settlement(&world, case, REFUND)).collect();
@@ -203,7 +203,7 @@ on_both! {
 on_both! {
     async fn p15_credits_of_all_accounts_are_held_beyond_half_of_what_the_days_charges_cost(world) {
         let mut world = world;
-        world.parts.rules.brake = Limits { credit_share_per_day: 50, ..Limits::default() };
+        world.parts.rules.brake = BrakeLimits { credit_share_per_day: 50, ..BrakeLimits::default() };
         world.parts.rules.batch = 1;
         // 210 charges of 2 credits and three of 100 that fail: 300 of 720 credits, or 89 of 213
         // average charges.
@@ -243,8 +243,8 @@ async fn p15_two_processes_refund_one_account_exactly_up_to_its_limit() {
     world.run(WAIT_IN_LEDGER).await;
     let mut holder = connection(&world).await;
     on(&mut holder, "SELECT pg_advisory_lock(4711)").await;
-    let limits = Limits { refunds_per_day_per_account: 4, ..Limits::default() };
-    let rules = SettleRules { brake: Watch { limits, ..Watch::default() }, ..rules(&world) };
+    let limits = BrakeLimits { refunds_per_day_per_account: 4, ..BrakeLimits::default() };
+    let rules = SettleRules { brake: BrakeContext { limits, ..BrakeContext::default() }, ..rules(&world) };
     let (a, b) = (another(&world).await, another(&world).await);
     let batch = |cases: Vec<_>| -> Vec<_> {
         cases.into_iter().map(|case| settlement(&world, case, REFUND)).collect()

@@ -1,6 +1,6 @@
 //! A person holds the refunds of one provider, and releases them: all others go on.
 
-use makegood::brake::Limits;
+use makegood::brake::BrakeLimits;
 use makegood::policy::{Action, Decision, Reason};
 use makegood::store::Outcome;
 
@@ -13,7 +13,7 @@ use crate::world::{World, on_both};
 on_both! {
     async fn p15_a_brake_for_one_provider_holds_its_refunds_alone_until_it_is_released(world) {
         let mut world = world;
-        world.parts.rules.brake = Limits { refunds_per_day_per_account: 50, ..Limits::default() };
+        world.parts.rules.brake = BrakeLimits { refunds_per_day_per_account: 50, ..BrakeLimits::default() };
         world.balance("ada", 0, 0).await;
         failing(&world, "fal", &["a", "b"]).await;
         failing(&world, "replicate", &["c"]).await;

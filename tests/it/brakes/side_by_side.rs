@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 
-use makegood::brake::{Limits, Watch};
+use makegood::brake::{BrakeContext, BrakeLimits};
 use makegood::policy::{Action, Decision, Reason};
 use makegood::store::{Case, Outcome, SettleRules, Store};
 
@@ -17,9 +17,9 @@ use crate::world::World;
 
 const HELD: Decision = Decision { action: Action::Hold, reason: Reason::Brake, rule: 16 };
 
-async fn settle(store: &Store, world: &World, cases: Vec<Case>, limits: Limits) -> Vec<Outcome> {
+async fn settle(store: &Store, world: &World, cases: Vec<Case>, limits: BrakeLimits) -> Vec<Outcome> {
     let batch: Vec<_> = cases.into_iter().map(|case| settlement(world, case, REFUND)).collect();
-    let rules = SettleRules { brake: Watch { limits, ..Watch::default() }, ..rules(world) };
+    let rules = SettleRules { brake: BrakeContext { limits, ..BrakeContext::default() }, ..rules(world) };
     store.settle(&batch, &rules).await.unwrap()
 }
 
@@ -61,10 +61,10 @@ async fn due(many: usize) -> (World, Vec<Case>) {
 #[tokio::test]
 async fn p15_four_processes_at_once_end_exactly_at_the_limit() {
     for (limits, most) in [
-        (Limits { refunds_per_hour: 11, ..Limits::default() }, 11),
-        (Limits { credits_per_day: 119, ..Limits::default() }, 11),
-        (Limits { refunds_per_day_per_provider: 5, ..Limits::default() }, 5),
-        (Limits { refunds_per_hour: 20, refunds_per_day: 13, ..Limits::default() }, 13),
+        (BrakeLimits { refunds_per_hour: 11, ..BrakeLimits::default() }, 11),
+        (BrakeLimits { credits_per_day: 119, ..BrakeLimits::default() }, 11),
+        (BrakeLimits { refunds_per_day_per_provider: 5, ..BrakeLimits::default() }, 5),
+        (BrakeLimits { refunds_per_hour: 20, refunds_per_day: 13, ..BrakeLimits::default() }, 13),
     ] {
         let (world, mut cases) = due(24).await;
         world.run(WAIT_IN_LEDGER).await;
@@ -104,7 +104,7 @@ async fn p15_four_processes_at_once_end_exactly_at_the_limit() {
 async fn p15_a_brake_that_another_process_engages_holds_what_is_about_to_be_committed() {
     let (world, mut cases) = due(3).await;
     let (first, last) = (cases.remove(0), cases.remove(0));
-    let once = Limits { refunds_per_hour: 1, ..Limits::default() };
+    let once = BrakeLimits { refunds_per_hour: 1, ..BrakeLimits::default() };
     assert_eq!(refunds(&settle(&world.store, &world, vec![first], once).await), 1);
     world.run(WAIT_IN_LEDGER).await;
     let mut holder = connection(&world).await;
@@ -113,7 +113,7 @@ async fn p15_a_brake_that_another_process_engages_holds_what_is_about_to_be_comm
     let (outcome, ()) = tokio::join!(
         // It has no limits of its own, and has written its refund when the other one engages the
         // brake.
-        settle(&b, &world, vec![last], Limits::default()),
+        settle(&b, &world, vec![last], BrakeLimits::default()),
         async {
             seen_waiting(&world, "post_refunds").await;
             assert_eq!(settle(&a, &world, cases, once).await, [Outcome::Settled(HELD)]);
@@ -187,7 +187,7 @@ async fn p15_what_is_about_to_be_held_when_the_brake_is_released_is_refunded() {
     let mut holder = connection(&world).await;
     on(&mut holder, "SELECT pg_advisory_lock(4711)").await;
     let store = another(&world).await;
-    let (outcome, ()) = tokio::join!(settle(&store, &world, cases, Limits::default()), async {
+    let (outcome, ()) = tokio::join!(settle(&store, &world, cases, BrakeLimits::default()), async {
         seen_waiting(&world, "insert_events").await;
         assert_eq!(world.store.release_brake("grace", "looked into it").await.unwrap(), Some(0));
         on(&mut holder, "SELECT pg_advisory_unlock(4711)").await;
@@ -210,7 +210,7 @@ async fn p15_a_settle_that_waits_holds_up_no_other_one() {
     let mut holder = connection(&world).await;
     on(&mut holder, "SELECT pg_advisory_lock(4711)").await;
     let (a, b) = (another(&world).await, another(&world).await);
-    let limits = Limits { refunds_per_hour: 2, ..Limits::default() };
+    let limits = BrakeLimits { refunds_per_hour: 2, ..BrakeLimits::default() };
     cases.sort_by_key(|case| case.facts.orphan.id);
     let other = vec![cases.remove(1)];
     let (first, ()) = tokio::join!(settle(&a, &world, cases, limits), async {

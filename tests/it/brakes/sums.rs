@@ -1,6 +1,6 @@
 //! What the limits are held against: sums per provider and minute.
 
-use makegood::brake::Limits;
+use makegood::brake::BrakeLimits;
 use makegood::policy::{Action, Decision, Reason};
 use makegood::store::{Outcome, SettleRules};
 
@@ -64,7 +64,7 @@ on_both! {
         charges(&world, &["a", "b"]).await;
         world.pass().await;
         world.clock.set(right);
-        world.parts.rules.brake = Limits { refunds_per_hour: 3, ..Limits::default() };
+        world.parts.rules.brake = BrakeLimits { refunds_per_hour: 3, ..BrakeLimits::default() };
         charges(&world, &["c", "d"]).await;
         let report = world.pass().await;
         assert_eq!((report.total("refund"), report.total("hold")), (1, 1), "{report:?}");
@@ -83,7 +83,7 @@ on_both! {
 on_both! {
     async fn p15_the_limit_of_a_pass_counts_nothing_that_the_same_minute_held_before_it(world) {
         let mut world = world;
-        world.parts.rules.brake = Limits { refunds_per_pass: 2, credits_per_pass: 20, ..Limits::default() };
+        world.parts.rules.brake = BrakeLimits { refunds_per_pass: 2, credits_per_pass: 20, ..BrakeLimits::default() };
         world.balance("ada", 0, 0).await;
         for ids in [["a", "b"], ["c", "d"], ["e", "f"]] {
             charges(&world, &ids).await;
@@ -105,7 +105,7 @@ on_both! {
         world.balance("ada", 0, 0).await;
         charges(&world, &["before"]).await;
         assert_eq!(refunds(&refund_all(&world, &rules(&world)).await), 1);
-        let limits = Limits { refunds_per_pass: 2, ..Limits::default() };
+        let limits = BrakeLimits { refunds_per_pass: 2, ..BrakeLimits::default() };
         let watch = world.store.watch(limits, world.now()).await.unwrap();
         let rules = SettleRules { brake: watch, ..rules(&world) };
         charges(&world, &["a", "b", "c"]).await;
@@ -136,13 +136,13 @@ on_both! {
             world.run(&format!("INSERT INTO makegood_refund_sums VALUES ('{provider}', {slot}, {minute}, 1, {}, 0)", i64::MAX - 5)).await;
         }
         // Without any limit it is added to, up to the end.
-        world.parts.rules.brake = Limits::default();
+        world.parts.rules.brake = BrakeLimits::default();
         charges(&world, &["a"]).await;
         assert_eq!(world.pass().await.total("refund"), 1);
         let last = "SELECT credits AS v FROM makegood_refund_sums WHERE provider = 'replicate'";
         assert_eq!(world.texts(last).await, [i64::MAX.to_string()]);
         for limit in [u64::MAX, i64::MAX.unsigned_abs(), 1] {
-            world.parts.rules.brake = Limits { credits_per_hour: limit, ..Limits::default() };
+            world.parts.rules.brake = BrakeLimits { credits_per_hour: limit, ..BrakeLimits::default() };
             let id = format!("of-{limit}");
             charges(&world, &[&id]).await;
             let report = world.pass().await;
@@ -195,7 +195,7 @@ async fn p15_what_an_older_version_refunds_counts_too() {
         )).await;
     }
     assert_eq!(sums(&world).await, ["replicate 3 30 2"]);
-    world.parts.rules.brake = Limits { refunds_per_hour: 4, ..Limits::default() };
+    world.parts.rules.brake = BrakeLimits { refunds_per_hour: 4, ..BrakeLimits::default() };
     charges(&world, &["a", "b"]).await;
     let report = world.pass().await;
     assert_eq!((report.total("refund"), report.total("hold")), (1, 1), "{report:?}");

@@ -25,14 +25,18 @@ async fn p23_support_refunds_and_recovers_by_hand_and_name_and_reason_are_kept()
         }
 
         let page = world.text(&[&["recover", "done/0"], &MIA[..]].concat()).await;
-        assert!(page.starts_with("done/0 is recovered now. Its output was brought home on "), "{page}");
+        assert!(page.starts_with("done/0 is recovered now. Its output was recovered on "), "{page}");
         let page = world.text(&[&["recover", "stored"], &MIA[..]].concat()).await;
         assert!(page.starts_with("Nothing was changed: stored/0 is stored already. "), "{page}");
 
         // Each error once, on standard error; what it would take is said.
         for (command, code, says) in [
-            (&["refund", "running/0"][..], 1, "the provider says that it is still at work (still_running)"),
-            (&["refund", "running/0"], 1, "to give it back all the same, say it again with --anyway"),
+            (
+                &["refund", "running/0"][..],
+                1,
+                "the provider says that it is still queued or running (still_running)",
+            ),
+            (&["refund", "running/0"], 1, "to refund it all the same, run the command again with --anyway"),
             (
                 &["refund", "stored/0", "--anyway"],
                 1,
@@ -41,12 +45,12 @@ async fn p23_support_refunds_and_recovers_by_hand_and_name_and_reason_are_kept()
             (
                 &["refund", "done/0", "--anyway"],
                 1,
-                "nothing was given back for done/0: it is recovered already.",
+                "nothing was refunded for done/0: it is recovered already.",
             ),
             (
                 &["recover", "failed-2/0"],
                 1,
-                "nothing was brought home for failed-2/0: the provider says that it failed",
+                "nothing was recovered for failed-2/0: the provider says that it failed",
             ),
             (&["refund", "nope"], 1, "there is no charge `nope`"),
         ] {
@@ -99,11 +103,11 @@ async fn p23_a_refund_by_hand_that_the_brake_holds_ends_with_3_and_says_what_wou
         assert_eq!(held.code, Some(3), "{held:?}");
         assert!(
             held.stdout.starts_with(
-                "Held: nothing was given back for failed-2/0. It is held for a person: the brake is on"
+                "Held: nothing was refunded for failed-2/0. It is held for a person: the brake is on"
             ),
             "{held:?}"
         );
-        assert!(held.stdout.contains("say it again with --anyway"), "{held:?}");
+        assert!(held.stdout.contains("run the command again with --anyway"), "{held:?}");
         let insisted = limited(&["refund", "failed-2/0", "--anyway"]).await;
         assert_eq!(insisted.code, Some(0), "{insisted:?}");
         assert_eq!(world.json(&["brake", "status"]).await["engaged"], true);
@@ -125,8 +129,8 @@ async fn p23_support_takes_a_wrong_refund_back_and_both_facts_are_told() {
         for (command, says) in [
             (
                 &["reverse-refund", "failed-1/0"][..],
-                "nothing was taken back for failed-1/0: the wallet balance of account u1 holds 2 and is to lose 4 credits; to take it \
-                 all the same, say it again with --anyway",
+                "nothing was taken back for failed-1/0: the wallet balance of account u1 is 2, less than 4 credits; to \
+                 reverse the refund all the same, run the command again with --anyway",
             ),
             (
                 &["reverse-refund", "stored"],
@@ -166,8 +170,8 @@ async fn p23_support_takes_a_wrong_refund_back_and_both_facts_are_told() {
         let page = world.text(&["explain", "failed-1"]).await;
         for says in [
             "Output 0: refunded, and the refund taken back",
-            "10 credits went back on ",
-            "The refund was taken back on ",
+            "10 credits were refunded on ",
+            "The refund was reversed on ",
             "6 from the subscription, 4 from the wallet, which the balance did not cover; by hand, mia@example.com: ticket 812",
         ] {
             assert!(page.contains(says), "{says:?} is not in\n{page}");
@@ -197,13 +201,13 @@ async fn p23_support_takes_a_wrong_refund_back_and_both_facts_are_told() {
             "{lines}"
         );
         let page = world.text(&["report"]).await;
-        assert!(page.contains("; 1 refund taken back"), "{page}");
+        assert!(page.contains("; 1 refund reversed"), "{page}");
 
         // Neither a person nor a pass refunds it again.
         let refused = say(&["refund", "failed-1/0", "--anyway"]).await;
         assert_eq!(refused.code, Some(1), "{refused:?}");
         assert!(
-            refused.stderr.contains("an output is refunded at most once, and its refund was taken back"),
+            refused.stderr.contains("an output is refunded at most once, and its refund was reversed"),
             "{refused:?}"
         );
         world.run().await;

@@ -213,7 +213,7 @@ async fn a_step_names_the_flags_of_the_next_one_and_ends_where_a_pass_does() {
     for piece in [
         "Request 1: GET https://api.acme.example/jobs?id=job-1&api_key=[secret]",
         "it asks further: GET https://api.acme.example/files?job=job-1&signature=[secret]",
-        "What that answers is read with --step 2 --kept '{\"page\":1}'",
+        "Read the next answer with --step 2 --kept '{\"page\":1}'",
     ] {
         assert!(first.stdout.contains(piece), "{piece}: {first:?}");
     }

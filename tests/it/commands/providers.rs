@@ -104,7 +104,7 @@ async fn a_provider_is_asked_for_a_job_and_every_step_is_told() {
     // As a pass does, it refuses addresses of this machine unless the settings allow them.
     let refused =
         ask("fal", "ok2-1", "text").env("MAKEGOOD__RECOVERY__ALLOW_LOOPBACK", "false").output().await;
-    assert!(refused.stdout.contains("a pass does not fetch http://127.0.0.1:"), "{refused:?}");
+    assert!(refused.stdout.contains("a pass does not download http://127.0.0.1:"), "{refused:?}");
     assert!(
         refused.stdout.contains("recovery_retry") && !refused.stdout.contains("recover output"),
         "{refused:?}"
@@ -112,13 +112,9 @@ async fn a_provider_is_asked_for_a_job_and_every_step_is_told() {
 
     let text = ask("replicate", "failed-1", "text").output().await;
     assert_eq!(text.code, Some(0), "{text:?}");
-    for piece in [
-        "Request 1: GET http://127.0.0.1:",
-        "answer: HTTP 200",
-        "filter: {",
-        "As replicate reads it",
-        "refund",
-    ] {
+    for piece in
+        ["Request 1: GET http://127.0.0.1:", "answer: HTTP 200", "filter: {", "Read by replicate", "refund"]
+    {
         assert!(text.stdout.contains(piece), "{piece}: {text:?}");
     }
     assert!(!text.stdout.contains("s3cret") && !ended.stdout.contains("s3cret"), "{text:?} {ended:?}");

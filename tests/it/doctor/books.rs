@@ -38,9 +38,9 @@ async fn p01_the_books_show_what_was_lost_doubled_or_moved_by_hand() {
         assert_eq!(
             well,
             [
-                "ok 2 refunds of makegood's: the ledger has exactly their entries",
-                "ok 4 ledger entries of 2 charges: none of makegood's is without a refund, and no charge got back more than it drew",
-                "ok 5 balances: each is what the ledger's entries add up to",
+                "ok 2 refunds of makegood: the ledger has exactly their entries",
+                "ok 4 ledger entries of 2 charges: every entry of makegood has its refund, and no charge was refunded more than it drew",
+                "ok 5 balances: each equals the sum of its ledger entries",
             ]
         );
 
@@ -67,59 +67,59 @@ async fn p01_the_books_show_what_was_lost_doubled_or_moved_by_hand() {
         for (mistake, says, undo) in [
             (
                 "UPDATE balances SET credits = credits - 777 WHERE account_id = 'ada'".to_owned(),
-                &["fail 1 balance of 5 that the ledger does not add up to, although it does to all others: ada wallet holds 223, 777 less than its entries"][..],
+                &["fail 1 balance of 5 that the ledger does not add up to, although it does all others do not: ada wallet is 223, 777 less than its entries"][..],
                 "UPDATE balances SET credits = credits + 777 WHERE account_id = 'ada'".to_owned(),
             ),
             (
                 format!("UPDATE ledger_entries SET charge_id = 'failed-2' WHERE id = '{wallet}'"),
                 &[
-                    "fail 1 refund without an entry in the ledger for a bucket that it gave to: failed-1/0",
-                    "fail 1 refund of an item that the platform has refunded, too: more went back than it cost: failed-2/0",
-                    "fail 1 entry of the ledger with an id of makegood's, and without a refund of that id and charge: makegood:failed-1/0:wallet",
-                    "fail 1 charge to which the ledger gives back more than they drew: failed-2 (drew 10, got back 14)",
+                    "fail 1 refund without a ledger entry for a bucket that was refunded: failed-1/0",
+                    "fail 1 refund of an item that the platform has refunded too: more was refunded than its price: failed-2/0",
+                    "fail 1 entry of the ledger with an id of makegood, but without a refund of that id and charge: makegood:failed-1/0:wallet",
+                    "fail 1 charge for which the ledger refunds more than they drew: failed-2 (drew 10, refunded 14)",
                 ],
                 format!("UPDATE ledger_entries SET charge_id = 'failed-1' WHERE id = '{wallet}'"),
             ),
             (
                 format!("UPDATE ledger_entries SET credits = 3 WHERE id = '{wallet}'"),
                 &[
-                    "fail 1 refund whose entries in the ledger do not add up to what it gave: failed-1/0",
-                    "fail 1 balance of 5 that the ledger does not add up to, although it does to all others: u1 wallet holds 8, 1 more than its entries",
+                    "fail 1 refund whose ledger entries do not sum up to its credits: failed-1/0",
+                    "fail 1 balance of 5 that differ from the sum of their ledger entries, although all others do not: u1 wallet is 8, 1 more than its entries",
                 ],
                 format!("UPDATE ledger_entries SET credits = 4 WHERE id = '{wallet}'"),
             ),
             (
                 entry("again", "u1", "wallet", 4, "failed-1", of_first),
                 &[
-                    "fail 1 refund with more than one entry in the ledger for a bucket: failed-1/0",
-                    "fail 1 charge to which the ledger gives back more than they drew: failed-1 (drew 10, got back 14)",
+                    "fail 1 refund with more than one ledger entry for a bucket: failed-1/0",
+                    "fail 1 charge for which the ledger refunds more than they drew: failed-1 (drew 10, refunded 14)",
                     "fail 1 balance of 5 that",
                 ],
                 "DELETE FROM ledger_entries WHERE id = 'again'".to_owned(),
             ),
             (
                 entry("back", "u1", "wallet", -4, "failed-1", of_first),
-                &["fail 1 refund that the ledger takes back, and that nobody has reversed: failed-1/0", "fail 1 balance of 5 that"],
+                &["fail 1 refund that the ledger takes back, but that was not reversed: failed-1/0", "fail 1 balance of 5 that"],
                 "DELETE FROM ledger_entries WHERE id = 'back'".to_owned(),
             ),
             (
                 format!("UPDATE ledger_entries SET account_id = 'bob' WHERE id = '{wallet}'"),
-                &["fail 1 refund whose entries in the ledger name another account, item or kind: failed-1/0", "fail 2 balances of 5 that"],
+                &["fail 1 refund whose ledger entries name another account, item or kind: failed-1/0", "fail 2 balances of 5 that"],
                 format!("UPDATE ledger_entries SET account_id = 'u1' WHERE id = '{wallet}'"),
             ),
             (
                 entry("theirs", "u1", "wallet", 10, "failed-1", "NULL")
                     + "; UPDATE balances SET credits = credits + 10 WHERE account_id = 'u1' AND bucket = 'wallet'",
                 &[
-                    "fail 1 refund of an item that the platform has refunded, too: more went back than it cost: failed-1/0",
-                    "fail 1 charge to which the ledger gives back more than they drew: failed-1 (drew 10, got back 20)",
+                    "fail 1 refund of an item that the platform has refunded too: more was refunded than its price: failed-1/0",
+                    "fail 1 charge for which the ledger refunds more than they drew: failed-1 (drew 10, refunded 20)",
                 ],
                 "DELETE FROM ledger_entries WHERE id = 'theirs'; UPDATE balances SET credits = credits - 10 WHERE account_id = 'u1' AND bucket = 'wallet'".to_owned(),
             ),
             (
                 entry("makegood:nothing/0:wallet", "bob", "wallet", 5, "stored", "'makegood:nothing/0'")
                     + "; UPDATE balances SET credits = credits + 5 WHERE account_id = 'bob'",
-                &["fail 1 entry of the ledger with an id of makegood's, and without a refund of that id and charge: makegood:nothing/0:wallet"],
+                &["fail 1 entry of the ledger with an id of makegood, but without a refund of that id and charge: makegood:nothing/0:wallet"],
                 "DELETE FROM ledger_entries WHERE id = 'makegood:nothing/0:wallet'; UPDATE balances SET credits = credits - 5 WHERE account_id = 'bob'".to_owned(),
             ),
         ] {
@@ -196,8 +196,8 @@ async fn the_books_are_left_unread_when_asked_to_stop() {
     assert_eq!(
         told_of(&told, "books"),
         [
-            "ok 2 refunds of makegood's: the ledger has exactly their entries",
-            "fail stopped before the end: what is said here covers only what was read by then",
+            "ok 2 refunds of makegood: the ledger has exactly their entries",
+            "fail stopped before the end: the results cover only what was read",
         ]
     );
 }

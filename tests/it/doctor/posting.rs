@@ -113,7 +113,7 @@ fn balance_mistakes() -> Vec<Mistake> {
             "it writes the new value",
             balances(plus, &format!("UPDATE purse SET credits = NEW.credits WHERE {key}; RETURN NEW;")),
             "balances",
-            "fail a view whose trigger writes the new value: of two writers at once one is LOST",
+            "fail a view whose trigger writes the new value: of two concurrent writes one is LOST",
             1,
         ),
         of(
@@ -126,14 +126,14 @@ fn balance_mistakes() -> Vec<Mistake> {
                 ),
             ),
             "balances",
-            "warn a view whose trigger refuses a write that rests on an old value: such refunds are held and tried again",
+            "warn a view whose trigger rejects a write that is based on an old value: such refunds are held and retried",
             0,
         ),
         of(
             "it adds",
             balances(plus, &format!("{ADDS} RETURN NEW;")),
             "balances",
-            "ok a view whose trigger adds what it is given: two writers at once lose nothing",
+            "ok a view whose trigger adds the difference: two concurrent writers lose nothing",
             0,
         ),
         of(
@@ -144,7 +144,7 @@ fn balance_mistakes() -> Vec<Mistake> {
                 "RETURN NEW;",
             ),
             "balances",
-            "ok a view that is the sum of the ledger: two writers at once lose nothing",
+            "ok a view that sums the ledger: two concurrent writers lose nothing",
             0,
         ),
     ]
@@ -179,7 +179,7 @@ fn ledger_mistakes() -> Vec<Mistake> {
             undo: "DROP TRIGGER odd ON ledger_entries; DROP FUNCTION odd(); DELETE FROM charges WHERE id = 'hers';
                    DELETE FROM charge_items WHERE charge_id = 'hers'; DELETE FROM balances WHERE account_id = 'u2'",
             about: "trial refund",
-            says: "warn it failed for another account, and for that alone: the refund was posted and does not show, so nothing was \
+            says: "warn it failed for another account, and only for that one: the refund was posted and does not show, so nothing was \
                    written: ledger entry `makegood:hers/0:subscription` was inserted, and the ledger does not show it",
             code: 0,
         },

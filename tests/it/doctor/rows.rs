@@ -46,7 +46,7 @@ async fn the_doctor_finds_rows_by_which_a_pass_would_fail_or_refund_wrongly() {
             (
                 format!("UPDATE charge_items SET credits = 9 WHERE {some}"),
                 "charge_items",
-                "warn 3 charges of the newest 25 with items that do not add up to what the charge drew: `ada-02`, `ada-01`, …",
+                "warn 3 charges of the newest 25 with items that do not sum up to the draw: `ada-02`, `ada-01`, …",
                 0,
                 format!("UPDATE charge_items SET credits = 10 WHERE {some}"),
             ),
@@ -54,7 +54,7 @@ async fn the_doctor_finds_rows_by_which_a_pass_would_fail_or_refund_wrongly() {
             (
                 format!("UPDATE charge_items SET credits = 9 WHERE {all}"),
                 "charge_items",
-                "fail 20 charges of the newest 25 with items that do not add up to what the charge drew",
+                "fail 20 charges of the newest 25 with items that do not sum up to the draw",
                 1,
                 format!("UPDATE charge_items SET credits = 10 WHERE {all}"),
             ),
@@ -128,7 +128,9 @@ async fn the_doctor_finds_rows_by_which_a_pass_would_fail_or_refund_wrongly() {
         let (code, told_of) = check(&world).await;
         assert_eq!(code, Some(0), "{told_of}");
         assert!(
-            lines(&told_of, "debits").starts_with("warn 1 charge of 3 that the ledger has debits of, which do not add up to what the charge drew: `ada-19`"),
+            lines(&told_of, "debits").starts_with(
+                "warn 1 charge of 3 that the ledger has debits of, which differ from the draw: `ada-19`"
+            ),
             "{told_of}"
         );
 
@@ -238,7 +240,7 @@ async fn the_doctor_shows_the_newest_charges_as_makegood_understands_them() {
             "ok `failed-at-once/0` would be an orphan, because the platform has recorded that it failed: a pass would ask `replicate`",
             "ok `no-job/0` would be an orphan, because it has no output after its grace: a pass would refund it, because no provider job is on record: it was never submitted",
             "warn `off/0` would be an orphan, because it has no output after its grace: a pass would ",
-            "; `off/1` is free: nothing is owed for it; `off/2` ",
+            "; `off/1` has no price: nothing is owed for it; `off/2` ",
             "ok `given-back/0` was refunded by the platform itself",
             "ok `done/0` would be an orphan, because it has no output after its grace: a pass would ask `replicate`",
             "ok `stored/0` has its output",

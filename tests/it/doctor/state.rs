@@ -20,7 +20,7 @@ async fn the_doctor_fails_where_a_promise_is_broken_or_credits_are_held() {
         assert_eq!(code, Some(0), "{told}");
         assert_eq!(
             told_of(&told, "orphans"),
-            ["warn 1 item is past the time promised, found by a first pass that is less than 24h ago"]
+            ["warn 1 item is past the window, found by the first pass, less than 24h ago"]
         );
         let by = if world.is_postgres() { "interval '2 days'" } else { "172800000000" };
         let at = |minutes| world.ago(minutes);
@@ -28,7 +28,7 @@ async fn the_doctor_fails_where_a_promise_is_broken_or_credits_are_held() {
             (
                 format!("UPDATE makegood_passes SET started_at = started_at - {by}"),
                 "orphans",
-                "fail 1 item is past the time promised".to_owned(),
+                "fail 1 item is past the window".to_owned(),
                 "`makegood report` lists them",
                 format!("UPDATE makegood_passes SET started_at = started_at + {by}"),
             ),
@@ -36,35 +36,35 @@ async fn the_doctor_fails_where_a_promise_is_broken_or_credits_are_held() {
                 format!("UPDATE makegood_orphans SET refund_by = {}, window_ends_at = {} WHERE state = 'open'", at(16), world.ahead(100)),
                 "orphans",
                 "fail 1 item should have been refunded more than 15m ago".to_owned(),
-                "`makegood run` does a pass now",
+                "`makegood run` starts a pass now",
                 format!("UPDATE makegood_orphans SET refund_by = {}, window_ends_at = {} WHERE state = 'open'", world.ahead(100), at(60)),
             ),
             (
                 format!("UPDATE makegood_passes SET finished_at = {}", at(20)),
                 "passes",
-                "fail the last one that succeeded ended 20m ".to_owned(),
-                "`makegood run` does one now and says what fails",
+                "fail the last successful one ended 20m ".to_owned(),
+                "`makegood run` starts one now and shows what fails",
                 format!("UPDATE makegood_passes SET finished_at = {}", at(0)),
             ),
             (
                 format!("UPDATE makegood_passes SET outcome = 'failed', started_at = {}", at(20)),
                 "passes",
                 "fail none has succeeded; the first began 20m ".to_owned(),
-                "`makegood run` does one now and says what fails",
+                "`makegood run` starts one now and shows what fails",
                 format!("UPDATE makegood_passes SET outcome = 'done', started_at = {}", at(0)),
             ),
             (
                 format!("UPDATE makegood_brake SET engaged_at = {}, reason = 'by hand'", at(5)),
                 "brake",
                 "fail ON since 5m ".to_owned(),
-                "`makegood brake status` says what it holds; once that is right, `makegood brake release --by WHO --reason WHY`",
+                "`makegood brake status` shows what it holds; once the cause is fixed, `makegood brake release --by WHO --reason WHY`",
                 "UPDATE makegood_brake SET engaged_at = NULL, reason = NULL".to_owned(),
             ),
             (
                 "UPDATE makegood_orphans SET reason = 'unauthorized' WHERE state = 'open'".to_owned(),
                 "provider replicate",
                 "fail 1 item waits because the provider refused our key".to_owned(),
-                "`makegood provider list` says where the key is looked for",
+                "`makegood provider list` shows where the key is read from",
                 "UPDATE makegood_orphans SET reason = 'still_running' WHERE state = 'open'".to_owned(),
             ),
             (
@@ -77,8 +77,8 @@ async fn the_doctor_fails_where_a_promise_is_broken_or_credits_are_held() {
             (
                 "UPDATE makegood_orphans SET state = 'held', reason = 'not_posted' WHERE state = 'open'".to_owned(),
                 "provider replicate",
-                "fail 1 item is held because the refund was posted, and the platform's balance or ledger did not show it".to_owned(),
-                "`makegood explain CHARGE/INDEX` says which",
+                "fail 1 item is held because the refund was posted, and the platform's balance or ledger did not change by it".to_owned(),
+                "`makegood explain CHARGE/INDEX` names it",
                 "UPDATE makegood_orphans SET state = 'open', reason = 'still_running' WHERE state = 'held'".to_owned(),
             ),
             (

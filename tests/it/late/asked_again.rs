@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use makegood::demo::simulator::Canned;
 use makegood::pass;
-use makegood::policy::late::{End, Times};
+use makegood::policy::late::{End, LateTimes};
 use makegood::provider::Providers;
 use makegood::store::{LateNext, LateSettlement, LateSuccesses};
 use serde_json::json;
@@ -187,8 +187,8 @@ on_both! {
         // As if no look had come to it: by the question alone.
         world.run(&format!("UPDATE makegood_late_questions SET due_at = {}", world.at(world.now()))).await;
         let claimed = world.store.claim_late("replicate", LEASE, 10).await.unwrap();
-        let step = makegood::policy::late::step(&claimed.cases[0].case.facts, claimed.cases[0].refunded, world.parts.rules.late, world.now());
-        assert_eq!(step, makegood::policy::late::Step::Stored { output_id: "late-c1".to_owned() });
+        let step = makegood::policy::late::next_step(&claimed.cases[0].case.facts, claimed.cases[0].refunded, world.parts.rules.late, world.now());
+        assert_eq!(step, makegood::policy::late::LateStep::Stored { output_id: "late-c1".to_owned() });
         world.pass_time(LEASE);
         for _ in 0..3 {
             world.pass().await;
@@ -340,7 +340,7 @@ on_both! {
         world.balance("ada", 0, 0).await;
         refunded(&world, "before").await;
         world.pass().await;
-        world.parts.rules.late = Times::default();
+        world.parts.rules.late = LateTimes::default();
         refunded(&world, "after").await;
         let asks = world.simulator.asks("unknown-before");
         for _ in 0..4 {

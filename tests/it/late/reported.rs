@@ -62,7 +62,7 @@ on_both! {
 
         let story = said(&world, &["explain", "lost", "--output", "text"]).await;
         assert!(story.contains("The provider was asked again on") && story.contains("said: succeeded (answer #"), "{story}");
-        assert!(story.contains("never delivered: it is reported to be claimed back. The refund stays."), "{story}");
+        assert!(story.contains("never delivered: `makegood report` lists it to claim it back. The refund stays."), "{story}");
         let story = said(&world, &["explain", "came", "--output", "text"]).await;
         assert!(story.contains("output late-came was stored after the refund. Both stay"), "{story}");
     }

@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
-use makegood::brake::Limits;
+use makegood::brake::BrakeLimits;
 
 use crate::world::{HOUR, MINUTE, World, on_both, start};
 
@@ -104,7 +104,7 @@ on_both! {
 on_both! {
     async fn p15_p24_the_brake_stops_refunds_until_a_person_releases_it(world) {
         let mut world = world;
-        world.parts.rules.brake = Limits { refunds_per_hour: 3, ..Limits::default() };
+        world.parts.rules.brake = BrakeLimits { refunds_per_hour: 3, ..BrakeLimits::default() };
         world.balance("ada", 0, 0).await;
         for nth in 0..8 {
             world.charge(&format!("c{nth}")).job(&format!("failed-{nth}")).insert().await;
@@ -141,7 +141,7 @@ on_both! {
 on_both! {
     async fn p20_an_output_that_comes_while_the_brake_holds_closes_the_case(world) {
         let mut world = world;
-        world.parts.rules.brake = Limits { credits_per_day: 9, ..Limits::default() };
+        world.parts.rules.brake = BrakeLimits { credits_per_day: 9, ..BrakeLimits::default() };
         world.balance("ada", 0, 0).await;
         world.charge("c1").job("failed-1").insert().await;
         world.pass().await;
@@ -157,7 +157,7 @@ on_both! {
 on_both! {
     async fn p15_the_brake_counts_a_pass_by_itself_and_goes_off_when_its_condition_is_gone(world) {
         let mut world = world;
-        world.parts.rules.brake = Limits { refunds_per_pass: 3, ..Limits::default() };
+        world.parts.rules.brake = BrakeLimits { refunds_per_pass: 3, ..BrakeLimits::default() };
         // Several transactions at one instant: what the first refunds counts for the second.
         world.parts.rules.batch = 2;
         world.balance("ada", 0, 0).await;
@@ -185,7 +185,7 @@ on_both! {
 on_both! {
     async fn p15_a_brake_by_the_hour_goes_off_after_the_hour_and_not_before(world) {
         let mut world = world;
-        world.parts.rules.brake = Limits { refunds_per_hour: 2, ..Limits::default() };
+        world.parts.rules.brake = BrakeLimits { refunds_per_hour: 2, ..BrakeLimits::default() };
         world.parts.rules.release_when_gone = true;
         world.balance("ada", 0, 0).await;
         for nth in 0..3 {
@@ -204,7 +204,7 @@ on_both! {
 on_both! {
     async fn p15_a_brake_by_the_day_counts_what_is_older_than_an_hour_and_not_what_is_older_than_a_day(world) {
         let mut world = world;
-        world.parts.rules.brake = Limits { refunds_per_day: 3, ..Limits::default() };
+        world.parts.rules.brake = BrakeLimits { refunds_per_day: 3, ..BrakeLimits::default() };
         world.parts.rules.release_when_gone = true;
         world.balance("ada", 0, 0).await;
         for (hours, refunded, held) in [(0, 2, 0), (2, 1, 1), (23, 2, 1)] {
@@ -222,7 +222,7 @@ on_both! {
 on_both! {
     async fn p15_a_brake_that_was_released_while_the_clock_was_ahead_still_counts(world) {
         let mut world = world;
-        world.parts.rules.brake = Limits { refunds_per_hour: 1, ..Limits::default() };
+        world.parts.rules.brake = BrakeLimits { refunds_per_hour: 1, ..BrakeLimits::default() };
         // Each refund in a transaction of its own, so that it counts only if it is looked up.
         world.parts.rules.batch = 1;
         world.balance("ada", 0, 0).await;
@@ -241,7 +241,7 @@ on_both! {
         // 250 charges, all delivered, all expired at the provider. Then the platform's outputs
         // cannot be seen any more.
         let mut world = world;
-        world.parts.rules.brake = Limits { share_per_day: 50, ..Limits::default() };
+        world.parts.rules.brake = BrakeLimits { share_per_day: 50, ..BrakeLimits::default() };
         world.balance("ada", 0, 0).await;
         for nth in 0..250 {
             let (charge, job) = (format!("c{nth}"), format!("gone-{nth}"));
@@ -267,7 +267,7 @@ on_both! {
 on_both! {
     async fn p15_refunds_for_faults_of_ours_have_a_limit_of_their_own(world) {
         let mut world = world;
-        world.parts.rules.brake = Limits { own_faults_per_day: 2, ..Limits::default() };
+        world.parts.rules.brake = BrakeLimits { own_faults_per_day: 2, ..BrakeLimits::default() };
         world.balance("ada", 0, 0).await;
         for nth in 0..6 {
             // The key is refused, all day long.

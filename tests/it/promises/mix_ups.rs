@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use makegood::report::Report;
+use makegood::report::PassReport;
 use makegood::store::Store;
 
 use crate::world::{HOUR, ItemRow, MINUTE, Sql, World, on_both};
@@ -48,7 +48,7 @@ async fn is_home(world: &World, owner: &str) {
 }
 
 /// As many passes as there are things due, one orphan at a time.
-async fn one_by_one(world: &mut World) -> Report {
+async fn one_by_one(world: &mut World) -> PassReport {
     world.parts.rules.batch = 1;
     world.pass().await
 }

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use makegood::ops::stop::Stop;
 use makegood::pass::{self, Orders, Parts, Wanted};
-use makegood::report::Report;
+use makegood::report::PassReport;
 use makegood::store::DbError;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::oneshot;
@@ -52,7 +52,7 @@ pub enum Work {
 #[derive(Debug)]
 pub enum Did {
     #[expect(dead_code, reason = "shown where a world fails")]
-    Pass(Box<Report>),
+    Pass(Box<PassReport>),
     ByHand(pass::Ended),
 }
 

@@ -19,7 +19,7 @@ const OVERLAP: i64 = 60;
 /// When a charge is looked at again, in minutes.
 const LATER_LOOKS: [i64; 2] = [6 * 60, 20 * 60];
 /// The longest wait between two questions, and the lease of a worker that died, in minutes.
-const LONGEST_WAIT: i64 = 60;
+const MAX_WAIT: i64 = 60;
 const LEASE: i64 = 15;
 
 /// A decision as makegood noted it. Times are minutes of the world, by makegood's clock.
@@ -225,7 +225,7 @@ pub fn made_good_by(plan: &Plan, nth: usize, index: usize) -> Option<i64> {
             continue;
         }
         if ready == NEVER {
-            ready = pass.at + LONGEST_WAIT + spread;
+            ready = pass.at + MAX_WAIT + spread;
         }
         if !pass.is_calm() {
             // It may have claimed it by a clock that has leapt.

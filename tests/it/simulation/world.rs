@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use makegood::brake;
-use makegood::detect::{self, Turn};
+use makegood::detect::{self, DetectionTurn};
 use makegood::pass::{Parts, Rules, Sharing, Wanted};
 use makegood::recovery::Storage;
 use sha2::{Digest as _, Sha256};
@@ -37,8 +37,8 @@ fn sharing(seed: u64) -> Sharing {
 }
 
 /// The turn of a worker that is dead or asleep would never end, as the clock stands still.
-fn turn() -> Turn {
-    Turn { looks: 2, look_every: Duration::from_millis(5), ..Turn::default() }
+fn turn() -> DetectionTurn {
+    DetectionTurn { looks: 2, look_every: Duration::from_millis(5), ..DetectionTurn::default() }
 }
 
 pub struct World<'a> {
@@ -68,10 +68,10 @@ impl<'a> World<'a> {
         std::fs::create_dir(&folder).unwrap();
         stage.clock.set(at(0));
         stage.empty().await;
-        let brake = brake::Limits {
+        let brake = brake::BrakeLimits {
             refunds_per_hour: plan.brake,
             own_faults_per_day: plan.own_faults,
-            ..brake::Limits::default()
+            ..brake::BrakeLimits::default()
         };
         let worker = |kit: &Kit| Parts {
             store: kit.store.clone(),
@@ -83,7 +83,7 @@ impl<'a> World<'a> {
                 batch: 8,
                 release_when_gone: plan.release_when_gone,
                 sharing: sharing(plan.seed),
-                detect: detect::Rules { turn: turn(), ..stage.rules.detect.clone() },
+                detect: detect::DetectRules { turn: turn(), ..stage.rules.detect.clone() },
                 ..stage.rules.clone()
             },
         };
