@@ -6,7 +6,7 @@
 
 use std::pin::Pin;
 use std::str::FromStr as _;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -44,13 +44,7 @@ pub(super) struct Connector {
 
 impl Connector {
     pub(super) fn new(options: &Options) -> Result<Self, BoxError> {
-        let crypto = CryptoProvider::get_default().ok_or("no TLS provider is installed")?;
-        let mut tls = ClientConfig::builder_with_provider(Arc::clone(crypto))
-            .with_safe_default_protocol_versions()?
-            .with_platform_verifier()?
-            .with_no_client_auth();
-        tls.alpn_protocols = vec![b"http/1.1".to_vec()];
-        let tls = Arc::new(tls);
+        let tls = tls()?;
         let mut tcp = HttpConnector::new_with_resolver(Resolver(options.resolver.clone()));
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
@@ -87,6 +81,22 @@ impl Connector {
         let inside = tunnel.call(to).await?;
         Ok(Gated::new(secured(self.tls, host, inside).await?, false))
     }
+}
+
+/// The TLS configuration of all clients of this process. It is made once, because reading the CA
+/// certificates takes milliseconds. A changed set of certificates is read by the next process.
+fn tls() -> Result<Arc<ClientConfig>, BoxError> {
+    static MADE: OnceLock<Arc<ClientConfig>> = OnceLock::new();
+    if let Some(made) = MADE.get() {
+        return Ok(Arc::clone(made));
+    }
+    let crypto = CryptoProvider::get_default().ok_or("no TLS provider is installed")?;
+    let mut tls = ClientConfig::builder_with_provider(Arc::clone(crypto))
+        .with_safe_default_protocol_versions()?
+        .with_platform_verifier()?
+        .with_no_client_auth();
+    tls.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(Arc::clone(MADE.get_or_init(|| Arc::new(tls))))
 }
 
 /// TLS to `host` over a connection that stands.

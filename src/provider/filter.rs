@@ -8,8 +8,10 @@
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::LazyLock;
 
 use jaq_core::data::JustLut;
+use jaq_core::load::parse::Def;
 use jaq_core::load::{self, Arena, File, Loader};
 use jaq_core::native::{Fun, bome, run, v};
 use jaq_core::{Compiler, Ctx, Exn, Vars};
@@ -49,6 +51,15 @@ def transpose:
 def text: if . == null then null elif type == "string" then . else tojson end;
 "#;
 
+/// The definitions that every filter may use, parsed once: a pass compiles a dozen filters before its
+/// first question.
+static DEFS: LazyLock<Vec<Def<&'static str>>> = LazyLock::new(|| {
+    let prelude =
+        load::parse(PRELUDE, |parser| parser.defs()).expect("the prelude is a constant that parses");
+    let defs = jaq_core::defs().chain(jaq_std::defs()).chain(jaq_json::defs());
+    defs.filter(|def| !WITHOUT_DEFS.contains(&def.name)).chain(prelude).collect()
+});
+
 /// A compiled filter.
 pub(super) struct Filter(jaq_core::Filter<Data>);
 
@@ -61,12 +72,7 @@ impl fmt::Debug for Filter {
 impl Filter {
     /// Compiles `code`, or says what is wrong with it.
     pub(super) fn compile(code: &str) -> Result<Self, String> {
-        let prelude = load::parse(PRELUDE, |parser| parser.defs()).ok_or("the prelude does not parse")?;
-        let defs = jaq_core::defs()
-            .chain(jaq_std::defs())
-            .chain(jaq_json::defs())
-            .filter(|def| !WITHOUT_DEFS.contains(&def.name))
-            .chain(prelude);
+        let defs = DEFS.iter().cloned();
         let funs = jaq_core::funs::<Data>()
             .chain(jaq_std::funs())
             .chain(jaq_json::funs())
