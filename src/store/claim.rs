@@ -9,7 +9,7 @@
 //! job that ends every pass must not take the others with it. A row that cannot be read, by
 //! makegood or by the database itself, costs its own orphan an hour and nobody else anything.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
 use serde_json::{Value as Json, json};
@@ -252,6 +252,9 @@ impl Store {
     ) -> Result<(Rows, HashMap<String, String>), DbError> {
         let charges: BTreeSet<&str> = found.iter().map(|(charge, ..)| charge.id.as_str()).collect();
         let accounts: BTreeSet<&str> = found.iter().map(|(charge, ..)| charge.account_id.as_str()).collect();
+        // Their items need not be read a second time, by their job.
+        let known: BTreeMap<&str, u8> = charges.iter().map(|charge| (*charge, 1)).collect();
+        let known = Value::json(&known);
         let (charges, accounts) = (json!(charges), json!(accounts));
         let mut rows = Rows::default();
         let mut bad = Bad::default();
@@ -267,7 +270,8 @@ impl Store {
             .collect();
         let jobs = jobs.iter().map(|(provider, job_id)| json!({"provider": provider, "job_id": job_id}));
         let jobs = Json::Array(jobs.collect());
-        keep_items(&mut rows, &mut bad, &run.rows(statements::ITEMS_OF_JOBS, &[(&jobs).into()]).await?);
+        let of_jobs = run.rows(statements::ITEMS_OF_JOBS, &[(&jobs).into(), known]).await?;
+        keep_items(&mut rows, &mut bad, &of_jobs);
 
         let mut outputs: HashMap<String, StoredOutput> = HashMap::new();
         for (statement, list) in
