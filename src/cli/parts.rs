@@ -7,7 +7,7 @@ use crate::clock::Clock;
 use crate::config::{Settings, show_span};
 use crate::egress::ignored_variable;
 use crate::pass::{Parts, Rules, copy_limits};
-use crate::provider::{Bounds, ProviderError, Providers};
+use crate::provider::{FilterBounds, ProviderError, Providers};
 use crate::recovery::{Fetcher, Storage};
 use crate::store::{DbError, OWN_VERSION, Opening, Store, Tables, Waits, redacted};
 
@@ -78,13 +78,13 @@ async fn open_tables_waiting(settings: &Settings, waits: Waits) -> Result<Store,
 
 /// The provider files that the settings name.
 pub fn load_providers(settings: &Settings) -> Result<Providers, ProviderError> {
-    let bounds = Bounds {
+    let bounds = FilterBounds {
         time: settings.providers.filter_time,
         memory: settings.providers.filter_memory,
         executable: None,
     };
     let providers = Providers::load_bounded(settings.providers.dir.as_deref(), Clock::System, &bounds)?;
-    Ok(providers.through(settings.network.proxy.as_ref()))
+    Ok(providers.with_proxy(settings.network.proxy.as_ref()))
 }
 
 /// What to tell a person when the database could not be read.
@@ -133,7 +133,7 @@ fn not_opened(error: &DbError) -> super::Failure {
 /// file is wrong, or the storage cannot be used: each says what to do.
 pub async fn open_parts(settings: &Settings, waits: Waits) -> Result<Parts, super::Failure> {
     let providers = load_providers(settings)?;
-    if let Some((name, budget)) = providers.too_patient(settings.pass.lease) {
+    if let Some((name, budget)) = providers.time_budget_beyond(settings.pass.lease) {
         let (budget, lease) = (show_span(budget), show_span(settings.pass.lease));
         return Err(format!(
             "provider file {name}: `recovery.time_budget` is {budget}: it must be shorter than pass.lease, which is {lease}"

@@ -80,7 +80,7 @@ fn judge(providers: &Providers, settings: &Settings, found: &mut Findings) {
     let names: Vec<&str> = providers.names().collect();
     let say = format!("{}: {}", count(names.len() as i128, "provider", "providers"), names.join(", "));
     found.ok("provider files", say);
-    if let Some((name, budget)) = providers.too_patient(settings.pass.lease) {
+    if let Some((name, budget)) = providers.time_budget_beyond(settings.pass.lease) {
         found.fail(
             &format!("provider {name}"),
             format!("its files may take {} each, and a lease is {}", span(budget), span(settings.pass.lease)),
@@ -97,7 +97,7 @@ fn judge(providers: &Providers, settings: &Settings, found: &mut Findings) {
         if let Some(closed) = provider.closed.as_ref().filter(|_| has_key) {
             found.warn(
                 &format!("provider {}", provider.name),
-                format!("its API is {}, and it is set up: its key is there", closed.told(now)),
+                format!("its API is {}, and it is set up: its key is there", closed.describe(now)),
                 "sell it no more, and take the key away once nothing waits for it",
             );
         }
