@@ -192,7 +192,7 @@ async fn a_case_with_a_slip_or_a_folder_without_cases_is_wrong_usage() {
         assert_eq!(ended.code, Some(2), "{case}: {ended:?}");
         let told = format!("{}{}", ended.stdout, ended.stderr).replace("\\\"", "\"");
         assert!(told.contains("slip.json") && told.contains(says), "{case}: {told}");
-        for rust in ["u16", "struct", "variant", "Written"] {
+        for rust in ["u16", "struct", "variant", "CaseJson"] {
             assert!(!told.contains(rust), "{told}");
         }
     }
