@@ -15,7 +15,7 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use makegood::clock::Clock;
-use makegood::provider::{Providers, Question, Received};
+use makegood::provider::{HttpAnswer, Providers, Question};
 use reqwest::header::HeaderMap;
 use serde_json::{Value, json};
 
@@ -28,7 +28,7 @@ struct Answer {
     name: String,
     question: Question,
     step: usize,
-    received: Received,
+    received: HttpAnswer,
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -117,7 +117,7 @@ fn example(path: &Path) -> Result<Answer, Box<dyn Error>> {
         name: format!("{provider}/{}", part(path.file_name())),
         question: question(&provider, job, model, 1),
         step: if further { 2 } else { 1 },
-        received: Received::new(status, headers, body.into()),
+        received: HttpAnswer::new(status, headers, body.into()),
     })
 }
 
@@ -146,7 +146,7 @@ fn large() -> Vec<Answer> {
         name: name.to_owned(),
         question: question(provider, "job-1", "fal-ai/flux", 1000),
         step,
-        received: Received::new(200, HeaderMap::new(), Bytes::from(body.to_string())),
+        received: HttpAnswer::new(200, HeaderMap::new(), Bytes::from(body.to_string())),
     })
     .into()
 }

@@ -10,7 +10,7 @@ use std::sync::LazyLock;
 
 use makegood::clock::Clock;
 use makegood::evidence::{Evidence, Verdict};
-use makegood::provider::{Providers, Question, Reading, Received};
+use makegood::provider::{HttpAnswer, Providers, Question, Reading};
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 
 const STATUSES: [u16; 16] = [200, 202, 204, 301, 400, 401, 403, 404, 410, 418, 422, 425, 429, 500, 503, 599];
@@ -63,7 +63,7 @@ pub fn question(provider: &str, items: usize, model: usize) -> Question {
 pub fn try_one(provider: &str, (status, flags): (u8, u8), body: &[u8]) -> Reading {
     let step = usize::from(flags & 1) + 1;
     let items = usize::from(flags >> 1 & 7);
-    let received = Received::new(
+    let received = HttpAnswer::new(
         STATUSES[usize::from(status) % STATUSES.len()],
         headers(flags >> 4 & 3),
         body.to_vec().into(),
@@ -91,7 +91,7 @@ fn headers(choice: u8) -> HeaderMap {
 }
 
 /// The invariants of evidence.
-fn holds(provider: &str, received: &Received, evidence: &Evidence) {
+fn holds(provider: &str, received: &HttpAnswer, evidence: &Evidence) {
     let told = || format!("{provider} {} {evidence:?}", received.status);
     assert!(evidence.outputs.len() <= 1000, "{}", told());
     assert!(evidence.message.as_ref().is_none_or(|message| message.len() <= 510), "{}", told());

@@ -7,7 +7,7 @@ use crate::clock::Clock;
 use crate::config::{Settings, show_span};
 use crate::egress::ignored_variable;
 use crate::pass::{Parts, Rules, copy_limits};
-use crate::provider::{Bounds, ProviderError, Providers};
+use crate::provider::{FilterBounds, ProviderError, Providers};
 use crate::recovery::{Fetcher, Storage};
 use crate::store::{DbError, OWN_VERSION, Opening, Store, Tables, Waits, redacted};
 
@@ -78,13 +78,13 @@ async fn open_tables_waiting(settings: &Settings, waits: Waits) -> Result<Store,
 
 /// Loads the provider files of the settings.
 pub fn load_providers(settings: &Settings) -> Result<Providers, ProviderError> {
-    let bounds = Bounds {
+    let bounds = FilterBounds {
         time: settings.providers.filter_time,
         memory: settings.providers.filter_memory,
         executable: None,
     };
     let providers = Providers::load_bounded(settings.providers.dir.as_deref(), Clock::System, &bounds)?;
-    Ok(providers.through(settings.network.proxy.as_ref()))
+    Ok(providers.with_proxy(settings.network.proxy.as_ref()))
 }
 
 /// The error message if the database could not be read.
@@ -132,7 +132,7 @@ fn open_failed(error: &DbError) -> super::Failure {
 /// invalid, or the storage cannot be used. Each error says what to do.
 pub async fn open_parts(settings: &Settings, waits: Waits) -> Result<Parts, super::Failure> {
     let providers = load_providers(settings)?;
-    if let Some((name, budget)) = providers.too_patient(settings.pass.lease) {
+    if let Some((name, budget)) = providers.time_budget_beyond(settings.pass.lease) {
         let (budget, lease) = (show_span(budget), show_span(settings.pass.lease));
         return Err(format!(
             "provider file {name}: `recovery.time_budget` is {budget}: expected less than pass.lease, which is {lease}"

@@ -67,7 +67,7 @@ async fn one_pass(parts: Parts, place: &str, details: bool, stop: Stop, pulse: P
     let orders = Orders { mode: "schedule", dry_run: false, since: None, stop };
     let result = pass::run(&parts, orders, move |_progressed| pulse.beat(Clock::System.now())).await;
     // Free the memory of filter workers between passes.
-    parts.providers.rest().await;
+    parts.providers.stop_idle_workers().await;
     let known = async { totals::totals(&parts.store, parts.store.now().await?).await };
     let totals = known
         .await

@@ -21,7 +21,7 @@ use prometheus::{HistogramOpts, Registry, TextEncoder};
 
 use crate::charge::{Bucket, Split};
 use crate::clock::Timestamp;
-use crate::provider::{Outcome, Providers, RequestStats};
+use crate::provider::{Providers, RequestOutcome, RequestStats};
 pub use crate::store::RESOLUTION_BUCKETS_SECONDS;
 pub use deliver::{DeliveryError, push, write_textfile};
 
@@ -115,7 +115,7 @@ impl Process {
     pub fn asking(providers: Arc<Providers>) -> prometheus::Result<Self> {
         Self::new(move || {
             let circuit =
-                |name: &str| if providers.circuit_open(name) { Circuit::Open } else { Circuit::Closed };
+                |name: &str| if providers.is_circuit_open(name) { Circuit::Open } else { Circuit::Closed };
             providers
                 .request_stats()
                 .into_iter()
@@ -150,7 +150,10 @@ impl Process {
                 asked
                     .iter()
                     .map(|(stats, _)| {
-                        counter(&[("provider", &stats.provider)], count(stats.of(Outcome::Unauthorized)))
+                        counter(
+                            &[("provider", &stats.provider)],
+                            count(stats.of(RequestOutcome::Unauthorized)),
+                        )
                     })
                     .collect(),
             ),

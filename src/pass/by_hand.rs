@@ -21,7 +21,7 @@ use crate::facts::Facts;
 use crate::ops::stop::Stop;
 use crate::policy::by_hand::{self as policy, ManualRefund};
 use crate::policy::{Action, Decision};
-use crate::provider::{Asked, Question};
+use crate::provider::{AskOutcome, Question};
 use crate::store::{Case, DbError, LostOutput, Outcome, SettleRules, Stuck, Taken};
 
 /// How long to wait before an item is tried again that somebody has in hand.
@@ -231,7 +231,7 @@ async fn word(
     {
         return Ok(Some(Arc::clone(evidence)));
     }
-    let Asked::Answered(evidence) = parts.providers.ask(question).await else {
+    let AskOutcome::Answered(evidence) = parts.providers.ask(question).await else {
         return Ok(None);
     };
     let evidence = Arc::new(Evidence { asked_at: parts.store.now().await?, ..evidence });

@@ -9,7 +9,7 @@ use super::job::Job;
 use crate::clock::Timestamp;
 use crate::evidence::Evidence;
 use crate::policy::{self, Decision};
-use crate::provider::{Asked, Providers};
+use crate::provider::{AskOutcome, Providers};
 use crate::store::Case;
 
 /// One item with what its provider says now, and what follows from it.
@@ -38,8 +38,8 @@ pub async fn consult(
             Some(mut question) => {
                 question.urgent = true;
                 match providers.ask(&question).await {
-                    Asked::Answered(evidence) => Some(Arc::new(evidence.without_files())),
-                    Asked::NotAsked { .. } => None,
+                    AskOutcome::Answered(evidence) => Some(Arc::new(evidence.without_files())),
+                    AskOutcome::NotAsked { .. } => None,
                 }
             }
         };

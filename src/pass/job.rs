@@ -14,7 +14,7 @@ use crate::clock::Timestamp;
 use crate::egress::Hosts;
 use crate::evidence::{Evidence, Source, Verdict};
 use crate::policy::{self, Action, Decision, Pick, Reason, WaitBounds};
-use crate::provider::{Asked, Memory, Question};
+use crate::provider::{AnswerMemory, AskOutcome, Question};
 use crate::recovery::{Copied, CopyError, Errand, Journal, Key};
 use crate::report::Finding;
 use crate::store::{Case, DbError, Settlement};
@@ -116,12 +116,12 @@ impl Job {
                     () = pass.stop.wait() => return Done::Stopped { cases },
                 };
                 match asked {
-                    Asked::Answered(evidence) => {
+                    AskOutcome::Answered(evidence) => {
                         verdicts.push(evidence.verdict);
                         answer.keep(evidence.file_bytes());
                         Some(evidence)
                     }
-                    Asked::NotAsked { retry_in } => return Done::NotAsked { cases, retry_in },
+                    AskOutcome::NotAsked { retry_in } => return Done::NotAsked { cases, retry_in },
                 }
             }
         };
@@ -246,7 +246,7 @@ impl Recovery<'_, '_> {
             matches!(&result, Err(CopyError::Gone { status: 404, .. } | CopyError::Unauthorized { .. }));
         let mut renewed = false;
         if let (true, Some(question)) = (stale, self.question)
-            && let Asked::Answered(fresh) = self.ask_again(question).await
+            && let AskOutcome::Answered(fresh) = self.ask_again(question).await
         {
             self.verdicts.push(fresh.verdict);
             let now = self.pass.parts.store.now().await?;
@@ -288,8 +288,8 @@ impl Recovery<'_, '_> {
 
     /// Asks for a fresh link. Beside the files of the first answer the second may be short only:
     /// nothing is waited for while something is held.
-    async fn ask_again(&self, question: &Question) -> Asked {
-        let memory = self.answer.map(|_| &NoMore as &dyn Memory);
+    async fn ask_again(&self, question: &Question) -> AskOutcome {
+        let memory = self.answer.map(|_| &NoMore as &dyn AnswerMemory);
         self.pass.parts.providers.ask_within(question, memory).await
     }
 
@@ -332,7 +332,7 @@ impl Recovery<'_, '_> {
     ) -> Result<Copied, CopyError> {
         let model = &case.facts.record.charge.model;
         let provider = self.pass.parts.providers.get(&case.facts.record.charge.provider);
-        let fetching = provider.map(|provider| provider.fetching(model)).unwrap_or_default();
+        let fetching = provider.map(|provider| provider.fetch_rules(model)).unwrap_or_default();
         let none = Hosts::default();
         let (allowed_hosts, key_hosts) =
             provider.map_or((&none, &none), |provider| (&provider.output_hosts, &provider.key_hosts));

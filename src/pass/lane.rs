@@ -160,7 +160,7 @@ impl Lane {
 
     /// Whether other processes have held all slots for so long that nothing more is claimed.
     fn is_left_to_others(&self) -> bool {
-        self.pass.parts.providers.is_left_to_others(&self.provider)
+        self.pass.parts.providers.has_given_up(&self.provider)
     }
 
     /// Other processes hold all slots, and work on the same orphans.

@@ -19,7 +19,7 @@ use super::{Pass, Progress, Reporter};
 use crate::clock::{SKEW, Timestamp};
 use crate::evidence::{Evidence, Verdict};
 use crate::policy::late::{self, End, LateStep, LateVerdict, Refunded};
-use crate::provider::{Asked, Question};
+use crate::provider::{AskOutcome, Question};
 use crate::report::{Finding, PassReport};
 use crate::store::{
     Cursor, DbError, LateCase, LateNext, LateSettlement, LateSuccesses, Pace, RefundPosition,
@@ -192,11 +192,11 @@ async fn turn(pass: &Pass, pass_id: i64, provider: &str, until: Instant) -> Resu
         let cases = open.remove(&nth).unwrap_or_default();
         let now = store.now().await?;
         match asked {
-            Asked::Answered(evidence) => {
+            AskOutcome::Answered(evidence) => {
                 learned.verdicts.push(evidence.verdict);
                 settled.extend(answered(cases, Evidence { asked_at: now, ..evidence }, times));
             }
-            Asked::NotAsked { retry_in } => settled.extend(cases.into_iter().map(|each| {
+            AskOutcome::NotAsked { retry_in } => settled.extend(cases.into_iter().map(|each| {
                 let next = late::after_not_asked(each.refunded, times, retry_in, now);
                 not_asked(each, &next)
             })),

@@ -12,7 +12,7 @@ use super::room::Room;
 use super::{Orders, Parts};
 use crate::detect;
 use crate::policy::{self, Action};
-use crate::provider::Asked;
+use crate::provider::AskOutcome;
 use crate::report::{Finding, PassReport, UnresolvedTotals};
 use crate::store::{Claimed, DbError, Settlement};
 
@@ -63,21 +63,21 @@ pub(super) async fn run(parts: &Parts, orders: &Orders) -> Result<PassReport, Db
             };
             // Nothing is copied.
             let answer = answer.map(|asked| match asked {
-                Asked::Answered(evidence) => Asked::Answered(evidence.without_files()),
-                asked @ Asked::NotAsked { .. } => asked,
+                AskOutcome::Answered(evidence) => AskOutcome::Answered(evidence.without_files()),
+                asked @ AskOutcome::NotAsked { .. } => asked,
             });
             (job, answer)
         })
         .buffer_unordered(QUESTIONS_AT_ONCE);
     while let Some((job, answer)) = asked.next().await {
         let evidence = match answer {
-            Some(Asked::NotAsked { .. }) => {
+            Some(AskOutcome::NotAsked { .. }) => {
                 for _ in &job.cases {
                     report.add_outcome("wait", "circuit_open");
                 }
                 continue;
             }
-            Some(Asked::Answered(evidence)) => {
+            Some(AskOutcome::Answered(evidence)) => {
                 if let Some(question) = &job.question {
                     report.add_question(&question.provider, evidence.verdict.as_str());
                 }

@@ -8,7 +8,7 @@
 //! (`recovery::memory_bytes`: 24 MiB for files up to 80 GB). Where so much is not free, it lets its connection go, waits for
 //! it and asks again. One that needs more than there is takes all of it, and is alone.
 //!
-//! An answer that is longer than `provider::FREE_BYTES` does the same: it holds what was decoded
+//! An answer that is longer than `provider::UNBUDGETED_BYTES` does the same: it holds what was decoded
 //! out of it, what its filter takes, and what copying its files takes, until they are copied. One
 //! that needs more than the share needs a place that the process has once, beside the whole share;
 //! of each provider one answer waits for that. Nothing that holds memory waits for more, so that
@@ -133,12 +133,12 @@ impl<'a> AnswerPlace<'a> {
             *self.held() = Held::default();
         } else if self.holds() {
             // Less than it has.
-            provider::Memory::take(self, file_bytes.saturating_add(memory_bytes(file_bytes)));
+            provider::AnswerMemory::take(self, file_bytes.saturating_add(memory_bytes(file_bytes)));
         }
     }
 }
 
-impl provider::Memory for AnswerPlace<'_> {
+impl provider::AnswerMemory for AnswerPlace<'_> {
     fn take(&self, bytes: u64) -> bool {
         let room = self.room;
         let mut held = self.held();
@@ -175,7 +175,7 @@ impl provider::Memory for AnswerPlace<'_> {
 #[derive(Debug)]
 pub(super) struct NoMore;
 
-impl provider::Memory for NoMore {
+impl provider::AnswerMemory for NoMore {
     fn take(&self, _bytes: u64) -> bool {
         false
     }
@@ -210,7 +210,7 @@ mod tests {
     use futures_util::FutureExt as _;
 
     use super::*;
-    use crate::provider::Memory as _;
+    use crate::provider::AnswerMemory as _;
 
     const MIB: u64 = 1 << 20;
 

@@ -116,7 +116,7 @@ impl Share {
     pub(super) async fn give_back(mut self) {
         self.keeper = None;
         let Some(sharer) = self.sharer.clone() else { return };
-        let Some(sharing) = sharer.providers.sharing(&sharer.provider).await else { return };
+        let Some(sharing) = sharer.providers.lock_share(&sharer.provider).await else { return };
         // Left below and not by the drop.
         self.sharer = None;
         if sharing.leave()
@@ -150,7 +150,7 @@ impl Sharing {
 impl Sharer {
     /// Looks at the holdings, and takes, renews, lowers or raises the share. Returns its slots.
     async fn look(&self) -> Result<usize, DbError> {
-        let Some(sharing) = self.providers.sharing(&self.provider).await else { return Ok(0) };
+        let Some(sharing) = self.providers.lock_share(&self.provider).await else { return Ok(0) };
         let (limits, holder) = (sharing.limits(), self.providers.holder());
         for _ in 0..RACES {
             // Before the database is asked for the time: the lease must not end later here than
@@ -159,14 +159,14 @@ impl Sharer {
             let now = self.store.now().await?;
             let found = self.store.provider_shares(&self.provider).await?;
             if let Some((asked_ago, left)) = found.circuit {
-                self.providers.learn_circuit(&self.provider, left, asked_ago);
+                self.providers.adopt_circuit(&self.provider, left, asked_ago);
             }
             let (own, others): (Vec<Holding>, Vec<Holding>) = found
                 .holdings
                 .into_iter()
                 .filter(|each| each.is_live(now, self.times.lease))
                 .partition(|each| each.holder == holder);
-            let share = provider::share(limits, &others, self.times.processes);
+            let share = provider::compute_share(limits, &others, self.times.processes);
             // Lowered at once, and reported with the requests that are still under way.
             let wanted = Holding {
                 holder: holder.to_owned(),
@@ -218,7 +218,7 @@ impl Sharer {
         loop {
             let look_at = Instant::now() + pause;
             while let Ok(turned) =
-                tokio::time::timeout_at(look_at.into(), self.providers.circuit_turned(&self.provider)).await
+                tokio::time::timeout_at(look_at.into(), self.providers.circuit_changed(&self.provider)).await
             {
                 let Some(state) = turned else { continue };
                 if let Err(error) = self.store.note_provider_state(&self.provider, &state).await {
@@ -236,9 +236,9 @@ impl Sharer {
                 }
             }
             if in_vain >= self.times.tries
-                && let Some(sharing) = self.providers.sharing(&self.provider).await
+                && let Some(sharing) = self.providers.lock_share(&self.provider).await
             {
-                sharing.leave_to_others();
+                sharing.give_up();
             }
             pause = self.times.after(pause);
         }

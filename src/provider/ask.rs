@@ -1,95 +1,98 @@
-//! Questions over HTTP: one question is one request or a few (`max_requests`), each tried again
-//! where that may help.
+//! Sends the requests of one question over HTTP: one request or a few (`max_requests`), each with
+//! retries.
 //!
-//! Promise: an answer's size and the time it may take are bounded, redirects are not followed, the key
-//! goes only where the provider's file says, and every outcome is evidence. Questions only read, whatever
-//! their method, so that asking again is harmless, and a crash halfway leaves nothing behind.
-//! Left to others: `manners` says when; `reading` says what an answer means.
+//! The size and the duration of an answer are limited, redirects are not followed, and the key goes
+//! only to the hosts that the provider file permits. Every outcome becomes evidence. Questions are
+//! read-only and idempotent whatever their HTTP method, so repeating one is safe, and a crash
+//! halfway leaves nothing behind. `admission` decides when a question may be asked; `reading`
+//! interprets the answer.
 
 use std::fmt;
 use std::pin::Pin;
 use std::time::{Duration, Instant};
 
+use super::body_decoder::BodyDecoder;
+use super::circuit::CircuitEvent;
 use super::file::Provider;
-use super::intake::Intake;
-use super::manners::{self, Found};
-use super::outgoing::{Caller, Outgoing};
-use super::reading::{Hitch, Reading, Received, Values};
+use super::limiter::RequestPermit;
+use super::outgoing::{AuthContext, OutgoingRequest};
+use super::reading::{HttpAnswer, QuestionError, Reading, Values};
 use super::redact;
-use super::request::{Key, Request};
-use super::stats::Outcome;
-use super::trace::Step;
-use super::turns::Turn;
-use super::{Asked, Question};
+use super::request::{AuthChoice, Request};
+use super::retry;
+use super::stats::RequestOutcome;
+use super::trace::TraceStep;
+use super::{AskOutcome, Question};
 use crate::clock::{Clock, Timestamp};
 use crate::evidence::{Doubt, Evidence, Verdict};
 use crate::http::{self, Client};
 
-/// An answer takes none of the memory that is given out until it is longer than this.
-pub const FREE_BYTES: u64 = 256 << 10;
+/// An answer must reserve memory only if it is longer than this.
+pub const UNBUDGETED_BYTES: u64 = 256 << 10;
 
-/// Gives out memory to the answer of one question: for what was decoded out of it, for the rest
-/// while a filter reads it, and for copying its files.
-pub trait Memory: fmt::Debug + Send + Sync {
-    /// Takes so many bytes, instead of what it has; false if they are not free now.
+/// The memory reservation of one answer: for the files decoded from it, for its text while a filter
+/// reads it, and for copying its files.
+pub trait AnswerMemory: fmt::Debug + Send + Sync {
+    /// Changes the reservation to this many bytes. Returns false if they are not available now.
     fn take(&self, bytes: u64) -> bool;
 
-    /// Gives back what it has and waits for so many bytes. False: there will be none.
+    /// Releases the reservation and waits for this many bytes. Returns false if they will never be
+    /// available.
     fn wait_for(&self, bytes: u64) -> Pin<Box<dyn Future<Output = bool> + Send + '_>>;
 }
 
-/// A request that brought no whole answer.
-struct Trouble {
-    /// It was let go for want of so much memory.
-    wants: Option<u64>,
+/// A request without a complete answer.
+struct RequestFailure {
+    /// The answer was aborted because this much memory was not available.
+    needs_memory: Option<u64>,
     doubt: Doubt,
     message: String,
-    /// Whether sending it again may help.
-    again: bool,
+    is_retryable: bool,
     status: Option<u16>,
 }
 
-/// One question under way.
-struct Asking<'a> {
+/// One question in progress.
+struct QuestionRun<'a> {
     provider: &'a Provider,
     client: &'a Client,
     question: &'a Question,
     values: &'a Values,
     clock: &'a Clock,
-    /// For the first request; each further one waits for its own.
-    turn: Option<Turn<'a>>,
-    /// How long the provider asked to be left alone, if longer than the question could wait.
-    leave_alone: Option<Duration>,
+    /// The permit of the first request. Each further request waits for its own.
+    permit: Option<RequestPermit<'a>>,
+    /// The wait that the provider requested, if it is longer than a question may take.
+    requested_wait: Option<Duration>,
     /// The filter had to be stopped.
-    is_stopped: bool,
-    /// Every request sent, where somebody wants to know.
-    trace: Option<&'a mut Vec<Step>>,
-    /// For what is longer than [`FREE_BYTES`]; none: as much as it takes.
-    memory: Option<&'a dyn Memory>,
+    is_filter_stopped: bool,
+    /// Collects every request that is sent.
+    trace: Option<&'a mut Vec<TraceStep>>,
+    /// Reserves memory for an answer longer than [`UNBUDGETED_BYTES`]. `None`: unlimited.
+    memory: Option<&'a dyn AnswerMemory>,
 }
 
 impl Provider {
-    /// Asks for one job, through all its steps.
+    /// Asks about one job, with all the requests that this takes.
     pub(super) async fn question(
         &self,
         question: &Question,
         clock: &Clock,
-        trace: Option<&mut Vec<Step>>,
-        memory: Option<&dyn Memory>,
-    ) -> Asked {
-        let doubt =
-            |doubt, message: &str| Asked::Answered(Evidence::could_not_tell(doubt, message, clock.now()));
-        if let Err(retry_in) = self.manners.admits(question.urgent) {
-            self.stats.count(Outcome::NotAsked, None);
-            return Asked::NotAsked { retry_in };
+        trace: Option<&mut Vec<TraceStep>>,
+        memory: Option<&dyn AnswerMemory>,
+    ) -> AskOutcome {
+        let doubt = |doubt, message: &str| {
+            AskOutcome::Answered(Evidence::could_not_tell(doubt, message, clock.now()))
+        };
+        if let Err(retry_in) = self.admission.check(question.urgent) {
+            self.stats.count(RequestOutcome::NotAsked, None);
+            return AskOutcome::NotAsked { retry_in };
         }
-        let (request, values) = match self.opening(question).await {
-            Ok(opened) => opened,
-            Err(hitch) => {
-                if matches!(hitch, Hitch::Stopped(_)) {
-                    self.manners.filter_stopped();
+        let (request, values) = match self.prepare(question).await {
+            Ok(prepared) => prepared,
+            Err(error) => {
+                if matches!(error, QuestionError::Stopped(_)) {
+                    self.admission.record_stopped_filter();
                 }
-                let message = format!("the job cannot be asked for: {}", hitch.words());
+                let message = format!("the job cannot be asked for: {}", error.message());
                 return doubt(Doubt::Unreadable, &redact::message(&message, &[]));
             }
         };
@@ -97,77 +100,82 @@ impl Provider {
             Ok(client) => client,
             Err(message) => return doubt(Doubt::Unreachable, &message),
         };
-        let (admission, turn) = match self.manners.begin(question.urgent).await {
-            Ok(begun) => begun,
+        let (admission, permit) = match self.admission.admit(question.urgent).await {
+            Ok(admitted) => admitted,
             Err(retry_in) => {
-                self.stats.count(Outcome::NotAsked, None);
-                return Asked::NotAsked { retry_in };
+                self.stats.count(RequestOutcome::NotAsked, None);
+                return AskOutcome::NotAsked { retry_in };
             }
         };
-        let mut asking = Asking {
+        let mut run = QuestionRun {
             provider: self,
             client,
             question,
             values: &values,
             clock,
-            turn: Some(turn),
-            leave_alone: None,
-            is_stopped: false,
+            permit: Some(permit),
+            requested_wait: None,
+            is_filter_stopped: false,
             trace,
             memory,
         };
-        let evidence = asking.ask(request).await;
-        let asked = evidence.answer.request.is_some();
-        let unreachable = evidence.verdict == Verdict::CouldNotTell(Doubt::Unreachable);
-        let found = match asking.leave_alone {
-            Some(wait) => Found::Nobody { wait },
-            None if asking.is_stopped => Found::Endless,
-            None if unreachable => Found::Nobody { wait: Duration::ZERO },
-            None => Found::Somebody,
+        let evidence = run.ask(request).await;
+        let is_sent = evidence.answer.request.is_some();
+        let is_unreachable = evidence.verdict == Verdict::CouldNotTell(Doubt::Unreachable);
+        let event = match run.requested_wait {
+            Some(wait) => CircuitEvent::Unreachable { wait },
+            None if run.is_filter_stopped => CircuitEvent::FilterStopped,
+            None if is_unreachable => CircuitEvent::Unreachable { wait: Duration::ZERO },
+            None => CircuitEvent::Answered,
         };
-        // Noted first: whoever is told that the circuit has opened reads why.
-        self.last.note(&evidence);
-        admission.settle(asked.then_some(found));
+        // Before the circuit changes: a listener for this change reads the reason from here.
+        self.last.record(&evidence);
+        admission.record(is_sent.then_some(event));
         if evidence.verdict == Verdict::CouldNotTell(Doubt::Unauthorized) {
             let message = evidence.message.as_deref().unwrap_or_default();
-            tracing::error!(provider = self.name, message, "the provider refused our key, or it is missing");
+            tracing::error!(
+                provider = self.name,
+                message,
+                "the provider rejected the key, or the key is missing"
+            );
         }
-        Asked::Answered(evidence)
+        AskOutcome::Answered(evidence)
     }
 }
 
-impl Asking<'_> {
-    /// All steps of the question, beginning with `request`.
+impl QuestionRun<'_> {
+    /// Sends `request` and all further requests that the filter asks for.
     async fn ask(&mut self, mut request: Request) -> Evidence {
         let provider = self.provider;
         let mut renewed = false;
         let mut step = 1;
         while step <= provider.ask.max_requests {
-            let mut out = Outgoing::new(&request, &provider.ask.headers);
+            let mut out = OutgoingRequest::new(&request, &provider.ask.headers);
             let auth = match request.key {
-                Key::Ask => provider.auth.as_ref(),
-                Key::Download => provider.download_auth(),
-                Key::None => None,
+                AuthChoice::Ask => provider.auth.as_ref(),
+                AuthChoice::Download => provider.download_auth(),
+                AuthChoice::None => None,
             };
             let applied = match auth {
                 None => None,
-                Some(auth) => match auth.apply(&provider.caller(self.clock.now()), &mut out).await {
+                Some(auth) => match auth.apply(&provider.auth_context(self.clock.now()), &mut out).await {
                     Ok(applied) => Some((auth, applied)),
                     Err(error) => {
-                        provider.stats.count(Outcome::Unauthorized, None);
+                        provider.stats.count(RequestOutcome::Unauthorized, None);
                         let message = error.to_string();
                         return Evidence::could_not_tell(Doubt::Unauthorized, message, self.clock.now());
                     }
                 },
             };
-            let secrets = applied.as_ref().map(|(_, applied)| applied.words()).unwrap_or_default();
+            let secrets = applied.as_ref().map(|(_, applied)| applied.secrets()).unwrap_or_default();
             match self.step(step, &request, &out, &secrets).await {
                 Reading::Judged(mut evidence) => {
-                    // A key that a command gave may have run out before its time: once, it is asked for another.
+                    // A key from a command or token endpoint may expire early. Try once with a new
+                    // one.
                     if let Some((auth, applied)) = &applied
                         && evidence.verdict == Verdict::CouldNotTell(Doubt::Unauthorized)
                         && !renewed
-                        && auth.refused(applied).await
+                        && auth.rejected(applied).await
                     {
                         renewed = true;
                         continue;
@@ -181,190 +189,209 @@ impl Asking<'_> {
                 }
             }
         }
-        let message = provider.asks_too_often();
+        let message = provider.too_many_requests();
         let mut evidence = Evidence::could_not_tell(Doubt::Unreadable, message, self.clock.now());
         evidence.answer.request = Some(redact::clean(&request.to_string(), &[]));
         evidence
     }
 
-    /// One request and what its answer means, tried again where that may help.
-    async fn step(&mut self, step: usize, request: &Request, out: &Outgoing, secrets: &[&str]) -> Reading {
+    /// Sends one request, with retries, and reads its answer.
+    async fn step(
+        &mut self,
+        step: usize,
+        request: &Request,
+        out: &OutgoingRequest,
+        secrets: &[&str],
+    ) -> Reading {
         let provider = self.provider;
         let mut tries = 0;
-        // What the answer has been given since it was let go for want of it.
-        let mut given = FREE_BYTES;
+        // The memory that is reserved for the answer. It grows after an answer was aborted for lack
+        // of memory.
+        let mut reserved = UNBUDGETED_BYTES;
         loop {
-            let turn = match self.turn.take() {
-                Some(turn) => turn,
-                None => provider.manners.turn().await,
+            let permit = match self.permit.take() {
+                Some(permit) => permit,
+                None => provider.admission.permit().await,
             };
             let began = Instant::now();
-            let received = provider.exchange(self.client, out, (self.memory, given)).await;
+            let received = provider.exchange(self.client, out, (self.memory, reserved)).await;
             let took = began.elapsed();
-            drop(turn);
-            // Neither a connection nor a place is held meanwhile.
-            if let (Err(Trouble { wants: Some(bytes), .. }), Some(memory)) = (&received, self.memory)
+            drop(permit);
+            // No connection and no slot is held during this wait.
+            if let (Err(RequestFailure { needs_memory: Some(bytes), .. }), Some(memory)) =
+                (&received, self.memory)
                 && memory.wait_for(*bytes).await
             {
-                given = *bytes;
+                reserved = *bytes;
                 continue;
             }
 
             let now = self.clock.now();
-            self.note(step, (request, out), &received, secrets).await;
-            let (reading, again, wait) = match &received {
+            self.add_to_trace(step, (request, out), &received, secrets).await;
+            let (reading, is_retryable, wait) = match &received {
                 Ok(received) => {
                     let at = (step, &request.kept);
-                    let heard =
+                    let result =
                         provider.reading(self.question, at, received, now, secrets, Ok(self.values)).await;
-                    self.is_stopped |= heard.stopped.is_some();
-                    let again = matches!(received.status, 429 | 502 | 503 | 504);
-                    (heard.reading, again, manners::retry_after(&received.headers, now))
+                    self.is_filter_stopped |= result.stopped.is_some();
+                    let is_retryable = matches!(received.status, 429 | 502 | 503 | 504);
+                    (result.reading, is_retryable, retry::retry_after(&received.headers, now))
                 }
-                Err(trouble) => {
-                    let message = redact::message(&trouble.message, secrets);
-                    let mut evidence = Evidence::could_not_tell(trouble.doubt, message, now);
-                    evidence.answer.status = trouble.status;
-                    (Reading::Judged(evidence), trouble.again, None)
+                Err(failure) => {
+                    let message = redact::message(&failure.message, secrets);
+                    let mut evidence = Evidence::could_not_tell(failure.doubt, message, now);
+                    evidence.answer.status = failure.status;
+                    (Reading::Judged(evidence), failure.is_retryable, None)
                 }
             };
             let outcome = outcome(&reading);
             provider.stats.count(outcome, Some(took));
-            // A provider's own verdict on the job is final, whatever status it came with.
-            let (nobody, too_often) = (outcome == Outcome::Unreachable, outcome == Outcome::RateLimited);
-            if !(nobody || too_often) {
+            // A verdict of the provider about the job is final, whatever HTTP status came with it.
+            let is_unreachable = outcome == RequestOutcome::Unreachable;
+            let is_rate_limited = outcome == RequestOutcome::RateLimited;
+            if !(is_unreachable || is_rate_limited) {
                 return reading;
             }
-            self.leave_alone = wait.filter(|wait| manners::too_long(*wait));
-            let again = (again || too_often) && tries < provider.limits.retries;
-            if !again || provider.manners.circuit_open() {
+            self.requested_wait = wait.filter(|wait| retry::exceeds_max_wait(*wait));
+            let is_retried = (is_retryable || is_rate_limited) && tries < provider.limits.retries;
+            if !is_retried || provider.admission.is_circuit_open() {
                 return reading;
             }
-            let Some(wait) = manners::backoff(tries, wait) else { return reading };
+            let Some(wait) = retry::backoff(tries, wait) else { return reading };
             tries += 1;
             tokio::time::sleep(wait).await;
         }
     }
 }
 
-impl Asking<'_> {
-    /// For whoever follows the question.
-    async fn note(
+impl QuestionRun<'_> {
+    /// Adds a request and its answer to the trace, if there is one.
+    async fn add_to_trace(
         &mut self,
         step: usize,
-        (request, out): (&Request, &Outgoing),
-        received: &Result<Received, Trouble>,
+        (request, out): (&Request, &OutgoingRequest),
+        received: &Result<HttpAnswer, RequestFailure>,
         secrets: &[&str],
     ) {
         let Some(trace) = &mut self.trace else { return };
-        let sent = request.shown_at(&out.url, secrets);
+        let sent = request.display_as_sent(&out.url, secrets);
         trace.push(match received {
-            Ok(received) => Step {
+            Ok(received) => TraceStep {
                 request: sent,
                 status: Some(received.status),
                 body_bytes: received.body_bytes(),
-                said: self.provider.saying(self.question, (step, &request.kept), received, secrets).await,
+                filter_output: self
+                    .provider
+                    .filter_output(self.question, (step, &request.kept), received, secrets)
+                    .await,
             },
-            Err(trouble) => Step {
+            Err(failure) => TraceStep {
                 request: sent,
-                status: trouble.status,
+                status: failure.status,
                 body_bytes: 0,
-                said: Err(redact::message(&trouble.message, secrets)),
+                filter_output: Err(redact::message(&failure.message, secrets)),
             },
         });
     }
 }
 
 impl Provider {
-    /// Why no further request is sent.
-    pub(super) fn asks_too_often(&self) -> String {
+    /// The message for a filter that asks for more than `ask.max_requests` requests.
+    pub(super) fn too_many_requests(&self) -> String {
         let most = self.ask.max_requests;
         format!("after {most} requests, which is `ask.max_requests`, the filter still asks for another")
     }
 
-    /// Sends one request and reads its answer up to the limit, with so much memory given already.
+    /// Sends one request and reads its answer up to the size limit. `reserved`: the memory that is
+    /// reserved already.
     async fn exchange(
         &self,
         client: &Client,
-        out: &Outgoing,
-        (memory, given): (Option<&dyn Memory>, u64),
-    ) -> Result<Received, Trouble> {
-        let broken = |error: http::Error, status| {
-            // Broken compression is the answer's own fault; everything else happened on the way.
-            let unreadable = error.is_unpacking();
-            Trouble {
-                wants: None,
-                doubt: if unreadable { Doubt::Unreadable } else { Doubt::Unreachable },
-                // One that hangs has had its time: asking again at once would only hold a place.
-                again: !(unreadable || error.is_timeout() || matches!(error, http::Error::Flood)),
+        out: &OutgoingRequest,
+        (memory, reserved): (Option<&dyn AnswerMemory>, u64),
+    ) -> Result<HttpAnswer, RequestFailure> {
+        let failed = |error: http::Error, status| {
+            // Invalid compression is a fault of the answer. Everything else is a transport error.
+            let is_unreadable = error.is_unpacking();
+            RequestFailure {
+                needs_memory: None,
+                doubt: if is_unreadable { Doubt::Unreadable } else { Doubt::Unreachable },
+                // Not after a timeout: the next attempt would probably occupy the slot as long.
+                is_retryable: !(is_unreadable || error.is_timeout() || matches!(error, http::Error::Flood)),
                 message: self.describe(&error),
                 status,
             }
         };
-        let mut response = out.send(client).await.map_err(|error| broken(error, None))?;
+        let mut response = out.send(client).await.map_err(|error| failed(error, None))?;
         let status = response.status().as_u16();
-        let refused = |wants, message| Trouble {
-            wants,
+        let aborted = |needs_memory, message| RequestFailure {
+            needs_memory,
             doubt: Doubt::Unreadable,
             message,
-            again: false,
+            is_retryable: false,
             status: Some(status),
         };
-        let too_big = || refused(None, format!("body over {} bytes", self.max_body_bytes));
-        let take = |bytes: u64| {
+        let too_long = || aborted(None, format!("the body is longer than {} bytes", self.max_body_bytes));
+        let reserve = |bytes: u64| {
             if memory.is_none_or(|memory| memory.take(bytes)) {
                 return Ok(bytes);
             }
-            let needed = format!("its answer needs {} MiB of memory, which are not free now", bytes >> 20);
-            Err(refused(Some(bytes), needed))
+            let message =
+                format!("the answer needs {} MiB of memory, which is not available now", bytes >> 20);
+            Err(aborted(Some(bytes), message))
         };
         let length = response.content_length();
         if length.is_some_and(|length| length > self.max_body_bytes as u64) {
-            return Err(too_big());
+            return Err(too_long());
         }
-        let mut taken = match length {
-            Some(length) if length > FREE_BYTES => take(Intake::expected_cost(length))?,
-            // Given back before its end is known, it would have to be waited for again.
-            Some(_) | None => given,
+        let mut reserved = match length {
+            Some(length) if length > UNBUDGETED_BYTES => reserve(BodyDecoder::expected_cost(length))?,
+            // Keep what is reserved: if it were released now, the answer might have to wait for it
+            // again.
+            Some(_) | None => reserved,
         };
-        let mut intake = Intake::new(self.ask.answer);
-        while let Some(chunk) = response.chunk().await.map_err(|error| broken(error, Some(status)))? {
-            if intake.received() + chunk.len() > self.max_body_bytes {
-                return Err(too_big());
+        let mut decoder = BodyDecoder::new(self.ask.answer);
+        while let Some(chunk) = response.chunk().await.map_err(|error| failed(error, Some(status)))? {
+            if decoder.received() + chunk.len() > self.max_body_bytes {
+                return Err(too_long());
             }
-            intake.push(&chunk);
-            if let Some(refusal) = intake.refusal() {
-                return Err(refused(None, refusal));
+            decoder.push(&chunk);
+            if let Some(message) = decoder.limit_error() {
+                return Err(aborted(None, message));
             }
-            let cost = intake.cost();
-            if cost > taken {
-                // Twice as much, so that an answer that is let go is asked for a few times at most.
-                taken = take(cost.saturating_mul(2))?;
+            let cost = decoder.cost();
+            if cost > reserved {
+                // Reserve twice the cost, so that a long answer is aborted and repeated only a few
+                // times.
+                reserved = reserve(cost.saturating_mul(2))?;
             }
         }
-        if taken > FREE_BYTES
+        if reserved > UNBUDGETED_BYTES
             && let Some(memory) = memory
         {
-            // Less than it has.
-            memory.take(intake.cost());
+            // Cannot fail: this is less than what is reserved.
+            memory.take(decoder.cost());
         }
-        let (body, files) = intake.finish();
-        Ok(Received { status, headers: std::mem::take(response.headers_mut()), body, files: Some(files) })
+        let (body, files) = decoder.finish();
+        Ok(HttpAnswer { status, headers: std::mem::take(response.headers_mut()), body, files: Some(files) })
     }
 
-    /// What went wrong, in words, with its causes and without the URL.
+    /// Describes a transport error with its cause and without the URL, which may contain a key.
     fn describe(&self, error: &http::Error) -> String {
         if error.is_timeout() {
             return if error.is_connect() {
                 format!("no connection within {:?}", self.connect_timeout)
             } else if self.read_timeout < self.timeout {
-                format!("no whole answer within {:?}, or nothing for {:?}", self.timeout, self.read_timeout)
+                format!(
+                    "no complete answer within {:?}, or no data for {:?}",
+                    self.timeout, self.read_timeout
+                )
             } else {
-                format!("no whole answer within {:?}", self.timeout)
+                format!("no complete answer within {:?}", self.timeout)
             };
         }
         let what = match error {
-            http::Error::Body(_) | http::Error::Request(_) => "the exchange broke off".to_owned(),
+            http::Error::Body(_) | http::Error::Request(_) => "the connection was interrupted".to_owned(),
             http::Error::Connect(_) if self.proxy.is_some() => {
                 "could not connect through `network.proxy`".to_owned()
             }
@@ -376,16 +403,16 @@ impl Provider {
             causes.push(error.to_string());
             cause = error.source();
         }
-        // The last cause is the one that says something (“connection refused”).
+        // The last cause is the specific one, for example "connection refused".
         causes.pop().map_or_else(|| what.clone(), |last| format!("{what}: {last}"))
     }
 
-    /// Who asks for keys now.
-    pub(super) fn caller(&self, now: Timestamp) -> Caller<'_> {
-        Caller { provider: &self.name, now, client: self.client() }
+    /// The context in which keys are read now.
+    pub(super) fn auth_context(&self, now: Timestamp) -> AuthContext<'_> {
+        AuthContext { provider: &self.name, now, client: self.client() }
     }
 
-    /// The client of this provider alone, so that no connection or limit is shared with others.
+    /// Returns the HTTP client of this provider. No connection is shared with other providers.
     fn client(&self) -> Result<&Client, String> {
         if let Some(client) = self.client.get() {
             return Ok(client);
@@ -399,7 +426,7 @@ impl Provider {
         })
         .map_err(|error| {
             format!(
-                "no HTTPS client could be made (are CA certificates installed?): {}",
+                "could not create an HTTPS client (are CA certificates installed?): {}",
                 self.describe(&error)
             )
         })?;
@@ -407,10 +434,10 @@ impl Provider {
     }
 }
 
-/// How the metrics count a reading.
-fn outcome(reading: &Reading) -> Outcome {
+/// The outcome of a reading for the metrics.
+fn outcome(reading: &Reading) -> RequestOutcome {
     let verdict = match reading {
-        Reading::AskNext(_) => return Outcome::Answered,
+        Reading::AskNext(_) => return RequestOutcome::Answered,
         Reading::Judged(evidence) => evidence.verdict,
     };
     match verdict {
@@ -419,11 +446,11 @@ fn outcome(reading: &Reading) -> Outcome {
         | Verdict::Succeeded
         | Verdict::Failed
         | Verdict::Cancelled
-        | Verdict::UnknownJob => Outcome::Answered,
-        Verdict::CouldNotTell(Doubt::Unreachable) => Outcome::Unreachable,
-        Verdict::CouldNotTell(Doubt::RateLimited) => Outcome::RateLimited,
-        Verdict::CouldNotTell(Doubt::Unauthorized) => Outcome::Unauthorized,
-        // No reading is about a provider without a file.
-        Verdict::CouldNotTell(Doubt::Unreadable | Doubt::UnknownProvider) => Outcome::Unreadable,
+        | Verdict::UnknownJob => RequestOutcome::Answered,
+        Verdict::CouldNotTell(Doubt::Unreachable) => RequestOutcome::Unreachable,
+        Verdict::CouldNotTell(Doubt::RateLimited) => RequestOutcome::RateLimited,
+        Verdict::CouldNotTell(Doubt::Unauthorized) => RequestOutcome::Unauthorized,
+        // `UnknownProvider` cannot occur here: there is a provider file.
+        Verdict::CouldNotTell(Doubt::Unreadable | Doubt::UnknownProvider) => RequestOutcome::Unreadable,
     }
 }

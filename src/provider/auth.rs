@@ -1,16 +1,17 @@
-//! How a provider wants its keys: in headers, in the query, as a signed token, as a token of its
-//! own, or as a signature of the whole request.
+//! Authentication: puts the keys of a provider into a request.
 //!
-//! Questions and downloads may have keys of their own (`[auth]`, `[download.auth]`), and
-//! `[[auth.also]]` adds further ones to the first. A header with a key is marked sensitive, and
-//! every word of a key is handed to whoever cleans answers. A key in the query is put into the URL
-//! that goes out ([`Outgoing`]) and never into the one that is shown. `auth/token` signs tokens,
-//! `auth/oauth` asks for them, `auth/sign` signs requests.
+//! A key is sent in a header, in the query, as a signed token, as an OAuth token, or as a signature
+//! of the whole request. Questions use `[auth]`, downloads `[download.auth]`, and `[[auth.also]]`
+//! adds further keys. A header with a key is marked as sensitive. All secrets of a request are
+//! returned, so that the caller can remove them from the answer. A key in the query is only in the
+//! URL that is sent ([`OutgoingRequest`]), never in the one that is stored or displayed.
+//! `auth/config` checks the TOML, `auth/token` signs tokens, `auth/oauth` requests tokens, and
+//! `auth/sign` signs requests.
 
+mod config;
 mod oauth;
 mod sign;
 mod token;
-mod written;
 
 use std::time::Duration;
 
@@ -19,88 +20,94 @@ use base64::prelude::BASE64_STANDARD;
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 use url::form_urlencoded;
 
-use self::oauth::Tokens;
-use self::sign::Keys;
-use super::outgoing::{Caller, Outgoing};
-use super::secret::{Held, Secret, SecretError, SecretSource};
+use self::oauth::TokenSource;
+use self::sign::SigningKeys;
+use super::outgoing::{AuthContext, OutgoingRequest};
+use super::secret::{Secret, SecretError, SecretReader, SecretSource};
 
-pub(super) use self::written::{WrittenAuth, WrittenDownload};
+pub(super) use self::config::{AuthToml, DownloadToml};
 
-/// What is sent along with the download of a file that needs the key.
+/// The section `[download]`: the headers and the key for downloads of files that need a key.
 #[derive(Debug)]
-pub(super) struct Download {
+pub(super) struct DownloadOptions {
     pub(super) headers: HeaderMap,
-    /// None: as when asking.
+    /// `None`: the same key as for questions.
     pub(super) auth: Option<Auth>,
 }
 
-/// How keys are sent: the ways in turn.
+/// How the keys are sent: all methods are applied in this order.
 #[derive(Debug)]
 pub(super) struct Auth {
-    ways: Vec<Way>,
+    methods: Vec<AuthMethod>,
 }
 
-/// Where a key stands in a header.
+/// A header that contains a key.
 #[derive(Debug)]
-struct Place {
+struct HeaderTemplate {
     header: HeaderName,
-    /// Holds `{secret}` once.
+    /// Contains `{secret}` once.
     value: String,
 }
 
 /// How one key is sent.
 #[derive(Debug)]
-enum Way {
-    /// As it is.
-    Header { place: Place, secret: Held },
-    /// As a parameter of the URL; `value` holds `{secret}` once.
-    Query { parameter: String, value: String, secret: Held },
+enum AuthMethod {
+    /// The key itself, in a header.
+    Header { template: HeaderTemplate, secret: SecretReader },
+    /// The key as a parameter of the URL; `value` contains `{secret}` once.
+    Query { parameter: String, value: String, secret: SecretReader },
     /// User and password (RFC 7617), either of which may be missing.
-    Basic { user: Option<Held>, password: Option<Held> },
+    Basic { user: Option<SecretReader>, password: Option<SecretReader> },
     /// A token signed with the secret (RFC 7519).
-    Jwt { place: Place, issuer: Held, secret: Held, lifetime: Duration },
-    /// A token that the provider gives for a client's id and secret (RFC 6749).
-    OAuth { place: Place, tokens: Tokens },
+    Jwt { template: HeaderTemplate, issuer: SecretReader, secret: SecretReader, lifetime: Duration },
+    /// A token that the provider issues for a client's id and secret (RFC 6749).
+    OAuth { template: HeaderTemplate, tokens: TokenSource },
     /// AWS Signature Version 4.
-    Aws { access: Held, secret: Held, session: Option<Held>, region: String, service: String },
+    Aws {
+        access: SecretReader,
+        secret: SecretReader,
+        session: Option<SecretReader>,
+        region: String,
+        service: String,
+    },
     /// Tencent Cloud's signature.
-    Tencent { access: Held, secret: Held, service: String },
+    Tencent { access: SecretReader, secret: SecretReader, service: String },
 }
 
-/// Keys that were put into a request.
+/// The keys that were put into a request.
 #[derive(Debug, Default)]
-pub(super) struct Applied {
-    words: Vec<Secret>,
-    /// Which run of each key's command or token endpoint it comes from, in the order of the ways.
+pub(super) struct AppliedKeys {
+    secrets: Vec<Secret>,
+    /// The run that each key comes from ([`SecretReader::get`]), in the order of the methods.
     runs: Vec<u64>,
 }
 
-impl Applied {
-    /// All that must not be kept of an answer that repeats it.
-    pub(super) fn words(&self) -> Vec<&str> {
-        self.words.iter().map(Secret::expose).collect()
+impl AppliedKeys {
+    /// All texts that must be removed from an answer before it is stored.
+    pub(super) fn secrets(&self) -> Vec<&str> {
+        self.secrets.iter().map(Secret::expose).collect()
     }
 
-    /// Reads a key and notes it.
-    async fn take(&mut self, held: &Held, provider: &str) -> Result<Secret, SecretError> {
-        let (secret, run) = held.get(provider).await?;
+    /// Reads a key and records it.
+    async fn read(&mut self, reader: &SecretReader, provider: &str) -> Result<Secret, SecretError> {
+        let (secret, run) = reader.get(provider).await?;
         self.runs.push(run);
-        self.note(secret.clone());
+        self.add_secret(secret.clone());
         Ok(secret)
     }
 
-    fn note(&mut self, secret: Secret) {
-        // As a URL or a form would repeat it.
+    fn add_secret(&mut self, secret: Secret) {
+        // An answer may also repeat it in the encoding of a URL or a form.
         let encoded: String = form_urlencoded::byte_serialize(secret.expose().as_bytes()).collect();
         if encoded != secret.expose() {
-            self.words.push(Secret::new(encoded));
+            self.secrets.push(Secret::new(encoded));
         }
-        self.words.push(secret);
+        self.secrets.push(secret);
     }
 }
 
-impl Place {
-    /// Puts the key into its header, replacing one of that name.
+impl HeaderTemplate {
+    /// Sets the header with the key. It replaces a header of the same name.
     fn fill(&self, secret: &str, provider: &str, headers: &mut HeaderMap) -> Result<(), SecretError> {
         let mut value = HeaderValue::try_from(self.value.replace("{secret}", secret))
             .map_err(|_| SecretError::NotAHeader { provider: provider.to_owned() })?;
@@ -114,50 +121,51 @@ impl Auth {
     /// Reads the keys and puts them into the request.
     pub(super) async fn apply(
         &self,
-        caller: &Caller<'_>,
-        out: &mut Outgoing,
-    ) -> Result<Applied, SecretError> {
-        let mut applied = Applied::default();
-        for way in &self.ways {
-            way.apply(caller, out, &mut applied).await?;
+        context: &AuthContext<'_>,
+        out: &mut OutgoingRequest,
+    ) -> Result<AppliedKeys, SecretError> {
+        let mut applied = AppliedKeys::default();
+        for method in &self.methods {
+            method.apply(context, out, &mut applied).await?;
         }
         Ok(applied)
     }
 
-    /// The provider has refused these keys: whether asking again would bring others.
-    pub(super) async fn refused(&self, applied: &Applied) -> bool {
+    /// Reports that the provider rejected these keys. Returns whether new keys may be available.
+    pub(super) async fn rejected(&self, applied: &AppliedKeys) -> bool {
         let mut runs = applied.runs.iter();
         let mut renewed = false;
-        for way in &self.ways {
-            for held in way.helds() {
+        for method in &self.methods {
+            for reader in method.readers() {
                 let Some(run) = runs.next() else { return renewed };
-                renewed |= held.refused(*run).await;
+                renewed |= reader.rejected(*run).await;
             }
-            if let Way::OAuth { tokens, .. } = way {
+            if let AuthMethod::OAuth { tokens, .. } = method {
                 let Some(run) = runs.next() else { return renewed };
-                renewed |= tokens.kept.refused(*run).await;
+                renewed |= tokens.cache.rejected(*run).await;
             }
         }
         renewed
     }
 
-    /// The provider has refused the keys that were last given out.
-    pub(super) async fn refused_now(&self) {
-        for way in &self.ways {
-            for held in way.helds() {
-                held.refused(held.run().await).await;
+    /// Reports that the provider rejected the latest keys.
+    pub(super) async fn latest_rejected(&self) {
+        for method in &self.methods {
+            for reader in method.readers() {
+                reader.rejected(reader.run().await).await;
             }
-            if let Way::OAuth { tokens, .. } = way {
-                tokens.kept.refused(tokens.kept.run().await).await;
+            if let AuthMethod::OAuth { tokens, .. } = method {
+                tokens.cache.rejected(tokens.cache.run().await).await;
             }
         }
     }
 
-    /// Whether the keys are there, as far as that can be told without running or asking anything.
+    /// Checks that the keys exist, as far as this is possible without running commands or sending
+    /// requests.
     pub(super) fn present(&self, provider: &str) -> Result<(), SecretError> {
-        for way in &self.ways {
-            way.helds().into_iter().try_for_each(|held| held.read(provider).map(drop))?;
-            if let Way::OAuth { tokens, .. } = way {
+        for method in &self.methods {
+            method.readers().into_iter().try_for_each(|reader| reader.read(provider).map(drop))?;
+            if let AuthMethod::OAuth { tokens, .. } = method {
                 tokens.client_id.read(provider)?;
                 tokens.client_secret.read(provider)?;
             }
@@ -165,45 +173,48 @@ impl Auth {
         Ok(())
     }
 
-    /// Where the first key is looked for.
+    /// Where the first key comes from.
     pub(super) fn source(&self) -> Option<&SecretSource> {
-        self.ways.first().and_then(Way::main).map(Held::source)
+        self.methods.first().and_then(AuthMethod::main).map(SecretReader::source)
     }
 
-    /// Whether it can go with a download, of which only the headers are ours.
+    /// Whether the keys can be sent with a download, which permits only headers.
     pub(super) fn is_headers_only(&self) -> bool {
-        self.ways.iter().all(|way| match way {
-            Way::Header { .. } | Way::Basic { .. } | Way::Jwt { .. } | Way::OAuth { .. } => true,
-            Way::Query { .. } | Way::Aws { .. } | Way::Tencent { .. } => false,
+        self.methods.iter().all(|method| match method {
+            AuthMethod::Header { .. }
+            | AuthMethod::Basic { .. }
+            | AuthMethod::Jwt { .. }
+            | AuthMethod::OAuth { .. } => true,
+            AuthMethod::Query { .. } | AuthMethod::Aws { .. } | AuthMethod::Tencent { .. } => false,
         })
     }
 }
 
-impl Way {
+impl AuthMethod {
     async fn apply(
         &self,
-        caller: &Caller<'_>,
-        out: &mut Outgoing,
-        applied: &mut Applied,
+        context: &AuthContext<'_>,
+        out: &mut OutgoingRequest,
+        applied: &mut AppliedKeys,
     ) -> Result<(), SecretError> {
-        let provider = caller.provider;
+        let provider = context.provider;
         let unsendable = || SecretError::NotAHeader { provider: provider.to_owned() };
         match self {
-            Self::Header { place, secret } => {
-                let secret = applied.take(secret, provider).await?;
-                place.fill(secret.expose(), provider, &mut out.headers)
+            Self::Header { template, secret } => {
+                let secret = applied.read(secret, provider).await?;
+                template.fill(secret.expose(), provider, &mut out.headers)
             }
             Self::Query { parameter, value, secret } => {
-                let secret = applied.take(secret, provider).await?;
+                let secret = applied.read(secret, provider).await?;
                 let value = value.replace("{secret}", secret.expose());
                 out.url.query_pairs_mut().append_pair(parameter, &value);
                 Ok(())
             }
             Self::Basic { user, password } => {
                 let mut words = Vec::new();
-                for held in [user, password] {
-                    words.push(match held {
-                        Some(held) => applied.take(held, provider).await?.expose().to_owned(),
+                for reader in [user, password] {
+                    words.push(match reader {
+                        Some(reader) => applied.read(reader, provider).await?.expose().to_owned(),
                         None => String::new(),
                     });
                 }
@@ -211,54 +222,55 @@ impl Way {
                 let mut value = HeaderValue::try_from(format!("Basic {pair}")).map_err(|_| unsendable())?;
                 value.set_sensitive(true);
                 out.headers.insert(AUTHORIZATION, value);
-                applied.note(Secret::new(pair));
+                applied.add_secret(Secret::new(pair));
                 Ok(())
             }
-            Self::Jwt { place, issuer, secret, lifetime } => {
-                let secret = applied.take(secret, provider).await?;
-                let issuer = applied.take(issuer, provider).await?;
-                let token = token::signed(issuer.expose(), secret.expose(), caller.now, *lifetime);
-                place.fill(&token, provider, &mut out.headers)?;
-                applied.note(Secret::new(token));
+            Self::Jwt { template, issuer, secret, lifetime } => {
+                let secret = applied.read(secret, provider).await?;
+                let issuer = applied.read(issuer, provider).await?;
+                let token = token::signed(issuer.expose(), secret.expose(), context.now, *lifetime);
+                template.fill(&token, provider, &mut out.headers)?;
+                applied.add_secret(Secret::new(token));
                 Ok(())
             }
-            Self::OAuth { place, tokens } => {
-                let (token, run, client) = tokens.get(caller).await?;
+            Self::OAuth { template, tokens } => {
+                let (token, run, client) = tokens.get(context).await?;
                 applied.runs.push(run);
                 for word in client {
-                    applied.note(word);
+                    applied.add_secret(word);
                 }
-                place.fill(token.expose(), provider, &mut out.headers)?;
-                applied.note(token);
+                template.fill(token.expose(), provider, &mut out.headers)?;
+                applied.add_secret(token);
                 Ok(())
             }
             Self::Aws { access, secret, session, region, service } => {
-                let secret = applied.take(secret, provider).await?;
-                let access = applied.take(access, provider).await?;
+                let secret = applied.read(secret, provider).await?;
+                let access = applied.read(access, provider).await?;
                 let session = match session {
-                    Some(held) => Some(applied.take(held, provider).await?),
+                    Some(reader) => Some(applied.read(reader, provider).await?),
                     None => None,
                 };
-                let keys = Keys {
+                let keys = SigningKeys {
                     access: access.expose(),
                     secret: secret.expose(),
                     session: session.as_ref().map(Secret::expose),
                 };
-                let signed = sign::aws(out, &keys, region, service, caller.now);
+                let signed = sign::aws(out, &keys, region, service, context.now);
                 if signed { Ok(()) } else { Err(unsendable()) }
             }
             Self::Tencent { access, secret, service } => {
-                let secret = applied.take(secret, provider).await?;
-                let access = applied.take(access, provider).await?;
-                let keys = Keys { access: access.expose(), secret: secret.expose(), session: None };
-                let signed = sign::tencent(out, &keys, service, caller.now);
+                let secret = applied.read(secret, provider).await?;
+                let access = applied.read(access, provider).await?;
+                let keys = SigningKeys { access: access.expose(), secret: secret.expose(), session: None };
+                let signed = sign::tencent(out, &keys, service, context.now);
                 if signed { Ok(()) } else { Err(unsendable()) }
             }
         }
     }
 
-    /// Its keys in the order in which they are taken, apart from a client's id and secret.
-    fn helds(&self) -> Vec<&Held> {
+    /// Its keys in the order in which `apply` reads them, except the client's id and secret of
+    /// OAuth.
+    fn readers(&self) -> Vec<&SecretReader> {
         match self {
             Self::Header { secret, .. } | Self::Query { secret, .. } => vec![secret],
             Self::Basic { user, password } => user.iter().chain(password).collect(),
@@ -271,8 +283,8 @@ impl Way {
         }
     }
 
-    /// The key that people are told about.
-    fn main(&self) -> Option<&Held> {
+    /// The key whose source is displayed.
+    fn main(&self) -> Option<&SecretReader> {
         match self {
             Self::Basic { user, password } => password.as_ref().or(user.as_ref()),
             Self::OAuth { tokens, .. } => Some(&tokens.client_secret),
@@ -293,20 +305,20 @@ mod tests {
     use crate::clock::Timestamp;
 
     fn auth(text: &str) -> Auth {
-        toml::from_str::<WrittenAuth>(text).unwrap().check("auth").unwrap()
+        toml::from_str::<AuthToml>(text).unwrap().check("auth").unwrap()
     }
 
-    /// The headers that a GET would have.
-    async fn apply(auth: &Auth, name: &str) -> Result<(Applied, HeaderMap), SecretError> {
-        let caller = Caller { provider: name, now: NOW, client: Err("none here".to_owned()) };
-        let mut out = Outgoing::of_download(HeaderMap::new()).unwrap();
-        auth.apply(&caller, &mut out).await.map(|applied| (applied, out.headers))
+    /// Applies the keys to a GET request and returns its headers.
+    async fn apply(auth: &Auth, name: &str) -> Result<(AppliedKeys, HeaderMap), SecretError> {
+        let context = AuthContext { provider: name, now: NOW, client: Err("none here".to_owned()) };
+        let mut out = OutgoingRequest::of_download(HeaderMap::new()).unwrap();
+        auth.apply(&context, &mut out).await.map(|applied| (applied, out.headers))
     }
 
     const NOW: Timestamp = Timestamp::from_micros(1_764_000_000_000_000);
 
     #[tokio::test]
-    async fn a_key_is_read_anew_each_time_and_never_printed() {
+    async fn a_key_file_is_read_again_for_each_request_and_the_key_is_never_printed() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("key");
         let auth = auth(&format!(
@@ -316,7 +328,7 @@ mod tests {
             std::fs::write(&path, format!("{key}\n")).unwrap();
             let (applied, headers) = apply(&auth, "acme").await.unwrap();
             assert_eq!(headers["authorization"].to_str().unwrap(), format!("Bearer {key}"));
-            assert_eq!(applied.words(), [key]);
+            assert_eq!(applied.secrets(), [key]);
             let shown = format!("{applied:?} {auth:?} {:?}", headers["authorization"]);
             assert!(shown.contains("[secret]") && shown.contains("Sensitive"), "{shown}");
             assert!(!shown.contains("-key\""), "{shown}");
@@ -327,7 +339,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_token_says_who_and_until_when_and_both_its_keys_are_cleaned_out_of_answers() {
+    async fn a_jwt_has_issuer_and_expiry_and_both_its_keys_are_removed_from_answers() {
         let dir = tempfile::tempdir().unwrap();
         for (name, key) in [("access", "ak-1"), ("secret", "sk-1")] {
             std::fs::write(dir.path().join(name), key).unwrap();
@@ -340,7 +352,7 @@ mod tests {
         let (applied, headers) = apply(&auth, "kling").await.unwrap();
         let sent = headers["authorization"].to_str().unwrap().strip_prefix("Bearer ").unwrap();
         for word in ["sk-1", "ak-1", sent] {
-            assert!(applied.words().contains(&word), "{word}");
+            assert!(applied.secrets().contains(&word), "{word}");
         }
         let claims = sent.split('.').nth(1).unwrap();
         let claims: serde_json::Value =

@@ -1,11 +1,10 @@
-//! Kept answers and how each must be read: `makegood provider test NAME --expect DIR`.
+//! Test cases for a provider file: `makegood provider test NAME --expect DIR`.
 //!
-//! A case is one JSON file: a status, headers, a body, and the expected reading. Promise:
-//! everything that decides about money is compared (the verdict, the class, each output, the
-//! further request), and a key that the case leaves out stands for "none", so that an unexpected
-//! output never goes unnoticed. Only `code`, `message` and `request` are compared where a case
-//! names them. A case with a slip in it is an error and never counts as passed. Nobody is asked and
-//! nothing is written.
+//! A case is one JSON file with a status, headers, a body, and the expected reading. Everything
+//! that decides about money is compared: the verdict, the class, every output and the next request.
+//! If a case omits one of these, it expects that there is none, so an unexpected output is always a
+//! difference. `code`, `message` and `request` are compared only if the case contains them. An
+//! invalid case is an error and never counts as passed. No request is sent and nothing is written.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -17,23 +16,23 @@ use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::flaw;
+use super::file_error;
 use super::redact;
 use super::request::Request;
-use super::{ProviderError, Providers, Question, Reading, Received};
+use super::{HttpAnswer, ProviderError, Providers, Question, Reading};
 use crate::evidence::{Doubt, Evidence, FailureClass, Offer, Source, Verdict};
 
-/// One kept answer and how it must be read.
+/// One stored answer and its expected reading.
 #[derive(Clone, Debug)]
-pub struct Case {
-    written: Written,
+pub struct AnswerCase {
+    written: CaseJson,
     body: Bytes,
     headers: HeaderMap,
 }
 
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Written {
+struct CaseJson {
     #[serde(default = "job")]
     job: String,
     #[serde(default = "model")]
@@ -62,7 +61,7 @@ struct Expected {
     verdict: String,
     class: Option<FailureClass>,
     code: Option<String>,
-    /// A part of it.
+    /// A part of the message.
     message: Option<String>,
     #[serde(default)]
     outputs: Vec<Output>,
@@ -73,11 +72,12 @@ struct Expected {
     next_request: Option<String>,
     #[serde(default)]
     next_kept: Value,
-    /// What would be decided about each output of a young charge: compared by the command.
+    /// The decision for each output of a charge whose grace has just ended. The command compares
+    /// it.
     decisions: Option<Vec<String>>,
 }
 
-/// One output, as it is expected or was read.
+/// One output, expected or read.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 struct Output {
@@ -85,15 +85,15 @@ struct Output {
     index: Option<i64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     url: Option<String>,
-    /// The download needs the key.
+    /// Whether the download needs the key.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     auth: bool,
-    /// The length of a file that stands in the answer.
+    /// The length of a file inside the answer.
     #[serde(skip_serializing_if = "Option::is_none")]
     inline_bytes: Option<usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
     content_type: Option<String>,
-    /// This output alone failed, with this class.
+    /// The class of failure if only this output failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     failed: Option<FailureClass>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -112,58 +112,58 @@ const fn one() -> u16 {
     1
 }
 
-/// A body of `null` is a body.
+/// Deserializes `null` as a body, which differs from no body.
 fn present<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, D::Error> {
     Value::deserialize(deserializer).map(Some)
 }
 
-/// A case that was read.
+/// The result of a case.
 #[derive(Debug)]
-pub struct Compared {
-    /// What is not as expected.
+pub struct Comparison {
+    /// Where the reading differs from the expected one.
     pub differences: Vec<Difference>,
-    /// How the answer was read, spelled like `expect`.
+    /// The reading, in the format of `expect`.
     pub read: Value,
-    /// The reading itself; none where the filter asks further.
+    /// The evidence; `None` if the filter asks for another request.
     pub evidence: Option<Evidence>,
 }
 
-/// One thing that is not as expected. No text holds a key or a signature.
+/// One difference. It contains no key and no signature.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Difference {
-    /// Which key of `expect`.
+    /// The key of `expect`.
     pub field: String,
-    /// What the case says.
+    /// The value in the case.
     pub expected: Value,
-    /// What was read.
+    /// The value that was read.
     pub read: Value,
 }
 
 impl Difference {
-    /// A difference, shown without queries that may be signatures.
+    /// Creates a difference, without queries that may contain signatures.
     pub fn new(field: impl Into<String>, expected: Value, read: Value) -> Self {
-        let (expected, read) = (shown(expected), shown(read));
+        let (expected, read) = (displayable(expected), displayable(read));
         let field = field.into();
-        // What differs may be what is not shown.
-        let field = if expected == read { format!("{field} (in what is not shown)") } else { field };
+        // The values may differ only in the part that is removed.
+        let field = if expected == read { format!("{field} (in a hidden part)") } else { field };
         Self { field, expected, read }
     }
 }
 
-impl Case {
-    /// Reads a case; `folder` is where a body in a file of its own lies. An error says which line
-    /// and what would be right.
+impl AnswerCase {
+    /// Reads a case. `folder`: the folder of a `body_file`. An error contains the line and the
+    /// expected value.
     pub fn parse(text: &str, folder: &Path) -> Result<Self, String> {
         let wrong = |key: &str, right: &str| Err(format!("`{key}`: must be {right}"));
         let mut json = serde_json::Deserializer::from_str(text);
-        let written: Written = serde_path_to_error::deserialize(&mut json).map_err(|error| {
+        let written: CaseJson = serde_path_to_error::deserialize(&mut json).map_err(|error| {
             let (key, inner) = (error.path().to_string(), error.inner());
             let message = inner.to_string();
             let message = message.rsplit_once(" at line ").map_or(message.as_str(), |(message, _)| message);
             let key = if key == "." { String::new() } else { format!("`{key}`: ") };
-            format!("line {}: {key}{}", inner.line(), flaw::in_words(message, "object"))
+            format!("line {}: {key}{}", inner.line(), file_error::describe(message, "object"))
         })?;
-        json.end().map_err(|error| format!("line {}: something follows the case", error.line()))?;
+        json.end().map_err(|error| format!("line {}: unexpected text after the case", error.line()))?;
         if written.status.is_some_and(|status| !(100..=599).contains(&status)) {
             return wrong("status", "an HTTP status, 100 to 599");
         }
@@ -180,7 +180,7 @@ impl Case {
         for (name, value) in &written.headers {
             match (HeaderName::try_from(name), HeaderValue::try_from(value)) {
                 (Ok(name), Ok(value)) => headers.append(name, value),
-                _ => return wrong(&format!("headers.{name}"), "a header's name and its value"),
+                _ => return wrong(&format!("headers.{name}"), "the name and the value of a header"),
             };
         }
         let body = match (&written.body, &written.body_text, &written.body_base64, &written.body_file) {
@@ -196,12 +196,17 @@ impl Case {
                 std::fs::read(&path)
                     .map_err(|error| format!("`body_file`: could not read {} ({error})", path.display()))?
             }
-            _ => return wrong("body", "given once: one of `body`, `body_text`, `body_base64`, `body_file`"),
+            _ => {
+                return wrong(
+                    "body",
+                    "given only once: one of `body`, `body_text`, `body_base64`, `body_file`",
+                );
+            }
         };
         Ok(Self { written, body: body.into(), headers })
     }
 
-    /// The job, as the charges would name it.
+    /// The question that the answer belongs to.
     pub fn question(&self, provider: &str) -> Question {
         Question {
             provider: provider.to_owned(),
@@ -212,20 +217,25 @@ impl Case {
         }
     }
 
-    /// How many outputs are expected of the job.
+    /// How many outputs the charges expect from the job.
     pub const fn items(&self) -> u16 {
         self.written.items
     }
 
-    /// What is expected to be decided about each output, where the case says it.
+    /// The expected decision for each output, if the case contains them.
     pub fn decisions(&self) -> Option<&[String]> {
         self.written.expect.decisions.as_deref()
     }
 }
 
 impl Providers {
-    /// Reads a case as a pass would, and compares.
-    pub fn compare(&self, name: &str, case: &Case) -> Result<Result<Compared, String>, ProviderError> {
+    /// Reads the answer of a case like a pass would, and compares the reading. The inner error says
+    /// why the case is invalid for this provider.
+    pub fn compare(
+        &self,
+        name: &str,
+        case: &AnswerCase,
+    ) -> Result<Result<Comparison, String>, ProviderError> {
         let question = case.question(name);
         let provider = self.get(name).ok_or_else(|| self.unknown(name))?;
         let (step, expect) = (usize::from(case.written.step), &case.written.expect);
@@ -237,13 +247,13 @@ impl Providers {
         }
         let first = provider.first_request(&question);
         let reading = match (case.written.status, &first) {
-            (None, Ok(_)) => return Ok(Err("`status`: is missing, and the job can be asked for".to_owned())),
+            (None, Ok(_)) => return Ok(Err("`status`: is missing, but the job can be asked for".to_owned())),
             (None, Err(problem)) => {
                 let message = format!("the job cannot be asked for: {problem}");
                 Reading::Judged(Evidence::could_not_tell(Doubt::Unreadable, message, self.clock.now()))
             }
             (Some(status), _) => {
-                let received = Received::new(status, case.headers.clone(), case.body.clone());
+                let received = HttpAnswer::new(status, case.headers.clone(), case.body.clone());
                 self.read_step(&question, (step, &case.written.kept), &received)?
             }
         };
@@ -281,11 +291,11 @@ impl Providers {
             Reading::Judged(evidence) => Some(evidence),
             Reading::AskNext(_) => None,
         };
-        Ok(Ok(Compared { differences: found, read: shown(read), evidence }))
+        Ok(Ok(Comparison { differences: found, read: displayable(read), evidence }))
     }
 }
 
-/// A reading, spelled like `expect`.
+/// Converts a reading to the format of `expect`.
 fn read(reading: &Reading) -> Value {
     match reading {
         Reading::AskNext(request) => json!({
@@ -320,11 +330,11 @@ fn output(offer: &Offer) -> Output {
     output
 }
 
-/// A value without the queries of its URLs that may be signatures.
-fn shown(value: Value) -> Value {
+/// Removes the queries of URLs that may contain signatures from a value.
+fn displayable(value: Value) -> Value {
     match value {
         Value::String(text) => Value::String(match text.split_once('?') {
-            // A request or a URL: its parameters are names and short values, or are left out.
+            // A request or a URL: `redact::query` removes long and confidential parameters.
             Some((start, query)) if start.contains("://") => {
                 let (query, rest) = query.split_once(' ').unwrap_or((query, ""));
                 let rest =
@@ -333,13 +343,13 @@ fn shown(value: Value) -> Value {
             }
             _ => redact::clean(&text, &[]),
         }),
-        Value::Array(list) => list.into_iter().map(shown).collect(),
-        Value::Object(map) => map.into_iter().map(|(key, value)| (key, shown(value))).collect(),
+        Value::Array(list) => list.into_iter().map(displayable).collect(),
+        Value::Object(map) => map.into_iter().map(|(key, value)| (key, displayable(value))).collect(),
         plain @ (Value::Null | Value::Bool(_) | Value::Number(_)) => plain,
     }
 }
 
-/// The words of `expect.verdict`.
+/// The permitted values of `expect.verdict`.
 const VERDICTS: [&str; 11] = [
     Verdict::Queued.as_str(),
     Verdict::Running.as_str(),

@@ -1,10 +1,10 @@
-//! Filters: jq programs that say what an answer means, compiled once and run without I/O.
+//! Compiles jq filters, and runs them without I/O.
 //!
-//! A filter cannot be interrupted here: `filters` runs it where it can be stopped. Neither it nor
-//! what it reads is trusted, so it gets no way out: no environment, no exit, no clock, no log, no
-//! further input, and `fromjson` is bounded like every answer (`json`). Promise: one answer in, one
-//! value or a message out; an error, no output and even a panic inside the library are messages.
-//! Left to others: `reading` says what the value means.
+//! Neither a filter nor the answer that it reads is trusted. A filter has no access to the
+//! environment, the clock, logs or further input, and it cannot exit the process. `fromjson` has
+//! the same limits as every answer (`json`). A run returns one value or an error message; a filter
+//! without output and even a panic inside jaq are error messages. A filter cannot be interrupted
+//! here: `filters` runs it in a process that can be killed. `reading` interprets the value.
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -21,7 +21,7 @@ use super::json;
 
 type Data = JustLut<Val>;
 
-/// Native filters that are left out: they would reach beyond the answer.
+/// Native functions that are removed, because they have access to more than the answer.
 const WITHOUT_FUNS: [&str; 8] = [
     "env",
     "halt",
@@ -30,14 +30,16 @@ const WITHOUT_FUNS: [&str; 8] = [
     "now",
     "localtime",
     "strflocaltime",
-    // Its parser overflows the stack on deep nesting; ours stands in for it.
+    // Its parser overflows the stack on deep nesting. `fromjson` below replaces it.
     "fromjson",
 ];
-/// Definitions that are left out because they call them, or because `PRELUDE` has its own.
+/// Definitions that are removed, because they call these functions or `PRELUDE` replaces them.
 const WITHOUT_DEFS: [&str; 5] = ["debug", "stderr", "halt", "halt_error", "transpose"];
 
-/// What jaq lacks of jq and filters want, and one helper of ours: `text` makes words of anything.
-/// `transpose` takes no null for a list: otherwise a provider's missing list would read as an empty one.
+/// Functions of jq that jaq lacks, and one helper: `text` converts any value to text.
+///
+/// Unlike in jq, `transpose` fails if a list is null. Otherwise a missing list in an answer would
+/// be read as an empty one.
 const PRELUDE: &str = r#"
 def IN(s): any(s == .; .);
 def IN(src; s): any(src == s; .);
@@ -70,7 +72,7 @@ impl fmt::Debug for Filter {
 }
 
 impl Filter {
-    /// Compiles `code`, or says what is wrong with it.
+    /// Compiles `code`. The error says why it is invalid.
     pub(super) fn compile(code: &str) -> Result<Self, String> {
         let defs = DEFS.iter().cloned();
         let funs = jaq_core::funs::<Data>()
@@ -92,24 +94,24 @@ impl Filter {
         })
     }
 
-    /// Runs the filter and gives its first output; later ones do not count.
+    /// Runs the filter and returns its first output. Further outputs are ignored.
     pub(super) fn first(&self, input: Val) -> Result<Val, String> {
         let outcome = catch_unwind(AssertUnwindSafe(|| {
             let ctx = Ctx::<Data>::new(&self.0.lut, Vars::new([]));
-            // Not one more: after an error the iterator may go on for ever.
+            // Take only one output: after an error, the iterator may be infinite.
             self.0.id.run((ctx, input)).next().map(|output| output.map_err(Exn::get_err))
         }));
         match outcome {
             Ok(Some(Ok(value))) => Ok(value),
             Ok(Some(Err(Ok(error)))) => Err(format!("the filter failed: {error}")),
             Ok(Some(Err(Err(_)))) => Err("the filter stopped without an output".into()),
-            Ok(None) => Err("the filter gave no output".into()),
-            Err(_) => Err("the filter broke down on this answer".into()),
+            Ok(None) => Err("the filter returned no output".into()),
+            Err(_) => Err("the filter crashed on this answer".into()),
         }
     }
 }
 
-/// `fromjson` with the limits of every answer.
+/// Defines `fromjson` with the limits of every answer.
 fn fromjson() -> Fun<Data> {
     run(("fromjson", v(0), |cv| {
         bome(match &cv.1 {
@@ -121,7 +123,7 @@ fn fromjson() -> Fun<Data> {
     }))
 }
 
-/// What a load error says, with the place in the code that it points at.
+/// Returns the messages of a load error, each with the part of the code that it refers to.
 fn load_errors(error: load::Error<&str>) -> Vec<(String, &str)> {
     match error {
         load::Error::Io(errors) => {
@@ -136,7 +138,7 @@ fn load_errors(error: load::Error<&str>) -> Vec<(String, &str)> {
     }
 }
 
-/// The first error, with its line.
+/// Formats the first error with its line.
 fn describe<'a>(code: &str, errors: impl Iterator<Item = (String, &'a str)>) -> String {
     let Some((message, at)) = errors.into_iter().next() else { return "it does not compile".into() };
     let start = load::span(code, at).start;
@@ -163,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn what_would_reach_beyond_the_answer_is_unknown() {
+    fn functions_with_access_to_more_than_the_answer_are_unknown() {
         for code in [
             "env",
             "$ENV",
@@ -185,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn what_jaq_lacks_is_there() {
+    fn the_prelude_defines_functions_that_jaq_lacks() {
         assert_eq!(run("IN(1, 2)", "2"), Ok(true.into()));
         assert_eq!(run("INDEX(.id) | keys", r#"[{"id":1},{"id":2}]"#), Ok(serde_json::json!(["1", "2"])));
         assert_eq!(
@@ -218,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn infinities_and_broken_strings_are_no_json() {
+    fn infinities_and_invalid_utf8_are_rejected() {
         assert!(run("infinite", "null").is_err());
         assert!(run("\"//8=\" | @base64d", "null").is_err());
     }

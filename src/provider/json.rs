@@ -1,24 +1,23 @@
-//! JSON as filters take it: bounded in depth and in the number of its values.
+//! Parses JSON for filters, with limits on its depth and on the number of its values.
 //!
-//! What a filter does takes time for each value it is given: the shipped ones look at a value a few
-//! times at most. So the number of values is bounded, and with it the time and the memory that a
-//! hostile answer can take of a filter that means well (others are stopped, see `filters`); real
-//! answers have some hundreds. Long strings (files in base64) cost a filter little and are bounded
-//! by the file's `max_body_bytes` alone.
+//! The time and memory of a well-written filter grow with the number of values, so a hostile answer
+//! could exhaust them. Therefore the number is limited; real answers have some hundreds. (A filter
+//! that takes too long anyway is stopped, see `filters`.) Long strings, such as base64 files, cost
+//! a filter little; only `max_body_bytes` limits them.
 
 use jaq_json::{Num, Val};
 use memchr::memchr2;
 
-/// The most values in one answer: numbers, strings, lists, objects, and whatever else stands in them.
+/// The most values in one answer. Every number, string, list, object and key counts as one.
 pub(super) const VALUES_MAX: usize = 20_000;
 
-/// Why text was not parsed.
+/// Why a text could not be parsed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum JsonError {
-    /// It is no JSON, or nested too deeply.
-    #[error("no JSON: {0}")]
+    /// It is not JSON, or it is nested too deeply.
+    #[error("not JSON: {0}")]
     Syntax(#[from] serde_json::Error),
-    /// It has more values than any honest answer.
+    /// It has more values than any real answer.
     #[error("JSON of more than {VALUES_MAX} values")]
     TooMany,
 }
@@ -33,8 +32,8 @@ pub(super) fn parse(text: &[u8]) -> Result<Val, JsonError> {
     if has_too_many(text) { Err(JsonError::TooMany) } else { Ok(serde_json::from_slice(text)?) }
 }
 
-/// How many values `text` has, if it is JSON: each opening bracket and each comma brings one, each colon a key's.
-/// Stops counting soon after the limit.
+/// Counts the values in `text`, provided that it is JSON: one for each opening bracket, each comma
+/// and each colon. It stops counting after the limit.
 pub(super) fn values(text: &[u8]) -> usize {
     let mut count = 1;
     let mut rest = text;
@@ -52,20 +51,21 @@ pub(super) fn values(text: &[u8]) -> usize {
     count
 }
 
-/// What follows a string, given all that follows its opening quote; nothing if it never ends.
+/// Skips a string whose opening quote has been read. Returns the text after it, or nothing if the
+/// string never ends.
 fn after_string(mut rest: &[u8]) -> &[u8] {
     while let Some(at) = memchr2(b'"', b'\\', rest) {
         let (found, after) = (rest[at], at + 1);
         if found == b'"' {
             return &rest[after..];
         }
-        // Whatever is escaped is no end.
+        // Skip the escaped character: it cannot end the string.
         rest = rest.get(after + 1..).unwrap_or_default();
     }
     &[]
 }
 
-/// The same value for serde; refuses what JSON does not have.
+/// Converts a value for serde. Rejects values that JSON cannot represent.
 pub(super) fn to_json(value: &Val) -> Result<serde_json::Value, String> {
     use serde_json::Value;
     Ok(match value {
@@ -91,7 +91,9 @@ pub(super) fn to_json(value: &Val) -> Result<serde_json::Value, String> {
 }
 
 fn number(f: f64) -> Result<serde_json::Value, String> {
-    serde_json::Number::from_f64(f).map(serde_json::Value::Number).ok_or_else(|| format!("{f} is no number"))
+    serde_json::Number::from_f64(f)
+        .map(serde_json::Value::Number)
+        .ok_or_else(|| format!("{f} is not a JSON number"))
 }
 
 fn string(bytes: &[u8]) -> Result<String, String> {
@@ -103,7 +105,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn values_are_counted_and_what_stands_in_strings_is_not() {
+    fn values_are_counted_but_not_the_characters_in_strings() {
         for (text, count) in [
             ("1", 1),
             ("[]", 2),
@@ -118,11 +120,11 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_of_more_values_than_any_is_refused_and_one_of_as_many_is_not() {
+    fn an_answer_with_more_than_the_most_values_is_rejected() {
         let list = |numbers: usize| format!("[{}1]", "1,".repeat(numbers - 1));
         assert!(parse(list(VALUES_MAX - 1).as_bytes()).is_ok());
         assert!(matches!(parse(list(VALUES_MAX).as_bytes()), Err(JsonError::TooMany)));
-        // Few values, and long: a file in base64.
+        // One long value: a base64 file.
         assert!(parse(format!("\"{}\"", "A".repeat(4 << 20)).as_bytes()).is_ok());
     }
 }

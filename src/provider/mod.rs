@@ -1,47 +1,56 @@
-//! Questions to providers, and what their answers mean.
+//! Asks providers about jobs over HTTP and turns their answers into evidence.
 //!
-//! A provider is a file (`config/providers/<name>.toml`) and no Rust: TOML says how to ask, a jq filter how
-//! to read. Shipped files are inside the binary; files in `[providers] dir` replace those of the same name.
-//! Promise: [`Providers::ask`] always comes back with a value. What could not be told, for whatever
-//! reason (also a missing key, also a name without a file), is [`Verdict::CouldNotTell`] and says why.
-//! Left to others: `policy` decides what follows; `recovery` fetches files. Nothing here writes anything,
-//! so that a crash halfway means nothing.
+//! A provider is one file, `config/providers/<name>.toml`, and no Rust code: TOML says how to ask,
+//! and a jq filter reads the answer. The shipped files are compiled into the binary. A file in
+//! `[providers] dir` replaces the shipped file of the same name.
 //!
-//! `file` a file, checked · `closed` when its API is shut down · `fetching` what of it is for
-//! `recovery` · `request` its template, filled · `hosts` where else to · `ask` over HTTP ·
-//! `manners` when · `turns` how many at once · `shares` what part of the limits is this process's ·
-//! `filters` where filters run, and what they may use · `json`, `filter`, `said` and `reading` what
-//! it means · `auth`, `secret`, `exec`, `redact` keys · `stats` and `state` what came of it so far
-//! · `trace` a question told step by step.
+//! [`Providers::ask`] always returns a value. If the answer cannot be determined for any reason
+//! (no connection, a missing key, a provider without a file), the evidence says so with
+//! `Verdict::CouldNotTell`; it is never a failure of the job. `policy` decides what follows, and
+//! `recovery` downloads the files. Nothing here writes to a database or a file, so a crash halfway
+//! leaves nothing behind.
+//!
+//! - `file`, `file_error`, `duration`, `fetch_rules`, `shutdown` and `trial` read and check a
+//!   provider file.
+//! - `request`, `hosts` and `outgoing` build a request and restrict its hosts.
+//! - `ask` and `retry` send the requests of one question.
+//! - `admission`, `circuit`, `limiter` and `shares` are the circuit breaker and the limits.
+//! - `body_decoder`, `body` and `json` decode and parse the body of an answer.
+//! - `filter` and `filters` compile filters, and run them in a separate process with bounds.
+//! - `reading` and `filter_output` turn the HTTP status and the filter's output into evidence.
+//! - `auth`, `secret`, `exec` and `redact` read keys, send them, and keep them out of all output.
+//! - `stats`, `state`, `trace` and `expect` serve metrics, other processes and `provider test`.
 
-mod answer;
+mod admission;
 mod ask;
 mod auth;
-mod closed;
+mod body;
+mod body_decoder;
+mod circuit;
+mod duration;
 mod exec;
 mod expect;
-mod fetching;
+mod fetch_rules;
 mod file;
+mod file_error;
 mod filter;
+mod filter_output;
 mod filters;
-mod flaw;
 mod hosts;
-mod intake;
 mod json;
-mod manners;
+mod limiter;
 mod outgoing;
 mod reading;
 mod redact;
 mod request;
-mod said;
+mod retry;
 mod secret;
 mod shares;
-mod span;
+mod shutdown;
 mod state;
 mod stats;
 mod trace;
 mod trial;
-mod turns;
 
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher as _, RandomState};
@@ -51,27 +60,28 @@ use std::time::Duration;
 use reqwest::header::HeaderMap;
 use serde_json::Value;
 
-pub use self::ask::{FREE_BYTES, Memory};
-pub use self::closed::Closed;
-pub use self::exec::CommandTrouble;
-pub use self::expect::{Case, Compared, Difference};
-pub use self::fetching::Fetching;
-pub use self::file::{Model, Provider};
-pub use self::filters::{Bounds, is_worker, worker};
-pub use self::manners::Limits;
-use self::outgoing::Outgoing;
-pub use self::reading::{Reading, Received};
+pub use self::admission::ProviderLimits;
+pub use self::ask::{AnswerMemory, UNBUDGETED_BYTES};
+pub use self::exec::CommandError;
+pub use self::expect::{AnswerCase, Comparison, Difference};
+pub use self::fetch_rules::FetchRules;
+pub use self::file::{ModelSettings, Provider};
+use self::file_error::FileError;
+pub use self::filters::{FilterBounds, is_worker, worker};
+use self::outgoing::OutgoingRequest;
+pub use self::reading::{HttpAnswer, Reading};
 pub use self::request::Request;
 pub use self::secret::{Secret, SecretError, SecretSource};
-pub use self::shares::{Holding, Share, Sharing, share};
-pub use self::state::State;
-pub use self::stats::{BUCKETS_SECS, Outcome, RequestStats};
-pub use self::trace::Step;
+pub use self::shares::{Holding, LimitShare, ShareGuard, compute_share};
+pub use self::shutdown::ApiShutdown;
+pub use self::state::ObservedState;
+pub use self::stats::{BUCKETS_SECS, RequestOutcome, RequestStats};
+pub use self::trace::TraceStep;
 use crate::clock::Clock;
 use crate::config::HttpUrl;
 use crate::evidence::{Doubt, Evidence};
 
-/// The files that the binary carries.
+/// The provider files that are compiled into the binary, by name.
 pub const SHIPPED: [(&str, &str); 13] = [
     ("bfl", include_str!("../../config/providers/bfl.toml")),
     ("elevenlabs-dubbing", include_str!("../../config/providers/elevenlabs-dubbing.toml")),
@@ -88,76 +98,76 @@ pub const SHIPPED: [(&str, &str); 13] = [
     ("veo-vertex", include_str!("../../config/providers/veo-vertex.toml")),
 ];
 
-/// One provider job to be asked for, however many items hang on it.
+/// A query for the status of one provider job. Several items may belong to the job.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Question {
-    /// Which provider, as charges name it.
+    /// The name of the provider, as in `charges.provider`.
     pub provider: String,
-    /// The provider's id of the job: the platform's text, may hold anything.
+    /// The provider's id of the job. It comes from the platform and may contain any text.
     pub job_id: String,
-    /// What was asked of the provider, as charges name it.
+    /// The model, as in `charges.model`.
     pub model: String,
-    /// How many outputs are expected of the job.
+    /// How many outputs the charges expect from the job.
     pub items: usize,
-    /// Past its `refund_by`: an open circuit does not keep it from being asked.
+    /// The charge is past its `refund_by`: it is asked about even if the circuit is open.
     pub urgent: bool,
 }
 
-/// When to ask again where other processes held all slots of a provider.
-const LEFT_TO_OTHERS: Duration = Duration::from_mins(1);
+/// When to ask again after other processes held all slots of a provider for too long.
+const NO_SLOT_RETRY_DELAY: Duration = Duration::from_mins(1);
 
-/// What came of a question.
+/// The outcome of a question.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Asked {
-    /// The provider was asked (or cannot be: then the evidence says why).
+pub enum AskOutcome {
+    /// The provider was asked, or the job cannot be asked for; then the evidence says why.
     Answered(Evidence),
-    /// The provider has been unreachable and is left alone for now, or other processes hold all of its
-    /// slots: this costs the orphan no attempt.
+    /// The circuit is open, or other processes hold all slots. It does not count as an attempt for
+    /// the orphan.
     NotAsked {
-        /// When to come again.
+        /// How long to wait before asking again.
         retry_in: Duration,
     },
 }
 
-/// All providers that there is a file for.
+/// All providers that have a provider file.
 #[derive(Debug)]
 pub struct Providers {
     by_name: BTreeMap<String, Provider>,
     clock: Clock,
-    /// What this process is called among those that share a provider's limits.
+    /// The name of this process among those that share a provider's limits.
     holder: String,
 }
 
-/// A provider file that cannot be used, or a name without one.
+/// A provider file cannot be used, or there is none of that name.
 #[derive(Debug, thiserror::Error)]
 pub enum ProviderError {
     /// The folder or a file in it cannot be read.
     #[error("could not read provider files from {}: check `providers.dir` and that makegood may read it", path.display())]
     Read {
-        /// What was to be read.
+        /// The folder or file.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the operating system.
         #[source]
         source: std::io::Error,
     },
-    /// A file says something wrong.
+    /// A file has an invalid key or value.
     #[error("provider file {file}{}: `{key}`: {problem}", in_line(*line))]
     File {
-        /// Which file.
+        /// The name of the file.
         file: String,
-        /// Which line of it, from 1; none where it cannot be told.
+        /// The line, from 1; `None` if it is unknown.
         line: Option<usize>,
-        /// Which key in it.
+        /// The key that is wrong.
         key: String,
-        /// What would be right, or what the parser said.
+        /// What the value must be, or the message of the parser.
         problem: String,
     },
     /// There is no file of that name.
     #[error("there is no provider `{name}`; known are {known}")]
     Unknown {
-        /// What was asked for.
+        /// The name that was given.
         name: String,
-        /// The names that there are.
+        /// The names that exist.
         known: String,
     },
 }
@@ -167,26 +177,34 @@ fn in_line(line: Option<usize>) -> String {
 }
 
 impl Providers {
-    /// The shipped files, and those in `dir` over them. Their filters run inside this process,
-    /// where nothing stops one that does not end: for tests, and where all files are known to be
-    /// good.
+    /// Loads the shipped files, and those in `dir` over them. The filters run inside this process,
+    /// where a filter that does not terminate cannot be stopped. For tests, and for files that are
+    /// known to be good.
     pub fn load(dir: Option<&Path>, clock: Clock) -> Result<Self, ProviderError> {
         Self::load_with(dir, clock, None)
     }
 
-    /// The same; filters run in worker processes of this executable, which must call [`worker`]
-    /// where [`is_worker`] says so. One that passes its bounds is stopped: files in `dir` are
-    /// refused for it.
-    pub fn load_bounded(dir: Option<&Path>, clock: Clock, bounds: &Bounds) -> Result<Self, ProviderError> {
+    /// Loads the same files; the filters run in worker processes. A worker is this executable,
+    /// which must call [`worker`] if [`is_worker`] is true. A filter that exceeds its bounds is
+    /// stopped, and a file in `dir` with such a filter is rejected.
+    pub fn load_bounded(
+        dir: Option<&Path>,
+        clock: Clock,
+        bounds: &FilterBounds,
+    ) -> Result<Self, ProviderError> {
         Self::load_with(dir, clock, Some(bounds))
     }
 
-    fn load_with(dir: Option<&Path>, clock: Clock, bounds: Option<&Bounds>) -> Result<Self, ProviderError> {
+    fn load_with(
+        dir: Option<&Path>,
+        clock: Clock,
+        bounds: Option<&FilterBounds>,
+    ) -> Result<Self, ProviderError> {
         let mut by_name = BTreeMap::new();
         for (name, text) in SHIPPED {
-            // A test has tried their filters.
+            // Without trial: a test has run it for every shipped file.
             let mut provider =
-                named(&format!("{name}.toml (shipped)"), name, text, file::read_untried(text))?;
+                named(&format!("{name}.toml (shipped)"), name, text, file::read_without_trial(text))?;
             if let Some(bounds) = bounds {
                 provider.run_filters_within(bounds);
             }
@@ -217,21 +235,21 @@ impl Providers {
     }
 
     fn new(by_name: BTreeMap<String, Provider>, clock: Clock) -> Self {
-        // Every `RandomState` has keys of its own.
+        // Every `RandomState` has its own random keys, so the name is unique.
         let holder = format!("{}-{:016x}", std::process::id(), RandomState::new().hash_one(0_u8));
         Self { by_name, clock, holder }
     }
 
-    /// From now on they are asked through `proxy`.
+    /// Sends all questions through `proxy`.
     #[must_use]
-    pub fn through(mut self, proxy: Option<&HttpUrl>) -> Self {
+    pub fn with_proxy(mut self, proxy: Option<&HttpUrl>) -> Self {
         for provider in self.by_name.values_mut() {
             provider.proxy = proxy.cloned();
         }
         self
     }
 
-    /// The provider of that name.
+    /// Returns the provider of that name.
     pub fn get(&self, name: &str) -> Option<&Provider> {
         self.by_name.get(name)
     }
@@ -246,16 +264,17 @@ impl Providers {
         self.by_name.keys().map(String::as_str)
     }
 
-    /// Asks for one job. Dropped halfway, it leaves nothing behind.
-    pub async fn ask(&self, question: &Question) -> Asked {
+    /// Asks about one job. The future may be dropped at any point; it leaves nothing behind.
+    pub async fn ask(&self, question: &Question) -> AskOutcome {
         self.ask_within(question, None).await
     }
 
-    /// The same, with memory for an answer that is longer than [`FREE_BYTES`].
-    pub async fn ask_within(&self, question: &Question, memory: Option<&dyn Memory>) -> Asked {
+    /// Asks about one job. An answer that is longer than [`UNBUDGETED_BYTES`] must reserve
+    /// `memory`.
+    pub async fn ask_within(&self, question: &Question, memory: Option<&dyn AnswerMemory>) -> AskOutcome {
         let Some(provider) = self.get(&question.provider) else {
             let message = redact::message(&self.unknown(&question.provider).to_string(), &[]);
-            return Asked::Answered(Evidence::could_not_tell(
+            return AskOutcome::Answered(Evidence::could_not_tell(
                 Doubt::UnknownProvider,
                 message,
                 self.clock.now(),
@@ -263,126 +282,131 @@ impl Providers {
         };
         tokio::select! {
             asked = provider.question(question, &self.clock, None, memory) => asked,
-            () = provider.manners.turns.until_left_to_others() => {
-                provider.stats.count(stats::Outcome::NotAsked, None);
-                Asked::NotAsked { retry_in: LEFT_TO_OTHERS }
+            () = provider.admission.limiter.until_given_up() => {
+                provider.stats.count(stats::RequestOutcome::NotAsked, None);
+                AskOutcome::NotAsked { retry_in: NO_SLOT_RETRY_DELAY }
             }
         }
     }
 
-    /// Asks for one job, and tells every request that it took.
-    pub async fn ask_and_tell(&self, question: &Question) -> Result<(Asked, Vec<Step>), ProviderError> {
+    /// Asks about one job, and also returns every request that was sent.
+    pub async fn ask_with_trace(
+        &self,
+        question: &Question,
+    ) -> Result<(AskOutcome, Vec<TraceStep>), ProviderError> {
         let provider = self.get(&question.provider).ok_or_else(|| self.unknown(&question.provider))?;
         let mut steps = Vec::new();
         let asked = provider.question(question, &self.clock, Some(&mut steps), None).await;
         Ok((asked, steps))
     }
 
-    /// What an answer would mean, without asking anybody. `step` counts from 1.
+    /// Reads a given answer; no request is sent. `step` counts from 1.
     pub fn read(
         &self,
         question: &Question,
         step: usize,
-        received: &Received,
+        received: &HttpAnswer,
     ) -> Result<Reading, ProviderError> {
         self.read_step(question, (step, &Value::Null), received)
     }
 
-    /// The same for any answer of a question. `at`: which one it is, from 1, and what the filter
-    /// kept of the one before. The last answer that `ask.max_requests` allows leads to no other.
+    /// Reads any answer of a question. `at`: its number, from 1, and the value that the filter kept
+    /// from the answer before. If the filter asks for more than `ask.max_requests` requests, the
+    /// evidence is unreadable.
     pub fn read_step(
         &self,
         question: &Question,
         at: (usize, &Value),
-        received: &Received,
+        received: &HttpAnswer,
     ) -> Result<Reading, ProviderError> {
         let provider = self.get(&question.provider).ok_or_else(|| self.unknown(&question.provider))?;
         let now = self.clock.now();
         Ok(match provider.read(question, at, received, now, &[]) {
-            Reading::AskNext(_) if at.0 >= provider.max_requests() => {
-                Reading::Judged(Evidence::could_not_tell(Doubt::Unreadable, provider.asks_too_often(), now))
-            }
+            Reading::AskNext(_) if at.0 >= provider.max_requests() => Reading::Judged(
+                Evidence::could_not_tell(Doubt::Unreadable, provider.too_many_requests(), now),
+            ),
             reading => reading,
         })
     }
 
-    /// What the filter itself says of an answer, as JSON; the inner error says why it says nothing.
-    pub fn spoken(
+    /// Returns the filter's output for an answer as JSON. The inner error says why there is none.
+    pub fn filter_output(
         &self,
         question: &Question,
         at: (usize, &Value),
-        received: &Received,
+        received: &HttpAnswer,
     ) -> Result<Result<String, String>, ProviderError> {
         let provider = self.get(&question.provider).ok_or_else(|| self.unknown(&question.provider))?;
-        Ok(provider.spoken(question, at, received, &[]))
+        Ok(provider.filter_output_blocking(question, at, received, &[]))
     }
 
-    /// The first request of a question as it would be sent, without its key; the inner error says what
-    /// forbids it.
+    /// Returns the first request of a question as it would be sent, without its key. The inner
+    /// error says why the job cannot be asked for.
     pub fn first_request(&self, question: &Question) -> Result<Result<String, String>, ProviderError> {
         let provider = self.get(&question.provider).ok_or_else(|| self.unknown(&question.provider))?;
-        Ok(provider.first_request(question).map(|request| Step::shown(&request)))
+        Ok(provider.first_request(question).map(|request| TraceStep::display(&request)))
     }
 
-    /// What is sent along with the download of a file that needs this provider's key. The caller sees to it
-    /// that it goes to a host of the provider.
+    /// Returns the headers for the download of a file that needs this provider's key. The caller
+    /// must send them only to a host in `key_hosts`.
     pub async fn download_headers(&self, name: &str) -> Result<HeaderMap, SecretError> {
         let Some(provider) = self.get(name) else { return Ok(HeaderMap::new()) };
         let headers = provider.download.headers.clone();
-        match (provider.download_auth(), Outgoing::of_download(headers.clone())) {
+        match (provider.download_auth(), OutgoingRequest::of_download(headers.clone())) {
             (Some(auth), Some(mut out)) if auth.is_headers_only() => {
-                auth.apply(&provider.caller(self.clock.now()), &mut out).await?;
+                auth.apply(&provider.auth_context(self.clock.now()), &mut out).await?;
                 Ok(out.headers)
             }
             _ => Ok(headers),
         }
     }
 
-    /// A download was refused with 401 or 403: a key that a command gave is asked for anew next time.
+    /// Reports that a download was rejected with 401 or 403. A key from a command or from a token
+    /// endpoint is requested again next time.
     pub async fn download_refused(&self, name: &str) {
         if let Some(auth) = self.get(name).and_then(Provider::download_auth) {
-            auth.refused_now().await;
+            auth.latest_rejected().await;
         }
     }
 
-    /// Reads all keys of a provider, and runs what commands that takes.
+    /// Reads all keys of a provider. It runs the commands and asks the token endpoints that give
+    /// them.
     pub async fn try_keys(&self, name: &str) -> Result<(), SecretError> {
         let Some(provider) = self.get(name) else { return Ok(()) };
         for auth in provider.auths() {
-            if let Some(mut out) = Outgoing::of_download(HeaderMap::new()) {
-                auth.apply(&provider.caller(self.clock.now()), &mut out).await?;
+            if let Some(mut out) = OutgoingRequest::of_download(HeaderMap::new()) {
+                auth.apply(&provider.auth_context(self.clock.now()), &mut out).await?;
             }
         }
         Ok(())
     }
 
-    /// Whether questions to this provider are turned away now.
-    pub fn circuit_open(&self, name: &str) -> bool {
-        self.get(name).is_some_and(|provider| provider.manners.circuit_open())
+    /// Whether the circuit of this provider is open.
+    pub fn is_circuit_open(&self, name: &str) -> bool {
+        self.get(name).is_some_and(|provider| provider.admission.is_circuit_open())
     }
 
-    /// How a provider stands; none if this process has not asked it yet.
-    pub fn state(&self, name: &str) -> Option<State> {
+    /// Returns the last known state of a provider; `None` if this process has not asked it yet.
+    pub fn state(&self, name: &str) -> Option<ObservedState> {
         let provider = self.get(name)?;
-        provider.last.state(provider.manners.circuit_left())
+        provider.last.state(provider.admission.circuit_left())
     }
 
-    /// Leaves a provider alone for so long, as another process found nobody there; with zero, until one question
-    /// has tried it.
-    pub fn leave_alone(&self, name: &str, left: Duration) {
+    /// Opens the circuit of a provider for this long. Zero: until a probe is answered.
+    pub fn open_circuit(&self, name: &str, left: Duration) {
         if let Some(provider) = self.get(name) {
-            provider.manners.leave_alone(left);
+            provider.admission.open_circuit(left);
         }
     }
 
-    /// Ends the workers that are idle; questions begin new ones.
-    pub async fn rest(&self) {
+    /// Stops the idle filter workers. The next question starts a new one.
+    pub async fn stop_idle_workers(&self) {
         for provider in self.iter() {
-            provider.runner.rest().await;
+            provider.runner.stop_idle_worker().await;
         }
     }
 
-    /// What was asked of each provider since the process began.
+    /// Returns the request counters of each provider since the process started.
     pub fn request_stats(&self) -> Vec<RequestStats> {
         self.iter().map(|provider| provider.stats.snapshot(&provider.name)).collect()
     }
@@ -397,24 +421,25 @@ fn load_text(file: &str, name: &str, text: &str) -> Result<Provider, ProviderErr
     named(file, name, text, file::read(text))
 }
 
-/// What came of reading a file, if it calls its provider as it is called itself.
+/// Adds the name of the file to an error, and checks that `provider.name` is the name of the file.
 fn named(
     file: &str,
     name: &str,
     text: &str,
-    read: Result<Provider, file::Flaw>,
+    read: Result<Provider, FileError>,
 ) -> Result<Provider, ProviderError> {
-    let error = |flaw: file::Flaw| ProviderError::File {
+    let error = |error: FileError| ProviderError::File {
         file: file.to_owned(),
-        line: flaw.line_in(text),
-        key: flaw.key,
-        problem: flaw.problem,
+        line: error.line_in(text),
+        key: error.key,
+        problem: error.problem,
     };
     let provider = read.map_err(error)?;
     if provider.name == name {
         Ok(provider)
     } else {
-        Err(error(file::Flaw::new("provider.name", format!("must be `{name}`, as the file is called"))))
+        let problem = format!("must be `{name}`, the name of the file");
+        Err(error(FileError::new("provider.name", problem)))
     }
 }
 

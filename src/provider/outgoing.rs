@@ -1,7 +1,7 @@
-//! A request as it goes out: all that a signature may cover.
+//! A request as it is sent, with its keys and signatures.
 //!
-//! `request` says what is asked and may be shown; `auth` puts keys into an [`Outgoing`], which is
-//! never shown: its URL may hold a key.
+//! A [`Request`] may be stored and displayed. `auth` adds keys to an [`OutgoingRequest`], which
+//! must never be displayed, because its URL may contain a key.
 
 use std::fmt;
 
@@ -14,23 +14,24 @@ use super::request::Request;
 use crate::clock::Timestamp;
 use crate::http::{Client, Error, Response};
 
-/// A request with everything that is sent.
+/// A request as it is sent.
 #[derive(Clone)]
-pub(super) struct Outgoing {
+pub(super) struct OutgoingRequest {
     pub(super) method: Method,
     pub(super) url: Url,
     pub(super) headers: HeaderMap,
     pub(super) body: Bytes,
 }
 
-impl fmt::Debug for Outgoing {
+impl fmt::Debug for OutgoingRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Outgoing({} {})", self.method, self.url.path())
+        write!(f, "OutgoingRequest({} {})", self.method, self.url.path())
     }
 }
 
-impl Outgoing {
-    /// A request of a question, without its keys; `fixed` are the headers of the provider's file.
+impl OutgoingRequest {
+    /// Creates a request of a question, without its keys. `fixed`: the headers of the provider
+    /// file.
     pub(super) fn new(request: &Request, fixed: &HeaderMap) -> Self {
         let mut headers = fixed.clone();
         headers.extend(request.headers.clone());
@@ -43,29 +44,29 @@ impl Outgoing {
         Self { method: request.method.clone(), url: request.url.clone(), headers, body }
     }
 
-    /// A request that only collects headers, for the download of a file.
+    /// Creates a request that only collects the headers for the download of a file.
     pub(super) fn of_download(headers: HeaderMap) -> Option<Self> {
         let url = Url::parse("https://localhost/").ok()?;
         Some(Self { method: Method::GET, url, headers, body: Bytes::new() })
     }
 
-    /// The host as the `Host` header names it.
+    /// The value of the `Host` header.
     pub(super) fn host(&self) -> String {
         let host = self.url.host_str().unwrap_or_default();
         self.url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
     }
 
-    /// Sends it.
+    /// Sends the request.
     pub(super) async fn send(&self, client: &Client) -> Result<Response, Error> {
         client.send(self.method.clone(), &self.url, self.headers.clone(), self.body.clone()).await
     }
 }
 
-/// Whose key is wanted, when, and what a token may be asked for with.
-pub(super) struct Caller<'a> {
-    /// The provider's name.
+/// The context in which keys are read.
+pub(super) struct AuthContext<'a> {
+    /// The name of the provider.
     pub(super) provider: &'a str,
     pub(super) now: Timestamp,
-    /// The provider's HTTP client; an error says why there is none.
+    /// The HTTP client of the provider, for token requests. The error says why there is none.
     pub(super) client: Result<&'a Client, String>,
 }

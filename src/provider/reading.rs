@@ -1,7 +1,9 @@
-//! Answers as evidence: what the HTTP status says by itself, then what the filter says, checked.
+//! Turns an answer into evidence: first by its HTTP status, then by the filter's output, which is
+//! validated.
 //!
-//! Promise: whatever arrives, a value comes out. What no rule can read is [`Doubt::Unreadable`] and never
-//! a failure of the job; a status word that no filter knows likewise. Pure: no network, no clock.
+//! Every answer yields a value. If an answer cannot be interpreted, for example because of an
+//! unknown status word, the evidence is [`Doubt::Unreadable`] and never a failure of the job;
+//! otherwise a change of the provider's API would refund charges. No network and no clock.
 
 use std::collections::BTreeMap;
 
@@ -13,244 +15,251 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::Question;
-use super::answer::Shape;
+use super::body::BodyFormat;
+use super::body_decoder::{BodyDecoder, InlineFiles, LONG_BYTES};
 use super::file::Provider;
-use super::filters::{Call, Program, Runner, Stopped, Told};
-use super::flaw;
-use super::intake::{Files, Intake, LONG_BYTES};
+use super::file_error;
+use super::filter_output::FilterOutput;
+use super::filters::{FilterCall, FilterRun, FilterStopped, Program, Runner};
 use super::redact;
 use super::request::{Payload, Request};
-use super::said::Said;
 use crate::clock::Timestamp;
 use crate::evidence::{Answer, Doubt, Evidence, Verdict};
 
-/// The most outputs that one answer may name.
-const OUTPUTS: usize = 1000;
+/// The most outputs that one answer may list.
+const MAX_OUTPUTS: usize = 1000;
+
 /// An HTTP answer.
 #[derive(Clone, Debug)]
-pub struct Received {
-    /// Its status code.
+pub struct HttpAnswer {
+    /// The HTTP status.
     pub status: u16,
-    /// Its headers.
+    /// The headers.
     pub headers: HeaderMap,
-    /// Its body, decompressed.
+    /// The body after decompression.
     pub body: Bytes,
-    /// The files that were decoded out of the body as it came; none: it is as the provider sent it.
-    pub(super) files: Option<Files>,
+    /// The files that were decoded from the body while it arrived. `None`: the body is unchanged.
+    pub(super) files: Option<InlineFiles>,
 }
 
-impl Received {
-    /// An answer at hand, as the provider sent it.
+impl HttpAnswer {
+    /// Creates an answer from a body as the provider sent it.
     pub fn new(status: u16, headers: HeaderMap, body: Bytes) -> Self {
         Self { status, headers, body, files: None }
     }
 
-    /// How long the body was as it came.
+    /// The length of the body before files were decoded from it.
     pub(super) fn body_bytes(&self) -> usize {
-        let whole = self.files.as_ref().and_then(|files| files.whole.as_ref());
-        whole.map_or(self.body.len(), |(length, _)| *length)
+        let original = self.files.as_ref().and_then(|files| files.original.as_ref());
+        original.map_or(self.body.len(), |(length, _)| *length)
     }
 
-    /// The body as a filter sees it, and its files.
-    fn opened(&self, shape: Shape) -> (Bytes, Files) {
+    /// Returns the body as the filter sees it, and the files that were decoded from it.
+    fn decoded(&self, format: BodyFormat) -> (Bytes, InlineFiles) {
         match &self.files {
             Some(files) => (self.body.clone(), files.clone()),
-            None if self.body.len() < LONG_BYTES => (self.body.clone(), Files::default()),
-            None => Intake::whole(shape, &self.body),
+            None if self.body.len() < LONG_BYTES => (self.body.clone(), InlineFiles::default()),
+            None => BodyDecoder::decode(format, &self.body),
         }
     }
 }
 
-/// What an answer means.
+/// The interpretation of one answer.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Reading {
-    /// It says how the job stands, or that this cannot be told.
+    /// It states the status of the job, or that the status cannot be determined.
     Judged(Evidence),
-    /// Another request decides.
+    /// Another request is needed.
     AskNext(Request),
 }
 
-/// Text for the gaps of the request, by name.
+/// The values for the placeholders of the request, by name.
 pub(super) type Values = BTreeMap<String, String>;
 
-/// Why there is nothing to go on with.
+/// Why a question cannot be asked, or its answer cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Hitch {
-    /// What was said cannot be used.
+pub(super) enum QuestionError {
+    /// A value is invalid, or a filter failed.
     Problem(String),
-    /// A filter passed its bounds.
-    Stopped(Stopped),
+    /// A filter exceeded its bounds and was stopped.
+    Stopped(FilterStopped),
 }
 
-impl Hitch {
-    /// In words.
-    pub(super) fn words(&self) -> &str {
+impl QuestionError {
+    /// The message for people.
+    pub(super) fn message(&self) -> &str {
         match self {
-            Self::Problem(words) | Self::Stopped(Stopped { why: words, .. }) => words,
+            Self::Problem(message) | Self::Stopped(FilterStopped { message, .. }) => message,
         }
     }
 }
 
-impl From<String> for Hitch {
+impl From<String> for QuestionError {
     fn from(problem: String) -> Self {
         Self::Problem(problem)
     }
 }
 
-/// A reading, and which filter had to be stopped for it.
-pub(super) struct Heard {
+/// A reading, and the filter run that had to be stopped for it, if any.
+pub(super) struct ReadingResult {
     pub(super) reading: Reading,
-    pub(super) stopped: Option<Stopped>,
+    pub(super) stopped: Option<FilterStopped>,
 }
 
 impl Provider {
-    /// Waits for what needs no waiting inside this process, and for a worker otherwise.
-    pub(super) fn now<T: Send>(&self, work: impl Future<Output = T> + Send) -> T {
+    /// Runs filters to completion outside of an async context.
+    pub(super) fn block_on<T: Send>(&self, work: impl Future<Output = T> + Send) -> T {
         match &self.runner {
-            Runner::InProcess => work.now_or_never().expect("nothing is waited for inside this process"),
-            Runner::Worker(_) => self.runner.wait_for(work).expect("a runtime of one thread can be made"),
+            Runner::InProcess => work.now_or_never().expect("filters inside this process never wait"),
+            Runner::Worker(_) => self.runner.block_on(work).expect("a runtime of one thread can be created"),
         }
     }
 
-    /// What the gaps of the request are filled with.
-    async fn values(&self, question: &Question) -> Result<Values, Hitch> {
+    /// Computes the values for the placeholders of the request.
+    async fn values(&self, question: &Question) -> Result<Values, QuestionError> {
         let mut values = BTreeMap::from([
             ("job".to_owned(), question.job_id.clone()),
             ("model".to_owned(), question.model.clone()),
         ]);
         for (name, program) in &self.ask.lets {
-            match self.say(program, asked(question)).await? {
+            match self.run_without_body(program, question_fields(question)).await? {
                 Value::String(text) => values.insert(name.clone(), text),
                 Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => {
-                    return Err(Hitch::Problem(format!("`{}` gave no text", program.name)));
+                    return Err(QuestionError::Problem(format!("`{}` returned no text", program.name)));
                 }
             };
         }
         Ok(values)
     }
 
-    /// What a filter says that reads no answer.
-    async fn say(&self, program: &Program, about: Map<String, Value>) -> Result<Value, Hitch> {
-        let call = Call { about, body: None, shape: Shape::default(), whole: None };
-        let told = self.runner.run(program, call).await.map_err(Hitch::Stopped)?;
-        told.said.map_err(|problem| Hitch::Problem(format!("`{}`: {problem}", program.name)))
+    /// Runs a filter that reads no answer: `[ask.let]`, `body` or `form`.
+    async fn run_without_body(
+        &self,
+        program: &Program,
+        input: Map<String, Value>,
+    ) -> Result<Value, QuestionError> {
+        let call = FilterCall { input, body: None, format: BodyFormat::default(), original: None };
+        let run = self.runner.run(program, call).await.map_err(QuestionError::Stopped)?;
+        run.output.map_err(|problem| QuestionError::Problem(format!("`{}`: {problem}", program.name)))
     }
 
-    /// The first request of a question, and what its gaps are filled with; an error says what about
-    /// the job id or model forbids it.
-    pub(super) async fn opening(&self, question: &Question) -> Result<(Request, Values), Hitch> {
+    /// Builds the first request of a question, and the values for its placeholders. An error says
+    /// why the job cannot be asked for.
+    pub(super) async fn prepare(&self, question: &Question) -> Result<(Request, Values), QuestionError> {
         let values = self.values(question).await?;
         let payload = match &self.ask.body {
             None => None,
             Some((program, is_form)) => {
-                let mut about = asked(question);
-                about.insert("let".to_owned(), self.lets(&values));
-                let body = self.say(program, about).await?;
+                let mut input = question_fields(question);
+                input.insert("let".to_owned(), self.lets(&values));
+                let body = self.run_without_body(program, input).await?;
                 let payload = if *is_form { Payload::form(&body) } else { Ok(Payload::Json(body)) };
                 Some(payload.map_err(|problem| format!("`{}`: {problem}", program.name))?)
             }
         };
-        let gaps = values.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-        let request = self.ask.request.fill(&gaps)?.with_payload(payload)?;
+        let by_name = values.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        let request = self.ask.request.fill(&by_name)?.with_payload(payload)?;
         Ok((request, values))
     }
 
-    /// The first request alone, waited for.
+    /// Builds the first request of a question, outside of an async context.
     pub(super) fn first_request(&self, question: &Question) -> Result<Request, String> {
-        self.now(self.opening(question)).map(|(request, _)| request).map_err(|hitch| hitch.words().to_owned())
+        let prepared = self.block_on(self.prepare(question));
+        prepared.map(|(request, _)| request).map_err(|error| error.message().to_owned())
     }
 
-    /// The values of `[ask.let]` as a filter sees them.
+    /// The values of `[ask.let]` as the filter sees them in `.let`.
     fn lets(&self, values: &Values) -> Value {
         let lets = self.ask.lets.iter();
         lets.filter_map(|(name, _)| Some((name.clone(), values.get(name)?.clone()))).collect()
     }
 
-    /// Reads one answer. `step` counts from 1; `kept` is what the filter wanted to see again.
+    /// Reads one answer, outside of an async context. `at`: the number of the answer, from 1, and
+    /// the value that the filter kept from the answer before.
     pub(super) fn read(
         &self,
         question: &Question,
         at: (usize, &Value),
-        received: &Received,
+        received: &HttpAnswer,
         asked_at: Timestamp,
         secrets: &[&str],
     ) -> Reading {
-        self.now(async {
+        self.block_on(async {
             let values = self.values(question).await;
             self.reading(question, at, received, asked_at, secrets, values.as_ref()).await.reading
         })
     }
 
-    /// Reads one answer that belongs to no job, as a trial of the filters.
+    /// Reads one answer that belongs to no job, for the trial of the filters.
     pub(super) async fn read_for_trial(
         &self,
         question: &Question,
-        received: &Received,
-    ) -> Result<Reading, Stopped> {
-        let values = match self.opening(question).await {
+        received: &HttpAnswer,
+    ) -> Result<Reading, FilterStopped> {
+        let values = match self.prepare(question).await {
             Ok((_, values)) => values,
-            Err(Hitch::Stopped(stopped)) => return Err(stopped),
-            // A model that names no job of the provider's gives no values.
-            Err(Hitch::Problem(_)) => {
+            Err(QuestionError::Stopped(stopped)) => return Err(stopped),
+            // The trial's model may be unknown to the filters of `[ask.let]`.
+            Err(QuestionError::Problem(_)) => {
                 self.ask.lets.iter().map(|(name, _)| (name.clone(), "trial".to_owned())).collect()
             }
         };
         let at = (1, &Value::Null);
         let now = Timestamp::from_micros(0);
-        let heard = self.reading(question, at, received, now, &[], Ok(&values)).await;
-        heard.stopped.map_or(Ok(heard.reading), Err)
+        let result = self.reading(question, at, received, now, &[], Ok(&values)).await;
+        result.stopped.map_or(Ok(result.reading), Err)
     }
 
-    /// The same as [`Provider::read`], of a question whose values are known.
+    /// Reads one answer of a question whose placeholder values are known.
     pub(super) async fn reading(
         &self,
         question: &Question,
         at: (usize, &Value),
-        received: &Received,
+        received: &HttpAnswer,
         asked_at: Timestamp,
         secrets: &[&str],
-        values: Result<&Values, &Hitch>,
-    ) -> Heard {
+        values: Result<&Values, &QuestionError>,
+    ) -> ReadingResult {
         let doubt = |doubt, message: &str| {
             let mut evidence = Evidence::could_not_tell(doubt, redact::message(message, secrets), asked_at);
-            evidence.answer = kept(received, secrets);
+            evidence.answer = answer_record(received, secrets);
             Reading::Judged(evidence)
         };
-        let heard = |reading| Heard { reading, stopped: None };
-        if self.is_about_us(received.status)
+        let result = |reading| ReadingResult { reading, stopped: None };
+        if self.is_judged_by_status(received.status)
             && let Some((why, message)) = judge_status(received.status)
         {
-            return heard(doubt(why, &message));
+            return result(doubt(why, &message));
         }
-        let told = match values {
+        let run = match values {
             Ok(values) => self.run_filter(question, at, received, values).await,
-            Err(hitch) => Err(hitch.clone()),
+            Err(error) => Err(error.clone()),
         };
-        let (told, files) = match told {
-            Ok(told) => told,
-            Err(hitch) => {
-                let reading = doubt(Doubt::Unreadable, hitch.words());
-                let stopped = match hitch {
-                    Hitch::Problem(_) => None,
-                    Hitch::Stopped(stopped) => Some(stopped),
+        let (run, files) = match run {
+            Ok(run) => run,
+            Err(error) => {
+                let reading = doubt(Doubt::Unreadable, error.message());
+                let stopped = match error {
+                    QuestionError::Problem(_) => None,
+                    QuestionError::Stopped(stopped) => Some(stopped),
                 };
-                return Heard { reading, stopped };
+                return ReadingResult { reading, stopped };
             }
         };
-        let said = told
-            .said
-            .and_then(|said| {
-                Said::deserialize(said).map_err(|error| {
-                    let error = flaw::in_words(&error.to_string(), "object");
-                    format!("the filter's output is not understood: {error}")
+        let reading = run
+            .output
+            .and_then(|output| {
+                FilterOutput::deserialize(output).map_err(|error| {
+                    let error = file_error::describe(&error.to_string(), "object");
+                    format!("the filter's output is invalid: {error}")
                 })
             })
-            .and_then(|said| self.judge(said, &files, asked_at, secrets));
-        heard(match said {
+            .and_then(|output| self.judge(output, &files, asked_at, secrets));
+        result(match reading {
             Ok(Reading::Judged(mut evidence)) => {
-                evidence.answer = kept(received, secrets);
+                evidence.answer = answer_record(received, secrets);
                 if evidence.verdict == Verdict::CouldNotTell(Doubt::Unreadable)
-                    && let Some(error) = told.not_json
+                    && let Some(error) = run.body_error
                 {
                     let message = evidence.message.unwrap_or_default();
                     let message = format!("{message} (the body is {error})");
@@ -259,47 +268,47 @@ impl Provider {
                 Reading::Judged(evidence)
             }
             Ok(next @ Reading::AskNext(_)) => next,
-            Err(problem) => match told.not_json {
+            Err(problem) => match run.body_error {
                 Some(error) => doubt(Doubt::Unreadable, &format!("{problem} (the body is {error})")),
                 None => doubt(Doubt::Unreadable, &problem),
             },
         })
     }
 
-    /// What the filter itself says of an answer, as JSON and cleaned: for people. An error says why it says
-    /// nothing.
-    pub(super) async fn saying(
+    /// Returns the filter's output for an answer, as JSON with secrets removed. For display only.
+    /// An error says why there is no output.
+    pub(super) async fn filter_output(
         &self,
         question: &Question,
         at: (usize, &Value),
-        received: &Received,
+        received: &HttpAnswer,
         secrets: &[&str],
     ) -> Result<String, String> {
-        if self.is_about_us(received.status) {
-            return Err("it is not run: the status alone says enough".into());
+        if self.is_judged_by_status(received.status) {
+            return Err("it is not run: the HTTP status alone decides".into());
         }
         let problem = |problem: &str| redact::message(problem, secrets);
-        let values = self.values(question).await.map_err(|hitch| problem(hitch.words()))?;
-        let (told, _) =
-            self.run_filter(question, at, received, &values).await.map_err(|hitch| problem(hitch.words()))?;
-        told.said
-            .map(|said| redact::excerpt(said.to_string().as_bytes(), secrets))
+        let values = self.values(question).await.map_err(|error| problem(error.message()))?;
+        let run = self.run_filter(question, at, received, &values).await;
+        let (run, _) = run.map_err(|error| problem(error.message()))?;
+        run.output
+            .map(|output| redact::excerpt(output.to_string().as_bytes(), secrets))
             .map_err(|why| problem(&why))
     }
 
-    /// The same, waited for.
-    pub(super) fn spoken(
+    /// The same as [`Provider::filter_output`], outside of an async context.
+    pub(super) fn filter_output_blocking(
         &self,
         question: &Question,
         at: (usize, &Value),
-        received: &Received,
+        received: &HttpAnswer,
         secrets: &[&str],
     ) -> Result<String, String> {
-        self.now(self.saying(question, at, received, secrets))
+        self.block_on(self.filter_output(question, at, received, secrets))
     }
 
-    /// Whether the status alone decides. 401 is about our key, whatever else the answer says.
-    fn is_about_us(&self, status: u16) -> bool {
+    /// Whether the HTTP status alone decides. 401 always concerns our key, whatever the body says.
+    fn is_judged_by_status(&self, status: u16) -> bool {
         (!self.ask.read_all || status == 401) && judge_status(status).is_some()
     }
 
@@ -307,9 +316,9 @@ impl Provider {
         &self,
         question: &Question,
         (step, carried): (usize, &Value),
-        received: &Received,
+        received: &HttpAnswer,
         values: &Values,
-    ) -> Result<(Told, Files), Hitch> {
+    ) -> Result<(FilterRun, InlineFiles), QuestionError> {
         let mut headers: BTreeMap<&str, String> = BTreeMap::new();
         for (name, value) in &received.headers {
             let value = String::from_utf8_lossy(value.as_bytes());
@@ -321,7 +330,7 @@ impl Provider {
                 })
                 .or_insert_with(|| value.clone().into_owned());
         }
-        let mut about = asked(question);
+        let mut input = question_fields(question);
         for (key, value) in [
             ("status", Value::from(received.status)),
             ("headers", headers.into_iter().collect()),
@@ -329,22 +338,24 @@ impl Provider {
             ("kept", carried.clone()),
             ("let", self.lets(values)),
         ] {
-            about.insert(key.to_owned(), value);
+            input.insert(key.to_owned(), value);
         }
-        let (body, files) = received.opened(self.ask.answer);
-        let call = Call { about, body: Some(body), shape: self.ask.answer, whole: files.whole.clone() };
-        let told = self.runner.run(&self.ask.read, call).await.map_err(Hitch::Stopped)?;
-        Ok((told, files))
+        let (body, files) = received.decoded(self.ask.answer);
+        let original = files.original.clone();
+        let call = FilterCall { input, body: Some(body), format: self.ask.answer, original };
+        let run = self.runner.run(&self.ask.read, call).await.map_err(QuestionError::Stopped)?;
+        Ok((run, files))
     }
 
+    /// Validates the filter's output and turns it into a reading.
     fn judge(
         &self,
-        said: Said,
-        files: &Files,
+        output: FilterOutput,
+        files: &InlineFiles,
         asked_at: Timestamp,
         secrets: &[&str],
     ) -> Result<Reading, String> {
-        let verdict = match said.verdict.as_str() {
+        let verdict = match output.verdict.as_str() {
             "queued" => Verdict::Queued,
             "running" => Verdict::Running,
             "succeeded" => Verdict::Succeeded,
@@ -356,36 +367,36 @@ impl Provider {
             "unreachable" => Verdict::CouldNotTell(Doubt::Unreachable),
             "unreadable" => Verdict::CouldNotTell(Doubt::Unreadable),
             "ask" => {
-                let next = said.next_step()?;
+                let next = output.next_step()?;
                 return self
                     .ask
                     .request
                     .next_step(next)
                     .map(Reading::AskNext)
-                    .map_err(|problem| format!("the further step cannot be asked for: {problem}"));
+                    .map_err(|problem| format!("the next request cannot be sent: {problem}"));
             }
-            other => return Err(format!("the filter gave a verdict that does not exist: `{other}`")),
+            other => return Err(format!("the filter returned an unknown verdict: `{other}`")),
         };
-        if said.says_next_step() {
+        if output.has_next_step() {
             return Err(
-                "the filter gave `request`, `body`, `form`, `headers`, `auth` or `keep` beside a verdict"
+                "the filter returned `request`, `body`, `form`, `headers`, `auth` or `keep` with a verdict other than `ask`"
                     .into(),
             );
         }
-        if said.outputs_gone && verdict != Verdict::Succeeded {
-            return Err("the filter says `outputs_gone` of a job that did not succeed".into());
+        if output.outputs_gone && verdict != Verdict::Succeeded {
+            return Err("the filter returned `outputs_gone` with a verdict other than `succeeded`".into());
         }
-        // A list that is missing or null must not be read as empty: that would refund.
-        if said.outputs.is_none() && verdict == Verdict::Succeeded && !said.outputs_gone {
+        // A list that is missing or null must not be read as empty, because that would refund.
+        if output.outputs.is_none() && verdict == Verdict::Succeeded && !output.outputs_gone {
             return Err(
-                "the filter says `succeeded` and gives no list of `outputs`; without any it must say \
+                "the filter returned `succeeded` without a list of `outputs`; if there are none, it must return \
                         `outputs: []`"
                     .into(),
             );
         }
-        let outputs = said.outputs.unwrap_or_default();
-        if outputs.len() > OUTPUTS {
-            return Err(format!("the answer names more than {OUTPUTS} outputs"));
+        let outputs = output.outputs.unwrap_or_default();
+        if outputs.len() > MAX_OUTPUTS {
+            return Err(format!("the answer lists more than {MAX_OUTPUTS} outputs"));
         }
         let outputs = outputs
             .into_iter()
@@ -394,23 +405,23 @@ impl Provider {
         let mut indices: Vec<i64> = outputs.iter().filter_map(|offer| offer.index).collect();
         indices.sort_unstable();
         if let Some([twice, _]) = indices.array_windows().find(|[one, next]| one == next) {
-            return Err(format!("the answer names output {twice} twice"));
+            return Err(format!("the answer lists output {twice} twice"));
         }
         Ok(Reading::Judged(Evidence {
             verdict,
-            class: said.class,
-            code: said.code.map(|code| redact::message(&code.text(), secrets)),
-            message: said.message.map(|message| redact::message(&message, secrets)),
+            class: output.class,
+            code: output.code.map(|code| redact::message(&code.text(), secrets)),
+            message: output.message.map(|message| redact::message(&message, secrets)),
             outputs,
-            outputs_gone: said.outputs_gone,
+            outputs_gone: output.outputs_gone,
             asked_at,
             answer: Answer::default(),
         }))
     }
 }
 
-/// What a filter is told of the question.
-fn asked(question: &Question) -> Map<String, Value> {
+/// The fields of the question in the input of every filter.
+fn question_fields(question: &Question) -> Map<String, Value> {
     Map::from_iter([
         ("job".to_owned(), Value::from(question.job_id.as_str())),
         ("model".to_owned(), Value::from(question.model.as_str())),
@@ -418,8 +429,8 @@ fn asked(question: &Question) -> Map<String, Value> {
     ])
 }
 
-/// What of an answer is kept for support. The caller adds the request.
-fn kept(received: &Received, secrets: &[&str]) -> Answer {
+/// The part of an answer that is stored for support. The caller adds the request.
+fn answer_record(received: &HttpAnswer, secrets: &[&str]) -> Answer {
     Answer {
         request: None,
         status: Some(received.status),
@@ -427,20 +438,21 @@ fn kept(received: &Received, secrets: &[&str]) -> Answer {
     }
 }
 
-/// What a status says about us and the way there, rather than about the job.
+/// Interprets an HTTP status that concerns the key, the rate limit or the transport, not the job.
 fn judge_status(status: u16) -> Option<(Doubt, String)> {
     match status {
-        401 | 403 => Some((Doubt::Unauthorized, format!("HTTP {status}: the provider refused the key"))),
-        429 => Some((Doubt::RateLimited, "HTTP 429: asked too often".into())),
-        300..=399 => {
-            Some((Doubt::Unreadable, format!("HTTP {status}: a redirect, which is not followed when asking")))
-        }
-        500..=599 => Some((Doubt::Unreachable, format!("HTTP {status}: the provider is in trouble"))),
+        401 | 403 => Some((Doubt::Unauthorized, format!("HTTP {status}: the provider rejected the key"))),
+        429 => Some((Doubt::RateLimited, "HTTP 429: rate limit exceeded".into())),
+        300..=399 => Some((
+            Doubt::Unreadable,
+            format!("HTTP {status}: a redirect, which is not followed for questions"),
+        )),
+        500..=599 => Some((Doubt::Unreachable, format!("HTTP {status}: server error of the provider"))),
         _ => None,
     }
 }
 
-/// What stands for a body that is no JSON.
+/// The object that represents a body in another format than the file says.
 pub(super) fn blob(length: usize, sha256: &str) -> Val {
     object([("bytes", Val::from(length)), ("sha256", string(sha256))])
 }
@@ -453,14 +465,14 @@ fn object<const N: usize>(entries: [(&str, Val); N]) -> Val {
     Val::obj(entries.into_iter().map(|(key, value)| (string(key), value)).collect())
 }
 
-/// A provider with this filter.
+/// Creates a provider with this filter.
 #[cfg(test)]
 pub(super) fn provider_reading(filter: &str, read_all: bool) -> Provider {
     let text = format!(
         "[provider]\nname = \"acme\"\noutput_hosts = [\"cdn.acme.example\"]\n[ask]\nrequest = \"GET https://acme.example/{{job}}\"\n\
          read_all = {read_all}\nread = '''{filter}'''"
     );
-    super::file::read_untried(&text).unwrap()
+    super::file::read_without_trial(&text).unwrap()
 }
 
 #[cfg(test)]

@@ -1,27 +1,27 @@
-//! Removes keys and signed URLs from what is kept of an answer, and bounds its length.
+//! Removes secrets and signed URLs from text that is stored or displayed, and limits its length.
 //!
-//! Promise: no secret that is handed in is left in the text, whether it is written plainly, with
-//! JSON escapes, percent-encoded or in base64; nor is the query, fragment or user part of a URL, in
-//! the same spellings and without a scheme (`//host/…`). The path of a URL stays, because support
-//! needs it. What is encoded twice in different ways is not recognised.
+//! It removes the given secrets in plain text, with JSON escapes, percent-encoded and in base64. It
+//! also removes the query, the fragment and the user part of every URL, in the same encodings and
+//! without a scheme (`//host/…`). The path of a URL is kept, because support needs it. Text that is
+//! encoded twice in different ways is not recognized.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 use percent_encoding::NON_ALPHANUMERIC;
 
-/// How much of an answer is kept, in bytes.
+/// The longest excerpt of an answer, in bytes.
 const EXCERPT_BYTES: usize = 4 * 1024;
-/// How much of a message is kept, in bytes.
+/// The longest message, in bytes.
 const MESSAGE_BYTES: usize = 500;
-/// How much of an answer is looked at for its excerpt, in bytes.
+/// The length of the part of an answer from which the excerpt is made, in bytes.
 const WINDOW_BYTES: usize = 64 * 1024;
 
-/// The beginning of a body, cleaned.
+/// Returns the beginning of a body without secrets.
 pub(super) fn excerpt(body: &[u8], secrets: &[&str]) -> String {
     let window = &body[..body.len().min(WINDOW_BYTES)];
     let mut text = clean(&String::from_utf8_lossy(window), secrets);
     if window.len() < body.len() {
-        // A secret that the window cuts in two would not be found: drop what could be its first half.
+        // A secret that crosses the end of the window is not found. Drop its possible first part.
         let spellings = secrets.iter().flat_map(|secret| spellings(secret));
         let longest = spellings.map(|spelling| spelling.len()).max().unwrap_or(0);
         let kept = text.len().saturating_sub(longest);
@@ -34,7 +34,7 @@ pub(super) fn excerpt(body: &[u8], secrets: &[&str]) -> String {
     text
 }
 
-/// Words for people, cleaned, on one line, cut.
+/// Returns a message on one line without secrets, truncated.
 pub(super) fn message(text: &str, secrets: &[&str]) -> String {
     let mut text = clean(text, secrets);
     if text.len() > MESSAGE_BYTES {
@@ -44,11 +44,11 @@ pub(super) fn message(text: &str, secrets: &[&str]) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
-/// Takes secrets and the private parts of URLs out.
+/// Removes secrets and the private parts of URLs.
 pub(super) fn clean(text: &str, secrets: &[&str]) -> String {
     let mut text = without_url_queries(text);
     for secret in secrets {
-        // A very short "secret" would turn every text into stars, and hides nothing.
+        // A shorter "secret" occurs by chance in many texts, and protects nothing.
         if secret.len() >= 4 {
             for spelling in spellings(secret) {
                 if text.contains(&spelling) {
@@ -57,11 +57,11 @@ pub(super) fn clean(text: &str, secrets: &[&str]) -> String {
             }
         }
     }
-    // PostgreSQL text cannot hold it.
+    // PostgreSQL cannot store this character in text.
     text.replace('\0', " ")
 }
 
-/// A secret as an answer may repeat it.
+/// Returns a secret in all encodings in which an answer may repeat it.
 fn spellings(secret: &str) -> Vec<String> {
     let mut spellings = vec![secret.to_owned()];
     if secret.contains('/') {
@@ -71,7 +71,7 @@ fn spellings(secret: &str) -> Vec<String> {
     let unreserved = [("%2D", "-"), ("%2E", "."), ("%5F", "_"), ("%7E", "~")];
     let usual = unreserved.iter().fold(percent.clone(), |text, (code, plain)| text.replace(code, plain));
     spellings.extend([percent.to_ascii_lowercase(), usual.to_ascii_lowercase(), percent, usual]);
-    // A few characters of base64 would be found in any text.
+    // A few characters of base64 occur by chance in many texts.
     if secret.len() >= 8 {
         spellings.extend((0..3).flat_map(|before| inside_base64(secret, before)));
     }
@@ -79,17 +79,17 @@ fn spellings(secret: &str) -> Vec<String> {
     spellings
 }
 
-/// The characters that stand for a secret and nothing else in base64 where `before` bytes, modulo
-/// 3, come before it: in the usual alphabet and in that of URLs.
+/// Returns the base64 characters that depend only on the secret if `before` bytes (modulo 3)
+/// precede it, in the standard and in the URL-safe alphabet.
 fn inside_base64(secret: &str, before: usize) -> [String; 2] {
     let bytes = [&[0; 2][..before], secret.as_bytes()].concat();
-    // Six bits a character: the first ones may hold bits of what comes before, the last one of what
-    // comes after.
+    // A character encodes 6 bits. The first characters may contain bits of the text before, and the
+    // last one bits of the text after.
     let (first, end) = ((before * 8).div_ceil(6), bytes.len() * 8 / 6);
     [STANDARD_NO_PAD.encode(&bytes), URL_SAFE_NO_PAD.encode(&bytes)].map(|text| text[first..end].to_owned())
 }
 
-/// Parts of a parameter's name that say that its value is a key, a signature or part of one.
+/// Parts of a parameter's name that indicate that its value is a key or a part of a signature.
 const PRIVATE_NAMES: [&str; 14] = [
     "sig",
     "token",
@@ -106,18 +106,18 @@ const PRIVATE_NAMES: [&str; 14] = [
     "hdn",
     "session",
 ];
-/// A longer value from an answer may be a signature, whatever its name.
+/// A longer parameter of a foreign URL may be a signature, whatever its name.
 const QUERY_VALUE_BYTES: usize = 64;
 
-/// The query of a URL with the values taken out that may be keys or signatures. `foreign`: it came
-/// out of an answer or was stored.
-pub(super) fn query(query: &str, foreign: bool, secrets: &[&str]) -> String {
+/// Removes the values from the query of a URL that may be keys or signatures. `is_foreign`: the URL
+/// comes from an answer or from the platform.
+pub(super) fn query(query: &str, is_foreign: bool, secrets: &[&str]) -> String {
     let shown = query.split('&').map(|pair| {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
         let lower = name.to_ascii_lowercase();
         let decoded = percent_encoding::percent_decode_str(value).decode_utf8_lossy();
         let named_private = PRIVATE_NAMES.iter().any(|part| lower.contains(part));
-        let long = foreign && pair.len() > QUERY_VALUE_BYTES;
+        let long = is_foreign && pair.len() > QUERY_VALUE_BYTES;
         let known = clean(&decoded, secrets) != decoded || clean(pair, secrets) != pair;
         match pair.split_once('=') {
             None if !(long || known) => pair.to_owned(),
@@ -129,37 +129,39 @@ pub(super) fn query(query: &str, foreign: bool, secrets: &[&str]) -> String {
     shown.collect::<Vec<_>>().join("&")
 }
 
-/// Cuts at a character's border, at or before `len`.
+/// Truncates at a character boundary, at or before `len`.
 fn cut(text: &mut String, len: usize) {
     let len = (0..=len.min(text.len())).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
     text.truncate(len);
 }
 
-/// How a URL may be spelled: as text or with JSON escapes, percent-encoded once, and twice. In a
-/// plain URL `%3f` is part of the path.
-struct Spelling {
-    /// The two slashes before a host.
+/// One encoding of a URL: the texts that delimit its parts.
+///
+/// The encodings are kept apart because in a plain URL, `%3f` belongs to the path.
+struct UrlEncoding {
+    /// The two slashes before the host.
     slashes: &'static [&'static str],
     host_ends: &'static [&'static str],
-    /// What begins a query or a fragment.
+    /// The start of the query or the fragment.
     query_begins: &'static [&'static str],
     user_ends: &'static [&'static str],
 }
 
-const URL_SPELLINGS: [Spelling; 3] = [
-    Spelling {
+/// Plain or with JSON escapes, percent-encoded once, and percent-encoded twice.
+const URL_ENCODINGS: [UrlEncoding; 3] = [
+    UrlEncoding {
         slashes: &["//", "\\/\\/", "\\u002f\\u002f"],
         host_ends: &["/", "\\", "?", "#"],
         query_begins: &["?", "#", "\\u003f", "\\u0023"],
         user_ends: &["@", "\\u0040"],
     },
-    Spelling {
+    UrlEncoding {
         slashes: &["%2f%2f"],
         host_ends: &["%2f", "%3f", "%23", "?", "#"],
         query_begins: &["%3f", "%23", "?", "#"],
         user_ends: &["%40", "@"],
     },
-    Spelling {
+    UrlEncoding {
         slashes: &["%252f%252f"],
         host_ends: &["%252f", "%253f", "%2523", "?", "#"],
         query_begins: &["%253f", "%2523", "?", "#"],
@@ -167,41 +169,42 @@ const URL_SPELLINGS: [Spelling; 3] = [
     },
 ];
 
-/// The first place in `text`, which is in lower case, that holds one of `needles`: where it begins
-/// and ends.
+/// Finds the first occurrence of any of `needles` in `text`, which must be in lower case. Returns
+/// its start and end.
 fn first_of(text: &str, needles: &[&str]) -> Option<(usize, usize)> {
     needles.iter().filter_map(|needle| text.find(needle).map(|at| (at, at + needle.len()))).min()
 }
 
-/// Replaces the user part, query and fragment of every URL by `…`.
+/// Replaces the user part, the query and the fragment of every URL by `…`.
 fn without_url_queries(text: &str) -> String {
-    // Of the same length, byte by byte.
+    // The lower-case text has the same length, so positions in it are valid in `text`.
     let lower = text.to_ascii_lowercase();
     let mut out = String::with_capacity(text.len());
     let mut done = 0;
     loop {
-        let next = URL_SPELLINGS
+        let next = URL_ENCODINGS
             .iter()
-            .filter_map(|spelling| Some((first_of(&lower[done..], spelling.slashes)?, spelling)));
-        let Some(((_, begins), spelling)) = next.min_by_key(|(at, _)| *at) else { break };
+            .filter_map(|encoding| Some((first_of(&lower[done..], encoding.slashes)?, encoding)));
+        let Some(((_, begins), encoding)) = next.min_by_key(|(at, _)| *at) else { break };
         let begins = done + begins;
         out.push_str(&text[done..begins]);
-        // Everything up to a character that no URL holds is the URL.
+        // The URL ends before a character that is invalid in a URL.
         let ends = text[begins..]
             .find(|c: char| c.is_whitespace() || c.is_control() || matches!(c, '"' | '<' | '>' | '`'))
             .map_or(text.len(), |length| begins + length);
         let host_ends =
-            first_of(&lower[begins..ends], spelling.host_ends).map_or(ends, |(at, _)| begins + at);
-        let user = spelling.user_ends.iter().filter_map(|end| lower[begins..host_ends].rfind(end)).max();
+            first_of(&lower[begins..ends], encoding.host_ends).map_or(ends, |(at, _)| begins + at);
+        let user = encoding.user_ends.iter().filter_map(|end| lower[begins..host_ends].rfind(end)).max();
         let shown = user.map_or(begins, |at| {
             out.push('…');
             begins + at
         });
-        match first_of(&lower[shown..ends], spelling.query_begins) {
+        match first_of(&lower[shown..ends], encoding.query_begins) {
             Some((_, query)) => {
                 out.push_str(&text[shown..shown + query]);
                 out.push('…');
-                // An escaped quote ends the URL, and what follows is the answer's own again.
+                // The URL ended with an escaped quote: keep its backslash, which is not part of the
+                // URL.
                 if text[..ends].ends_with('\\') {
                     out.push('\\');
                 }
@@ -219,7 +222,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn queries_fragments_and_users_of_urls_are_taken_out() {
+    fn queries_fragments_and_users_of_urls_are_removed() {
         for (given, kept) in [
             (
                 r#"{"url":"https://cdn.example/a/b.png?sig=abc&exp=1","n":1}"#,
@@ -248,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn a_query_is_shown_without_what_may_be_a_key() {
+    fn values_that_may_be_keys_are_removed_from_a_query() {
         for (given, foreign, kept) in [
             ("task_id=7&v=2", true, "task_id=7&v=2"),
             (
@@ -269,19 +272,20 @@ mod tests {
     }
 
     #[test]
-    fn secrets_are_taken_out_of_excerpts_also_at_the_end_of_the_window() {
+    fn secrets_are_removed_from_excerpts_also_at_the_end_of_the_window() {
         let secret = "sk-0123456789";
         assert_eq!(excerpt(format!("key {secret}!").as_bytes(), &[secret]), "key [secret]!");
-        // The window ends in the middle of the secret, and nearly all before it is a query that goes.
+        // The window ends inside the secret, and nearly all text before it is a query that is
+        // removed.
         let mut body = format!("https://h/?{} ", "q".repeat(WINDOW_BYTES - 17)).into_bytes();
         body.extend_from_slice(secret.as_bytes());
         body.extend_from_slice(b" tail");
         assert!(!excerpt(&body, &[secret]).contains("sk-"), "{}", excerpt(&body, &[secret]));
     }
 
-    /// Each of these was kept.
+    /// Regression test: each of these encodings was not recognized once.
     #[test]
-    fn secrets_are_taken_out_in_every_spelling() {
+    fn secrets_are_removed_in_every_encoding() {
         let secret = "sk-live/a+b=c~0123456789";
         for given in [
             secret.to_owned(),
@@ -306,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_kept_is_short_whole_text() {
+    fn excerpts_and_messages_are_truncated_at_character_boundaries() {
         let long = "é".repeat(100_000);
         assert!(excerpt(long.as_bytes(), &[]).len() <= EXCERPT_BYTES + 3);
         assert!(message(&long, &[]).len() <= MESSAGE_BYTES + 3);

@@ -1,10 +1,12 @@
-//! Questions as requests: a template of the provider file, filled with a job's id and model.
+//! Builds requests from the template in the provider file and the id and model of a job.
 //!
-//! A job id is the platform's text and may hold anything. Promise: what is asked is exactly what the
-//! template and the values say, or nothing is asked at all; no id can lead to another path or host.
-//! `{name}` is percent-encoded as one segment; `{name|raw}` keeps its slashes (an operation's name is a
-//! path) and refuses everything that could change the way: `..`, empty segments, `?`, `#`, control characters.
-//! `{name|url}` is a whole URL (a stored polling URL) and goes to one of `ask_hosts` or nowhere.
+//! A job id comes from the platform and may contain any text. No id can change the path or the host
+//! of a request: the URL is exactly what the template and the values say, or nothing is sent.
+//!
+//! - `{name}` is percent-encoded as one path segment.
+//! - `{name|raw}` keeps its slashes, because the name of an operation is a path. It rejects `..`,
+//!   empty segments, `?`, `#`, `\` and control characters, because they could change the path.
+//! - `{name|url}` is a whole URL (a stored polling URL), and must go to one of `ask_hosts`.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -20,16 +22,17 @@ use super::hosts;
 use super::redact;
 use crate::egress::{Hosts, is_loopback as is_loopback_host};
 
-/// The longest value that is put into a URL, in bytes.
+/// The longest value of a placeholder, in bytes.
 const VALUE_BYTES: usize = 2048;
 /// The longest body of a request, in bytes.
 const BODY_BYTES: usize = 64 * 1024;
-/// The most that a filter may keep from one step to the next, in bytes.
+/// The longest value that a filter may keep for the next answer, in bytes of JSON.
 const KEPT_BYTES: usize = 1024 * 1024;
-/// The most headers of a further step.
+/// The most headers that a filter may add to the next request.
 const HEADERS: usize = 20;
-/// Headers that decide where a request goes and where it ends, or that hold a key.
-const OURS: [&str; 10] = [
+/// Headers that a filter may not set: they decide where a request goes and where it ends, or they
+/// hold a key.
+const RESERVED_HEADERS: [&str; 10] = [
     "host",
     "content-length",
     "transfer-encoding",
@@ -41,12 +44,12 @@ const OURS: [&str; 10] = [
     "proxy-authorization",
     "cookie",
 ];
-/// How much of a body is shown, in bytes.
+/// The longest body that is displayed, in bytes.
 const SHOWN_BYTES: usize = 500;
 
-/// All but the letters that RFC 3986 calls unreserved.
+/// Encodes everything but the unreserved characters of RFC 3986.
 const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
-/// The same, keeping what a path's segment may hold as it is.
+/// Encodes the same, but keeps further characters that are permitted in a path segment.
 const RAW: &AsciiSet = &SEGMENT.remove(b':').remove(b'@').remove(b'$').remove(b'+').remove(b'=').remove(b',');
 
 /// One request to a provider.
@@ -55,17 +58,18 @@ pub struct Request {
     pub(super) method: Method,
     pub(super) url: Url,
     pub(super) payload: Option<Payload>,
-    /// Headers beside those of the provider's file.
+    /// Headers in addition to those of the provider file.
     pub(super) headers: HeaderMap,
-    /// Which key goes with it.
-    pub(super) key: Key,
-    /// What the filter wants to see again beside the answer.
+    /// Which key is sent with it.
+    pub(super) key: AuthChoice,
+    /// The value that the filter receives again with the answer, as `.kept`.
     pub(super) kept: Value,
-    /// Whether its query may be a signature: it came out of an answer, or was stored.
+    /// Whether the query may contain a signature: the URL comes from an answer or from the
+    /// platform.
     private_query: bool,
 }
 
-/// What is sent with a POST or a PUT.
+/// The body of a POST or a PUT.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Payload {
     Json(Value),
@@ -74,10 +78,10 @@ pub(super) enum Payload {
 }
 
 impl Payload {
-    /// A form of an object whose values are text, numbers, booleans, or lists of these; null leaves
-    /// a name out.
+    /// Encodes an object as a form. Its values must be text, numbers, booleans, or lists of these.
+    /// A name whose value is null is omitted.
     pub(super) fn form(fields: &Value) -> Result<Self, String> {
-        let wrong = || "a form is an object of texts, numbers, booleans, or lists of these".to_owned();
+        let wrong = || "a form must be an object of texts, numbers, booleans, or lists of these".to_owned();
         let mut form = form_urlencoded::Serializer::new(String::new());
         for (name, value) in fields.as_object().ok_or_else(wrong)? {
             let values = match value {
@@ -107,7 +111,7 @@ impl Payload {
         }
     }
 
-    /// As it is sent.
+    /// The text that is sent.
     pub(super) fn text(&self) -> String {
         match self {
             Self::Json(body) => body.to_string(),
@@ -116,31 +120,31 @@ impl Payload {
     }
 }
 
-/// Which of a provider's keys goes with a request.
+/// Which key of the provider is sent with a request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum Key {
-    /// That of questions: `[auth]`.
+pub(super) enum AuthChoice {
+    /// The key of questions: `[auth]`.
     #[default]
     Ask,
-    /// That of files: `[download.auth]`, or `[auth]` where there is none.
+    /// The key of downloads: `[download.auth]`, or `[auth]` if there is none.
     Download,
-    /// None: the URL is enough.
+    /// No key.
     None,
 }
 
-/// A further request, as a filter words it.
+/// The next request that a filter asks for.
 #[derive(Debug)]
 pub(super) struct NextStep {
     pub(super) request: String,
     pub(super) payload: Option<Payload>,
     pub(super) headers: BTreeMap<String, String>,
-    pub(super) key: Key,
+    pub(super) key: AuthChoice,
     pub(super) kept: Value,
 }
 
 impl Request {
-    /// The JSON that is sent along, if any.
+    /// The JSON body, if any.
     pub const fn body(&self) -> Option<&Value> {
         match &self.payload {
             Some(Payload::Json(body)) => Some(body),
@@ -148,13 +152,13 @@ impl Request {
         }
     }
 
-    /// The same request with a body; a GET has none.
+    /// Adds a body. A GET cannot have one.
     pub(super) fn with_payload(mut self, payload: Option<Payload>) -> Result<Self, String> {
         if payload.is_some() && self.method == Method::GET {
-            return Err(format!("a {} has no body", self.method));
+            return Err(format!("a {} cannot have a body", self.method));
         }
         if payload.as_ref().is_some_and(|payload| payload.text().len() > BODY_BYTES) {
-            return Err(format!("its body is longer than {BODY_BYTES} bytes"));
+            return Err(format!("the body of the request is longer than {BODY_BYTES} bytes"));
         }
         self.payload = payload;
         Ok(self)
@@ -162,14 +166,14 @@ impl Request {
 }
 
 impl Request {
-    /// The request for a person who tries out a provider file: with its query, without what may be
-    /// a key or a signature in it.
-    pub(super) fn shown(&self, secrets: &[&str]) -> String {
-        self.shown_at(&self.url, secrets)
+    /// Formats the request for a person who tests a provider file: with its query, but without
+    /// values that may be a key or a signature.
+    pub(super) fn display(&self, secrets: &[&str]) -> String {
+        self.display_as_sent(&self.url, secrets)
     }
 
-    /// The same of the URL that it was sent to, which may hold a key.
-    pub(super) fn shown_at(&self, sent: &Url, secrets: &[&str]) -> String {
+    /// Formats the request with the URL that it was sent to, which may contain a key.
+    pub(super) fn display_as_sent(&self, sent: &Url, secrets: &[&str]) -> String {
         let mut url = sent.clone();
         url.set_query(None);
         let mut text = redact::clean(&format!("{} {url}", self.method), secrets);
@@ -177,11 +181,11 @@ impl Request {
             text.push('?');
             text.push_str(&redact::query(query, self.private_query, secrets));
         }
-        text.push_str(&redact::clean(&self.shown_body(), secrets));
+        text.push_str(&redact::clean(&self.display_body(), secrets));
         text
     }
 
-    fn shown_body(&self) -> String {
+    fn display_body(&self) -> String {
         match self.payload.as_ref().map(Payload::text) {
             Some(body) if body.len() > SHOWN_BYTES => format!(" (a body of {} bytes)", body.len()),
             Some(body) => format!(" {body}"),
@@ -189,26 +193,27 @@ impl Request {
         }
     }
 
-    /// The whole request, with its query: only for comparing, never to be shown.
+    /// The whole request with its query. For comparison only: it may contain a signature and must
+    /// not be displayed.
     pub(super) fn in_full(&self) -> String {
         let body = self.payload.as_ref().map_or_else(String::new, |payload| format!(" {}", payload.text()));
         format!("{} {}{body}", self.method, self.url)
     }
 
-    /// What the filter wants to see again beside the answer; null for nothing.
+    /// The value that the filter receives again with the answer; null if it kept none.
     pub const fn kept(&self) -> &Value {
         &self.kept
     }
 }
 
-/// Without a query that may be a signature: what is stored and logged.
+/// The form that is stored and logged: without a query that may contain a signature.
 impl fmt::Display for Request {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut url = self.url.clone();
         if self.private_query && url.query().is_some() {
             url.set_query(Some("..."));
         }
-        write!(f, "{} {url}{}", self.method, self.shown_body())
+        write!(f, "{} {url}{}", self.method, self.display_body())
     }
 }
 
@@ -218,12 +223,12 @@ impl fmt::Debug for Request {
     }
 }
 
-/// A request with gaps: `GET https://host/path/{job}`, or a gap alone: `GET {job|url}`.
+/// A request with placeholders: `GET https://host/path/{job}`, or only one: `GET {job|url}`.
 #[derive(Clone, Debug)]
 pub(super) struct Template {
     method: Method,
     target: Target,
-    /// Where else it may go: stored URLs and further steps.
+    /// The `ask_hosts`: further hosts for stored URLs and for next requests.
     hosts: Hosts,
 }
 
@@ -231,10 +236,10 @@ pub(super) struct Template {
 enum Target {
     Written {
         pieces: Vec<Piece>,
-        /// Where the provider is.
+        /// Scheme, host and port.
         origin: Origin,
     },
-    /// The value of this name is the whole URL.
+    /// The value of this placeholder is the whole URL.
     Stored(String),
 }
 
@@ -245,21 +250,21 @@ enum Piece {
 }
 
 impl Template {
-    /// Reads a template whose gaps are among `names`.
+    /// Parses a template whose placeholders must be in `names`.
     pub(super) fn parse(text: &str, names: &[&str], hosts: Hosts) -> Result<Self, String> {
         let (method, text) = method_and_url(text)?;
         let known = |name: &str| {
             if names.contains(&name) {
                 Ok(())
             } else {
-                Err(format!("`{{{name}}}` is unknown, known are {}", names.join(", ")))
+                Err(format!("`{{{name}}}` is unknown; known are {}", names.join(", ")))
             }
         };
         let stored = text.strip_prefix('{').and_then(|text| text.strip_suffix("|url}"));
         if let Some(name) = stored {
             known(name)?;
             if hosts.is_empty() {
-                return Err("a stored URL needs `ask_hosts`: which hosts it may go to".into());
+                return Err("a stored URL needs `ask_hosts`, the hosts that it may go to".into());
             }
             return Ok(Self { method, target: Target::Stored(name.to_owned()), hosts });
         }
@@ -268,13 +273,15 @@ impl Template {
         while let Some(open) = rest.find('{') {
             let close = rest[open..].find('}').ok_or("a `{` is never closed")? + open;
             pieces.push(Piece::Text(rest[..open].to_owned()));
-            let gap = &rest[open + 1..close];
-            let (name, raw) = match gap.split_once('|') {
-                None => (gap, false),
+            let placeholder = &rest[open + 1..close];
+            let (name, raw) = match placeholder.split_once('|') {
+                None => (placeholder, false),
                 Some((name, "raw")) => (name, true),
-                Some((_, "url")) => return Err("`|url` stands alone, as in `GET {job|url}`".into()),
+                Some((_, "url")) => {
+                    return Err("`|url` must be the whole URL, as in `GET {job|url}`".into());
+                }
                 Some((_, other)) => {
-                    return Err(format!("`|{other}` is unknown, only `|raw` and `|url` are"));
+                    return Err(format!("`|{other}` is unknown; use `|raw` or `|url`"));
                 }
             };
             known(name)?;
@@ -287,18 +294,18 @@ impl Template {
         let url = fill(&pieces, &sample)?;
         match url.scheme() {
             "https" | "http" => {}
-            other => return Err(format!("`{other}` cannot be asked, only https (or http)")),
+            other => return Err(format!("the scheme must be https (or http), not `{other}`")),
         }
         hosts::plain(&url)?;
         match pieces.first() {
             // Otherwise a job id could choose the host.
             Some(Piece::Text(text)) if text.matches('/').count() >= 3 => {}
-            _ => return Err("scheme and host must be written out, without gaps".into()),
+            _ => return Err("scheme and host must not contain placeholders".into()),
         }
         Ok(Self { method, target: Target::Written { pieces, origin: url.origin() }, hosts })
     }
 
-    /// Fills the gaps.
+    /// Replaces the placeholders.
     pub(super) fn fill(&self, values: &BTreeMap<&str, &str>) -> Result<Request, String> {
         let (url, private_query) = match &self.target {
             Target::Written { pieces, .. } => (fill(pieces, values)?, false),
@@ -314,14 +321,14 @@ impl Template {
             url,
             payload: None,
             headers: HeaderMap::new(),
-            key: Key::Ask,
+            key: AuthChoice::Ask,
             kept: Value::Null,
             private_query,
         })
     }
 
-    /// Reads a request that a filter made from an answer. A key goes with it, so that it may only go
-    /// where the first one went, or to `ask_hosts`.
+    /// Checks a request that a filter built from an answer. It must go to the host of the first
+    /// request or to one of `ask_hosts`, because a key is sent with it.
     pub(super) fn next_step(&self, next: NextStep) -> Result<Request, String> {
         let (method, text) = method_and_url(&next.request)?;
         let url = Url::parse(text).map_err(|error| format!("not a URL ({error})"))?;
@@ -329,7 +336,7 @@ impl Template {
             Target::Written { origin, .. } if *origin == url.origin() => hosts::plain(&url)?,
             Target::Written { origin, .. } if self.hosts.is_empty() => {
                 return Err(format!(
-                    "it goes to {}, but this provider is asked at {} only",
+                    "it goes to {}, but only {} is permitted; to permit it, add its host to `ask_hosts`",
                     url.origin().ascii_serialization(),
                     origin.ascii_serialization()
                 ));
@@ -339,17 +346,17 @@ impl Template {
         let NextStep { payload, headers, key, kept, .. } = next;
         let headers = step_headers(&headers)?;
         if kept.to_string().len() > KEPT_BYTES {
-            return Err(format!("what it keeps is longer than {KEPT_BYTES} bytes"));
+            return Err(format!("the value of `keep` is longer than {KEPT_BYTES} bytes"));
         }
         Request { method, url, payload: None, headers, key, kept, private_query: true }.with_payload(payload)
     }
 
-    /// Whether its questions may have a body.
+    /// Whether the method permits a body.
     pub(super) fn may_have_body(&self) -> bool {
         self.method != Method::GET
     }
 
-    /// All hosts that are asked.
+    /// All hosts that questions may go to.
     pub(super) fn asked(&self) -> Hosts {
         match &self.target {
             Target::Written { origin, .. } => Hosts::of_origin(origin).and(self.hosts.clone()),
@@ -357,26 +364,26 @@ impl Template {
         }
     }
 
-    /// Whether questions travel unencrypted to another machine than this.
+    /// Whether questions go unencrypted to another machine.
     pub(super) fn is_plain_http(&self) -> bool {
         match &self.target {
             Target::Written { origin, .. } => {
                 matches!(origin, Origin::Tuple(scheme, ..) if scheme == "http") && !is_loopback(origin)
             }
-            // Stored URLs are held to https one by one.
+            // `hosts::check` requires https for every stored URL.
             Target::Stored(_) => false,
         }
     }
 }
 
-/// The headers of a further step, which may hold words of an answer.
+/// Checks the headers of a next request. They may contain text from an answer.
 fn step_headers(written: &BTreeMap<String, String>) -> Result<HeaderMap, String> {
     let mut headers = HeaderMap::new();
     for (name, value) in written {
         let (Ok(header), Ok(text)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) else {
-            return Err("one of its `headers` has a name or a value that no header has".to_owned());
+            return Err("one of its `headers` has an invalid name or value".to_owned());
         };
-        if OURS.contains(&header.as_str()) {
+        if RESERVED_HEADERS.contains(&header.as_str()) {
             return Err(format!("its `headers` may not set `{header}`"));
         }
         headers.insert(header, text);
@@ -384,7 +391,9 @@ fn step_headers(written: &BTreeMap<String, String>) -> Result<HeaderMap, String>
     if headers.len() > HEADERS
         || written.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>() > VALUE_BYTES
     {
-        return Err(format!("its `headers` are more than {HEADERS}, or longer than {VALUE_BYTES} bytes"));
+        return Err(format!(
+            "it has more than {HEADERS} `headers`, or they are longer than {VALUE_BYTES} bytes"
+        ));
     }
     Ok(headers)
 }
@@ -396,7 +405,7 @@ fn is_loopback(origin: &Origin) -> bool {
     }
 }
 
-/// Reads a stored URL; what it goes to is checked by the caller.
+/// Parses a stored URL. The caller checks its host.
 fn stored(name: &str, text: &str) -> Result<Url, String> {
     if text.is_empty() {
         return Err(format!("the {name} is empty"));
@@ -406,7 +415,7 @@ fn stored(name: &str, text: &str) -> Result<Url, String> {
     }
     // The parser drops tabs and line ends, and takes a backslash for a slash.
     if text.contains(|c: char| c.is_control() || c.is_whitespace() || c == '\\') {
-        return Err(format!("the {name} holds characters that no URL has"));
+        return Err(format!("the {name} contains characters that are invalid in a URL"));
     }
     Url::parse(text).map_err(|error| format!("the {name} is not a URL ({error})"))
 }
@@ -416,9 +425,7 @@ fn method_and_url(text: &str) -> Result<(Method, &str), String> {
         Some(("GET", url)) => Ok((Method::GET, url.trim())),
         Some(("POST", url)) => Ok((Method::POST, url.trim())),
         Some(("PUT", url)) => Ok((Method::PUT, url.trim())),
-        Some((method, _)) => {
-            Err(format!("`{method}` is not a method that can be asked with, only GET, POST and PUT are"))
-        }
+        Some((method, _)) => Err(format!("the method must be GET, POST or PUT, not `{method}`")),
         None => Err("it must be a method and a URL, for instance `GET https://host/{job}`".into()),
     }
 }
@@ -435,9 +442,9 @@ fn fill(pieces: &[Piece], values: &BTreeMap<&str, &str>) -> Result<Url, String> 
         }
     }
     let url = Url::parse(&text).map_err(|error| format!("`{text}` is not a URL ({error})"))?;
-    // A URL parser tidies up (dot segments, backslashes, …), and then asks for something else.
+    // A URL parser normalizes dot segments, backslashes and more. The result would be another path.
     if url.as_str() != text {
-        return Err(format!("`{text}` would be asked as `{url}`"));
+        return Err(format!("`{text}` would be sent as `{url}`"));
     }
     Ok(url)
 }
@@ -451,18 +458,20 @@ fn encode(name: &str, value: &str, raw: bool) -> Result<String, String> {
     }
     if !raw {
         return match value {
-            "." | ".." => Err(format!("the {name} `{value}` would leave its path")),
+            "." | ".." => Err(format!("the {name} `{value}` would change the path")),
             _ => Ok(utf8_percent_encode(value, SEGMENT).to_string()),
         };
     }
     if let Some(bad) = value.chars().find(|c| c.is_control() || matches!(c, '?' | '#' | '\\')) {
-        return Err(format!("the {name} holds {bad:?}, which has no place in a path"));
+        return Err(format!("the {name} contains {bad:?}, which is not permitted in a path"));
     }
     let mut encoded = Vec::new();
     for segment in value.split('/') {
         match segment {
-            "" => return Err(format!("the {name} begins or ends with a slash, or holds two in a row")),
-            "." | ".." => return Err(format!("the {name} holds `{segment}`, which would leave its path")),
+            "" => return Err(format!("the {name} begins or ends with a slash, or contains two in a row")),
+            "." | ".." => {
+                return Err(format!("the {name} contains `{segment}`, which would change the path"));
+            }
             _ => encoded.push(utf8_percent_encode(segment, RAW).to_string()),
         }
     }

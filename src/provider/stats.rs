@@ -1,33 +1,35 @@
-//! What was asked of a provider since the process began: requests by outcome, and how long they took.
+//! Counters for the metrics of one provider since the process started: requests by outcome, and
+//! their durations.
 //!
-//! Counted per HTTP request (a question may take several), except `not_asked`, which counts questions.
-//! Every outcome is there from the beginning, at zero, so that a rate can be computed from the first one on.
+//! They count HTTP requests (one question may take several), except `not_asked`, which counts
+//! questions. Every outcome exists from the start with zero; otherwise Prometheus could not compute
+//! a rate for its first occurrence.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-/// Upper borders of the histogram's buckets, in seconds.
+/// Upper bounds of the buckets of the duration histogram, in seconds.
 pub const BUCKETS_SECS: [f64; 9] = [0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0];
 
 /// How a request ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// An answer that says something about the job.
+pub enum RequestOutcome {
+    /// The answer states the status of the job, or leads to another request.
     Answered,
-    /// No answer, or one from something in between.
+    /// No answer, or an error of a server or gateway.
     Unreachable,
-    /// Asked too often.
+    /// The provider's rate limit was exceeded.
     RateLimited,
-    /// The key was refused or is missing.
+    /// The key was rejected or is missing.
     Unauthorized,
-    /// An answer that no rule can read.
+    /// The answer could not be interpreted.
     Unreadable,
-    /// Not sent, because the circuit is open.
+    /// Not sent: the circuit is open, or other processes hold all slots.
     NotAsked,
 }
 
-impl Outcome {
-    /// All of them, in the order of [`RequestStats::outcomes`].
+impl RequestOutcome {
+    /// All outcomes, in the order of [`RequestStats::outcomes`].
     pub const ALL: [Self; 6] = [
         Self::Answered,
         Self::Unreachable,
@@ -37,7 +39,7 @@ impl Outcome {
         Self::NotAsked,
     ];
 
-    /// As the metrics spell it.
+    /// The value of the metrics' label.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Answered => "answered",
@@ -50,29 +52,29 @@ impl Outcome {
     }
 }
 
-/// One provider's counters at one moment.
+/// A snapshot of the counters of one provider.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RequestStats {
-    /// Which provider.
+    /// The name of the provider.
     pub provider: String,
-    /// How many requests ended how.
-    pub outcomes: [(Outcome, u64); 6],
-    /// How many requests took up to so many seconds, cumulatively, for each of [`BUCKETS_SECS`].
+    /// The number of requests for each outcome.
+    pub outcomes: [(RequestOutcome, u64); 6],
+    /// The cumulative number of requests for each upper bound of [`BUCKETS_SECS`].
     pub duration_buckets: [(f64, u64); 9],
-    /// How many requests were timed.
+    /// The number of requests that were timed.
     pub duration_count: u64,
-    /// How long they took together, in seconds.
+    /// The sum of their durations, in seconds.
     pub duration_sum_secs: f64,
 }
 
 impl RequestStats {
-    /// How many requests ended like this.
-    pub fn of(&self, outcome: Outcome) -> u64 {
+    /// The number of requests with this outcome.
+    pub fn of(&self, outcome: RequestOutcome) -> u64 {
         self.outcomes.iter().find(|(each, _)| *each == outcome).map_or(0, |(_, count)| *count)
     }
 }
 
-/// The counters themselves.
+/// The counters of one provider.
 #[derive(Debug, Default)]
 pub(super) struct Stats(Mutex<Counts>);
 
@@ -86,9 +88,9 @@ struct Counts {
 
 impl Stats {
     /// Counts one request.
-    pub(super) fn count(&self, outcome: Outcome, took: Option<Duration>) {
+    pub(super) fn count(&self, outcome: RequestOutcome, took: Option<Duration>) {
         let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        for (counted, count) in Outcome::ALL.into_iter().zip(&mut counts.outcomes) {
+        for (counted, count) in RequestOutcome::ALL.into_iter().zip(&mut counts.outcomes) {
             if counted == outcome {
                 *count += 1;
             }
@@ -104,12 +106,12 @@ impl Stats {
         }
     }
 
-    /// What was counted up to now.
+    /// Copies the counters.
     pub(super) fn snapshot(&self, provider: &str) -> RequestStats {
         let counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let mut stats = RequestStats {
             provider: provider.to_owned(),
-            outcomes: Outcome::ALL.map(|outcome| (outcome, 0)),
+            outcomes: RequestOutcome::ALL.map(|outcome| (outcome, 0)),
             duration_buckets: BUCKETS_SECS.map(|border| (border, 0)),
             duration_count: counts.count,
             duration_sum_secs: counts.sum.as_secs_f64(),
@@ -131,12 +133,12 @@ mod tests {
     #[test]
     fn requests_are_counted_by_outcome_and_duration() {
         let stats = Stats::default();
-        stats.count(Outcome::Answered, Some(Duration::from_millis(80)));
-        stats.count(Outcome::Answered, Some(Duration::from_secs(30)));
-        stats.count(Outcome::NotAsked, None);
+        stats.count(RequestOutcome::Answered, Some(Duration::from_millis(80)));
+        stats.count(RequestOutcome::Answered, Some(Duration::from_secs(30)));
+        stats.count(RequestOutcome::NotAsked, None);
         let now = stats.snapshot("acme");
-        assert_eq!(now.outcomes[0], (Outcome::Answered, 2));
-        assert_eq!(now.outcomes[5], (Outcome::NotAsked, 1));
+        assert_eq!(now.outcomes[0], (RequestOutcome::Answered, 2));
+        assert_eq!(now.outcomes[5], (RequestOutcome::NotAsked, 1));
         assert_eq!(now.duration_buckets[0], (0.05, 0));
         assert_eq!(now.duration_buckets[8], (20.0, 1));
         assert_eq!((now.duration_count, now.duration_sum_secs), (2, 30.08));

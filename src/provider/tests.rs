@@ -1,4 +1,5 @@
-//! The shipped files against example answers, and everything that can go wrong on the way to them.
+//! Tests of the shipped provider files with example answers, and of everything that can go wrong
+//! while asking.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -20,9 +21,9 @@ mod generated;
 mod hostile;
 mod invented;
 mod keys;
-mod rude;
 mod shapes;
 mod shipped;
+mod slow;
 mod specified;
 
 #[derive(Deserialize)]
@@ -62,7 +63,7 @@ fn example(file: &str) -> Example {
     serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
 }
 
-/// The names of all examples, `provider/case.json`.
+/// Returns the names of all examples, `provider/case.json`.
 fn files() -> Vec<String> {
     let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/data/provider-examples");
     let mut files = Vec::new();
@@ -77,17 +78,17 @@ fn files() -> Vec<String> {
     files
 }
 
-fn received(status: u16, headers: &BTreeMap<String, String>, body: &Value) -> Received {
+fn received(status: u16, headers: &BTreeMap<String, String>, body: &Value) -> HttpAnswer {
     let headers = headers
         .iter()
         .map(|(name, value)| (HeaderName::try_from(name).unwrap(), HeaderValue::try_from(value).unwrap()))
         .collect();
-    // Raw bytes are written as {"$base64": text}.
+    // An example contains raw bytes as {"$base64": text}.
     let body = match body.get("$base64").and_then(Value::as_str) {
         Some(text) => BASE64_STANDARD.decode(text).unwrap(),
         None => serde_json::to_vec(body).unwrap(),
     };
-    Received::new(status, headers, body.into())
+    HttpAnswer::new(status, headers, body.into())
 }
 
 /// The shipped files, compiled once for all tests.
@@ -101,16 +102,16 @@ fn question(provider: &str, job: &str, model: &str, items: usize) -> Question {
     Question { provider: provider.into(), job_id: job.into(), model: model.into(), items, urgent: false }
 }
 
-/// Which question an example answers.
-struct OfExample {
+/// The question that an example answers.
+struct ExampleQuestion {
     question: Question,
     step: usize,
-    /// The example whose reading leads to it, if it is a further step.
+    /// The example whose reading leads to this request, if it is not the first one.
     before: Option<&'static str>,
 }
 
-/// The question that an example answers, from its path.
-fn of_example(file: &str, example: &Example, items: usize) -> OfExample {
+/// Returns the question that an example answers, derived from its path.
+fn question_of(file: &str, example: &Example, items: usize) -> ExampleQuestion {
     let provider = file.split('/').next().unwrap();
     let path = example.request.path.as_str();
     let last = path.rsplit(['/', '=']).next().unwrap();
@@ -144,19 +145,19 @@ fn of_example(file: &str, example: &Example, items: usize) -> OfExample {
         other => panic!("no rule for {other}"),
     };
     let step = if before.is_some() { 2 } else { 1 };
-    OfExample { question: question(provider, job, model, items), step, before }
+    ExampleQuestion { question: question(provider, job, model, items), step, before }
 }
 
-/// Reads an example as the answer to the request that it says it answers.
+/// Reads an example as the answer to the request that it contains.
 fn read_example(file: &str, items: usize) -> (Example, Reading) {
     let example = example(file);
     let reading = read_as(file, &example, items);
     (example, reading)
 }
 
-/// Reads an answer as `file` would be read.
+/// Reads an answer as if it belonged to the question of `file`.
 fn read_as(file: &str, example: &Example, items: usize) -> Reading {
-    let asked = of_example(file, example, items);
+    let asked = question_of(file, example, items);
     let received = received(example.status, &example.headers, &example.body);
     providers().read(&asked.question, asked.step, &received).unwrap()
 }
@@ -187,7 +188,7 @@ fn p05_p06_outputs_carry_an_index_only_when_it_is_certain() {
 }
 
 #[test]
-fn p02_what_veo_holds_back_is_content_safety_and_the_rest_is_offered() {
+fn p02_outputs_that_veo_filters_are_content_safety_and_the_others_are_offered() {
     let evidence = judged("veo-gemini/succeeded-multi-one-filtered.json", 2);
     assert_eq!(evidence.verdict, Verdict::Succeeded);
     assert_eq!(indices(&evidence), [None, None]);
@@ -222,14 +223,14 @@ fn p02_failures_carry_their_class() {
 }
 
 #[test]
-fn p18_files_that_replicate_has_removed_are_gone_and_not_missing() {
+fn p18_files_that_replicate_has_removed_are_read_as_gone_not_as_missing() {
     let evidence = judged("replicate/succeeded-output-expired.json", 1);
     assert!(evidence.outputs_gone && evidence.outputs.is_empty());
     assert_eq!(evidence.verdict, Verdict::Succeeded);
 }
 
 #[test]
-fn the_words_of_a_text_model_are_its_output() {
+fn the_text_of_a_text_model_is_one_output() {
     let evidence = judged("replicate/succeeded-text-output.json", 1);
     assert_eq!(evidence.outputs.len(), 1);
     assert_eq!(evidence.outputs[0].index, Some(0));
@@ -243,7 +244,7 @@ fn the_words_of_a_text_model_are_its_output() {
 }
 
 #[test]
-fn fal_is_asked_at_the_first_two_parts_of_the_endpoint_and_three_in_two_namespaces() {
+fn fal_requests_use_two_parts_of_the_endpoint_or_three_in_two_namespaces() {
     let providers = providers();
     let fal = providers.get("fal").unwrap();
     for (model, path) in [
@@ -273,7 +274,7 @@ fn fal_is_asked_at_the_first_two_parts_of_the_endpoint_and_three_in_two_namespac
 }
 
 #[test]
-fn fals_gateway_and_fals_result_are_told_apart() {
+fn errors_of_fals_gateway_are_distinguished_from_results() {
     let providers = providers();
     let question = question("fal", "id-1", "fal-ai/flux", 1);
     let from_fal = BTreeMap::from([("x-fal-request-id".to_owned(), "id-1".to_owned())]);

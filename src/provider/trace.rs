@@ -1,26 +1,26 @@
-//! A question told step by step, for a person who writes or tries out a provider file.
+//! The trace of a question, request by request, for a person who writes or tests a provider file.
 //!
-//! Promise: what is told holds no secret, and of a URL's query no value that may be a key or a
-//! signature. It is only told: nothing decides on it.
+//! It contains no secret, and no value of a URL's query that may be a key or a signature. It is for
+//! display only; no decision depends on it.
 
 use super::request::Request;
 
-/// One request of a question, and what the filter said of its answer.
+/// One request of a question, and the filter's output for its answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Step {
+pub struct TraceStep {
     /// Method and URL.
     pub request: String,
-    /// HTTP status; none if no answer came.
+    /// The HTTP status; `None` if there was no answer.
     pub status: Option<u16>,
-    /// How long the answer was, unpacked.
+    /// The length of the body after decompression.
     pub body_bytes: usize,
-    /// The filter's output as JSON, its beginning; an error says why there is none.
-    pub said: Result<String, String>,
+    /// The beginning of the filter's output as JSON. The error says why there is none.
+    pub filter_output: Result<String, String>,
 }
 
-impl Step {
-    /// A request that has not been sent, as a step shows it.
-    pub fn shown(request: &Request) -> String {
-        request.shown(&[])
+impl TraceStep {
+    /// Formats a request that has not been sent like [`TraceStep::request`].
+    pub fn display(request: &Request) -> String {
+        request.display(&[])
     }
 }

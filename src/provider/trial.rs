@@ -1,27 +1,25 @@
-//! A provider file is refused when its filter would refund on an answer that says nothing about a
-//! job.
+//! The trial of a provider file: it is rejected if its filter would refund on an answer that says
+//! nothing about a job.
 //!
-//! Each filter reads a few such answers when the file is loaded: an empty object, null, an empty
-//! list, text, a web page, and an object whose status word nobody knows, with HTTP 200 and with
-//! HTTP 404. A filter that judges one of them as `failed`, `cancelled`, `succeeded` or
-//! `unknown_job` would refund every charge on the day that the provider changes or moves its API.
-//! `if .body.state = "failed"`, with one `=`, is such a filter: it assigns and is always true.
+//! When a file is loaded, its filter reads several such answers: an empty object, null, an empty
+//! list, text, a web page, XML and JSON with an unknown status word, each with HTTP 200 and 404. If
+//! the filter reads one of them as `failed`, `cancelled`, `unknown_job`, or `succeeded` without
+//! outputs, it would refund every charge as soon as the provider changes or moves its API. An
+//! example is `if .body.state = "failed"` with one `=`: it is an assignment and always true.
 //!
-//! Filters that do not end, or that want too much memory, are found here too: they are refused with
-//! the bound that they passed.
-//!
-//! This finds filters that are surely wrong. A filter that passes can still misread an answer of
-//! its provider: `makegood provider test` reads kept answers.
+//! A filter that exceeds its bounds on one of these answers is rejected too. A filter that passes
+//! the trial can still misread an answer; `makegood provider test` checks it with stored answers.
 
 use reqwest::header::HeaderMap;
 
 use super::Question;
-use super::file::{Flaw, Provider};
-use super::filters::Stopped;
-use super::reading::{Reading, Received};
+use super::file::Provider;
+use super::file_error::FileError;
+use super::filters::FilterStopped;
+use super::reading::{HttpAnswer, Reading};
 use crate::evidence::Verdict;
 
-/// Bodies that say nothing about a job, and how an error message calls them.
+/// Bodies that say nothing about a job, and their names for error messages.
 const BODIES: [(&str, &str); 7] = [
     ("{}", "the body `{}`"),
     ("null", "the body `null`"),
@@ -30,19 +28,19 @@ const BODIES: [(&str, &str); 7] = [
     ("<!DOCTYPE html><html><body>Not Found</body></html>", "a web page"),
     (
         "<Job><Status>no-such-word</Status><State>no-such-word</State></Job>",
-        "XML of a status word that nobody knows",
+        "XML with an unknown status word",
     ),
     (
         r#"{"status":"no-such-word","state":"no-such-word","task_status":"no-such-word","code":987654321,
             "data":{"status":"no-such-word","state":"no-such-word","task_status":"no-such-word"}}"#,
-        "a status word that nobody knows",
+        "an unknown status word",
     ),
 ];
 
 impl Provider {
-    /// What is wrong with the filters: the first answer without a meaning that would be refunded,
-    /// or that passes the bounds of a reading.
-    pub(super) async fn trial(&self) -> Option<Flaw> {
+    /// Runs the filters on all answers of the trial. Returns an error for the first answer that
+    /// would be refunded, or on which a filter exceeds its bounds.
+    pub(super) async fn trial(&self) -> Option<FileError> {
         let question = Question {
             provider: self.name.clone(),
             job_id: "job-1".to_owned(),
@@ -52,20 +50,24 @@ impl Provider {
         };
         for status in [200, 404] {
             for (body, name) in BODIES {
-                let received = Received::new(status, HeaderMap::new(), body.as_bytes().to_vec().into());
+                let received = HttpAnswer::new(status, HeaderMap::new(), body.as_bytes().to_vec().into());
                 let reading = match self.read_for_trial(&question, &received).await {
                     Ok(reading) => reading,
-                    Err(Stopped { filter: key, why, is_begun }) => {
-                        let problem = if is_begun {
-                            format!("must be a filter that ends: given {name} with HTTP {status}, {why}")
+                    Err(FilterStopped { filter: key, message, is_started }) => {
+                        let problem = if is_started {
+                            format!(
+                                "must be a filter that terminates: given {name} with HTTP {status}, {message}"
+                            )
                         } else {
-                            format!("cannot be tried: {why}; makegood starts its own executable for this")
+                            format!(
+                                "cannot be tested: {message}; makegood starts its own executable for this"
+                            )
                         };
-                        return Some(Flaw::new(key, problem));
+                        return Some(FileError::new(key, problem));
                     }
                 };
-                let Some(verdict) = ending(&reading) else { continue };
-                return Some(Flaw::new(
+                let Some(verdict) = refunding_verdict(&reading) else { continue };
+                return Some(FileError::new(
                     "ask.read",
                     format!(
                         "must be a filter that reads {name} with HTTP {status} as `unreadable`, not as `{verdict}`, \
@@ -79,8 +81,8 @@ impl Provider {
     }
 }
 
-/// The verdict, if it ends in a refund without another question.
-fn ending(reading: &Reading) -> Option<&'static str> {
+/// Returns the verdict if it leads to a refund without another question.
+fn refunding_verdict(reading: &Reading) -> Option<&'static str> {
     let Reading::Judged(evidence) = reading else { return None };
     match evidence.verdict {
         Verdict::Failed | Verdict::Cancelled | Verdict::UnknownJob => Some(evidence.verdict.as_str()),
@@ -93,22 +95,22 @@ fn ending(reading: &Reading) -> Option<&'static str> {
 mod tests {
     use super::super::file;
 
-    /// What is said against a file with this filter.
+    /// Returns the error of a file with this filter, if any.
     fn problem(filter: &str) -> Option<String> {
         let text = format!(
             "[provider]\nname = \"acme\"\noutput_hosts = []\n[ask]\n\
              request = \"GET https://acme.example/{{job}}\"\nread = '''{filter}'''"
         );
-        file::read(&text).err().map(|flaw| {
-            assert_eq!(flaw.key, "ask.read");
-            flaw.problem
+        file::read(&text).err().map(|error| {
+            assert_eq!(error.key, "ask.read");
+            error.problem
         })
     }
 
     #[test]
-    fn a_filter_that_refunds_on_an_answer_that_says_nothing_is_refused() {
+    fn a_filter_that_refunds_on_an_answer_that_says_nothing_is_rejected() {
         for (filter, body, verdict) in [
-            // One `=`: it assigns, and what it gives is true.
+            // One `=` is an assignment, and its result is true.
             (
                 r#"if .body.state = "failed" then {verdict: "failed"} else {verdict: "running"} end"#,
                 "`{}`",
@@ -132,7 +134,7 @@ mod tests {
             ),
             (
                 r#"if .body.status? | . == null or . == "busy" then {verdict: "running"} else {verdict: "failed"} end"#,
-                "nobody knows",
+                "unknown status word",
                 "`failed`",
             ),
             (
@@ -141,22 +143,22 @@ mod tests {
                 "`unknown_job`",
             ),
         ] {
-            let problem = problem(filter).unwrap_or_else(|| panic!("{filter} is taken"));
+            let problem = problem(filter).unwrap_or_else(|| panic!("{filter} is accepted"));
             assert!(problem.contains(body) && problem.contains(verdict), "{filter}: {problem}");
         }
     }
 
-    /// They are not tried again when they are loaded.
+    /// The shipped files are loaded without a trial.
     #[test]
     fn every_shipped_file_passes_its_trial() {
         for (name, text) in super::super::SHIPPED {
-            let flaw = file::read(text).err().map(|flaw| flaw.problem);
-            assert_eq!(flaw, None, "{name}");
+            let error = file::read(text).err().map(|error| error.problem);
+            assert_eq!(error, None, "{name}");
         }
     }
 
     #[test]
-    fn a_filter_that_wants_a_word_before_it_judges_is_taken() {
+    fn a_filter_that_requires_a_status_word_for_each_verdict_is_accepted() {
         for filter in [
             r#"if .status == 404 and .body.error == "no such job" then {verdict: "unknown_job"}
                elif .body.state == "failed" then {verdict: "failed"}

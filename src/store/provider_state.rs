@@ -5,7 +5,7 @@
 use super::db::{DbError, Value};
 use super::{Store, statements};
 use crate::clock::Timestamp;
-use crate::provider::State;
+use crate::provider::ObservedState;
 
 /// How a provider stood.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,7 +26,7 @@ pub struct ProviderState {
 
 impl Store {
     /// Notes how a provider stands, unless another process has asked it since.
-    pub async fn note_provider_state(&self, provider: &str, state: &State) -> Result<(), DbError> {
+    pub async fn note_provider_state(&self, provider: &str, state: &ObservedState) -> Result<(), DbError> {
         let now = self.now().await?;
         let open_until = state.circuit_open_for.map(|left| now + left);
         let values = [

@@ -13,7 +13,7 @@ use std::time::Duration;
 use makegood::clock::Clock;
 use makegood::demo::simulator::Canned;
 use makegood::evidence::Verdict;
-use makegood::provider::{Asked, Bounds, Providers, Question};
+use makegood::provider::{AskOutcome, FilterBounds, Providers, Question};
 use serde_json::json;
 
 use crate::binary::{Makegood, Run, makegood};
@@ -188,7 +188,7 @@ async fn no_worker_outlives_a_process_that_is_killed_while_a_filter_loops() {
 #[tokio::test]
 async fn a_worker_that_somebody_ends_is_replaced_and_one_that_is_asked_to_end_goes_on() {
     let world = World::sqlite().await;
-    let bounds = Bounds {
+    let bounds = FilterBounds {
         time: Duration::from_secs(5),
         memory: 64 << 20,
         executable: Some(env!("CARGO_BIN_EXE_makegood").into()),
@@ -217,7 +217,7 @@ async fn a_worker_that_somebody_ends_is_replaced_and_one_that_is_asked_to_end_go
         }
         let asked = providers.ask(&question).await;
         assert!(
-            matches!(&asked, Asked::Answered(answer) if answer.verdict == Verdict::Failed),
+            matches!(&asked, AskOutcome::Answered(answer) if answer.verdict == Verdict::Failed),
             "SIG{}: {asked:?}",
             signal.unwrap_or_default()
         );
@@ -225,7 +225,7 @@ async fn a_worker_that_somebody_ends_is_replaced_and_one_that_is_asked_to_end_go
         assert_eq!(before.is_some_and(|before| before != worker), is_replaced, "{signal:?}");
         before = Some(worker);
     }
-    providers.rest().await;
+    providers.stop_idle_workers().await;
     assert!(workers_of(std::process::id()).is_empty(), "idle ones are ended");
 }
 
@@ -251,7 +251,7 @@ async fn a_file_whose_filter_loops_is_refused_when_it_is_loaded() {
             if file.contains("range") { "`providers.filter_memory`" } else { "`providers.filter_time`" };
         for word in [
             "acme.toml",
-            &format!("`{key}`: must be a filter that ends"),
+            &format!("`{key}`: must be a filter that terminates"),
             "the body `{}` with HTTP 200",
             bound,
         ] {

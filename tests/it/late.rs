@@ -21,7 +21,7 @@ use std::time::Duration;
 use makegood::brake::BrakeContext;
 use makegood::evidence::{Evidence, Source};
 use makegood::policy::{self, Action, Decision, Reason};
-use makegood::provider::{Asked, Question};
+use makegood::provider::{AskOutcome, Question};
 use makegood::recovery::{Copied, Errand, Key};
 use makegood::store::{Case, Outcome, SettleRules, Settlement, Store, Stuck};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, Row as _};
@@ -84,8 +84,8 @@ async fn ask(world: &World, case: &Case) -> Arc<Evidence> {
         urgent: false,
     };
     match world.parts.providers.ask(&question).await {
-        Asked::Answered(evidence) => Arc::new(Evidence { asked_at: world.now(), ..evidence }),
-        Asked::NotAsked { .. } => panic!("nobody was asked"),
+        AskOutcome::Answered(evidence) => Arc::new(Evidence { asked_at: world.now(), ..evidence }),
+        AskOutcome::NotAsked { .. } => panic!("nobody was asked"),
     }
 }
 

@@ -238,7 +238,7 @@ on_both! {
         assert!(report.to_text().contains("key_refused provider replicate"), "{}", report.to_text());
         let stats = world.parts.providers.request_stats();
         let replicate = stats.iter().find(|stats| stats.provider == "replicate").unwrap();
-        assert_eq!(replicate.of(makegood::provider::Outcome::Unauthorized), 3);
+        assert_eq!(replicate.of(makegood::provider::RequestOutcome::Unauthorized), 3);
     }
 }
 

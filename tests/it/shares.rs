@@ -231,7 +231,7 @@ on_both! {
         finds.providers = providers(&world, &format!("http://127.0.0.1:{port}"), keys);
         let report = pass::run(&finds, World::orders(), |_| {}).await.unwrap();
         assert_eq!(report.outcomes["wait"]["unreachable"], 2, "{report:?}");
-        let learned = async || waits.parts.providers.circuit_open("replicate");
+        let learned = async || waits.parts.providers.is_circuit_open("replicate");
         until("the first has learned it, while its own question is under way", learned).await;
         assert_eq!(waits.asked(), 1);
 
@@ -239,7 +239,7 @@ on_both! {
         world.pass_time(Duration::from_mins(5));
         waits.gate.add_permits(Semaphore::MAX_PERMITS / 2);
         waiting.await.unwrap();
-        assert!(!waits.parts.providers.circuit_open("replicate"));
+        assert!(!waits.parts.providers.is_circuit_open("replicate"));
     }
 }
 

@@ -7,7 +7,7 @@
 
 use std::time::{Duration, Instant};
 
-use makegood::provider::Received;
+use makegood::provider::HttpAnswer;
 use reqwest::header::HeaderMap;
 
 #[path = "../../answers.rs"]
@@ -21,7 +21,7 @@ fn main() {
             // One copy in memory, shared by all readings, as a real answer is.
             let body = bytes::Bytes::from(body);
             for (step, status) in [(1, 200), (2, 200), (1, 400)] {
-                let received = Received { status, headers: HeaderMap::new(), body: body.clone() };
+                let received = HttpAnswer::new(status, HeaderMap::new(), body.clone());
                 let question = answers::question(&provider.name, 1, 0);
                 let began = Instant::now();
                 let reading = answers::PROVIDERS.read(&question, step, &received);

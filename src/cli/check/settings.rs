@@ -81,7 +81,7 @@ fn judge(providers: &Providers, settings: &Settings, found: &mut Findings) {
     let names: Vec<&str> = providers.names().collect();
     let say = format!("{}: {}", count(names.len() as i128, "provider", "providers"), names.join(", "));
     found.ok("provider files", say);
-    if let Some((name, budget)) = providers.too_patient(settings.pass.lease) {
+    if let Some((name, budget)) = providers.time_budget_beyond(settings.pass.lease) {
         found.fail(
             &format!("provider {name}"),
             format!("its files may take {} each, and a lease is {}", span(budget), span(settings.pass.lease)),
@@ -98,7 +98,7 @@ fn judge(providers: &Providers, settings: &Settings, found: &mut Findings) {
         if let Some(closed) = provider.closed.as_ref().filter(|_| has_key) {
             found.warn(
                 &format!("provider {}", provider.name),
-                format!("its API is {}, and its key is still configured", closed.told(now)),
+                format!("its API is {}, and its key is still configured", closed.describe(now)),
                 "stop selling it, and remove the key once no item waits for it",
             );
         }

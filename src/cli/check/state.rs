@@ -296,7 +296,7 @@ fn closed(
             &format!("provider {}", plain(&provider.name)),
             format!(
                 "its API is {}; {} of the last 24 hours, {}",
-                closed.told(now),
+                closed.describe(now),
                 count(charges, "charge", "charges"),
                 count(waiting, "item waits", "items wait"),
             ),

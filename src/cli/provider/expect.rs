@@ -16,12 +16,12 @@ use crate::cli::output::{OutputFormat, print};
 use crate::cli::parts::load_providers;
 use crate::cli::words::{count, cut, plain};
 use crate::config::Settings;
-use crate::provider::{Case, Compared, Difference, Providers};
+use crate::provider::{AnswerCase, Comparison, Difference, Providers};
 
 /// The result of one case.
 struct CaseResult {
     case: String,
-    compared: Compared,
+    compared: Comparison,
     decisions: Vec<String>,
 }
 
@@ -71,7 +71,7 @@ fn one(
     let wrong = |problem: String| Failure::usage(format!("case {}: {problem}", path.display()));
     let text =
         std::fs::read_to_string(path).map_err(|error| wrong(format!("could not be read ({error})")))?;
-    let case = Case::parse(&text, path.parent().unwrap_or(Path::new("."))).map_err(wrong)?;
+    let case = AnswerCase::parse(&text, path.parent().unwrap_or(Path::new("."))).map_err(wrong)?;
     let mut compared = providers.compare(&args.name, &case).map_err(Failure::usage)?.map_err(wrong)?;
     let question = case.question(&args.name);
     let args = ProviderTestArgs {

@@ -80,7 +80,7 @@ fn text(page: &mut String, provider: &Provider, states: &States) {
     // Writing to a string does not fail.
     let _ = writeln!(page, "\n{}", plain(&provider.name));
     if let Some(closed) = &provider.closed {
-        let _ = writeln!(page, "  {:<10} {}", "API", plain(&closed.told(Clock::System.now())));
+        let _ = writeln!(page, "  {:<10} {}", "API", plain(&closed.describe(Clock::System.now())));
     }
     let mut line = |name: &str, value: String| {
         let _ = writeln!(page, "  {name:<10} {value}");

@@ -20,7 +20,7 @@ use crate::cli::{Failure, evidence};
 use crate::config::Settings;
 use crate::evidence::{Doubt, Evidence, Verdict};
 use crate::policy::Decision;
-use crate::provider::{Asked, Providers, Question, Reading, Received, Step};
+use crate::provider::{AskOutcome, HttpAnswer, Providers, Question, Reading, TraceStep};
 use crate::recovery::UrlRefusal;
 
 /// A header of an answer.
@@ -61,7 +61,7 @@ enum Meaning {
 struct Shown {
     /// The number of the first step.
     first: usize,
-    steps: Vec<Step>,
+    steps: Vec<TraceStep>,
     meaning: Meaning,
     would: Vec<OutputDecisions>,
     moments: Moments,
@@ -102,7 +102,7 @@ fn from_file(
 ) -> Result<Shown, Failure> {
     let headers: HeaderMap =
         args.headers.iter().map(|Header(name, value)| (name.clone(), value.clone())).collect();
-    let received = Received::new(args.status.unwrap_or(200), headers, read_body(file)?);
+    let received = HttpAnswer::new(args.status.unwrap_or(200), headers, read_body(file)?);
     let first = usize::from(args.step.unwrap_or(1));
     if let Some(provider) = providers.get(&args.name)
         && first > provider.max_requests()
@@ -121,11 +121,13 @@ fn from_file(
     } else {
         format!("what the filter asked for in step {}; it kept {carried}", first - 1)
     };
-    let step = Step {
+    let step = TraceStep {
         request,
         status: Some(received.status),
         body_bytes: received.body.len(),
-        said: providers.spoken(question, (first, &carried), &received).map_err(Failure::usage)?,
+        filter_output: providers
+            .filter_output(question, (first, &carried), &received)
+            .map_err(Failure::usage)?,
     };
     let moments = moments(providers, args, settings);
     let (meaning, would) = match reading {
@@ -134,7 +136,7 @@ fn from_file(
             (Meaning::Judged(answer), would)
         }
         Reading::AskNext(next) => {
-            let (request, kept) = (Step::shown(&next), next.kept().clone());
+            let (request, kept) = (TraceStep::display(&next), next.kept().clone());
             (Meaning::AsksFurther { request, kept }, Vec::new())
         }
     };
@@ -150,11 +152,11 @@ async fn from_provider(
     providers: &Providers,
     question: &Question,
 ) -> Result<Shown, Failure> {
-    let (asked, steps) = providers.ask_and_tell(question).await.map_err(Failure::usage)?;
+    let (asked, steps) = providers.ask_with_trace(question).await.map_err(Failure::usage)?;
     let answer = match asked {
-        Asked::Answered(answer) => answer,
+        AskOutcome::Answered(answer) => answer,
         // A new process starts with a closed circuit breaker, so this does not happen.
-        Asked::NotAsked { .. } => {
+        AskOutcome::NotAsked { .. } => {
             return Err(Failure::from(format!("{} cannot be asked now", plain(&args.name))));
         }
     };
@@ -180,7 +182,7 @@ fn text(args: &ProviderTestArgs, shown: &Shown) -> String {
     for (nth, step) in shown.steps.iter().enumerate() {
         lines.push(format!("Request {}: {}", shown.first + nth, plain(&step.request)));
         let bytes = count(step.body_bytes as i128, "byte", "bytes");
-        match (step.status, &step.said) {
+        match (step.status, &step.filter_output) {
             (None, why) => {
                 let why = why.as_ref().err().map_or_else(String::new, |why| format!("; {}", plain(why)));
                 lines.push(format!("  answer: none{why}"));
@@ -278,7 +280,7 @@ fn as_json(args: &ProviderTestArgs, shown: &Shown) -> Value {
     let steps = shown.steps.iter().enumerate().map(|(nth, step)| {
         json!({
             "step": shown.first + nth, "request": step.request, "status": step.status, "body_bytes": step.body_bytes,
-            "filter_said": step.said.as_ref().ok(), "filter_silent": step.said.as_ref().err(),
+            "filter_said": step.filter_output.as_ref().ok(), "filter_silent": step.filter_output.as_ref().err(),
         })
     });
     let decision = |decision: &Decision| json!({"action": decision.action.as_str(), "reason": decision.reason, "rule": decision.rule});

@@ -8,7 +8,7 @@ use base64::Engine;
 use super::*;
 use crate::clock::Clock;
 use crate::evidence::{Doubt, Evidence, FailureClass, Source, Verdict};
-use crate::provider::{Asked, Outcome, Providers, Question};
+use crate::provider::{AskOutcome, Providers, Question, RequestOutcome};
 
 struct World {
     simulator: Simulator,
@@ -45,8 +45,8 @@ fn question(provider: &str, fate: &str, items: usize) -> Question {
 impl World {
     async fn ask(&self, question: &Question) -> Evidence {
         match self.providers.ask(question).await {
-            Asked::Answered(evidence) => evidence,
-            Asked::NotAsked { retry_in } => panic!("not asked, again in {retry_in:?}"),
+            AskOutcome::Answered(evidence) => evidence,
+            AskOutcome::NotAsked { retry_in } => panic!("not asked, again in {retry_in:?}"),
         }
     }
 
@@ -157,7 +157,7 @@ async fn an_answer_is_read_up_to_its_limit_and_no_further() {
     .await;
     let evidence = world.ask(&question("replicate", "huge", 1)).await;
     assert_eq!(evidence.verdict, Verdict::CouldNotTell(Doubt::Unreadable));
-    assert_eq!(evidence.message.as_deref(), Some("body over 100000 bytes"));
+    assert_eq!(evidence.message.as_deref(), Some("the body is longer than 100000 bytes"));
     assert_eq!(evidence.answer.status, Some(200));
 }
 
@@ -232,20 +232,27 @@ async fn a_provider_that_is_down_is_left_alone_and_urgent_questions_go_through()
     for _ in 0..5 {
         assert_eq!(world.verdict("fal", "down").await, Verdict::CouldNotTell(Doubt::Unreachable));
     }
-    assert!(world.providers.circuit_open("fal") && !world.providers.circuit_open("replicate"));
+    assert!(world.providers.is_circuit_open("fal") && !world.providers.is_circuit_open("replicate"));
     let before = world.simulator.total_hits();
-    assert!(matches!(world.providers.ask(&question("fal", "ok", 1)).await, Asked::NotAsked { .. }));
+    assert!(matches!(world.providers.ask(&question("fal", "ok", 1)).await, AskOutcome::NotAsked { .. }));
     assert_eq!(world.simulator.total_hits(), before);
     assert_eq!(world.verdict("replicate", "ok").await, Verdict::Succeeded, "others are not concerned");
 
     let urgent = Question { urgent: true, ..question("fal", "ok", 1) };
     assert_eq!(world.ask(&urgent).await.verdict, Verdict::Succeeded);
-    assert!(!world.providers.circuit_open("fal"), "an answer closes it");
+    assert!(!world.providers.is_circuit_open("fal"), "an answer closes it");
 
     let stats = world.providers.request_stats();
     let fal = stats.iter().find(|stats| stats.provider == "fal").unwrap();
     let count = |wanted| fal.outcomes.iter().find(|(outcome, _)| *outcome == wanted).unwrap().1;
-    assert_eq!((count(Outcome::Unreachable), count(Outcome::NotAsked), count(Outcome::Answered)), (5, 1, 2));
+    assert_eq!(
+        (
+            count(RequestOutcome::Unreachable),
+            count(RequestOutcome::NotAsked),
+            count(RequestOutcome::Answered)
+        ),
+        (5, 1, 2)
+    );
     assert_eq!(fal.duration_count, 7);
 }
 
@@ -270,12 +277,12 @@ async fn nobody_listening_is_unreachable_and_says_so() {
         world_with(|text| text.replace("[provider]", "[provider]\nretries = 0")).await;
     simulator.stop().await;
     match providers.ask(&question("replicate", "ok", 1)).await {
-        Asked::Answered(evidence) => {
+        AskOutcome::Answered(evidence) => {
             assert_eq!(evidence.verdict, Verdict::CouldNotTell(Doubt::Unreachable));
             let message = evidence.message.unwrap();
             assert!(message.starts_with("could not connect: "), "{message}");
         }
-        Asked::NotAsked { .. } => panic!("not asked"),
+        AskOutcome::NotAsked { .. } => panic!("not asked"),
     }
 }
 
@@ -290,7 +297,7 @@ async fn a_provider_that_hangs_costs_its_timeout_and_delays_no_other() {
     };
     let (hung, (verdict, asks)) = tokio::join!(world.ask(&hanging), other_first);
     assert_eq!(hung.verdict, Verdict::CouldNotTell(Doubt::Unreachable));
-    assert_eq!(hung.message.as_deref(), Some("no whole answer within 300ms"));
+    assert_eq!(hung.message.as_deref(), Some("no complete answer within 300ms"));
     assert_eq!((verdict, asks), (Verdict::Succeeded, 2));
     world.simulator.stop().await;
 }
@@ -333,7 +340,12 @@ async fn compressed_answers_are_read_and_bounded_by_what_they_unpack_to() {
     ));
     for (job, body, verdict, message) in [
         ("z-small", small, Verdict::Queued, None),
-        ("z-large", large, Verdict::CouldNotTell(Doubt::Unreadable), Some("body over 100000 bytes")),
+        (
+            "z-large",
+            large,
+            Verdict::CouldNotTell(Doubt::Unreadable),
+            Some("the body is longer than 100000 bytes"),
+        ),
         (
             "z-not-gzip",
             b"{}".to_vec(),

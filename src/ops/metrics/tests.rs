@@ -1,17 +1,18 @@
 //! The text is compared with one written by hand, and read by a parser that takes nothing else.
 
 use super::*;
-use crate::provider::{BUCKETS_SECS, Outcome};
+use crate::provider::{BUCKETS_SECS, RequestOutcome};
 
 /// One answer after 0.2 seconds, and one that was asked too often after 70.
 fn fal() -> (RequestStats, Circuit) {
     let stats = RequestStats {
         provider: "fal".to_owned(),
-        outcomes: Outcome::ALL.map(|outcome| match outcome {
-            Outcome::Answered | Outcome::RateLimited => (outcome, 1),
-            Outcome::Unreachable | Outcome::Unauthorized | Outcome::Unreadable | Outcome::NotAsked => {
-                (outcome, 0)
-            }
+        outcomes: RequestOutcome::ALL.map(|outcome| match outcome {
+            RequestOutcome::Answered | RequestOutcome::RateLimited => (outcome, 1),
+            RequestOutcome::Unreachable
+            | RequestOutcome::Unauthorized
+            | RequestOutcome::Unreadable
+            | RequestOutcome::NotAsked => (outcome, 0),
         }),
         duration_buckets: BUCKETS_SECS.map(|end| (end, u64::from(end >= 0.2))),
         duration_count: 2,

@@ -1,10 +1,10 @@
-//! OAuth 2.0 client credentials (RFC 6749, section 4.4): a token is asked for with the client's id
-//! and secret, and used until shortly before it expires.
+//! OAuth 2.0 client credentials (RFC 6749, section 4.4): requests a token with the client's id and
+//! secret, and uses it until shortly before it expires.
 //!
-//! Promise: one request for all questions that wait for a token; one that fails is not repeated for
-//! half a minute; a token that is refused is renewed once a minute. Nothing of the answer reaches
-//! an error but the status and the error code of the RFC. Nothing is stored: another process asks
-//! for a token of its own.
+//! All questions that wait for a token share one request. A request that failed is not repeated for
+//! 30 seconds. A rejected token is renewed at most once a minute. Errors contain only the HTTP
+//! status and the error code of the RFC from the answer. Nothing is stored: each process requests
+//! its own token.
 
 use std::time::Duration;
 
@@ -17,17 +17,18 @@ use serde::Deserialize;
 use serde_json::Value;
 use url::{Url, form_urlencoded};
 
-use super::super::outgoing::{Caller, Outgoing};
-use super::super::secret::{Held, Kept, Secret, SecretError};
+use super::super::outgoing::{AuthContext, OutgoingRequest};
+use super::super::secret::{Secret, SecretCache, SecretError, SecretReader};
 use crate::http;
 
 /// The longest answer of a token endpoint, in bytes.
 const ANSWER_BYTES: usize = 64 * 1024;
-/// How long before its end a token is no longer used, unless that is more than a tenth of its life.
+/// How long before its expiry a token is no longer used, or a tenth of its lifetime if that is
+/// less.
 const MARGIN: Duration = Duration::from_mins(1);
-/// The longest life of a token that is believed.
+/// The longest lifetime of a token. A longer `expires_in` is capped.
 const LIFETIME_MAX: Duration = Duration::from_hours(24);
-/// The error codes of RFC 6749, section 5.2: words that may be repeated.
+/// The error codes of RFC 6749, section 5.2. Only these are repeated in errors.
 const CODES: [&str; 6] = [
     "invalid_request",
     "invalid_client",
@@ -48,44 +49,47 @@ pub(super) enum ClientAuth {
     Body,
 }
 
-/// Where tokens come from.
+/// A token endpoint, and the cache of its last token.
 #[derive(Debug)]
-pub(super) struct Tokens {
+pub(super) struct TokenSource {
     pub(super) url: Url,
-    pub(super) client_id: Held,
-    pub(super) client_secret: Held,
+    pub(super) client_id: SecretReader,
+    pub(super) client_secret: SecretReader,
     pub(super) client_auth: ClientAuth,
     pub(super) scope: Option<String>,
     pub(super) audience: Option<String>,
-    /// Of a token whose answer does not say how long it is good for.
+    /// The lifetime of a token whose answer has no `expires_in`.
     pub(super) lifetime: Duration,
-    pub(super) kept: Kept<String>,
+    pub(super) cache: SecretCache<String>,
 }
 
-impl Tokens {
-    /// A token and which request it comes from; and the client's id and secret, which no answer may
-    /// repeat.
-    pub(super) async fn get(&self, caller: &Caller<'_>) -> Result<(Secret, u64, [Secret; 2]), SecretError> {
-        let (id, _) = self.client_id.get(caller.provider).await?;
-        let (secret, _) = self.client_secret.get(caller.provider).await?;
-        let got = self.kept.get(self.ask(caller, &id, &secret)).await;
+impl TokenSource {
+    /// Returns a token, the run that it comes from, and the client's id and secret, which must also
+    /// be removed from answers.
+    pub(super) async fn get(
+        &self,
+        context: &AuthContext<'_>,
+    ) -> Result<(Secret, u64, [Secret; 2]), SecretError> {
+        let (id, _) = self.client_id.get(context.provider).await?;
+        let (secret, _) = self.client_secret.get(context.provider).await?;
+        let got = self.cache.get(self.ask(context, &id, &secret)).await;
         match got {
             Ok((token, run)) => Ok((token, run, [id, secret])),
-            Err(trouble) => Err(SecretError::Token {
-                provider: caller.provider.to_owned(),
+            Err(reason) => Err(SecretError::Token {
+                provider: context.provider.to_owned(),
                 host: self.url.host_str().unwrap_or_default().to_owned(),
-                trouble,
+                reason,
             }),
         }
     }
 
     async fn ask(
         &self,
-        caller: &Caller<'_>,
+        context: &AuthContext<'_>,
         id: &Secret,
         secret: &Secret,
     ) -> Result<(Secret, Duration), String> {
-        let client = caller.client.clone()?;
+        let client = context.client.clone()?;
         let out = self.request(id.expose(), secret.expose())?;
         let (status, body) = exchange(client, &out).await?;
         let answer: Value = serde_json::from_slice(&body).unwrap_or_default();
@@ -95,15 +99,15 @@ impl Tokens {
             return Err(format!("HTTP {status}{}", code.map(|code| format!(", {code}")).unwrap_or_default()));
         }
         let token = answer["access_token"].as_str().filter(|token| !token.is_empty());
-        let token = token.ok_or("the answer holds no `access_token`")?;
+        let token = token.ok_or("the answer has no `access_token`")?;
         let lifetime = match &answer["expires_in"] {
             Value::Null => self.lifetime,
-            said => seconds(said).ok_or("its `expires_in` is no number of seconds")?,
+            value => seconds(value).ok_or("its `expires_in` is not a number of seconds")?,
         };
         Ok((Secret::new(token.to_owned()), used_for(lifetime)))
     }
 
-    fn request(&self, id: &str, secret: &str) -> Result<Outgoing, String> {
+    fn request(&self, id: &str, secret: &str) -> Result<OutgoingRequest, String> {
         let mut form = form_urlencoded::Serializer::new(String::new());
         form.append_pair("grant_type", "client_credentials");
         for (name, value) in [("scope", &self.scope), ("audience", &self.audience)] {
@@ -119,8 +123,7 @@ impl Tokens {
                 form.append_pair("client_id", id).append_pair("client_secret", secret);
             }
             ClientAuth::Basic => {
-                // Both are encoded like a form's values before they are joined (RFC 6749, section
-                // 2.3.1).
+                // RFC 6749, section 2.3.1: both are form-encoded before they are joined.
                 let encoded =
                     |text: &str| form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
                 let pair = BASE64_STANDARD.encode(format!("{}:{}", encoded(id), encoded(secret)));
@@ -130,26 +133,31 @@ impl Tokens {
                 headers.insert(AUTHORIZATION, value);
             }
         }
-        Ok(Outgoing { method: Method::POST, url: self.url.clone(), headers, body: form.finish().into() })
+        Ok(OutgoingRequest {
+            method: Method::POST,
+            url: self.url.clone(),
+            headers,
+            body: form.finish().into(),
+        })
     }
 }
 
-/// `expires_in`, which some write as text.
-fn seconds(said: &Value) -> Option<Duration> {
-    let seconds = said.as_f64().or_else(|| said.as_str()?.trim().parse().ok())?;
+/// Reads `expires_in`, which some providers send as text.
+fn seconds(value: &Value) -> Option<Duration> {
+    let seconds = value.as_f64().or_else(|| value.as_str()?.trim().parse().ok())?;
     Duration::try_from_secs_f64(seconds).ok()
 }
 
-/// How long a token of this lifetime is used.
+/// How long a token with this lifetime is used.
 fn used_for(lifetime: Duration) -> Duration {
     let lifetime = lifetime.min(LIFETIME_MAX);
     lifetime.saturating_sub(MARGIN.min(lifetime / 10))
 }
 
-/// Status and body; an error says what went wrong, without the URL.
-async fn exchange(client: &http::Client, out: &Outgoing) -> Result<(u16, Bytes), String> {
+/// Sends the request and returns status and body. An error does not contain the URL.
+async fn exchange(client: &http::Client, out: &OutgoingRequest) -> Result<(u16, Bytes), String> {
     let broken = |error: http::Error| {
-        let what = if error.is_timeout() { "no answer in time" } else { "the exchange broke off" };
+        let what = if error.is_timeout() { "no answer in time" } else { "the connection was interrupted" };
         if error.is_connect() { "could not connect".to_owned() } else { what.to_owned() }
     };
     let mut response = out.send(client).await.map_err(broken)?;
@@ -168,7 +176,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_token_is_used_until_shortly_before_its_end() {
+    fn a_token_is_used_until_shortly_before_it_expires() {
         for (said, used) in [
             (serde_json::json!(3600), Some(3540)),
             (serde_json::json!("3600"), Some(3540)),

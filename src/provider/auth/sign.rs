@@ -1,35 +1,41 @@
-//! Requests signed with HMAC-SHA256: AWS Signature Version 4 and Tencent Cloud's TC3-HMAC-SHA256.
+//! Signs requests with HMAC-SHA256: AWS Signature Version 4 and Tencent Cloud's TC3-HMAC-SHA256.
 //!
 //! Both sign a canonical form of the request with a key that is derived from the secret for one day
-//! and service. The secret itself is never sent. A request is signed once; a repetition within
-//! seconds goes out with the same signature.
+//! and one service. The secret itself is never sent. A request is signed once, and its retries
+//! within seconds reuse the signature.
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderName, HeaderValue};
 use ring::{digest, hmac};
 
-use super::super::outgoing::Outgoing;
+use super::super::outgoing::OutgoingRequest;
 use crate::clock::Timestamp;
 
-/// All but the letters that RFC 3986 calls unreserved.
+/// Encodes everything but the unreserved characters of RFC 3986.
 const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
-/// The same for a path: its slashes stay.
+/// The same for a path, whose slashes are kept.
 const PATH: &AsciiSet = &ENCODED.remove(b'/');
 
 /// The keys of a signature.
-pub(super) struct Keys<'a> {
+pub(super) struct SigningKeys<'a> {
     pub(super) access: &'a str,
     pub(super) secret: &'a str,
-    /// Of temporary AWS credentials.
+    /// The session token of temporary AWS credentials.
     pub(super) session: Option<&'a str>,
 }
 
-/// Signs for an AWS service. False: a key cannot stand in a header.
-pub(super) fn aws(out: &mut Outgoing, keys: &Keys<'_>, region: &str, service: &str, now: Timestamp) -> bool {
+/// Signs a request to an AWS service. Returns false if a key is not permitted in a header.
+pub(super) fn aws(
+    out: &mut OutgoingRequest,
+    keys: &SigningKeys<'_>,
+    region: &str,
+    service: &str,
+    now: Timestamp,
+) -> bool {
     let (date, time) = date_and_time(now);
     let body = hash(&out.body);
     let mut set = vec![("x-amz-date", time.clone())];
-    // S3 wants it as a header, too; its paths are encoded once.
+    // S3 also requires the hash of the body as a header, and its paths are encoded only once.
     let s3 = service == "s3";
     if s3 {
         set.push(("x-amz-content-sha256", body.clone()));
@@ -61,14 +67,20 @@ pub(super) fn aws(out: &mut Outgoing, keys: &Keys<'_>, region: &str, service: &s
     )
 }
 
-/// Signs for Tencent Cloud. `X-TC-Action` and its kin are fixed headers of the provider's file.
-pub(super) fn tencent(out: &mut Outgoing, keys: &Keys<'_>, service: &str, now: Timestamp) -> bool {
+/// Signs a request to Tencent Cloud. Returns false if a key is not permitted in a header.
+/// `X-TC-Action` and similar headers come from the provider file.
+pub(super) fn tencent(
+    out: &mut OutgoingRequest,
+    keys: &SigningKeys<'_>,
+    service: &str,
+    now: Timestamp,
+) -> bool {
     let (date, _) = date_and_time(now);
     let date = format!("{}-{}-{}", &date[..4], &date[4..6], &date[6..]);
     let seconds = now.micros().div_euclid(1_000_000).to_string();
     let Ok(value) = HeaderValue::try_from(&seconds) else { return false };
     out.headers.insert(HeaderName::from_static("x-tc-timestamp"), value);
-    // Even a request without a body says what it would be.
+    // The content type is signed and therefore required, also without a body.
     out.headers.entry(CONTENT_TYPE).or_insert(HeaderValue::from_static("application/x-www-form-urlencoded"));
     let (names, headers) = canonical_headers(out, |name| *name == CONTENT_TYPE);
     let canonical = format!(
@@ -90,15 +102,15 @@ pub(super) fn tencent(out: &mut Outgoing, keys: &Keys<'_>, service: &str, now: T
     )
 }
 
-fn authorize(out: &mut Outgoing, value: &str) -> bool {
+fn authorize(out: &mut OutgoingRequest, value: &str) -> bool {
     let Ok(mut value) = HeaderValue::try_from(value) else { return false };
     value.set_sensitive(true);
     out.headers.insert(AUTHORIZATION, value);
     true
 }
 
-/// The host and the headers that are signed: their names, and a line for each.
-fn canonical_headers(out: &Outgoing, signed: impl Fn(&HeaderName) -> bool) -> (String, String) {
+/// Returns the names of the signed headers (always including the host), and one line for each.
+fn canonical_headers(out: &OutgoingRequest, signed: impl Fn(&HeaderName) -> bool) -> (String, String) {
     let mut lines = vec![("host".to_owned(), out.host())];
     for name in out.headers.keys().filter(|name| signed(name)) {
         let values = out.headers.get_all(name).iter().map(|value| {
@@ -113,7 +125,7 @@ fn canonical_headers(out: &Outgoing, signed: impl Fn(&HeaderName) -> bool) -> (S
     (names.join(";"), format!("{text}\n"))
 }
 
-/// The parameters, encoded in one way and sorted.
+/// Returns the parameters in canonical encoding, sorted.
 fn canonical_query(query: Option<&str>) -> String {
     let encoded = |text: &str| {
         let bytes: Vec<u8> = percent_decode_str(text).collect();
@@ -128,7 +140,8 @@ fn canonical_query(query: Option<&str>) -> String {
     pairs.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join("&")
 }
 
-/// HMAC over each text in turn, the result of one being the key of the next; in hexadecimal.
+/// Computes HMACs over the texts. Each result is the key of the next one. Returns the last one in
+/// hexadecimal.
 fn chained(start: &str, texts: &[&str]) -> String {
     let mut key = start.as_bytes().to_vec();
     for text in texts {
@@ -142,7 +155,7 @@ fn hash(bytes: &[u8]) -> String {
     hex::encode(digest::digest(&digest::SHA256, bytes).as_ref())
 }
 
-/// `20150830` and `20150830T123600Z`.
+/// Formats a time as `20150830` and as `20150830T123600Z`.
 fn date_and_time(now: Timestamp) -> (String, String) {
     let text = now.to_string();
     let seconds = text.get(..19).unwrap_or_default().replace(['-', ':'], "");
@@ -157,21 +170,24 @@ mod tests {
 
     use super::*;
 
-    const AWS: Keys<'_> =
-        Keys { access: "AKIDEXAMPLE", secret: "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY", session: None };
+    const AWS: SigningKeys<'_> = SigningKeys {
+        access: "AKIDEXAMPLE",
+        secret: "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY",
+        session: None,
+    };
 
-    fn out(method: Method, url: &str, content_type: Option<&str>, body: &str) -> Outgoing {
+    fn out(method: Method, url: &str, content_type: Option<&str>, body: &str) -> OutgoingRequest {
         let mut headers = HeaderMap::new();
         if let Some(value) = content_type {
             headers.insert(CONTENT_TYPE, value.parse().unwrap());
         }
-        // Not signed.
+        // This header is not signed.
         headers.insert("accept", "application/json".parse().unwrap());
-        Outgoing { method, url: Url::parse(url).unwrap(), headers, body: body.to_owned().into() }
+        OutgoingRequest { method, url: Url::parse(url).unwrap(), headers, body: body.to_owned().into() }
     }
 
-    /// The signature, and which headers it covers.
-    fn signature(out: &Outgoing) -> (String, String) {
+    /// Returns the signature and the names of the headers that it covers.
+    fn signature(out: &OutgoingRequest) -> (String, String) {
         assert!(out.headers[AUTHORIZATION].is_sensitive());
         let text = out.headers[AUTHORIZATION].to_str().unwrap();
         let part = |name: &str| text.split_once(name).unwrap().1.split(',').next().unwrap().to_owned();
@@ -179,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn aws_signatures_are_those_of_its_published_test_suite() {
+    fn aws_signatures_match_the_published_test_suite() {
         let at = Timestamp::parse("2015-08-30T12:36:00Z").unwrap();
         let host = "https://example.amazonaws.com";
         let get = |path: &str| out(Method::GET, &format!("{host}{path}"), None, "");
@@ -224,11 +240,11 @@ mod tests {
     }
 
     #[test]
-    fn s3_signatures_are_those_of_its_documentation() {
+    fn s3_signatures_match_the_documentation() {
         // "Authenticating Requests: Using the Authorization Header", GET Bucket Lifecycle and List
         // Objects.
         let at = Timestamp::parse("2013-05-24T00:00:00Z").unwrap();
-        let keys = Keys {
+        let keys = SigningKeys {
             access: "AKIAIOSFODNN7EXAMPLE",
             secret: "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY",
             session: None,
@@ -249,20 +265,26 @@ mod tests {
     fn temporary_aws_credentials_send_and_sign_their_session_token() {
         let at = Timestamp::parse("2015-08-30T12:36:00Z").unwrap();
         let mut out = out(Method::GET, "https://example.amazonaws.com/", None, "");
-        assert!(aws(&mut out, &Keys { session: Some("a-session"), ..AWS }, "us-east-1", "service", at));
+        assert!(aws(
+            &mut out,
+            &SigningKeys { session: Some("a-session"), ..AWS },
+            "us-east-1",
+            "service",
+            at
+        ));
         assert_eq!(signature(&out).1, "host;x-amz-date;x-amz-security-token");
         assert_eq!(out.headers["x-amz-security-token"], "a-session");
         assert!(out.headers["x-amz-security-token"].is_sensitive());
     }
 
     #[test]
-    fn tencents_signature_is_that_of_its_documentation() {
-        // "Signature v3", with the example's keys.
+    fn tencent_signatures_match_the_documentation() {
+        // The page "Signature v3", with the keys of its example.
         let body =
             r#"{"Limit": 1, "Filters": [{"Values": ["\u672a\u547d\u540d"], "Name": "instance-name"}]}"#;
         let json = Some("application/json; charset=utf-8");
         let mut out = out(Method::POST, "https://cvm.tencentcloudapi.com/", json, body);
-        let keys = Keys {
+        let keys = SigningKeys {
             access: "AKIDz8krbsJ5yKBZQpn74WFkmLPx3EXAMPLE",
             secret: "Gu5t9xGARNpq86cd98joQYCN3EXAMPLE",
             session: None,

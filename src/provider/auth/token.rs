@@ -1,4 +1,4 @@
-//! Tokens signed with HMAC-SHA256 (`jwt_hs256`, RFC 7519), made anew for each request.
+//! Signs JSON Web Tokens with HMAC-SHA256 (`jwt_hs256`, RFC 7519). Each request gets a new token.
 
 use std::time::Duration;
 
@@ -8,21 +8,21 @@ use ring::hmac;
 
 use crate::clock::Timestamp;
 
-/// How long before now a token becomes valid: clocks differ.
-const NOT_BEFORE: Duration = Duration::from_secs(5);
+/// The claim `nbf` is this long before now, because the provider's clock may be behind.
+const CLOCK_SKEW: Duration = Duration::from_secs(5);
 
-/// A token as Kling's documentation words it: who, until when, from when.
+/// Creates a token with the claims `iss`, `exp` and `nbf`, as Kling documents them.
 pub(super) fn signed(issuer: &str, secret: &str, now: Timestamp, lifetime: Duration) -> String {
     let secs = |at: Timestamp| at.micros().div_euclid(1_000_000);
     let claims = serde_json::json!({
         "iss": issuer,
         "exp": secs(now + lifetime),
-        "nbf": secs(now - NOT_BEFORE),
+        "nbf": secs(now - CLOCK_SKEW),
     });
     jws_hs256(secret.as_bytes(), br#"{"alg":"HS256","typ":"JWT"}"#, claims.to_string().as_bytes())
 }
 
-/// Header and payload, signed (RFC 7515, compact serialization).
+/// Signs header and payload (RFC 7515, compact serialization).
 fn jws_hs256(key: &[u8], header: &[u8], payload: &[u8]) -> String {
     let input = format!("{}.{}", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(payload));
     let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key), input.as_bytes());
@@ -34,7 +34,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn signatures_are_those_of_the_standards() {
+    fn signatures_match_the_examples_of_rfc_7515_and_of_jwt_io() {
         // RFC 7515, appendix A.1, with its line breaks.
         let key = URL_SAFE_NO_PAD
             .decode("AyM1SysPpbyDfgZld3umj1qzKObwVMkoqQ-EstJQLr_T-1qS0gZH75aKtMN3Yj0iPS4hcgUuTwjAzZr1Z9CAow")
@@ -49,7 +49,7 @@ mod tests {
             "eyJ0eXAiOiJKV1QiLA0KICJhbGciOiJIUzI1NiJ9.eyJpc3MiOiJqb2UiLA0KICJleHAiOjEzMDA4MTkzODAsDQogImh0dHA6\
              Ly9leGFtcGxlLmNvbS9pc19yb290Ijp0cnVlfQ.dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk"
         );
-        // The example that every page about these tokens shows.
+        // The example of jwt.io.
         let known = jws_hs256(
             b"your-256-bit-secret",
             br#"{"alg":"HS256","typ":"JWT"}"#,

@@ -1,4 +1,4 @@
-//! Good files, and every way in which one can be wrong.
+//! Tests with valid and invalid provider files.
 
 use super::*;
 
@@ -21,16 +21,16 @@ read = '{verdict: "running"}'
 "#;
 
 #[test]
-fn a_good_file_is_read() {
+fn a_valid_file_is_read() {
     let provider = read(GOOD).unwrap();
     assert_eq!(provider.grace_for("acme/video"), Some(Duration::from_mins(20)));
     assert_eq!(provider.grace_for("acme/other"), Some(Duration::from_mins(10)));
-    assert_eq!(provider.limits, Limits::default());
+    assert_eq!(provider.limits, ProviderLimits::default());
     assert_eq!(provider.output_hosts.written(), ["cdn.acme.example", "*.acme.example"]);
 }
 
 #[test]
-fn keys_of_downloads_go_to_the_hosts_that_are_asked_unless_the_file_lists_others() {
+fn download_keys_go_to_the_hosts_of_questions_unless_the_file_lists_key_hosts() {
     let all = [
         "https://api.acme.example/",
         "https://x.acme.example/",
@@ -52,10 +52,10 @@ fn keys_of_downloads_go_to_the_hosts_that_are_asked_unless_the_file_lists_others
 }
 
 #[test]
-fn a_bad_file_is_refused_with_the_key_and_what_would_be_right() {
+fn an_invalid_file_is_rejected_with_the_key_and_the_expected_value() {
     for (from, to, key, problem) in [
-        ("retention = \"1h\"", "retention = \"1 hour\"", "provider.retention", "span of time"),
-        ("retention = \"1h\"", "retention = 3600", "provider.retention", "span of time"),
+        ("retention = \"1h\"", "retention = \"1 hour\"", "provider.retention", "a duration"),
+        ("retention = \"1h\"", "retention = 3600", "provider.retention", "a duration"),
         ("retention = \"1h\"", "retenton = \"1h\"", "provider.retenton", "unknown field"),
         ("name = \"acme\"", "name = \"Acme/1\"", "provider.name", "a-z"),
         ("grace = \"10m\"", "grace = \"30m\"", "provider.grace", "third"),
@@ -81,9 +81,9 @@ fn a_bad_file_is_refused_with_the_key_and_what_would_be_right() {
         ("{ env = \"ACME_KEY\" }", "{ command = [], ttl = \"1h\" }", "auth.secret", "program"),
         ("{ env = \"ACME_KEY\" }", "{ command = [\"x\"], ttl = \"0s\" }", "auth.secret", "`ttl`"),
         ("[auth]", "[auth]\nkind = \"jwt_rs256\"", "auth.kind", "unknown word"),
-        ("[auth]", "[auth]\nkind = \"jwt_hs256\"", "auth.access_key", "where it is"),
-        ("[auth]", "[auth]\naccess_key = { env = \"A\" }", "auth.access_key", "left out"),
-        ("[auth]", "[auth]\nlifetime = \"1h\"", "auth.lifetime", "left out"),
+        ("[auth]", "[auth]\nkind = \"jwt_hs256\"", "auth.access_key", "the source of the key"),
+        ("[auth]", "[auth]\naccess_key = { env = \"A\" }", "auth.access_key", "removed"),
+        ("[auth]", "[auth]\nlifetime = \"1h\"", "auth.lifetime", "removed"),
         ("[ask]", "[download]\nheaders = { \"a b\" = \"c\" }\n[ask]", "download.headers.a b", "name"),
         (
             "[ask]",
@@ -126,7 +126,7 @@ fn a_bad_file_is_refused_with_the_key_and_what_would_be_right() {
     ] {
         let text = GOOD.replacen(from, to, 1);
         assert_ne!(text, GOOD, "{from} is not in the file");
-        let flaw = read(&text).unwrap_err();
-        assert!(flaw.key == key && flaw.problem.contains(problem), "{to}: {flaw:?}");
+        let error = read(&text).unwrap_err();
+        assert!(error.key == key && error.problem.contains(problem), "{to}: {error:?}");
     }
 }

@@ -1,4 +1,4 @@
-//! What each field of an answer may be, and what becomes of one that is not.
+//! Tests of every field of a filter's output, with valid and invalid values.
 
 use super::*;
 use crate::evidence::{FailureClass, Offer, Source};
@@ -10,7 +10,7 @@ fn question() -> Question {
 }
 
 fn read(filter: &str, status: u16, body: &[u8]) -> Reading {
-    let received = Received::new(status, HeaderMap::new(), Bytes::copy_from_slice(body));
+    let received = HttpAnswer::new(status, HeaderMap::new(), Bytes::copy_from_slice(body));
     provider_reading(filter, false).read(&question(), (1, &Value::Null), &received, NOW, &["s3cret-key"])
 }
 
@@ -30,7 +30,7 @@ fn unreadable(filter: &str, body: &[u8]) -> String {
 }
 
 #[test]
-fn the_status_alone_says_when_it_is_about_us_and_not_about_the_job() {
+fn a_status_that_does_not_concern_the_job_decides_alone() {
     let failed = "{verdict: \"failed\"}";
     for (status, verdict) in [
         (200, Verdict::Failed),
@@ -44,7 +44,7 @@ fn the_status_alone_says_when_it_is_about_us_and_not_about_the_job() {
     ] {
         assert_eq!(judged(failed, status, b"{}").verdict, verdict, "{status}");
     }
-    let received = Received::new(503, HeaderMap::new(), Bytes::new());
+    let received = HttpAnswer::new(503, HeaderMap::new(), Bytes::new());
     match provider_reading(failed, true).read(&question(), (1, &Value::Null), &received, NOW, &[]) {
         Reading::Judged(evidence) => assert_eq!(evidence.verdict, Verdict::Failed),
         Reading::AskNext(request) => panic!("asks for {request}"),
@@ -52,20 +52,20 @@ fn the_status_alone_says_when_it_is_about_us_and_not_about_the_job() {
 }
 
 #[test]
-fn a_filter_that_fails_or_talks_nonsense_reads_as_unreadable() {
+fn a_failed_filter_and_invalid_output_are_unreadable() {
     for (filter, complaint) in [
         ("error(\"boom\")", "boom"),
         ("empty", "no output"),
-        ("1", "not understood"),
+        ("1", "output is invalid"),
         ("{}", "verdict"),
         ("{verdict: \"exploded\"}", "`exploded`"),
-        ("{verdict: .body.status}", "not understood"),
+        ("{verdict: .body.status}", "output is invalid"),
         ("{verdict: \"failed\", class: \"bad_luck\"}", "bad_luck"),
         ("{verdict: \"failed\", clas: \"server_error\"}", "clas"),
-        ("{verdict: \"succeeded\", outputs: {}}", "not understood"),
+        ("{verdict: \"succeeded\", outputs: {}}", "output is invalid"),
         ("{verdict: \"succeeded\", outputs: [{}]}", "exactly one"),
         ("{verdict: \"succeeded\", outputs: [{url: \"u\", base64: \"\"}]}", "exactly one"),
-        ("{verdict: \"succeeded\", outputs: [{base64: \"%\"}]}", "not base64"),
+        ("{verdict: \"succeeded\", outputs: [{base64: \"%\"}]}", "not valid base64"),
         ("{verdict: \"succeeded\", outputs: [{url: \"u\", request: \"GET u\"}]}", "exactly one"),
         ("{verdict: \"succeeded\", outputs: [{request: \"POST https://cdn.acme.example/\"}]}", "GET only"),
         ("{verdict: \"succeeded\", outputs: [{request: \"GET /content\"}]}", "not a URL"),
@@ -77,7 +77,7 @@ fn a_filter_that_fails_or_talks_nonsense_reads_as_unreadable() {
         ("{verdict: \"failed\", outputs_gone: true}", "outputs_gone"),
         ("{verdict: \"ask\"}", "without a `request`"),
         ("{verdict: \"ask\", request: \"GET https://evil.example/\"}", "https://evil.example"),
-        ("{verdict: \"running\", request: \"GET https://acme.example/\"}", "beside a verdict"),
+        ("{verdict: \"running\", request: \"GET https://acme.example/\"}", "other than `ask`"),
     ] {
         let message = unreadable(filter, br#"{"status": 3}"#);
         assert!(message.contains(complaint), "{filter}: {message}");
@@ -85,12 +85,12 @@ fn a_filter_that_fails_or_talks_nonsense_reads_as_unreadable() {
 }
 
 #[test]
-fn a_body_that_is_no_json_arrives_as_its_size_and_hash() {
+fn a_body_that_is_not_json_is_replaced_by_its_length_and_hash() {
     let filter = "if .body.bytes == 3 and (.body.sha256 | startswith(\"ba7816bf\")) \
                   then {verdict: \"running\"} else {verdict: \"unreadable\"} end";
     assert_eq!(judged(filter, 200, b"abc").verdict, Verdict::Running);
     for body in [b"\xff\xfe\x00".as_slice(), b"", b"{\"a\":", b"<html>502</html>"] {
-        assert!(unreadable(filter, body).contains("no JSON"));
+        assert!(unreadable(filter, body).contains("not JSON"));
     }
 }
 
@@ -104,7 +104,7 @@ fn json_nested_nine_thousand_deep_is_unreadable() {
 }
 
 #[test]
-fn outputs_are_taken_over_with_all_that_is_said_of_them() {
+fn outputs_are_converted_with_all_their_fields() {
     let filter = r#"{verdict: "succeeded", code: 13, outputs: [
         {index: 1, url: "https://cdn/x?sig=1", auth: true, expires_at: 1764000000},
         {base64: "aGk", content_type: "text/plain", expires_at: "2026-05-04T09:12:00Z"},
@@ -155,7 +155,7 @@ fn outputs_are_taken_over_with_all_that_is_said_of_them() {
 }
 
 #[test]
-fn an_expiry_that_no_database_could_keep_is_an_unknown_one() {
+fn an_expiry_that_a_database_cannot_store_is_unknown() {
     for (text, known) in [
         ("0000-01-01T00:00:00Z", false),
         ("0001-01-01T00:00:00Z", true),
@@ -171,7 +171,7 @@ fn an_expiry_that_no_database_could_keep_is_an_unknown_one() {
 }
 
 #[test]
-fn what_is_kept_of_an_answer_holds_no_secret_and_no_signature() {
+fn the_stored_excerpt_contains_no_secret_and_no_signature() {
     let body = br#"{"m":"key s3cret-key is bad","url":"https://cdn/x?sig=abc"}"#;
     let evidence = judged("{verdict: \"failed\", code: .body.m, message: .body.m}", 200, body);
     let kept = format!("{evidence:?}");
@@ -188,7 +188,7 @@ fn the_filter_sees_headers_job_model_items_and_step() {
     let mut headers = HeaderMap::new();
     headers.append("X-A", "1".parse().unwrap());
     headers.append("X-A", "2".parse().unwrap());
-    let received = Received::new(200, headers, Bytes::from_static(b"{}"));
+    let received = HttpAnswer::new(200, headers, Bytes::from_static(b"{}"));
     match provider_reading(filter, false).read(&question(), (2, &Value::Null), &received, NOW, &[]) {
         Reading::Judged(evidence) => assert_eq!(evidence.message.as_deref(), Some("1, 2 j1 m 2 2")),
         Reading::AskNext(request) => panic!("asks for {request}"),
@@ -196,7 +196,7 @@ fn the_filter_sees_headers_job_model_items_and_step() {
 }
 
 #[test]
-fn an_expiry_may_be_in_milliseconds_or_without_a_zone() {
+fn an_expiry_may_be_in_milliseconds_or_without_a_time_zone() {
     for (written, wanted) in [
         ("1764000000", Some(NOW)),
         ("1764000000000", Some(NOW)),

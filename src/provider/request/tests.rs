@@ -1,4 +1,4 @@
-//! Requests made of templates and of anything a job id may hold.
+//! Tests of templates with valid and hostile job ids.
 
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
@@ -13,7 +13,7 @@ fn url(template: &str, job: &str) -> Result<String, String> {
 }
 
 #[test]
-fn a_job_id_stays_one_segment_whatever_it_holds() {
+fn a_job_id_is_always_one_path_segment() {
     for (job, asked) in [
         ("abc-1_2.3~", "abc-1_2.3~"),
         ("../../etc/passwd", "..%2F..%2Fetc%2Fpasswd"),
@@ -32,7 +32,7 @@ fn a_job_id_stays_one_segment_whatever_it_holds() {
 }
 
 #[test]
-fn a_raw_job_id_keeps_its_slashes_and_never_leaves_its_path() {
+fn a_raw_job_id_keeps_its_slashes_and_cannot_change_the_path() {
     let template = "GET https://host/v1beta/{job|raw}";
     assert_eq!(
         url(template, "models/veo-3.1/operations/ab:12").unwrap(),
@@ -47,22 +47,22 @@ fn a_raw_job_id_keeps_its_slashes_and_never_leaves_its_path() {
 }
 
 #[test]
-fn a_template_that_cannot_work_is_refused() {
+fn an_invalid_template_is_rejected() {
     for (template, complaint) in [
         ("https://host/{job}", "a method and a URL"),
         ("PATCH https://host/{job}", "PATCH"),
         ("GET https://host/{jobb}", "`{jobb}` is unknown"),
-        ("GET https://host/{job|rew}", "only `|raw`"),
-        ("GET https://host/{job|url}", "stands alone"),
+        ("GET https://host/{job|rew}", "use `|raw`"),
+        ("GET https://host/{job|url}", "must be the whole URL"),
         ("GET {job|url}", "ask_hosts"),
         ("GET {jub|url}", "`{jub}` is unknown"),
         ("GET https://host/{job}#x", "`#`"),
         ("GET https://host/{job", "never closed"),
-        ("GET https://{job}/x", "without gaps"),
-        ("GET https://host.{job}/x/y/", "without gaps"),
+        ("GET https://{job}/x", "must not contain placeholders"),
+        ("GET https://host.{job}/x/y/", "must not contain placeholders"),
         ("GET ftp://host/{job}", "ftp"),
         ("GET https://me:pw@host/{job}", "[auth]"),
-        ("GET https://HOST/a/../{job}", "would be asked as"),
+        ("GET https://HOST/a/../{job}", "would be sent as"),
     ] {
         let error = Template::parse(template, &["job", "model"], Hosts::default()).unwrap_err();
         assert!(error.contains(complaint), "{template}: {error}");
@@ -74,7 +74,7 @@ fn next(request: &str) -> NextStep {
         request: request.to_owned(),
         payload: None,
         headers: BTreeMap::new(),
-        key: Key::Ask,
+        key: AuthChoice::Ask,
         kept: Value::Null,
     }
 }
@@ -84,7 +84,7 @@ fn hosts(list: &[&str]) -> Hosts {
 }
 
 #[test]
-fn a_later_step_stays_where_the_provider_is_or_goes_to_a_listed_host() {
+fn a_next_request_goes_to_the_same_origin_or_to_a_listed_host() {
     let alone = Template::parse("GET https://host/{job}", &["job"], Hosts::default()).unwrap();
     let step = alone.next_step(next("GET https://host/result?sig=1")).unwrap();
     assert_eq!(step.to_string(), "GET https://host/result?...");
@@ -97,19 +97,19 @@ fn a_later_step_stays_where_the_provider_is_or_goes_to_a_listed_host() {
         "GET https://files.acme.example/",
         "DELETE https://host/",
     ] {
-        assert!(alone.next_step(next(elsewhere)).is_err(), "{elsewhere} was taken");
+        assert!(alone.next_step(next(elsewhere)).is_err(), "{elsewhere} was accepted");
     }
     let listed = Template::parse("GET https://host/{job}", &["job"], hosts(&["*.acme.example"])).unwrap();
     for fine in ["GET https://files.acme.example/r", "POST https://host/r"] {
-        assert!(listed.next_step(next(fine)).is_ok(), "{fine} was refused");
+        assert!(listed.next_step(next(fine)).is_ok(), "{fine} was rejected");
     }
     for elsewhere in ["GET https://evil.example/", "GET http://files.acme.example/"] {
-        assert!(listed.next_step(next(elsewhere)).is_err(), "{elsewhere} was taken");
+        assert!(listed.next_step(next(elsewhere)).is_err(), "{elsewhere} was accepted");
     }
 }
 
 #[test]
-fn a_body_goes_with_a_post_and_is_bounded() {
+fn only_a_post_has_a_body_and_its_length_is_limited() {
     let template = Template::parse("POST https://host/ask", &["job"], Hosts::default()).unwrap();
     let request = template.fill(&BTreeMap::from([("job", "j")])).unwrap();
     let body = serde_json::json!({"ids": ["j"]});
@@ -125,11 +125,11 @@ fn a_body_goes_with_a_post_and_is_bounded() {
     );
     assert!(request.with_payload(Some(Payload::Json(Value::from("x".repeat(70_000))))).is_err());
     let get = NextStep { payload: Some(Payload::Json(body)), ..next("GET https://host/x") };
-    assert!(template.next_step(get).unwrap_err().contains("no body"));
+    assert!(template.next_step(get).unwrap_err().contains("cannot have a body"));
 }
 
 #[test]
-fn a_stored_url_goes_to_a_listed_host_or_nowhere() {
+fn a_stored_url_must_go_to_a_listed_host() {
     let template = Template::parse("GET {job|url}", &["job"], hosts(&["*.bfl.ai"])).unwrap();
     let fill = |job: &str| template.fill(&BTreeMap::from([("job", job)]));
     let request = fill("https://api.us.bfl.ai/v1/get_result?id=1&sig=abc").unwrap();
@@ -164,7 +164,7 @@ fn a_stored_url_goes_to_a_listed_host_or_nowhere() {
 }
 
 #[test]
-fn no_job_id_can_change_where_is_asked() {
+fn no_job_id_can_change_host_path_or_query() {
     let segment = Template::parse("GET https://host/v1/{job}/status", &["job"], Hosts::default()).unwrap();
     let raw = Template::parse("GET https://host/v1/{job|raw}/status", &["job"], Hosts::default()).unwrap();
     let tricky = prop_oneof![any::<String>(), "[./%?#\\\\ a:@]{0,12}"];

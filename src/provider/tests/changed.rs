@@ -1,13 +1,13 @@
-//! An answer that says nothing against an output refunds nothing when a part of it is lost.
+//! Tests that a changed key in a good answer never leads to a refund.
 //!
 //! Every example answer that waits or offers all its files is read again with one object key
-//! removed, set to null or replaced by a number, for every key at every depth. None of these
-//! readings may refund at once: a provider that renames or drops a key must not cost anybody an
-//! output. Elements of lists stay: fewer files in a list are what P06 (partial outputs) is about.
+//! removed, set to null, or replaced by a number, for every key at every depth. None of these
+//! readings may refund at once. Otherwise a provider that renames a key would cause refunds for
+//! outputs that exist. Elements of lists are not removed: that is P06 (partial outputs).
 
 use super::*;
 
-/// The object keys below `value`, as JSON pointers.
+/// Collects all object keys below `value` as JSON pointers.
 fn keys(value: &Value, at: &str, found: &mut Vec<String>) {
     let below = |key: &str| format!("{at}/{}", key.replace('~', "~0").replace('/', "~1"));
     match value {
@@ -26,7 +26,7 @@ fn keys(value: &Value, at: &str, found: &mut Vec<String>) {
     }
 }
 
-/// `body` without the key at `pointer`, or with another value there.
+/// Removes the key at `pointer`, or sets another value.
 fn changed(body: &Value, pointer: &str, to: Option<Value>) -> Value {
     let mut body = body.clone();
     let (parent, key) = pointer.rsplit_once('/').unwrap();
@@ -39,7 +39,7 @@ fn changed(body: &Value, pointer: &str, to: Option<Value>) -> Value {
     body
 }
 
-/// Whether at least one of the items is refunded without another question, at whatever age.
+/// Whether at least one of the items is refunded without another question.
 pub(super) fn refunds(reading: &Reading, items: usize) -> bool {
     let Reading::Judged(evidence) = reading else { return false };
     let files =
@@ -52,7 +52,7 @@ pub(super) fn refunds(reading: &Reading, items: usize) -> bool {
 }
 
 #[test]
-fn no_key_that_is_lost_or_of_another_kind_turns_a_wait_or_a_file_into_a_refund() {
+fn a_missing_or_mistyped_key_never_turns_a_wait_or_a_file_into_a_refund() {
     let readings = examples::readings();
     let (mut tried, mut wrong) = (0, Vec::new());
     for file in files() {
@@ -60,7 +60,7 @@ fn no_key_that_is_lost_or_of_another_kind_turns_a_wait_or_a_file_into_a_refund()
             continue;
         }
         let mut example = example(&file);
-        // As many items as the answer has outputs, with those that a filter held back.
+        // One item for each output of the answer, including those that the provider filtered.
         let offered = |items| match read_example(&file, items).1 {
             Reading::Judged(evidence) => evidence.outputs.len(),
             Reading::AskNext(_) => 0,

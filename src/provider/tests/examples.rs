@@ -1,21 +1,21 @@
-//! Every example answer, read by the shipped file it belongs to, as the answer to the question that the file
-//! really asks.
+//! Reads every example answer with the shipped file of its provider, as the answer to the request
+//! that the file sends.
 //!
-//! `index.json` came with the examples and says how each must be read. `readings.json` is ours: what an index
-//! of pointers cannot say (files that are made from an answer, or stand in it), and which answers are read
-//! otherwise, and why.
+//! `index.json` came with the examples and contains the expected readings. `readings.json` adds
+//! what the index cannot express: files whose URL is built from an answer, files inside an answer,
+//! and the answers that are deliberately read in another way, with the reason.
 
 use super::*;
 use crate::evidence::Source;
 
-/// What we expect beyond the index.
+/// The expected readings in addition to the index.
 #[derive(Deserialize)]
 pub(super) struct Readings {
-    /// Read otherwise than the index says.
+    /// Answers that are read in another way than the index says.
     otherwise: BTreeMap<String, Otherwise>,
-    /// The files that are at no pointer of the answer.
+    /// Files to which no pointer into the answer exists.
     beyond_pointers: BTreeMap<String, Vec<String>>,
-    /// Answers of a download: recovery reads them, not a filter.
+    /// Answers to a download. `recovery` reads them, not a filter.
     pub(super) downloads: BTreeMap<String, Download>,
 }
 
@@ -27,7 +27,7 @@ struct Otherwise {
 
 #[derive(Deserialize)]
 pub(super) struct Download {
-    /// The example whose reading offers this download; none where it is never offered.
+    /// The example whose reading offers this download; `None` if it is never offered.
     offered_by: Option<String>,
     /// An example of the same job, whose reading must not offer it.
     not_offered_by: Option<String>,
@@ -38,7 +38,7 @@ pub(super) fn readings() -> Readings {
     serde_json::from_str(include_str!("../../../tests/data/provider-examples/readings.json")).unwrap()
 }
 
-/// How an answer was read, in the words of the index.
+/// Returns the verdict of a reading in the words of the index.
 pub(super) fn verdict(reading: &Reading) -> &'static str {
     match reading {
         Reading::AskNext(_) => "ask_result",
@@ -55,7 +55,7 @@ pub(super) fn verdict(reading: &Reading) -> &'static str {
     }
 }
 
-/// A file that an answer offers, in one line.
+/// Describes a file that an answer offers in one line.
 pub(super) fn in_words(source: &Source) -> String {
     match source {
         Source::Url { url, auth: true } => format!("{url} with the key"),
@@ -104,7 +104,7 @@ fn every_example_reads_as_its_index_expects() {
         let mut offered: Vec<String> = evidence.outputs.iter().map(|offer| in_words(&offer.source)).collect();
         let at = |pointer: &String| {
             let url = example.body.pointer(pointer).and_then(Value::as_str).expect(pointer);
-            // Which files need the key is the file's to say, not the answer's.
+            // The index does not say which files need the key.
             let with_key = format!("{url} with the key");
             if offered.contains(&with_key) { with_key } else { url.to_owned() }
         };
@@ -135,14 +135,14 @@ fn every_example_reads_as_its_index_expects() {
 }
 
 #[test]
-fn every_question_is_asked_as_its_example_was() {
+fn every_request_equals_that_of_its_example() {
     let readings = readings();
     for file in files() {
         if readings.downloads.contains_key(&file) {
             continue;
         }
         let example = example(&file);
-        let asked = of_example(&file, &example, 1);
+        let asked = question_of(&file, &example, 1);
         let wanted = format!("{} {}", example.request.method, example.request.path);
         if asked.step == 1 {
             let providers = providers();
@@ -153,7 +153,7 @@ fn every_question_is_asked_as_its_example_was() {
         } else {
             let before = asked.before.expect("a further step comes after an answer");
             match read_example(before, 1).1 {
-                // Another job of the same kind: only the id differs.
+                // The example of another job: only the id differs.
                 Reading::AskNext(request) => {
                     let same = |text: &str| text.rsplit_once(['/', '=']).map(|(start, _)| start.to_owned());
                     assert_eq!(same(&line(&request)), same(&wanted), "{file}");
@@ -165,7 +165,7 @@ fn every_question_is_asked_as_its_example_was() {
 }
 
 #[test]
-fn answers_of_a_download_belong_to_a_file_that_is_offered() {
+fn answers_to_downloads_belong_to_an_offered_file() {
     for (file, download) in readings().downloads {
         assert!(!download.why.is_empty(), "{file}");
         let example = example(&file);
@@ -184,7 +184,7 @@ fn answers_of_a_download_belong_to_a_file_that_is_offered() {
     }
 }
 
-/// Method, path and query.
+/// Returns method, path and query.
 fn line(request: &Request) -> String {
     let url = &request.url;
     let query = url.query().map(|query| format!("?{query}")).unwrap_or_default();

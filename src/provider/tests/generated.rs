@@ -1,18 +1,19 @@
-//! Answers that are generated from what each provider's specification says, each with the reading
-//! that the specification gives it.
+//! Tests with answers that are generated from the specifications of the providers.
 //!
-//! `specifications/NAME.json` is the schema of a shipped file's provider in short: every status
-//! word with what it means, what comes with it, and which of that it cannot do without; and the
-//! answers that have no word. From these the rules below make some 200 answers for each provider,
-//! the same ones every time. A word that means waiting, failure or "not known" stays what it is
-//! whatever stands beside it; a success without its files says nothing; a word that is in no
-//! specification, a wrong path and a shut API say nothing either. Only the specification's own
-//! words refund.
+//! `specifications/NAME.json` summarizes the specification of a provider: every status word with
+//! its meaning, its fields and which of them are required, and the answers without a status word.
+//! The rules below generate about 200 answers for each provider from it, deterministically:
+//!
+//! - A word that means waiting, failure or "unknown job" keeps its meaning whatever fields the
+//!   answer has.
+//! - A success without its files is unreadable.
+//! - A word that is not in the specification, a wrong path, and the answers of an API that was shut
+//!   down are unreadable. Only words of the specification lead to a refund.
 
 use super::examples::{in_words, verdict};
 use super::*;
 
-/// One thing that can be asked for: a path with a schema of its own.
+/// One endpoint with its own schema.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Surface {
@@ -23,12 +24,12 @@ struct Surface {
     items: usize,
     #[serde(default = "one")]
     step: usize,
-    /// Where the status word stands, as a JSON pointer.
+    /// The position of the status word, as a JSON pointer.
     word_at: Option<String>,
-    /// How an answer without a word is read.
+    /// The reading of an answer without a status word.
     #[serde(default = "unreadable")]
     absent: String,
-    /// What stands in every answer.
+    /// The fields of every answer.
     body: Value,
     words: Vec<Meaning>,
     answers: Vec<Answer>,
@@ -43,23 +44,23 @@ struct Meaning {
     class: Option<FailureClass>,
     #[serde(default = "ok")]
     status: u16,
-    /// What comes with it, merged into the body.
+    /// The fields that come with it. They are merged into the body.
     #[serde(default)]
     with: Value,
-    /// The files that are then offered.
+    /// The files that the answer offers.
     files: Option<Vec<String>>,
-    /// Without these, or with null there, the answer says nothing.
+    /// Required fields: if one is missing or null, the answer is unreadable.
     #[serde(default)]
     needs: Vec<String>,
-    /// With a number, an empty text or an object there it says nothing either.
+    /// Typed fields: if one is a number, an empty text or an object, the answer is unreadable.
     #[serde(default)]
     kinds: Vec<String>,
-    /// Without these, or with null there, it is read all the same.
+    /// Optional fields: if one is missing or null, the reading is the same.
     #[serde(default)]
     may_lack: Vec<String>,
 }
 
-/// An answer that is written out.
+/// A complete answer with its reading.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Answer {
@@ -86,7 +87,7 @@ fn unreadable() -> String {
     "unreadable".to_owned()
 }
 
-/// Puts what `with` holds into `body`, object by object.
+/// Merges `with` into `body`, recursively for objects.
 fn merged(mut body: Value, with: &Value) -> Value {
     fn merge(into: &mut Value, from: &Value) {
         match (into, from) {
@@ -104,27 +105,27 @@ fn merged(mut body: Value, with: &Value) -> Value {
     body
 }
 
-/// `body` with `value` at a pointer, or without what stands there.
+/// Sets the value at a pointer, or removes it.
 fn put(mut body: Value, pointer: &str, value: Option<Value>) -> Value {
     let (parent, key) = pointer.rsplit_once('/').unwrap();
     match (body.pointer_mut(parent), value) {
         (Some(Value::Object(map)), Some(value)) => drop(map.insert(key.to_owned(), value)),
         (Some(Value::Object(map)), None) => drop(map.remove(key)),
-        (parent, _) => panic!("{pointer} is no key of an object: {parent:?}"),
+        (parent, _) => panic!("{pointer} is not a key of an object: {parent:?}"),
     }
     body
 }
 
-/// The answers of all surfaces, read and compared.
-struct Tried<'a> {
+/// Reads the generated answers of one endpoint and collects the wrong readings.
+struct EndpointTest<'a> {
     provider: &'a str,
     surface: &'a Surface,
     count: usize,
     wrong: Vec<String>,
 }
 
-impl Tried<'_> {
-    /// Reads an answer; `wanted` may name several readings.
+impl EndpointTest<'_> {
+    /// Reads an answer. `wanted`: the readings that are permitted.
     fn read(&mut self, what: &str, status: u16, body: &Value, wanted: &[&str]) -> Reading {
         self.read_with(what, status, &BTreeMap::new(), body, self.surface.items, wanted)
     }
@@ -152,7 +153,7 @@ impl Tried<'_> {
         self.wrong.push(format!("{}, {}: {what}: {why}", self.provider, self.surface.name));
     }
 
-    /// Whether a reading has the class of failure and the files that are expected.
+    /// Compares the class of failure and the files of a reading.
     fn compare(
         &mut self,
         what: &str,
@@ -171,7 +172,7 @@ impl Tried<'_> {
         }
     }
 
-    /// Everything that follows from the words.
+    /// Tests all answers with a status word.
     fn words(&mut self) {
         let surface = self.surface;
         let Some(at) = &surface.word_at else { return };
@@ -181,10 +182,10 @@ impl Tried<'_> {
             let body = of(word);
             let reading = self.read(&name, word.status, &body, &[&word.reads]);
             self.compare(&name, &reading, word.class, word.files.as_deref());
-            self.lacking(word, &body);
-            self.statuses(word, &body);
-            // What another word comes with changes nothing; at most it makes a wait unreadable,
-            // which waits, too.
+            self.missing_fields(word, &body);
+            self.error_statuses(word, &body);
+            // The fields of another word do not change the reading. The exception: a wait may
+            // become unreadable, which also waits.
             let wanted: &[&str] = match word.reads.as_str() {
                 "succeeded" | "ask_result" => continue,
                 reads @ ("queued" | "running") => &[reads, "unreadable"],
@@ -192,15 +193,16 @@ impl Tried<'_> {
             };
             for other in &surface.words {
                 let both = put(merged(body.clone(), &other.with), at, Some(word.word.clone()));
-                let what = format!("{name} with what {} comes with", other.word);
+                let what = format!("{name} with the fields of {}", other.word);
                 self.read(&what, word.status, &both, wanted);
             }
         }
         self.unknown_words(at, &surface.words.iter().map(of).collect::<Vec<_>>());
     }
 
-    /// A success without its files says nothing; a failure without its reason is one.
-    fn lacking(&mut self, word: &Meaning, body: &Value) {
+    /// Tests missing fields: a success without its files is unreadable, but a failure without its
+    /// reason is a failure.
+    fn missing_fields(&mut self, word: &Meaning, body: &Value) {
         for (pointers, wanted) in [(&word.needs, "unreadable"), (&word.may_lack, word.reads.as_str())] {
             for pointer in pointers {
                 for (change, to) in [("without", None), ("with null at", Some(Value::Null))] {
@@ -217,8 +219,8 @@ impl Tried<'_> {
         }
     }
 
-    /// A word that comes with an HTTP status of trouble says nothing about the job.
-    fn statuses(&mut self, word: &Meaning, body: &Value) {
+    /// Tests error statuses: with one of them, a status word says nothing about the job.
+    fn error_statuses(&mut self, word: &Meaning, body: &Value) {
         if word.reads == "unknown" {
             return;
         }
@@ -236,7 +238,7 @@ impl Tried<'_> {
         }
     }
 
-    /// Words that are in no specification, in the place of each that is.
+    /// Tests words that are not in the specification in place of each word that is.
     fn unknown_words(&mut self, at: &str, bodies: &[Value]) {
         let known: Vec<&Value> = self.surface.words.iter().map(|word| &word.word).collect();
         for (word, body) in self.surface.words.iter().zip(bodies) {
@@ -262,6 +264,7 @@ impl Tried<'_> {
         }
     }
 
+    /// Tests the complete answers.
     fn answers(&mut self) {
         for answer in &self.surface.answers {
             let items = answer.items.unwrap_or(self.surface.items);
@@ -277,9 +280,10 @@ impl Tried<'_> {
         }
     }
 
-    /// What gateways, wrong paths and shut APIs answer says nothing about a job.
+    /// Tests the answers of gateways, wrong paths and APIs that were shut down: they say nothing
+    /// about a job.
     fn wrong_paths(&mut self) {
-        const NOTHING_SAID: [&str; 4] = ["unreadable", "unreachable", "unauthorized", "retry_later"];
+        const WITHOUT_VERDICT: [&str; 4] = ["unreadable", "unreachable", "unauthorized", "retry_later"];
         if self.surface.step > 1 {
             return;
         }
@@ -299,13 +303,13 @@ impl Tried<'_> {
             serde_json::json!({"$base64": ""}),
         ] {
             for status in [200, 301, 403, 404, 410, 451, 500, 503] {
-                self.read("no answer about a job", status, &body, &NOTHING_SAID);
+                self.read("no answer about a job", status, &body, &WITHOUT_VERDICT);
             }
         }
     }
 }
 
-/// Every specification, by the name of its provider.
+/// Reads all specifications. Returns them with the name of the provider.
 fn specifications() -> Vec<(&'static str, Vec<Surface>)> {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("src/provider/tests/specifications");
     let read = |name: &'static str| {
@@ -318,18 +322,18 @@ fn specifications() -> Vec<(&'static str, Vec<Surface>)> {
 }
 
 #[test]
-fn every_word_of_the_specifications_is_read_as_they_say_and_no_other_word_refunds() {
+fn every_status_word_is_read_as_specified_and_no_other_word_refunds() {
     let mut wrong = Vec::new();
     let mut total = 0;
     for (provider, surfaces) in specifications() {
         let mut of_provider = 0;
         for surface in &surfaces {
-            let mut tried = Tried { provider, surface, count: 0, wrong: Vec::new() };
-            tried.words();
-            tried.answers();
-            tried.wrong_paths();
-            of_provider += tried.count;
-            wrong.append(&mut tried.wrong);
+            let mut test = EndpointTest { provider, surface, count: 0, wrong: Vec::new() };
+            test.words();
+            test.answers();
+            test.wrong_paths();
+            of_provider += test.count;
+            wrong.append(&mut test.wrong);
         }
         println!("{provider}: {of_provider} answers");
         assert!(of_provider > 150, "{provider}: only {of_provider} answers");
@@ -339,7 +343,7 @@ fn every_word_of_the_specifications_is_read_as_they_say_and_no_other_word_refund
 }
 
 #[test]
-fn every_shipped_file_says_which_specification_it_follows_and_when_it_was_compared() {
+fn every_shipped_file_names_its_specification_and_the_day_of_the_last_comparison() {
     for (name, text) in SHIPPED {
         let head: Vec<&str> = text.lines().take_while(|line| line.starts_with('#')).collect();
         let paragraph = |start: &str| -> String {
@@ -347,7 +351,7 @@ fn every_shipped_file_says_which_specification_it_follows_and_when_it_was_compar
             let from = from.unwrap_or_else(|| panic!("{name}.toml has no line `{start}`"));
             head[from..].iter().take(3).copied().collect::<Vec<_>>().join(" ")
         };
-        // A date, or plainly that there is none.
+        // A date, or the words "not dated".
         let dated = |text: &str| {
             text.contains("not dated")
                 || text

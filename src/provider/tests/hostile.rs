@@ -1,12 +1,12 @@
-//! Answers that no provider should give: broken, foreign, random. None may panic, none may read as a
-//! failure that nobody stated.
+//! Tests with invalid answers: broken, foreign and random ones. None may cause a panic, and none
+//! may be read as a failure of the job.
 
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
 use super::*;
 
-/// An id of the form that the provider's questions are made of.
+/// Returns a job id in the format of the provider.
 fn job_for(provider: &str) -> &'static str {
     match provider {
         "veo-vertex" => "projects/p/locations/us-central1/publishers/google/models/m/operations/o",
@@ -15,13 +15,13 @@ fn job_for(provider: &str) -> &'static str {
 }
 
 #[test]
-fn bytes_that_are_no_json_are_unreadable_for_every_provider() {
+fn bytes_that_are_not_json_are_unreadable_for_every_provider() {
     let providers = providers();
     let deep = "[".repeat(100_000);
     for provider in providers.names() {
         for step in [1, 2] {
             for body in [b"\xff\xfe\xfd".as_slice(), b"", b"<html>", b"{", b"nul", deep.as_bytes()] {
-                let received = Received::new(200, HeaderMap::new(), Bytes::copy_from_slice(body));
+                let received = HttpAnswer::new(200, HeaderMap::new(), Bytes::copy_from_slice(body));
                 match providers
                     .read(&question(provider, job_for(provider), "a/text2video", 1), step, &received)
                     .unwrap()
@@ -39,7 +39,7 @@ fn bytes_that_are_no_json_are_unreadable_for_every_provider() {
 }
 
 #[test]
-fn what_no_file_foresees_is_unreadable_and_never_a_failure() {
+fn unexpected_answers_are_unreadable_and_never_a_failure() {
     let replicate = |change: Value| {
         let mut body = example("replicate/succeeded-single.json").body;
         for (key, value) in change.as_object().unwrap() {
@@ -149,7 +149,7 @@ fn status_words_fields_and_paths_that_changed_are_unreadable_and_never_a_failure
     }
 }
 
-/// Read as unreadable, and kept.
+/// Asserts that an answer is unreadable and that an excerpt of it is stored.
 fn assert_unreadable(provider: &str, step: usize, status: u16, body: &Value) {
     let question = question(provider, job_for(provider), "fal-ai/flux/text2video", 1);
     match providers().read(&question, step, &received(status, &BTreeMap::new(), body)).unwrap() {
@@ -165,7 +165,7 @@ fn assert_unreadable(provider: &str, step: usize, status: u16, body: &Value) {
     }
 }
 
-/// JSON of any shape, with the words that the filters look for in it.
+/// Generates JSON of any shape that contains words for which the filters search.
 fn any_json() -> impl Strategy<Value = Value> {
     let word = prop::sample::select(vec![
         "status",
@@ -225,7 +225,7 @@ fn any_json() -> impl Strategy<Value = Value> {
 }
 
 #[test]
-fn whatever_a_provider_says_it_never_breaks_us_and_only_its_own_words_are_verdicts() {
+fn random_answers_never_panic_and_only_known_status_words_are_verdicts() {
     let providers = providers();
     let names: Vec<String> = providers.names().map(str::to_owned).collect();
     let case = (prop::sample::select(names), 1..3_usize, 100..600_u16, any_json(), 0..5_usize);
@@ -258,7 +258,7 @@ fn whatever_a_provider_says_it_never_breaks_us_and_only_its_own_words_are_verdic
         .unwrap();
 }
 
-/// The body with one of its nodes replaced, for every node and every replacement.
+/// Returns the body with one value replaced, for every value and every replacement.
 fn broken_bodies(body: &Value) -> Vec<(String, Value)> {
     fn pointers(value: &Value, at: &str, found: &mut Vec<String>) {
         found.push(at.to_owned());
@@ -290,15 +290,16 @@ fn broken_bodies(body: &Value) -> Vec<(String, Value)> {
     broken
 }
 
-/// The examples that say nothing bad about their job, each with the question that it answers.
-fn harmless() -> impl Iterator<Item = (String, Example, OfExample)> {
+/// Returns the examples that are not a failure, a cancellation or an unknown job, each with its
+/// question.
+fn harmless() -> impl Iterator<Item = (String, Example, ExampleQuestion)> {
     let mut examples = index().examples;
     examples.retain(|expected| {
         ["queued", "running", "succeeded", "ask_result", "retry_later"].contains(&expected.verdict.as_str())
     });
     examples.into_iter().map(|expected| {
         let example = example(&expected.file);
-        let asked = of_example(&expected.file, &example, expected.output_pointers.len().max(1));
+        let asked = question_of(&expected.file, &example, expected.output_pointers.len().max(1));
         (expected.file, example, asked)
     })
 }
@@ -309,7 +310,8 @@ fn one_broken_field_never_makes_a_job_failed_cancelled_or_unknown() {
     let mut tried = 0;
     for (file, example, asked) in harmless() {
         for (change, body) in broken_bodies(&example.body) {
-            // Not broken: an empty list beside a filter count is how Veo says that all was held back.
+            // This is a valid answer: an empty list with a filter count means that Veo filtered
+            // all.
             if file.ends_with("one-filtered.json") && change.ends_with("generatedSamples = []") {
                 continue;
             }
@@ -328,9 +330,9 @@ fn one_broken_field_never_makes_a_job_failed_cancelled_or_unknown() {
     assert!(tried > 3000, "only {tried} tried");
 }
 
-/// Where each model has a shape of its own, or nothing is an answer too, so that nothing can be told to be
-/// missing: which examples, and from which pointer on.
-const NOT_BROKEN: [(&str, &str); 6] = [
+/// Changes that result in valid answers, because each model has its own format or the value is
+/// optional: the examples, and the beginning of the pointer.
+const STILL_VALID: [(&str, &str); 6] = [
     ("replicate/", "/output"),
     ("fal/", "/"),
     ("runway/workflow", "/output = {}"),
@@ -353,17 +355,17 @@ fn one_broken_field_never_makes_a_success_that_offers_less() {
                 Reading::Judged(_) | Reading::AskNext(_) => None,
             }
         };
-        let Some((whole, false)) = read(&example.body) else { continue };
+        let Some((all, false)) = read(&example.body) else { continue };
         for (change, body) in broken_bodies(&example.body) {
-            // An empty list is not broken: it says that there are none.
-            let said = change.ends_with(" = []")
-                || NOT_BROKEN.iter().any(|(of, at)| file.starts_with(of) && change.starts_with(at));
+            // An empty list is valid: it means that there are no outputs.
+            let is_valid = change.ends_with(" = []")
+                || STILL_VALID.iter().any(|(of, at)| file.starts_with(of) && change.starts_with(at));
             tried += 1;
             if let Some((offered, gone)) = read(&body)
-                && (offered < whole || gone)
-                && !said
+                && (offered < all || gone)
+                && !is_valid
             {
-                less.push(format!("{file} with {change}: {offered} of {whole}"));
+                less.push(format!("{file} with {change}: {offered} of {all}"));
             }
         }
     }

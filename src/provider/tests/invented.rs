@@ -1,5 +1,5 @@
-//! Providers that nobody has: written as somebody would who has read only `docs/providers.md`, each with a
-//! shape that no shipped file has. And that page's own example, read from the page.
+//! Tests with fictional providers. Their files were written from `docs/providers.md` alone, and
+//! each has a format that no shipped file has. Also tests the example on that page.
 
 use super::examples::verdict;
 use super::*;
@@ -9,13 +9,13 @@ use crate::provider::file;
 const NOW: Timestamp = Timestamp::from_micros(1_777_888_000_000_000);
 
 #[test]
-fn providers_of_other_shapes_need_a_file_and_nothing_else() {
+fn a_new_provider_needs_only_a_file() {
     let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/data/providers");
     let providers = Providers::load(Some(&root), Clock::default()).unwrap();
     let mut tried = 0;
     for name in ["lumen", "atelier", "foundry", "storyboard", "vaultcast"] {
         for path in std::fs::read_dir(root.join(name)).unwrap().map(|entry| entry.unwrap().path()) {
-            let case = Case::parse(&std::fs::read_to_string(&path).unwrap(), &root.join(name))
+            let case = AnswerCase::parse(&std::fs::read_to_string(&path).unwrap(), &root.join(name))
                 .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
             let compared = providers.compare(name, &case).unwrap().unwrap();
             assert!(compared.differences.is_empty(), "{}: {:?}", path.display(), compared.differences);
@@ -25,7 +25,7 @@ fn providers_of_other_shapes_need_a_file_and_nothing_else() {
     assert_eq!(tried, 34);
 }
 
-/// The blocks of the page in one language, each with the file name that is named last before it.
+/// Returns the code blocks of the page in one language, by the last file name before each block.
 fn blocks(page: &'static str, language: &str) -> BTreeMap<&'static str, &'static str> {
     let fence = format!("```{language}\n");
     let mut found = BTreeMap::new();
@@ -45,12 +45,12 @@ fn blocks(page: &'static str, language: &str) -> BTreeMap<&'static str, &'static
 }
 
 #[test]
-fn the_example_of_the_page_is_read_as_the_page_says() {
+fn the_example_in_the_documentation_is_read_as_documented() {
     let page = include_str!("../../../docs/providers.md");
     let provider = load_text("acme.toml", "acme", blocks(page, "toml")["acme.toml"]).unwrap();
     let answers = blocks(page, "json");
     let read = |body: &str, status: u16| {
-        let received = Received::new(status, HeaderMap::new(), Bytes::copy_from_slice(body.as_bytes()));
+        let received = HttpAnswer::new(status, HeaderMap::new(), Bytes::copy_from_slice(body.as_bytes()));
         provider.read(&question("acme", "job_81", "acme/still", 2), (1, &Value::Null), &received, NOW, &[])
     };
     for (answer, status, wanted) in [
@@ -66,17 +66,17 @@ fn the_example_of_the_page_is_read_as_the_page_says() {
         Reading::Judged(evidence) => assert_eq!(indices(&evidence), [Some(0), Some(1)]),
         Reading::AskNext(request) => panic!("{request}"),
     }
-    // The case of the page.
-    let case = Case::parse(answers["cases/acme/succeeded.json"], std::path::Path::new(".")).unwrap();
+    // The example of a case.
+    let case = AnswerCase::parse(answers["cases/acme/succeeded.json"], std::path::Path::new(".")).unwrap();
     let providers = Providers::new(BTreeMap::from([("acme".to_owned(), provider)]), Clock::default());
     let compared = providers.compare("acme", &case).unwrap().unwrap();
     assert!(compared.differences.is_empty(), "{:?}", compared.differences);
     let provider = providers.get("acme").unwrap();
     let read = |body: &str, status: u16| {
-        let received = Received::new(status, HeaderMap::new(), Bytes::copy_from_slice(body.as_bytes()));
+        let received = HttpAnswer::new(status, HeaderMap::new(), Bytes::copy_from_slice(body.as_bytes()));
         provider.read(&question("acme", "job_81", "acme/still", 2), (1, &Value::Null), &received, NOW, &[])
     };
-    // Step 5 of the page.
+    // Step 5 of the example.
     for (good, broken) in [
         (r#""done""#, r#""finished""#),
         (r#""images": ["#, r#""images": null, "was": ["#),
@@ -89,18 +89,18 @@ fn the_example_of_the_page_is_read_as_the_page_says() {
 }
 
 #[test]
-fn the_page_names_every_key_and_every_shipped_file() {
+fn the_documentation_contains_every_key_and_every_shipped_file() {
     let page = include_str!("../../../docs/providers.md");
     for (name, _) in SHIPPED {
         assert!(page.contains(&format!("\n| `{name}` |")), "{name} is not on the page");
     }
-    // What serde says it expects is the whole list of keys of a table.
+    // The error for an unknown key lists all keys of the table.
     for table in
         ["", "[provider]", "[auth]", "[download]", "[ask]", "[models.x]", "[recovery]", "[recovery.models.x]"]
     {
-        let flaw = file::read(&format!("{table}\nno_such_key = 1\n")).map(|_| ()).unwrap_err();
+        let error = file::read(&format!("{table}\nno_such_key = 1\n")).map(|_| ()).unwrap_err();
         let (_, expected) =
-            flaw.problem.split_once("expected ").unwrap_or_else(|| panic!("{table}: {flaw:?}"));
+            error.problem.split_once("expected ").unwrap_or_else(|| panic!("{table}: {error:?}"));
         for key in expected.split('`').skip(1).step_by(2) {
             let named =
                 [format!("\n| `{key}` "), format!("`[{key}"), format!("[ask.{key}]"), format!("[{key}.")];

@@ -1,5 +1,5 @@
-//! Keys, bodies and answers of all the kinds that a file can name, each over real HTTP on loopback;
-//! and that no key is in anything that is kept or shown.
+//! Tests of all kinds of keys, bodies and answers over real HTTP on loopback. No key may be in
+//! anything that is stored or displayed.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use super::shapes::{Arrived, Scripted, acme, ask};
 use super::*;
 
-/// Keys in files, and a provider file that names them: `KEY(name)` stands for where one is.
+/// Keys in files, for a provider file in which `KEY(name)` is replaced by the source of a key.
 struct Keys(tempfile::TempDir);
 
 impl Keys {
@@ -19,7 +19,7 @@ impl Keys {
         Self(dir)
     }
 
-    /// A file with this `[auth]` and this rest.
+    /// Creates a provider file with these sections.
     fn file(&self, auth: &str, ask: &str) -> String {
         let mut text =
             format!("[provider]\nname = \"acme\"\noutput_hosts = []\nretries = 0\n{auth}\n[ask]\n{ask}\n");
@@ -34,17 +34,18 @@ impl Keys {
 const RUNNING: &str =
     "request = \"GET http://HOST/v1/{job}?v=2\"\nread = '{verdict: \"running\", message: (.body | tojson)}'";
 
-/// Repeats all headers, the line and the body of a request, as an unkind provider might.
+/// Answers with all headers, the request line and the body of the request: the worst case for
+/// secrets in answers.
 fn echo(request: &Arrived) -> (u16, Value) {
     let headers: BTreeMap<&str, &str> =
         request.headers.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap())).collect();
     (200, serde_json::json!({"line": request.line, "headers": headers, "text": request.text}))
 }
 
-/// Asks, and holds that no word of `secrets` is in the evidence or in what is told of the steps.
-async fn ask_secretly(providers: &Providers, secrets: &[&str]) -> (Evidence, Vec<Step>) {
-    let (asked, steps) = providers.ask_and_tell(&question("acme", "j", "acme/model", 1)).await.unwrap();
-    let Asked::Answered(evidence) = asked else { panic!("not asked") };
+/// Asks, and asserts that none of `secrets` is in the evidence or in the trace.
+async fn ask_secretly(providers: &Providers, secrets: &[&str]) -> (Evidence, Vec<TraceStep>) {
+    let (asked, steps) = providers.ask_with_trace(&question("acme", "j", "acme/model", 1)).await.unwrap();
+    let AskOutcome::Answered(evidence) = asked else { panic!("not asked") };
     let shown = format!("{evidence:?} {steps:?} {providers:?}");
     for secret in secrets {
         assert!(!shown.contains(secret), "{secret} is in {shown}");
@@ -53,7 +54,7 @@ async fn ask_secretly(providers: &Providers, secrets: &[&str]) -> (Evidence, Vec
 }
 
 #[tokio::test]
-async fn user_and_password_go_in_one_header_and_either_may_be_missing() {
+async fn user_and_password_are_sent_in_one_header_and_either_may_be_missing() {
     let keys = Keys::new(&[("user", "me-1234"), ("password", "pw:5678")]);
     for (auth, sent) in [
         ("access_key = KEY(user)\nsecret = KEY(password)", "Basic bWUtMTIzNDpwdzo1Njc4"),
@@ -66,13 +67,13 @@ async fn user_and_password_go_in_one_header_and_either_may_be_missing() {
         let (evidence, _) = ask_secretly(&providers, &secrets).await;
         assert_eq!(evidence.verdict, Verdict::Running, "{evidence:?}");
         assert_eq!(scripted.arrived()[0].headers["authorization"], sent);
-        // A download has them, too.
+        // Downloads send them too.
         assert_eq!(providers.download_headers("acme").await.unwrap()["authorization"], sent);
     }
 }
 
 #[tokio::test]
-async fn two_keys_go_in_two_headers_and_one_that_is_missing_stops_the_question() {
+async fn two_keys_are_sent_in_two_headers_and_a_missing_one_prevents_the_question() {
     let keys = Keys::new(&[("id", "app-1234"), ("key", "key-5678")]);
     let auth = "[auth]\nheader = \"x-app-id\"\nvalue = \"{secret}\"\nsecret = KEY(id)\n\
                 [[auth.also]]\nheader = \"x-app-key\"\nvalue = \"Key {secret}\"\nsecret = KEY(key)";
@@ -92,7 +93,7 @@ async fn two_keys_go_in_two_headers_and_one_that_is_missing_stops_the_question()
 }
 
 #[tokio::test]
-async fn a_key_in_the_query_is_sent_and_never_shown() {
+async fn a_key_in_the_query_is_sent_and_never_displayed() {
     let keys = Keys::new(&[("key", "k/1234+56")]);
     let file = keys.file("[auth]\nkind = \"query\"\nparameter = \"k\"\nsecret = KEY(key)", RUNNING);
     let scripted = Scripted::start(echo).await;
@@ -103,7 +104,7 @@ async fn a_key_in_the_query_is_sent_and_never_shown() {
     assert_eq!(scripted.lines(), ["GET /v1/j?v=2&k=k%2F1234%2B56"]);
     assert!(steps[0].request.ends_with("/v1/j?v=2&k=[secret]"), "{steps:?}");
     assert!(evidence.answer.request.unwrap().ends_with("/v1/j?…"));
-    // Nobody there: no error repeats the URL.
+    // The connection fails: the error must not contain the URL.
     let closed = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let text = file.replace("HOST", &closed.to_string());
     let providers = Providers::new(
@@ -112,7 +113,7 @@ async fn a_key_in_the_query_is_sent_and_never_shown() {
     );
     let (evidence, _) = ask_secretly(&providers, &secrets).await;
     assert_eq!(evidence.verdict, Verdict::CouldNotTell(Doubt::Unreachable));
-    // A download is not given a key that it cannot carry.
+    // A download cannot have a key in the query, so it gets none.
     assert!(providers.download_headers("acme").await.unwrap().is_empty());
     let offering = "request = \"GET http://HOST/v1/{job}\"\n\
                     read = '{verdict: \"succeeded\", outputs: [{url: \"https://cdn.example/0\", auth: true}]}'";
@@ -127,7 +128,7 @@ async fn a_key_in_the_query_is_sent_and_never_shown() {
 }
 
 #[tokio::test]
-async fn forms_are_sent_at_first_and_in_a_further_step_which_has_headers_of_its_own() {
+async fn forms_are_sent_with_the_first_and_the_next_request_which_has_its_own_headers() {
     let scripted = Scripted::start(echo).await;
     let providers = acme(
         r#"
@@ -166,7 +167,7 @@ else {verdict: "running"} end
 }
 
 #[tokio::test]
-async fn answers_are_text_lines_of_json_or_xml_where_the_file_says_so() {
+async fn answers_are_parsed_as_text_ndjson_or_xml_if_the_file_says_so() {
     for (answer, body, read, wrong) in [
         (
             "text",
@@ -203,7 +204,7 @@ async fn answers_are_text_lines_of_json_or_xml_where_the_file_says_so() {
 }
 
 #[tokio::test]
-async fn more_than_three_pages_are_read_and_no_more_than_the_file_allows() {
+async fn pages_are_read_up_to_max_requests() {
     let pages = |max: usize| {
         format!(
             r#"
@@ -242,7 +243,7 @@ read = '''
     }
 }
 
-/// A token endpoint at `/token` beside a provider that takes only the latest token.
+/// Starts a token endpoint at `/token`, and a provider that accepts only the latest token.
 async fn with_tokens(expires_in: Value, refuse_first: bool) -> (Scripted, Arc<AtomicUsize>) {
     let given = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&given);
@@ -260,7 +261,7 @@ async fn with_tokens(expires_in: Value, refuse_first: bool) -> (Scripted, Arc<At
 }
 
 #[tokio::test]
-async fn a_token_is_asked_for_once_until_it_expires_or_is_refused() {
+async fn a_token_is_requested_once_until_it_expires_or_is_rejected() {
     let keys = Keys::new(&[("id", "client 1234"), ("key", "se/cret-5678")]);
     let auth = |more: &str| {
         format!(
@@ -269,7 +270,7 @@ async fn a_token_is_asked_for_once_until_it_expires_or_is_refused() {
         )
     };
     let secrets = ["client 1234", "se/cret-5678", "token-1", "token-2"];
-    // An hour, not said, no longer good at once, and refused before its time.
+    // Lifetimes: one hour, not specified, expired at once; and one that is rejected early.
     for (expires_in, refuse_first, tokens) in [
         (Value::from(3600), false, 1),
         (Value::Null, false, 1),
@@ -286,7 +287,7 @@ async fn a_token_is_asked_for_once_until_it_expires_or_is_refused() {
         let token = &scripted.arrived()[0];
         assert_eq!(token.text, "grant_type=client_credentials&scope=jobs.read+files");
         assert_eq!(token.headers["content-type"], "application/x-www-form-urlencoded");
-        // Both encoded as in a form, and joined: "client+1234:se%2Fcret-5678".
+        // Both are form-encoded and joined: "client+1234:se%2Fcret-5678".
         assert_eq!(token.headers["authorization"], "Basic Y2xpZW50KzEyMzQ6c2UlMkZjcmV0LTU2Nzg=");
         assert_eq!(scripted.arrived()[1].headers["authorization"], "Bearer token-1");
     }
@@ -302,7 +303,7 @@ async fn a_token_is_asked_for_once_until_it_expires_or_is_refused() {
 }
 
 #[tokio::test]
-async fn a_token_endpoint_that_gives_none_leaves_the_job_unjudged_and_is_left_alone() {
+async fn a_failed_token_request_is_unauthorized_and_not_repeated_at_once() {
     let keys = Keys::new(&[("id", "client-1234"), ("key", "secret-5678")]);
     let file = keys.file(
         "[auth]\nkind = \"oauth2\"\ntoken_url = \"http://HOST/token\"\naccess_key = KEY(id)\nsecret = KEY(key)",
@@ -333,7 +334,7 @@ async fn a_token_endpoint_that_gives_none_leaves_the_job_unjudged_and_is_left_al
 }
 
 #[tokio::test]
-async fn signed_requests_carry_their_signature_and_never_the_secret() {
+async fn signed_requests_contain_the_signature_and_never_the_secret() {
     let keys = Keys::new(&[("access", "AKID-1234"), ("secret", "secret-5678"), ("session", "session-9012")]);
     let post = "request = \"POST http://HOST/jobs/{job}?b=2&a=1\"\nbody = '{id: .job}'\nread = '{verdict: \"running\"}'\n\
                 headers = { X-TC-Action = \"DescribeJob\", X-Amz-Target = \"Jobs.Get\" }";
@@ -361,7 +362,7 @@ async fn signed_requests_carry_their_signature_and_never_the_secret() {
         assert_eq!(arrived.headers["host"], scripted.address.to_string().as_str());
         assert_eq!(arrived.headers.get_all("content-type").iter().count(), 1);
         assert!(!format!("{arrived:?}").contains("secret-5678"));
-        // Signed anew for each question, and the same for the same second: nothing is kept.
+        // Each question is signed again. Within one second the signature is the same.
         let twice = ask(&providers, "other").await;
         assert_eq!(twice.verdict, Verdict::Running);
         assert_ne!(scripted.arrived()[1].headers["authorization"].to_str().unwrap(), sent);
@@ -369,14 +370,14 @@ async fn signed_requests_carry_their_signature_and_never_the_secret() {
 }
 
 #[test]
-fn what_no_kind_of_key_has_is_refused_with_its_name() {
+fn keys_that_do_not_belong_to_the_kind_are_rejected_by_name() {
     let keys = Keys::new(&[]);
     for (auth, key, says) in [
         ("[auth]\nkind = \"basic\"", "auth.secret", "password"),
         (
             "[auth]\nkind = \"basic\"\nsecret = KEY(a)\nheader = \"x\"",
             "auth.header",
-            "left out: kind = \"basic\"",
+            "removed: kind = \"basic\"",
         ),
         ("[auth]\nkind = \"query\"\nsecret = KEY(a)", "auth.parameter", "a word"),
         ("[auth]\nkind = \"query\"\nparameter = \"a b\"\nsecret = KEY(a)", "auth.parameter", "a word"),
@@ -415,7 +416,7 @@ fn what_no_kind_of_key_has_is_refused_with_its_name() {
         (
             "[auth]\nkind = \"tc3_hmac_sha256\"\nsecret = KEY(a)\naccess_key = KEY(b)\nregion = \"r\"\nservice = \"s\"",
             "auth.region",
-            "left out",
+            "removed",
         ),
         (
             "[auth]\nheader = \"a\"\nvalue = \"{secret}\"\nsecret = KEY(a)\n[[auth.also]]\nheader = \"A\"\nvalue = \"{secret}\"\nsecret = KEY(b)",
@@ -426,17 +427,17 @@ fn what_no_kind_of_key_has_is_refused_with_its_name() {
             "[auth]\nheader = \"a\"\nvalue = \"{secret}\"\nsecret = KEY(a)\n[[auth.also]]\nkind = \"tc3_hmac_sha256\"\nservice = \"s\"\n\
              access_key = KEY(c)\nsecret = KEY(b)",
             "auth.also[0].kind",
-            "no other key",
+            "cannot be combined",
         ),
         (
             "[download.auth]\nkind = \"query\"\nparameter = \"a\"\nsecret = KEY(a)",
             "download.auth.kind",
-            "a download has no key in its URL",
+            "downloads cannot be signed",
         ),
     ] {
         let text =
             keys.file(auth, "request = \"GET https://acme.example/{job}\"\nread = '{verdict: \"running\"}'");
-        let flaw = file::read(&text).unwrap_err();
-        assert!(flaw.key == key && flaw.problem.contains(says), "{auth}: {flaw:?}");
+        let error = file::read(&text).unwrap_err();
+        assert!(error.key == key && error.problem.contains(says), "{auth}: {error:?}");
     }
 }

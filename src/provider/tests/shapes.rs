@@ -1,5 +1,5 @@
-//! The shapes that providers come in, each asked over real HTTP on loopback: by POST, in a list, at a stored
-//! URL, in steps on several hosts.
+//! Tests of the ways to ask a provider, over real HTTP on loopback: by POST, in a list, at a stored
+//! URL, and with several requests to several hosts.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -11,17 +11,17 @@ use tokio::net::TcpListener;
 use super::*;
 use crate::ops::http;
 
-/// One request as it arrived.
+/// One request that the scripted provider received.
 #[derive(Clone, Debug)]
 pub(super) struct Arrived {
     pub(super) line: String,
     pub(super) headers: HeaderMap,
     pub(super) body: Value,
-    /// The body as it came.
+    /// The unchanged body.
     pub(super) text: String,
 }
 
-/// A provider that answers as told, and remembers what it was asked.
+/// A provider that answers by a script and records the requests.
 pub(super) struct Scripted {
     pub(super) address: SocketAddr,
     arrived: Arc<Mutex<Vec<Arrived>>>,
@@ -38,11 +38,11 @@ impl Scripted {
         .await
     }
 
-    /// One whose answers are no JSON.
+    /// Starts a provider whose answers are not JSON.
     pub(super) async fn start_with_text(
         answer: impl Fn(&Arrived) -> (u16, String) + Clone + Send + Sync + 'static,
     ) -> Self {
-        // Already there if another test was first.
+        // Fails if another test has already installed it.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -79,7 +79,8 @@ impl Scripted {
     }
 }
 
-/// The provider `acme`, by its file; `HOST` stands for the scripted provider's address.
+/// Loads the provider `acme` from the text of a file. `HOST` is replaced by the address of the
+/// scripted provider.
 pub(super) fn acme(text: &str, scripted: &Scripted) -> Providers {
     let text = text.replace("HOST", &scripted.address.to_string());
     let provider = load_text("acme.toml", "acme", &text).unwrap();
@@ -88,13 +89,13 @@ pub(super) fn acme(text: &str, scripted: &Scripted) -> Providers {
 
 pub(super) async fn ask(providers: &Providers, job: &str) -> Evidence {
     match providers.ask(&question("acme", job, "acme/model", 1)).await {
-        Asked::Answered(evidence) => evidence,
-        Asked::NotAsked { retry_in } => panic!("not asked, again in {retry_in:?}"),
+        AskOutcome::Answered(evidence) => evidence,
+        AskOutcome::NotAsked { retry_in } => panic!("not asked, again in {retry_in:?}"),
     }
 }
 
 #[tokio::test]
-async fn a_list_of_jobs_is_asked_for_by_post_and_answered_with_a_list() {
+async fn a_job_can_be_asked_about_by_post_with_a_list() {
     let scripted = Scripted::start(|request| {
         let ids = request.body["ids"].as_array().cloned().unwrap_or_default();
         let other = serde_json::json!({"id": "somebody-else", "state": 9});
@@ -102,7 +103,7 @@ async fn a_list_of_jobs_is_asked_for_by_post_and_answered_with_a_list() {
         (200, Value::Array([other].into_iter().chain(ids.into_iter().map(of)).collect()))
     })
     .await;
-    // Integer statuses, an error code inside HTTP 200, an array question.
+    // The statuses are integers, errors come with HTTP 200, and the question is a list.
     let providers = acme(
         r#"
 [provider]
@@ -134,7 +135,7 @@ kind = '.model | split("/") | .[0]'
 }
 
 #[tokio::test]
-async fn a_job_whose_body_cannot_be_made_is_not_asked_for() {
+async fn a_job_is_not_asked_about_if_its_body_filter_fails() {
     let scripted = Scripted::start(|_| (200, Value::Null)).await;
     let providers = acme(
         "[provider]\nname = \"acme\"\noutput_hosts = []\n[ask]\nrequest = \"POST http://HOST/q\"\n\
@@ -149,7 +150,7 @@ async fn a_job_whose_body_cannot_be_made_is_not_asked_for() {
 }
 
 #[tokio::test]
-async fn a_stored_url_is_asked_as_it_stands_and_its_query_is_not_kept() {
+async fn a_stored_url_is_used_unchanged_and_its_query_is_not_stored() {
     let scripted = Scripted::start(|_| (200, serde_json::json!({"status": "Pending"}))).await;
     let providers = acme(
         r#"
@@ -181,7 +182,7 @@ poll = 'if .job | startswith("http") then .job else "http://HOST/v1/get_result?i
 }
 
 #[tokio::test]
-async fn a_further_step_may_be_a_post_elsewhere_without_the_key_and_remembers_the_first() {
+async fn a_next_request_may_be_a_post_to_another_host_without_the_key_and_gets_the_kept_value() {
     let second = Scripted::start(|request| {
         (200, serde_json::json!({"file": request.body["file"], "key": request.headers.contains_key("x-key")}))
     })
@@ -219,7 +220,7 @@ else {verdict: "unreadable", message: "kept \(.kept), got \(.body)"} end
     assert_eq!(second.lines(), ["POST /files"]);
 }
 
-/// A command that gives `token-1` the first time, `token-2` the second, and so on.
+/// Creates a command that prints `token-1` the first time, `token-2` the second time, and so on.
 fn counting_command(dir: &tempfile::TempDir) -> String {
     let log = dir.path().join("runs");
     format!(
@@ -236,7 +237,7 @@ fn with_key(secret: &str, rest: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_key_that_ran_out_is_asked_for_once_more_and_a_401_is_never_a_verdict() {
+async fn an_expired_key_is_renewed_once_and_a_401_is_never_a_verdict() {
     for (accepted, verdict, asked) in [
         ("Bearer token-2", Verdict::Running, 2),
         ("Bearer token-9", Verdict::CouldNotTell(Doubt::Unauthorized), 2),
@@ -256,14 +257,14 @@ async fn a_key_that_ran_out_is_asked_for_once_more_and_a_401_is_never_a_verdict(
         assert_eq!(evidence.verdict, verdict, "{evidence:?}");
         assert_eq!(scripted.arrived().len(), asked);
         assert!(!format!("{evidence:?}").contains("token-"), "{evidence:?}");
-        // Again: the key is kept, and a command is not run again for every refusal.
+        // Ask again: the key is cached, and the command is not run again for every 401.
         ask(&providers, "j").await;
         assert_eq!(std::fs::read_to_string(dir.path().join("runs")).unwrap().lines().count(), 2);
     }
 }
 
 #[tokio::test]
-async fn a_command_that_fails_leaves_the_job_unjudged_and_nobody_is_asked() {
+async fn if_the_command_for_the_key_fails_no_request_is_sent() {
     let scripted = Scripted::start(|_| (200, Value::Null)).await;
     let command =
         r#"{ command = ["/bin/sh", "-c", "echo private >&2; exit 4", "private-argument"], ttl = "1m" }"#;
@@ -281,7 +282,7 @@ async fn a_command_that_fails_leaves_the_job_unjudged_and_nobody_is_asked() {
 }
 
 #[tokio::test]
-async fn files_may_need_another_key_and_other_headers_than_questions() {
+async fn downloads_may_have_another_key_and_other_headers_than_questions() {
     let scripted = Scripted::start(|request| {
         (200, serde_json::json!({"key": request.headers.get("x-file-key").map(|key| key.to_str().unwrap())}))
     })

@@ -1,5 +1,5 @@
-//! What single shipped files promise beyond their examples: which surface is asked for which model, classes,
-//! indices, expiry, and ids that cannot be asked for.
+//! Tests of single shipped files beyond their examples: the endpoint for each model, classes of
+//! failure, indices, expiry, and ids that cannot be asked about.
 
 use super::*;
 use crate::clock::Timestamp;
@@ -13,7 +13,7 @@ fn first(provider: &str, job: &str, model: &str) -> Result<String, String> {
 }
 
 #[test]
-fn the_model_decides_which_surface_is_asked() {
+fn the_model_selects_the_endpoint() {
     let vertex = "projects/p-1/locations/europe-west4/publishers/google/models/veo-3/operations/o-1";
     let global = "projects/p-1/locations/global/publishers/google/models/veo-3/operations/o-1";
     for (provider, job, model, asked) in [
@@ -52,7 +52,7 @@ fn the_model_decides_which_surface_is_asked() {
 }
 
 #[test]
-fn what_cannot_be_asked_for_says_so_instead_of_asking_at_a_wrong_place() {
+fn a_job_without_a_valid_url_is_an_error_and_no_request_is_sent() {
     for (provider, job, model, complaint) in [
         ("kling", "j", "kling-v2-master", "names no kind"),
         ("minimax", "../x", "MiniMax-H3", "digits and letters"),
@@ -78,7 +78,7 @@ fn what_cannot_be_asked_for_says_so_instead_of_asking_at_a_wrong_place() {
 }
 
 #[test]
-fn a_model_that_minimax_has_just_made_is_unknown_only_where_both_versions_say_so() {
+fn a_job_of_a_new_minimax_model_is_unknown_only_if_both_api_versions_say_so() {
     let gone = serde_json::json!({"base_resp": {"status_code": 2013, "status_msg": "invalid task_id"}});
     let read = |model: &str, step| {
         let asked = question("minimax", "7", model, 1);
@@ -99,7 +99,7 @@ fn a_model_that_minimax_has_just_made_is_unknown_only_where_both_versions_say_so
 }
 
 #[test]
-fn p02_every_refusal_and_failure_of_the_examples_carries_its_class_and_code() {
+fn p02_every_rejection_and_failure_of_the_examples_has_its_class_and_code() {
     use FailureClass::{ContentSafety, ProviderError, ServerError};
     for (file, class, code) in [
         ("bfl/failed.json", ServerError, Some("Error")),
@@ -131,13 +131,13 @@ fn p02_every_refusal_and_failure_of_the_examples_carries_its_class_and_code() {
 }
 
 #[test]
-fn p05_outputs_are_named_where_their_number_or_their_own_index_says_which_they_are() {
+fn p05_outputs_have_an_index_if_the_answer_contains_it_or_all_outputs_are_there() {
     for (file, items, named) in [
         ("runway/succeeded-multi.json", 2, vec![Some(0), Some(1)]),
         ("runway/succeeded-multi.json", 3, vec![None, None]),
         ("runway/workflow-succeeded-nested-map.json", 3, vec![None; 3]),
         ("kling/succeeded-multi.json", 2, vec![Some(0), Some(1)]),
-        // An image says itself which it is, also where others are missing.
+        // An image has its own index, also if other images are missing.
         ("kling/succeeded-multi.json", 4, vec![Some(0), Some(1)]),
         ("kling/succeeded-single.json", 1, vec![Some(0)]),
         ("heygen/succeeded-multi.json", 3, vec![Some(0), Some(1), Some(2)]),
@@ -154,7 +154,7 @@ fn p05_outputs_are_named_where_their_number_or_their_own_index_says_which_they_a
 }
 
 #[test]
-fn p18_where_an_answer_says_when_a_file_goes_it_is_known() {
+fn p18_the_expiry_of_a_file_is_read_if_the_answer_contains_it() {
     for (file, expires_at) in [
         ("bfl/succeeded-single.json", "2026-05-04T09:22:09Z"),
         ("heygen/succeeded-single.json", "2026-05-11T09:48:40Z"),
@@ -167,7 +167,7 @@ fn p18_where_an_answer_says_when_a_file_goes_it_is_known() {
 }
 
 #[test]
-fn images_of_kling_that_do_not_begin_with_0_are_not_taken_by_their_number() {
+fn indices_of_kling_images_that_do_not_start_at_0_are_ignored() {
     let read = |numbers: [i64; 2], items| {
         let images = numbers.map(|n| serde_json::json!({"index": n, "url": format!("https://cdn/{n}")}));
         let data = serde_json::json!({"task_status": "succeed", "task_result": {"images": images}});

@@ -1,5 +1,5 @@
-//! Answers made from the providers' own specifications, each with the reading that is right. Every
-//! row was once read as a refund, or as less than it offers.
+//! Regression tests with answers from the specifications of the providers. Each of them was once
+//! read as a refund, or with fewer outputs than it offers.
 
 use super::examples::{in_words, verdict};
 use super::*;
@@ -82,7 +82,7 @@ fn rows() -> Vec<Row> {
             "unknown",
             &[],
         ),
-        // Silence is not a success without outputs.
+        // An answer without a result is not a success without outputs.
         (
             "replicate",
             "a/b",
@@ -92,7 +92,7 @@ fn rows() -> Vec<Row> {
             "unreadable",
             &[],
         ),
-        // The schema's other shape.
+        // The other variant of the schema.
         (
             "veo-vertex",
             "veo",
@@ -132,8 +132,7 @@ fn rows() -> Vec<Row> {
             "succeeded",
             &["https://assets.sync.so/v.mp4"],
         ),
-        // A workflow's nodes that are ready are not lost at the deadline, and those that failed say
-        // why.
+        // The finished nodes of a running workflow are offered, and failed nodes have their reason.
         (
             "runway",
             "workflow/poster",
@@ -193,7 +192,7 @@ fn rows() -> Vec<Row> {
 }
 
 #[test]
-fn answers_from_the_specifications_read_as_they_should() {
+fn answers_from_the_specifications_are_read_correctly() {
     for (provider, model, items, status, body, wanted, files) in rows() {
         let received = received(status, &BTreeMap::new(), &body);
         let job = match provider {
@@ -210,7 +209,7 @@ fn answers_from_the_specifications_read_as_they_should() {
 }
 
 #[test]
-fn a_thumbnail_that_comes_first_is_no_output_of_fals() {
+fn a_thumbnail_in_an_answer_of_fal_is_not_an_output() {
     let body = serde_json::json!({
         "thumbnail": {"url": "https://v3.fal.media/t.png"}, "video": {"url": "https://v3.fal.media/v.mp4"}
     });
@@ -224,7 +223,7 @@ fn a_thumbnail_that_comes_first_is_no_output_of_fals() {
 }
 
 #[test]
-fn a_long_endpoint_of_fals_that_is_not_known_by_two_parts_is_asked_for_by_all_of_them() {
+fn a_fal_endpoint_that_is_unknown_by_two_parts_is_asked_about_by_all_parts() {
     let wrong_path = received(404, &BTreeMap::new(), &serde_json::json!({"detail": "Not Found"}));
     let asked = question("fal", "id-1", "xai/grok-imagine-image/quality/edit", 1);
     let reading = providers().read(&asked, 1, &wrong_path).unwrap();
@@ -241,22 +240,22 @@ fn a_long_endpoint_of_fals_that_is_not_known_by_two_parts_is_asked_for_by_all_of
         Reading::AskNext(result) => assert_eq!(result.to_string(), status.trim_end_matches("/status")),
         Reading::Judged(evidence) => panic!("{evidence:?}"),
     }
-    // Known by neither: that says nothing about the job.
+    // Unknown by both: this says nothing about the job.
     let at = (2, &next.kept);
     let again = fal.read(&asked, at, &wrong_path, crate::clock::Timestamp::from_micros(0), &[]);
     assert_eq!(verdict(&again), "unreadable");
 }
 
 #[test]
-fn every_shipped_file_says_what_its_models_make() {
+fn every_shipped_file_has_the_media_types_of_its_models() {
     for (name, text) in SHIPPED {
         assert!(text.contains("\nmakes = ["), "{name} does not say what its models make");
-        assert!(!providers().get(name).unwrap().fetching("any/model").kinds.is_empty(), "{name}");
+        assert!(!providers().get(name).unwrap().fetch_rules("any/model").kinds.is_empty(), "{name}");
     }
 }
 
 #[test]
-fn kling_avatars_are_asked_for_at_their_own_path() {
+fn kling_avatars_have_their_own_path() {
     let asked = question("kling", "j", "kling-v2/avatar/image2video", 1);
     let request = providers().get("kling").unwrap().first_request(&asked).unwrap();
     assert_eq!(request.to_string(), "GET https://api.klingai.com/v1/videos/avatar/image2video/j");

@@ -126,7 +126,7 @@ async fn kept_answers_are_held_against_their_expected_readings() {
             "done.json",
             "{\"url\": \"https://cdn.acme.example/0.png?sig=s3cret\"}",
             "{\"url\": \"https://cdn.acme.example/0.png?sig=s3cret2\"}",
-            "outputs[0] (in what is not shown)",
+            "outputs[0] (in a hidden part)",
         ),
         ("decided.json", "working.json", "\"wait\"", "\"refund\"", "decisions"),
     ] {
@@ -172,7 +172,7 @@ async fn a_case_with_a_slip_or_a_folder_without_cases_is_wrong_usage() {
         ),
         (
             "{\"status\": 200, \"body\": 1, \"body_text\": \"x\", \"expect\": {\"verdict\": \"running\"}}",
-            "given once",
+            "given only once",
         ),
         (
             "{\"status\": 200, \"body_file\": \"none.txt\", \"expect\": {\"verdict\": \"running\"}}",
@@ -192,7 +192,7 @@ async fn a_case_with_a_slip_or_a_folder_without_cases_is_wrong_usage() {
         assert_eq!(ended.code, Some(2), "{case}: {ended:?}");
         let told = format!("{}{}", ended.stdout, ended.stderr).replace("\\\"", "\"");
         assert!(told.contains("slip.json") && told.contains(says), "{case}: {told}");
-        for rust in ["u16", "struct", "variant", "Written"] {
+        for rust in ["u16", "struct", "variant", "CaseJson"] {
             assert!(!told.contains(rust), "{told}");
         }
     }

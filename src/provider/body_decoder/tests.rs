@@ -1,4 +1,5 @@
-//! Bodies in pieces of every size: the filter's view, the files, and what is put back.
+//! Tests with bodies in pieces of every size: the text for the filter, the files, and strings that
+//! are restored.
 
 use base64::prelude::{BASE64_STANDARD, BASE64_STANDARD_NO_PAD};
 use serde_json::{Value, json};
@@ -9,24 +10,24 @@ fn bytes(length: usize) -> Vec<u8> {
     (0..length).map(|nth| u8::try_from(nth * 7 % 251).unwrap()).collect()
 }
 
-/// The body in pieces of `size`.
-fn taken(body: &[u8], size: usize) -> (Value, Files) {
-    let mut intake = Intake::new(Shape::Json);
+/// Decodes a body in pieces of `size` bytes.
+fn taken(body: &[u8], size: usize) -> (Value, InlineFiles) {
+    let mut decoder = BodyDecoder::new(BodyFormat::Json);
     for piece in body.chunks(size) {
-        intake.push(piece);
+        decoder.push(piece);
     }
-    assert_eq!(intake.received(), body.len());
-    let (text, files) = intake.finish();
+    assert_eq!(decoder.received(), body.len());
+    let (text, files) = decoder.finish();
     (serde_json::from_slice(&text).unwrap(), files)
 }
 
 #[test]
-fn long_base64_becomes_a_token_and_the_file_is_there_once() {
+fn long_base64_is_replaced_by_a_token_and_decoded_once() {
     for length in [LONG_BYTES, LONG_BYTES + 1, LONG_BYTES + 2, 3 * LONG_BYTES] {
         let file = bytes(length);
         let (padded, bare) = (BASE64_STANDARD.encode(&file), BASE64_STANDARD_NO_PAD.encode(&file));
         let escaped = padded.replace('/', "\\/");
-        // As .NET writes it.
+        // The escaping of .NET.
         let coded = padded.replace('+', "\\u002B").replace('/', "\\u002f").replace('=', "\\u003D");
         let body = format!(
             r#"{{"a": "{padded}", "b\"": ["{bare}", "data:image\/png;base64,{escaped}", "{coded}"], "c": "{}", "d,e": "data:x,y"}}"#,
@@ -47,13 +48,13 @@ fn long_base64_becomes_a_token_and_the_file_is_there_once() {
                 assert!(files.get(&token(nth)).is_some_and(|found| *found == file), "{length} {nth}");
             }
             let hash = hex::encode(Sha256::digest(body.as_bytes()));
-            assert_eq!(files.whole, Some((body.len(), hash)), "what the body was");
+            assert_eq!(files.original, Some((body.len(), hash)), "length and hash of the original body");
         }
     }
 }
 
 #[test]
-fn what_is_no_base64_stays_as_it_was() {
+fn long_strings_that_are_not_base64_are_unchanged() {
     let long = BASE64_STANDARD_NO_PAD.encode(bytes(LONG_BYTES));
     for end in [
         "-",
@@ -78,7 +79,7 @@ fn what_is_no_base64_stays_as_it_was() {
         "\\/\\n",
         ", and data:x;base64,",
     ] {
-        // The first group of four is whole.
+        // The first group of four is complete.
         let body = format!(r#"{{"a": "{long}{end}", "b": 1}}"#);
         let expected: Value = serde_json::from_str(&body).unwrap();
         for size in [1, 5, 4096, body.len()] {
@@ -91,32 +92,32 @@ fn what_is_no_base64_stays_as_it_was() {
 }
 
 #[test]
-fn nothing_is_taken_out_of_what_is_no_json() {
+fn bodies_that_are_not_json_are_unchanged() {
     let long = BASE64_STANDARD.encode(bytes(LONG_BYTES));
-    for (shape, body) in [
-        (Shape::Json, format!("\u{89}PNG \"{long}\"")),
-        (Shape::Json, format!("\"{long}\"")),
-        (Shape::Text, format!("{{\"a\": \"{long}\"}}")),
-        (Shape::Xml, format!("<a b=\"{long}\"/>")),
+    for (format, body) in [
+        (BodyFormat::Json, format!("\u{89}PNG \"{long}\"")),
+        (BodyFormat::Json, format!("\"{long}\"")),
+        (BodyFormat::Text, format!("{{\"a\": \"{long}\"}}")),
+        (BodyFormat::Xml, format!("<a b=\"{long}\"/>")),
     ] {
-        let (text, files) = Intake::whole(shape, body.as_bytes());
-        assert!(text == body.as_bytes() && files.files.is_empty() && files.whole.is_none());
+        let (text, files) = BodyDecoder::decode(format, body.as_bytes());
+        assert!(text == body.as_bytes() && files.files.is_empty() && files.original.is_none());
     }
     let body = format!("{{\"a\": \"{long}\"}}\n{{\"a\": \"{long}\"}}");
-    assert_eq!(Intake::whole(Shape::Ndjson, body.as_bytes()).1.files.len(), 2);
+    assert_eq!(BodyDecoder::decode(BodyFormat::Ndjson, body.as_bytes()).1.files.len(), 2);
 }
 
 #[test]
-fn a_file_costs_what_it_is_and_text_what_its_filter_takes() {
+fn the_cost_counts_each_file_once_and_text_four_times() {
     let file = bytes(30 << 20);
     let body = format!("{{\"a\": \"{}\"}}", BASE64_STANDARD.encode(&file));
-    let mut intake = Intake::new(Shape::Json);
+    let mut decoder = BodyDecoder::new(BodyFormat::Json);
     for piece in body.as_bytes().chunks(1 << 16) {
-        intake.push(piece);
+        decoder.push(piece);
     }
     let copying = crate::recovery::memory_bytes(30 << 20);
-    assert!((file.len() as u64 + copying..file.len() as u64 + copying + 4096).contains(&intake.cost()));
-    let mut intake = Intake::new(Shape::Json);
-    intake.push(format!("{{\"a\": \"{}\"}}", "word ".repeat(1 << 16)).as_bytes());
-    assert!(intake.cost() >= 4 * (5 << 16));
+    assert!((file.len() as u64 + copying..file.len() as u64 + copying + 4096).contains(&decoder.cost()));
+    let mut decoder = BodyDecoder::new(BodyFormat::Json);
+    decoder.push(format!("{{\"a\": \"{}\"}}", "word ".repeat(1 << 16)).as_bytes());
+    assert!(decoder.cost() >= 4 * (5 << 16));
 }

@@ -1,8 +1,9 @@
-//! What may be fetched from a provider: how large, how long, of which kind; for all its models or for some.
+//! The rules for downloads in a provider file: media types, size and time limits.
 //!
-//! `recovery` does the fetching and judges the files. Here it is only read from the provider's file: `[recovery]` for all
-//! models, `[recovery.models."pattern"]` for those that the pattern means, where `*` stands for anything. A model's
-//! exact name comes before patterns, a longer pattern before a shorter one; what the one says not, `[recovery]` says.
+//! `[recovery]` holds the rules for all models, `[recovery.models."pattern"]` those for some, where
+//! `*` is a wildcard. An exact name has precedence over patterns, and a longer pattern over a
+//! shorter one. A key that is missing there is inherited from `[recovery]`. `recovery` downloads
+//! the files and applies the rules.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -10,69 +11,70 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::Providers;
-use super::file::{Flaw, Provider, flaw};
-use super::span::Span;
+use super::duration::DurationText;
+use super::file::Provider;
+use super::file_error::{FileError, invalid};
 use crate::config::parse_size;
 use crate::recovery::Medium;
 
-/// What may be fetched for one model; what is not said is as the settings say.
+/// The rules for the downloads of one model. `None`: the general setting applies.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Fetching {
-    /// What it makes; empty: anything.
+pub struct FetchRules {
+    /// The media types that the model makes; empty: any.
     pub kinds: Vec<Medium>,
-    /// The largest file.
+    /// The largest file, in bytes.
     pub max_bytes: Option<u64>,
-    /// For one file.
+    /// The time limit for one file.
     pub time_budget: Option<Duration>,
 }
 
-/// The same by model.
+/// The rules of one provider, by model or pattern.
 #[derive(Debug, Default)]
-pub(super) struct Fetchings {
-    all: Fetching,
-    models: BTreeMap<String, Fetching>,
+pub(super) struct FetchRulesByModel {
+    all: FetchRules,
+    models: BTreeMap<String, FetchRules>,
 }
 
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct WrittenFetchings {
+pub(super) struct RecoveryToml {
     makes: Option<Vec<Medium>>,
     max_bytes: Option<String>,
-    time_budget: Option<Span>,
+    time_budget: Option<DurationText>,
     #[serde(default)]
-    models: BTreeMap<String, WrittenFetching>,
+    models: BTreeMap<String, FetchRulesToml>,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct WrittenFetching {
+struct FetchRulesToml {
     makes: Option<Vec<Medium>>,
     max_bytes: Option<String>,
-    time_budget: Option<Span>,
+    time_budget: Option<DurationText>,
 }
 
-impl WrittenFetchings {
-    pub(super) fn check(self) -> Result<Fetchings, Flaw> {
+impl RecoveryToml {
+    pub(super) fn check(self) -> Result<FetchRulesByModel, FileError> {
         let Self { makes, max_bytes, time_budget, models } = self;
         let all =
-            WrittenFetching { makes, max_bytes, time_budget }.check("recovery", &Fetching::default())?;
+            FetchRulesToml { makes, max_bytes, time_budget }.check("recovery", &FetchRules::default())?;
         let models = models.into_iter().map(|(pattern, written)| {
             let read = written.check(&format!("recovery.models.{pattern:?}"), &all)?;
             Ok((pattern, read))
         });
-        let models = models.collect::<Result<_, Flaw>>()?;
-        Ok(Fetchings { all, models })
+        let models = models.collect::<Result<_, FileError>>()?;
+        Ok(FetchRulesByModel { all, models })
     }
 }
 
-impl WrittenFetching {
-    fn check(self, section: &str, all: &Fetching) -> Result<Fetching, Flaw> {
+impl FetchRulesToml {
+    fn check(self, section: &str, all: &FetchRules) -> Result<FetchRules, FileError> {
         let key = |key: &str| format!("{section}.{key}");
         let max_bytes = match self.max_bytes.as_deref().map(parse_size) {
             None => all.max_bytes,
             Some(Ok(bytes)) if bytes > 0 => Some(bytes),
             Some(_) => {
-                return flaw(
+                return invalid(
                     key("max_bytes"),
                     "a whole number above zero and one of B, KiB, MiB, GiB, TiB, for instance `512MiB`",
                 );
@@ -80,20 +82,23 @@ impl WrittenFetching {
         };
         let time_budget = match self.time_budget {
             None => all.time_budget,
-            Some(Span(span)) if span >= Duration::from_secs(1) => Some(span),
-            Some(_) => return flaw(key("time_budget"), "a second or more, for instance `5m`"),
+            Some(DurationText(span)) if span >= Duration::from_secs(1) => Some(span),
+            Some(_) => return invalid(key("time_budget"), "1 second or more, for instance `5m`"),
         };
         if self.makes.as_ref().is_some_and(Vec::is_empty) {
-            return flaw(key("makes"), "left out, or one or more of `image`, `video`, `audio`, `3d`, `text`");
+            return invalid(
+                key("makes"),
+                "one or more of `image`, `video`, `audio`, `3d`, `text`, or removed",
+            );
         }
-        Ok(Fetching { kinds: self.makes.unwrap_or_else(|| all.kinds.clone()), max_bytes, time_budget })
+        Ok(FetchRules { kinds: self.makes.unwrap_or_else(|| all.kinds.clone()), max_bytes, time_budget })
     }
 }
 
 impl Provider {
-    /// What may be fetched for `model`.
-    pub fn fetching(&self, model: &str) -> Fetching {
-        let Fetchings { all, models } = &self.fetchings;
+    /// Returns the rules for `model`.
+    pub fn fetch_rules(&self, model: &str) -> FetchRules {
+        let FetchRulesByModel { all, models } = &self.fetch_rules;
         let by_pattern = || {
             let fitting = models.iter().filter(|(pattern, _)| matches(pattern, model));
             fitting.max_by_key(|(pattern, _)| pattern.len()).map(|(_, fetching)| fetching)
@@ -103,25 +108,26 @@ impl Provider {
 }
 
 impl Providers {
-    /// A provider whose files may take as long as a claim lasts, or longer, and how long that is.
-    pub fn too_patient(&self, lease: Duration) -> Option<(&str, Duration)> {
+    /// Returns a provider whose `time_budget` is not shorter than the lease, and that budget. If a
+    /// download outlived the lease of its claim, another worker could download the file as well.
+    pub fn time_budget_beyond(&self, lease: Duration) -> Option<(&str, Duration)> {
         self.iter().find_map(|provider| {
-            let Fetchings { all, models } = &provider.fetchings;
+            let FetchRulesByModel { all, models } = &provider.fetch_rules;
             let budgets = models.values().chain([all]).filter_map(|fetching| fetching.time_budget);
             budgets.max().filter(|budget| *budget >= lease).map(|budget| (provider.name.as_str(), budget))
         })
     }
 }
 
-/// Whether `text` is what `pattern` means: `*` stands for anything, also for nothing.
+/// Whether `text` matches `pattern`, where `*` matches any text, also an empty one.
 fn matches(pattern: &str, text: &str) -> bool {
     let Some((start, rest)) = pattern.split_once('*') else { return pattern == text };
     let Some(mut text) = text.strip_prefix(start) else { return false };
     let mut pieces: Vec<&str> = rest.split('*').collect();
-    // After a star there is a last piece, perhaps an empty one.
+    // The piece after the last `*` must match the end. It may be empty.
     let end = pieces.pop().unwrap_or_default();
     for piece in pieces {
-        // The first place is as good as any: what follows has the most left.
+        // The first occurrence leaves the most text for the following pieces.
         let Some(at) = text.find(piece) else { return false };
         text = &text[at + piece.len()..];
     }
@@ -133,7 +139,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn stars_stand_for_anything() {
+    fn stars_match_any_text() {
         for (pattern, text, fits) in [
             ("veo-3", "veo-3", true),
             ("veo-3", "veo-3.1", false),
@@ -153,12 +159,12 @@ mod tests {
 
     const START: &str = "[provider]\nname = \"acme\"\noutput_hosts = []\n[ask]\nrequest = \"GET https://a.example/{job}\"\nread = '{verdict: \"running\"}'\n";
 
-    fn read(text: &str) -> Result<Provider, Flaw> {
+    fn read(text: &str) -> Result<Provider, FileError> {
         super::super::file::read(&format!("{START}{text}"))
     }
 
     #[test]
-    fn the_closest_word_about_a_model_counts() {
+    fn the_most_specific_rules_for_a_model_apply() {
         let text = "[recovery]\nmakes = [\"image\"]\nmax_bytes = \"1GiB\"\n[recovery.models.\"*/video*\"]\nmakes = [\"video\", \"audio\"]\n\
                     [recovery.models.\"acme/video*\"]\ntime_budget = \"5m\"\n[recovery.models.\"acme/video\"]\nmax_bytes = \"2MiB\"\n";
         let provider = read(text).unwrap();
@@ -170,13 +176,13 @@ mod tests {
             ("acme/video-long", vec![Medium::Image], gib, budget),
             ("acme/video", vec![Medium::Image], Some(2 << 20), None),
         ] {
-            assert_eq!(provider.fetching(model), Fetching { kinds, max_bytes, time_budget }, "{model}");
+            assert_eq!(provider.fetch_rules(model), FetchRules { kinds, max_bytes, time_budget }, "{model}");
         }
-        assert_eq!(read("").unwrap().fetching("anything"), Fetching::default());
+        assert_eq!(read("").unwrap().fetch_rules("anything"), FetchRules::default());
     }
 
     #[test]
-    fn what_cannot_be_meant_is_refused_with_its_key() {
+    fn invalid_rules_are_rejected_with_their_key() {
         for (text, key) in [
             ("[recovery]\nmakes = []", "recovery.makes"),
             ("[recovery]\nmakes = [\"film\"]", "recovery.makes[0]"),

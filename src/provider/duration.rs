@@ -1,38 +1,38 @@
-//! Spans of time as people write them: `250ms`, `20s`, `10m`, `1h`, `2d`, also `1h 30m`.
+//! Parses durations in provider files: `250ms`, `20s`, `10m`, `1h`, `2d`, `1h 30m`.
 
 use std::fmt;
 use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, de};
 
-/// A span of time in a provider file.
+/// A duration in a provider file.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Span(pub(super) Duration);
+pub(super) struct DurationText(pub(super) Duration);
 
-impl<'de> Deserialize<'de> for Span {
+impl<'de> Deserialize<'de> for DurationText {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_str(Reader)
     }
 }
 
-/// Reads text, and says of anything else what is wanted.
+/// Accepts text only, so that the error for any other type says what is expected.
 struct Reader;
 
 impl de::Visitor<'_> for Reader {
-    type Value = Span;
+    type Value = DurationText;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a span of time, for instance `20s`, `10m` or `1h`")
+        f.write_str("a duration, for instance `20s`, `10m` or `1h`")
     }
 
-    fn visit_str<E: de::Error>(self, text: &str) -> Result<Span, E> {
-        span(text).map(Span).ok_or_else(|| {
-            E::custom(format!("`{text}` is not a span of time, for instance `20s`, `10m` or `1h`"))
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<DurationText, E> {
+        parse(text).map(DurationText).ok_or_else(|| {
+            E::custom(format!("`{text}` is not a duration, for instance `20s`, `10m` or `1h`"))
         })
     }
 }
 
-fn span(text: &str) -> Option<Duration> {
+fn parse(text: &str) -> Option<Duration> {
     let mut rest = text.trim();
     let mut sum = Duration::ZERO;
     if rest.is_empty() {
@@ -63,11 +63,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn spans_are_read_with_their_units_only() {
-        assert_eq!(span("1h30m"), Some(Duration::from_mins(90)));
-        assert_eq!(span(" 2d "), Some(Duration::from_hours(48)));
+    fn a_duration_needs_a_unit() {
+        assert_eq!(parse("1h30m"), Some(Duration::from_mins(90)));
+        assert_eq!(parse(" 2d "), Some(Duration::from_hours(48)));
         for text in ["", "5", "1M", "-1s", "1.5h", "h", "99999999999999999999d"] {
-            assert_eq!(span(text), None, "{text:?}");
+            assert_eq!(parse(text), None, "{text:?}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Providers without manners: that hang, trickle, or ask to be left alone.
+//! Tests with providers that hang, send data slowly, break connections, or request a wait.
 
 use std::time::{Duration, Instant};
 
@@ -11,9 +11,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use super::shapes::{Scripted, acme, ask};
 use super::*;
 
-/// A provider whose connections are treated by `treat` after the request's head has come.
-async fn rude<F>(
-    treat: impl Fn(TcpStream) -> F + Send + Sync + 'static,
+/// Starts a provider that handles each connection with `handle` after it has read the request.
+async fn slow_provider<F>(
+    handle: impl Fn(TcpStream) -> F + Send + Sync + 'static,
     keys: &str,
 ) -> (Providers, Arc<AtomicUsize>)
 where
@@ -29,7 +29,7 @@ where
             counted.fetch_add(1, Ordering::SeqCst);
             let mut head = [0; 4096];
             let _ = stream.read(&mut head).await;
-            tokio::spawn(treat(stream));
+            tokio::spawn(handle(stream));
         }
     });
     let text = format!(
@@ -58,37 +58,37 @@ async fn half(mut stream: TcpStream) {
 }
 
 #[tokio::test]
-async fn bytes_that_trickle_and_bytes_that_stop_are_given_up_and_not_asked_for_again_at_once() {
-    let (trickling, requests) = rude(trickle, "timeout = \"300ms\"").await;
+async fn a_request_that_times_out_is_not_retried() {
+    let (trickling, requests) = slow_provider(trickle, "timeout = \"300ms\"").await;
     let evidence = ask(&trickling, "j").await;
     assert_eq!(evidence.verdict, Verdict::CouldNotTell(Doubt::Unreachable));
-    assert_eq!(evidence.message.as_deref(), Some("no whole answer within 300ms"));
-    assert_eq!(requests.load(Ordering::SeqCst), 1, "it had its time");
+    assert_eq!(evidence.message.as_deref(), Some("no complete answer within 300ms"));
+    assert_eq!(requests.load(Ordering::SeqCst), 1, "not retried");
 
-    let (hanging, requests) = rude(hang, "timeout = \"1h\"\nread_timeout = \"100ms\"").await;
+    let (hanging, requests) = slow_provider(hang, "timeout = \"1h\"\nread_timeout = \"100ms\"").await;
     let evidence = ask(&hanging, "j").await;
     assert_eq!(evidence.verdict, Verdict::CouldNotTell(Doubt::Unreachable));
-    assert!(evidence.message.unwrap().contains("nothing for 100ms"));
+    assert!(evidence.message.unwrap().contains("no data for 100ms"));
     assert_eq!(requests.load(Ordering::SeqCst), 1);
 }
 
 #[tokio::test]
-async fn a_connection_that_breaks_is_tried_again_and_no_more_often_than_the_file_says() {
-    let (breaking, requests) = rude(|stream| async { drop(stream) }, "retries = 1").await;
+async fn a_broken_connection_is_retried_as_often_as_the_file_says() {
+    let (breaking, requests) = slow_provider(|stream| async { drop(stream) }, "retries = 1").await;
     let evidence = ask(&breaking, "j").await;
     assert_eq!(evidence.verdict, Verdict::CouldNotTell(Doubt::Unreachable));
     assert_eq!(requests.load(Ordering::SeqCst), 2);
 
-    // In the middle of a body too.
-    let (breaking, requests) = rude(half, "retries = 1").await;
+    // Also if it breaks in the middle of a body.
+    let (breaking, requests) = slow_provider(half, "retries = 1").await;
     let evidence = ask(&breaking, "j").await;
     assert_eq!(evidence.verdict, Verdict::CouldNotTell(Doubt::Unreachable));
-    assert!(evidence.message.unwrap().starts_with("the exchange broke off"));
+    assert!(evidence.message.unwrap().starts_with("the connection was interrupted"));
     assert_eq!(requests.load(Ordering::SeqCst), 2);
 }
 
 #[tokio::test]
-async fn a_provider_that_asks_for_a_long_wait_is_left_alone_and_a_short_one_is_sat_out() {
+async fn a_long_retry_after_opens_the_circuit_and_a_short_one_is_waited_for() {
     let limited = |header: &'static str| {
         move |mut stream: TcpStream| async move {
             let answer =
@@ -97,30 +97,32 @@ async fn a_provider_that_asks_for_a_long_wait_is_left_alone_and_a_short_one_is_s
         }
     };
     for header in ["retry-after: 60", "retry-after-ms: 60000", "retry-after: Fri, 01 Jan 2100 00:00:00 GMT"] {
-        let (providers, requests) = rude(limited(header), "circuit_opens_after = 1").await;
+        let (providers, requests) = slow_provider(limited(header), "circuit_opens_after = 1").await;
         assert_eq!(ask(&providers, "j").await.verdict, Verdict::CouldNotTell(Doubt::RateLimited));
         match providers.ask(&question("acme", "k", "m", 1)).await {
-            Asked::NotAsked { retry_in } => {
+            AskOutcome::NotAsked { retry_in } => {
                 assert!(
                     retry_in > Duration::from_secs(50) && retry_in <= Duration::from_mins(15),
                     "{header}"
                 );
             }
-            Asked::Answered(evidence) => panic!("{header}: asked all the same: {evidence:?}"),
+            AskOutcome::Answered(evidence) => {
+                panic!("{header}: asked although the circuit is open: {evidence:?}")
+            }
         }
-        assert!(providers.circuit_open("acme"));
+        assert!(providers.is_circuit_open("acme"));
         assert_eq!(requests.load(Ordering::SeqCst), 1, "{header}");
     }
-    let (providers, requests) = rude(limited("retry-after-ms: 20"), "retries = 1").await;
+    let (providers, requests) = slow_provider(limited("retry-after-ms: 20"), "retries = 1").await;
     let began = Instant::now();
     assert_eq!(ask(&providers, "j").await.verdict, Verdict::CouldNotTell(Doubt::RateLimited));
     assert!(began.elapsed() >= Duration::from_millis(20));
-    assert!(!providers.circuit_open("acme"));
+    assert!(!providers.is_circuit_open("acme"));
     assert_eq!(requests.load(Ordering::SeqCst), 2);
 }
 
 #[tokio::test]
-async fn too_often_said_inside_a_good_answer_is_tried_again_too() {
+async fn a_rate_limit_error_with_http_200_is_retried() {
     let scripted = Scripted::start(|_| (200, serde_json::json!({"code": 1002}))).await;
     let providers = acme(
         "[provider]\nname = \"acme\"\noutput_hosts = []\nretries = 1\n[ask]\nrequest = \"GET http://HOST/{job}\"\n\
@@ -132,8 +134,8 @@ async fn too_often_said_inside_a_good_answer_is_tried_again_too() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-async fn a_large_answer_is_read_beside_the_other_tasks() {
-    // The only worker reads a large answer while a small one is asked for: both come back.
+async fn a_large_answer_does_not_block_other_tasks() {
+    // The only worker thread reads a large answer while a small one is requested.
     let large = Value::from("x".repeat(1_000_000));
     let scripted = Scripted::start(move |request| {
         (200, if request.line.contains("large") { large.clone() } else { Value::Null })

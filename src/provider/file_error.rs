@@ -1,31 +1,30 @@
-//! What is wrong with a provider file: which key, in which line, and what would be right.
+//! Errors in provider files: the line, the key, and what the value must be.
 //!
-//! The parsers' own messages name Rust types and repeat what the file holds. Promise: a message
-//! here names no Rust type, and repeats no text that stands where something else belongs: it may be
-//! a key that somebody has put straight into the file. Numbers are repeated. Left to others: `file`
-//! and its parts check; `ProviderError` names the file.
+//! The messages of the parsers contain Rust types and repeat the text of the file. These messages
+//! do neither: a text in the wrong place may be a secret that somebody wrote into the file. Numbers
+//! are repeated. `file` and others check the values; `ProviderError` adds the name of the file.
 
 use toml::de::{DeTable, DeValue};
 
-/// What is wrong with a provider file: which key, and what would be right.
+/// An error in a provider file.
 #[derive(Debug)]
-pub(super) struct Flaw {
+pub(super) struct FileError {
     pub(super) key: String,
     pub(super) problem: String,
-    /// The line of the file, from 1, where it is known already.
+    /// The line of the file, from 1, if the parser reported it.
     pub(super) line: Option<usize>,
-    /// The line of a filter, from 1: counted within the key's value.
+    /// The line within the value of the key, from 1: for an error in a filter.
     pub(super) line_of_value: Option<usize>,
 }
 
-impl Flaw {
+impl FileError {
     pub(super) fn new(key: impl Into<String>, problem: impl Into<String>) -> Self {
         Self { key: key.into(), problem: problem.into(), line: None, line_of_value: None }
     }
 
-    /// A filter that does not compile.
+    /// The error for a filter that does not compile.
     pub(super) fn of_filter(key: impl Into<String>, problem: &str) -> Self {
-        // The filter's own line becomes the file's.
+        // Take the line out of the message. It is converted to a line of the file later.
         let problem = problem.split_whitespace().collect::<Vec<_>>().join(" ");
         let split = problem.strip_prefix("line ").and_then(|rest| rest.split_once(": "));
         let (line, problem) = match split.and_then(|(line, rest)| Some((line.parse().ok()?, rest))) {
@@ -35,18 +34,18 @@ impl Flaw {
         Self { line_of_value: line, ..Self::new(key, format!("must be a jq filter: {problem}")) }
     }
 
-    /// A file that is no TOML.
+    /// The error for a file that is not TOML.
     pub(super) fn of_toml(text: &str, error: &toml::de::Error) -> Self {
         let line = error.span().map(|span| line_at(text, span.start));
         Self { line, ..Self::new("(the file)", format!("is not TOML: {}", first_line(error.message()))) }
     }
 
-    /// A value that has another shape than its key wants.
-    pub(super) fn of_shape(key: String, message: &str) -> Self {
-        Self::new(key, in_words(message, "table"))
+    /// The error for a value of the wrong type.
+    pub(super) fn of_type(key: String, message: &str) -> Self {
+        Self::new(key, describe(message, "table"))
     }
 
-    /// The line of the file that the message is about.
+    /// Returns the line of the file that the error refers to.
     pub(super) fn line_in(&self, text: &str) -> Option<usize> {
         self.line.or_else(|| {
             let found = find(text, &self.key)?;
@@ -59,13 +58,14 @@ impl Flaw {
     }
 }
 
-pub(super) fn flaw<T>(key: impl Into<String>, problem: impl Into<String>) -> Result<T, Flaw> {
-    Err(Flaw::new(key, format!("must be {}", problem.into())))
+/// Returns the error that the value of `key` must be something else.
+pub(super) fn invalid<T>(key: impl Into<String>, problem: impl Into<String>) -> Result<T, FileError> {
+    Err(FileError::new(key, format!("must be {}", problem.into())))
 }
 
-/// A parser's message, without Rust's names and without what the text holds. `map`: what a set of
-/// keys is called.
-pub(super) fn in_words(message: &str, map: &str) -> String {
+/// Rewrites the message of a parser without Rust types and without the text of the file. `map`: the
+/// word for a set of keys.
+pub(super) fn describe(message: &str, map: &str) -> String {
     let message = first_line(message);
     if let Some(rest) = message.strip_prefix("unknown variant ") {
         return format!("unknown word {rest}");
@@ -73,7 +73,7 @@ pub(super) fn in_words(message: &str, map: &str) -> String {
     for start in ["invalid type: ", "invalid value: "] {
         let split = message.strip_prefix(start).and_then(|rest| rest.split_once(", expected "));
         if let Some((found, expected)) = split {
-            return format!("must be {}, not {}", wanted(expected, map), kind(found, map));
+            return format!("must be {}, not {}", expected_type(expected, map), found_type(found, map));
         }
     }
     match message.strip_prefix("missing field ") {
@@ -86,18 +86,18 @@ fn first_line(message: &str) -> &str {
     message.trim().lines().next().unwrap_or_default()
 }
 
-/// What was found, by its kind; only numbers and booleans are repeated.
-fn kind(found: &str, map: &str) -> String {
+/// Describes the value that was found by its type. Only numbers and booleans are repeated.
+fn found_type(found: &str, map: &str) -> String {
     match found.split_once(' ') {
         Some(("integer" | "boolean", value)) => value.to_owned(),
         Some(("floating", value)) => value.trim_start_matches("point ").to_owned(),
         Some(("string" | "character", _)) => "text".to_owned(),
-        _ => wanted(found, map),
+        _ => expected_type(found, map),
     }
 }
 
-/// What serde calls a kind of value, in plain words.
-fn wanted(expected: &str, map: &str) -> String {
+/// Translates serde's name of a type into plain words.
+fn expected_type(expected: &str, map: &str) -> String {
     let plain = match expected {
         "usize" | "u64" | "u32" | "u16" | "u8" => "a whole number, 0 or more",
         "i64" | "i32" | "i16" | "i8" | "isize" => "a whole number",
@@ -116,22 +116,22 @@ fn wanted(expected: &str, map: &str) -> String {
     plain.to_owned()
 }
 
-/// Where a key stands.
-struct Found {
+/// The position of a key.
+struct KeyPosition {
     start: usize,
-    /// Where its value begins, if the whole key was found.
+    /// The start of its value, if the complete key was found.
     value: Option<usize>,
 }
 
-/// The place of a key like `models."a/b".grace` or `provider.output_hosts[0]`; of the closest table
-/// around it where it does not exist.
-fn find(text: &str, key: &str) -> Option<Found> {
+/// Finds a key like `models."a/b".grace` or `provider.output_hosts[0]`. If it does not exist, the
+/// result is the closest table around it.
+fn find(text: &str, key: &str) -> Option<KeyPosition> {
     let table = DeTable::parse(text).ok()?;
     let mut table = table.get_ref();
     let mut rest = key;
     let mut found = None;
     loop {
-        // The longest name that fits: a name may hold dots.
+        // Take the longest matching name, because a name may contain dots.
         let fitting = table.iter().filter_map(|(name, value)| {
             let plain = name.get_ref().as_ref();
             let quoted = format!("{plain:?}");
@@ -144,13 +144,16 @@ fn find(text: &str, key: &str) -> Option<Found> {
         });
         let Some((left, name, value)) = fitting.min_by_key(|(left, ..)| *left) else { return found };
         rest = &rest[rest.len() - left..];
-        found = Some(Found { start: name.span().start, value: rest.is_empty().then(|| value.span().start) });
+        found = Some(KeyPosition {
+            start: name.span().start,
+            value: rest.is_empty().then(|| value.span().start),
+        });
         let mut value = value;
         while let Some((nth, after)) = rest.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
             let element = nth.parse::<usize>().ok().and_then(|nth| value.get_ref().as_array()?.get(nth));
             let Some(element) = element else { return found };
             (value, rest) = (element, after);
-            found = Some(Found { start: value.span().start, value: None });
+            found = Some(KeyPosition { start: value.span().start, value: None });
         }
         match (rest.strip_prefix('.'), value.get_ref()) {
             (Some(after), DeValue::Table(inner)) => (table, rest) = (inner, after),
@@ -159,11 +162,11 @@ fn find(text: &str, key: &str) -> Option<Found> {
     }
 }
 
-/// The line of the file for line `nth` of a text that begins at `start`.
+/// Converts line `nth` of a text that begins at `start` to a line of the file.
 fn line_of_value(text: &str, start: usize, nth: usize) -> usize {
     let first = line_at(text, start);
     let value = text.get(start..).unwrap_or_default();
-    // A line end right after the quotes is no part of the text.
+    // A line break directly after the opening quotes does not belong to the text.
     let below = ["'''", "\"\"\""]
         .iter()
         .find_map(|quotes| value.strip_prefix(quotes))
@@ -205,7 +208,7 @@ else {verdict: "unreadable"} end
 "#;
 
     #[test]
-    fn a_flaw_names_its_line_and_what_would_be_right_and_no_rust_type_and_no_key() {
+    fn an_error_has_a_line_and_the_expected_value_but_no_rust_type_and_no_secret() {
         for (from, to, line, says) in [
             ("name = \"acme\"", "name = 7", 2, "must be text, not `7`"),
             ("name = \"acme\"", "name = \"A\"", 2, "must be 1 to 64"),
@@ -216,7 +219,7 @@ else {verdict: "unreadable"} end
                 3,
                 "whole number, 0 or more, not `1.5`",
             ),
-            ("name = \"acme\"", "name = \"acme\"\ntimeout = \"soon\"", 3, "a span of time"),
+            ("name = \"acme\"", "name = \"acme\"\ntimeout = \"soon\"", 3, "a duration"),
             ("\"*.acme.example\"", "\"*acme\"", 3, "host names like"),
             ("\"*.acme.example\"", "5", 5, "must be text"),
             ("output_hosts", "hosts", 3, "unknown field"),
@@ -224,9 +227,9 @@ else {verdict: "unreadable"} end
                 "grace = \"10m\"",
                 "grace = true",
                 8,
-                "must be a span of time, for instance `20s`, `10m` or `1h`, not `true`",
+                "must be a duration, for instance `20s`, `10m` or `1h`, not `true`",
             ),
-            ("{ env = \"ACME_KEY\" }", "\"sk-private\"", 12, "where the key is"),
+            ("{ env = \"ACME_KEY\" }", "\"sk-private\"", 12, "the source of the key"),
             ("{ env = \"ACME_KEY\" }", "{ env = \"A\", \"sk-private\" = 1 }", 12, "unknown"),
             ("[provider]\n", "download = \"sk-private\"\n[provider]\n", 1, "a table"),
             ("[auth]\n", "[auth]\nkind = \"basik\"\n", 10, "unknown word"),
@@ -251,7 +254,7 @@ else {verdict: "unreadable"} end
             if !to.contains("\"sk-private\" = 1") {
                 assert!(!error.contains("sk-private"), "{error}");
             }
-            for rust in ["usize", "u32", "f64", "struct", "Written", "variant", "sequence", "i64"] {
+            for rust in ["usize", "u32", "f64", "struct", "Toml", "variant", "sequence", "i64"] {
                 assert!(!error.contains(rust), "{to}: {error}");
             }
         }

@@ -1,11 +1,11 @@
-//! The body of an answer as it arrives: long strings of base64 are decoded at once, and a token
-//! stands in their place.
+//! Decodes files inside a JSON answer while the body arrives, so that each file is in memory only
+//! once.
 //!
-//! Promise: a file inside a JSON answer is held once, decoded. What the filter sees is the same
-//! JSON, in which such a string has become its first characters and a number ([`Files::get`] knows
-//! it); the beginning of a `data:` URL stays before it. A string that turns out to be no base64 is
-//! put back as it was. So are bodies that are no JSON: nothing is taken out of them. Left to
-//! others: how much may be held (`ask`), and which strings are outputs (the filter).
+//! A long base64 string is decoded and replaced by a token: its first characters and a number. The
+//! filter sees the JSON with the token, and [`InlineFiles::get`] returns the file for it. The
+//! prefix of a `data:` URL is kept before the token. If a long string turns out not to be base64,
+//! it is restored. Bodies in other formats are not changed. `ask` limits the memory; the filter
+//! decides which strings are outputs.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
@@ -13,67 +13,70 @@ use bytes::Bytes;
 use memchr::{memchr, memchr3};
 use sha2::{Digest as _, Sha256};
 
-use super::answer::Shape;
-use super::said::BASE64;
+use super::body::BodyFormat;
+use super::filter_output::BASE64;
 
-/// The shortest string that is decoded as it arrives.
+/// The shortest base64 string that is decoded while it arrives.
 pub(super) const LONG_BYTES: usize = 64 << 10;
-/// What precedes base64 in a `data:` URL is no longer than this.
-const DATA_BYTES: usize = 200;
-/// How many characters of a file stay in its token: a filter may tell its kind by them.
+/// The longest prefix of base64 in a `data:` URL.
+const DATA_PREFIX_BYTES: usize = 200;
+/// How many characters of a file are kept in its token. A filter can detect the file type by them.
 const HEAD_CHARS: usize = 48;
-/// The longest text that a filter reads: a body without the files in it.
+/// The longest text that a filter reads: the body without its files.
 pub(super) const TEXT_BYTES_MAX: usize = 16 << 20;
-/// How many times the JSON of an answer is held while a filter reads it: here, and in its worker as
-/// it came, as values, and as what the filter says.
+/// How many copies of the JSON are in memory while a filter reads it: one here, and three in the
+/// worker (as text, as values, and as the filter's output).
 const TEXT_COPIES: u64 = 4;
 
-/// The files that were decoded out of a body, and what the body was before.
+/// The files that were decoded from a body, and the identity of the original body.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Files {
+pub(super) struct InlineFiles {
     files: Vec<(String, Bytes)>,
-    /// Length and SHA-256 of the body as it came, where anything was taken out of it.
-    pub(super) whole: Option<(usize, String)>,
+    /// The length and SHA-256 of the original body, if it was changed.
+    pub(super) original: Option<(usize, String)>,
 }
 
-impl Files {
-    /// The file of a token.
+impl InlineFiles {
+    /// Returns the file of a token.
     pub(super) fn get(&self, token: &str) -> Option<&Bytes> {
         self.files.iter().find(|(own, _)| own == token).map(|(_, file)| file)
     }
 }
 
-/// A string that is being decoded.
+/// A base64 string that is being decoded.
 #[derive(Default)]
-struct File {
+struct DecodingFile {
     decoded: Vec<u8>,
-    /// Characters that are less than a whole group of four.
+    /// The last characters, fewer than a group of four.
     rest: Vec<u8>,
+    /// The first characters, for the token.
     head: Vec<u8>,
     padding: usize,
-    /// An escape that has not come as a whole: its backslash and what came of the rest.
+    /// The beginning of an incomplete escape sequence, with its backslash.
     escape: Vec<u8>,
 }
 
-enum State {
+enum DecoderState {
     /// Outside of strings.
     Between,
-    /// Inside of a string.
+    /// Inside a string.
     Text,
-    /// After a backslash in a string.
+    /// After a backslash inside a string.
     Escaped,
-    /// In a string of base64.
-    File(File),
+    /// Inside a base64 string that is being decoded.
+    File(DecodingFile),
 }
 
-/// A body under way.
-pub(super) struct Intake {
-    /// None: nothing has come but space.
+/// Decodes one body.
+pub(super) struct BodyDecoder {
+    /// `None`: only whitespace has arrived yet.
     is_json: Option<bool>,
+    /// The body so far, with tokens instead of files.
     text: Vec<u8>,
-    state: State,
-    /// Where the string begins in `text`, and where what may be its base64 does.
+    state: DecoderState,
+    /// Where the current string begins in `text`.
     string_from: usize,
+    /// Where the possible base64 of the current string begins in `text`.
     base64_from: usize,
     may_be_base64: bool,
     files: Vec<(String, Bytes)>,
@@ -86,8 +89,8 @@ const fn is_base64(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/')
 }
 
-/// What an escape in JSON stands for, if it is one that base64 may come with: `\/` (PHP), `\u002B`
-/// (.NET). None: not whole yet.
+/// Decodes an escape sequence that may occur in base64 inside JSON: `\/` (PHP) or `\u002B` (.NET).
+/// Returns `None` if it is incomplete.
 fn unescaped(escape: &[u8]) -> Option<Result<u8, NotBase64>> {
     match escape {
         [b'\\', b'/'] => Some(Ok(b'/')),
@@ -101,16 +104,17 @@ fn unescaped(escape: &[u8]) -> Option<Result<u8, NotBase64>> {
     }
 }
 
-/// Whether `text` ends inside of an escape that [`unescaped`] knows.
+/// Whether `text` ends inside an escape sequence that [`unescaped`] accepts.
 fn ends_in_escape(text: &[u8]) -> bool {
     let tail = &text[text.len().saturating_sub(5)..];
     tail.iter().rposition(|byte| *byte == b'\\').is_some_and(|at| unescaped(&tail[at..]).is_none())
 }
 
-/// The string is no base64 after all.
+/// The string is not base64.
 struct NotBase64;
 
-/// Base64 without its escapes; none: it is no base64, or ends inside of an escape.
+/// Removes the escape sequences from base64. Returns `None` if it is not base64, or if it ends
+/// inside an escape sequence.
 fn without_escapes(text: &[u8]) -> Option<Vec<u8>> {
     let mut plain = Vec::with_capacity(text.len());
     let mut rest = text;
@@ -125,13 +129,13 @@ fn without_escapes(text: &[u8]) -> Option<Vec<u8>> {
     Some(plain)
 }
 
-impl Intake {
-    /// For a body of this shape.
-    pub(super) fn new(shape: Shape) -> Self {
+impl BodyDecoder {
+    /// Creates a decoder for a body of this format.
+    pub(super) fn new(format: BodyFormat) -> Self {
         Self {
-            is_json: if matches!(shape, Shape::Json | Shape::Ndjson) { None } else { Some(false) },
+            is_json: if matches!(format, BodyFormat::Json | BodyFormat::Ndjson) { None } else { Some(false) },
             text: Vec::new(),
-            state: State::Between,
+            state: DecoderState::Between,
             string_from: 0,
             base64_from: 0,
             may_be_base64: false,
@@ -142,42 +146,41 @@ impl Intake {
         }
     }
 
-    /// A whole body.
-    pub(super) fn whole(shape: Shape, body: &[u8]) -> (Bytes, Files) {
-        let mut intake = Self::new(shape);
-        intake.push(body);
-        intake.finish()
+    /// Decodes a complete body.
+    pub(super) fn decode(format: BodyFormat, body: &[u8]) -> (Bytes, InlineFiles) {
+        let mut decoder = Self::new(format);
+        decoder.push(body);
+        decoder.finish()
     }
 
-    /// How many bytes have come.
+    /// How many bytes have arrived.
     pub(super) fn received(&self) -> usize {
         self.received
     }
 
-    /// What a body of this length costs, if it is a file in base64 for the most part.
+    /// The expected [`BodyDecoder::cost`] of a body of this length that consists mostly of a file.
     pub(super) fn expected_cost(length: u64) -> u64 {
         let decoded = length / 4 * 3;
         length.max(decoded.saturating_add(crate::recovery::memory_bytes(decoded)))
     }
 
-    /// How many bytes of memory it takes to read what has come, and to copy its largest file.
+    /// The memory, in bytes, for reading the body so far and for copying its files.
     pub(super) fn cost(&self) -> u64 {
-        let under_way = if let State::File(file) = &self.state { file.decoded.len() } else { 0 };
-        let decoded = (self.decoded_bytes + under_way) as u64;
+        let in_progress = if let DecoderState::File(file) = &self.state { file.decoded.len() } else { 0 };
+        let decoded = (self.decoded_bytes + in_progress) as u64;
         decoded
             .saturating_add(crate::recovery::memory_bytes(decoded))
             .saturating_add(TEXT_COPIES.saturating_mul(self.text.len() as u64))
     }
 
-    /// Why the body is not read any further, if it is longer than a filter should read.
-    pub(super) fn refusal(&self) -> Option<String> {
+    /// Returns an error message if the text of the body is too long for a filter.
+    pub(super) fn limit_error(&self) -> Option<String> {
         let what = if self.is_json == Some(true) { "JSON" } else { "text" };
         let is_long = self.text.len() > TEXT_BYTES_MAX;
-        is_long
-            .then(|| format!("{what} of more than {} MiB beside its files in base64", TEXT_BYTES_MAX >> 20))
+        is_long.then(|| format!("{what} of more than {} MiB without its base64 files", TEXT_BYTES_MAX >> 20))
     }
 
-    /// Takes what comes next.
+    /// Processes the next part of the body.
     pub(super) fn push(&mut self, piece: &[u8]) {
         self.received += piece.len();
         if self.is_json.is_none() {
@@ -191,17 +194,17 @@ impl Intake {
         let is_hashed = self.hash.is_some();
         let mut rest = piece;
         while !rest.is_empty() {
-            rest = match std::mem::replace(&mut self.state, State::Between) {
-                State::Between => self.between(rest),
-                State::Text => self.in_text(rest),
-                State::Escaped => {
-                    // Looked at where the string is long enough.
+            rest = match std::mem::replace(&mut self.state, DecoderState::Between) {
+                DecoderState::Between => self.between(rest),
+                DecoderState::Text => self.in_text(rest),
+                DecoderState::Escaped => {
+                    // `without_escapes` checks the rest once the string is long enough.
                     self.may_be_base64 &= matches!(rest[0], b'/' | b'u');
                     self.text.push(rest[0]);
-                    self.state = State::Text;
+                    self.state = DecoderState::Text;
                     &rest[1..]
                 }
-                State::File(file) => self.in_file(file, rest),
+                DecoderState::File(file) => self.in_file(file, rest),
             };
         }
         if is_hashed && let Some(hash) = &mut self.hash {
@@ -217,14 +220,14 @@ impl Intake {
         self.text.extend_from_slice(&rest[..=at]);
         (self.string_from, self.base64_from) = (self.text.len(), self.text.len());
         self.may_be_base64 = true;
-        self.state = State::Text;
+        self.state = DecoderState::Text;
         &rest[at + 1..]
     }
 
     fn in_text<'a>(&mut self, rest: &'a [u8]) -> &'a [u8] {
-        self.state = State::Text;
+        self.state = DecoderState::Text;
         if self.may_be_base64 {
-            // One more where it ends inside of an escape.
+            // At least one character more if the text ends inside an escape sequence.
             let wanted = LONG_BYTES.saturating_sub(self.text.len() - self.base64_from).max(1).min(rest.len());
             let run = rest[..wanted].iter().take_while(|byte| is_base64(**byte)).count();
             self.text.extend_from_slice(&rest[..run]);
@@ -246,11 +249,11 @@ impl Intake {
         self.may_be_base64 &= at == 0;
         self.text.extend_from_slice(&rest[..=at]);
         match rest[at] {
-            b'"' => self.state = State::Between,
-            b'\\' => self.state = State::Escaped,
+            b'"' => self.state = DecoderState::Between,
+            b'\\' => self.state = DecoderState::Escaped,
             _ => {
                 let before = &self.text[self.string_from..self.text.len() - 1];
-                self.may_be_base64 = before.len() <= DATA_BYTES
+                self.may_be_base64 = before.len() <= DATA_PREFIX_BYTES
                     && before.starts_with(b"data:")
                     && before.ends_with(b";base64");
                 self.base64_from = self.text.len();
@@ -259,22 +262,23 @@ impl Intake {
         &rest[at + 1..]
     }
 
-    /// The string is a long one of base64 so far. `rest`: of the piece, what comes after.
+    /// Starts decoding: the string is long and base64 so far. `rest`: the part of the piece after
+    /// it.
     fn begin_file(&mut self, rest: &[u8]) {
-        let mut file = File::default();
+        let mut file = DecodingFile::default();
         let Some(text) = without_escapes(&self.text[self.base64_from..]) else {
             self.may_be_base64 = false;
             return;
         };
-        // Until now `text` was what came.
+        // Until now, `text` was the unchanged body.
         self.hash.get_or_insert_with(|| Sha256::new().chain_update(&self.text).chain_update(rest));
         self.text.truncate(self.base64_from);
         file.head.extend_from_slice(&text[..HEAD_CHARS]);
         file.push(&text);
-        self.state = State::File(file);
+        self.state = DecoderState::File(file);
     }
 
-    fn in_file<'a>(&mut self, mut file: File, rest: &'a [u8]) -> &'a [u8] {
+    fn in_file<'a>(&mut self, mut file: DecodingFile, rest: &'a [u8]) -> &'a [u8] {
         let (first, after) = (rest[0], &rest[1..]);
         if !file.escape.is_empty() {
             file.escape.push(first);
@@ -290,60 +294,60 @@ impl Intake {
                 }
                 Some(_) => {
                     file.escape.pop();
-                    self.give_up(&file);
+                    self.restore(&file);
                     return rest;
                 }
             }
-            self.state = State::File(file);
+            self.state = DecoderState::File(file);
             return after;
         }
         if file.padding == 0 {
             let run = rest.iter().take_while(|byte| is_base64(**byte)).count();
             if run > 0 {
                 file.push(&rest[..run]);
-                self.state = State::File(file);
+                self.state = DecoderState::File(file);
                 return &rest[run..];
             }
         }
         match first {
             b'\\' => {
                 file.escape.push(first);
-                self.state = State::File(file);
+                self.state = DecoderState::File(file);
                 after
             }
             b'=' if file.padding < 2 => {
                 file.padding += 1;
-                self.state = State::File(file);
+                self.state = DecoderState::File(file);
                 after
             }
             b'"' => {
                 let mut last = file.rest.clone();
                 last.resize(last.len() + file.padding, b'=');
-                let whole_groups = file.decoded.len();
+                let complete_groups = file.decoded.len();
                 if BASE64.decode_vec(&last, &mut file.decoded).is_err() {
-                    file.decoded.truncate(whole_groups);
-                    self.give_up(&file);
+                    file.decoded.truncate(complete_groups);
+                    self.restore(&file);
                     return rest;
                 }
                 let head = String::from_utf8_lossy(&file.head);
-                // No base64: no answer of any provider says it by chance.
+                // `~` is not in the base64 alphabet, so no answer contains this text by chance.
                 let token = format!("{head}~makegood-file-{}~", self.files.len() + 1);
                 self.text.extend_from_slice(token.as_bytes());
                 self.text.push(b'"');
                 self.decoded_bytes += file.decoded.len();
                 self.files.push((token, file.decoded.into()));
-                self.state = State::Between;
+                self.state = DecoderState::Between;
                 after
             }
             _ => {
-                self.give_up(&file);
+                self.restore(&file);
                 rest
             }
         }
     }
 
-    /// Puts the string back as far as it has come: it is no base64.
-    fn give_up(&mut self, file: &File) {
+    /// Restores the part of the string that has arrived, because it is not base64.
+    fn restore(&mut self, file: &DecodingFile) {
         let mut text = String::new();
         STANDARD_NO_PAD.encode_string(&file.decoded, &mut text);
         self.text.extend_from_slice(text.as_bytes());
@@ -351,19 +355,19 @@ impl Intake {
         self.text.resize(self.text.len() + file.padding, b'=');
         self.may_be_base64 = false;
         self.text.extend_from_slice(&file.escape);
-        self.state = if file.escape.len() == 1 { State::Escaped } else { State::Text };
+        self.state = if file.escape.len() == 1 { DecoderState::Escaped } else { DecoderState::Text };
     }
 
-    /// The body with tokens, and the files.
-    pub(super) fn finish(self) -> (Bytes, Files) {
+    /// Returns the body with tokens, and the files.
+    pub(super) fn finish(self) -> (Bytes, InlineFiles) {
         let received = self.received;
-        let whole = self.hash.map(|hash| (received, hex::encode(hash.finalize())));
-        (self.text.into(), Files { files: self.files, whole })
+        let original = self.hash.map(|hash| (received, hex::encode(hash.finalize())));
+        (self.text.into(), InlineFiles { files: self.files, original })
     }
 }
 
-impl File {
-    /// Takes characters of base64.
+impl DecodingFile {
+    /// Decodes the next characters of base64.
     fn push(&mut self, mut text: &[u8]) {
         if !self.rest.is_empty() {
             let missing = (4 - self.rest.len()).min(text.len());
@@ -380,7 +384,7 @@ impl File {
         self.rest.extend_from_slice(rest);
     }
 
-    /// Whole groups of characters that are all of the alphabet.
+    /// Decodes complete groups of four characters of the alphabet.
     fn decode(&mut self, groups: &[u8]) {
         let decoded = STANDARD_NO_PAD.decode_vec(groups, &mut self.decoded);
         debug_assert!(decoded.is_ok(), "every group of four characters is base64");

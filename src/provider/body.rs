@@ -1,11 +1,11 @@
-//! The body of an answer as a filter sees it: JSON, lines of JSON, XML or plain text, as
-//! `ask.answer` says.
+//! Parses the body of an answer for the filter: JSON, NDJSON, XML or plain text, as `ask.answer`
+//! says.
 //!
-//! Promise: whatever arrives, a value comes out, bounded like every JSON answer (`json`): at most
-//! 128 levels and 20,000 values. A body of another kind than the file says is [`Unread`]: the
-//! filter then sees its length and hash, and nothing that it could take for an answer. XML:
-//! entities other than the five of XML itself and characters by number are refused, so that no
-//! document can grow.
+//! Every format has the limits of JSON (`json`): at most 128 levels and 20,000 values. If the body
+//! has another format than the file says, the result is [`BodyError`]. The filter then sees only
+//! its length and hash, which it cannot mistake for an answer. In XML, only the five predefined
+//! entities and character references are permitted; otherwise entity expansion could exhaust the
+//! memory.
 
 use jaq_json::Val;
 use quick_xml::Reader;
@@ -15,63 +15,63 @@ use serde::{Deserialize, Serialize};
 
 use super::json::{self, JsonError, VALUES_MAX};
 
-/// How deep XML may be.
+/// The deepest nesting of XML elements.
 const LEVELS_MAX: usize = 128;
 
-/// What the body of an answer is.
+/// The format of the body of an answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum Shape {
+pub(super) enum BodyFormat {
     /// JSON.
     #[default]
     Json,
-    /// One JSON value in each line; the filter sees a list.
+    /// One JSON value per line. The filter sees a list.
     Ndjson,
-    /// XML; the filter sees the root element.
+    /// XML. The filter sees the root element.
     Xml,
-    /// Text; the filter sees it as it is.
+    /// Plain text. The filter sees a string.
     Text,
 }
 
-/// Why a body is not what the file says.
+/// Why a body could not be parsed.
 #[derive(Debug)]
-pub(super) enum Unread {
-    /// It is something else: the filter sees its length and hash.
-    Other(String),
-    /// It has more values than any honest answer: no filter sees it.
-    TooMany(String),
+pub(super) enum BodyError {
+    /// It has another format. The filter sees its length and hash.
+    WrongFormat(String),
+    /// It has more values than any real answer. The filter is not run.
+    TooManyValues(String),
 }
 
-impl From<JsonError> for Unread {
+impl From<JsonError> for BodyError {
     fn from(error: JsonError) -> Self {
         match error {
-            JsonError::TooMany => Self::TooMany(error.to_string()),
-            JsonError::Syntax(_) => Self::Other(error.to_string()),
+            JsonError::TooMany => Self::TooManyValues(error.to_string()),
+            JsonError::Syntax(_) => Self::WrongFormat(error.to_string()),
         }
     }
 }
 
-fn too_many(what: &str) -> Unread {
-    Unread::TooMany(format!("{what} of more than {VALUES_MAX} values"))
+fn too_many(what: &str) -> BodyError {
+    BodyError::TooManyValues(format!("{what} of more than {VALUES_MAX} values"))
 }
 
-impl Shape {
-    /// The body as a filter sees it.
-    pub(super) fn parse(self, body: &[u8]) -> Result<Val, Unread> {
+impl BodyFormat {
+    /// Parses the body into the value that the filter sees.
+    pub(super) fn parse(self, body: &[u8]) -> Result<Val, BodyError> {
         match self {
             Self::Json => Ok(json::parse(body)?),
             Self::Ndjson => lines(body),
             Self::Xml => xml(body),
             Self::Text => match std::str::from_utf8(body) {
                 Ok(text) => Ok(Val::from(text.to_owned())),
-                Err(_) => Err(Unread::Other("no UTF-8 text".to_owned())),
+                Err(_) => Err(BodyError::WrongFormat("not UTF-8 text".to_owned())),
             },
         }
     }
 }
 
-/// A list of the values, one of each line that is not empty.
-fn lines(body: &[u8]) -> Result<Val, Unread> {
+/// Parses NDJSON into a list. Empty lines are skipped.
+fn lines(body: &[u8]) -> Result<Val, BodyError> {
     let mut values = Vec::new();
     let mut count = 1;
     for line in body.split(|byte| *byte == b'\n') {
@@ -87,7 +87,7 @@ fn lines(body: &[u8]) -> Result<Val, Unread> {
     Ok(values.into_iter().collect())
 }
 
-/// An element under way.
+/// An element whose end has not been read yet.
 struct Element {
     name: String,
     attributes: Vec<(String, String)>,
@@ -96,7 +96,7 @@ struct Element {
 }
 
 impl Element {
-    fn new(start: &BytesStart<'_>) -> Result<Self, Unread> {
+    fn new(start: &BytesStart<'_>) -> Result<Self, BodyError> {
         let mut attributes = Vec::new();
         for attribute in start.attributes() {
             let attribute = attribute.map_err(|error| no_xml(&error))?;
@@ -108,7 +108,7 @@ impl Element {
         Ok(Self { name: utf8(start.name().as_ref())?, attributes, text: String::new(), children: Vec::new() })
     }
 
-    /// `{name, attributes, text, children}`.
+    /// Converts the element into `{name, attributes, text, children}`.
     fn close(self) -> Val {
         let object = |entries: Vec<(String, Val)>| {
             Val::obj(entries.into_iter().map(|(key, value)| (Val::from(key), value)).collect())
@@ -123,16 +123,16 @@ impl Element {
     }
 }
 
-fn utf8(bytes: &[u8]) -> Result<String, Unread> {
-    String::from_utf8(bytes.to_vec()).map_err(|_| Unread::Other("no XML in UTF-8".to_owned()))
+fn utf8(bytes: &[u8]) -> Result<String, BodyError> {
+    String::from_utf8(bytes.to_vec()).map_err(|_| BodyError::WrongFormat("not XML in UTF-8".to_owned()))
 }
 
-fn no_xml(error: &impl std::fmt::Display) -> Unread {
-    Unread::Other(format!("no XML: {error}"))
+fn no_xml(error: &impl std::fmt::Display) -> BodyError {
+    BodyError::WrongFormat(format!("not XML: {error}"))
 }
 
-/// The root element.
-fn xml(body: &[u8]) -> Result<Val, Unread> {
+/// Parses XML into its root element.
+fn xml(body: &[u8]) -> Result<Val, BodyError> {
     let mut reader = Reader::from_reader(body);
     let mut open: Vec<Element> = Vec::new();
     let mut root = None;
@@ -142,7 +142,7 @@ fn xml(body: &[u8]) -> Result<Val, Unread> {
         let closed = match event {
             Event::Start(start) => {
                 let element = Element::new(&start)?;
-                // The element's own four values, and two for each attribute.
+                // An element has four keys and four values, and two more for each attribute.
                 count += 8 + 2 * element.attributes.len();
                 open.push(element);
                 None
@@ -176,12 +176,12 @@ fn xml(body: &[u8]) -> Result<Val, Unread> {
                     element.text.push(character);
                 } else {
                     let name = utf8(&name)?;
-                    let text = resolve_xml_entity(&name).ok_or_else(|| no_xml(&"an entity of its own"))?;
+                    let text = resolve_xml_entity(&name).ok_or_else(|| no_xml(&"a custom entity"))?;
                     element.text.push_str(text);
                 }
                 None
             }
-            Event::Eof if open.is_empty() => return root.ok_or_else(|| no_xml(&"there is no element")),
+            Event::Eof if open.is_empty() => return root.ok_or_else(|| no_xml(&"it has no element")),
             Event::Eof => return Err(no_xml(&"it ends in the middle of an element")),
             Event::Comment(_) | Event::Decl(_) | Event::PI(_) | Event::DocType(_) => None,
         };
@@ -204,22 +204,25 @@ fn xml(body: &[u8]) -> Result<Val, Unread> {
 mod tests {
     use super::*;
 
-    fn read(shape: Shape, body: &str) -> Result<serde_json::Value, Unread> {
-        shape.parse(body.as_bytes()).map(|value| json::to_json(&value).unwrap())
+    fn read(format: BodyFormat, body: &str) -> Result<serde_json::Value, BodyError> {
+        format.parse(body.as_bytes()).map(|value| json::to_json(&value).unwrap())
     }
 
     #[test]
-    fn lines_of_json_are_a_list_and_a_line_that_is_cut_is_no_answer() {
-        assert_eq!(read(Shape::Ndjson, "{\"a\":1}\r\n\n[2]\n").unwrap(), serde_json::json!([{"a": 1}, [2]]));
-        assert_eq!(read(Shape::Ndjson, "").unwrap(), serde_json::json!([]));
-        assert!(matches!(read(Shape::Ndjson, "{\"a\":1}\n{\"a\":"), Err(Unread::Other(_))));
+    fn ndjson_is_a_list_and_a_truncated_line_is_the_wrong_format() {
+        assert_eq!(
+            read(BodyFormat::Ndjson, "{\"a\":1}\r\n\n[2]\n").unwrap(),
+            serde_json::json!([{"a": 1}, [2]])
+        );
+        assert_eq!(read(BodyFormat::Ndjson, "").unwrap(), serde_json::json!([]));
+        assert!(matches!(read(BodyFormat::Ndjson, "{\"a\":1}\n{\"a\":"), Err(BodyError::WrongFormat(_))));
         let many = "[1,2]\n".repeat(VALUES_MAX / 2);
-        assert!(matches!(read(Shape::Ndjson, &many), Err(Unread::TooMany(_))));
+        assert!(matches!(read(BodyFormat::Ndjson, &many), Err(BodyError::TooManyValues(_))));
     }
 
     #[test]
     fn xml_is_elements_with_attributes_text_and_children() {
-        let read = |body: &str| read(Shape::Xml, body);
+        let read = |body: &str| read(BodyFormat::Xml, body);
         assert_eq!(
             read("<?xml version=\"1.0\"?>\n<Job id='7' a=\"x&amp;y\"><State>done &lt;&#33;</State><File/><![CDATA[<b>]]></Job>\n")
                 .unwrap(),
@@ -241,17 +244,17 @@ mod tests {
             "<a/>text",
             "<a b='1' b='2'/>",
         ] {
-            assert!(matches!(read(broken), Err(Unread::Other(_))), "{broken}: {:?}", read(broken));
+            assert!(matches!(read(broken), Err(BodyError::WrongFormat(_))), "{broken}: {:?}", read(broken));
         }
         let bomb = "<!DOCTYPE a [<!ENTITY b \"bbbb\"><!ENTITY c \"&b;&b;\">]><a>&c;</a>";
-        assert!(matches!(read(bomb), Err(Unread::Other(_))));
-        assert!(matches!(read(&format!("<a>{}</a>", "<b/>".repeat(5000))), Err(Unread::TooMany(_))));
-        assert!(matches!(read(&"<a>".repeat(200)), Err(Unread::Other(_))));
+        assert!(matches!(read(bomb), Err(BodyError::WrongFormat(_))));
+        assert!(matches!(read(&format!("<a>{}</a>", "<b/>".repeat(5000))), Err(BodyError::TooManyValues(_))));
+        assert!(matches!(read(&"<a>".repeat(200)), Err(BodyError::WrongFormat(_))));
     }
 
     #[test]
-    fn text_is_itself() {
-        assert_eq!(read(Shape::Text, "DONE 7\n").unwrap(), serde_json::json!("DONE 7\n"));
-        assert!(matches!(Shape::Text.parse(b"\xff"), Err(Unread::Other(_))));
+    fn text_is_a_string() {
+        assert_eq!(read(BodyFormat::Text, "DONE 7\n").unwrap(), serde_json::json!("DONE 7\n"));
+        assert!(matches!(BodyFormat::Text.parse(b"\xff"), Err(BodyError::WrongFormat(_))));
     }
 }

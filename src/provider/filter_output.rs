@@ -1,7 +1,7 @@
-//! What a filter may say: its output in a fixed shape, and each output of the job made an [`Offer`].
+//! The schema of a filter's output, and the conversion of each output of the job into an [`Offer`].
 //!
-//! A key that is not known or a value of another kind is refused, so that a slip in a filter never reads
-//! as something it did not mean.
+//! An unknown key and a value of the wrong type are rejected. Otherwise a typo in a filter could be
+//! read as something else than its author meant.
 
 use std::collections::BTreeMap;
 
@@ -11,64 +11,64 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use serde::Deserialize;
 use url::Url;
 
+use super::body_decoder::InlineFiles;
 use super::file::Provider;
 use super::hosts;
-use super::intake::Files;
 use super::redact;
-use super::request::{Key, NextStep, Payload};
+use super::request::{AuthChoice, NextStep, Payload};
 use crate::clock::Timestamp;
 use crate::evidence::{FailureClass, Offer, Source};
 
 /// The longest URL of an output, in bytes.
-const URL_BYTES: usize = 16 * 1024;
-/// Base64 as providers write it: with or without padding.
+const MAX_URL_BYTES: usize = 16 * 1024;
+/// Base64 with or without padding: providers use both.
 pub(super) const BASE64: GeneralPurpose = GeneralPurpose::new(
     &STANDARD,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
-/// A filter's output, in its fixed shape.
+/// The output of a filter.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, expecting = "an object")]
-pub(super) struct Said {
+pub(super) struct FilterOutput {
     pub(super) verdict: String,
     pub(super) class: Option<FailureClass>,
-    pub(super) code: Option<Code>,
+    pub(super) code: Option<ProviderCode>,
     pub(super) message: Option<String>,
-    pub(super) outputs: Option<Vec<SaidOutput>>,
+    pub(super) outputs: Option<Vec<OutputEntry>>,
     #[serde(default)]
     pub(super) outputs_gone: bool,
-    /// With the verdict `ask`: the next request, its body or form, its headers, which key goes with
-    /// it, and what the filter wants to see again as `kept`.
+    /// With the verdict `ask`: the next request. The fields below belong to it: its body or form,
+    /// its headers, the key to send, and a value that the filter receives again as `.kept`.
     pub(super) request: Option<String>,
     pub(super) body: Option<serde_json::Value>,
     pub(super) form: Option<serde_json::Value>,
     pub(super) headers: Option<BTreeMap<String, String>>,
-    pub(super) auth: Option<Key>,
+    pub(super) auth: Option<AuthChoice>,
     pub(super) keep: Option<serde_json::Value>,
 }
 
-/// Codes are words at some providers and numbers at others.
+/// The provider's error code: some providers use words, others numbers.
 #[derive(Deserialize)]
 #[serde(untagged, expecting = "must be text or a whole number")]
-pub(super) enum Code {
+pub(super) enum ProviderCode {
     Number(i64),
     Text(String),
 }
 
-impl Said {
-    /// The further request that it wants.
+impl FilterOutput {
+    /// Returns the next request that the filter asks for.
     pub(super) fn next_step(self) -> Result<NextStep, String> {
         let payload = match (self.body, self.form) {
             (None, None) => None,
             (Some(body), None) => Some(Payload::Json(body)),
             (None, Some(form)) => Some(Payload::form(&form)?),
             (Some(_), Some(_)) => {
-                return Err("the filter gives a `body` and a `form`: only one is sent".to_owned());
+                return Err("the filter returned a `body` and a `form`: only one can be sent".to_owned());
             }
         };
         Ok(NextStep {
-            request: self.request.ok_or("the filter asks for a further step without a `request`")?,
+            request: self.request.ok_or("the filter returned `ask` without a `request`")?,
             payload,
             headers: self.headers.unwrap_or_default(),
             key: self.auth.unwrap_or_default(),
@@ -76,8 +76,8 @@ impl Said {
         })
     }
 
-    /// Whether it says something that only `ask` may say.
-    pub(super) const fn says_next_step(&self) -> bool {
+    /// Whether it contains a key that is only permitted with `ask`.
+    pub(super) const fn has_next_step(&self) -> bool {
         self.request.is_some()
             || self.body.is_some()
             || self.form.is_some()
@@ -87,7 +87,7 @@ impl Said {
     }
 }
 
-impl Code {
+impl ProviderCode {
     pub(super) fn text(self) -> String {
         match self {
             Self::Number(number) => number.to_string(),
@@ -96,12 +96,13 @@ impl Code {
     }
 }
 
+/// One entry of `outputs`.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, expecting = "an object")]
-pub(super) struct SaidOutput {
+pub(super) struct OutputEntry {
     index: Option<i64>,
     url: Option<String>,
-    /// A second path that streams the file: `GET https://…`, on one of `output_hosts`.
+    /// A request that returns the file itself: `GET https://…`, to one of `output_hosts`.
     request: Option<String>,
     auth: Option<bool>,
     base64: Option<String>,
@@ -111,7 +112,7 @@ pub(super) struct SaidOutput {
     expires_at: Option<Expiry>,
 }
 
-/// RFC 3339, in UTC where no zone is named, or seconds or milliseconds since 1970.
+/// RFC 3339 (UTC if no time zone is given), or seconds or milliseconds since 1970.
 #[derive(Deserialize)]
 #[serde(untagged, expecting = "must be a time: text or a number")]
 enum Expiry {
@@ -119,11 +120,11 @@ enum Expiry {
     Text(String),
 }
 
-/// Numbers from here on are milliseconds: as seconds they would be a time after the year 5000.
+/// Numbers from here on are milliseconds. As seconds, they would be after the year 5000.
 const MILLISECONDS_FROM: f64 = 1e11;
 
 impl Expiry {
-    /// A time that cannot be read is no reason to leave the file: then it expires at an unknown time.
+    /// Returns the time, or `None` if it cannot be read. The file is fetched all the same.
     fn at(&self) -> Option<Timestamp> {
         match self {
             #[expect(
@@ -138,39 +139,46 @@ impl Expiry {
             Self::Text(text) => Timestamp::parse(text)
                 .or_else(|_| Timestamp::parse(&format!("{}Z", text.trim())))
                 .ok()
-                .filter(|at| WRITABLE.contains(at)),
+                .filter(|at| STORABLE.contains(at)),
         }
     }
 }
 
-/// Times that every database can keep: PostgreSQL knows no year 0, and what is past the year 9999 is spelled otherwise.
-const WRITABLE: std::ops::Range<Timestamp> =
+/// Times that every database can store. PostgreSQL has no year 0, and years after 9999 have another
+/// text format.
+const STORABLE: std::ops::Range<Timestamp> =
     Timestamp::from_micros(-62_135_596_800_000_000)..Timestamp::from_micros(253_402_300_800_000_000);
 
-impl SaidOutput {
-    /// The output as evidence, or what is wrong with it.
-    pub(super) fn offer(self, provider: &Provider, files: &Files, secrets: &[&str]) -> Result<Offer, String> {
+impl OutputEntry {
+    /// Converts the entry into evidence. An error says why it is invalid.
+    pub(super) fn offer(
+        self,
+        provider: &Provider,
+        files: &InlineFiles,
+        secrets: &[&str],
+    ) -> Result<Offer, String> {
         if self.index.is_some_and(|index| index < 0) {
-            return Err("the answer names an output with a negative index".into());
+            return Err("the answer lists an output with a negative index".into());
         }
         let source = match (self.url, self.request, self.base64, self.error) {
             (Some(url), None, None, None) => {
-                if url.len() > URL_BYTES {
-                    return Err(format!("the URL of an output is longer than {URL_BYTES} bytes"));
+                if url.len() > MAX_URL_BYTES {
+                    return Err(format!("the URL of an output is longer than {MAX_URL_BYTES} bytes"));
                 }
                 Source::Url { url, auth: self.auth.unwrap_or(false) }
             }
-            // The filter's own words, not the answer's: a slip in it shows at once and not file by file.
+            // The filter wrote this URL, so it is checked here: a mistake in the filter makes the
+            // whole answer unreadable, instead of failing file by file.
             (None, Some(request), None, None) => {
-                Source::Url { url: download(&request, provider)?, auth: self.auth.unwrap_or(true) }
+                Source::Url { url: download_url(&request, provider)?, auth: self.auth.unwrap_or(true) }
             }
             (None, None, Some(text), None) => Source::Inline {
                 bytes: match files.get(text.trim_ascii()) {
-                    // Decoded as it came.
+                    // It was decoded while the body arrived.
                     Some(file) => file.clone(),
                     None => BASE64
                         .decode(text.trim_ascii())
-                        .map_err(|error| format!("an output is not base64: {error}"))?
+                        .map_err(|error| format!("an output is not valid base64: {error}"))?
                         .into(),
                 },
                 content_type: self.content_type.filter(|kind| {
@@ -184,29 +192,31 @@ impl SaidOutput {
             _ => return Err("an output needs exactly one of `url`, `request`, `base64` and `error`".into()),
         };
         if matches!(&source, Source::Url { auth: true, .. }) && provider.has_no_download_key() {
-            return Err("the download of an output needs the key, and `[auth]` puts it into the URL or signs requests: give \
-                        `[download.auth]`"
-                .into());
+            return Err(
+                "the download of an output needs the key, but `[auth]` puts it into the URL or signs requests: \
+                        add `[download.auth]`"
+                    .into(),
+            );
         }
         Ok(Offer { index: self.index, source, expires_at: self.expires_at.and_then(|expiry| expiry.at()) })
     }
 }
 
-/// The URL of an output that is fetched by a request of its own.
-fn download(request: &str, provider: &Provider) -> Result<String, String> {
+/// Checks the `request` of an output and returns its URL.
+fn download_url(request: &str, provider: &Provider) -> Result<String, String> {
     let url = request
         .strip_prefix("GET ")
         .ok_or("the `request` of an output must be `GET https://…`: files are fetched by GET only")?
         .trim();
-    if url.len() > URL_BYTES {
-        return Err(format!("the `request` of an output is longer than {URL_BYTES} bytes"));
+    if url.len() > MAX_URL_BYTES {
+        return Err(format!("the `request` of an output is longer than {MAX_URL_BYTES} bytes"));
     }
     let parsed =
         Url::parse(url).map_err(|error| format!("the `request` of an output is not a URL ({error})"))?;
     hosts::plain(&parsed)?;
     if provider.output_hosts.check(&parsed).is_err() {
         return Err(format!(
-            "the `request` of an output goes to `{}`, which is not among `output_hosts`",
+            "the `request` of an output goes to `{}`, which is not in `output_hosts`",
             parsed.origin().ascii_serialization()
         ));
     }
