@@ -254,7 +254,7 @@ impl Store {
         let accounts: BTreeSet<&str> = found.iter().map(|(charge, ..)| charge.account_id.as_str()).collect();
         // Their items need not be read a second time, by their job.
         let known: BTreeMap<&str, u8> = charges.iter().map(|charge| (*charge, 1)).collect();
-        let known = Value::json(&known);
+        let known = Value::Text(json!(known).to_string());
         let (charges, accounts) = (json!(charges), json!(accounts));
         let mut rows = Rows::default();
         let mut bad = Bad::default();

@@ -15,6 +15,8 @@ use crate::clock::Timestamp;
 
 mod again;
 mod connect;
+#[cfg(debug_assertions)]
+mod keys;
 mod plans;
 mod refusal;
 mod row;
@@ -42,8 +44,11 @@ pub struct Statement {
 /// A parameter.
 #[derive(Clone, Debug)]
 pub enum Value {
-    /// Text, or a batch as JSON.
+    /// Text.
     Text(String),
+    /// A batch: a JSON list of objects or of ids. Its keys are compared with those that the statement
+    /// reads (`keys`).
+    Json(String),
     /// Text that may be missing.
     MaybeText(Option<String>),
     /// A whole number.
@@ -88,7 +93,7 @@ impl From<&Json> for Value {
 impl Value {
     /// A batch as one JSON text, written without a copy of it in between.
     pub fn json(batch: &(impl Serialize + ?Sized)) -> Self {
-        Self::Text(serde_json::to_string(batch).expect("texts, numbers, lists and rows are always JSON"))
+        Self::Json(serde_json::to_string(batch).expect("texts, numbers, lists and rows are always JSON"))
     }
 }
 
@@ -209,11 +214,13 @@ pub enum Tx {
 
 /// Binds the values in order.
 macro_rules! bound {
-    ($db:ty, $text:expr, $values:expr, $time:expr) => {{
+    ($db:ty, $statement:expr, $text:expr, $values:expr, $time:expr) => {{
+        #[cfg(debug_assertions)]
+        keys::check($statement, $text, $values);
         let mut query = sqlx::query::<$db>($text);
         for value in $values {
             query = match value {
-                Value::Text(text) => query.bind(text.clone()),
+                Value::Text(text) | Value::Json(text) => query.bind(text.clone()),
                 Value::MaybeText(text) => query.bind(text.clone()),
                 Value::Int(number) => query.bind(*number),
                 Value::Time(at) => query.bind($time(*at)),
@@ -273,14 +280,14 @@ impl Db {
             }
             Self::Postgres(server) => {
                 server.wait_for_given_back().await;
-                let query = bound!(Postgres, statement.postgres, values, Timestamp::to_chrono);
+                let query = bound!(Postgres, statement, statement.postgres, values, Timestamp::to_chrono);
                 match server.pool().fetch_all(query).await {
                     Ok(rows) => Ok(Row::of_postgres(statement, rows)),
                     Err(source) => Err(server.explained(failed(source)).await),
                 }
             }
             Self::Sqlite(pool) => {
-                let query = bound!(Sqlite, statement.sqlite, values, Timestamp::micros);
+                let query = bound!(Sqlite, statement, statement.sqlite, values, Timestamp::micros);
                 let rows = pool.fetch_all(query).await.map_err(failed)?;
                 Ok(Row::of_sqlite(statement, rows))
             }
@@ -358,13 +365,13 @@ impl Tx {
         let failed = |source| DbError::Statement { statement: statement.name, source };
         match self {
             Self::Postgres { tx, keeps_statements } => {
-                let query = bound!(Postgres, statement.postgres, values, Timestamp::to_chrono);
+                let query = bound!(Postgres, statement, statement.postgres, values, Timestamp::to_chrono);
                 let query = query.persistent(*keeps_statements);
                 let rows = tx.fetch_all(query).await.map_err(failed)?;
                 Ok(Row::of_postgres(statement, rows))
             }
             Self::Sqlite(tx) => {
-                let query = bound!(Sqlite, statement.sqlite, values, Timestamp::micros);
+                let query = bound!(Sqlite, statement, statement.sqlite, values, Timestamp::micros);
                 let rows = tx.fetch_all(query).await.map_err(failed)?;
                 Ok(Row::of_sqlite(statement, rows))
             }

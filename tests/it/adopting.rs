@@ -1,6 +1,5 @@
-//! docs/adopting.md, followed to the letter: its example of a platform over views is set up from
-//! the page's own SQL, and a pass of the page's role makes good what is owed. So the page cannot
-//! rot.
+//! Follows docs/adopting.md literally: sets its example of a platform over views up from the page's
+//! own SQL, and runs a pass as the page's role. So the page cannot become outdated.
 
 use std::path::Path;
 
@@ -139,7 +138,7 @@ async fn the_example_of_the_page_works_to_the_letter() {
     let checked = platform.makegood(&["check"]).await;
     assert_eq!(checked.code, Some(0), "{checked:?}");
 
-    // What the page says without an index: one missing is a failure that names it.
+    // If one index of the page is missing, `check` fails and names it.
     platform.run("DROP INDEX app.runs_timezone_id_idx").await;
     let checked = platform.makegood(&["check"]).await;
     assert!(checked.code == Some(1) && checked.stdout.contains("indexes: charges"), "{checked:?}");

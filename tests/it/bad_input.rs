@@ -1,6 +1,6 @@
-//! What real platforms and providers hold besides what they should. Everything odd ends in a
-//! finding or in the safe wait of the rules, the good charge beside it is refunded by the same
-//! pass, and no money moves wrongly.
+//! Rows and answers that violate the contract, as real platforms and providers have them. Each ends
+//! in a finding or in a wait by the rules. The valid charge beside it is refunded by the same pass,
+//! and no money moves wrongly.
 
 mod answers;
 mod nulls;
@@ -10,13 +10,13 @@ use makegood::report::PassReport;
 
 use crate::world::{HOUR, ItemRow, MINUTE, Sql, World, on_both};
 
-/// An account with one charge that is easily refunded, beside whatever is odd.
+/// An account with one valid charge, beside the invalid rows.
 pub async fn good_one(world: &World) {
     world.balance("bob", 0, 0).await;
     world.charge("good").account("bob").job("failed-good").insert().await;
 }
 
-/// The good charge was refunded, and nothing but it; the books balance.
+/// Only the valid charge was refunded, and the books balance.
 pub async fn only_the_good_one_was_refunded(world: &World) {
     assert_eq!(world.fate("good", 0).await, "refunded provider_error");
     assert_eq!(world.balance_of("bob").await, (0, 10));
@@ -28,7 +28,7 @@ pub async fn only_the_good_one_was_refunded(world: &World) {
     world.books_balance().await;
 }
 
-/// Whether the report tells of it.
+/// Whether the report contains it.
 #[track_caller]
 pub fn finds(report: &PassReport, kind: &str, about: &str) {
     let found = report
@@ -39,7 +39,7 @@ pub fn finds(report: &PassReport, kind: &str, about: &str) {
 }
 
 on_both! {
-    async fn items_that_do_not_add_up_are_held_and_told(world) {
+    async fn items_that_do_not_add_up_are_held_and_reported(world) {
         good_one(&world).await;
         world.balance("ada", 100, 100).await;
         for (charge, drawn, items) in [
@@ -61,7 +61,7 @@ on_both! {
         assert_eq!(world.number("SELECT count(*) AS v FROM makegood_orphans WHERE reason <> 'items_mismatch' AND charge_id <> 'good'").await, 0);
         assert_eq!(world.balance_of("ada").await, (100, 100));
         only_the_good_one_was_refunded(&world).await;
-        // Told again by the next pass that looks at them; corrected, they are made good.
+        // The next pass that examines them reports them again. Once corrected, they are made good.
         world.run("UPDATE charges SET wallet_credits = 20 WHERE id = 'too-much'").await;
         world.pass_time(2 * HOUR);
         let report = world.pass().await;
@@ -84,7 +84,7 @@ on_both! {
 }
 
 on_both! {
-    async fn items_that_are_written_after_their_charge_was_looked_at_are_made_good(world) {
+    async fn items_that_are_written_after_their_charge_was_scanned_are_made_good(world) {
         good_one(&world).await;
         world.balance("ada", 0, 0).await;
         world.charge("c1").job("failed-1").drawn(4, 6).items(&[]).insert().await;
@@ -103,7 +103,7 @@ on_both! {
 }
 
 on_both! {
-    async fn a_missing_or_doubled_balance_row_holds_the_refund_until_it_is_mended(world) {
+    async fn a_missing_or_doubled_balance_row_holds_the_refund_until_it_is_corrected(world) {
         good_one(&world).await;
         world.without_keys("balances").await;
         world.run("INSERT INTO balances VALUES ('half', 'wallet', 0), ('double', 'wallet', 0), ('double', 'wallet', 0), ('double', 'subscription', 0)").await;
@@ -136,7 +136,7 @@ on_both! {
         world.balance("ada", 0, 0).await;
         world.run("INSERT INTO balances VALUES ('ada', 'gift card', 5), ('ada', 'gift card', 6)").await;
         world.charge("c1").job("failed-1").insert().await;
-        // A refund to a bucket that nobody knows cannot be weighed: held, not guessed at.
+        // A refund to an unknown bucket cannot be compared with the draw, so the case is held.
         world.charge("c2").job("failed-2").insert().await;
         world.run(&format!("INSERT INTO ledger_entries VALUES ('x', 'ada', 'gift card', 3, 'refund', 'c2', 0, NULL, {})", world.at(world.now()))).await;
         world.opens_with("ada", "gift card", 5 + 6 - 3);
@@ -160,7 +160,7 @@ on_both! {
 }
 
 on_both! {
-    async fn charges_in_the_future_are_told_and_looked_at_when_they_have_come(world) {
+    async fn charges_in_the_future_are_reported_and_examined_once_they_are_past(world) {
         good_one(&world).await;
         world.balance("ada", 0, 0).await;
         world.charge("c1").job("failed-1").insert().await;
@@ -179,7 +179,7 @@ on_both! {
 }
 
 on_both! {
-    async fn times_at_the_ends_of_the_range_stop_nobody(world) {
+    async fn times_at_the_ends_of_the_range_stop_no_other_charge(world) {
         good_one(&world).await;
         world.balance("ada", 0, 0).await;
         let (first, last) = match &world.sql {
@@ -250,7 +250,7 @@ on_both! {
         assert_eq!(world.number(held).await, 4, "{report:?}");
         finds(&report, "items_mismatch", "charge least");
         finds(&report, "items_mismatch", "charge bare");
-        // The next charge waits for the same person, and is not lost.
+        // The next charge is held for the same cause, and is not lost.
         world.balance("bob", 0, 0).await;
         world.charge("good").account("bob").job("failed-good").age(30 * MINUTE).insert().await;
         world.pass().await;
@@ -259,7 +259,7 @@ on_both! {
 }
 
 on_both! {
-    async fn doubled_rows_are_told_and_stop_nobody(world) {
+    async fn doubled_rows_are_reported_and_stop_no_other(world) {
         for table in ["charges", "charge_items", "stored_outputs"] {
             world.without_keys(table).await;
         }
@@ -275,7 +275,7 @@ on_both! {
         world.run("INSERT INTO stored_outputs SELECT * FROM stored_outputs").await;
         let report = world.pass().await;
         assert_eq!(world.fate("good", 0).await, "refunded provider_error");
-        // Never twice; whether once is for a person to say.
+        // It is never refunded twice. A person decides whether it is refunded once.
         for charge in ["charge", "item", "fetched"] {
             assert!(world.number(&format!("SELECT count(*) AS v FROM makegood_refunds WHERE charge_id = '{charge}'")).await <= 1);
         }

@@ -1,8 +1,8 @@
-//! The built binary, run as an operator runs it.
+//! Runs the built binary as an operator does.
 //!
-//! Each run has a clean environment (PATH alone, so that no `MAKEGOOD__…`, `DATABASE_URL` or
-//! `AWS_…` of the developer's leaks in), an empty working directory unless one is given, and no
-//! terminal. A run dies with its [`Run`], also when the test panics.
+//! Each run has a clean environment (only PATH, so that no `MAKEGOOD__…`, `DATABASE_URL` or `AWS_…`
+//! of the developer's leaks in), an empty working directory unless one is given, and no terminal.
+//! Dropping a [`Run`] kills its process, also when the test panics.
 
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
@@ -99,14 +99,14 @@ pub struct Ended {
 }
 
 impl Run {
-    /// Waits until `text` stands on standard output or standard error.
+    /// Waits until `text` appears on standard output or standard error.
     ///
     /// # Panics
-    /// The run ended without it, or nothing came for a very long time.
+    /// The run ended without it, or printed nothing for a very long time.
     pub async fn says(&mut self, text: &str) {
         let seen = tokio::time::timeout(PATIENCE, async {
             loop {
-                // Asked before looking, so that the last words are looked at too.
+                // Read before the streams, so that the last output is searched too.
                 let complete = self.stdout.is_complete() && self.stderr.is_complete();
                 let said = self.stdout.text().contains(text) || self.stderr.text().contains(text);
                 if said || complete {
@@ -125,7 +125,7 @@ impl Run {
         assert!(sent.is_ok_and(|status| status.success()), "SIGTERM could not be sent");
     }
 
-    /// Ends it without a word, as a lost machine does: SIGKILL.
+    /// Kills it with SIGKILL, as a lost machine does.
     pub fn kill(&mut self) {
         self.child.start_kill().expect("our own child can be killed");
     }
@@ -135,7 +135,7 @@ impl Run {
         self.child.id()
     }
 
-    /// Whether it has ended by itself.
+    /// Whether the process has exited.
     pub fn has_ended(&mut self) -> bool {
         self.child.try_wait().expect("our own child can be asked").is_some()
     }
@@ -163,7 +163,7 @@ impl Run {
     }
 }
 
-/// What a stream has said so far, read on the side so that a full pipe never blocks the run.
+/// The output of a stream so far, read by a thread so that a full pipe never blocks the run.
 #[derive(Debug)]
 struct Collected {
     bytes: Arc<Mutex<Vec<u8>>>,
@@ -219,7 +219,7 @@ async fn a_run_starts_in_an_empty_directory_with_a_clean_environment() {
 }
 
 #[tokio::test]
-async fn a_run_starts_where_it_is_told_to() {
+async fn a_run_starts_in_the_given_directory() {
     let directory = tempfile::tempdir().unwrap();
     std::fs::write(directory.path().join("marker"), "").unwrap();
     let ended = shell("ls -A").within(directory.path()).output().await;
@@ -239,7 +239,7 @@ async fn a_run_can_be_listened_to_and_asked_to_finish() {
 }
 
 #[tokio::test]
-async fn a_run_can_be_killed_and_its_words_are_kept() {
+async fn a_run_can_be_killed_and_its_output_is_kept() {
     let mut run = shell("trap '' TERM; echo up; exec sleep 600").start();
     run.says("up").await;
 
@@ -251,7 +251,7 @@ async fn a_run_can_be_killed_and_its_words_are_kept() {
 }
 
 #[tokio::test]
-async fn more_words_than_a_pipe_holds_do_not_block_a_run() {
+async fn more_output_than_a_pipe_holds_does_not_block_a_run() {
     let ended = shell("head -c 300000 /dev/zero; head -c 300000 /dev/zero >&2").output().await;
     assert_eq!((ended.code, ended.stdout.len(), ended.stderr.len()), (Some(0), 300_000, 300_000));
 }

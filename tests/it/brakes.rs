@@ -1,4 +1,5 @@
-//! The brake from outside: what it counts, what it holds, and who lets go. P15 and P24.
+//! The brake from outside: what it counts, what it holds, and who releases it. P15 (made good
+//! within 24 hours) and P24 (visible if not).
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
@@ -98,7 +99,7 @@ on_both! {
     }
 }
 
-/// Charges whose time is up, each for another fault of ours; asked often enough.
+/// Charges past `refund_by`, each with another fault of ours, and asked about enough.
 async fn our_faults(world: &World) {
     world.balance("ada", 0, 0).await;
     world.charge("key").job("unauthorized-1").insert().await;
@@ -128,7 +129,7 @@ on_both! {
 }
 
 on_both! {
-    async fn p15_faults_of_ours_stay_held_a_day_later_until_a_person_lets_go(world) {
+    async fn p15_refunds_for_our_own_faults_stay_held_a_day_later_until_a_person_releases_them(world) {
         let mut world = world;
         world.parts.rules.brake = BrakeLimits { own_faults_per_day: 1, ..BrakeLimits::default() };
         our_faults(&world).await;
@@ -151,12 +152,12 @@ on_both! {
 }
 
 on_both! {
-    async fn p15_faults_of_ours_let_go_by_themselves_where_so_configured_and_in_portions(world) {
+    async fn p15_refunds_for_our_own_faults_are_released_automatically_if_configured_and_in_batches(world) {
         let mut world = world;
         world.parts.rules.brake = BrakeLimits { own_faults_per_day: 2, refunds_per_hour: 1, ..BrakeLimits::default() };
         world.parts.rules.release_when_gone = true;
         our_faults(&world).await;
-        // The limit of all refunds lets go every hour, that of ours only when a day has passed.
+        // The limit of all refunds is per hour, that of our own faults per day.
         for _ in 0..12 {
             world.pass().await;
             world.pass_time(61 * MINUTE);
@@ -179,7 +180,7 @@ on_both! {
         for nth in 0..6 {
             world.charge(&format!("c{nth}")).job(&format!("ok-{nth}")).insert().await;
         }
-        // A file stands where the directory should be.
+        // There is a file in place of the directory.
         let outputs = world.folder.path().join("outputs");
         let _was_there = std::fs::remove_dir_all(&outputs);
         std::fs::write(&outputs, "in the way").unwrap();
@@ -188,7 +189,8 @@ on_both! {
             world.pass_time(HOUR);
         }
         assert_eq!(world.texts("SELECT reason || ' ' || count(*) AS v FROM makegood_refunds GROUP BY reason").await, ["recovery_failed 2"]);
-        // Mended, what was held comes home: nothing is refunded that can still be had.
+        // Once corrected, the held items are recovered: an output that can still be fetched is not
+        // refunded.
         std::fs::remove_file(&outputs).unwrap();
         std::fs::create_dir(&outputs).unwrap();
         world.pass_time(HOUR);
@@ -236,8 +238,8 @@ on_both! {
 
 on_both! {
     async fn p15_the_defaults_stop_an_outage_that_makes_everything_look_lost(world) {
-        // Refunded before, so that an ordinary day lies in the counts; then no output of the
-        // platform can be seen.
+        // Refunds of an ordinary day come first, so that they count. Then no output of the platform
+        // is visible.
         assert!(world.parts.rules.brake.share_per_day == 50 && world.parts.rules.brake.refunds_per_hour == 1000);
         for account in 0..10 {
             world.balance(&format!("a{account}"), 0, 0).await;
@@ -249,7 +251,7 @@ on_both! {
         let report = world.pass().await;
         assert_eq!(report.total("refund"), 150, "half of the day's charges: {:?}", report.outcomes);
         assert_eq!(report.unresolved.held_by_brake, 150);
-        // While it lasts, recoveries go on, and what comes back closes.
+        // Meanwhile recoveries go on, and cases whose output reappears are closed.
         world.charge("to-be-had").account("a0").job("ok-1").age(20 * MINUTE).insert().await;
         world.simulator.set_answer("gone-299", Canned::new(503, "down"));
         let report = world.pass().await;

@@ -1,5 +1,5 @@
-//! One item made good by hand (P23), beside passes, the platform and other people: one wins, the
-//! others see it and say so.
+//! One item made good by hand (P23, support acts by hand), beside passes, the platform and other
+//! people: one wins, and the others see it and say so.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
@@ -29,7 +29,7 @@ async fn mia(world: &World, item: &str, deed: Deed) -> Ended {
     by_hand(&world.parts, &wanted(item, deed)).await.unwrap()
 }
 
-/// As `mia`, but tries again until somebody has let go.
+/// As `mia`, but retries until the lease is given back.
 async fn patient(parts: &Parts, item: &str, deed: Deed) -> Ended {
     by_hand(parts, &Wanted { patience: Duration::from_mins(2), ..wanted(item, deed) }).await.unwrap()
 }
@@ -67,7 +67,7 @@ async fn leases(world: &World) -> i64 {
 }
 
 on_both! {
-    async fn p23_what_a_pass_would_refund_is_refunded_at_once_in_a_persons_name(world) {
+    async fn p23_an_item_that_a_pass_would_refund_is_refunded_at_once_in_a_persons_name(world) {
         world.balance("ada", 0, 0).await;
         // Too young for a pass to look at.
         world.charge("c1").age(MINUTE).job("failed-1").insert().await;
@@ -92,7 +92,7 @@ on_both! {
 }
 
 on_both! {
-    async fn p23_against_the_table_a_refund_needs_a_persons_own_word(world) {
+    async fn p23_a_refund_against_the_table_needs_the_anyway_flag(world) {
         world.balance("ada", 0, 0).await;
         let cases = [("c1", "running-1", Reason::StillRunning), ("c2", "ok-2", Reason::OutputAvailable), ("c3", "down-3", Reason::Unreachable)];
         for (charge, job, table) in cases {
@@ -112,7 +112,7 @@ on_both! {
 }
 
 on_both! {
-    async fn p01_p10_p12_what_is_not_owed_is_refused_whoever_insists_and_leaves_no_trace(world) {
+    async fn p01_p10_p12_a_refund_that_is_not_owed_is_refused_in_any_case_and_leaves_no_trace(world) {
         world.balance("ada", 0, 0).await;
         world.charge("stored").job("ok-1").insert().await;
         world.store_output("o1", Some(("stored", 0)), ("replicate", "ok-1", 0), ("p-stored", "n-stored")).await;
@@ -149,8 +149,8 @@ on_both! {
 }
 
 on_both! {
-    /// The whole charge has four credits back, for nobody knows which item: a person may say that
-    /// it was another one, and never more comes back than was drawn.
+    /// Four credits of the whole charge were refunded without naming an item. A person may decide
+    /// that they were for another item, and never more goes back than was drawn.
     async fn p03_p23_a_refund_that_names_no_item_is_a_persons_to_judge_and_the_draw_stays_the_limit(world) {
         world.balance("ada", 0, 0).await;
         world.charge("c1").job("failed-1").drawn(0, 20).items(&[10, 10]).insert().await;
@@ -165,7 +165,7 @@ on_both! {
 }
 
 on_both! {
-    async fn p23_whoever_has_it_in_hand_is_not_disturbed_and_a_dead_ones_lease_runs_out(world) {
+    async fn p23_a_live_lease_is_respected_and_a_dead_one_expires(world) {
         world.balance("ada", 0, 0).await;
         world.charge("c1").job("failed-1").insert().await;
         detect(&world).await;
@@ -218,7 +218,7 @@ on_both! {
 }
 
 on_both! {
-    async fn p01_p20_what_the_platform_does_while_the_provider_is_asked_is_seen(world) {
+    async fn p01_p20_actions_of_the_platform_while_the_provider_is_asked_are_seen(world) {
         world.balance("ada", 0, 0).await;
         world.charge("c1").job("failed-1").insert().await;
         world.while_asked("failed-1", world.refund_row("c1", Some(0), "wallet", 10));
@@ -240,9 +240,9 @@ on_both! {
 }
 
 on_both! {
-    /// The platform submits it anew while its provider is asked: what is said of the old job is no
-    /// word about the new one.
-    async fn p17_what_was_said_of_another_job_refunds_nothing(world) {
+    /// The platform submits it again while its provider is asked: the answer about the old job is
+    /// no evidence about the new one.
+    async fn p17_an_answer_about_another_job_refunds_nothing(world) {
         world.balance("ada", 0, 0).await;
         world.charge("c1").job("failed-1").insert().await;
         world.while_asked("failed-1", "UPDATE charges SET provider_job_id = 'running-2' WHERE id = 'c1'".to_owned());
@@ -254,7 +254,7 @@ on_both! {
 }
 
 on_both! {
-    async fn p15_p23_the_brake_holds_a_refund_by_hand_too_unless_a_person_insists(world) {
+    async fn p15_p23_the_brake_holds_a_refund_by_hand_too_unless_it_is_overruled(world) {
         let mut world = world;
         world.parts.rules.brake = BrakeLimits { refunds_per_hour: 1, ..BrakeLimits::default() };
         world.balance("ada", 0, 0).await;
@@ -278,7 +278,7 @@ on_both! {
 }
 
 on_both! {
-    async fn p16_p23_an_output_is_brought_home_by_hand_also_where_the_platform_prefers_to_refund(world) {
+    async fn p16_p23_an_output_is_recovered_by_hand_also_where_the_platform_prefers_to_refund(world) {
         let mut world = world;
         world.parts.rules.policy.prefer_refund = true;
         world.balance("ada", 0, 0).await;
@@ -310,7 +310,7 @@ on_both! {
 }
 
 on_both! {
-    async fn p23_what_cannot_be_brought_home_is_told_and_left_to_passes(world) {
+    async fn p23_a_file_that_cannot_be_recovered_is_reported_and_left_to_passes(world) {
         world.balance("ada", 0, 0).await;
         for (charge, job) in [("c1", "failed-1"), ("c2", "file-down-2"), ("c3", "gone-3")] {
             world.charge(charge).job(job).insert().await;
@@ -331,7 +331,7 @@ on_both! {
 }
 
 on_both! {
-    async fn p23_a_file_that_the_database_does_not_take_is_thrown_away_and_told(world) {
+    async fn p23_a_file_whose_row_is_rejected_is_deleted_and_reported(world) {
         world.balance("ada", 0, 0).await;
         world.charge("c1").job("ok-1").insert().await;
         match &world.sql {
@@ -358,7 +358,7 @@ on_both! {
     async fn p23_the_answer_that_is_kept_bears_the_databases_time(world) {
         world.balance("ada", 0, 0).await;
         world.charge("c1").job("failed-1").insert().await;
-        // Whose machine is three hours ahead.
+        // A person whose machine is three hours ahead.
         let providers = Providers::load(Some(&world.folder.path().join("providers")), Clock::simulated(start() + 3 * HOUR));
         let parts = Parts { providers: Arc::new(providers.unwrap()), ..world.parts.clone() };
         patient(&parts, "c1/0", REFUND_IT).await;
@@ -368,13 +368,13 @@ on_both! {
 }
 
 on_both! {
-    /// The file is not there, so the provider is asked again for a fresh link: by then the item is
-    /// leased, and no pass takes it.
-    async fn p23_while_it_is_carried_out_the_item_is_nobody_elses(world) {
+    /// The file is missing, so the provider is asked again for a fresh link. By then the item is
+    /// leased, so no pass claims it.
+    async fn p23_the_lease_is_held_for_the_whole_of_a_refund_by_hand(world) {
         world.balance("ada", 0, 0).await;
         world.charge("c1").job("lost-1").insert().await;
         let leased = format!("(SELECT count(*) FROM makegood_orphans WHERE leased_until > {})", world.at(world.now()));
-        // In the accounts, as there is nothing else to write to that makegood does not look at.
+        // In `accounts`, because makegood reads every other relation.
         world
             .whenever_asked(format!("INSERT INTO accounts SELECT 'asked ' || count(*) || ', leased ' || {leased}, 'user' FROM accounts"));
         assert!(matches!(mia(&world, "c1/0", Deed::Recover).await, Ended::NotCopied(_)));
@@ -398,7 +398,7 @@ on_both! {
 }
 
 on_both! {
-    async fn a_row_that_cannot_be_read_is_told_and_takes_no_lease(world) {
+    async fn a_row_that_cannot_be_read_is_reported_and_takes_no_lease(world) {
         world.balance("ada", 0, 0).await;
         world.charge("c1").job("failed-1").insert().await;
         world.without_keys("charge_items").await;
@@ -461,7 +461,7 @@ on_both! {
         for nth in 1..=4 {
             world.charge(&format!("c{nth}")).job(&format!("ok-{nth}")).insert().await;
         }
-        // Put back, not brought home.
+        // Put back, not copied again.
         world.store_output("theirs", None, ("replicate", "ok-4", 0), ("p-c4", "n-c4")).await;
         world.pass().await;
         assert_eq!(world.fate("c4", 0).await, "relinked misattributed");

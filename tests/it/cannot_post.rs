@@ -1,5 +1,5 @@
-//! At the start of a pass a refund is tried. While none can be posted refunds are held, everything
-//! else goes on, and one account's trouble holds nobody else's.
+//! A pass tries a refund before it starts. While none can be posted, refunds are held and
+//! everything else goes on. A fault of one account holds no other account's refunds.
 
 use std::time::Duration;
 
@@ -73,9 +73,10 @@ on_both! {
     }
 }
 
-/// The newest three charges are of an account whose refunds fail: the trial goes on to another two.
+/// The newest three charges are of an account whose refunds fail, so the trial uses charges of two
+/// others.
 #[tokio::test]
-async fn p01_one_accounts_trouble_holds_nobody_elses_refunds() {
+async fn p01_a_fault_of_one_account_holds_no_other_accounts_refunds() {
     let world = World::postgres().await;
     for account in ["ada", "eve"] {
         world.balance(account, 0, 0).await;
@@ -149,7 +150,8 @@ async fn a_pass_that_may_not_try_a_refund_holds_nothing() {
     }
 }
 
-/// What would refund wrongly holds refunds, too: the platform's own refunds are hidden.
+/// Refunds are also held if they would be wrong: here row security hides the platform's own
+/// refunds.
 #[tokio::test]
 async fn p01_refunds_are_held_while_row_security_hides_the_ledger() {
     let world = World::postgres().await;
@@ -164,7 +166,7 @@ async fn p01_refunds_are_held_while_row_security_hides_the_ledger() {
     assert_eq!(world.fate("c", 0).await, "refunded provider_error");
 }
 
-/// A platform that refuses a refund of what is not owed, and says so, is right.
+/// A platform may reject a refund that is not owed.
 #[tokio::test]
 async fn a_trial_that_the_platform_refuses_of_its_row_holds_nothing() {
     let world = World::postgres().await;

@@ -1,5 +1,5 @@
-//! The database's clock is wrong for a while: far ahead for one pass, or put back in the middle of
-//! one.
+//! The database's clock is wrong for a while: far ahead during one pass, or set back in the middle
+//! of one.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,7 +8,7 @@ use makegood::report::PassReport;
 
 use crate::world::{HOUR, MINUTE, World, on_both};
 
-/// What a report says was put right after a clock that was ahead.
+/// The corrections after a fast clock, from the report.
 fn put_right(report: &PassReport) -> Vec<&str> {
     let ahead = report.findings.iter().filter(|each| each.kind == "clock_was_ahead");
     ahead.map(|each| each.about.split(" of ").next().unwrap_or_default()).collect()
@@ -85,7 +85,7 @@ on_both! {
 }
 
 on_both! {
-    async fn what_a_clock_far_ahead_opened_was_not_asked_about_when_it_is_dated_anew(world) {
+    async fn an_orphan_opened_by_a_fast_clock_counts_no_question_when_it_is_redated(world) {
         world.balance("ada", 0, 0).await;
         world.charge("c1").job("running-1").age(HOUR).insert().await;
         let now = world.now();
@@ -104,7 +104,7 @@ on_both! {
 }
 
 on_both! {
-    async fn a_lease_that_a_dead_worker_took_by_a_clock_far_ahead_runs_out(world) {
+    async fn a_lease_of_a_dead_worker_with_a_fast_clock_expires(world) {
         world.balance("ada", 0, 0).await;
         world.charge("c1").job("failed-1").insert().await;
         let now = world.now();

@@ -1,5 +1,5 @@
-//! The commands that people type, run as they run them: exit codes, what is told, and that looking
-//! changes nothing.
+//! The commands that people type, run as they run them: exit codes and output, and that commands
+//! which only read change nothing.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot prepare its world has failed")]
 
@@ -27,7 +27,7 @@ use crate::database::{TestDatabase, as_eraser, as_least_privileged, database, sq
 /// A small platform on one database, a simulated provider, and an empty directory to work in.
 pub struct World {
     database: TestDatabase,
-    /// How makegood connects: as a role that may do no more than it has to.
+    /// makegood connects as a role with the least rights.
     url: String,
     /// Answers as long as the world is there.
     _simulator: Simulator,
@@ -79,12 +79,12 @@ impl World {
         self.directory.path()
     }
 
-    /// An instant so many minutes ago, as the database is given it.
+    /// An instant this many minutes ago, in SQL.
     pub fn ago(&self, minutes: u64) -> String {
         self.instant(Clock::System.now() - Duration::from_mins(minutes))
     }
 
-    /// An instant in so many minutes.
+    /// An instant this many minutes from now.
     pub fn ahead(&self, minutes: u64) -> String {
         self.instant(Clock::System.now() + Duration::from_mins(minutes))
     }
@@ -198,7 +198,7 @@ async fn p23_a_charge_is_explained_before_and_after_a_pass_and_asking_changes_no
         assert_eq!(world.trace().await, before);
         assert_eq!(world.number("SELECT count(*) FROM makegood_orphans").await, 0);
 
-        // The one that still runs was charged more than 24 hours ago: late.
+        // The one that still runs was charged more than 24 hours ago, so it is late.
         assert_eq!(world.run().await.code, Some(3));
         let before = world.trace().await;
         for (target, states) in [
@@ -229,7 +229,7 @@ async fn p23_a_charge_is_explained_before_and_after_a_pass_and_asking_changes_no
 }
 
 #[tokio::test]
-async fn p24_the_report_shows_what_was_made_good_and_what_is_late() {
+async fn p24_the_report_shows_resolved_and_late_items() {
     for world in worlds().await {
         world.run().await;
         let report = world.json(&["report"]).await;
@@ -272,7 +272,7 @@ async fn p24_the_report_shows_what_was_made_good_and_what_is_late() {
 }
 
 #[tokio::test]
-async fn p24_the_brake_says_what_it_holds_until_a_person_releases_it() {
+async fn p24_the_brake_shows_what_it_holds_until_a_person_releases_it() {
     for world in worlds().await {
         let braked = || world.makegood(&["run"]).env("MAKEGOOD__BRAKE__MAX_REFUNDS_PER_HOUR", "1");
         assert_eq!(braked().output().await.code, Some(3));
@@ -320,7 +320,7 @@ async fn p24_the_brake_is_engaged_for_one_provider_and_released_for_one_account(
         assert_eq!(world.json(&json(&["release", "--provider", "fal"])).await["released"], true);
         assert_eq!(world.json(&json(&["release", "--provider", "fall"])).await["released"], true);
 
-        // The limit holds the account in this pass, which says so; the next one has nothing to say.
+        // The limit holds the account in this pass, which reports it. The next pass does not.
         let limited =
             || world.makegood(&["run"]).env("MAKEGOOD__BRAKE__MAX_REFUNDS_PER_DAY_PER_ACCOUNT", "1");
         let first = limited().output().await;
@@ -377,7 +377,7 @@ async fn a_run_leaves_its_metrics_and_a_dry_run_none() {
         let report: Value = serde_json::from_str(reports[0]).unwrap();
         assert_eq!((&report["refunded"], &report["past_window"]), (&2.into(), &1.into()));
 
-        // Nobody listens there: a warning, and the pass is what it is.
+        // The push fails: a warning, and the pass's result does not change.
         let ended = world
             .makegood(&["run"])
             .env("MAKEGOOD__METRICS__PUSHGATEWAY", "http://127.0.0.1:1")
@@ -398,7 +398,7 @@ async fn get(address: &str, path: &str) -> String {
 }
 
 #[tokio::test]
-async fn the_daemon_tells_metrics_before_its_first_pass_and_makes_good_in_it() {
+async fn the_daemon_serves_metrics_before_its_first_pass_and_makes_good_in_it() {
     for world in worlds().await {
         world.run().await;
         // A port that was free a moment ago.

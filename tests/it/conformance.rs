@@ -1,6 +1,6 @@
-//! What both databases must do alike: understand every statement, enforce the rules that money
-//! rests on, and tell rule 1 as Rust tells it. `conformance/views.rs` has makegood work over views
-//! of a platform's own tables.
+//! What both databases must do alike: understand every statement, enforce the constraints on money,
+//! and compute rule 1 as Rust does. In `conformance/views.rs`, makegood works over views of a
+//! platform's own tables.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
@@ -19,7 +19,7 @@ on_both! {
         let statements = world.store.prepare_all().await.unwrap_or_else(|error| panic!("{}", chain(&error)));
         assert!(statements >= 50, "{statements}");
         world.run("ALTER TABLE charge_items RENAME COLUMN failed_at TO broke_at").await;
-        // By a process of its own: SQLite need not read again what it has read.
+        // In a process of its own, because SQLite keeps statements that it has prepared.
         let fresh = Store::open(&world.database.url, 1, Duration::from_secs(30)).await.unwrap();
         let error = fresh.prepare_all().await.unwrap_err();
         assert!(chain(&error).contains("failed_at"), "a missing column is seen: {}", chain(&error));
@@ -45,7 +45,7 @@ async fn migrate_without_contract(url: &str) {
     let error = store.migrate(false).await.unwrap_err();
     let text = chain(&error);
     assert!(text.contains("charge_items") && text.contains("--reference-schema"), "{text}");
-    // What was begun was rolled back: with the relations there it goes through.
+    // The failed attempt was rolled back. Once the relations exist, it succeeds.
     store.migrate(true).await.unwrap();
     store.prepare_all().await.unwrap();
     store.close().await;
@@ -104,7 +104,7 @@ async fn refused(world: &World, why: &str, sql: &str) {
 }
 
 on_both! {
-    async fn p01_what_was_written_about_money_cannot_be_changed_or_removed(world) {
+    async fn p01_rows_about_money_cannot_be_changed_or_removed(world) {
         settled(&world).await;
         for table in ["makegood_refunds", "makegood_recoveries", "makegood_orphan_events", "makegood_answers", "makegood_brake_events", "ledger_entries"] {
             assert_ne!(world.number(&format!("SELECT count(*) AS v FROM {table}")).await, 0, "{table}");
@@ -162,7 +162,7 @@ on_both! {
         if matches!(world.sql, Sql::Sqlite(_)) {
             refused(&world, current, &resolution("refunded", 1, "close").replace("INSERT", "INSERT OR REPLACE")).await;
         }
-        // A resolution of its own does not help a second refund along.
+        // A second refund is refused even with a resolution of its own.
         world.run(&resolution("elsewhere", 0, "refund")).await;
         let id = world.number("SELECT id AS v FROM makegood_resolutions WHERE charge_id = 'elsewhere'").await;
         let refund = |key: &str, charge: &str, index: i64, split: &str| format!("INSERT INTO makegood_refunds VALUES ('{key}', {id}, '{charge}', {index}, 'ada', 'p', 'm', {split}, 'x', {at})");
@@ -224,7 +224,7 @@ on_both! {
 }
 
 on_both! {
-    async fn a_passs_row_tells_how_it_ended(world) {
+    async fn a_passs_row_records_how_it_ended(world) {
         world.pass().await;
         world.pass_time(HOUR);
         world.run("ALTER TABLE charge_items RENAME TO charge_things").await;

@@ -1,7 +1,8 @@
-//! What is said where no connection can be made, who waits for a server, and who creates a file.
+//! Connections that cannot be made: what the error says, which commands wait for a server, and
+//! which create a file.
 //!
-//! A small server of the test's own gives the answers that PostgreSQL and its neighbours give; it
-//! notes all that it is sent, and a password must not be among it.
+//! A small server of the test's gives the answers that PostgreSQL, poolers and other services give.
+//! It records everything that it is sent: a password must not be among it.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot prepare its world has failed")]
 
@@ -23,15 +24,15 @@ use crate::postgres::server;
 use crate::world::World;
 
 const PASSWORD: &str = "hunter2";
-/// A guard: what is told at once took 34 seconds before.
+/// A guard: this error once took 34 seconds.
 const AT_ONCE: Duration = Duration::from_secs(10);
 
-/// What a server answers after it has declined TLS.
+/// The server's answer after it has declined TLS.
 #[derive(Clone, Debug)]
 pub enum Says {
     /// An error, with this SQLSTATE.
     Error(&'static str, &'static str),
-    /// That it wants the password in clear text.
+    /// It asks for the password in clear text.
     ClearPassword,
     /// These bytes, instead of anything about TLS.
     Bytes(&'static [u8]),
@@ -63,15 +64,15 @@ impl Fake {
         let noted = Arc::clone(&heard);
         let task = tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
-                // A client that leaves in the middle is none of its business.
+                // A client that disconnects is no error.
                 tokio::spawn(answer(client, says.clone(), Arc::clone(&noted)));
             }
         });
         Self { port, heard, task }
     }
 
-    /// Whether the password was among what it was sent.
-    pub fn heard_password(&self) -> bool {
+    /// Whether it was sent the password.
+    pub fn received_password(&self) -> bool {
         let heard = self.heard.lock().unwrap();
         heard.windows(PASSWORD.len()).any(|part| part == PASSWORD.as_bytes())
     }
@@ -121,7 +122,7 @@ fn url(host: &str, port: u16, query: &str) -> String {
 }
 
 #[tokio::test]
-async fn every_command_says_at_once_that_nobody_listens() {
+async fn every_command_reports_a_refused_connection_at_once() {
     let port = free_port().await;
     let why = format!("could not connect to PostgreSQL at 127.0.0.1:{port}: connection refused");
     let remedy = "Is the server running? Check `database.url`.";
@@ -150,7 +151,7 @@ async fn every_command_says_at_once_that_nobody_listens() {
 }
 
 #[tokio::test]
-async fn each_reason_is_told_in_its_own_words_and_no_password_with_it() {
+async fn each_connection_error_has_its_own_message_without_the_password() {
     let cases: [(Says, &str, &str, &str); 14] = [
         (
             Says::Error("28P01", "password authentication failed for user \"ada\""),
@@ -229,7 +230,7 @@ async fn each_reason_is_told_in_its_own_words_and_no_password_with_it() {
             let place = format!("makegood: could not connect to PostgreSQL at 127.0.0.1:{}: ", fake.port);
             assert!(ended.stderr.starts_with(&place), "{says:?}: {ended:?}");
             assert!(ended.stderr.contains(why) && ended.stderr.contains(remedy), "{says:?}: {ended:?}");
-            assert!(!ended.stderr.contains(PASSWORD) && !fake.heard_password(), "{says:?}: {ended:?}");
+            assert!(!ended.stderr.contains(PASSWORD) && !fake.received_password(), "{says:?}: {ended:?}");
         });
     }
     while let Some(ended) = all.join_next().await {
@@ -310,7 +311,7 @@ async fn a_run_and_a_daemon_wait_visibly_for_a_server_that_comes_back() {
 
     let mut daemon = here("schedule", "1s").start();
     daemon.says("Waiting for the server.").await;
-    // A run has its patience, and says that it had to wait.
+    // `run` waits for a limited time, and logs that it does.
     let ended = here("run", "1s").output().await;
     assert_eq!(ended.code, Some(1), "{ended:?}");
     assert!(
@@ -378,7 +379,7 @@ async fn only_migrate_creates_a_file() {
 
 /// 0.0.0.0 leads to this machine, and is no loopback address.
 #[tokio::test]
-async fn a_password_is_never_sent_in_clear_text_off_this_machine() {
+async fn a_password_is_never_sent_in_clear_text_beyond_loopback() {
     let fake = Fake::start(Says::ClearPassword).await;
     let off = |query: &str| url("0.0.0.0", fake.port, query);
     for (url, why) in [
@@ -394,10 +395,10 @@ async fn a_password_is_never_sent_in_clear_text_off_this_machine() {
         let ended = asked(&["report"], &url).output().await;
         assert_eq!(ended.code, Some(1), "{ended:?}");
         assert!(ended.stderr.contains(why) && !ended.stderr.contains(PASSWORD), "{url}: {ended:?}");
-        assert!(!fake.heard_password(), "{url}");
+        assert!(!fake.received_password(), "{url}");
     }
-    // On this machine nobody listens in.
+    // On loopback nobody can read the traffic.
     let ended = asked(&["report"], &url("127.0.0.1", fake.port, "")).output().await;
     assert_eq!(ended.code, Some(1), "{ended:?}");
-    assert!(fake.heard_password());
+    assert!(fake.received_password());
 }

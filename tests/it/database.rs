@@ -1,8 +1,8 @@
-//! A fresh, empty database for each test that asks, on either of the two kinds.
+//! A fresh, empty database of either kind for each test that asks for one.
 //!
-//! No two tests share one, so they run side by side and in any order. A database is dropped with
-//! its [`TestDatabase`]; where that fails, it goes with the server or stays behind as
-//! `makegood_test_…`.
+//! No two tests share a database, so they run side by side and in any order. Dropping a
+//! [`TestDatabase`] drops its database. If that fails, the database ends with the server, or stays
+//! behind as `makegood_test_…`.
 
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -16,7 +16,7 @@ use crate::postgres;
 /// An empty database that lives as long as this value.
 #[derive(Debug)]
 pub struct TestDatabase {
-    /// Its address, as makegood's `[database] url` takes it.
+    /// Its address, in the format of `[database] url`.
     pub url: String,
     keeper: Keeper,
 }
@@ -29,7 +29,7 @@ enum Keeper {
     Sqlite {
         _directory: TempDir,
     },
-    /// Whoever made it.
+    /// The role that created it.
     Another,
 }
 
@@ -65,9 +65,8 @@ pub fn sqlite() -> TestDatabase {
 /// The role of the tests, the same for all databases of the server.
 pub const ROLE: &str = "makegood_test_role";
 
-/// Lets the role that `docs/adopting.md` describes into a database that was migrated, and returns
-/// the address by which it connects: so every test proves that those rights are enough. SQLite
-/// knows no roles.
+/// Grants the role of `docs/adopting.md` its rights in a migrated database, and returns the address
+/// by which it connects. So every test proves that these rights are enough. SQLite has no roles.
 pub async fn as_least_privileged(database: &TestDatabase) -> String {
     as_least_privileged_in(database, "public").await
 }
@@ -117,8 +116,8 @@ pub fn support_grants() -> String {
 /// The role of those who may erase evidence.
 pub const ERASER: &str = "makegood_test_eraser";
 
-/// Makes the role of those who may erase evidence, by the SQL of `docs/adopting.md`, and returns
-/// the address by which it connects. SQLite knows no roles.
+/// Creates the role that may erase evidence, by the SQL of `docs/adopting.md`, and returns the
+/// address by which it connects. SQLite has no roles.
 pub async fn as_eraser(database: &TestDatabase) -> String {
     if !database.url.starts_with("postgres") {
         return database.url.clone();
@@ -140,7 +139,8 @@ pub async fn as_eraser(database: &TestDatabase) -> String {
     url.into()
 }
 
-/// What `docs/adopting.md` grants to one of its roles for people, for a role of the tests.
+/// The rights that `docs/adopting.md` grants to one of its roles for people, for a role of the
+/// tests.
 fn grants_of(role: &str, to: &str) -> String {
     let page = include_str!("../../docs/adopting.md");
     let (_, block) = page.split_once(&format!("CREATE ROLE {role} ")).expect("the page has the role");
@@ -177,7 +177,7 @@ impl Drop for TestDatabase {
     fn drop(&mut self) {
         let Keeper::Postgres { name } = &self.keeper else { return };
         let statement = format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)");
-        // The test's own runtime cannot wait here, so a thread with one of its own does.
+        // Drop cannot await on the test's runtime, so a thread with its own runtime does.
         let dropped = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             runtime.map_err(sqlx::Error::from).and_then(|runtime| runtime.block_on(administer(&statement)))

@@ -1,4 +1,4 @@
-//! What the ledger says was taken for a charge, held against what the charge says.
+//! Debits of a charge in the ledger, compared with the charge's own draw.
 
 use crate::world::{HOUR, MINUTE, World, on_both};
 
@@ -11,8 +11,7 @@ fn entry(world: &World, id: &str, charge: &str, credits: &str, refund: &str) -> 
 }
 
 on_both! {
-    /// The charge says that 10 was drawn. What was really taken is on record beside it, and was not
-    /// looked at.
+    /// The charge says that 10 was drawn. The ledger records the real debit, and was not compared.
     async fn p03_a_charge_whose_debits_do_not_add_up_to_its_draw_is_held(world) {
         world.balance("ada", 0, 0).await;
         let mut sql = String::new();
@@ -32,7 +31,7 @@ on_both! {
                 sql += &entry(&world, &format!("{id}-{nth}"), id, credits, "NULL");
             }
         }
-        // What bears a refund's id is about that refund, and says nothing of the draw.
+        // An entry with a refund's id belongs to that refund, and says nothing about the draw.
         sql += &entry(&world, "reversal", "exact", "-3", "'r9'");
         world.run(&sql).await;
         let report = world.pass().await;

@@ -1,7 +1,7 @@
-//! The demo: the built binary, its words, and what the database says afterwards.
+//! The demo: the built binary, its output, and the database afterwards.
 //!
-//! One demo day is lived through twice for all tests of this file; each promise is then looked up
-//! by SQL, apart from the demo's own check. A lock keeps other test processes out of the directory.
+//! The demo runs twice for all tests of this file. Each promise is then looked up by SQL, apart
+//! from the demo's own check. A lock keeps other test processes out of the directory.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::collections::BTreeSet;
@@ -70,7 +70,7 @@ async fn refunds(charge: &'static str) -> Vec<String> {
     .unwrap()
 }
 
-/// What makegood has on record about charges like this: item, state, reason.
+/// makegood's records about charges like this: item, state, reason.
 async fn orphans(charge: &'static str) -> Vec<String> {
     sqlx::query_scalar(
         "SELECT concat_ws(' ', charge_id || '/' || output_index, state, reason)
@@ -123,7 +123,7 @@ async fn ordinary_charges_are_not_touched() {
 }
 
 #[tokio::test]
-async fn p01_a_failure_is_refunded_unasked_and_never_what_the_platform_gave_back_itself() {
+async fn p01_a_failure_is_refunded_unasked_and_never_twice_beside_the_platforms_own_refund() {
     assert_eq!(refunds("p01-server-error").await, ["p01-server-error/0 20 0 server_error"]);
     assert_eq!(refunds("p01-given-back").await, NOTHING);
     assert_eq!(orphans("p01-given-back").await, ["p01-given-back/0 closed already_refunded"]);
@@ -167,7 +167,8 @@ async fn p03_the_ledger_the_refunds_and_the_balances_agree() {
     let sum = number("SELECT sum(subscription_credits + wallet_credits) FROM makegood_refunds").await;
     assert_eq!(sum, 1055);
     assert_eq!(number("SELECT sum(credits) FROM ledger_entries WHERE refund_id IS NOT NULL").await, sum);
-    // 2500 for each of the 40 who are in no story, and what the people of the stories began with.
+    // 2500 for each of the 40 accounts that are in no example, and the initial balances of the
+    // others.
     let opening = 40 * 2500 + 800 + 550 + 1200 + 800 + 10 + 6000 + 50;
     // Finn's wallet has no row, so nothing was taken from it.
     let posted =
@@ -195,7 +196,7 @@ async fn p05_of_four_pictures_one_is_refunded_and_three_stay_paid() {
 }
 
 #[tokio::test]
-async fn p06_every_shot_stands_for_itself_in_one_job_or_in_several() {
+async fn p06_every_shot_is_billed_alone_in_one_job_or_in_several() {
     assert_eq!(refunds("p06-shot-by-shot").await, ["p06-shot-by-shot/1 0 50 server_error"]);
     assert_eq!(orphans("p06-shot-by-shot").await, ["p06-shot-by-shot/1 refunded server_error"]);
     assert_eq!(refunds("p06-two-of-three").await, ["p06-two-of-three/2 60 0 missing_output"]);
@@ -217,7 +218,7 @@ async fn p08_a_retry_of_equal_amount_does_not_cancel_the_refund_of_the_first_try
 }
 
 #[tokio::test]
-async fn p09_p10_p12_what_was_delivered_or_never_charged_is_left_alone() {
+async fn p09_p10_p12_a_delivered_or_never_charged_item_is_left_alone() {
     for charge in ["p09-six-fingers", "p10-deleted", "p12-nothing"] {
         assert_eq!(orphans(charge).await, NOTHING, "{charge}");
         assert_eq!(refunds(charge).await, NOTHING, "{charge}");
@@ -239,7 +240,7 @@ async fn p11_cancelled_is_paid_if_it_was_completed_and_refunded_if_not() {
 }
 
 #[tokio::test]
-async fn p13_what_hung_elsewhere_is_put_back_and_what_a_person_moved_stays() {
+async fn p13_a_misplaced_output_is_put_back_and_one_that_a_person_moved_stays() {
     assert_eq!(refunds("p13-%").await, NOTHING);
     let places = "SELECT id || ' ' || charge_id || ' ' || project_id FROM stored_outputs WHERE charge_id LIKE 'p13-%' ORDER BY id";
     let expected = [
@@ -262,7 +263,7 @@ async fn p13_what_hung_elsewhere_is_put_back_and_what_a_person_moved_stays() {
 }
 
 #[tokio::test]
-async fn p14_an_orphan_is_found_by_the_recurring_job_and_nobody_else() {
+async fn p14_an_orphan_is_found_by_the_recurring_job_alone() {
     let found = "SELECT output_index || ' ' || opened_by || ' ' || state FROM makegood_orphans
                  WHERE charge_id = 'p14-unnoticed' ORDER BY output_index";
     assert_eq!(lines(found).await, ["0 grace recovered", "1 grace recovered"]);
@@ -316,7 +317,7 @@ async fn p17_a_job_that_never_ran_is_refunded() {
 }
 
 #[tokio::test]
-async fn p18_what_is_gone_is_refunded() {
+async fn p18_an_item_whose_file_is_gone_is_refunded() {
     let expected = ["p18-dead-link/0 90 0 output_expired", "p18-removed/0 20 0 output_expired"];
     assert_eq!(refunds("p18-%").await, expected);
 }
@@ -336,7 +337,7 @@ async fn p19_a_failure_on_record_is_refunded_within_two_minutes_of_being_recorde
 async fn p20_an_output_that_arrives_while_it_is_asked_for_closes_the_case() {
     assert_eq!(refunds("p20-late").await, NOTHING);
     assert_eq!(orphans("p20-late").await, ["p20-late/0 closed delivered"]);
-    // The platform's own, stored by the question itself; makegood's copy was thrown away again.
+    // The platform's own output, which the question stored; makegood's copy was deleted again.
     assert_eq!(lines("SELECT id FROM stored_outputs WHERE charge_id = 'p20-late'").await, ["out-p20-late-0"]);
     let recovered = number("SELECT count(*) FROM makegood_recoveries WHERE kind = 'recover'").await;
     assert_eq!(files_in(&demo().await.dir.join("outputs")), recovered, "no file that no row names");
@@ -354,7 +355,7 @@ async fn p21_the_billing_activity_shows_deduction_detection_and_refund() {
 }
 
 #[tokio::test]
-async fn somebody_elses_directory_is_refused_with_code_2_and_left_alone() {
+async fn a_directory_of_another_program_is_refused_with_code_2_and_unchanged() {
     let home = tempfile::tempdir().unwrap();
     std::fs::create_dir_all(home.path().join("makegood-demo/outputs")).unwrap();
     let theirs = home.path().join("makegood-demo/outputs/thesis.txt");
@@ -368,12 +369,12 @@ async fn somebody_elses_directory_is_refused_with_code_2_and_left_alone() {
 }
 
 #[tokio::test]
-async fn what_is_left_behind_works_and_has_something_left_to_do() {
+async fn the_kept_directory_works_and_has_open_orphans() {
     let home = tempfile::tempdir().unwrap();
     let ended = makegood(&["demo", "--dir", "a b"]).within(home.path()).output().await;
     assert_eq!(ended.code, Some(0), "{ended:?}");
     let dir = home.path().join("a b");
-    // In place of `makegood simulate-provider`, whose port another process may have.
+    // In place of `makegood simulate-provider`, whose port may be taken.
     let simulator = Simulator::start("127.0.0.1:0".parse().unwrap()).await.unwrap();
     write_provider_files(&dir.join("providers"), &simulator.base_url()).unwrap();
 

@@ -1,6 +1,6 @@
-//! What stands in `deploy/` and `docs/` is true: each alert leads to a runbook that is there, the
-//! commands that it tells a tired person to type are understood, and the manifests keep what they
-//! promise. Whether the rules fire is promtool's to test (`alerts_test.yaml`).
+//! `deploy/` and `docs/` are true: each alert links to a runbook that exists, the commands in a
+//! runbook are valid, and the manifests have the settings that the pages promise. promtool tests
+//! whether the alerts fire (`alerts_test.yaml`).
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -17,7 +17,7 @@ const OPERATING: &str = include_str!("../../docs/operating.md");
 const CRONJOB: &str = include_str!("../../deploy/kubernetes/cronjob.yaml");
 const MIGRATE: &str = include_str!("../../deploy/kubernetes/migrate.yaml");
 
-/// What follows `key: ` on each line that has it, list dashes and indents aside.
+/// The value after `key: ` on each line that has it, without list dashes and indents.
 fn values<'a>(yaml: &'a str, key: &str) -> Vec<&'a str> {
     yaml.lines()
         .filter_map(|line| line.trim_start_matches([' ', '-']).strip_prefix(key)?.strip_prefix(": "))
@@ -93,7 +93,7 @@ fn the_cronjob_never_runs_two_passes_and_gives_no_more_rights_than_needed() {
     }
 }
 
-/// Whether makegood takes these arguments; only reads them, runs nothing.
+/// Whether makegood accepts these arguments; it parses them and runs nothing.
 #[track_caller]
 fn assert_understood(arguments: &[&str]) {
     let line = std::iter::once("makegood").chain(arguments.iter().copied());
@@ -124,7 +124,7 @@ fn commands(markdown: &str) -> Vec<Vec<&str>> {
         .collect()
 }
 
-/// Splits as a shell does, as far as the page needs it: blanks, and double quotes.
+/// Splits like a shell, as far as the page needs it: at blanks, with double quotes.
 fn words(code: &str) -> Vec<&str> {
     code.split('"')
         .enumerate()
@@ -136,11 +136,10 @@ fn words(code: &str) -> Vec<&str> {
         .collect()
 }
 
-/// The most that a pass with these settings and the shipped provider files takes at once, beside
-/// what a process needs by itself. Measured: 60 MiB for a pass of a release build, 7 MiB for an
-/// idle filter worker.
+/// The most memory that a pass with these settings and the shipped provider files takes, beside the
+/// process itself. Measured: 60 MiB for a pass of a release build, 7 MiB for an idle filter worker.
 #[test]
-fn the_memory_limit_is_enough_for_what_the_shipped_settings_allow() {
+fn the_memory_limit_is_enough_for_the_shipped_settings() {
     const PROCESS_BYTES: u64 = 80 << 20;
     const WORKER_BYTES: u64 = 8 << 20;
     const COPY_BYTES: u64 = 24 << 20;
@@ -148,7 +147,7 @@ fn the_memory_limit_is_enough_for_what_the_shipped_settings_allow() {
     let limit = limits.last().unwrap().strip_suffix("Mi").unwrap().parse::<u64>().unwrap() << 20;
     let providers = Providers::load(None, Clock::System).unwrap();
     let shipped = providers.iter().count() as u64;
-    // What is decoded is three quarters of what comes; copying takes parts of it besides.
+    // A decoded file is three quarters of its base64. Copying needs parts of it in addition.
     let largest = providers.iter().map(|provider| provider.max_body_bytes as u64 * 3 / 4 + COPY_BYTES).max();
     let shared = share_of_limit(Some(limit)).max(shipped * COPY_BYTES);
     let sum = PROCESS_BYTES + shipped * WORKER_BYTES + shared + largest.unwrap();

@@ -1,4 +1,4 @@
-//! `makegood check`: what it finds, and that it leaves nothing behind.
+//! `makegood check`: what it finds, and that it changes nothing.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot prepare its world has failed")]
 
@@ -16,13 +16,13 @@ use crate::binary::makegood;
 use crate::commands::{World, worlds};
 use crate::database::{ROLE, database, sqlite};
 
-/// The grade of one thing that `check` looks at.
+/// The grade of one check.
 fn grade<'a>(told: &'a Value, about: &str) -> Option<&'a str> {
     let checks = told["checks"].as_array().unwrap();
     checks.iter().find(|check| check["about"] == about).and_then(|check| check["grade"].as_str())
 }
 
-/// What `check` says of one thing, with its grade; empty: nothing.
+/// The text and grade of one check; empty if there is none.
 fn told_of(told: &Value, about: &str) -> Vec<String> {
     let checks = told["checks"].as_array().unwrap().iter().filter(|check| check["about"] == about);
     checks
@@ -30,7 +30,7 @@ fn told_of(told: &Value, about: &str) -> Vec<String> {
         .collect()
 }
 
-/// What to do about something, all of it.
+/// The advice of one check, as a whole.
 fn advice(told: &Value, about: &str) -> String {
     let checks = told["checks"].as_array().unwrap().iter().filter(|check| check["about"] == about);
     checks.map(|check| check["advice"].as_str().unwrap()).collect::<Vec<_>>().join("\n")
@@ -42,7 +42,7 @@ async fn check(world: &World) -> (Option<i32>, Value) {
 }
 
 #[tokio::test]
-async fn the_doctor_finds_what_is_wrong_and_is_content_otherwise() {
+async fn check_finds_each_mistake_and_nothing_else() {
     for world in worlds().await {
         world.run().await;
         let (code, told) = check(&world).await;
@@ -78,7 +78,7 @@ async fn the_doctor_finds_what_is_wrong_and_is_content_otherwise() {
 }
 
 #[tokio::test]
-async fn the_doctor_does_not_make_what_is_not_there() {
+async fn check_does_not_create_anything() {
     for database in [database().await, sqlite()] {
         let ended = makegood(&["check"]).env("DATABASE_URL", &database.url).output().await;
         assert_eq!(ended.code, Some(1), "{ended:?}");
@@ -93,7 +93,7 @@ async fn the_doctor_does_not_make_what_is_not_there() {
     }
 }
 
-/// 20 of 20 such refunds were paid twice, and nothing said so.
+/// 20 of 20 such refunds were once paid twice, without a warning.
 #[tokio::test]
 async fn the_doctor_counts_refunds_of_the_platforms_own_that_name_no_charge_or_no_item() {
     for world in worlds().await {
@@ -111,7 +111,7 @@ async fn the_doctor_counts_refunds_of_the_platforms_own_that_name_no_charge_or_n
         }
         sql += &entry("of-another-id", "'no-such-charge'", "0", 10, "'r1'");
         sql += &entry("of-no-item", "'failed-1'", "NULL", 10, "NULL");
-        // Linked, and one that was taken back: nothing is wrong with these.
+        // Linked refunds, and one that was taken back: both are right.
         sql += &entry("linked", "'failed-2'", "0", 10, "NULL");
         sql += &entry("taken-back", "''", "NULL", -10, "NULL");
         world.execute(&sql).await;
@@ -134,7 +134,7 @@ async fn the_doctor_counts_refunds_of_the_platforms_own_that_name_no_charge_or_n
     }
 }
 
-/// What the doctor says of the indexes: about, what would be read, and what to do.
+/// The findings about indexes: subject, what would be read, and the advice.
 async fn indexes(world: &World) -> Vec<(String, String, String)> {
     let (code, told) = check(world).await;
     let checks = told["checks"].as_array().unwrap().clone();

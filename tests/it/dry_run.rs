@@ -1,4 +1,4 @@
-//! The dry run decides as a run would, and leaves no trace: no row, no file, no lease.
+//! The dry run decides as a run would, and leaves no row, no file and no lease.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
@@ -103,7 +103,7 @@ on_both! {
 }
 
 on_both! {
-    async fn p19_it_sees_what_was_recorded_as_failed_while_it_waited(world) {
+    async fn p19_it_sees_failures_that_were_recorded_while_it_waited(world) {
         world.balance("ada", 0, 0).await;
         world.charge("c1").job("running-1").insert().await;
         for _ in 0..5 {

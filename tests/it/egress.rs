@@ -1,9 +1,9 @@
 //! The built binary behind an egress proxy: what it asks the proxy for, what it refuses before it
-//! does, and that `provider test` judges a URL as the pass did.
+//! asks, and that `provider test` judges a URL as the pass does.
 //!
 //! The proxy stands for the whole internet: behind each tunnel it serves itself, with a certificate
-//! for `*.acme.example` by the CA of `egress/`. The names exist nowhere else, so that nothing can
-//! be reached past it.
+//! for `*.acme.example` by the CA of `egress/`. The names exist nowhere else, so nothing can be
+//! reached without the proxy.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot prepare its world has failed")]
 
@@ -26,7 +26,7 @@ const CERTIFICATE: &[u8] = include_bytes!("egress/server.pem");
 const KEY: &[u8] = include_bytes!("egress/server.key.pem");
 const PNG: &[u8] = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR and the rest of a picture";
 
-/// What the proxy was asked for, and what came through its tunnels.
+/// The requests to the proxy, and those through its tunnels.
 #[derive(Default)]
 struct Seen {
     /// The first line of each request to the proxy itself, and whether it had the proxy's password.
@@ -58,7 +58,7 @@ fn send(stream: &mut impl Write, status: &str, headers: &str, body: &[u8]) {
     let _ = stream.flush();
 }
 
-/// A proxy whose jobs answer as `jobs` says of host and path.
+/// A proxy that answers for jobs as `jobs` decides by host and path.
 fn proxy(jobs: Answers) -> (u16, Arc<Mutex<Seen>>) {
     let certificates = CertificateDer::pem_slice_iter(CERTIFICATE).collect::<Result<_, _>>().unwrap();
     let key = PrivateKeyDer::from_pem_slice(KEY).unwrap();
@@ -80,7 +80,7 @@ fn proxy(jobs: Answers) -> (u16, Arc<Mutex<Seen>>) {
 
 fn tunnel(mut stream: TcpStream, tls: Arc<ServerConfig>, seen: &Mutex<Seen>, jobs: &Answers) {
     let head = head_of(&mut stream);
-    // `check` connects and says nothing.
+    // `check` connects and reports nothing.
     let Some(line) = head.lines().next().map(str::to_owned) else { return };
     // "me:sesame", as RFC 7617 encodes it.
     let known = head.to_ascii_lowercase().contains("proxy-authorization: basic bwu6c2vzyw1l\r\n");
@@ -125,7 +125,8 @@ request = "GET https://api.acme.example/jobs/{job}"
 read = '{verdict: "succeeded", outputs: [.body + {index: 0}]}'
 "#;
 
-/// Each job, its file, whether that needs the key, and why it is refused; none: it comes home.
+/// Each job, its file, whether the file needs the key, and why it is refused; none: it is
+/// recovered.
 const JOBS: [(&str, &str, bool, Option<&str>); 10] = [
     ("good", "https://cdn.acme.example/good.png?sig=SIGNED", false, None),
     ("own", "https://api.acme.example/own.png", true, None),
@@ -166,7 +167,7 @@ async fn p18_questions_and_files_go_through_the_proxy_to_listed_hosts_and_ports_
             .within(folder.path())
             .env("DATABASE_URL", &database.url)
             .env("MAKEGOOD__PROVIDERS__DIR", "providers")
-            // By its name: the proxy lies in our own network, where no file is ever fetched from.
+            // By its name: the proxy is in our own network, from which no file is ever fetched.
             .env("MAKEGOOD__NETWORK__PROXY", &format!("http://me:sesame@localhost:{port}"))
             .env("SSL_CERT_FILE", CA)
             .env("ACME_ID", "id")
@@ -209,7 +210,7 @@ async fn p18_questions_and_files_go_through_the_proxy_to_listed_hosts_and_ports_
             }
         }
         assert!(!of_job[0].contains("SIGNED") && !of_job[0].contains("sesame"), "{of_job:?}");
-        // Where no network is needed to tell, `provider test` tells the same.
+        // If no network is needed for it, `provider test` reports the same.
         if ["moved", "blocked"].contains(&job) {
             continue;
         }
@@ -236,7 +237,7 @@ async fn p18_questions_and_files_go_through_the_proxy_to_listed_hosts_and_ports_
             "GET http://plain.acme.example/a.png HTTP/1.1",
         ];
         assert_eq!(asked, expected);
-        // The key was for the host that is asked, and nobody else had it.
+        // Only the host that is asked got the key.
         for (host, head) in &seen.heads {
             let with_key = head.contains("authorization: bearer open-sesame");
             assert_eq!(with_key, host == "api.acme.example", "{host}: {head}");
@@ -244,7 +245,7 @@ async fn p18_questions_and_files_go_through_the_proxy_to_listed_hosts_and_ports_
         assert!(seen.heads.iter().any(|(_, head)| head.starts_with("get /own.png ")));
     }
 
-    // The doctor says which proxy, never its password, and fails where nobody listens.
+    // `check` names the proxy without its password, and fails if it does not accept connections.
     let network = |ended: crate::binary::Ended| {
         assert!(!ended.stdout.contains("sesame"), "{ended:?}");
         let told: Value = serde_json::from_str(&ended.stdout).unwrap();
@@ -269,7 +270,7 @@ async fn p18_questions_and_files_go_through_the_proxy_to_listed_hosts_and_ports_
         told.starts_with("warn ") && told.contains("HTTPS_PROXY is set in the environment and ignored"),
         "{told}"
     );
-    // So does each pass: nothing is due any more.
+    // So does each pass, because nothing is due any more.
     let passed = command(&["run"]).env("MAKEGOOD__NETWORK__PROXY", "").output().await;
     assert_eq!(passed.code, Some(0), "{passed:?}");
     assert!(passed.stderr.contains("HTTPS_PROXY is set in the environment and ignored"), "{passed:?}");

@@ -1,9 +1,9 @@
-//! Filters that loop or eat memory, written so in the provider's file or made so by an answer, with
-//! the built binary: the other provider's charges are settled meanwhile, the readings are stopped,
-//! the pass obeys SIGTERM, and no process is left.
+//! Filters that loop or use too much memory, because of the provider's file or because of an
+//! answer, with the built binary. The other provider's charges are settled meanwhile, the readings
+//! are stopped, the pass obeys SIGTERM, and no process is left.
 //!
-//! Everything is told from the order of events: where a filter must not end by itself its bound is
-//! an hour, which no run here takes.
+//! The tests observe the order of events and no times. A filter that must not be stopped by its
+//! bound has a bound of an hour, which no run here reaches.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
@@ -46,8 +46,8 @@ fn write_file(world: &World, name: &str, read: &str) -> PathBuf {
     file
 }
 
-/// Three charges of a provider that is well, three whose answers make a filter loop, three whose
-/// answers make one eat memory.
+/// Three charges of a healthy provider, three whose answers make a filter loop, and three whose
+/// answers make one use too much memory.
 async fn nine_charges(world: &World) {
     world.clock.set(Clock::System.now());
     world.balance("ada", 0, 0).await;
@@ -98,7 +98,7 @@ fn workers_of(process: u32) -> Vec<u32> {
     processes.filter(is_ours).collect()
 }
 
-/// A process that has ended and that nobody has waited for yet holds nothing.
+/// A zombie process holds nothing.
 fn is_gone(id: u32) -> bool {
     std::fs::read_to_string(format!("/proc/{id}/status")).map_or(true, |status| status.contains("State:\tZ"))
 }
@@ -141,9 +141,8 @@ async fn messages(world: &World, charge: &str) -> String {
 }
 
 on_both! {
-    /// P15 (every orphan is made good in time): whatever a filter makes of the answers of another
-    /// provider.
-    async fn p15_filters_that_never_end_delay_nobody_and_the_pass_obeys_sigterm(world) {
+    /// P15 (made good within 24 hours): also if the filter of another provider does not end.
+    async fn p15_filters_that_never_end_delay_no_other_and_the_pass_obeys_sigterm(world) {
         nine_charges(&world).await;
         let (mut run_one, worker) = looping(&world).await;
         assert!(!run_one.has_ended(), "the filters never end");
@@ -186,7 +185,7 @@ async fn no_worker_outlives_a_process_that_is_killed_while_a_filter_loops() {
 }
 
 #[tokio::test]
-async fn a_worker_that_somebody_ends_is_replaced_and_one_that_is_asked_to_end_goes_on() {
+async fn a_worker_that_is_killed_is_replaced_and_one_that_gets_sigterm_goes_on() {
     let world = World::sqlite().await;
     let bounds = FilterBounds {
         time: Duration::from_secs(5),
@@ -261,7 +260,7 @@ async fn a_file_whose_filter_loops_is_refused_when_it_is_loaded() {
 }
 
 #[tokio::test]
-async fn an_answer_at_hand_that_makes_a_filter_loop_is_shown_as_unreadable() {
+async fn a_kept_answer_that_makes_a_filter_loop_is_shown_as_unreadable() {
     let world = World::sqlite().await;
     write_file(&world, "spins", READ);
     std::fs::write(world.folder.path().join("answer.json"), r#"{"state": "spin"}"#).unwrap();

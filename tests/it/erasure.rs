@@ -1,5 +1,5 @@
-//! What providers and people have written can be erased, by account or by age: what proves a refund
-//! stays, what an open case needs stays, and there is no other way.
+//! Texts of providers and people can be erased, by account or by age. The proof of a refund stays,
+//! evidence of open cases stays, and there is no other way to erase.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
@@ -21,7 +21,7 @@ fn of(account: &str) -> Erasing {
     order(Whose::Account(account.to_owned()))
 }
 
-/// As the role that may erase, and nothing else.
+/// As the role that may only erase.
 async fn eraser(world: &World) -> Store {
     let url = as_eraser(&world.database).await;
     let store = Store::open(&url, 2, Duration::from_secs(30)).await.unwrap();
@@ -143,7 +143,7 @@ async fn night(world: &World) {
 }
 
 on_both! {
-    async fn p21_erased_evidence_leaves_what_proves_a_refund(world) {
+    async fn p21_erasing_evidence_keeps_the_proof_of_a_refund(world) {
         night(&world).await;
         hashes_hold(&world, &["c1", "open", "bobs"]).await;
         let people = eraser(&world).await;
@@ -164,20 +164,20 @@ on_both! {
         let logged = "SELECT by_whom || ' ' || reason || ' ' || account_id || ' ' || answers || ' ' || events AS v FROM makegood_erasures";
         assert_eq!(world.texts(logged).await, ["mia request 7 ada 2 4"]);
 
-        // Who and why is told with each text that is not there.
+        // Each erased text is shown with who had it erased and why.
         let story = world.store.story("c1").await.unwrap().unwrap();
         let by = story.answers[0].erased.clone().unwrap();
         assert_eq!((by.by_whom.as_str(), by.reason.as_str()), ("mia", "request 7"));
         assert!(story.answers[0].excerpt.is_none() && story.answers[0].verdict == "failed", "{story:?}");
         assert!(story.events.iter().all(|event| event.detail.is_none() && event.erased == Some(by.clone())), "{story:?}");
 
-        // Again: nothing is left to erase, and nothing is written.
+        // Run again, it erases and writes nothing.
         let before = world.all_rows().await;
         let again = erase(&people, &of("ada")).await;
         assert_eq!(again, Erased { left_answers: 1, left_events: 1, ..Erased::default() });
         assert_eq!(world.all_rows().await, before);
 
-        // The open case goes on, and then its evidence goes too.
+        // The open case is resolved, and then its evidence is erased too.
         world.pass_time(23 * HOUR);
         for _ in 0..6 {
             world.pass().await;
@@ -332,7 +332,7 @@ async fn the_role_of_the_passes_erases_nothing_and_the_eraser_does_nothing_else(
         let code = refused(&url, &format!("SELECT * FROM makegood_erase('{wrong}')")).await;
         assert!(["22023", "23514"].contains(&code.as_str()), "{wrong}: {code}");
     }
-    // A hash is the database's word, whoever inserts.
+    // The database computes the hash, whoever inserts.
     let forged = "INSERT INTO makegood_answers (provider, provider_job_id, asked_at, verdict, offered, excerpt, content_sha256)
                   VALUES ('x', 'x', now(), 'failed', 0, 'y', 'forged') RETURNING content_sha256";
     let mut role = PgConnection::connect(&passes).await.unwrap();
@@ -364,7 +364,7 @@ async fn an_answer_that_another_account_s_open_case_needs_is_left() {
 }
 
 #[tokio::test]
-async fn p21_p23_people_erase_with_name_and_reason_and_explain_tells_of_it() {
+async fn p21_p23_people_erase_with_name_and_reason_and_explain_shows_it() {
     for mut world in worlds().await {
         assert_eq!(world.run().await.code, Some(3));
         let who = ["--by", "mia@example.com", "--reason", "request 7"];

@@ -1,13 +1,13 @@
-//! Whatever breaks: real `makegood run` processes on a real PostgreSQL, killed, cut off, paused and
-//! misled at moments drawn from a seed, while the platform goes on charging, storing late and
-//! refunding by itself.
+//! Fault injection: `makegood run` processes on a real PostgreSQL are killed, disconnected,
+//! suspended and given contradictory answers, at moments drawn from a seed. Meanwhile the platform
+//! charges, stores late and refunds by itself.
 //!
 //! Each worker has a proxy of its own between it and the database, so that a fault can strike at an
-//! exact message: a worker dies after its COMMIT was carried out and before it hears so, for
-//! instance. After the troubled runs of a step one pass is left alone, and then the books are
-//! checked by SQL that shares nothing with the program. The workers' own clocks are days away from
-//! the database's throughout, and its clock leaps while they work; in one plan of five it is wrong
-//! by hours now and then, forward and back. They come as the role that `docs/adopting.md` makes.
+//! exact message: for instance, a worker dies after its COMMIT was carried out and before it gets
+//! the answer. After the faults of a step, one pass runs undisturbed, and then SQL that shares
+//! nothing with the program checks the books. The workers' own clocks are days away from the
+//! database's, which moves while they work. In one plan of five it is wrong by hours for a while.
+//! Workers connect as the role that `docs/adopting.md` creates.
 //!
 //! `MAKEGOOD_TEST_SEED` repeats a plan; `docs/testing.md` says how to run the long round.
 
@@ -45,15 +45,15 @@ use server::{ROLE, Server, lines, number, role, run};
 use storage::Storage;
 use tally::Tally;
 
-/// What `cargo test` can afford.
+/// Small enough for `cargo test`.
 const SHORT: Size = Size { steps: 3, workers: 3, runs: 2, charges: 10, to_the_end: false };
 /// One round of the long test.
 const LONG: Size = Size { steps: 20, workers: 4, runs: 3, charges: 16, to_the_end: true };
 
 /// Small, so that a run settles often and leaves something for the others.
 const BATCH: u32 = 4;
-/// In minutes, and far longer than any run takes: leases run out because the database's clock
-/// leaps.
+/// In minutes, and far longer than any run takes: leases expire because the database's clock is
+/// moved.
 const LEASE_MINUTES: i64 = 2;
 
 /// A quarter of what the platform holds balances for.
@@ -62,7 +62,7 @@ const LOCK_MILLIS: u32 = 100;
 /// the one and now the other is reached first.
 const CREDITS_A_REFUND: u32 = 8;
 
-/// A run in trouble soon gives up what waits for a lock that a sleeping one holds.
+/// A faulty run has a short timeout for locks that a suspended one holds.
 const IMPATIENT: (&str, &str) = ("MAKEGOOD__DATABASE__STATEMENT_TIMEOUT", "1s");
 
 /// A database with a platform, and workers with a proxy each.
@@ -84,7 +84,7 @@ struct World<'a> {
     offers: Mutex<HashMap<String, String>>,
     /// By charge.
     made: Mutex<HashMap<String, Made>>,
-    /// What the platform does when a job is asked for.
+    /// The platform's actions when a job is asked for.
     struck: Struck,
     database: String,
 }
@@ -102,7 +102,7 @@ impl<'a> World<'a> {
         let simulator = Arc::new(Simulator::start("127.0.0.1:0".parse().unwrap()).await.unwrap());
         let providers = folder.path().join("providers");
         write_provider_files(&providers, &simulator.base_url()).unwrap();
-        // Nobody listens on port 1.
+        // Nothing listens on port 1.
         let offline = std::fs::read_to_string(providers.join("replicate.toml")).unwrap();
         let offline = offline
             .replace("name = \"replicate\"", "name = \"offline\"\nretries = 0")
@@ -112,8 +112,8 @@ impl<'a> World<'a> {
         for _ in 0..size.workers {
             proxies.push(Proxy::start(server.socket()).await);
         }
-        // One plan in three runs under a brake that is pulled now and then. It counts by the hour,
-        // so not where hours are wrong.
+        // One plan in three has a brake that engages now and then. It counts by the hour, so plans
+        // whose clock is wrong by hours have none.
         let brake = if seed.is_multiple_of(3) && !plan.wild { 12 } else { 0 };
         let told = Arc::<Mutex<Vec<String>>>::default();
         let world = Self {
@@ -141,7 +141,7 @@ impl<'a> World<'a> {
         };
         world.settings();
         run(&world.pool, &platform::clock(&world.database, world.plan.skew)).await;
-        // Connections made before know nothing of the clock.
+        // Connections that were made before do not use the test's clock.
         world.pool.close().await;
         let world = Self { pool: server.pool(&world.database), ..world };
         let migrate = ["migrate", "--reference-schema"];
@@ -228,7 +228,7 @@ impl<'a> World<'a> {
         self.told.lock().unwrap().push(line);
     }
 
-    /// One step of time: trouble, then calm, then the books.
+    /// One step of time: faults, then an undisturbed pass, then the checks.
     async fn step(&self, nth: usize, step: &Step, made: &mut Vec<Made>) {
         platform::leap(&self.pool, step.minutes).await;
         for (slot, new) in step.charges.iter().enumerate() {
@@ -291,10 +291,9 @@ impl<'a> World<'a> {
         self.files_are_there().await;
     }
 
-    /// Passes that nothing happens to, once all leases of the dead have run out: they mend
-    /// everything there is to mend.
+    /// Undisturbed passes, once all leases of dead workers have expired. They repair everything.
     async fn calm(&self) {
-        // A transaction of a client that is gone may not know it yet.
+        // The server may not have noticed yet that a client is gone.
         let others = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'makegood' AND datname = current_database()";
         let began = Instant::now();
         while number(&self.pool, others).await > 0 {
@@ -321,7 +320,7 @@ impl<'a> World<'a> {
         self.give_up("the brake is pulled again and again");
     }
 
-    /// What became of one item, by the database's time.
+    /// The history of one item, by the database's time.
     async fn story(&self, charge: &str, index: i64) -> String {
         let story = books::STORY.replace("$charge", charge).replace("$index", &index.to_string());
         format!("the story of {charge}/{index}:\n  {}", lines(&self.pool, &story).await.join("\n  "))
@@ -352,7 +351,7 @@ impl<'a> World<'a> {
         }
     }
 
-    /// What has struck so far.
+    /// The faults that took effect so far.
     fn tally(&self) -> Tally {
         let (away, contradictions) = self.answers.struck();
         let (bucket_refused, bucket_broke_off) = self.storage.struck();
@@ -396,18 +395,18 @@ async fn round(server: &Server, seed: u64, size: Size) -> Tally {
     }
     let unnamed = world.files_are_there().await;
     let count = async |sql| number(&world.pool, sql).await.unsigned_abs();
-    let (deeds, photo_finishes) = (count(books::DEEDS).await, count(books::PHOTO_FINISHES).await);
-    // What nobody can see coming is a matter of milliseconds: where it comes often, somebody did
-    // not look.
-    if photo_finishes > 1 + deeds / 50 {
-        world.give_up(&format!("{photo_finishes} of {deeds} deeds of the platform crossed with a refund"));
+    let (deeds, unavoidable_races) =
+        (count(books::UNLOCKED_ACTIONS).await, count(books::UNAVOIDABLE_RACES).await);
+    // An unavoidable race is a matter of milliseconds. If it happens often, one side did not check.
+    if unavoidable_races > 1 + deeds / 50 {
+        world.give_up(&format!("{unavoidable_races} of {deeds} deeds of the platform crossed with a refund"));
     }
     let tally = Tally {
         refunds: count("SELECT count(*) FROM makegood_refunds").await,
         recoveries: count("SELECT count(*) FROM makegood_recoveries").await,
         unnamed,
         deeds,
-        photo_finishes,
+        unavoidable_races,
         ..world.tally()
     };
     if std::env::var_os("MAKEGOOD_TEST_TELL").is_some() {
@@ -428,7 +427,8 @@ fn fresh_seed() -> u64 {
     RandomState::new().hash_one(0) % 1_000_000_000
 }
 
-/// Whether a server can be started here. Where there is none and none is named, starting it fails.
+/// Whether a server can be started here. If PostgreSQL is not installed and no server is named,
+/// starting it fails.
 fn can_be_tried() -> bool {
     let there = std::env::var_os("MAKEGOOD_TEST_POSTGRES").is_none() || postgres::binaries().is_some();
     if !there {
@@ -454,7 +454,7 @@ async fn p01_p05_p16_exactly_once_whatever_breaks() {
     eprintln!("{tally}");
 }
 
-/// Round after round until so many workers were killed and the server was restarted so often.
+/// Runs rounds until this many workers were killed and the server was restarted this often.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "many minutes: scripts/faults.sh runs it"]
 async fn the_long_round() {

@@ -1,5 +1,5 @@
-//! Detection on large tables: it is stopped and goes on, refunds begin meanwhile, and a pass
-//! without news looks at what is new.
+//! Detection on large tables: it can be stopped and resumed, refunds begin while it scans, and a
+//! pass without new charges scans only what is new.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,7 +12,7 @@ use makegood::report::PassReport;
 
 use crate::world::{HOUR, MINUTE, World, on_both};
 
-/// Lets so many chunks be scanned, and counts the charges in them.
+/// Allows this many chunks to be scanned, and counts the charges in them.
 struct Chunks {
     left: AtomicU64,
     looked_at: AtomicU64,
@@ -37,7 +37,8 @@ impl DetectionObserver for Chunks {
     fn opened(&self, _providers: &BTreeSet<String>) {}
 }
 
-/// Detects for so many chunks. Returns how many rows were looked at, and whether all was.
+/// Runs detection for this many chunks. Returns the number of rows scanned, and whether it
+/// finished.
 async fn detect(world: &World, chunks: u64) -> (u64, bool) {
     let (parts, watch) = (&world.parts, Chunks::new(chunks));
     let detection = Detection {
@@ -77,7 +78,8 @@ on_both! {
         let expected: Vec<String> = (2..14).rev().map(|hours| format!("in-{hours:02}"))
             .chain((2..14).rev().map(|hours| format!("late-{hours:02}"))).collect();
         assert_eq!(opened, expected, "inside their window first, oldest first; then those that are late");
-        // Each charge once, and once more where a night began; an empty stretch counts nothing.
+        // Each charge once, and once more at the beginning of each night; an empty range counts
+        // nothing.
         assert!((24..=24 + 8 * nights).contains(&looked_at), "{looked_at} rows in {nights} nights");
     }
 }
@@ -94,7 +96,7 @@ on_both! {
             let id = format!("late-{nth}");
             world.charge(&id).job(&format!("failed-{nth}")).age(age).insert().await;
             let mut minutes = 0;
-            // The number of charges tells it at once; where it cannot, the next full look finds it.
+            // The count of charges shows it at once. If it cannot, the next full scan finds it.
             if nth % 2 == 1 {
                 world.run("UPDATE makegood_cursors SET charges = charges + 1 WHERE charges IS NOT NULL").await;
             }
@@ -111,7 +113,7 @@ on_both! {
 }
 
 on_both! {
-    async fn p14_between_two_full_looks_a_pass_finds_what_has_come_of_age_and_looks_at_nothing_else(world) {
+    async fn p14_between_two_full_scans_a_pass_scans_only_charges_whose_grace_has_ended(world) {
         let mut world = world;
         world.parts.rules.detect.full_look_every = FULL_LOOK_EVERY;
         for nth in 0..20_u32 {
@@ -127,7 +129,7 @@ on_both! {
             assert!(rows <= 1, "{rows} charges after {minute} minutes: only the new one is young enough");
         }
         assert_eq!(world.fate("new", 0).await, "open ");
-        // The look at six hours comes to each charge once, too.
+        // The scan at six hours reads each charge once, too.
         world.pass_time(5 * HOUR + 14 * MINUTE);
         detect(&world, 100).await;
         world.pass_time(MINUTE);
@@ -136,7 +138,7 @@ on_both! {
     }
 }
 
-/// Counts how often it is told to look for orphans that another process has opened.
+/// Counts how often it is notified of orphans that another process has opened.
 #[derive(Default)]
 struct Waits(AtomicU64);
 
@@ -220,7 +222,8 @@ async fn p14_orphans_are_made_good_while_others_are_still_being_found() {
     world.books_balance().await;
 }
 
-/// A pass that is asked to stop while it detects says so, and gives back what it has not begun.
+/// A pass that is asked to stop during detection reports it, and gives back the orphans that it has
+/// not begun.
 #[tokio::test]
 async fn a_pass_that_is_stopped_while_it_detects_reports_it_and_the_next_one_goes_on() {
     let mut world = World::sqlite().await;

@@ -1,8 +1,8 @@
-//! Providers that send without end before they answer, through whole passes: the others' charges
-//! are made good in the same pass, and what they did is told.
+//! Providers that send data without end before an answer, through whole passes. The other
+//! providers' charges are made good in the same pass, and the flood is reported.
 //!
-//! One thread runs it all. Everything is told from what came of each charge; the servers stop only
-//! when nobody takes what they send.
+//! Everything runs on one thread. The tests observe the results of each charge; the servers stop
+//! only when their peer stops reading.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
@@ -34,7 +34,7 @@ fn flood() -> u16 {
 
 on_both! {
     /// P15 (made good within 24 hours): whatever other providers send.
-    async fn p15_interim_responses_without_end_delay_nobody_and_are_told(world) {
+    async fn p15_interim_responses_without_end_delay_no_other_and_are_reported(world) {
         let mut world = world;
         let port = flood();
         let dir = world.folder.path().join("providers");

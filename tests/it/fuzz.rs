@@ -1,7 +1,7 @@
-//! The short round of fuzzing: from bytes to evidence, for every shipped provider. The long one
-//! stands in `docs/testing.md`; both try the same things (`fuzz/answers.rs`).
+//! The short round of fuzzing: from bytes to evidence, for every shipped provider.
+//! `docs/testing.md` describes the long one; both try the same inputs (`fuzz/answers.rs`).
 //!
-//! proptest rather than a fuzzer's own front-end: it is in the tree already.
+//! It uses proptest instead of a fuzzer's front-end, because proptest is a dependency already.
 
 use std::path::{Path, PathBuf};
 
@@ -30,14 +30,14 @@ fn every_example_and_everything_that_was_kept_is_read_by_every_provider() {
     let mut silent: Vec<&str> = answers::PROVIDERS.names().collect();
     for seed in &seeds {
         answers::try_all(seed);
-        // What a fuzzer keeps may be too short to be an answer at all.
+        // A fuzzer's input may be too short to be an answer.
         let Some((choice, body)) = answers::split(seed) else { continue };
         silent.retain(|provider| match answers::try_one(provider, choice, body) {
             Reading::Judged(evidence) => matches!(evidence.verdict, Verdict::CouldNotTell(_)),
             Reading::AskNext(_) => true,
         });
     }
-    // Otherwise its filter is not reached at all, and trying it proves nothing.
+    // Otherwise its filter is never reached, and the test proves nothing.
     assert_eq!(silent, Vec::<&str>::new(), "no input tells anything about these");
 }
 

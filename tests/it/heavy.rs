@@ -1,9 +1,9 @@
-//! Answers that are large, with little memory: they are read one at a time, the others let their
-//! connections go and wait, another provider's charges are made good meanwhile, and every file
-//! comes home.
+//! Large answers with little memory: they are read one at a time. The others close their
+//! connections and wait, another provider's charges are made good meanwhile, and every file is
+//! recovered.
 //!
-//! Everything is told from the order of events: the server finishes no answer until all but one
-//! have been let go.
+//! The tests observe the order of events: the server completes no answer until all but one were
+//! given up.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
@@ -31,8 +31,8 @@ struct Seen {
     is_released: AtomicBool,
 }
 
-/// A server whose answers hold a file each. None is finished before it may be; from then on their
-/// length is not said, so that each is let go once its need is known.
+/// A server whose answers contain a file each. It completes none before the test allows it. From
+/// then on answers have no length, so each is given up once its memory need is known.
 fn server() -> (u16, Arc<Seen>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -108,7 +108,7 @@ async fn until(what: &str, is_so: impl AsyncFn() -> bool) {
 }
 
 on_both! {
-    /// P15 (made good within 24 hours): memory runs out for nobody.
+    /// P15 (made good within 24 hours): no item fails for lack of memory.
     async fn p15_large_answers_wait_for_memory_and_delay_no_other_provider(world) {
         let mut world = world;
         let (port, seen) = server();

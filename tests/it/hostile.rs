@@ -1,9 +1,8 @@
-//! Hostile files through the whole pipeline, against a real database: each attack ends in a wait,
-//! later in a refund by the rules, and in an event that names its reason. What each check refuses
-//! in detail stands in `src/recovery`.
+//! Hostile files through the whole pipeline, on a real database. Each attack ends in a wait, later
+//! in a refund by the rules, and in an event with its reason. `src/recovery` tests each check in
+//! detail.
 //!
-//! The provider is hostile itself: it answers each question with whatever URL the row says, and
-//! serves the files.
+//! The provider is hostile: it answers each question with the URL in the row, and serves the files.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
@@ -21,7 +20,7 @@ use tokio::net::{TcpListener, TcpStream};
 use crate::leftovers::stored;
 use crate::world::{HOUR, MINUTE, World, on_both};
 
-/// What the server does with a file.
+/// The server's treatment of a file.
 #[derive(Clone)]
 pub enum Serve {
     /// Sends this and closes.
@@ -106,7 +105,7 @@ impl Hostile {
     }
 }
 
-/// A provider whose word is whatever the server says, with hosts that no careful person would list.
+/// A provider that says whatever the test's server says, with hosts that should never be listed.
 fn provider(port: u16) -> String {
     format!(
         r#"[provider]
@@ -177,7 +176,7 @@ const URLS: [(&str, &str); 45] = [
 
 const PNG: &[u8] = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR and the rest of a picture";
 
-/// Files that are none, by what the event says.
+/// Bodies that are no file, by the reason in the event.
 fn files(port: u16) -> Vec<(&'static str, Serve, &'static str)> {
     let here = |path: &str| format!("http://127.0.0.1:{port}{path}");
     let bomb = gzip(&vec![0; 64 << 20]);
@@ -287,8 +286,8 @@ pub async fn events(world: &World) -> BTreeMap<String, String> {
         .collect()
 }
 
-/// Every row waits for its reason, and is refunded when its time is up; nothing is stored, and
-/// nothing left behind.
+/// Every row waits with its reason, and is refunded at `refund_by`. Nothing is stored and nothing
+/// is left behind.
 async fn end_as_the_rules_say(world: &World, expected: &[(String, &str)]) {
     let report = world.pass().await;
     assert_eq!(report.total("wait"), expected.len() as u64, "{report:?}");
@@ -302,7 +301,7 @@ async fn end_as_the_rules_say(world: &World, expected: &[(String, &str)]) {
         }
     }
     assert!(wrong.is_empty(), "{wrong}");
-    // Charged an hour ago: 21 hours later the doubt is over, after three questions.
+    // Charged an hour ago: 21 hours later `refund_by` has passed, after three questions.
     for wait in [20 * HOUR, HOUR + MINUTE, 16 * MINUTE, 16 * MINUTE] {
         world.pass_time(wait);
         world.pass().await;
@@ -352,14 +351,14 @@ on_both! {
 }
 
 on_both! {
-    async fn p09_p18_what_fits_is_taken_and_what_is_gone_is_refunded_at_once(world) {
+    async fn p09_p18_a_valid_file_is_stored_and_a_missing_one_is_refunded_at_once(world) {
         let mut world = world;
         world.balance("ada", 0, 0).await;
         let hostile = Hostile::default();
         let port = hostile.start().await;
         let mut rows = Vec::new();
         for (name, serve) in [
-            // Short, watermarked, of an unsaid type: an output all the same.
+            // Short, watermarked, without a type: still an output.
             ("tiny", whole("200 OK", "", PNG)),
             ("moving", whole("200 OK", "content-type: video/mp4\r\n", b"GIF89a\x01\0\x01\0 tiny")),
             ("unsaid", whole("200 OK", "", b"\0\x01\x02\x03")),

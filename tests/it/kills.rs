@@ -1,9 +1,9 @@
-//! The built binary, killed at every point of a copy, on PostgreSQL, into a local directory and
-//! into a bucket.
+//! Kills the built binary at every point of a copy, on PostgreSQL, into a local directory and into
+//! a bucket.
 //!
-//! Each point is reached for certain: the bucket holds a request, the provider holds a file, or a
-//! lock holds the settle. After the kill and the end of its lease, one more pass brings the file
-//! home, and of the killed one nothing is left.
+//! Each point is reached for certain: the bucket holds back a request, the provider holds back a
+//! file, or a lock blocks the settle. After the kill and the expiry of its lease, one more pass
+//! recovers the file, and nothing of the killed copy is left.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
@@ -26,7 +26,7 @@ use crate::s3::film;
 use crate::world::{Sql, World};
 
 /// A world at the real time, with one charge whose job is done and has one file of `length` bytes.
-/// `held`: the file stops after so many, as long as the flag is up.
+/// `held`: the file stops after this many bytes as long as the flag is set.
 async fn world_with_a_file(
     length: usize,
     held: Option<usize>,

@@ -1,9 +1,9 @@
-//! What comes too late, and what just does not: outputs stored while an orphan is being settled
-//! (P20), jobs that turn out to have succeeded after their refund, and the recovered output as it
-//! joins the project (P16, P22).
+//! Events around the moment of settle: outputs stored while an orphan is being settled (P20, a late
+//! output closes the case), jobs that turn out to have succeeded after their refund, and the
+//! recovered output in its project (P16 recovered, P22 in the history).
 //!
-//! Where two connections race, each order is forced by holding a lock and waiting until the other
-//! is seen to wait for it.
+//! If two connections race, each order is forced by a lock; the test waits until it sees the other
+//! connection wait for it.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
@@ -41,7 +41,7 @@ pub async fn detect(world: &World) {
 /// A store of its own, as another process would have, with the rights that makegood asks for.
 pub async fn another(world: &World) -> Store {
     let url = as_least_privileged(&world.database).await;
-    // Far longer than any test holds a lock: it waits, and does not go on without it.
+    // Far longer than any test holds a lock: it waits for it.
     let (statement, lock) = (Duration::from_mins(2), Duration::from_mins(1));
     let store = Store::open_waiting(&url, 4, statement, lock).await.unwrap();
     store.with_clock(world.clock.clone())
@@ -73,7 +73,7 @@ pub fn settlement(world: &World, case: Case, decision: Decision) -> Settlement {
     Settlement { case, decision, evidence: None, copied: None, look_again: world.now() + HOUR, detail: None }
 }
 
-/// The provider's word about a claimed item's job.
+/// The provider's answer about a claimed item's job.
 async fn ask(world: &World, case: &Case) -> Arc<Evidence> {
     let job = case.facts.record.item.as_ref().unwrap().job.clone().unwrap();
     let question = Question {
@@ -129,7 +129,7 @@ pub fn output(world: &World, charge: &str, job: &str) -> String {
     )
 }
 
-/// What is known of a late success: kind, who noticed, and the output or the answer's verdict.
+/// The record of a late success: kind, who noticed it, and the output or the answer's verdict.
 async fn late_successes(world: &World) -> Vec<String> {
     world
         .texts(
@@ -178,8 +178,8 @@ pub async fn seen_waiting(world: &World, words: &str) {
     panic!("nobody waits for a lock with `{words}`");
 }
 
-/// The platform's own trigger waits while somebody holds the advisory lock 4711: settle stands
-/// between its last check and its commit.
+/// The platform's own trigger waits for the advisory lock 4711, so settle stops between its last
+/// check and its commit.
 pub const WAIT_IN_LEDGER: &str = "
     CREATE FUNCTION wait_here() RETURNS trigger LANGUAGE plpgsql AS $$
     BEGIN PERFORM pg_advisory_xact_lock_shared(4711); RETURN NEW; END $$;

@@ -1,6 +1,7 @@
-//! Many workers on one database: who holds what, and what settle proves before it moves anything.
+//! Many workers on one database: who holds which lease, and what settle checks before it moves
+//! money.
 //!
-//! These tests take the store's stages by hand, so that the world can change exactly between two of
+//! These tests run the store's stages one by one, so that rows can change exactly between two of
 //! them.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
@@ -37,7 +38,7 @@ pub fn rules(world: &World, brake: BrakeLimits) -> SettleRules {
     }
 }
 
-/// Refunds all cases and says what came of each, by charge.
+/// Refunds all cases and returns the result of each, by charge.
 async fn refund(store: &Store, world: &World, cases: &[Case], brake: BrakeLimits) -> Vec<(String, Outcome)> {
     let batch: Vec<Settlement> = cases.iter().map(|case| settlement(world, case.clone(), REFUND)).collect();
     let outcomes = store.settle(&batch, &rules(world, brake)).await.unwrap();
@@ -54,7 +55,7 @@ on_both! {
         for nth in 0..30 {
             world.charge(&format!("c{nth}")).job(&format!("failed-{nth}")).drawn(0, 30).items(&[10, 10, 10]).insert().await;
         }
-        // A job that items of two charges hang on.
+        // A job of items of two charges.
         for (charge, index) in [("x", 0), ("y", 1)] {
             let item = ItemRow { credits: 10, job: Some("failed-shared".to_owned()), index: Some(index), failed: None };
             world.charge(charge).item_rows(vec![item]).insert().await;
@@ -64,7 +65,7 @@ on_both! {
             let world = &world;
             async move {
                 let (mut mine, mut empty) = (Vec::new(), 0);
-                // Empty-handed because another is at it: there may be more in a moment.
+                // It got nothing because another worker claims: there may be more in a moment.
                 while empty < 20 {
                     let cases = claim(&store, world, 7).await;
                     if cases.is_empty() {
@@ -109,7 +110,7 @@ on_both! {
         let other = another(&world).await;
         let new = claim(&other, &world, 10).await;
         assert_eq!((old[0].token, new[0].token), (1, 2));
-        // The old one comes to its senses: nothing of what it holds counts any more.
+        // The old worker is resumed: none of its leases is valid any more.
         world.store.release(&[(old[0].facts.orphan.id, old[0].token)], None).await.unwrap();
         world.store.extend_leases(&[(old[0].facts.orphan.id, old[0].token)], 10 * HOUR).await.unwrap();
         assert_eq!(refund(&world.store, &world, &old, BrakeLimits::default()).await, [("c1/0".to_owned(), Outcome::Lost)]);
@@ -137,7 +138,7 @@ on_both! {
 }
 
 on_both! {
-    async fn what_is_given_back_is_due_again_when_it_was_said_to_be(world) {
+    async fn a_released_lease_is_due_again_at_the_time_it_was_given(world) {
         world.charge("c1").job("failed-1").insert().await;
         detect(&world).await;
         let held = claim(&world.store, &world, 10).await;
@@ -271,7 +272,7 @@ on_both! {
 }
 
 on_both! {
-    async fn p15_the_brakes_limit_of_a_pass_counts_what_the_pass_refunded_before_and_nothing_older(world) {
+    async fn p15_the_brakes_limit_of_a_pass_counts_earlier_refunds_of_the_pass_and_none_older(world) {
         world.balance("ada", 0, 0).await;
         for nth in 0..4 {
             world.charge(&format!("c{nth}")).job(&format!("failed-{nth}")).insert().await;

@@ -1,7 +1,8 @@
-//! What a killed copy leaves in the storage is on record and goes; what a row names stays.
+//! Objects that a killed copy leaves in the storage are on record and are swept. An object that a
+//! row names stays.
 //!
-//! Here what a killed worker left is put there by hand, so that each case stands alone; `kills`
-//! kills the built binary.
+//! Here the test puts the leftovers there itself, so that each case stands alone; `kills` kills the
+//! built binary.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
@@ -13,7 +14,7 @@ use makegood::store::UploadKey;
 
 use crate::world::{HOUR, MINUTE, World, on_both};
 
-/// Every file in the world's storage, also those that a store would hide.
+/// Every file in the world's storage, also those that the object store hides.
 pub fn stored(world: &World) -> Vec<String> {
     fn below(directory: PathBuf, found: &mut Vec<PathBuf>) {
         let Ok(entries) = std::fs::read_dir(directory) else { return };
@@ -35,8 +36,8 @@ async fn notes(world: &World) -> i64 {
     world.number("SELECT count(*) AS v FROM makegood_uploads").await
 }
 
-/// A note of the orphan of `charge`, as a killed worker left it, and the files `left` beside its
-/// object.
+/// The upload record of the orphan of `charge`, as a killed worker left it, and the files `left`
+/// beside its object.
 async fn killed_copy(world: &World, charge: &str, token: i64, nth: i64, left: &[&str]) -> UploadKey {
     let orphan_id =
         world.number(&format!("SELECT id AS v FROM makegood_orphans WHERE charge_id = '{charge}'")).await;
@@ -76,11 +77,11 @@ on_both! {
 }
 
 on_both! {
-    async fn what_a_lease_that_is_alive_writes_is_never_touched(world) {
+    async fn an_upload_of_a_live_lease_is_never_swept(world) {
         world.balance("ada", 0, 0).await;
         world.charge("c1").job("running-1").insert().await;
         world.pass().await;
-        // Claimed by somebody else, who is at work.
+        // Claimed by another worker that is alive.
         let until = world.at(world.now() + 15 * MINUTE);
         world.run(&format!("UPDATE makegood_orphans SET lease_token = 9, leased_until = {until}")).await;
         killed_copy(&world, "c1", 9, 0, &["9.png", "9.png#1"]).await;
@@ -99,7 +100,7 @@ on_both! {
 }
 
 on_both! {
-    async fn what_killed_copies_left_goes_with_the_next_pass_and_once_more_after_a_day(world) {
+    async fn leftovers_of_killed_copies_are_swept_by_the_next_pass_and_again_after_a_day(world) {
         world.balance("ada", 0, 0).await;
         world.charge("c1").job("running-1").age(HOUR).insert().await;
         world.pass().await;
@@ -109,7 +110,7 @@ on_both! {
         killed_copy(&world, "c1", now, 0, &["1.png#1"]).await;
         let report = world.pass().await;
         assert_eq!((report.swept, stored(&world), notes(&world).await), (2, vec![], 2));
-        // A worker that was only asleep writes on.
+        // A worker that was only suspended writes on.
         std::fs::write(world.folder.path().join("outputs/c1/0/0.png"), b"late").unwrap();
         let report = world.pass().await;
         assert_eq!((report.swept, stored(&world).len()), (0, 1), "not asked again and again");
@@ -131,9 +132,9 @@ on_both! {
         }
         world.pass().await;
         assert_eq!(stored(&world), ["c1/0/1.png", "c2/0/1.png"]);
-        // Notes of the very same objects, as if another try of the same lease had left them; and of
-        // the one, the platform has lost the row (only makegood's own is left), of the other, it
-        // has moved the file elsewhere in its books.
+        // Upload records of the same objects, as if another try of the same lease had left them.
+        // The platform has removed the row of one (only makegood's own is left), and has changed
+        // the place of the other in its row.
         killed_copy(&world, "c1", 1, 1, &["1.png#1"]).await;
         killed_copy(&world, "c2", 1, 7, &["1.png#1"]).await;
         world.run("DELETE FROM stored_outputs WHERE charge_id = 'c1'").await;
@@ -165,18 +166,18 @@ on_both! {
     async fn a_lease_that_the_sweep_has_ended_can_settle_nothing(world) {
         world.balance("ada", 0, 0).await;
         world.charge("c1").job("ok-1").insert().await;
-        // A worker brings the file home, and is asleep before it settles.
+        // A worker copies the file, and is suspended before it settles.
         crate::world::detect(&world.parts, None, world.now()).await;
         let claimed = world.store.claim("replicate", world.now(), 15 * MINUTE, 10).await.unwrap();
         let case = claimed.cases[0].clone();
         killed_copy(&world, "c1", case.token, 0, &["1.png"]).await;
-        // Nobody claims it: it is not due for an hour.
+        // No worker claims it: it is not due for an hour.
         let later = world.at(world.now() + HOUR);
         world.run(&format!("UPDATE makegood_orphans SET due_at = {later}")).await;
         world.pass_time(16 * MINUTE);
         let report = world.pass().await;
         assert_eq!((report.swept, stored(&world)), (1, vec![]));
-        // It wakes up: keeps its lease, and settles what is no longer there.
+        // It is resumed, keeps its lease, and settles a file that is gone.
         world.store.extend_leases(&[(case.facts.orphan.id, case.token)], 15 * MINUTE).await.unwrap();
         let copied = makegood::recovery::Copied {
             key: makegood::recovery::Key::new("c1", 0, case.token),
@@ -219,7 +220,7 @@ on_both! {
         for nth in 0..8 {
             killed_copy(&world, "c1", token, nth, &[]).await;
         }
-        // A directory stands where the object would be: it cannot be removed as one.
+        // There is a directory in place of the object, and it cannot be removed as an object.
         let blocked = world.folder.path().join(format!("outputs/c1/0/{token}.png"));
         std::fs::create_dir_all(blocked.join("full")).unwrap();
         let report = world.pass().await;
@@ -244,11 +245,11 @@ on_both! {
             done.unwrap();
         }
         assert_eq!(notes(&world).await, 200);
-        // Sent again after a lost answer, one that is there changes nothing.
+        // Sent again after a lost answer, an existing record is not changed.
         let again = UploadKey { orphan_id: 1, lease_token: 1, nth: 5 };
         world.store.begin_upload(again, &item, &place(5), at).await.unwrap();
         assert_eq!(notes(&world).await, 200);
-        // One that cannot be written fails, and takes nobody along who comes later.
+        // A record that cannot be written fails, and later ones do not.
         world.run("ALTER TABLE makegood_uploads RENAME TO elsewhere").await;
         assert!(world.store.begin_upload(UploadKey { nth: 200, ..again }, &item, &place(200), at).await.is_err());
         world.run("ALTER TABLE elsewhere RENAME TO makegood_uploads").await;
@@ -300,7 +301,7 @@ impl Drop for Small {
 }
 
 #[tokio::test]
-async fn p16_a_full_disk_leaves_nothing_half_and_the_file_comes_home_once_there_is_room() {
+async fn p16_a_full_disk_leaves_nothing_half_done_and_the_file_is_recovered_once_there_is_space() {
     let mut world = World::sqlite().await;
     let Some(small) = Small::mount(world.folder.path().join("outputs")) else {
         crate::postgres::not_tried("a small file system can only be mounted by root");

@@ -1,6 +1,6 @@
-//! The limits of the database: what passes by itself is tried again as a whole transaction, what
-//! does not ends the pass with one clear message and nothing half done, and the next pass puts
-//! everything right.
+//! The limits of the database. A transient failure is retried as a whole transaction. Any other
+//! failure ends the pass with one clear message and nothing half done, and the next pass completes
+//! the work.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
@@ -33,7 +33,7 @@ fn run(world: &World, url: &str) -> Makegood {
         .env("MAKEGOOD__RECOVERY__ALLOW_LOOPBACK", "true")
 }
 
-/// Two charges at the real time: one to be refunded, one whose file is to be had.
+/// Two charges at the real time: one to be refunded, and one whose file is offered.
 async fn two_charges(world: &World) {
     world.clock.set(makegood::clock::Clock::System.now());
     world.balance("ada", 0, 0).await;
@@ -41,7 +41,7 @@ async fn two_charges(world: &World) {
     world.charge("c2").job("ok-2").insert().await;
 }
 
-/// Neither has been touched as far as anybody can see: no credit, no output, no resolution.
+/// Neither was changed visibly: no credit, no output, no resolution.
 async fn nothing_half_done(world: &World) {
     for table in ["ledger_entries", "stored_outputs", "makegood_refunds", "makegood_resolutions"] {
         let count = format!("SELECT count(*) AS v FROM {table}");

@@ -1,5 +1,5 @@
-//! A platform session that holds a lock delays the case that needs it, and no other; the pass ends
-//! well and says so.
+//! A session of the platform that holds a lock delays only the case that needs it. The pass ends
+//! normally and reports it.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
@@ -15,7 +15,7 @@ use crate::late::{
 };
 use crate::world::{MINUTE, World};
 
-/// Three accounts, of which each has so many refunds due.
+/// Three accounts, each with this many refunds due.
 async fn three_accounts(each: usize) -> World {
     let world = World::postgres().await;
     due(&world, each).await;
@@ -50,7 +50,7 @@ fn locked(report: &PassReport) -> Vec<&str> {
     report.findings.iter().filter(|each| each.kind == "locked").map(|each| each.about.as_str()).collect()
 }
 
-/// The others were refunded, `about` is told once, and its cases are refunded once the lock is
+/// The others were refunded, `about` is reported once, and its cases are refunded once the lock is
 /// gone.
 async fn only_its_own(world: &World, mut holder: PgConnection, about: &str, waiting: usize, all: usize) {
     let report = world.pass().await;
@@ -83,7 +83,7 @@ async fn a_charge_that_is_being_stored_delays_its_own_case_and_no_other() {
         if there_before {
             world.run("INSERT INTO makegood_charges VALUES ('eve-2', 'eve', 0, 10)").await;
         }
-        // Its row is locked, or new and not committed yet, which nobody can see beforehand.
+        // Its row is locked, or new and not committed yet. Neither can be seen in advance.
         let call = "SELECT makegood_store_output(output_id => 'out', charge_id => 'eve-2', output_index => 0, uri => 's3://files/out',
                                                  content_type => 'image/png', size_bytes => 3, sha256 => NULL)";
         let holder = holding(&world, call).await;
@@ -122,7 +122,7 @@ async fn a_locked_balance_behind_a_view_delays_its_own_account_and_no_other() {
     }
 }
 
-/// An output that is to be put back is locked: there is no looking beforehand.
+/// An output that is to be put back is locked. This cannot be seen in advance.
 #[tokio::test]
 async fn a_locked_output_delays_its_own_case_and_no_other() {
     let world = three_accounts(2).await;
@@ -138,9 +138,9 @@ async fn a_locked_output_delays_its_own_case_and_no_other() {
     world.books_balance().await;
 }
 
-/// What a pass has waited for once it does not wait for again.
+/// A pass waits for a lock only once.
 #[tokio::test]
-async fn what_was_waited_for_in_vain_is_not_waited_for_again_in_the_same_pass() {
+async fn a_lock_that_timed_out_is_not_waited_for_again_in_the_same_pass() {
     let world = three_accounts(2).await;
     let mut holder = holding(&world, "SELECT FROM balances WHERE account_id = 'ada' FOR UPDATE").await;
     detect(&world).await;
@@ -165,8 +165,7 @@ async fn what_was_waited_for_in_vain_is_not_waited_for_again_in_the_same_pass() 
     world.books_balance().await;
 }
 
-/// A lock that is gone within the time: nothing is postponed, and the others were not kept waiting
-/// for it.
+/// A lock that is released in time: nothing is postponed, and the other cases did not wait for it.
 #[tokio::test]
 async fn a_locked_balance_is_waited_for_after_the_others_were_settled() {
     let world = three_accounts(2).await;
@@ -187,9 +186,9 @@ async fn a_locked_balance_is_waited_for_after_the_others_were_settled() {
     world.books_balance().await;
 }
 
-/// Two settles that meet at an account, at a balance or behind a view that cannot be locked: the
-/// second waits for the first, for far longer than it would wait for a session of the platform's,
-/// and settles its other accounts meanwhile.
+/// Two settles need the same account, balance, or row behind a view that cannot be locked. The
+/// second waits for the first far longer than for a session of the platform's, and settles its
+/// other accounts meanwhile.
 #[tokio::test]
 async fn another_settle_is_no_locked_row_and_is_waited_for_to_its_end() {
     let world = three_accounts(2).await;
@@ -229,8 +228,8 @@ async fn another_settle_is_no_locked_row_and_is_waited_for_to_its_end() {
     world.books_balance().await;
 }
 
-/// However many accounts are locked where nobody can see it beforehand, one settle waits a bounded
-/// number of times.
+/// One settle waits a bounded number of times, however many accounts are locked in a way that
+/// cannot be seen in advance.
 #[tokio::test]
 async fn many_locks_cost_one_settle_a_bounded_number_of_tries() {
     let world = World::postgres().await;
@@ -267,7 +266,7 @@ async fn many_locks_cost_one_settle_a_bounded_number_of_tries() {
     world.books_balance().await;
 }
 
-/// Again and again 55P03 for one account, whatever raises it: the pass goes on, and does not fail.
+/// 55P03 is raised for one account every time: the pass goes on, and does not fail.
 #[tokio::test]
 async fn a_lock_that_never_goes_fails_no_pass() {
     let world = three_accounts(1).await;

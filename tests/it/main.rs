@@ -1,5 +1,5 @@
-//! makegood from the outside: the library and the built binary against a real PostgreSQL, real
-//! SQLite files and real HTTP on loopback. One binary, because every further one is linked again.
+//! makegood from outside: the library and the built binary against a real PostgreSQL, real SQLite
+//! files and real HTTP on loopback. It is one binary, because each further one is linked again.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on says so by panicking")]
 

@@ -1,8 +1,8 @@
-//! One provider that hangs never delays another: through the whole pipeline, with a provider that
-//! takes connections and never answers, and with one whose files never come.
+//! A provider that hangs never delays another one: through the whole pipeline, with a provider that
+//! accepts connections and never answers, and with one whose files never arrive.
 //!
-//! Nothing here is timed. The others have to be done *while* the one still hangs, which is over
-//! only when the test says so. The figures of the same experiment on the built binary:
+//! The tests measure no time. The others have to be done *while* the one still hangs, and it hangs
+//! until the test ends it. For the figures of the same experiment on the built binary:
 //! `cargo test -- --ignored --nocapture figures_of`.
 
 use std::fmt::Write as _;
@@ -79,7 +79,7 @@ async fn count(world: &World, provider: &str, state: &str) -> i64 {
     world.number(&sql).await
 }
 
-/// Waits until all of a provider's orphans are brought home.
+/// Waits until all of a provider's orphans are recovered.
 async fn until_recovered(world: &World, provider: &str, jobs: i64) {
     let began = Instant::now();
     while count(world, provider, "recovered").await < jobs {
@@ -88,7 +88,7 @@ async fn until_recovered(world: &World, provider: &str, jobs: i64) {
     }
 }
 
-/// Turns a provider's questions to another address, with limits of its own.
+/// Redirects a provider's questions to another address, with other limits.
 fn turn(world: &mut World, provider: &str, port: u16, keys: &str) {
     let dir = world.folder.path().join("providers");
     let path = dir.join(format!("{provider}.toml"));
@@ -118,7 +118,7 @@ on_both! {
         assert_eq!((count(&world, "fal", "open").await, hanging.taken()), (JOBS, 4), "four are asked, all wait");
         assert!(!pass.is_finished());
 
-        // Its connections break: those under way found nobody, the circuit opens, and the rest is
+        // Its connections break: the questions under way fail, the circuit opens, and the rest is
         // not asked.
         drop(hanging);
         let report = pass.await.unwrap();
@@ -126,7 +126,7 @@ on_both! {
         let waits = &report.outcomes["wait"];
         let (unreachable, left_alone) = (waits["unreachable"], waits["circuit_open"]);
         assert_eq!(unreachable + left_alone, u64::try_from(JOBS).unwrap(), "{report:?}");
-        // The three that opened it, and whoever held a slot meanwhile.
+        // The three that opened it, and those that held a slot meanwhile.
         assert!((4..=8).contains(&unreachable), "{report:?}");
         let unasked = world
             .number("SELECT count(*) AS v FROM makegood_orphans WHERE charge_id LIKE 'fal-%' AND questions = 0")
@@ -138,7 +138,7 @@ on_both! {
 }
 
 on_both! {
-    async fn p15_the_next_process_begins_with_one_question_where_the_last_found_nobody(world) {
+    async fn p15_the_next_process_begins_with_one_question_if_the_circuit_was_open(world) {
         let mut world = world;
         let gone = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = gone.local_addr().unwrap().port();
@@ -159,7 +159,7 @@ on_both! {
         world.pass_time(Duration::from_secs(20));
         let within = world.pass().await;
         assert_eq!(within.outcomes.get("wait").and_then(|waits| waits.get("unreachable")), None, "{within:?}");
-        // After it: one question tries the provider, everybody else waits for its answer.
+        // After the pause one question tries the provider, and all others wait for its answer.
         world.parts.providers = fresh();
         world.pass_time(Duration::from_hours(1));
         let tried = world.pass().await.outcomes["wait"].clone();
@@ -181,7 +181,7 @@ on_both! {
 }
 
 on_both! {
-    async fn p15_files_that_never_come_hold_up_nobody_elses_files(world) {
+    async fn p15_files_that_never_arrive_delay_no_other_files(world) {
         let mut world = world;
         world.parts.rules.copies = 2;
         let hanging = Hanging::start().await;
@@ -210,9 +210,9 @@ on_both! {
 }
 
 on_both! {
-    async fn p15_files_that_find_no_memory_wait_for_it_and_all_come_home(world) {
+    async fn p15_files_without_memory_wait_for_it_and_all_are_recovered(world) {
         let mut world = world;
-        // Less than the smallest file: one at a time, and everybody else asks again.
+        // Less than the smallest file: one at a time, and all others ask again.
         (world.parts.rules.copies, world.parts.rules.memory) = (4, 1);
         for provider in ["replicate", "veo-gemini"] {
             charges(&world, provider, 12).await;
@@ -224,7 +224,7 @@ on_both! {
 }
 
 on_both! {
-    async fn a_refused_key_is_told_at_once_and_is_no_verdict(world) {
+    async fn a_refused_key_is_reported_at_once_and_is_no_verdict(world) {
         charges(&world, "replicate", 3).await;
         for n in 0..3 {
             // Words that would be a verdict, were it not for the status.
@@ -242,8 +242,8 @@ on_both! {
     }
 }
 
-/// Jobs of two or three providers, one of which may hang, in one run of the built binary: how long
-/// each took.
+/// Jobs of two or three providers, one of which may hang, in one run of the built binary: the
+/// duration of each.
 async fn run_with(hanging: Option<&Hanging>, providers: &[&str]) -> Vec<(String, f64)> {
     const EACH: usize = 200;
     let directory = tempfile::tempdir().unwrap();

@@ -1,5 +1,5 @@
-//! What a person mends is made good, however late: after every look over time has passed the charge
-//! (P14, P15, P24).
+//! Rows that a person corrects are made good, however late: also after every scan has passed the
+//! charge (P14 found by itself, P15 within 24 hours, P24 visible).
 
 use makegood::brake::BrakeLimits;
 
@@ -81,10 +81,10 @@ on_both! {
 }
 
 on_both! {
-    async fn p14_an_item_that_the_database_took_no_orphan_for_is_looked_at_until_its_row_is_mended(world) {
+    async fn p14_an_item_whose_orphan_was_rejected_is_retried_until_its_row_is_corrected(world) {
         world.without_keys("charges").await;
         world.balance("ada", 0, 0).await;
-        // What is refused is known to the charge before it: so far back it is looked for.
+        // The position of a rejected row is the charge before it: the retry scans from there.
         let mut world = world;
         world.parts.rules.detect.chunk = 1;
         world.charge("early").job("failed-0").age(2 * HOUR).insert().await;
@@ -102,7 +102,7 @@ on_both! {
             finds(&report, "refused_row", "item odd/0");
             finds(&report, "refused_row", "item odd-failed/0");
         }
-        // What all passes look at goes on meanwhile: it costs one look an hour.
+        // The ordinary scans go on meanwhile. The retry costs one scan an hour.
         for name in ["failed", "grace", "six_hours", "twenty_hours"] {
             let looked_up_to = world.store.cursors().await.unwrap().cursor(name).unwrap().position;
             assert!(looked_up_to >= world.now() - 22 * HOUR, "{name}: {looked_up_to}");
@@ -111,14 +111,14 @@ on_both! {
         world.pass_time(59 * MINUTE);
         assert_eq!(world.pass().await.opened, 0);
         world.pass_time(MINUTE);
-        // One is mended, and the other kept in mind.
+        // One is corrected, and the other stays on record.
         finds(&world.pass().await, "refused_row", "item odd-failed/0");
         assert_eq!(world.fate("odd", 0).await, "refunded provider_error");
         world.run("UPDATE charges SET provider = 'replicate' WHERE id = 'odd-failed'").await;
         world.pass_time(HOUR);
         world.pass().await;
         assert_eq!(world.fate("odd-failed", 0).await, "refunded provider_error");
-        // And once nothing is refused any more, nothing is looked at for it.
+        // Once no row is rejected any more, the retry scans nothing.
         for name in ["refused", "refused_failed"] {
             assert_eq!(world.store.cursors().await.unwrap().refused(name), None, "{name}");
         }
@@ -127,7 +127,7 @@ on_both! {
 }
 
 on_both! {
-    async fn p15_a_balance_row_that_is_mended_days_later_is_paid_into_within_the_hour(world) {
+    async fn p15_a_balance_row_that_is_corrected_days_later_gets_its_refund_within_the_hour(world) {
         world.charge("c1").account("new").job("failed-1").insert().await;
         for _ in 0..60 {
             world.pass().await;

@@ -1,4 +1,4 @@
-//! `migrate` says what is wrong with which relation and leaves nothing half done; every other
+//! `migrate` says what is wrong with which relation, and leaves nothing half done. Every other
 //! command compares the version of the tables with its own before it begins.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
@@ -35,8 +35,8 @@ async fn migrate(url: &str, reference_schema: bool) -> Result<(), MigrateError> 
     migrated
 }
 
-/// A platform's schema that is not as needed; what `migrate` says, in these words. Nothing of
-/// makegood's is there after it.
+/// A platform's schema that violates the contract, and the exact error of `migrate`. No table of
+/// makegood's exists afterwards.
 async fn refused(schema: &str, words: &[&str]) {
     let database = database::database().await;
     run(&database, schema).await;
@@ -51,7 +51,7 @@ async fn refused(schema: &str, words: &[&str]) {
 }
 
 #[tokio::test]
-async fn what_the_platforms_relations_lack_is_told_at_once_and_nothing_is_made() {
+async fn missing_parts_of_the_platforms_relations_are_reported_at_once_and_nothing_is_created() {
     refused(
         "SELECT 1",
         &[
@@ -90,7 +90,7 @@ async fn a_row_that_cannot_be_read_does_not_keep_the_tables_from_being_made() {
 }
 
 #[tokio::test]
-async fn a_view_that_takes_no_writes_is_told_with_the_trigger_to_write() {
+async fn a_view_that_rejects_writes_is_reported_with_the_trigger_to_write() {
     let database = database::database().await;
     let schema = format!(
         "{REFERENCE} ALTER TABLE stored_outputs RENAME TO media;
@@ -108,7 +108,7 @@ async fn a_view_that_takes_no_writes_is_told_with_the_trigger_to_write() {
 }
 
 #[tokio::test]
-async fn a_role_that_may_not_create_is_told_which_right_it_lacks() {
+async fn a_role_that_may_not_create_gets_the_name_of_the_missing_right() {
     let database = database::database().await;
     let schema = format!(
         "{REFERENCE}
@@ -127,7 +127,7 @@ async fn a_role_that_may_not_create_is_told_which_right_it_lacks() {
 }
 
 #[tokio::test]
-async fn another_text_and_a_newer_version_are_told_apart_and_change_nothing() {
+async fn another_text_and_a_newer_version_are_distinguished_and_change_nothing() {
     let database = database::database().await;
     migrate(&database.url, true).await.unwrap();
     run(&database, "UPDATE makegood_migrations SET checksum = '\\x00' WHERE version = 7").await;
@@ -165,8 +165,8 @@ async fn an_index_that_was_left_unfinished_is_dropped() {
     assert_eq!(number(&mut connection, of).await, 1, "it is not makegood's");
 }
 
-/// A migration that waits for a lock makes everybody wait who comes after it: so it does not wait
-/// for long at a time.
+/// All later statements wait behind a migration that waits for a lock, so it waits only briefly at
+/// a time.
 #[tokio::test]
 async fn a_migration_that_waits_for_a_lock_gives_way_and_tries_again() {
     let database = database::database().await;
@@ -210,7 +210,7 @@ const COMMANDS: [&[&str]; 8] = [
 async fn versions_are_compared(database: TestDatabase) {
     migrate(&database.url, true).await.unwrap();
     assert_eq!(command(&database, &["report"]).await.0, Some(0));
-    // A newer version serves, and is told.
+    // A newer version works, with a warning.
     let newer = format!(
         "INSERT INTO makegood_migrations (version, description, success, checksum, execution_time)
          SELECT 99, description, success, checksum, execution_time FROM makegood_migrations WHERE version = {OWN_VERSION}"
@@ -221,7 +221,7 @@ async fn versions_are_compared(database: TestDatabase) {
         assert_eq!(code, Some(0), "{arguments:?}: {told}");
         assert!(told.contains("of version 99"), "{arguments:?}: {told}");
     }
-    // Unless a migration says otherwise.
+    // Unless a migration forbids it.
     run(&database, "UPDATE makegood_minimum_version SET version = 90").await;
     for arguments in COMMANDS {
         let (code, told) = command(&database, arguments).await;
@@ -241,11 +241,11 @@ async fn versions_are_compared(database: TestDatabase) {
 }
 
 #[tokio::test]
-async fn tables_of_another_version_are_told_before_anything_is_begun_on_postgres() {
+async fn tables_of_another_version_are_reported_before_anything_is_begun_on_postgres() {
     versions_are_compared(database::database().await).await;
 }
 
 #[tokio::test]
-async fn tables_of_another_version_are_told_before_anything_is_begun_on_sqlite() {
+async fn tables_of_another_version_are_reported_before_anything_is_begun_on_sqlite() {
     versions_are_compared(database::sqlite()).await;
 }

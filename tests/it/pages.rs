@@ -1,4 +1,4 @@
-//! The daemon's pages, requested by clients that mean no good.
+//! The daemon's pages, requested by hostile clients.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot prepare its world has failed")]
 
@@ -29,7 +29,7 @@ async fn get(address: &str, path: &str) -> String {
     answer.await.unwrap_or_else(|_| panic!("{path} is not answered"))
 }
 
-/// `/status` once it shows a report: the log tells that a pass is done before the page does.
+/// `/status` once it shows a report: the log reports the end of a pass before the page does.
 async fn reported(address: &str) -> String {
     let reported = async {
         loop {
@@ -43,7 +43,7 @@ async fn reported(address: &str) -> String {
     tokio::time::timeout(GUARD, reported).await.expect("/status shows a report")
 }
 
-/// A client that asks many times and reads nothing, so that its answers fill all that holds them.
+/// A client that sends many requests and reads nothing, so that its answers fill all buffers.
 async fn reads_nothing(address: &str) -> TcpStream {
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(4096).unwrap();
@@ -55,9 +55,9 @@ async fn reads_nothing(address: &str) -> TcpStream {
 }
 
 #[tokio::test]
-async fn clients_that_never_read_keep_no_probe_out_and_the_pages_tell_them_nothing() {
+async fn clients_that_never_read_block_no_probe_and_the_pages_leak_nothing() {
     let world = World::new(sqlite()).await;
-    // The brake is on, and says why.
+    // The brake is on, with its reason.
     let limit = ("MAKEGOOD__BRAKE__MAX_REFUNDS_PER_DAY_PER_PROVIDER", "1");
     let held = world.makegood(&["run"]).env(limit.0, limit.1).output().await;
     assert_eq!(held.code, Some(3), "{held:?}");

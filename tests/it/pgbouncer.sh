@@ -1,13 +1,12 @@
 #!/bin/sh
-# A throwaway PgBouncer that lives exactly as long as whoever holds the other end of its standard
-# input.
+# A throwaway PgBouncer that runs as long as the other end of its standard input is open.
 #
 # usage: pgbouncer.sh BINARY, with the configuration (@dir@ stands for the directory), the list of
 # users, and the TLS key and certificate in CONFIGURATION, USERS, KEY and CERTIFICATE.
 #
-# Says "ready DIRECTORY" once it has made its socket in DIRECTORY, or why it could not start. When
-# its input ends, because the test process is done, panicked, was interrupted or killed, it stops
-# PgBouncer and removes the directory.
+# Prints "ready DIRECTORY" once it has created its socket in DIRECTORY, or why it could not start.
+# When its input ends, because the test process is done, panicked, was interrupted or killed, it
+# stops PgBouncer and removes the directory.
 set -eu
 exec 2>&1
 trap '' INT HUP TERM PIPE

@@ -1,12 +1,12 @@
-//! Pinned plans: real passes over 200,000 charges, with every plan that PostgreSQL really ran
-//! judged afterwards.
+//! Pinned plans: real passes over 200,000 charges. Afterwards every plan that PostgreSQL executed
+//! is judged.
 //!
-//! A statement that is fast on a small table may read a whole large one, and which plan it gets
-//! depends on statistics that nobody has under control: a table that was just loaded has none, and
-//! old ones describe another table. So the same passes run under each of them, over the reference
-//! tables and over a platform's views with casts and expressions. `auto_explain` logs each plan as
-//! it was executed; `plans/judge.rs` says what is wrong with it. Plans are generic, as every
-//! connection of makegood's asks for, so that they depend on no parameter.
+//! A statement that is fast on a small table may read a whole large one. Its plan depends on
+//! statistics that nobody controls: a table that was just loaded has none, and old ones describe
+//! another table. So the same passes run under each of these, over the reference tables and over a
+//! platform's views with casts and expressions. `auto_explain` logs each plan as it was executed;
+//! `plans/judge.rs` says what is wrong with it. Every connection asks for generic plans, so that a
+//! plan does not depend on the parameters.
 //!
 //! The rows (`plans/rows.sql`) are loaded once for each kind of platform; every variant works on a
 //! copy.
@@ -34,7 +34,7 @@ use judge::{CHUNK, Violation};
 /// both.
 const BATCH: u32 = 100;
 
-/// What a platform makes: its relations, its indexes, its rows.
+/// The SQL of a platform: its relations, its indexes, its rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Platform {
     /// The reference schema.
@@ -43,7 +43,7 @@ enum Platform {
     Views,
 }
 
-/// What the planner knows of the tables.
+/// The statistics that the planner has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Statistics {
     /// Analyzed as they are.
@@ -52,8 +52,8 @@ enum Statistics {
     Missing,
     /// Analyzed when there were thirty charges.
     Stale,
-    /// Fresh ones, changed by hand: charges and orphans are said to be empty, and any value of a
-    /// column to be half of its rows.
+    /// Fresh ones, changed by hand: charges and orphans seem empty, and any value of a column seems
+    /// to match half of the rows.
     Falsified,
 }
 
@@ -64,7 +64,7 @@ struct Variant {
 }
 
 impl Variant {
-    /// All of them, or those whose name contains what `MAKEGOOD_TEST_VARIANTS` says.
+    /// All of them, or those whose name contains `MAKEGOOD_TEST_VARIANTS`.
     fn all() -> Vec<Self> {
         use Statistics::{Falsified, Fresh, Missing, Stale};
         let only = std::env::var("MAKEGOOD_TEST_VARIANTS").unwrap_or_default();
@@ -137,7 +137,7 @@ impl Server {
     }
 
     async fn copy(&self, template: &str, name: &str) {
-        // Servers before 15 know no other way than this one.
+        // Servers before 15 have only this way.
         let version: i32 = {
             let mut owner = PgConnection::connect(&self.url("postgres")).await.unwrap();
             let row = owner.fetch_one("SELECT current_setting('server_version_num')::int").await.unwrap();
@@ -147,7 +147,7 @@ impl Server {
         self.administer(&format!("CREATE DATABASE {name} TEMPLATE {template}{strategy}")).await;
     }
 
-    /// What the server has logged.
+    /// The server's log.
     fn log(&self) -> std::fs::File {
         std::fs::File::open(self.0.directory.join("server.log")).unwrap()
     }
@@ -191,8 +191,7 @@ async fn load(server: &Server, platform: Platform) {
     END $$";
     run(&pool, &quickly(&few)).await;
     run(&pool, "ANALYZE").await;
-    // Truncating a table empties what pg_class knows of its size, and leaves the rest of its
-    // statistics.
+    // Truncating a table resets its size in pg_class, and keeps its other statistics.
     let known = "CREATE TABLE seed.known AS SELECT oid, relpages, reltuples FROM pg_class WHERE relkind IN ('r', 'i')";
     run(&pool, known).await;
     run(&pool, &quickly(emptied)).await;
@@ -286,7 +285,7 @@ async fn passes(pool: &PgPool, world: &mut World, variant: Variant) -> Result<()
     world.pass_time(MINUTE);
     let new = pass(world, "new charges").await?;
     assert_eq!(new.opened, 50, "{name}: {new:?}");
-    // Those of the waiting whose failure is on record now, too.
+    // Also those waiting orphans whose failure is now recorded.
     assert!(new.total("refund") >= 60, "{name}: {new:?}");
     for (what, ago) in [("oldest end", 20 * 24 * HOUR), ("middle", 10 * 24 * HOUR)] {
         mark(world, what).await;
@@ -297,7 +296,7 @@ async fn passes(pool: &PgPool, world: &mut World, variant: Variant) -> Result<()
     Ok(())
 }
 
-/// Looks at the eight hours that began so long ago, as a pass would.
+/// Scans the eight hours that began this long ago, as a pass would.
 async fn look_at(world: &World, ago: Duration) -> Result<(), DbError> {
     let after = world.now() - ago;
     let scan = Scan {
@@ -346,7 +345,8 @@ fn newcomers(platform: Platform) -> String {
     format!("BEGIN;\n{}{rows}COMMIT;", include_str!("plans/newcomers.sql"))
 }
 
-/// Statements of the test's own, so that a judge who finds nothing is found out.
+/// Statements of the test's own that the judge must reject, so that a judge that finds nothing is
+/// noticed.
 async fn bad_ones(world: &World) {
     mark(world, "bad ones").await;
     let mut url = url::Url::parse(&world.database.url).unwrap();
@@ -365,7 +365,7 @@ async fn bad_ones(world: &World) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_statement_of_a_pass_keeps_a_sane_plan_whatever_the_planner_knows() {
+async fn every_statement_of_a_pass_keeps_a_good_plan_with_any_statistics() {
     if postgres::binaries().is_none() {
         not_tried("the plans need a PostgreSQL of their own, installed here: its log is read");
         return;

@@ -1,7 +1,7 @@
 //! One job that ends every pass that asks about it, on both databases, with the built binary.
 //!
 //! The simulated provider tells the test which job is asked about, and the test kills the process
-//! before it answers. So each death happens for certain with exactly these jobs in flight.
+//! before it answers. So each death happens with exactly these jobs in flight.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
@@ -19,7 +19,7 @@ use crate::database::as_least_privileged;
 use crate::late::{LEASE, another, detect};
 use crate::world::{HOUR, MINUTE, World, on_both};
 
-/// What the provider does with a question.
+/// The provider's treatment of a question.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Answers {
     /// None is answered.
@@ -65,7 +65,7 @@ async fn killed(world: &World, asked: &mut UnboundedReceiver<String>, until: usi
     run.kill();
     let ended = run.ended().await;
     assert_eq!(ended.code, None, "{ended:?}");
-    // The lease runs out, and nobody holds the provider's limits or scans any more.
+    // The leases expire: of the orphans, of the provider's limits, and of detection.
     let past = world.at(Clock::System.now() - Duration::from_secs(1));
     world
         .run(&format!("UPDATE makegood_orphans SET leased_until = {past} WHERE leased_until IS NOT NULL"))
@@ -101,7 +101,8 @@ on_both! {
             let jobs: BTreeSet<String> = killed(&world, &mut asked, 4).await.into_iter().collect();
             assert_eq!(jobs.len(), 4, "{jobs:?}");
         }
-        // What comes new is made good before any of them is asked about; then they are, one by one.
+        // New orphans are made good before any suspect is asked about. Then the suspects are, one
+        // by one.
         *answers.lock().unwrap() = Answers::Innocents;
         world.charge("new").job("failed-new").age(HOUR / 2).failed().insert().await;
         assert_eq!(killed(&world, &mut asked, 1).await, ["failed-new", "ok-kill"]);
@@ -124,7 +125,8 @@ on_both! {
         let past = world.at(Clock::System.now() - Duration::from_secs(1));
         world.run(&format!("UPDATE makegood_orphans SET leased_until = {past} WHERE leased_until IS NOT NULL")).await;
 
-        // Its time is up and it was asked about for an hour, but only twice: it is asked once more.
+        // `refund_by` has passed and it was asked about for an hour, but only twice: it is asked
+        // once more.
         let (hour, over) = (world.at(Clock::System.now() - HOUR), world.at(Clock::System.now() - MINUTE));
         world.run(&format!("UPDATE makegood_orphans SET first_asked_at = {hour}, refund_by = {over} WHERE charge_id = 'kill'")).await;
         assert_eq!(killed(&world, &mut asked, 1).await, ["ok-kill"]);
@@ -158,7 +160,7 @@ on_both! {
         let alone = async |which| world.store.claim_suspect("replicate", world.now(), LEASE, which).await.unwrap().cases;
         let deaths = async || world.texts("SELECT charge_id || deaths AS v FROM makegood_orphans ORDER BY id").await;
 
-        // Given back, it counts for nothing.
+        // A lease that was given back counts no death.
         let cases = claim().await;
         let leases: Vec<(i64, i64)> = cases.iter().map(|case| (case.facts.orphan.id, case.token)).collect();
         world.store.release(&leases, None).await.unwrap();

@@ -1,9 +1,9 @@
-//! makegood behind PgBouncer, in transaction mode and in session mode, and what it says where that
-//! cannot work.
+//! makegood behind PgBouncer, in transaction mode and in session mode, and the error if that cannot
+//! work.
 //!
 //! The pooler is Debian's (1.18), in front of the tests' PostgreSQL, with two server connections
-//! for a database: fewer than the passes have connections to the pooler, so that these change
-//! hands.
+//! for a database. The passes have more connections to the pooler, so that server connections are
+//! shared.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot prepare its world has failed")]
 
@@ -43,8 +43,8 @@ impl Drop for Pooler {
 }
 
 impl Pooler {
-    /// In front of the tests' PostgreSQL, with these lines in its configuration; none where there
-    /// is no PgBouncer.
+    /// Starts PgBouncer in front of the tests' PostgreSQL, with these lines in its configuration;
+    /// none if it is not installed.
     ///
     /// # Panics
     /// It does not start.
@@ -77,7 +77,7 @@ impl Pooler {
             .process_group(0)
             .spawn()
             .unwrap();
-        // From here on it goes with the value, also where it does not start.
+        // From here on the test runs with the value, even if the pooler does not start.
         let mut pooler = Self { watchdog, directory: PathBuf::new() };
         let words = BufReader::new(pooler.watchdog.stdout.take().unwrap());
         let mut said = String::new();
@@ -105,7 +105,7 @@ impl Pooler {
 fn binary() -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)
-        // Debian's place, which is not on the path of everybody.
+        // Debian's path, which is not in every user's PATH.
         .chain([PathBuf::from("/usr/sbin")])
         .map(|directory| directory.join("pgbouncer"))
         .find(|file| Path::is_file(file))
@@ -117,7 +117,7 @@ async fn client(url: &str) -> PgConnection {
     options.extra_float_digits(None).connect().await.unwrap()
 }
 
-/// Charges of which every second is to be refunded, and the rest to be recovered.
+/// Charges, of which every second is to be refunded and the others recovered.
 async fn charges(world: &World, from: usize) {
     for nth in from..from + 8 {
         let fate = ["failed", "ok"][nth % 2];
@@ -156,7 +156,7 @@ const NOTE_SETTINGS: &str = "
 
 async fn passes_through(mode: &str, lines: &str) {
     let Some(pooler) = Pooler::start(&format!("pool_mode = {mode}\n{lines}")) else { return };
-    // A type that the driver does not know has to be looked up in between.
+    // The driver has to look up an unknown type in between.
     let schema = include_str!("../../migrations/reference/postgres/0001_contract.sql");
     let schema = schema.lines().map(|line| {
         let is_project = line.trim_start().starts_with("project_id ");
@@ -167,7 +167,7 @@ async fn passes_through(mode: &str, lines: &str) {
     let world = World::on(database().await, Some(&schema)).await;
     world.balance("ada", 0, 0).await;
     world.run(NOTE_SETTINGS).await;
-    // What the database says by itself is not what a pass needs.
+    // The database's default is not what a pass needs.
     world
         .run("DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET default_transaction_isolation = serializable', current_database()); END $$")
         .await;
@@ -220,7 +220,7 @@ async fn passes_through(mode: &str, lines: &str) {
     impatient.close().await;
     world.run("DROP VIEW makegood_brake; ALTER TABLE brake_kept RENAME TO makegood_brake").await;
 
-    // Nothing of it stays with a server connection for whoever comes next.
+    // No setting stays with a server connection for its next user.
     let mut next = client(&url).await;
     for _ in 0..4 {
         let left = "SELECT current_setting('statement_timeout') || ' ' || current_setting('enable_seqscan') || ' ' ||
@@ -256,14 +256,14 @@ async fn passes_go_through_a_pooler_in_transaction_mode() {
     Box::pin(passes_through("transaction", "")).await;
 }
 
-/// The options are dropped without a word here, and not refused.
+/// Here the pooler drops the options without an error.
 #[tokio::test]
 async fn passes_go_through_a_pooler_in_session_mode_that_drops_options() {
     Box::pin(passes_through("session", "ignore_startup_parameters = options,extra_float_digits")).await;
 }
 
 #[tokio::test]
-async fn a_pooler_that_cannot_be_worked_with_is_refused_with_what_to_do() {
+async fn an_unsuitable_pooler_is_refused_with_what_to_do() {
     let Some(pooler) = Pooler::start("pool_mode = statement") else { return };
     let url = pooler.through(&server().url);
     for (url, why, remedy) in [

@@ -1,10 +1,10 @@
-//! A PostgreSQL of our own for the tests, started by the first test that wants one.
+//! A PostgreSQL for the tests, started by the first test that needs one.
 //!
-//! Promise: one server a test process, found nowhere but in a directory under `/tmp` that only its
-//! user may enter, and gone with the process however that ends: `postgres.sh` waits on a pipe that
-//! the kernel closes for us. With `MAKEGOOD_TEST_POSTGRES=postgres://…` set, that server is used
-//! instead, and only databases are made and dropped there. Where there is no PostgreSQL the test
-//! fails and says what to do; none is ever skipped.
+//! Promise: one server for each test process, reachable only in a directory under `/tmp` that only
+//! its user may enter. It ends with the process, however that ends, because `postgres.sh` waits on
+//! a pipe that the kernel closes. If `MAKEGOOD_TEST_POSTGRES=postgres://…` is set, that server is
+//! used instead, and only databases are created and dropped there. If there is no PostgreSQL, the
+//! test fails and says what to do; it is never skipped.
 
 use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::MetadataExt as _;
@@ -49,8 +49,8 @@ pub fn server() -> &'static Server {
 /// Set to 1, what cannot be tried here fails.
 const STRICT_VARIABLE: &str = "MAKEGOOD_TEST_STRICT";
 
-/// A test, or a part of one, has to do without something that is not to be had here: it says so,
-/// and passes. Whoever means to have tried everything sets `MAKEGOOD_TEST_STRICT=1`, and it fails.
+/// A test, or a part of one, needs something that this machine does not have. It prints so, and
+/// passes. With `MAKEGOOD_TEST_STRICT=1` it fails.
 ///
 /// # Panics
 /// Everything was to be tried.
@@ -81,7 +81,7 @@ fn address(directory: &Path) -> String {
     format!("postgres://postgres@localhost:5432/postgres?host={}", directory.display())
 }
 
-/// Starts the script and waits for its word.
+/// Starts the script and waits until it is ready.
 pub fn launch() -> Result<Launched, String> {
     let binaries = binaries().ok_or_else(|| {
         format!(

@@ -1,21 +1,20 @@
 #!/bin/sh
-# A throwaway PostgreSQL that lives exactly as long as whoever holds the other end of its standard
-# input.
+# A throwaway PostgreSQL that runs as long as the other end of its standard input is open.
 #
 # usage: postgres.sh DIRECTORY_OF_THE_BINARIES
 #
-# Says "ready DIRECTORY" once it answers on a socket in DIRECTORY, or why it could not start. When
+# Prints "ready DIRECTORY" once it answers on a socket in DIRECTORY, or why it could not start. When
 # its input ends, because the test process is done, panicked, was interrupted or killed, it stops
 # the server and removes the directory. Nothing listens on TCP, and only this user may enter the
 # directory.
 set -eu
 exec 2>&1
-# PIPE too: the test process may be gone before there is anything to say to it.
+# PIPE too: the test process may be gone before this script prints anything.
 trap '' INT HUP TERM PIPE
 
 bin=$1
-# Not TMPDIR: a socket's path may have 107 characters, and under root the server's user must get
-# there.
+# Not TMPDIR: a socket's path may have 107 characters, and under root the server's user must be able
+# to enter it.
 dir=$(mktemp -d /tmp/makegood-postgres.XXXXXXXX)
 cd "$dir"
 
@@ -25,8 +24,8 @@ clean_up() {
 }
 trap clean_up EXIT
 
-# Sorts text as people do and not by bytes, like most servers in production: what silently relies on
-# byte order shows here. Servers before 15 cannot choose it so.
+# Sorts text by language and not by bytes, like most servers in production, so that code which
+# relies on byte order fails here. Servers before 15 cannot choose it in this way.
 locale="--locale=C"
 if "$bin/initdb" --help | grep -q -e --icu-locale; then
   locale="--locale=C --locale-provider=icu --icu-locale=en-US"
@@ -35,8 +34,8 @@ fi
 "$bin/initdb" --pgdata="$dir/data" --username=postgres --auth=trust --encoding=UTF8 $locale --no-sync \
   >"$dir/initdb.log" || { cat "$dir/initdb.log"; exit 1; }
 
-# Not UTC, so that a time read in the session's zone shows. Without fsync: the tests kill makegood,
-# never the machine.
+# Not UTC, so that a time that is read in the session's zone is noticed. Without fsync, because the
+# tests kill makegood and never the machine.
 cat >>"$dir/data/postgresql.conf" <<CONF
 listen_addresses = ''
 unix_socket_directories = '$dir'

@@ -1,5 +1,6 @@
-//! The database posts refunds: the role of the passes can raise no balance by itself, and the
-//! function gives back only what the platform's own rows allow (P01, P03).
+//! The database posts refunds: the role of the passes cannot raise a balance by itself, and the
+//! function refunds only what the platform's own rows allow (P01 refunded once, P03 to the balances
+//! that paid).
 
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection};
 
@@ -20,7 +21,7 @@ async fn code(connection: &mut PgConnection, sql: &str) -> Option<String> {
     Some(database.code().unwrap().into_owned())
 }
 
-/// What the role can write by itself to make a posting look right: lock, resolution.
+/// The rows that the role can write itself to make a posting look right: lock, resolution.
 fn prepared(charge: &str, index: i64, kind: &str) -> String {
     format!(
         "INSERT INTO makegood_charges (charge_id, account_id, subscription_drawn, wallet_drawn)
@@ -67,15 +68,15 @@ async fn p01_the_role_of_the_passes_can_write_no_balance_no_ledger_entry_and_no_
         assert_eq!(code(&mut role, sql).await.as_deref(), Some("42501"), "{sql}");
     }
     assert_eq!(world.balance_of("ada").await, (0, 0));
-    // What it is for still works.
+    // Its intended use still works.
     world.pass().await;
     assert_eq!(world.balance_of("ada").await, (0, 10));
 }
 
-/// A posting that nothing on record allows.
+/// A posting that no row allows.
 struct Forgery {
     what: &'static str,
-    /// What the role writes before it.
+    /// The rows that the role writes before it.
     prepare: String,
     posting: String,
     /// The condition of the function that refuses it. Without that it is not refused as it should
@@ -183,7 +184,7 @@ async fn p01_p03_a_posting_that_the_platforms_rows_do_not_allow_is_refused() {
         assert_eq!(money(&world).await, before, "{what}");
     }
 
-    // What is owed goes through: the subscription's part first, each to the account that paid.
+    // An owed refund is posted: the subscription's part first, each to the account that paid.
     for (charge, index, split) in
         [("plain", 0, (6, 4)), ("half", 0, (6, 4)), ("short", 0, (0, 10)), ("moved", 0, (0, 10))]
     {
@@ -194,7 +195,7 @@ async fn p01_p03_a_posting_that_the_platforms_rows_do_not_allow_is_refused() {
     let after = money(&world).await;
     assert_eq!(world.balance_of("ada").await, (4 + 6 + 6, 10 + 4 + 4 + 10 + 10));
 
-    // What it wrote of a charge itself persuades nobody afterwards either.
+    // Rows of a charge that the role wrote itself are not trusted afterwards either.
     let forget =
         "UPDATE makegood_charges SET subscription_refunded = 0, wallet_refunded = 0, wallet_drawn = 9000;";
     assert_eq!(code(&mut role, forget).await, None);
@@ -212,7 +213,7 @@ async fn p01_p03_a_posting_that_the_platforms_rows_do_not_allow_is_refused() {
 }
 
 #[tokio::test]
-async fn p01_each_condition_of_the_posting_is_what_refuses_a_forgery() {
+async fn p01_each_condition_of_the_posting_refuses_a_forgery() {
     let world = World::postgres().await;
     forged_about(&world).await;
     as_role(&world).await;
@@ -240,14 +241,14 @@ async fn p01_each_condition_of_the_posting_is_what_refuses_a_forgery() {
     assert_eq!(tried, 10);
 }
 
-/// The reference schema as a platform has it whose ids are varchar.
+/// The reference schema of a platform whose ids are varchar.
 fn with_varchar() -> String {
     include_str!("../../migrations/reference/postgres/0001_contract.sql").replace(" text", " varchar")
 }
 
-/// A role that may create in a schema of the search path makes an operator that fits the columns
-/// better than PostgreSQL's own. It notes as whom it is run, and counts on a sequence, which no
-/// rollback sets back, when that is another than the caller.
+/// A role that may create objects in a schema of the search path creates an operator that matches
+/// the columns better than PostgreSQL's own. It records as which role it runs, and counts on a
+/// sequence, which no rollback resets, when that is not the caller.
 const PLANTED: &str = "
     CREATE TABLE public.seen (who text);
     CREATE SEQUENCE public.runs_as_another;
@@ -322,7 +323,7 @@ async fn p01_an_operator_of_another_role_is_never_run_with_the_owners_rights() {
         assert_eq!(world.number(another).await, 0, "planted before: {before}");
         assert_eq!(world.refunded("c1").await, (0, 10));
         assert_eq!(world.number("SELECT count(*) AS v FROM stored_outputs").await, 1);
-        // The operator is there and would be taken, or the test shows nothing.
+        // The operator exists and would be chosen; otherwise the test proves nothing.
         world.run("SELECT count(*) FROM balances WHERE account_id = 'ada'::text").await;
         assert!(world.number("SELECT count(*) AS v FROM seen").await > 0);
     }
@@ -389,7 +390,7 @@ async fn platform(world: &World) {
     }
 }
 
-/// What came of it.
+/// The result.
 async fn posted(world: &World) -> Vec<String> {
     let mut rows = Vec::new();
     for sql in [
@@ -422,9 +423,9 @@ async fn p03_the_same_charges_get_the_same_refunds_on_both_databases() {
     assert_eq!(postgres, sqlite);
 }
 
-/// What a trial writes cannot be committed, whoever calls it and however.
+/// Rows of a trial cannot be committed, whoever calls it and however.
 #[tokio::test]
-async fn p01_a_trial_refund_gives_nothing_to_whoever_commits_it() {
+async fn p01_a_trial_refund_gives_nothing_even_if_it_is_committed() {
     let world = World::postgres().await;
     world.balance("ada", 0, 0).await;
     world.charge("c").job("failed-1").insert().await;

@@ -1,6 +1,6 @@
 //! The promises, one by one, through the whole pipeline on both databases: the platform writes
-//! rows, makegood runs its passes, and what came of it is read back in plain SQL. A test's name
-//! carries the numbers that it proves.
+//! rows, makegood runs its passes, and the test reads the result in plain SQL. The name of a test
+//! begins with the numbers that it proves.
 
 mod charged_no_output;
 mod given_back;

@@ -1,13 +1,14 @@
 //! Claim, carry out, settle: a small model of the protocol, checked over every interleaving.
 //!
 //! Two workers, two items of one charge, and a platform that stores outputs and refunds by itself
-//! at any moment. Every worker may die, be paused past its lease, or lose the answer to its commit,
-//! at every step, and a pass may sweep its files; the provider may say anything, and something else
-//! the next time. `docs/exactly-once.md` says which statement of the program is which step here,
-//! why the program is this model, and what is not in it.
+//! at any moment. At every step each worker may die, be suspended past its lease, or lose the
+//! answer to its commit, and a pass may sweep its files. The provider may answer anything, and
+//! contradict itself. `docs/exactly-once.md` says which statement of the program is which step
+//! here, why the program matches this model, and what is not in it.
 //!
-//! Every state that can be reached (up to who is who) is looked at. Each guard of the protocol can
-//! be switched off, and each fault that is looked for is found then: so it could be found.
+//! The search visits every reachable state (up to symmetry of workers and items). Each guard of the
+//! protocol can be switched off. The search then finds the fault that the guard prevents, which
+//! shows that it can.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
@@ -18,11 +19,11 @@ mod search;
 use model::Fault;
 use search::search;
 
-/// What holds the protocol together; each can be switched off.
+/// The guards of the protocol; each can be switched off.
 #[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
 #[derive(Clone, Copy, Debug)]
 struct Guards {
-    /// What is read after a claim counts only where it has the token of that claim.
+    /// Rows that are read after a claim count only if they have the token of that claim.
     claimed: bool,
     /// Settle proves that its token is the newest and its lease not over.
     token: bool,
@@ -32,7 +33,8 @@ struct Guards {
     locks: bool,
     /// Resolutions have a unique key; a violation rolls the transaction back.
     keys: bool,
-    /// Who lost the answer to a commit looks, under the locks of the next try, whether it happened.
+    /// A worker that lost the answer to a commit checks, under the locks of the next try, whether
+    /// it happened.
     doubt: bool,
     /// A lease that ran out is ended before its file is swept.
     ended: bool,
@@ -57,15 +59,15 @@ fn p02_p16_every_item_is_made_good_once_in_every_interleaving_and_none_is_ever_s
     let searched = search(ALL, &ANY);
     assert!(searched.fault.is_none(), "{:?}", searched.fault);
     assert_eq!(searched.stuck, 0);
-    // What the page tells of the model. Another model has other figures: see that they are as you
-    // meant them, and write them there.
+    // The figures of the model in the page. If the model changes, check the new figures and write
+    // them there.
     assert_eq!((searched.states, searched.steps), (916_882, 7_337_861));
     let page = include_str!("../../docs/exactly-once.md");
     assert!(page.contains("(916,882 of them, 7,337,861 steps)"), "docs/exactly-once.md tells other figures");
 }
 
-/// The third guard, the keys, needs no walk of its own: in the walk above none ever had to refuse
-/// anything.
+/// The third guard, the unique keys, needs no search of its own: in the search above none ever
+/// rejected anything.
 #[test]
 fn p02_neither_token_nor_locks_stand_alone_between_an_item_and_a_second_refund() {
     for guards in [Guards { token: false, ..ALL }, Guards { locks: false, ..ALL }] {

@@ -1,12 +1,12 @@
-//! A platform's trigger may answer with any SQLSTATE: that of a missing right, a lost connection, a
-//! full disk, a lost race. It concerns the row that it answers for, and nobody else.
+//! A platform's trigger may raise any SQLSTATE: that of a missing right, a lost connection, a full
+//! disk, a serialization failure. Only the row for which it was raised is affected.
 
 use std::collections::BTreeSet;
 
 use crate::world::{HOUR, World, detect};
 
 /// One of each class that a trigger may raise. `55P03` counts as a lock of another session, which
-/// is told as `locked`.
+/// is reported as `locked`.
 const CODES: [&str; 30] = [
     "42501", "42P01", "42703", "42883", "22021", "22003", "22P02", "23502", "23505", "23514", "21000",
     "25006", "25P03", "40001", "40P01", "44000", "53000", "53100", "53200", "53300", "54000", "55000",
@@ -26,7 +26,7 @@ async fn raises(world: &World, key: &str, on: &str) {
         .await;
 }
 
-/// What was told of each code: its kind, by what it is about.
+/// The finding of each code: its kind, by its subject.
 fn told(report: &makegood::report::PassReport) -> BTreeSet<(String, String)> {
     report.findings.iter().map(|each| (each.kind.to_owned(), each.about.clone())).collect()
 }
@@ -75,7 +75,7 @@ async fn an_output_that_a_trigger_refuses_waits_alone_whatever_the_code() {
     let world = World::postgres().await;
     world.balance("ada", 0, 0).await;
     raises(&world, "charge_id", "INSERT OR UPDATE ON stored_outputs").await;
-    // Each second one is brought home, each other one put back.
+    // Each second one is recovered, and the others are put back.
     let mut charges = vec![("recovered".to_owned(), false), ("relinked".to_owned(), true)];
     charges.extend(CODES.iter().enumerate().map(|(nth, code)| (format!("x{code}"), nth % 2 == 0)));
     for (charge, is_stored) in &charges {

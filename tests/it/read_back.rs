@@ -1,10 +1,10 @@
-//! What a settle has posted is read back before it commits: a trigger or a view of the platform's
-//! that does something else than it is told leaves no refund behind that no customer has (P01,
-//! P03).
+//! Settle reads back what it has posted before it commits. A trigger or a view of the platform's
+//! that does something else leaves no refund behind that the customer did not get (P01 refunded
+//! once, P03 to the balances that paid).
 
 use crate::world::{HOUR, ItemRow, World, on_both};
 
-/// Refunds, entries of ours in the ledger, and ada's wallet.
+/// Refunds, makegood's entries in the ledger, and ada's wallet.
 async fn posted(world: &World) -> (i64, i64, i64) {
     (
         world.number("SELECT count(*) AS v FROM makegood_refunds").await,
@@ -67,7 +67,7 @@ async fn p01_p03_a_refund_that_does_not_show_in_balance_or_ledger_is_not_written
         let world = World::postgres().await;
         world.balance("ada", 0, 0).await;
         world.balance("eve", 0, 0).await;
-        // No trial tells of it within the hour: each refund has to find out by itself.
+        // No trial runs within the hour, so each refund has to detect it.
         world.just_tried().await;
         world.run(&trigger).await;
         for nth in 0..3 {
@@ -179,7 +179,7 @@ on_both! {
         let other = vec![ItemRow { credits: 10, job: Some("failed-1".into()), index: Some(1), failed: None }];
         world.charge("mine").job("failed-1").insert().await;
         world.charge("hers").account("eve").item_rows(other).insert().await;
-        // One file, of which nobody says whose it is.
+        // One file without an item.
         let item = |index| vec![ItemRow { credits: 10, job: Some("ok-2".into()), index: Some(index), failed: None }];
         world.charge("file-mine").item_rows(item(0)).insert().await;
         world.charge("file-hers").account("eve").item_rows(item(1)).insert().await;
@@ -192,7 +192,7 @@ on_both! {
 }
 
 on_both! {
-    async fn p01_a_job_id_with_white_space_around_it_is_asked_about_by_nobody(world) {
+    async fn p01_a_job_id_with_white_space_around_it_is_never_asked_about(world) {
         world.balance("ada", 0, 0).await;
         world.charge("c").job("failed-1 ").insert().await;
         let report = world.pass().await;

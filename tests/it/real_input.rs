@@ -1,10 +1,10 @@
-//! Real input: the built binary on PostgreSQL, tens of thousands of charges of mixed fates,
+//! Real input: the built binary on PostgreSQL, tens of thousands of charges of mixed kinds,
 //! providers over real HTTP.
 //!
-//! What must come of each charge stands in `real_input/kinds.rs`, written by hand. Killed at random
-//! moments, run twice at once, stopped by the brake or left alone: the end is the same, and the
-//! books agree to the credit. The size that `cargo test` runs is small; `scripts/real-input.sh`
-//! runs fifty thousand charges on a release build.
+//! `real_input/kinds.rs` lists the expected result of each charge, written by hand. Killed at
+//! random moments, run twice at once, stopped by the brake or undisturbed: the end is the same, and
+//! the books agree to the credit. `cargo test` runs a small size; `scripts/real-input.sh` runs
+//! fifty thousand charges on a release build.
 
 mod books;
 mod figures;
@@ -27,10 +27,10 @@ use crate::binary::{Ended, Makegood, run_of};
 use crate::database::{self, TestDatabase};
 use seed::{Size, file_url};
 
-/// What `cargo test` can afford.
+/// Small enough for `cargo test`.
 const SMALL: Size = Size { charges: 3_000, orphans: 570, troubled: kinds::TROUBLED };
 
-/// How long a dead worker's work is left alone in these tests.
+/// How long a dead worker's leases last in these tests.
 const LEASE: &str = "5s";
 
 /// Lets every refund through.
@@ -44,8 +44,8 @@ struct World {
     folder: TempDir,
     pool: PgPool,
     database: TestDatabase,
-    /// As whom makegood connects: its owner until the tables are there, then the role that it asks
-    /// for.
+    /// The role as which makegood connects: the owner until the tables exist, then the role of the
+    /// page.
     url: String,
 }
 
@@ -57,7 +57,7 @@ impl World {
         let simulator = Simulator::start("127.0.0.1:0".parse().unwrap()).await.unwrap();
         let providers = folder.path().join("providers");
         write_provider_files(&providers, &simulator.base_url()).unwrap();
-        // Nobody listens on port 1.
+        // Nothing listens on port 1.
         let offline = std::fs::read_to_string(providers.join("replicate.toml")).unwrap();
         let offline = offline
             .replace("name = \"replicate\"", "name = \"offline\"\nretries = 0")
@@ -71,7 +71,7 @@ impl World {
         assert_eq!(migrated.code, Some(0), "{migrated:?}");
         world.url = database::as_least_privileged(&world.database).await;
         world.run(&seed::sql(size)).await;
-        world.hash_what_is_stored().await;
+        world.hash_stored_files().await;
         world
     }
 
@@ -110,9 +110,9 @@ impl World {
         self.lines(&format!("SELECT ({sql})::text")).await[0].parse().unwrap()
     }
 
-    /// The one story in which a stored file's hash counts: makegood must see which of the job's
-    /// files it is.
-    async fn hash_what_is_stored(&self) {
+    /// The only kind in which a stored file's hash matters: makegood must find out which of the
+    /// job's files it is.
+    async fn hash_stored_files(&self) {
         let rows = sqlx::query(
             "SELECT id, provider, provider_job_id FROM stored_outputs WHERE provider_job_id LIKE 'two-of-three-%'",
         );
@@ -136,7 +136,7 @@ impl World {
         self.lines(books::STATE).await
     }
 
-    /// Every item ended as its story says, and ledger, balances, refunds, outputs, files and events
+    /// Every item ended as its kind says, and ledger, balances, refunds, outputs, files and events
     /// agree.
     async fn books_agree(&self) {
         for (what, sql) in books::NONE {
@@ -184,7 +184,7 @@ impl World {
         }
     }
 
-    /// Files below the storage that no row names: what a killed process may leave, and nobody else.
+    /// Files in the storage that no row names. Only a killed process may leave them.
     async fn unnamed_files(&self) -> Vec<PathBuf> {
         let named: BTreeSet<PathBuf> = self
             .lines("SELECT uri FROM stored_outputs WHERE id LIKE 'makegood:%'")
@@ -219,7 +219,7 @@ impl World {
         }
     }
 
-    /// Runs passes until nothing is held by anybody, dead or alive.
+    /// Runs passes until no orphan is leased, by a live worker or a dead one.
     async fn pass_until_nothing_is_held(&self) {
         loop {
             let ended = self.pass().await;
@@ -290,11 +290,11 @@ impl Dice {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn p01_p15_every_charge_ends_as_its_story_says_whoever_dies_on_the_way() {
+async fn p01_p15_every_charge_ends_as_expected_whichever_process_dies() {
     ends_alike(SMALL, 3).await;
 }
 
-/// Left alone, looked at twice, killed and begun again, two at once: one end.
+/// Undisturbed, run twice, killed and restarted, two at once: the end is the same.
 async fn ends_alike(size: Size, kills: u64) {
     let alone = World::new(size).await;
     let first = alone.pass().await;
@@ -342,8 +342,8 @@ async fn ends_alike(size: Size, kills: u64) {
     assert_eq!(shared.unnamed_files().await, Vec::<PathBuf>::new());
 }
 
-/// Starts a pass and kills it: one time in three after so many milliseconds, otherwise once so many
-/// of its items have ended, and a moment later.
+/// Starts a pass and kills it: one time in three after some milliseconds, otherwise a moment after
+/// some of its items have ended.
 async fn kill_somewhere(world: &World, ends: i64, dice: &mut Dice) {
     let ended = "SELECT count(*) FROM makegood_resolutions";
     let before = world.number(ended).await;
@@ -365,7 +365,7 @@ async fn kill_somewhere(world: &World, ends: i64, dice: &mut Dice) {
     );
 }
 
-/// The default brake lets a thousand refunds through, says so, and everything else goes on.
+/// The default brake admits a thousand refunds, reports it, and everything else goes on.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_brake_stops_at_exactly_a_thousand_refunds_and_recoveries_go_on() {
     let world = World::new(Size { charges: 1_000, orphans: 1_150, troubled: kinds::MOSTLY_REFUNDS }).await;
@@ -394,7 +394,7 @@ async fn the_brake_stops_at_exactly_a_thousand_refunds_and_recoveries_go_on() {
     assert_eq!(world.lines(others).await, Vec::<String>::new());
     world.files_are_the_providers().await;
 
-    // A second run gives nothing back either, and still says so.
+    // A second run refunds nothing either, and still reports it.
     let again = world.pass().await;
     assert_eq!(again.code, Some(3), "{again:?}");
     assert_eq!(world.number("SELECT count(*) FROM makegood_refunds").await, 1_000);

@@ -1,9 +1,9 @@
-//! Ten thousand recoveries of 1 KB to 2 GB by the built binary, killed in the middle; an experiment
+//! Ten thousand recoveries of 1 KB to 2 GB by the built binary, killed in the middle. An experiment
 //! with figures.
 //!
-//! Bodies are made from a seed as they are sent, so the provider keeps nothing. Into a directory,
-//! files are hashed from the disk and removed; the bucket keeps hashes only. Ignored by default:
-//! see docs/testing.md.
+//! Bodies are generated from a seed while they are sent, so the provider stores nothing. In a
+//! directory, files are hashed from the disk and removed; the bucket keeps hashes only. Ignored by
+//! default: see docs/testing.md.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 #![expect(clippy::cast_precision_loss, reason = "figures for people")]
@@ -48,7 +48,8 @@ fn size(nth: u64) -> u64 {
     1 << 10
 }
 
-/// A piece of a file: noise of file and place, so that nothing can go missing or come twice unseen.
+/// A piece of a file: noise derived from file and position, so that a missing or repeated piece is
+/// noticed.
 fn piece(nth: u64, at: u64, length: u64) -> Bytes {
     let mut state =
         (nth + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ (at + 1).wrapping_mul(0xd6e8_feb8_6659_fd93);

@@ -1,7 +1,7 @@
-//! What the database refuses to settle: a row spoils nothing but itself, is told, and is made good
-//! once it was mended.
+//! Settlements that the database rejects. A rejected row affects only itself, is reported, and is
+//! made good once it was corrected.
 //!
-//! Settle tries a batch whole, and one by one what it could not (`store::settle`).
+//! Settle tries a batch as a whole, and then the failed ones one by one (`store::settle`).
 
 use std::collections::BTreeSet;
 
@@ -30,7 +30,7 @@ on_both! {
         for (charge, account) in [("a", "ada"), ("b", "eve"), ("c", "ida"), ("d", "ada")] {
             world.charge(charge).account(account).job(&format!("failed-{charge}")).insert().await;
         }
-        // And one whose id in the ledger is taken, by an entry that no balance shows.
+        // And one whose id in the ledger is taken, by an entry that is in no balance.
         world.charge("e").job("failed-e").insert().await;
         world.opens_with("ada", "wallet", -1);
         world.run(&format!("INSERT INTO ledger_entries VALUES ('makegood:e/0:wallet', 'ada', 'wallet', 1, 'bonus', 'e', NULL, NULL, {})", world.at(world.now()))).await;
@@ -46,7 +46,7 @@ on_both! {
         assert!(report.findings.iter().any(|each| each.detail.contains("this account is frozen")), "{:?}", report.findings);
         world.books_balance().await;
 
-        // Mended by a person, it is made good by itself.
+        // Once a person has corrected it, the next pass makes it good.
         match &world.sql {
             Sql::Postgres(_) => world.run("DROP TRIGGER watch ON balances").await,
             Sql::Sqlite(_) => world.run("DROP TRIGGER skip_eve; DROP TRIGGER stop_ida").await,
@@ -65,8 +65,8 @@ on_both! {
             world.balance(account, 0, 0).await;
             world.charge(account).account(account).job(&format!("failed-{account}")).insert().await;
         }
-        // In a code that speaks of rows: whoever else was settled is not needed to know that the
-        // database is well.
+        // With an SQLSTATE that is about rows: this alone shows that the database works, even if no
+        // other row was settled.
         match &world.sql {
             Sql::Postgres(_) => world.run(
                 "CREATE FUNCTION watch() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'this account is frozen'; END $$;
@@ -82,7 +82,7 @@ on_both! {
     }
 }
 
-/// A platform's trigger that answers for one account in a code of its own.
+/// A platform's trigger that raises a custom SQLSTATE for one account.
 async fn frozen(world: &World, account: &str) {
     world
         .run(&format!(
@@ -95,7 +95,7 @@ async fn frozen(world: &World, account: &str) {
 }
 
 #[tokio::test]
-async fn an_answer_in_a_code_that_nobody_knows_spoils_nothing_but_its_row() {
+async fn an_unknown_sqlstate_affects_only_its_row() {
     let mut world = World::postgres().await;
     frozen(&world, "eve").await;
     for batch in [1, 10] {
@@ -156,7 +156,7 @@ async fn p05_an_answer_in_such_a_code_to_all_items_of_one_job_spoils_nothing_but
 async fn an_answer_in_such_a_code_to_everything_fails_the_pass() {
     let world = World::postgres().await;
     frozen(&world, "%").await;
-    // Of two accounts: the trouble of one alone is its own.
+    // Of two accounts, because a fault of one alone is that account's.
     for account in ["ada", "eve"] {
         world.balance(account, 0, 0).await;
     }
@@ -204,8 +204,8 @@ async fn a_constraint_that_speaks_at_the_commit_spoils_nothing_but_its_row() {
     world.books_balance().await;
 }
 
-/// A refund for ada, and one for eve whose balance takes nothing; `watch` watches the events that
-/// tell of a hold.
+/// A refund for ada, and one for eve, whose balance rejects it; `watch` watches the events that
+/// record a hold.
 async fn while_a_hold_is_written(watch: &str) -> World {
     let world = World::postgres().await;
     world.balance("ada", 0, 0).await;
@@ -244,8 +244,8 @@ async fn a_hold_that_the_database_refuses_spoils_nothing_but_itself() {
     world.books_balance().await;
 }
 
-/// What a trigger raises with the code of a full disk is its row's trouble, also while rows are
-/// settled one by one.
+/// A trigger that raises the code of a full disk affects only its row, also while rows are settled
+/// one by one.
 #[tokio::test]
 async fn a_code_of_the_whole_database_in_a_trigger_spoils_nothing_but_its_row() {
     let full = "RAISE EXCEPTION 'no room' USING ERRCODE = '53100';";

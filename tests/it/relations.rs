@@ -1,5 +1,5 @@
-//! What a platform need not have: projects and places, hashes of its outputs, `accounts`. And times
-//! that cannot be meant.
+//! Optional parts of the contract: projects and nodes, hashes of outputs, `accounts`. And times
+//! that cannot be right.
 
 use serde_json::Value;
 
@@ -56,7 +56,7 @@ on_both! {
 }
 
 on_both! {
-    /// Before: the file that was stored already was brought home a second time, for another item.
+    /// Once, the file that was stored already was copied a second time, for another item.
     async fn p06_a_stored_file_without_a_hash_holds_the_files_without_an_index_of_its_job(world) {
         world.balance("ada", 0, 0).await;
         let answer = |job: &str| format!("{}/replicate/v1/predictions/{job}", world.simulator.base_url());
@@ -87,7 +87,7 @@ on_both! {
              held until sha256 of that row is set"
         );
         assert_eq!(world.balance_of("ada").await, (0, 0));
-        // Set, in capitals: the other file comes home, and the item without one is refunded.
+        // Set, in capitals: the other file is recovered, and the item without one is refunded.
         for charge in ["null", "empty", "md5"] {
             let hash = first_file(&format!("two-of-three-{charge}")).await.to_uppercase();
             world.run(&format!("UPDATE stored_outputs SET sha256 = '{hash}' WHERE id = '{charge}'")).await;
@@ -124,7 +124,7 @@ async fn a_platform_without_accounts_lacks_nothing() {
             }
         }
         assert_eq!(world.number("SELECT count(*) FROM makegood_refunds").await, 2);
-        // Another relation of that name is none of makegood's business.
+        // A relation of that name with other columns is ignored.
         world.execute("CREATE TABLE accounts (number text, closed text)").await;
         if world.is_postgres() {
             world.execute(&format!("GRANT SELECT ON accounts TO {ROLE}")).await;
@@ -150,7 +150,7 @@ async fn told(world: &World) -> Vec<String> {
 const SECONDS: i64 = 1_772_355_600;
 
 #[tokio::test]
-async fn p15_charges_in_another_unit_than_microseconds_are_told_with_what_to_write() {
+async fn p15_charges_in_another_unit_than_microseconds_are_reported_with_what_to_write() {
     let world = World::sqlite().await;
     world.balance("ada", 0, 0).await;
     assert_eq!(told(&world).await, Vec::<String>::new());
@@ -209,7 +209,7 @@ async fn p15_charges_in_another_unit_than_microseconds_are_told_with_what_to_wri
     world.pass_time(4 * HOUR);
     assert_eq!(told(&world).await, Vec::<String>::new());
     assert_eq!(world.fate("c1", 0).await, "refunded provider_error");
-    // Failures that were recorded in seconds were noticed by the ordinary look alone, hours later.
+    // Once, failures recorded in seconds were found by the ordinary scan alone, hours later.
     world.without_keys("charge_items").await;
     world.run(&format!("UPDATE charge_items SET failed_at = {SECONDS} WHERE charge_id = 'c2'")).await;
     assert_eq!(
@@ -221,7 +221,7 @@ async fn p15_charges_in_another_unit_than_microseconds_are_told_with_what_to_wri
 }
 
 #[tokio::test]
-async fn p15_times_that_a_view_has_computed_wrongly_are_told() {
+async fn p15_times_that_a_view_has_computed_wrongly_are_reported() {
     let world = World::postgres().await;
     world.balance("ada", 0, 0).await;
     world.charge("c1").job("failed-1").insert().await;

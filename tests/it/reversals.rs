@@ -1,5 +1,5 @@
-//! A wrong refund that a person takes back (P23): exactly what it gave, once, whoever else is at
-//! it, and both facts stay.
+//! A wrong refund that a person takes back (P23, support acts by hand): exactly its credits, once,
+//! also beside concurrent sessions, and both records stay.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
@@ -12,7 +12,7 @@ use crate::database::support_grants;
 use crate::late::{REFUND, another, claim, connection, detect, on, output, seen_waiting, settle, settlement};
 use crate::world::{HOUR, ItemRow, MINUTE, Sql, World, on_both};
 
-/// Lets makegood's role do what `docs/adopting.md` grants to those who take refunds back.
+/// Grants makegood's role the rights of `docs/adopting.md` for reversals.
 async fn granted(world: &World) {
     if let Sql::Postgres(_) = &world.sql {
         world.run(&support_grants()).await;
@@ -28,7 +28,7 @@ async fn reverse(store: &Store, item: &str) -> Reversed {
     store.reverse_refund(&order(item, false)).await.unwrap()
 }
 
-/// One charge of ada's that drew 3 and 7, refunded; she holds nothing besides.
+/// One refunded charge of ada's that drew 3 and 7; her balances are otherwise empty.
 async fn refunded(world: &World) {
     granted(world).await;
     world.balance("ada", 0, 0).await;
@@ -75,8 +75,7 @@ on_both! {
         assert_eq!(world.texts(usage).await, ["refund_reversed"]);
         world.books_balance().await;
 
-        // Again: told as it was. And whatever passes look at: it is refunded no more, and nothing
-        // is brought home.
+        // Run again, it reports the same. No pass refunds or recovers it any more.
         let before = world.all_rows().await;
         assert_eq!(reverse(&world.store, "c1/0").await, Reversed::Before(done));
         assert_eq!(world.all_rows().await, before);
@@ -101,7 +100,7 @@ on_both! {
 }
 
 on_both! {
-    async fn p03_p23_what_a_balance_does_not_cover_is_taken_only_from_who_insists(world) {
+    async fn p03_p23_a_reversal_that_a_balance_does_not_cover_needs_the_anyway_flag(world) {
         refunded(&world).await;
         world.run(&spent(1)).await;
         let before = world.all_rows().await;
@@ -118,7 +117,7 @@ on_both! {
 }
 
 on_both! {
-    async fn p23_what_makegood_has_not_refunded_is_not_taken_back(world) {
+    async fn p23_only_makegoods_own_refunds_are_taken_back(world) {
         granted(&world).await;
         world.balance("ada", 0, 0).await;
         world.charge("ok").job("ok-1").insert().await;
@@ -156,8 +155,8 @@ on_both! {
 }
 
 on_both! {
-    /// One item's refund is taken back while another item of the same charge is refunded: each
-    /// waits for the other, and nobody for ever.
+    /// One item's refund is taken back while another item of the same charge is refunded: one waits
+    /// for the other, without a deadlock.
     async fn p03_a_reversal_and_a_settle_of_the_same_charge_cross(world) {
         granted(&world).await;
         world.balance("ada", 0, 0).await;
@@ -184,8 +183,7 @@ on_both! {
 }
 
 on_both! {
-    /// The last thing that it writes is refused: nothing of it stays, and it can be done
-    /// afterwards.
+    /// Its last write is rejected: nothing of it stays, and it succeeds afterwards.
     async fn p01_a_reversal_that_breaks_off_before_its_commit_leaves_nothing(world) {
         refunded(&world).await;
         match &world.sql {
@@ -234,10 +232,10 @@ async fn p03_a_reversal_that_does_not_show_in_balance_or_ledger_is_not_written()
     }
 }
 
-/// The platform holds the balance while it takes a charge from it: the reversal waits, and then
-/// sees what is left. Killed while it waits, it leaves nothing.
+/// The platform locks the balance while it takes a charge from it: the reversal waits, and then
+/// sees the remaining credits. Killed while it waits, it leaves nothing.
 #[tokio::test]
-async fn p03_a_reversal_waits_for_the_platforms_own_charge_and_then_sees_what_is_left() {
+async fn p03_a_reversal_waits_for_the_platforms_own_charge_and_then_sees_the_remaining_credits() {
     let world = World::postgres().await;
     refunded(&world).await;
     let store = another(&world).await;

@@ -1,4 +1,4 @@
-//! Recovery into S3, over real HTTP: the client is the real one, the bucket is `bucket`'s.
+//! Recovery into S3, over real HTTP: the client is the real one, the bucket is that of `bucket`.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::collections::BTreeMap;
@@ -37,14 +37,14 @@ pub async fn storage_on(bucket: &Bucket) -> Storage {
 
 pub fn film(length: usize) -> Vec<u8> {
     let start = b"\0\0\0\x20ftypisom\0\0\x02\0isomiso2avc1mp41";
-    // Every eight bytes say where they belong: no piece can go missing or come twice unseen.
+    // Every eight bytes contain their position, so that a missing or repeated piece is noticed.
     let mut film: Vec<u8> = (0..length.div_ceil(8)).flat_map(usize::to_le_bytes).collect();
     film.truncate(length);
     film[..start.len()].copy_from_slice(start);
     film
 }
 
-/// What was noted and not taken back: where, and the id of the upload.
+/// The upload records that were not removed: place, and the id of the upload.
 #[derive(Debug, Default)]
 pub struct Notes(Mutex<BTreeMap<i64, (Place, Option<String>)>>);
 
@@ -96,7 +96,7 @@ async fn recover_from(port: u16, storage: &Storage, notes: &Arc<Notes>) -> Resul
 const PATH: &str = "/outputs/recovered/a%252Fb/0/7.mp4";
 
 #[tokio::test]
-async fn p16_small_and_large_files_come_home_to_s3_with_their_type() {
+async fn p16_small_and_large_files_are_recovered_into_s3_with_their_type() {
     let bucket = Bucket::default();
     let storage = storage_on(&bucket).await;
     for length in [1 << 10, 17 << 20] {
@@ -155,7 +155,7 @@ async fn a_download_that_breaks_leaves_no_upload_behind() {
 }
 
 #[tokio::test]
-async fn a_check_of_the_bucket_leaves_nothing_and_tells_what_is_refused() {
+async fn a_check_of_the_bucket_leaves_nothing_and_names_the_refused_operation() {
     let bucket = Bucket::default();
     let storage = storage_on(&bucket).await;
     assert!(storage.check().await.unwrap().starts_with("s3://outputs/recovered/"));
@@ -164,7 +164,7 @@ async fn a_check_of_the_bucket_leaves_nothing_and_tells_what_is_refused() {
         let error = storage.check().await.unwrap_err();
         assert!(error.to_string().starts_with(&format!("could not {action} s3://")), "{error}");
     }
-    // What could not be deleted that one time.
+    // The object that could not be deleted that one time.
     assert_eq!(bucket.left().0.len(), 1);
 }
 
@@ -174,7 +174,7 @@ async fn an_upload_in_parts_is_noted_with_its_id_before_the_first_part_and_can_b
     let storage = storage_on(&bucket).await;
     let notes = Arc::new(Notes::default());
     let file = Bytes::from(film(17 << 20));
-    // Held at every step in turn; whoever held it is gone without a word.
+    // Held at every step in turn; its worker dies there.
     for (step, upload) in [
         ("POST uploads", false),
         ("PUT partNumber=1", true),
@@ -193,7 +193,7 @@ async fn an_upload_in_parts_is_noted_with_its_id_before_the_first_part_and_can_b
         let first = notes.0.lock().unwrap().values().next().cloned().unwrap();
         assert_eq!(first.0.uri, "s3://outputs/recovered/a%2Fb/0/7.mp4", "{step}");
         assert_eq!((first.0.storage.as_str(), first.1.is_some()), ("s3://outputs", upload), "{step}");
-        // Another process, from the note alone; and once more, which is as good as once.
+        // Another process, from the upload record alone; and again, which is idempotent.
         for _ in 0..2 {
             storage_on(&bucket).await.clear(&first.0.path, first.1.as_deref(), false).await.unwrap();
         }
@@ -233,7 +233,7 @@ async fn p16_storage_that_stumbles_costs_time_and_never_a_byte() {
                         assert_eq!(notes.0.lock().unwrap().len(), 1);
                         storage.delete(&copied.key).await.unwrap();
                     }
-                    // Given up: then nothing of it is left, nor on record.
+                    // Aborted: then neither a part nor a record is left.
                     Err(error) => {
                         assert!(matches!(error, CopyError::Storage(_)), "{step} {how:?}: {error:?}");
                         assert!(notes.0.lock().unwrap().is_empty(), "{step} {how:?}");
@@ -248,7 +248,7 @@ async fn p16_storage_that_stumbles_costs_time_and_never_a_byte() {
 }
 
 #[tokio::test]
-async fn an_answer_that_is_lost_leaves_no_object_that_nobody_knows_of() {
+async fn a_lost_answer_leaves_no_object_without_a_record() {
     let bucket = Bucket::default();
     let storage = storage_on(&bucket).await;
     let steps = [
@@ -274,7 +274,7 @@ async fn an_answer_that_is_lost_leaves_no_object_that_nobody_knows_of() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_aborted_stays_on_record_and_goes_later() {
+async fn an_upload_that_cannot_be_aborted_stays_on_record_and_is_removed_later() {
     let bucket = Bucket::default();
     let storage = storage_on(&bucket).await;
     let notes = Arc::new(Notes::default());

@@ -1,9 +1,9 @@
-//! Processes share a provider's limits through the database: passes side by side, each with
-//! providers of its own, as two processes have them, against providers that count over real HTTP
-//! what is under way at once.
+//! Processes share a provider's limits through the database. Passes run side by side, each with
+//! providers of its own, as two processes have them, against providers that count the concurrent
+//! requests over real HTTP.
 //!
-//! Nothing here is timed. A gate holds every question until the test lets it through; the rest
-//! waits for what the database says.
+//! The tests measure no time. A gate holds back every question until the test opens it; everything
+//! else waits for rows in the database.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
@@ -42,7 +42,7 @@ struct Process {
 }
 
 impl Process {
-    /// `keys`: what its provider file says about the limits of `replicate`.
+    /// `keys`: the limits of `replicate` in its provider file.
     async fn new(world: &World, counted: &Arc<Counted>, keys: &str) -> Self {
         let simulator = Simulator::start("127.0.0.1:0".parse().unwrap()).await.unwrap();
         let (gate, asked) = (Arc::new(Semaphore::new(0)), Arc::<AtomicUsize>::default());
@@ -53,8 +53,7 @@ impl Process {
                 asked.fetch_add(1, Ordering::SeqCst);
                 let now = counted.now.fetch_add(1, Ordering::SeqCst) + 1;
                 counted.most.fetch_max(now, Ordering::SeqCst);
-                // Held also where nobody waits for the answer any more: the provider is still at
-                // it.
+                // Held also if the client has given up: the provider still works on it.
                 gate.acquire().await.unwrap().forget();
                 counted.now.fetch_sub(1, Ordering::SeqCst);
             })
@@ -73,7 +72,7 @@ impl Process {
         self.asked.load(Ordering::SeqCst)
     }
 
-    /// What the database says of it; -1: nothing.
+    /// Its value in the database; -1: no row.
     async fn slots(&self, world: &World) -> i64 {
         for each in holdings(world).await {
             if each["holder"] == self.parts.providers.holder() {
@@ -118,7 +117,7 @@ async fn until<F: Future<Output = bool>>(what: &str, is_so: impl Fn() -> F) {
     }
 }
 
-async fn brought_home(world: &World) -> i64 {
+async fn recovered_items(world: &World) -> i64 {
     world.number("SELECT count(*) AS v FROM makegood_orphans WHERE state = 'recovered'").await
 }
 
@@ -152,7 +151,7 @@ on_both! {
         until("two questions of the second", async || second.asked() == 2).await;
         assert_eq!((first.asked(), counted.now.load(Ordering::SeqCst)), (4, 4));
 
-        // The first goes on within its part, and all comes home.
+        // The first goes on within its share, and every output is recovered.
         first.gate.add_permits(1);
         until("another question of the first", async || first.asked() == 5).await;
         for process in [&first, &second] {
@@ -161,7 +160,7 @@ on_both! {
         let reports = [one.await.unwrap(), two.await.unwrap()];
         assert_eq!(reports.iter().map(|report| report.total("recover")).sum::<u64>(), 24, "{reports:?}");
         assert_eq!(counted.most.load(Ordering::SeqCst), 4, "the maximum is used, and never exceeded");
-        assert_eq!(brought_home(&world).await, JOBS);
+        assert_eq!(recovered_items(&world).await, JOBS);
         assert_eq!(holdings(&world).await, Vec::<serde_json::Value>::new(), "both have given it back");
         world.books_balance().await;
     }
@@ -187,7 +186,7 @@ on_both! {
         assert_eq!((dies.slots(&world).await, lives.asked()), (4, 0));
         world.pass_time(Duration::from_secs(11));
         let report = pass.await.unwrap();
-        // What the dead one had claimed is still leased.
+        // The orphans of the dead one are still leased.
         assert_eq!(report.total("recover"), 20, "{report:?}");
         assert_eq!(dies.slots(&world).await, -1);
         world.books_balance().await;
@@ -214,7 +213,7 @@ on_both! {
 }
 
 on_both! {
-    async fn a_process_leaves_alone_whom_another_has_found_gone(world) {
+    async fn a_process_asks_no_provider_that_another_has_found_down(world) {
         charges(&world).await;
         let counted = Arc::<Counted>::default();
         let keys = "max_concurrency = 2\ncircuit_opens_after = 2\ncircuit_pause = \"1h\"\n";
@@ -235,7 +234,7 @@ on_both! {
         until("the first has learned it, while its own question is under way", learned).await;
         assert_eq!(waits.asked(), 1);
 
-        // An answer of its own, later than what the other has found, closes the circuit again.
+        // An answer of its own that is later than the other's closes the circuit again.
         world.pass_time(Duration::from_mins(5));
         waits.gate.add_permits(Semaphore::MAX_PERMITS / 2);
         waiting.await.unwrap();

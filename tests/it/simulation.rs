@@ -1,14 +1,15 @@
 //! Worlds of 48 hours, each drawn from a seed: the whole pipeline on SQLite or PostgreSQL, by a
-//! clock that is moved by hand, with a simulated provider. Jobs fail, take for ever, answer rubbish
-//! and drop their files; the platform stores late, in wrong places and twice, commits hours late,
-//! adds items later and refunds by itself; providers go away and contradict themselves; the clock
-//! is wrong for hours; workers run side by side, fall asleep and die halfway.
+//! clock that the test moves, with a simulated provider. Jobs fail, run for ever, answer nonsense
+//! and lose their files. The platform stores late, in wrong places and twice, commits hours late,
+//! adds items later and refunds by itself. Providers go down and contradict themselves. The clock
+//! is wrong for hours. Workers run side by side, are suspended and die halfway.
 //!
-//! Promised of every world: the books balance after every pass; every decision says what was true
-//! when it was taken (`oracle`); and P15: nothing is unresolved after its window unless the brake
-//! held it. A failing world prints its seed and the story of the item. The plan follows from the
-//! seed alone, and so does whose turn it is among workers that run at the same time (`bench`); in
-//! which order the database answers does not. `docs/testing.md` says how to run thousands.
+//! In every world, the books balance after every pass; every decision states what was true when it
+//! was taken (`oracle`); and nothing is unresolved after its window unless the brake held it (P15,
+//! made good within 24 hours). A failing world prints its seed and the history of the item. The
+//! plan follows from the seed alone, and so does the order of workers that run at the same time
+//! (`bench`). The order of the database's answers does not. `docs/testing.md` says how to run
+//! thousands.
 
 mod bench;
 mod books;
@@ -36,7 +37,7 @@ use tally::Tally;
 use world::World;
 
 const MINUTE: Duration = Duration::from_mins(1);
-/// How often a long round says how far it is.
+/// How often a long round prints its progress.
 const TELL_EVERY: Duration = Duration::from_secs(30);
 /// So many worlds that fail, and no other is begun.
 const ENOUGH: usize = 10;
@@ -49,11 +50,11 @@ const SHORT_ON_POSTGRES: u64 = 3;
 const MOST_STAGES: usize = 16;
 /// Charges in an ordinary world, about.
 const CHARGES: u64 = 11;
-/// One world in so many is large: its batches are full, and its passes are long.
+/// One world in this many is large: its batches are full, and its passes are long.
 const LARGE_EVERY: u64 = 100;
 /// Charges in a large one, about.
 const LARGE: u64 = 200;
-/// One world in so many is huge.
+/// One world in this many is huge.
 const HUGE_EVERY: u64 = 1_000;
 /// Charges in a huge one, about: 1,250 to 3,750.
 const HUGE: u64 = 2_500;
@@ -69,13 +70,13 @@ fn at(minute: i64) -> Timestamp {
     if minute >= 0 { start() + span } else { start() - span }
 }
 
-/// What is done by several threads: the next seed, and what happened so far.
+/// Shared by several threads: the next seed, and the results so far.
 struct Round {
     kind: Kind,
     next: AtomicU64,
     until: u64,
     tally: Mutex<(Tally, Instant)>,
-    /// The seeds of the worlds that failed. Each has told its story when it did.
+    /// The seeds of the worlds that failed. Each has printed its history.
     failed: Mutex<Vec<u64>>,
     began: Instant,
 }
@@ -117,7 +118,7 @@ const fn charges(seed: u64) -> u64 {
     }
 }
 
-/// As many threads, each with a stage of its own and worlds one after the other.
+/// This many threads, each with a stage of its own and one world after the other.
 fn on_threads(kind: Kind, threads: usize, first: u64, many: u64) -> Tally {
     let began = Instant::now();
     let round = Arc::new(Round {

@@ -1,6 +1,6 @@
-//! Files that a browser would run, from the provider's answer to the row and the object's headers:
-//! each is stored under a type that no browser runs, or is no output. What each beginning is taken
-//! for stands in `src/recovery/kind.rs`.
+//! Files that a browser would execute, from the provider's answer to the row and the object's
+//! headers: each is stored under a type that no browser executes, or is rejected as an output.
+//! `src/recovery/kind.rs` says which first bytes mean which type.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
@@ -16,7 +16,7 @@ use crate::s3::bucket::Bucket;
 use crate::s3::storage_on;
 use crate::world::{HOUR, on_both};
 
-/// A provider that says what the server says. Some of its models make one kind of thing only.
+/// A provider that answers what the server says. Some of its models make only one kind of file.
 const PROVIDER: &str = r#"[provider]
 name = "mallory"
 retries = 0
@@ -85,7 +85,7 @@ const FILES: [Row; 14] = [
 ];
 
 on_both! {
-    async fn p18_what_a_browser_would_run_is_stored_under_a_passive_type_or_not_at_all(world) {
+    async fn p18_an_executable_file_is_stored_under_a_passive_type_or_not_at_all(world) {
         let mut world = world;
         world.balance("ada", 0, 0).await;
         let bucket = Bucket::default();
@@ -107,7 +107,7 @@ on_both! {
                 expected.push((job, stored));
             }
         }
-        // Words of a model, read by the shipped filter: a `data:` URL says itself what it is.
+        // A model's text, read by the shipped filter: a `data:` URL states its own type.
         for (job, output, stored) in [
             ("data-page", format!("data:text/html;base64,{}", BASE64_STANDARD.encode("<script>alert(1)</script>")), Err("html")),
             ("data-word", format!("data:text/html;base64,{}", BASE64_STANDARD.encode("\0\x01<script>")), Err("html")),

@@ -1,8 +1,9 @@
-//! TLS to PostgreSQL: required and verified off this machine, as `sslmode` says otherwise.
+//! TLS to PostgreSQL: required and verified unless the server is on loopback, or `sslmode` says
+//! otherwise.
 //!
 //! A PgBouncer stands for the server, with a certificate for 0.0.0.0 and localhost by a CA of
-//! `tls/`. 0.0.0.0 leads to this machine and is no loopback address. The certificates hold until
-//! 2123; how they were made says `docs/testing.md`.
+//! `tls/`. 0.0.0.0 leads to this machine and is no loopback address. The certificates are valid
+//! until 2123; `docs/testing.md` says how they were made.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot prepare its world has failed")]
 
@@ -18,7 +19,7 @@ use crate::postgres::server;
 const CA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/tls/ca.pem");
 const OTHER_CA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/tls/other_ca.pem");
 
-/// The grade and the words of how the connection is, or of why there is none.
+/// The grade and the text about the connection, or about why there is none.
 async fn connection(url: &str) -> (String, String) {
     let ended = makegood(&["check"]).env("DATABASE_URL", url).output().await;
     let told: Value =

@@ -1,8 +1,8 @@
-//! Two authorities over one item: makegood, and the platform with its people. One wins, the other
-//! sees it and says so.
+//! Two authorities over one item: makegood, and the platform with its people. One wins, and the
+//! other sees it and reports it.
 //!
-//! Where the moment counts, each order is forced: on PostgreSQL by a lock that settle is seen to
-//! wait for, on SQLite by the one writer there is.
+//! Where the moment matters, each order is forced: on PostgreSQL by a lock that settle is seen to
+//! wait for, on SQLite by its single writer.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
@@ -49,7 +49,7 @@ async fn settled_meanwhile(world: &World, charge: &str, sql: String) -> Outcome 
     outcome
 }
 
-/// What was told of the item, oldest first.
+/// The events of the item, oldest first.
 async fn events(world: &World, charge: &str) -> Vec<String> {
     world
         .texts(&format!(
@@ -59,7 +59,7 @@ async fn events(world: &World, charge: &str) -> Vec<String> {
 }
 
 on_both! {
-    async fn p01_a_refund_by_an_operator_between_decision_and_settle_wins_and_is_told(world) {
+    async fn p01_a_refund_by_an_operator_between_decision_and_settle_wins_and_is_reported(world) {
         world.balance("ada", 0, 0).await;
         world.charge("c1").job("failed-1").insert().await;
         let by_hand = world.refund_row("c1", Some(0), "wallet", 10);
@@ -91,12 +91,12 @@ on_both! {
 }
 
 on_both! {
-    /// Two buckets paid for two items. What the platform gives back of the one between decision and
-    /// settle counts: neither bucket gets more than was drawn from it, whichever it chose.
+    /// Two buckets paid for two items. A refund of the platform between decision and settle counts:
+    /// neither bucket gets more than was drawn from it, whichever the platform chose.
     async fn p01_p03_a_partial_refund_by_the_platform_in_that_moment_leaves_each_bucket_its_own_room(world) {
         world.balance("ada", 0, 0).await;
-        // What the platform gives, of which item and to which bucket; what makegood gives for the
-        // first item then, and how that ends.
+        // The platform's refund, its item and bucket; makegood's refund for the first item then,
+        // and the result.
         for (nth, (theirs, ours, fate)) in [
             (&[(1, "subscription", 5)][..], (3, 7), "refunded provider_error"),
             (&[(1, "subscription", 8), (1, "wallet", 2)], (0, 10), "refunded provider_error"),
@@ -123,7 +123,7 @@ on_both! {
 }
 
 on_both! {
-    async fn p20_a_webhook_that_stores_between_decision_and_settle_wins_and_is_told(world) {
+    async fn p20_a_webhook_that_stores_between_decision_and_settle_wins_and_is_reported(world) {
         world.balance("ada", 0, 0).await;
         world.charge("c1").job("failed-1").insert().await;
         let webhook = output(&world, "c1", "failed-1");
@@ -162,7 +162,7 @@ async fn p01_a_refund_by_an_operator_that_is_under_way_is_waited_for_and_seen() 
 }
 
 on_both! {
-    /// Within one pass: the report says that it was decided again, and what came of it.
+    /// Within one pass: the report says that it was decided again, with the result.
     async fn p01_a_pass_says_that_the_platform_was_first(world) {
         world.balance("ada", 0, 0).await;
         world.charge("c1").job("failed-1").insert().await;
@@ -174,8 +174,8 @@ on_both! {
 }
 
 on_both! {
-    /// The other way round: makegood was first. Whoever looks before refunding sees it in the
-    /// ledger, and the file that a webhook stores afterwards is told as stored late.
+    /// The other way round: makegood was first. A platform that reads the ledger before it refunds
+    /// sees it, and a file that a webhook stores afterwards is reported as stored late.
     async fn p20_the_platform_sees_that_makegood_was_first(world) {
         world.balance("ada", 0, 0).await;
         world.charge("c1").job("failed-1").insert().await;
@@ -194,7 +194,7 @@ on_both! {
 on_both! {
     /// Three items of one charge that drew 7 and 23, settled by three processes in the same moment,
     /// round after round.
-    async fn p01_p08_items_of_one_charge_settled_by_three_processes_give_back_what_was_drawn(world) {
+    async fn p01_p08_items_of_one_charge_settled_by_three_processes_refund_exactly_the_draw(world) {
         world.balance("ada", 0, 0).await;
         let stores = [another(&world).await, another(&world).await, another(&world).await];
         for round in 0..8 {
@@ -217,7 +217,7 @@ on_both! {
     }
 }
 
-/// A pass that looks at everything of the last day again.
+/// A pass that scans everything of the last day again.
 async fn look_again(world: &World) -> PassReport {
     let since = makegood::detect::Since { from: world.now() - 24 * HOUR, backlog: false };
     world.pass_with(makegood::pass::Orders { since: Some(since), ..World::orders() }).await
@@ -228,10 +228,10 @@ const ENDS: &str = "SELECT charge_id || ' ' || kind || ' ' || reason || CASE WHE
                     FROM makegood_resolutions ORDER BY charge_id, id";
 
 on_both! {
-    /// A recovery on record proves the delivery: `docs/exactly-once.md`, the claim. What the
-    /// platform removes afterwards is told, and neither fetched again nor refunded, also where the
-    /// provider has dropped the file by now.
-    async fn p10_p18_an_output_that_the_platform_loses_was_delivered_and_is_told_of_and_not_refunded(world) {
+    /// A recovery on record proves the delivery: `docs/exactly-once.md`, the claim. An output that
+    /// the platform removes afterwards is reported, and neither fetched again nor refunded, even if
+    /// the provider has dropped the file by now.
+    async fn p10_p18_an_output_that_the_platform_removes_was_delivered_and_is_reported_and_not_refunded(world) {
         world.balance("ada", 0, 0).await;
         for (charge, job) in [("lost", "ok-1"), ("found", "ok-2"), ("deleted", "ok-3")] {
             world.charge(charge).job(job).insert().await;
@@ -242,7 +242,7 @@ on_both! {
         let gone = serde_json::json!({"id": "ok-1", "status": "succeeded", "output": null, "error": null, "data_removed": true});
         world.simulator.set_answer("ok-1", Canned::json(200, &gone));
         let asked = world.simulator.total_hits();
-        // The look at six hours finds what is missing, and so does a person's.
+        // The scan at six hours finds the missing output, and so does a person's.
         world.pass_time(4 * HOUR);
         let looks = [world.pass().await, look_again(&world).await];
         for report in looks {
@@ -258,7 +258,7 @@ on_both! {
         let billed = world.texts("SELECT charge_id || ' ' || status AS v FROM usage_history WHERE billable ORDER BY charge_id").await;
         assert_eq!(billed, ["deleted delivered", "found delivered", "lost delivered"]);
         assert_eq!(world.balance_of("ada").await, (0, 0));
-        // Stored by the platform itself by now: there is nothing to tell any more.
+        // Stored by the platform itself by now: there is nothing to report any more.
         world.run(&output(&world, "lost", "ok-1")).await;
         let report = look_again(&world).await;
         assert!(report.findings.iter().any(|each| each.kind == "lost_output" && each.about == "1 item"), "{report:?}");
@@ -267,15 +267,15 @@ on_both! {
 }
 
 on_both! {
-    /// What an older version has opened again, or what was to be put back and is removed before
-    /// that: closed without a refund.
+    /// A case that an older version has reopened, or an output that is removed before it is put
+    /// back: closed without a refund.
     async fn p10_a_recovered_output_that_is_lost_while_its_case_is_open_closes_the_case(world) {
         world.balance("ada", 0, 0).await;
         world.charge("c1").job("ok-1").insert().await;
         world.charge("c2").job("ok-2").insert().await;
         assert_eq!(world.pass().await.total("recover"), 2);
-        // The row of the one hangs on nothing, which opens its case, and is gone before anybody
-        // decides.
+        // The row of one is linked to no item, which opens its case, and is removed before the
+        // decision.
         world.run("UPDATE stored_outputs SET charge_id = NULL, output_index = NULL WHERE charge_id = 'c1'").await;
         world.pass_time(4 * HOUR);
         detect(&world).await;
@@ -297,7 +297,8 @@ on_both! {
 }
 
 on_both! {
-    /// A row that hangs elsewhere is not lost: it is put back, whoever keeps the file (P13, P18).
+    /// A row that is linked elsewhere is not lost: it is put back, even if the provider has dropped
+    /// the file (P13, P18).
     async fn p13_p18_a_recovered_output_that_hangs_on_another_item_is_put_back_and_not_refunded(world) {
         world.balance("ada", 0, 0).await;
         world.charge("c1").job("ok-1").insert().await;
@@ -317,8 +318,8 @@ on_both! {
 }
 
 on_both! {
-    /// The proof ends when makegood itself gives the output to the item whose it is: then the other
-    /// one is owed again (P13, P18).
+    /// The proof ends when makegood itself gives the output to the item that it belongs to: then
+    /// the other item is owed again (P13, P18).
     async fn p13_p18_an_item_whose_recovered_output_turns_out_to_be_anothers_is_owed_again(world) {
         world.balance("ada", 0, 0).await;
         world.charge("c1").job("ok-1").insert().await;

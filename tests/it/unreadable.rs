@@ -1,5 +1,5 @@
-//! One row that PostgreSQL cannot read, under a view that casts, stops nobody but itself: it is
-//! found, named, left out, and made good once it was corrected.
+//! One row that PostgreSQL cannot read, under a view that casts, affects only itself: it is found,
+//! named, left out, and made good once it was corrected.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use crate::commands;
 use crate::database;
 use crate::world::{HOUR, MINUTE, World};
 
-/// The reference schema behind views, each with one column that is cast. A row whose key stands in
+/// The reference schema behind views, each with one column that is cast. A row whose key is in
 /// `poisoned` has text there.
 fn schema() -> String {
     let tables = include_str!("../../migrations/reference/postgres/0001_contract.sql");
@@ -112,8 +112,8 @@ async fn a_row_that_cannot_be_read_is_named_and_the_others_are_refunded() {
     let good: Vec<&String> = ids.iter().filter(|id| !bad.contains(&id.as_str())).collect();
     assert_eq!(refunded(&world).await.iter().collect::<Vec<_>>(), good);
 
-    // Not looked at again with the positions long past it, but within the hour, as a row that was
-    // refused.
+    // The saved positions are long past it, but it is scanned again within the hour, as a rejected
+    // row.
     let mut world = world;
     world.parts.rules.detect.full_look_every = 48 * HOUR;
     world.run("DELETE FROM poisoned").await;
@@ -161,7 +161,7 @@ async fn facts_that_cannot_be_read_cost_their_own_orphan_an_hour() {
 /// The brake measures by what charges cost on average, and looks for late outputs of what was
 /// refunded: both read other rows.
 #[tokio::test]
-async fn what_is_read_beside_the_cases_survives_such_a_row_too() {
+async fn reads_beside_the_cases_survive_such_a_row_too() {
     let world = world().await;
     for id in ["a", "b", "c"] {
         charge(&world, id, 4 * HOUR, false).await;
@@ -188,8 +188,8 @@ async fn what_is_read_beside_the_cases_survives_such_a_row_too() {
     }
 }
 
-/// Charges are found by these times, so that nothing can be found while one of them cannot be read:
-/// the pass fails, and says whose it is.
+/// Charges are found by these times, so nothing can be found while one of them cannot be read. The
+/// pass fails, and names the charge.
 #[tokio::test]
 async fn a_time_that_charges_are_found_by_and_that_cannot_be_read_is_named() {
     let world = commands::World::new(database::database().await).await;

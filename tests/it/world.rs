@@ -1,7 +1,6 @@
-//! A small platform to try makegood on: a fresh database of either kind, a simulated provider over
-//! real HTTP, a folder as storage, and a clock that stands still until it is moved. Rows are
-//! written in plain SQL, as a platform would; what came of them is read back the same way, not
-//! through makegood.
+//! A small platform for tests: a fresh database of either kind, a simulated provider over real
+//! HTTP, a folder as storage, and a clock that the test moves. The test writes rows in plain SQL,
+//! as a platform would, and reads the results the same way, not through makegood.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
@@ -190,7 +189,7 @@ impl World {
         }));
     }
 
-    /// Runs `sql` while each question is under way, whatever it is about.
+    /// Runs `sql` while any question is under way.
     pub fn whenever_asked(&self, sql: String) {
         let database = self.sql.clone();
         self.simulator.on_ask(Arc::new(move |_| {
@@ -260,7 +259,7 @@ impl World {
         ChargeBuilder::new(self, id)
     }
 
-    /// A balance row; `charge` makes none by itself.
+    /// A balance row; `charge` does not create one.
     pub async fn balance(&self, account: &str, subscription: i64, wallet: i64) {
         self.run(&format!(
             "INSERT INTO accounts VALUES ('{account}', 'user');
@@ -349,7 +348,7 @@ impl World {
         }
     }
 
-    /// Runs `sql` against a table of the platform's that is only added to, past what says so.
+    /// Runs `sql` against an append-only table of the platform's, with its trigger disabled.
     pub async fn unlocked(&self, table: &str, sql: &str) {
         if let Sql::Postgres(_) = &self.sql {
             self.run(&format!(
@@ -357,7 +356,7 @@ impl World {
             ))
             .await;
         } else {
-            // Made anew without its keys, it has lost its triggers too.
+            // Recreated without its keys, it has lost its triggers too.
             self.run(sql).await;
         }
     }
@@ -417,7 +416,7 @@ macro_rules! on_both {
 }
 pub(crate) use on_both;
 
-/// Watches detection and lets it go on.
+/// Watches detection and never stops it.
 struct Unwatched;
 
 impl DetectionObserver for Unwatched {
@@ -430,7 +429,7 @@ impl DetectionObserver for Unwatched {
     fn opened(&self, _providers: &BTreeSet<String>) {}
 }
 
-/// Opens orphans, as a pass does that begins at `now`, and claims none.
+/// Opens orphans like a pass that begins at `now`, and claims none.
 pub async fn detect(parts: &Parts, since: Option<Since>, now: Timestamp) -> PassReport {
     let Parts { store, providers, rules, .. } = parts;
     let mut report = PassReport::default();
@@ -439,12 +438,12 @@ pub async fn detect(parts: &Parts, since: Option<Since>, now: Timestamp) -> Pass
     report
 }
 
-/// A test inserts charges of any age between two passes at the same time: each pass goes back to
-/// the saved positions, without waiting for some minutes. What holds between two full looks is
-/// tested by itself (`first_night`), and in the simulations.
+/// A test inserts charges of any age between two passes at the same time, so each pass goes back to
+/// the saved positions at once. `first_night` and the simulations test what happens between two
+/// full scans.
 fn every_pass_looks_at_all(mut rules: Rules) -> Rules {
     rules.detect.full_look_every = Duration::ZERO;
-    // The clock stands still: the turn of a process that died would never end.
+    // The clock stands still, so the detection lease of a dead process would never expire.
     rules.detect.turn.looks = 2;
     rules.detect.turn.look_every = Duration::from_millis(5);
     rules

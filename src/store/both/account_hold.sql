@@ -1,6 +1,5 @@
--- account_hold: from here on the refunds of one account are held, unless they are already. $1: the
--- account. $2: now. $3: why. A row comes back when it was so decided now. Settle holds the lock of
--- the row.
+-- account_hold: holds the refunds of one account from now on, unless they are held already. $1: the
+-- account. $2: now. $3: why. Returns a row if it was held now. Settle holds the lock of the row.
 INSERT INTO makegood_accounts (account_id, held_at, held_reason)
 VALUES ($1, $2, $3)
 ON CONFLICT (account_id) DO UPDATE

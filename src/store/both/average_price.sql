@@ -1,9 +1,8 @@
--- average_price: what the newest charges up to $1 cost, to measure limits on credits by. Costs the
--- same however many charges there are: at most $2 are read, by the index on their time. Those
--- that cost nothing, or less, or have no price, are left out. Each counts for at most a thousand
--- times the middle one (the upper of two), so that a few prices in a wrong unit do not raise the
--- average. Credits come in two halves (times 2^32, and the rest): no sum leaves the range of whole
--- numbers.
+-- average_price: the average price of the newest charges up to $1, as the unit for limits on
+-- credits. It costs the same for any number of charges: at most $2 are read, by the index on their
+-- time. Charges without a price, or with one of zero or less, are left out. Each counts for at most
+-- a thousand times the median (the upper of two), so that a few prices in a wrong unit do not raise
+-- the average. Credits come in two halves (times 2^32, and the rest), so no sum overflows.
 WITH paid AS (
     SELECT CASE WHEN n.subscription_credits > 9223372036854775807 - n.wallet_credits
         THEN 9223372036854775807

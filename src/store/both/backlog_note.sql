@@ -1,5 +1,5 @@
--- backlog_note: charges after $1 and up to $2 are left to the backlog. $3: now. What is left of an
--- earlier backlog is kept, so that the later of two processes takes nothing away from the first.
+-- backlog_note: leaves charges after $1 and up to $2 to the backlog. $3: now. The rest of an
+-- earlier backlog is kept, so that the later of two processes does not shorten that of the first.
 INSERT INTO makegood_cursors (name, position, until, updated_at)
 VALUES ('backlog', $1, $2, $3)
 ON CONFLICT (name) DO UPDATE

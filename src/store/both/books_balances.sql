@@ -1,8 +1,8 @@
--- books_balances: the next balances, each with what the ledger's entries of its account and bucket
--- add up to, for `makegood check --books`. $1, $2: account and bucket after which they begin. $3:
--- at most so many. Sums come in two halves (times 2^32, and the rest); entries null: the ledger has
--- none. Where the ledger has no index on the account it is read whole, once for so many balances.
--- One statement, so that balance and entries are of one moment.
+-- books_balances: the next balances, each with the sum of the ledger's entries of its account and
+-- bucket, for `makegood check --books`. $1, $2: account and bucket after which they begin. $3: at
+-- most this many. Sums come in two halves (times 2^32, and the rest); entries is null if the ledger
+-- has none. If the ledger has no index on the account, it is read whole, once for each batch of
+-- balances. It is one statement, so that balance and entries are from one snapshot.
 WITH chunk AS MATERIALIZED (
     SELECT b.account_id, b.bucket, b.credits
     FROM balances b

@@ -1,5 +1,5 @@
--- brake_release: a person lets refunds go on, of every kind; what was refunded before no longer
--- counts. $1: now. A row comes back when there was something to release.
+-- brake_release: a person releases refunds of every kind; earlier refunds no longer count. $1: now.
+-- Returns a row if there was something to release.
 UPDATE makegood_brake
 SET engaged_at = NULL, reason = NULL, released_at = $1,
     own_faults_at = NULL, own_faults_reason = NULL, own_faults_released_at = $1

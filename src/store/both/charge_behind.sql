@@ -1,5 +1,5 @@
 -- charge_behind: the time of the charge that has $2 newer ones, of those up to $1. No row: there
--- are no more.
+-- are not that many.
 SELECT charged_at AS at
 FROM charges
 WHERE charged_at <= $1

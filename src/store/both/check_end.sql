@@ -1,2 +1,3 @@
--- check_end: keeps what was found out. $1: ok, cannot_post or untried. $2: what is wrong, or null.
+-- check_end: records the result of the trial. $1: ok, cannot_post or untried. $2: what is wrong, or
+-- null.
 UPDATE makegood_checks SET result = $1, detail = $2 WHERE name = 'posting' RETURNING name

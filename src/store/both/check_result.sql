@@ -1,2 +1,2 @@
--- check_result: what the last check whether refunds can be posted came to.
+-- check_result: the result of the last trial whether refunds can be posted.
 SELECT result, detail FROM makegood_checks WHERE name = 'posting'

@@ -1,7 +1,6 @@
--- detection_turn_take: takes the turn to scan charges. No row: another process has it, and has
--- renewed it after $2.
--- $1: now. $2: a turn that was renewed at this time or before has ended. $3: a time later than any
--- that a clock that is not ahead can have written.
+-- detection_turn_take: takes the lease on detection. No row: another process has it, and has
+-- renewed it after $2. $1: now. $2: a lease that was renewed at this time or before has expired.
+-- $3: a time later than any that a clock that is not ahead can have written.
 INSERT INTO makegood_cursors (name, position, updated_at)
 VALUES ('detecting', $1, $1)
 ON CONFLICT (name) DO UPDATE

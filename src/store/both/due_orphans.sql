@@ -1,6 +1,6 @@
--- due_orphans: what is due, most urgent first, leased or not. $1: due by this. $2: at most so many.
--- For dry runs. Without those that were in flight in two passes that died: a dry run would die like
--- these.
+-- due_orphans: due orphans, most urgent first, leased or not. $1: due by this. $2: at most this
+-- many. For dry runs. It leaves out suspects, which were in flight in two passes that died: a dry
+-- run could die in the same way.
 SELECT id
 FROM makegood_orphans
 WHERE state IN ('open', 'held') AND due_at <= $1

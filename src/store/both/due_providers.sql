@@ -1,6 +1,6 @@
--- due_providers: which providers have something due that nobody has leased, so that each gets a
--- lane of its own. $1: now. Steps from one provider to the next by index, and asks for each whether
--- one orphan is due: the cost follows the number of providers and of leases, not of orphans.
+-- due_providers: providers with an orphan that is due and not leased, each of which gets a lane.
+-- $1: now. Steps from one provider to the next by index, and tests for each whether one orphan is
+-- due: the cost follows the number of providers and of leases, not of orphans.
 WITH RECURSIVE queue AS (
     SELECT min(provider) AS provider
     FROM makegood_orphans

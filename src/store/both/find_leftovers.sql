@@ -1,8 +1,8 @@
--- find_leftovers: what dead leases may have left in the storage. $1: storage. $2: begun before
--- this, it is removed for the last time. $3: at most so many. A lease that is over can settle
--- nothing any more, so what no row names here is named by none later either. found 1: not removed
--- before. named 1: a recovery, or the stored output that this lease would have made, names the
--- object.
+-- find_leftovers: objects that dead leases may have left in the storage. $1: storage. $2: an upload
+-- that began before this is removed for the last time. $3: at most this many. An expired lease can
+-- settle nothing any more, so an object that no row names now is never named later. found 1: not
+-- removed before. named 1: a recovery, or the stored output that this lease would have made, names
+-- the object.
 SELECT u.orphan_id, u.lease_token, u.nth, u.path, u.uri, u.upload_id,
        CAST(CASE WHEN u.begun_at <= $2 THEN 1 ELSE 0 END AS bigint) AS for_good,
        CAST(CASE WHEN u.swept_at IS NULL THEN 1 ELSE 0 END AS bigint) AS found,

@@ -1,2 +1,2 @@
--- last_success: when a pass last ended well. No row: never.
+-- last_success: when a pass last succeeded. No row: never.
 SELECT finished_at FROM makegood_passes WHERE outcome = 'done' ORDER BY finished_at DESC LIMIT 1

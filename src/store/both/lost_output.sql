@@ -1,6 +1,6 @@
--- lost_output: the recovered output of one item whose row the platform has removed, with what is
--- needed to insert it again. $1: charge. $2: output index. No row: nothing of it is lost. uri is
--- null where makegood only put the platform's own row back.
+-- lost_output: the recovered output of one item whose row the platform has removed, with the
+-- columns to insert it again. $1: charge. $2: output index. No row: nothing is lost. uri is null if
+-- makegood only put the platform's own row back.
 SELECT l.stored_output_id, v.uri, v.size_bytes, v.sha256, v.content_type,
        a.provider_job_id AS recovered_job,
        i.provider, i.provider_job_id, i.provider_output_index, c.account_id, c.project_id,

@@ -1,8 +1,9 @@
--- newest_charges: the newest charges with what hangs on them, for `makegood check`. $1: at most so
--- many. They are cut by the index on the time of the charge; everything else is read by key, once a
--- charge: the cost does not follow the size of the tables. Sums come in two halves (times 2^32, and
--- the rest), so that none leaves the range. taken_*: entries of the ledger that name the charge,
--- are no refunds and bear no refund_id; lowest_taken: below zero where something was taken.
+-- newest_charges: the newest charges with their items, outputs and entries, for `makegood check`.
+-- $1: at most this many. The index on the time of the charge selects them; everything else is read
+-- by key, once for each charge, so the cost does not follow the size of the tables. Sums come in
+-- two halves (times 2^32, and the rest), so that none overflows. taken_*: entries of the ledger
+-- that name the charge, are no refunds and have no refund_id; lowest_taken: below zero if credits
+-- were taken.
 WITH newest AS MATERIALIZED (
     SELECT c.id, c.account_id, c.provider, c.provider_job_id, c.charged_at,
            c.subscription_credits, c.wallet_credits

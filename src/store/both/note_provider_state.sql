@@ -1,6 +1,6 @@
--- note_provider_state: how a provider stands, unless another process has asked it later (not: while
--- the clock was ahead). $1: the provider. $2: last asked. $3: verdict. $4: message or null. $5:
--- left alone until, or null. $6: now.
+-- note_provider_state: records the state of a provider, unless another process has asked it later
+-- (except while the clock was ahead). $1: the provider. $2: last asked. $3: verdict. $4: message or
+-- null. $5: circuit open until, or null. $6: now.
 INSERT INTO makegood_provider_state (provider, asked_at, verdict, message, circuit_open_until,
                                      noted_at)
 VALUES ($1, $2, $3, $4, $5, $6)

@@ -1,5 +1,5 @@
--- provider_shares: who holds how much of a provider's limits, and whether a process has left it
--- alone. $1: the provider.
+-- provider_shares: which process holds which share of a provider's limits, and whether a process
+-- has opened its circuit. $1: the provider.
 SELECT s.version, CAST(s.holdings AS text) AS holdings, p.asked_at, p.circuit_open_until, p.noted_at
 FROM (SELECT CAST($1 AS text) AS provider) AS asked
 LEFT JOIN makegood_provider_shares AS s ON s.provider = asked.provider

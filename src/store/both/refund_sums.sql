@@ -1,8 +1,8 @@
--- refund_sums: what was refunded lately, per provider, from the sums of each minute. $1: since when
--- for the hour. $2: since when for the day. $3: since when for the pass. $4: the earliest of the
--- three. Reads at most 1,440 rows per provider by their time, and a few that are ahead of now.
--- Credits come in two halves (times 2^32, and the rest), whose sums stay inside the range: nothing
--- that a limit is held against saturates.
+-- refund_sums: recent refunds for each provider, from the sums of each minute. $1: since when for
+-- the hour. $2: since when for the day. $3: since when for the pass. $4: the earliest of the three.
+-- Reads at most 1,440 rows for each provider by their time, and a few that are ahead of now.
+-- Credits come in two halves (times 2^32, and the rest), so that no sum that is compared with a
+-- limit overflows.
 SELECT provider,
        CAST(coalesce(sum(refunds) FILTER (WHERE began_at >= $1), 0) AS bigint) AS hour_refunds,
        CAST(coalesce(sum(credits >> 32) FILTER (WHERE began_at >= $1), 0) AS bigint)

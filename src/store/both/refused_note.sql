@@ -1,7 +1,7 @@
--- refused_note: the database would not take an orphan for an item that was met after this time. $1:
--- the name it is kept by. $2: the time. $3: now. Kept among the cursors: as long as position <
--- updated_at, something was refused after position, and it was tried at updated_at. The first of
--- several counts, and what comes later does not put off the next try.
+-- refused_note: records that the database rejected an orphan of an item after this time. $1: the
+-- name of the record. $2: the time. $3: now. Kept among the cursors: while position < updated_at,
+-- something was rejected after position, and it was retried at updated_at. The first of several
+-- counts, and later ones do not postpone the next retry.
 INSERT INTO makegood_cursors (name, position, updated_at)
 VALUES ($1, $2, $3)
 ON CONFLICT (name) DO UPDATE

@@ -1,4 +1,4 @@
--- refused_tried: all since $2 was looked at again; now something is refused after $3, or, where $3
--- is $4, nothing any more. $1: the name it is kept by. $4: now. Not if somebody noted an earlier
--- time meanwhile.
+-- refused_tried: everything since $2 was scanned again. From now on something is rejected after $3,
+-- or nothing if $3 is $4. $1: the name of the record. $4: now. It does nothing if an earlier time
+-- was recorded meanwhile.
 UPDATE makegood_cursors SET position = $3, updated_at = $4 WHERE name = $1 AND position = $2

@@ -1,6 +1,6 @@
 -- review_late: refunded items whose job succeeded after all, with the evidence. $1: noticed from
--- then on. $2: before this. $3: at most so many. never_stored: paid for at the provider and not
--- delivered, as long as nothing is stored for it by now.
+-- then on. $2: before this. $3: at most this many. never_stored: paid for at the provider and not
+-- delivered, as long as no output is stored for it.
 SELECT l.charge_id, l.output_index, r.account_id, l.provider, l.model, l.provider_job_id, l.kind,
        l.noticed_at, l.noticed_by,
        coalesce(l.stored_output_id, (SELECT min(d.stored_output_id) FROM makegood_deliveries d

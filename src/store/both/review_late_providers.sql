@@ -1,5 +1,5 @@
 -- review_late_providers: late successes by provider, and what was refunded for them. $1: noticed
--- from then on. Credits travel in halves, so that no sum leaves the range of whole numbers.
+-- from then on. Credits come in two halves, so that no sum overflows.
 SELECT x.provider, count(*) AS items,
        count(*) FILTER (WHERE x.stored_output_id IS NULL) AS never_delivered,
        CAST(coalesce(sum(CASE WHEN x.stored_output_id IS NULL

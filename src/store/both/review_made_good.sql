@@ -1,6 +1,6 @@
--- review_made_good: what was made good, by provider, way and reason, and refunds that were taken
--- back (their credits below zero). $1: from then on. Credits travel in halves, so that no sum
--- leaves the range of whole numbers.
+-- review_made_good: resolutions by provider, kind and reason, and refunds that were taken back
+-- (with credits below zero). $1: from then on. Credits come in two halves, so that no sum
+-- overflows.
 SELECT provider, 'refund' AS kind, reason, count(*) AS items,
        CAST(sum(subscription_credits >> 32) AS bigint) AS subscription_high,
        CAST(sum(subscription_credits & 4294967295) AS bigint) AS subscription_low,

@@ -1,4 +1,4 @@
--- review_made_good_items: each item that was made good, and each refund that was taken back (its
+-- review_made_good_items: each item that was made good, and each refund that was taken back (with
 -- credits below zero). $1: from then on. $2: before this.
 SELECT r.charge_id, r.output_index, r.account_id, r.provider, r.model, 'refund' AS kind, r.reason,
        c.charged_at, r.refunded_at AS at,

@@ -1,6 +1,6 @@
--- review_unresolved: what is open and held, by provider and reason, with what it cost and an
--- example; what the limits of single accounts hold apart. $1: now. Costs follow what is unresolved.
--- Credits travel in halves, so that no sum leaves the range of whole numbers.
+-- review_unresolved: open and held orphans by provider and reason, with their price and an example;
+-- those that limits of single accounts hold are listed apart. $1: now. The cost follows the
+-- unresolved orphans. Credits come in two halves, so that no sum overflows.
 SELECT o.state, o.provider, coalesce(o.reason, 'not_asked_yet') AS reason, count(*) AS items,
        CAST(coalesce(sum(i.credits >> 32), 0) AS bigint) AS credits_high,
        CAST(coalesce(sum(i.credits & 4294967295), 0) AS bigint) AS credits_low,

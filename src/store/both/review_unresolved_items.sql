@@ -1,5 +1,5 @@
 -- review_unresolved_items: each open or held item whose window ends by $1, oldest first. $2: at
--- most so many.
+-- most this many.
 SELECT o.charge_id, o.output_index, c.account_id, o.provider, c.model, o.state,
        coalesce(o.reason, 'not_asked_yet') AS reason,
        o.charged_at, o.window_ends_at, o.questions, o.due_at, i.credits

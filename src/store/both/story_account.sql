@@ -1,2 +1,3 @@
--- story_account: which kind of account paid. $1: its id. The platform need not have this relation.
+-- story_account: the kind of the account that paid. $1: its id. The platform may lack this
+-- relation.
 SELECT a.kind FROM accounts a WHERE a.id = $1

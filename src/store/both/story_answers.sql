@@ -1,5 +1,5 @@
--- story_answers: what providers said, as far as decisions about one charge rest on it, and who had
--- it erased. $1: the charge's id.
+-- story_answers: the answers of providers on which decisions about one charge rest, and who had
+-- them erased. $1: the charge's id.
 SELECT a.id, a.provider, a.provider_job_id, a.asked_at, a.verdict, a.class, a.code, a.message,
        a.offered, a.request, a.http_status, a.excerpt, a.content_sha256,
        z.erased_at, z.by_whom AS erased_by, z.reason AS erased_for

@@ -1,5 +1,5 @@
--- story_outputs: what is stored for one charge: what hangs on it, and what its jobs made, wherever
--- that hangs. $1: the charge's id.
+-- story_outputs: the stored outputs of one charge: those that are linked to it, and those of its
+-- jobs, wherever they are linked. $1: the charge's id.
 SELECT s.id, s.charge_id, s.output_index, s.provider, s.provider_job_id, s.provider_output_index,
        s.project_id, s.node_id,
        s.uri, s.content_type, s.size_bytes, s.stored_at, s.moved_at, s.deleted_at

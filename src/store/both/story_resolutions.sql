@@ -1,5 +1,5 @@
--- story_resolutions: how the items of one charge were made good, superseded ways too, with what was
--- given back, taken back or brought home. $1: the charge's id. Two halves, because current and
+-- story_resolutions: the resolutions of the items of one charge, superseded ones too, with what was
+-- refunded, taken back or recovered. $1: the charge's id. Two halves, because current and
 -- superseded ones have an index each.
 SELECT s.id AS id, s.output_index, s.kind, s.reason, s.rule, s.resolved_at, s.decided_by,
        s.answer_id, s.superseded_at,

@@ -1,5 +1,5 @@
--- suspects: unresolved orphans that were in flight in two passes that died, those that are retried
--- next first. $1: now. $2: at most so many. A lease that ran out is one death that is not counted
+-- suspects: unresolved orphans that were in flight in two passes that died, in the order of their
+-- next retry. $1: now. $2: at most this many. A lease that expired is one death that is not counted
 -- yet.
 SELECT charge_id, output_index, deaths + CASE WHEN leased_until <= $1 THEN 1 ELSE 0 END AS deaths,
        refund_by

@@ -1,5 +1,6 @@
--- unresolved: open and held orphans per provider and reason, the oldest, and how many are past
--- their window; what an account's own limits hold apart. $1: now. Costs follow what is unresolved.
+-- unresolved: open and held orphans by provider and reason, the oldest, and how many are past their
+-- window; those that an account's own limits hold are listed apart. $1: now. The cost follows the
+-- unresolved orphans.
 SELECT state, provider, coalesce(reason, 'not_asked_yet') AS reason, count(*) AS orphans,
        min(charged_at) AS oldest_charged_at,
        count(*) FILTER (WHERE window_ends_at <= $1) AS past_window,

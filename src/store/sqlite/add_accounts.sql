@@ -1,3 +1,2 @@
--- add_accounts: no rows to be made, the transaction is the only writer there is. $1: what
--- PostgreSQL would be given.
+-- add_accounts: does nothing, because the transaction is the only writer. $1: as on PostgreSQL.
 SELECT value AS account_id FROM json_each($1)

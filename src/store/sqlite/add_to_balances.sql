@@ -1,7 +1,7 @@
--- add_to_balances: credits go back to balances (P03). $1: JSON list of {account_id, bucket,
--- credits} in the order of the keys. One row comes back for each balance row that was hit: exactly
--- one a key, otherwise the transaction is rolled back and the items are held. RETURNING rather than
--- a count of rows: over a view with a trigger SQLite counts none.
+-- add_to_balances: adds credits to balances (P03). $1: JSON list of {account_id, bucket, credits}
+-- in the order of the keys. Returns a row for each balance row that was changed: exactly one for
+-- each key, otherwise the transaction is rolled back and the items are held. RETURNING instead of
+-- the number of rows, because SQLite counts none over a view with a trigger.
 UPDATE balances AS b
 SET credits = b.credits + d.credits
 FROM (SELECT value ->> 'account_id' AS account_id, value ->> 'bucket' AS bucket,

@@ -1,4 +1,4 @@
--- erase_answers: erases what a person has ordered. $1: JSON list of ids. $2: the row of
+-- erase_answers: erases answers on a person's order. $1: JSON list of ids. $2: the row of
 -- makegood_erasures.
 UPDATE makegood_answers
 SET code = NULL, message = NULL, request = NULL, excerpt = NULL, erasure_id = $2

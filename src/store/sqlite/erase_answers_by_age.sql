@@ -1,6 +1,6 @@
 -- erase_answers_by_age: the next answers by their key, whether each is old enough and has anything
 -- to erase (due 1), and whether an open or held case of its job needs it (needed 1). $1: after this
--- id. $2: at most so many. $3: written before this.
+-- id. $2: at most this many. $3: written before this.
 SELECT a.id,
        a.asked_at < $3 AND a.erasure_id IS NULL
        AND coalesce(a.code, a.message, a.request, a.excerpt) IS NOT NULL AS due,

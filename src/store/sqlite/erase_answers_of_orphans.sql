@@ -1,5 +1,5 @@
--- erase_answers_of_orphans: the answers about these orphans, named by their events or about their
--- jobs (one that changed nothing has no event), and whether an open or held case of its job needs
+-- erase_answers_of_orphans: the answers about these orphans, found by their events or by their jobs
+-- (an answer that changed nothing has no event), and whether an open or held case of its job needs
 -- each (needed 1). $1: JSON list of the orphans' ids.
 SELECT a.id, 1 AS due,
        EXISTS (SELECT 1 FROM makegood_orphans o

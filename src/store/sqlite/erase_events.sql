@@ -1,4 +1,4 @@
--- erase_events: erases what a person has ordered. $1: JSON list of ids. $2: the row of
+-- erase_events: erases events' details on a person's order. $1: JSON list of ids. $2: the row of
 -- makegood_erasures.
 UPDATE makegood_orphan_events SET detail = NULL, erasure_id = $2
 WHERE id IN (SELECT value FROM json_each($1))

@@ -1,5 +1,6 @@
--- erase_provider_messages: what a provider said last is a copy of what it said of some job. $1:
--- said before this, or null. $2: JSON list of the answers that are erased.
+-- erase_provider_messages: erases the last messages of providers, each of which is a copy of an
+-- answer about some job. $1: received before this, or null. $2: JSON list of the answers that are
+-- erased.
 UPDATE makegood_provider_state AS s SET message = NULL
 WHERE s.message IS NOT NULL
   AND (s.asked_at < $1

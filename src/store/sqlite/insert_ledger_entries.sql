@@ -1,7 +1,7 @@
--- insert_ledger_entries: the platform's ledger gets one entry per bucket that something goes back
--- to. Its id is made of the item and bucket, so that even a ledger with no other rule refuses a
--- second one. $1: JSON list of {id, account_id, bucket, credits, kind, charge_id, output_index,
--- refund_id, posted_at}.
+-- insert_ledger_entries: adds one entry to the platform's ledger for each bucket that gets credits.
+-- The entry's id is derived from item and bucket, so that even a ledger without other constraints
+-- rejects a second one. $1: JSON list of {id, account_id, bucket, credits, kind, charge_id,
+-- output_index, refund_id, posted_at}.
 INSERT INTO ledger_entries (id, account_id, bucket, credits, kind, charge_id, output_index,
                             refund_id, posted_at)
 SELECT d.id, d.account_id, d.bucket, d.credits, d.kind, d.charge_id, d.output_index, d.refund_id,

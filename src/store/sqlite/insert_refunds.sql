@@ -1,6 +1,6 @@
--- insert_refunds: one refund an item; a second one breaks the unique key and with it the
--- transaction. $1: JSON list of {id, resolution_id, charge_id, output_index, account_id, provider,
--- model, subscription_credits, wallet_credits, reason, refunded_at}.
+-- insert_refunds: one refund for each item; a second one violates the unique key and rolls the
+-- transaction back. $1: JSON list of {id, resolution_id, charge_id, output_index, account_id,
+-- provider, model, subscription_credits, wallet_credits, reason, refunded_at}.
 INSERT INTO makegood_refunds (id, resolution_id, charge_id, output_index, account_id, provider,
                               model, subscription_credits, wallet_credits, reason, refunded_at)
 SELECT d.id, d.resolution_id, d.charge_id, d.output_index, d.account_id, d.provider, d.model,

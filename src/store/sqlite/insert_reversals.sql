@@ -1,6 +1,6 @@
--- insert_reversals: a person takes a refund back. Its unique key refuses a second reversal of one
--- refund, should all else fail. $1: JSON list of {id, refund_id, charge_id, output_index,
--- account_id, subscription_credits, wallet_credits, by_whom, reason, reversed_at}.
+-- insert_reversals: records that a person takes a refund back. Its unique key rejects a second
+-- reversal of one refund. $1: JSON list of {id, refund_id, charge_id, output_index, account_id,
+-- subscription_credits, wallet_credits, by_whom, reason, reversed_at}.
 INSERT INTO makegood_refund_reversals (id, refund_id, charge_id, output_index, account_id,
                                        subscription_credits, wallet_credits, by_whom, reason,
                                        reversed_at)

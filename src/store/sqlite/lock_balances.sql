@@ -1,3 +1,2 @@
--- lock_balances: nothing to hold, the transaction is the only writer there is. $1: what PostgreSQL
--- would be given.
+-- lock_balances: does nothing, because the transaction is the only writer. $1: as on PostgreSQL.
 SELECT 1 WHERE $1 IS NULL

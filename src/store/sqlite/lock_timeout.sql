@@ -1,3 +1,2 @@
--- lock_timeout: nothing to set, the transaction is the only writer there is. $1: what PostgreSQL
--- would be given.
+-- lock_timeout: does nothing, because the transaction is the only writer. $1: as on PostgreSQL.
 SELECT $1 AS lock_timeout

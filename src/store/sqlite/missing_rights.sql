@@ -1,3 +1,2 @@
--- missing_rights: what a pass needs and may not do. SQLite knows no rights but those of the file:
--- no row.
+-- missing_rights: returns no row: SQLite has no rights besides those of the file.
 SELECT '' AS relation, '' AS needed WHERE 0

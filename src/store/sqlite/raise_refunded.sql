@@ -1,5 +1,5 @@
--- raise_refunded: what each charge has been given back by now. $1: JSON list of {charge_id,
--- subscription, wallet} to add. A CHECK keeps it below what was drawn.
+-- raise_refunded: adds to the refunded credits of each charge. $1: JSON list of {charge_id,
+-- subscription, wallet} to add. A CHECK keeps the sum at or below the draw.
 UPDATE makegood_charges AS c
 SET subscription_refunded = c.subscription_refunded + d.subscription,
     wallet_refunded = c.wallet_refunded + d.wallet

@@ -1,3 +1,3 @@
--- try_lock_accounts: nothing to lock, the transaction is the only writer there is. $1: what
--- PostgreSQL would be given.
+-- try_lock_accounts: returns all listed accounts as locked, because the transaction is the only
+-- writer. $1: JSON list of account ids.
 SELECT value AS account_id FROM json_each($1)

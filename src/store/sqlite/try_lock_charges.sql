@@ -1,3 +1,3 @@
--- try_lock_charges: nothing is locked by others, the transaction is the only writer there is. $1:
--- what PostgreSQL would be given.
+-- try_lock_charges: returns no row, because the transaction is the only writer. $1: as on
+-- PostgreSQL.
 SELECT charge_id FROM makegood_charges WHERE $1 IS NULL

@@ -1,4 +1,4 @@
-//! What providers answer besides what they should, and providers that nobody knows.
+//! Answers that providers should not give, and providers that have no file.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
@@ -12,8 +12,8 @@ use crate::world::{HOUR, MINUTE, World, on_both};
 
 use super::{finds, good_one, only_the_good_one_was_refunded};
 
-/// Passes until the benefit of the doubt is over: nothing is refunded before, and everything in
-/// time.
+/// Passes until `refund_by`: nothing is refunded before it, and everything by the end of the
+/// window.
 async fn waits_and_is_refunded_in_time(world: &World, charges: &[&str]) {
     world.pass_time(18 * HOUR);
     world.pass().await;
@@ -33,7 +33,7 @@ async fn waits_and_is_refunded_in_time(world: &World, charges: &[&str]) {
 }
 
 on_both! {
-    async fn p15_providers_that_nobody_knows_are_waited_for_and_then_refunded(world) {
+    async fn p15_items_of_unknown_providers_wait_and_are_then_refunded(world) {
         good_one(&world).await;
         world.balance("ada", 0, 0).await;
         let names = [("c0", "nobody"), ("c1", "Replicate"), ("c2", ""), ("c3", "../../etc/passwd"), ("c4", "replicate "), ("c5", "fal\nreplicate"), ("c6", "🦀")];
@@ -74,7 +74,7 @@ on_both! {
 }
 
 on_both! {
-    async fn a_filter_that_fails_is_unreadable_and_told(world) {
+    async fn a_filter_that_fails_is_unreadable_and_reported(world) {
         let mut world = world;
         good_one(&world).await;
         world.balance("ada", 0, 0).await;
@@ -110,7 +110,7 @@ on_both! {
 }
 
 on_both! {
-    async fn words_of_a_provider_that_no_database_likes_are_kept_as_far_as_they_can_be(world) {
+    async fn texts_of_a_provider_that_a_database_cannot_store_are_kept_as_far_as_possible(world) {
         good_one(&world).await;
         world.balance("ada", 0, 0).await;
         let odd = "nul \u{0} bell \u{7} rtl \u{202e} quote ' \" \\ emoji 🦀 sep \u{2028} $1 {job}";
@@ -132,7 +132,7 @@ on_both! {
 }
 
 on_both! {
-    async fn files_that_are_none_are_not_taken_home(world) {
+    async fn bodies_that_are_no_files_are_not_stored(world) {
         good_one(&world).await;
         world.balance("ada", 0, 0).await;
         let base = world.simulator.base_url();

@@ -1,4 +1,4 @@
-//! NULL where the contract says that there is none: over views, nothing else keeps it out.
+//! NULL where the contract forbids it. Over views, nothing in the database prevents it.
 
 use crate::world::{HOUR, World, on_both};
 
@@ -12,7 +12,7 @@ async fn loosen(world: &World) {
 }
 
 on_both! {
-    async fn a_null_in_a_charge_is_told_and_stops_nobody(world) {
+    async fn a_null_in_a_charge_is_reported_and_stops_no_other(world) {
         loosen(&world).await;
         good_one(&world).await;
         world.balance("ada", 0, 0).await;
@@ -25,7 +25,7 @@ on_both! {
         world.run("UPDATE charges SET id = NULL WHERE id = 'nameless'").await;
         let report = world.pass().await;
         for column in columns {
-            // Without a time no look over time can find it; that is told by itself.
+            // No scan over time finds a charge without a time. A finding of its own reports it.
             if column == "charged_at" {
                 finds(&report, "odd_time", "charge charged_at");
             } else {
@@ -61,7 +61,7 @@ on_both! {
 }
 
 on_both! {
-    async fn a_null_in_an_item_is_told_and_stops_nobody(world) {
+    async fn a_null_in_an_item_is_reported_and_stops_no_other(world) {
         loosen(&world).await;
         good_one(&world).await;
         world.balance("ada", 0, 0).await;
@@ -87,7 +87,7 @@ on_both! {
 }
 
 on_both! {
-    async fn a_null_in_an_output_is_told_and_stops_nobody(world) {
+    async fn a_null_in_an_output_is_reported_and_stops_no_other(world) {
         loosen(&world).await;
         good_one(&world).await;
         world.balance("ada", 0, 0).await;
@@ -108,7 +108,7 @@ on_both! {
 }
 
 on_both! {
-    async fn a_null_in_the_ledger_or_a_balance_is_told_and_stops_nobody(world) {
+    async fn a_null_in_the_ledger_or_a_balance_is_reported_and_stops_no_other(world) {
         loosen(&world).await;
         good_one(&world).await;
         for account in ["ada", "bucket", "credits", "null-balance"] {
@@ -120,7 +120,7 @@ on_both! {
             world.run("UPDATE balances SET credits = 0 WHERE account_id = 'ada'").await;
             world.unlocked("ledger_entries", &format!("UPDATE ledger_entries SET {set} WHERE charge_id = '{column}'")).await;
         }
-        // Adding to nothing gives nothing: that would be a refund into the void.
+        // NULL plus credits is NULL, so a refund would be lost.
         world.charge("null-balance").account("null-balance").job("failed-n").insert().await;
         world.run("UPDATE balances SET credits = NULL WHERE account_id = 'null-balance'").await;
         world.run("INSERT INTO balances VALUES (NULL, 'wallet', 3), ('ada', NULL, 4)").await;

@@ -1,4 +1,4 @@
-//! Ids that no one would choose: as they stand in addresses, files, JSON and keys.
+//! Ids with unusual characters: in URLs, files, JSON and keys.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
@@ -21,7 +21,7 @@ const ODD: [&str; 10] = [
     "CON",
 ];
 
-/// A charge whose id and job are given through JSON, so that no word needs quoting.
+/// A charge whose id and job are passed through JSON, so that no text needs quoting.
 async fn insert(world: &World, charge: &str, provider: &str, job: &str) {
     let quote = |text: &str| text.replace('\'', "''");
     let (charge, job, at) = (quote(charge), quote(job), world.at(world.now() - 3 * HOUR));
@@ -42,8 +42,8 @@ on_both! {
         insert(&world, "c2", "fal", job).await;
         insert(&world, "c3", "veo-gemini", "models/../../replicate/v1/predictions/failed-good").await;
         world.pass().await;
-        // Percent-encoded it is one word, of a job that nobody knows; a raw path with dots is not
-        // asked at all.
+        // Percent-encoded it is one path segment, of an unknown job. A raw path with dots is not
+        // requested.
         let encoded = "/replicate/v1/predictions/..%2F..%2Fv1%2Fpredictions%2Ffailed-good%20and%20more";
         assert_eq!(world.simulator.hits(encoded), 1);
         assert_eq!(world.simulator.hits("/replicate/v1/predictions/failed-good"), 1, "only for the good one");
@@ -54,7 +54,7 @@ on_both! {
 }
 
 on_both! {
-    async fn p16_odd_ids_are_brought_home_inside_the_storage(world) {
+    async fn p16_odd_ids_are_recovered_inside_the_storage(world) {
         good_one(&world).await;
         world.balance("ada", 0, 0).await;
         for (nth, odd) in ODD.into_iter().enumerate() {
@@ -90,7 +90,7 @@ on_both! {
 }
 
 on_both! {
-    async fn ids_longer_than_an_index_can_hold_are_told_and_stop_nobody(world) {
+    async fn ids_longer_than_an_index_can_hold_are_reported_and_stop_no_other(world) {
         good_one(&world).await;
         world.balance("ada", 0, 0).await;
         // Not to be compressed: a key of PostgreSQL's holds 2,700 bytes.
@@ -117,7 +117,7 @@ on_both! {
                 finds(&report, "refused_row", "item long-job/0");
                 assert_eq!(world.balance_of("ada").await, (0, 10));
             }
-            // SQLite takes them; an address that long is not asked.
+            // SQLite accepts them; a URL that long is not requested.
             Sql::Sqlite(_) => {
                 assert_eq!(world.fate("long-job", 0).await, "open unreadable");
                 assert_eq!(world.balance_of("ada").await, (0, 20));
@@ -128,7 +128,7 @@ on_both! {
 }
 
 #[tokio::test]
-async fn a_job_id_with_a_nul_in_it_stops_nobody_on_sqlite() {
+async fn a_job_id_with_a_nul_in_it_stops_no_other_on_sqlite() {
     let world = World::sqlite().await;
     good_one(&world).await;
     world.balance("ada", 0, 0).await;

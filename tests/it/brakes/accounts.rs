@@ -1,5 +1,5 @@
-//! Limits per account and day: they hold that account alone, whatever the interleaving, and page
-//! nobody for ever.
+//! Limits per account and day: in every interleaving they hold that account alone, and the alert
+//! ends by itself.
 
 use std::collections::BTreeMap;
 
@@ -29,8 +29,8 @@ async fn refunds_of(world: &World, account: &str) -> i64 {
 }
 
 on_both! {
-    /// It cost its owner nothing, and engaged the brake for everybody.
-    async fn p15_one_account_with_hundreds_of_failing_jobs_holds_itself_and_nobody_else(world) {
+    /// Such an account once paid nothing and engaged the brake for all accounts.
+    async fn p15_one_account_with_hundreds_of_failing_jobs_is_held_alone(world) {
         let mut world = world;
         for account in ["mallory", "ada", "grace"] {
             world.balance(account, 0, 0).await;
@@ -45,7 +45,7 @@ on_both! {
         let standing = &report.unresolved;
         assert_eq!((&standing.brake, standing.held_by_brake), (&None, 0), "the brake of all is off");
         assert_eq!((standing.accounts_held, standing.held_for_accounts), (1, 250));
-        // The pass that was first to hold it says so, by its exit code too.
+        // The pass that held it first reports it, also by its exit code.
         assert!(report.needs_a_person());
         let told: Vec<_> = report.findings.iter().filter(|each| each.kind == "brake").collect();
         assert_eq!(told.len(), 1, "{:?}", report.findings);
@@ -66,12 +66,12 @@ on_both! {
         }
         let totals = makegood::ops::totals::totals(&world.store, world.now()).await.unwrap();
         assert_eq!((totals.accounts_held, totals.brake_engaged, totals.orphans_past_window), (1, false, 0));
-        // Nor does it cost every pass: an hour later nothing of it is due.
+        // It does not burden every pass: an hour later none of its orphans is due.
         world.pass_time(HOUR);
         assert_eq!(world.pass().await.claimed, 0);
 
-        // A release of the brake of all does not release it; one of its own makes as many due and
-        // counts afresh.
+        // A release of the common brake does not release the account. Its own release requeues its
+        // orphans and restarts its count.
         assert_eq!(world.store.release_brake("ida", "no").await.unwrap(), None);
         assert_eq!(world.store.release_account("mallory", "ida", "looked into it").await.unwrap(), Some(250));
         assert_eq!(world.store.release_account("mallory", "ida", "twice").await.unwrap(), None);
@@ -186,8 +186,7 @@ on_both! {
         let accounts = ["a", "b", "c"];
         for account in accounts {
             world.balance(account, 0, 0).await;
-            // All that the platform sells costs as much: nothing is out of the ordinary but the
-            // sum.
+            // Everything that the platform sells costs the same: only the sum is unusual.
             let id = format!("dear-{account}");
             let charge = world.charge(&id).account(account).age(20 * MINUTE);
             charge.drawn(0, i64::MAX).items(&[i64::MAX]).failed().insert().await;
@@ -201,7 +200,7 @@ on_both! {
 }
 
 on_both! {
-    async fn p15_credits_of_all_accounts_are_held_beyond_half_of_what_the_days_charges_cost(world) {
+    async fn p15_credits_of_all_accounts_are_held_beyond_half_of_the_price_of_the_days_charges(world) {
         let mut world = world;
         world.parts.rules.brake = BrakeLimits { credit_share_per_day: 50, ..BrakeLimits::default() };
         world.parts.rules.batch = 1;
@@ -231,8 +230,8 @@ on_both! {
     }
 }
 
-/// Two settles of one account, the second of which has decided nothing yet when the first is about
-/// to commit.
+/// Two settles of one account. The second has decided nothing yet when the first is about to
+/// commit.
 #[tokio::test]
 async fn p15_two_processes_refund_one_account_exactly_up_to_its_limit() {
     let world = World::postgres().await;

@@ -1,4 +1,4 @@
-//! A person holds the refunds of one provider, and releases them: all others go on.
+//! A person holds the refunds of one provider and releases them. All others go on.
 
 use makegood::brake::BrakeLimits;
 use makegood::policy::{Action, Decision, Reason};
@@ -45,7 +45,7 @@ on_both! {
 
 /// Once a person has engaged it, no refund is committed that was written before.
 #[tokio::test]
-async fn p15_a_provider_that_is_engaged_holds_what_is_about_to_be_committed() {
+async fn p15_a_provider_that_is_engaged_holds_refunds_that_are_about_to_commit() {
     let world = World::postgres().await;
     world.balance("ada", 0, 0).await;
     failing(&world, "replicate", &["a"]).await;

@@ -1,8 +1,8 @@
 //! The brake across processes, on PostgreSQL: the limits hold to the refund, and no settle waits
-//! for another one's.
+//! for another.
 //!
-//! Each order is forced: a trigger of the platform's own stops a settle between its writes, where
-//! it is seen to wait.
+//! Each order is forced: a trigger of the platform's stops a settle between its writes, and the
+//! test waits until it sees it there.
 
 use std::collections::BTreeSet;
 
@@ -27,7 +27,7 @@ fn refunds(outcomes: &[Outcome]) -> usize {
     outcomes.iter().filter(|each| **each == Outcome::Settled(REFUND)).count()
 }
 
-/// Waits until so many statements that hold `words` wait for a lock.
+/// Waits until this many statements that contain `words` wait for a lock.
 async fn all_seen_waiting(world: &World, words: &str, many: i64) {
     let waiting = format!(
         "SELECT count(*) AS v FROM pg_stat_activity
@@ -42,7 +42,7 @@ async fn all_seen_waiting(world: &World, words: &str, many: i64) {
     panic!("not {many} wait for a lock with `{words}`");
 }
 
-/// A world with so many refunds due, each of an account and a charge of its own, claimed.
+/// A world with this many claimed refunds, each of an account and a charge of its own.
 async fn due(many: usize) -> (World, Vec<Case>) {
     let world = World::postgres().await;
     for nth in 0..many {
@@ -101,7 +101,7 @@ async fn p15_four_processes_at_once_end_exactly_at_the_limit() {
 }
 
 #[tokio::test]
-async fn p15_a_brake_that_another_process_engages_holds_what_is_about_to_be_committed() {
+async fn p15_a_brake_that_another_process_engages_holds_refunds_that_are_about_to_commit() {
     let (world, mut cases) = due(3).await;
     let (first, last) = (cases.remove(0), cases.remove(0));
     let once = BrakeLimits { refunds_per_hour: 1, ..BrakeLimits::default() };
@@ -172,7 +172,7 @@ async fn p15_a_release_and_a_settle_do_not_wait_for_each_other() {
 /// A settle that is about to hold its refunds when a person releases the brake: they are not left
 /// held for an hour.
 #[tokio::test]
-async fn p15_what_is_about_to_be_held_when_the_brake_is_released_is_refunded() {
+async fn p15_a_refund_that_is_about_to_be_held_when_the_brake_is_released_is_given() {
     let (world, cases) = due(1).await;
     let on_at =
         format!("UPDATE makegood_brake SET engaged_at = {}, reason = 'by the test'", world.at(world.now()));

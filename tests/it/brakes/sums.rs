@@ -1,4 +1,4 @@
-//! What the limits are held against: sums per provider and minute.
+//! The sums per provider and minute that are compared with the limits.
 
 use makegood::brake::BrakeLimits;
 use makegood::policy::{Action, Decision, Reason};
@@ -35,7 +35,7 @@ fn refunds(outcomes: &[Outcome]) -> usize {
 }
 
 on_both! {
-    async fn p15_what_was_refunded_counts_for_its_minute_and_its_provider_only(world) {
+    async fn p15_a_refund_counts_for_its_minute_and_its_provider_only(world) {
         world.balance("ada", 0, 0).await;
         super::failing(&world, "fal", &["a"]).await;
         charges(&world, &["b", "c"]).await;
@@ -55,7 +55,7 @@ on_both! {
 }
 
 on_both! {
-    async fn p15_what_was_refunded_while_the_clock_was_ahead_counts_once_it_is_right_again(world) {
+    async fn p15_a_refund_while_the_clock_was_ahead_counts_once_it_is_right_again(world) {
         let mut world = world;
         world.balance("ada", 0, 0).await;
         let right = world.now();
@@ -99,9 +99,9 @@ on_both! {
 }
 
 on_both! {
-    /// The release sets the sums to zero. What the pass's first minute held before it must not be
-    /// taken off once more.
-    async fn p15_a_release_in_the_middle_of_a_pass_lets_no_more_through_than_the_limit(world) {
+    /// The release sets the sums to zero. The refunds of the pass's first minute must not be
+    /// subtracted a second time.
+    async fn p15_a_release_in_the_middle_of_a_pass_admits_no_more_than_the_limit(world) {
         world.balance("ada", 0, 0).await;
         charges(&world, &["before"]).await;
         assert_eq!(refunds(&refund_all(&world, &rules(&world)).await), 1);
@@ -156,7 +156,7 @@ on_both! {
 
 on_both! {
     /// Refunds by a person over the brake (P23) are not held, and count for those that come after.
-    async fn p15_p23_what_a_person_lets_through_counts(world) {
+    async fn p15_p23_a_refund_that_a_person_admits_counts(world) {
         world.balance("ada", 0, 0).await;
         charges(&world, &["a"]).await;
         let mut by_hand = rules(&world);
@@ -171,10 +171,10 @@ on_both! {
     }
 }
 
-/// A pass of the version before, which may still run after `makegood migrate`, adds nothing to the
+/// A pass of the previous version may still run after `makegood migrate`, and adds nothing to the
 /// sums.
 #[tokio::test]
-async fn p15_what_an_older_version_refunds_counts_too() {
+async fn p15_refunds_of_an_older_version_count_too() {
     let mut world = World::postgres().await;
     world.balance("ada", 0, 0).await;
     let mut older = connection(&world).await;

@@ -1,5 +1,5 @@
-//! `makegood refund` and `makegood recover`, as support runs them: exit codes, what is told, and
-//! what is kept.
+//! `makegood refund` and `makegood recover`, as support runs them: exit codes, output, and what is
+//! recorded.
 
 use super::worlds;
 
@@ -29,7 +29,7 @@ async fn p23_support_refunds_and_recovers_by_hand_and_name_and_reason_are_kept()
         let page = world.text(&[&["recover", "stored"], &MIA[..]].concat()).await;
         assert!(page.starts_with("Nothing was changed: stored/0 is stored already. "), "{page}");
 
-        // Each error once, on standard error; what it would take is said.
+        // Each error appears once, on standard error, with what to do.
         for (command, code, says) in [
             (
                 &["refund", "running/0"][..],
@@ -71,7 +71,7 @@ async fn p23_support_refunds_and_recovers_by_hand_and_name_and_reason_are_kept()
 }
 
 #[tokio::test]
-async fn p23_nobody_refunds_without_a_name_a_reason_and_one_output() {
+async fn p23_a_refund_by_hand_needs_a_name_a_reason_and_one_output() {
     for world in worlds().await {
         world.execute("INSERT INTO charge_items VALUES ('failed-2', 1, 0, NULL, NULL, NULL)").await;
         for command in [
@@ -90,7 +90,7 @@ async fn p23_nobody_refunds_without_a_name_a_reason_and_one_output() {
 }
 
 #[tokio::test]
-async fn p23_a_refund_by_hand_that_the_brake_holds_ends_with_3_and_says_what_would_let_it_through() {
+async fn p23_a_refund_by_hand_that_the_brake_holds_ends_with_3_and_names_the_flag_that_overrules_it() {
     for world in worlds().await {
         let limited = |command: &[&str]| {
             world
@@ -115,7 +115,7 @@ async fn p23_a_refund_by_hand_that_the_brake_holds_ends_with_3_and_says_what_wou
 }
 
 #[tokio::test]
-async fn p23_support_takes_a_wrong_refund_back_and_both_facts_are_told() {
+async fn p23_support_takes_a_wrong_refund_back_and_both_facts_are_shown() {
     for world in worlds().await {
         if world.is_postgres() {
             world.execute(&crate::database::support_grants()).await;
@@ -243,7 +243,7 @@ async fn p10_p23_support_inserts_a_row_again_that_the_platform_has_removed() {
         world.execute(removed).await;
         let again = world.json(&[&["recover", "done/0"], &MIA[..]].concat()).await;
         assert_eq!((&again["changed"], &again["state"]), (&true.into(), &"recovered".into()));
-        // The file is gone too: it is said, and nothing is done.
+        // The file is gone too: an error, and nothing changes.
         world.execute(removed).await;
         std::fs::remove_dir_all(world.path().join("makegood-outputs")).unwrap();
         let ended = world.makegood(&[&["recover", "done/0"], &MIA[..]].concat()).output().await;

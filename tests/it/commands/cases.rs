@@ -18,7 +18,7 @@ else {verdict: "unreadable"} end
 '''
 "#;
 
-/// Every key of what is printed, however deep, apart from what stands in the filter's own words.
+/// Every key of the output, at any depth, except those inside the filter's own output.
 fn keys(value: &Value, found: &mut std::collections::BTreeSet<String>) {
     match value {
         Value::Object(map) => {

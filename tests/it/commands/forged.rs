@@ -1,10 +1,10 @@
-//! Words of others, in ids, names and files, from outside: they forge no line, no name and no
-//! escape sequence, show no key, and make no metrics without end.
+//! Hostile text in ids, names and files, from outside: it forges no line, no name and no escape
+//! sequence, shows no key, and does not create unbounded metrics.
 
 use super::*;
 
 #[tokio::test]
-async fn p18_words_of_others_forge_nothing_that_people_read() {
+async fn p18_hostile_text_forges_nothing_in_the_output() {
     let world = World::new(sqlite()).await;
     let failed = world.ago(30);
     let mut sql = String::new();
@@ -51,13 +51,13 @@ async fn p18_words_of_others_forge_nothing_that_people_read() {
     assert_eq!(refunds.iter().filter(|line| line.contains("\"made-up-")).count(), 20, "{refunds:#?}");
     assert!(refunds.iter().any(|line| line.contains("\"(other)\"") && line.ends_with(" 20")), "{refunds:#?}");
 
-    // Nobody releases the brake under the program's name, or one that looks like it.
+    // The brake cannot be released under the program's name, or a name that looks like it.
     for name in ["makegood", "MakeGood", "m\u{430}kegood", "ada\u{200b}", "ada\nroot", ""] {
         let ended = world.makegood(&["brake", "release", "--by", name, "--reason", "x"]).output().await;
         assert_eq!(ended.code, Some(2), "{name:?}: {ended:?}");
     }
 
-    // A key that was written where it does not belong is not repeated.
+    // An error does not repeat a key that was written in the wrong place.
     let file = world.path().join("providers/acme.toml");
     std::fs::write(
         &file,

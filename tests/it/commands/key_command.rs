@@ -1,5 +1,5 @@
-//! A key that a command prints, with the built binary: what the command sees, and what it leaves
-//! behind.
+//! A key that a command prints, with the built binary: what the command's environment contains, and
+//! that its processes are ended.
 
 use std::path::Path;
 
@@ -19,9 +19,9 @@ fn with_secret(file: &Path, secret: &str) {
 }
 
 #[tokio::test]
-async fn a_command_for_a_key_sees_no_secret_and_what_it_leaves_behind_is_gone() {
+async fn a_command_for_a_key_gets_no_other_secret_and_its_processes_are_ended() {
     let world = World::new(sqlite()).await;
-    // It says all that it sees, and leaves a process behind that holds its output.
+    // It prints its environment, and leaves a process behind that keeps its output open.
     let script = "env > seen; sleep 1000 & echo $! > left; echo token-1";
     with_secret(
         &world.path().join("providers/replicate.toml"),

@@ -67,12 +67,12 @@ async fn answers_are_read_and_providers_listed_without_a_database() {
     assert!(told["why"].as_str().unwrap().contains("Videos API"), "{told}");
     let text = makegood(&["provider", "list", "--output", "text"]).output().await.stdout;
     assert!(text.contains("openai-videos\n  API        closed since 2026-09-24: OpenAI"), "{text}");
-    // A command that gives a key is only run when somebody asks: it counts as there.
+    // The command is only run when the provider is asked, so `list` counts its key as present.
     assert_eq!(with_key, ["fal", "veo-vertex"]);
 }
 
 #[tokio::test]
-async fn a_provider_is_asked_for_a_job_and_every_step_is_told() {
+async fn a_provider_is_asked_for_a_job_and_every_step_is_shown() {
     let directory = tempfile::tempdir().unwrap();
     let mut simulator = makegood(&["simulate-provider", "--listen", "127.0.0.1:0", "--dir", "here"])
         .within(directory.path())
@@ -86,7 +86,7 @@ async fn a_provider_is_asked_for_a_job_and_every_step_is_told() {
             .env("REPLICATE_API_TOKEN", "s3cret-key")
             .env("FAL_KEY", "s3cret-key")
     };
-    // fal answers in two steps: how the job stands, and then its result.
+    // fal answers in two steps: the state of the job, and then its result.
     let ended = ask("fal", "ok2-1", "json").output().await;
     assert_eq!(ended.code, Some(0), "{ended:?}");
     let told: Value = serde_json::from_str(&ended.stdout).unwrap();
@@ -119,7 +119,7 @@ async fn a_provider_is_asked_for_a_job_and_every_step_is_told() {
     }
     assert!(!text.stdout.contains("s3cret") && !ended.stdout.contains("s3cret"), "{text:?} {ended:?}");
 
-    // Nobody there: told, and no success.
+    // Nothing answers: an error, and no success.
     simulator.terminate().await;
     simulator.ended().await;
     let silent = ask("replicate", "failed-1", "text").output().await;

@@ -1,5 +1,5 @@
-//! Rule 1 ("delivered") stands twice, in SQL for detection and in Rust for decisions: here they
-//! must agree on cases that nobody thought of, made by a generator that always makes the same ones.
+//! Rule 1 ("delivered") exists twice, in SQL for detection and in Rust for decisions. Both must
+//! agree on generated cases. The generator has a fixed seed, so the cases are always the same.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 

@@ -1,7 +1,6 @@
-//! A platform with tables of its own gives makegood views: here tables of quite another shape, on
-//! both databases.
+//! A platform whose tables differ from the contract provides views, on both databases.
 //!
-//! The views cannot be locked and cannot take `ON CONFLICT`; what is written goes through triggers.
+//! The views cannot be locked and do not accept `ON CONFLICT`; writes go through triggers.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
@@ -100,7 +99,7 @@ fn run(world: &World, run: &str, ticket: &str) -> String {
 async fn the_whole_way(world: World) {
     world.store.prepare_all().await.unwrap();
     world.run("INSERT INTO people VALUES ('ada', false, 100, 100)").await;
-    // What the platform has given back itself is in it.
+    // It includes the platform's own refunds.
     world.opens_with("ada", "subscription", 100 - 4);
     world.opens_with("ada", "wallet", 100 - 6);
     for (name, ticket) in [
@@ -147,8 +146,8 @@ async fn the_whole_way(world: World) {
     let entries = world.texts("SELECT CASE WHEN purse THEN 'purse ' ELSE 'quota ' END || amount || ' ' || reference AS v FROM journal WHERE run = 'refund' ORDER BY amount").await;
     assert_eq!(entries, ["quota 4 makegood:refund/0", "purse 6 makegood:refund/0"]);
 
-    // Later: the one that waited fails; a person drags it all about; a second pass finds nothing
-    // else to do.
+    // Later: the waiting item fails; a person moves the outputs; a second pass finds nothing else
+    // to do.
     world.simulator.set_answer(
         "running-4",
         Canned::json(200, &json!({"status": "failed", "output": null, "error": "no"})),
@@ -185,8 +184,8 @@ async fn makegood_works_over_views_on_sqlite() {
 
 #[tokio::test]
 async fn postgres_can_neither_lock_these_views_nor_find_a_conflict_in_them() {
-    // What the test above rests on: had makegood needed either, it would have failed there.
-    // (Balances it tries to lock, and goes on without.)
+    // Shows that the test above would have failed if makegood needed either. (It tries to lock
+    // balances, and goes on if it cannot.)
     let schema = format!("{}{VIEWS}{POSTGRES_TRIGGERS}", tables("timestamptz"));
     let world = World::on(database::database().await, Some(&schema)).await;
     for relation in ["charges", "charge_items", "stored_outputs", "balances", "ledger_entries"] {

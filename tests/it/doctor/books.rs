@@ -1,4 +1,4 @@
-//! `makegood check --books`: refunds, ledger and balances side by side.
+//! `makegood check --books`: compares refunds, ledger and balances.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ async fn books(world: &World) -> (Option<i32>, Vec<String>) {
 
 #[tokio::test]
 #[expect(clippy::too_many_lines, reason = "one mistake after the other, in one database")]
-async fn p01_the_books_show_what_was_lost_doubled_or_moved_by_hand() {
+async fn p01_the_books_show_lost_doubled_and_manually_changed_entries() {
     for world in worlds().await {
         // A ledger that holds everything: three accounts that bought credits and spent some.
         let mut sql = String::new();
@@ -156,8 +156,8 @@ async fn p01_the_books_show_what_was_lost_doubled_or_moved_by_hand() {
             assert_eq!((code, told.iter().all(|line| line.starts_with("ok"))), (Some(0), true), "{told:?}");
         }
 
-        // Most balances hold what the ledger never saw: nothing can be told of them, and that is
-        // said.
+        // Most balances contain credits that are not in the ledger. They cannot be checked, and the
+        // output says so.
         world.execute("UPDATE balances SET credits = credits + 50 WHERE bucket = 'wallet'").await;
         let (code, told) = books(&world).await;
         assert_eq!(code, Some(0), "{told:?}");
@@ -169,7 +169,7 @@ async fn p01_the_books_show_what_was_lost_doubled_or_moved_by_hand() {
     }
 }
 
-/// Between two chunks it can be stopped, and then does not say that all is well.
+/// It can be stopped between two chunks, and then does not report success.
 #[tokio::test]
 async fn the_books_are_left_unread_when_asked_to_stop() {
     let world = World::new(database().await).await;

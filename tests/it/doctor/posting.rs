@@ -1,8 +1,8 @@
-//! Refunds and outputs are tried: what the platform's views, triggers and policies do is found
-//! before the first night, and nothing of a trial stays.
+//! Trials of refunds and outputs: `makegood check` finds what the platform's views, triggers and
+//! policies do wrong before the first night, and the trial leaves nothing behind.
 //!
-//! Each mistake is SQL over the reference schema, with the SQL that takes it back: one database for
-//! all.
+//! Each mistake is SQL over the reference schema, with the SQL that undoes it, so that one database
+//! serves all of them.
 
 use serde_json::Value;
 
@@ -10,7 +10,7 @@ use super::{check, told_of};
 use crate::commands::World;
 use crate::database::{ROLE, database, sqlite};
 
-/// What the doctor must say of one thing.
+/// The expected finding of one check.
 struct Mistake {
     what: &'static str,
     make: String,
@@ -281,7 +281,7 @@ async fn left(world: &World) -> [i64; 6] {
     ]
 }
 
-/// Makes each mistake, has the doctor find it, and takes it back.
+/// Makes each mistake, has `check` find it, and undoes it.
 async fn find_each(world: &World, mistakes: Vec<Mistake>) {
     let before = left(world).await;
     for Mistake { what, make, undo, about, says, code } in mistakes {
@@ -318,7 +318,7 @@ async fn balances_that_do_not_move_as_they_should_are_found_and_sums_of_the_ledg
 }
 
 #[tokio::test]
-async fn a_ledger_and_outputs_that_do_not_keep_what_they_are_given_are_found() {
+async fn a_ledger_and_outputs_that_change_inserted_rows_are_found() {
     let world = World::new(database().await).await;
     find_each(
         &world,
@@ -381,7 +381,7 @@ async fn a_database_that_takes_no_writes_is_no_database_for_a_pass() {
 }
 
 #[tokio::test]
-async fn on_sqlite_too_a_trial_finds_what_the_platform_does_and_leaves_nothing() {
+async fn on_sqlite_too_a_trial_finds_faulty_triggers_and_leaves_nothing() {
     let world = World::new(sqlite()).await;
     let before = left(&world).await;
     for (trigger, about, says) in [

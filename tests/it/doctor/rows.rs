@@ -1,12 +1,11 @@
-//! What `makegood check` says of the platform's rows: one mistake after the other, each undone
-//! again.
+//! `makegood check` on the platform's rows: one mistake after the other, each undone again.
 
 use serde_json::Value;
 
 use super::{check, grade};
 use crate::commands::{World, worlds};
 
-/// So many charges of an account of its own, with items, outputs and jobs as they should be.
+/// This many valid charges of an account of its own, with items, outputs and jobs.
 fn charges(world: &World, prefix: &str, many: u32, minutes: u64) -> String {
     let mut sql =
         format!("INSERT INTO balances VALUES ('{prefix}', 'subscription', 0), ('{prefix}', 'wallet', 0);");
@@ -22,7 +21,7 @@ fn charges(world: &World, prefix: &str, many: u32, minutes: u64) -> String {
     sql
 }
 
-/// What is said about something, each with its grade before it.
+/// The findings of one check, each after its grade.
 fn lines(told: &Value, about: &str) -> String {
     super::told_of(told, about).join("\n")
 }
@@ -157,7 +156,7 @@ async fn the_doctor_finds_rows_by_which_a_pass_would_fail_or_refund_wrongly() {
     }
 }
 
-/// A view that joins what has several rows: neither a key nor a unique index keeps that out.
+/// A view that joins a relation with several rows: neither a key nor a unique index prevents that.
 async fn two_rows_of_one_id(world: &World) {
     world.execute(&charges(world, "bob", 3, 90)).await;
     world
@@ -199,7 +198,7 @@ async fn two_rows_of_one_id(world: &World) {
 }
 
 #[tokio::test]
-async fn the_doctor_shows_the_newest_charges_as_makegood_understands_them() {
+async fn check_shows_the_newest_charges_as_makegood_reads_them() {
     for world in worlds().await {
         let at = |minutes| world.ago(minutes);
         let charge = |id: &str, job: &str, minutes: u64| {

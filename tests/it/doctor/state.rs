@@ -1,5 +1,5 @@
-//! What `makegood check` says of how passes are doing: what fails, what is warned of, and what to
-//! type.
+//! `makegood check` on the state of an installation: what fails, what is a warning, and which
+//! command it names.
 
 use super::{advice, check, told_of};
 use crate::commands::worlds;

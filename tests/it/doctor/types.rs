@@ -1,5 +1,5 @@
-//! Wrong columns are found all at once, on empty tables and before makegood's own tables are there,
-//! in SQL's words.
+//! Wrong columns are reported all at once, with the SQL to write, on empty tables and before
+//! makegood's own tables exist.
 
 use serde_json::Value;
 use sqlx::{Connection as _, Executor as _, PgConnection};
@@ -9,7 +9,7 @@ use crate::binary::makegood;
 use crate::commands::World;
 use crate::database::{database, sqlite};
 
-/// A platform that knows nothing of makegood, with no row.
+/// A platform that was not made for makegood, without rows.
 const PLATFORM: &str = "
     CREATE TYPE provider_name AS ENUM ('fal');
     CREATE DOMAIN job_id AS varchar(80);
@@ -25,7 +25,7 @@ const PLATFORM: &str = "
     CREATE TABLE balances (account_id text, bucket character(12), credits money);";
 
 #[tokio::test]
-async fn wrong_types_are_told_of_all_relations_at_once_with_the_cast_to_write() {
+async fn wrong_types_of_all_relations_are_reported_at_once_with_the_cast_to_write() {
     let database = database().await;
     PgConnection::connect(&database.url).await.unwrap().execute(PLATFORM).await.unwrap();
     let ended = makegood(&["check"]).env("DATABASE_URL", &database.url).output().await;
@@ -86,7 +86,7 @@ async fn wrong_types_are_told_of_all_relations_at_once_with_the_cast_to_write() 
 }
 
 #[tokio::test]
-async fn on_sqlite_missing_columns_are_told_at_once_and_values_are_read() {
+async fn on_sqlite_missing_columns_are_reported_at_once_and_values_are_read() {
     let world = World::new(sqlite()).await;
     world
         .execute(

@@ -1,5 +1,5 @@
-//! What the provider says where that is not simply its job's fate: it takes long, is away, or says
-//! another thing each time.
+//! Answers of the provider that do not follow from the job alone: it takes long, is down, or
+//! contradicts itself.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Mutex;
@@ -21,7 +21,7 @@ pub enum Lie {
     AnotherFile,
 }
 
-/// What is answered.
+/// The answer.
 #[derive(Debug)]
 pub struct Answers {
     /// Where the provider is.
@@ -48,7 +48,7 @@ impl Answers {
         Self { base, inside: Mutex::default() }
     }
 
-    /// From now on the provider knows of this charge's jobs.
+    /// From now on the provider answers about this charge's jobs.
     pub fn know(&self, made: &Made) {
         if made.kind.provider() == OFFLINE {
             return;
@@ -73,13 +73,13 @@ impl Answers {
         self.inside.lock().unwrap().away = provider;
     }
 
-    /// How many questions nobody answered, and how many answers contradicted the one before.
+    /// The number of questions without an answer, and of answers that contradicted the one before.
     pub fn struck(&self) -> (u64, u64) {
         let inside = self.inside.lock().unwrap();
         (inside.unanswered, inside.contradictions)
     }
 
-    /// What is said about a job this time; none: its fate.
+    /// The answer about a job this time; none: as the plan has it.
     pub fn next(&self, job: &str) -> Option<Canned> {
         let mut inside = self.inside.lock().unwrap();
         if inside.away.is_some() && inside.providers.get(job).copied() == inside.away {
@@ -95,7 +95,7 @@ impl Answers {
         *asked += 1;
         inside.contradictions += u64::from(!first);
         let file = |nth| json!(file_url(&self.base, "replicate", job, nth));
-        // Of another job, whose file is never to be had.
+        // A link of another job, whose file is never available.
         let nowhere = json!(file_url(&self.base, "replicate", &format!("file-down-{job}"), 0));
         Some(match (lie, first, odd) {
             (Lie::FailedOrNot, _, true) | (Lie::ThereOrUnknown, false, false) => {
@@ -111,7 +111,7 @@ impl Answers {
     }
 }
 
-/// As Replicate says it.
+/// In Replicate's format.
 fn answer(job: &str, status: &str, output: &Json) -> Canned {
     let error = if status == "failed" { json!("CUDA out of memory") } else { Json::Null };
     let said = json!({"id": job, "model": "simulated", "status": status, "output": output, "error": error});

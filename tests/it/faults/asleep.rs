@@ -1,5 +1,5 @@
-//! A worker that sleeps past its lease, at each message that it sends to the database in turn, and
-//! wakes up while another is in the middle of the same orphans.
+//! A worker that is suspended past its lease, at each message that it sends to the database in
+//! turn, and resumed while another worker has the same orphans.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -20,9 +20,9 @@ use crate::world::{HOUR, World};
 const NAP: Duration = Duration::from_mins(20);
 const SIDE_BY_SIDE: usize = 4;
 
-/// A pass that falls asleep at its `nth` message. Its leases run out; another pass claims, and asks
-/// the provider. While it waits for the answer the first wakes up and goes on to its end; then the
-/// other does. False: it had fewer messages.
+/// A pass that is suspended at its `nth` message. Its leases expire; another pass claims, and asks
+/// the provider. While that waits for the answer, the first is resumed and runs to its end; then
+/// the other does. False: it had fewer messages.
 async fn asleep_at(nth: u64, world: &mut World, proxy: &Proxy, url: &str) -> bool {
     let (refund, recover) = (format!("refund-{nth}"), format!("recover-{nth}"));
     let (failed, ok) = (format!("failed-{nth}"), format!("ok-{nth}"));
@@ -48,7 +48,7 @@ async fn asleep_at(nth: u64, world: &mut World, proxy: &Proxy, url: &str) -> boo
     };
     world.pass_time(NAP);
 
-    // A process of its own: it shares the provider's limits through the database alone.
+    // A process of its own, which shares the provider's limits through the database only.
     let files = world.folder.path().join("providers");
     world.parts.store = other;
     world.parts.providers = Arc::new(Providers::load(Some(&files), world.clock.clone()).unwrap());
@@ -63,8 +63,7 @@ async fn asleep_at(nth: u64, world: &mut World, proxy: &Proxy, url: &str) -> boo
         })
     }));
     let awake = spawn(world);
-    // It waits for the answer, or for what the sleeping one has locked, or there was nothing for it
-    // to do.
+    // It waits for the answer, or for a lock of the suspended one, or it had nothing to do.
     let locked = "SELECT count(*) AS v FROM pg_stat_activity WHERE application_name = 'makegood' AND wait_event_type = 'Lock'
                   AND datname = current_database()";
     while !asked.load(Ordering::SeqCst) && !awake.is_finished() && world.number(locked).await == 0 {
@@ -77,14 +76,14 @@ async fn asleep_at(nth: u64, world: &mut World, proxy: &Proxy, url: &str) -> boo
     answer.notify_one();
     awake.await.unwrap();
 
-    // What was left by one that found out too late.
+    // Left behind by a worker whose lease had expired.
     world.simulator.on_ask(Arc::new(|_| Box::pin(async {})));
     world.pass_time(HOUR);
     world.pass().await;
     assert_eq!(world.fate(&refund, 0).await, "refunded provider_error", "{nth}");
     assert_eq!(world.fate(&recover, 0).await, "recovered output_available", "{nth}");
     assert_eq!(world.balance_of("ada").await.1, given + 10, "{nth}");
-    // Every file that is named is there, and nothing else.
+    // Every file that a row names is there, and no other.
     let named = world.texts("SELECT uri AS v FROM stored_outputs").await;
     let there: BTreeSet<String> = stored(world).into_iter().collect();
     let missing: Vec<&String> =
@@ -109,7 +108,7 @@ async fn over(pass: &tokio::task::JoinHandle<()>) {
 /// Between any two statements: also between the one that claims and the one that reads what was
 /// claimed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn p01_p16_a_worker_that_slept_past_its_lease_at_any_moment_harms_nobody() {
+async fn p01_p16_a_worker_that_was_suspended_past_its_lease_at_any_moment_does_no_harm() {
     let next = AtomicU64::new(1);
     let lives = (0..SIDE_BY_SIDE).map(|_| async {
         let mut world = World::postgres().await;

@@ -1,10 +1,9 @@
-//! What must be true after every step, asked in SQL of the test's own: each statement names what
-//! must not be there, beginning with the item or the charge. That each of them can find something
-//! is shown in `spoiled.rs`.
+//! Invariants after every step, as SQL of the test's own: each statement returns violations,
+//! beginning with the item or the charge. `spoiled.rs` shows that each of them can find one.
 //!
-//! `$brake` is the brake's limit of refunds, `$brake_credits` that of credits; `$slack` what the
-//! clock may have been wrong by, in all, where it was (`$wild`). Money has no slack: whatever the
-//! clock says, nothing that counts credits looks at it.
+//! `$brake` is the brake's limit of refunds and `$brake_credits` that of credits. `$slack` is the
+//! time by which the clock was wrong in all, if it was (`$wild`). Statements about money have no
+//! tolerance, because nothing that counts credits depends on a clock.
 
 /// True at any time at which no transaction is open.
 pub const ALWAYS: &[(&str, &str)] = &[
@@ -31,7 +30,7 @@ pub const ALWAYS: &[(&str, &str)] = &[
     ),
     (
         // Who looks into the ledger without the balance's lock may refund in the moment in which
-        // makegood does: PHOTO_FINISHES.
+        // makegood does: UNAVOIDABLE_RACES.
         "charges of which makegood and the platform together gave back more, in one bucket, than was drawn",
         "SELECT c.id || ' ' || b.bucket || ': drawn ' || b.drawn || ', refunded ' || l.credits
          FROM charges c
@@ -202,8 +201,8 @@ pub const ALWAYS: &[(&str, &str)] = &[
          LEFT JOIN (SELECT metric, sum(value) AS value FROM makegood_counters GROUP BY metric) c ON c.metric = x.metric
          WHERE coalesce(c.value, 0) <> x.books",
     ),
-    // In the order of the transactions, whatever the clock said: one that is dated ahead counts,
-    // and a release takes away all that was refunded before it.
+    // In the order of the transactions, not of the clock: a refund that is dated ahead counts, and
+    // a release discounts all refunds before it.
     (
         "refunds beyond the brake's limit in some hour, counted from its last release",
         "SELECT r.charge_id || '/' || r.output_index FROM makegood_refunds r
@@ -235,7 +234,7 @@ pub const ALWAYS: &[(&str, &str)] = &[
     ),
 ];
 
-/// True once a pass has ended that nothing disturbed.
+/// True once an undisturbed pass has ended.
 pub const CALM: &[(&str, &str)] = &[
     (
         // A clock that went back leaves leases of the dead that run out later than they should.
@@ -251,8 +250,8 @@ pub const CALM: &[(&str, &str)] = &[
                                       AND (l.id = o.id OR l.provider_job_id = o.provider_job_id)))",
     ),
     (
-        // What was committed more than an hour late is found at the look at 20 hours, if not at the
-        // one at 6.
+        // A charge that was committed more than an hour late is found by the scan at 20 hours, if
+        // not by the one at 6.
         "items past their grace without an output, of which nothing is known",
         "SELECT i.charge_id || '/' || i.output_index || ' committed ' || i.late_by || ' minutes late' FROM faults.items i JOIN charges c ON c.id = i.charge_id
          WHERE c.charged_at < (SELECT started_at FROM makegood_passes ORDER BY id DESC LIMIT 1)
@@ -268,11 +267,11 @@ pub const CALM: &[(&str, &str)] = &[
            AND c.charged_at + interval '24 hours' + interval '$slack' < clock_timestamp()",
     ),
     (
-        // Two hours, in which it is asked three times over half an hour, as far as there are passes
-        // to ask: two questions that count are at most a quarter of an hour apart then, and
-        // undisturbed passes eight minutes at least, so of five passes three ask. Who is not
-        // answered may be left alone by a circuit until the two hours are over: then five from
-        // there.
+        // Within these two hours it is asked three times over half an hour, if there are passes to
+        // ask. Two questions that count are at most a quarter of an hour apart, and undisturbed
+        // passes at least eight minutes, so three of five passes ask. If the provider does not
+        // answer, its circuit may stay open until the two hours are over: then the five passes
+        // count from there.
         "items that were opened late, and are open longer than passes need",
         "SELECT o.charge_id || '/' || o.output_index || ' ' || o.state || ' ' || coalesce(o.reason, '-') || ', charged ' || c.charged_at || ', opened ' || o.opened_at
                 || ', asked ' || o.questions
@@ -311,16 +310,15 @@ pub const AT_THE_END: &[(&str, &str)] = &[
     ),
 ];
 
-/// Items that the platform refunded, or stored, in the moment in which makegood refunded them, and
-/// neither under the lock that the other one takes: races that nobody could see coming. What was no
-/// race is found above.
-pub const PHOTO_FINISHES: &str = "SELECT count(*) FROM makegood_refunds r
+/// Items that the platform refunded or stored while makegood refunded them, neither under the lock
+/// that the other takes. These races are unavoidable. Avoidable ones are found above.
+pub const UNAVOIDABLE_RACES: &str = "SELECT count(*) FROM makegood_refunds r
     JOIN faults.visible v ON v.charge_id = r.charge_id AND v.output_index = r.output_index AND v.what IN ('output', 'refund')";
 
-/// What the platform did without a lock, and could have been such a race.
-pub const DEEDS: &str = "SELECT count(*) FROM faults.visible WHERE what IN ('output', 'refund')";
+/// Actions of the platform without a lock, each of which could have been such a race.
+pub const UNLOCKED_ACTIONS: &str = "SELECT count(*) FROM faults.visible WHERE what IN ('output', 'refund')";
 
-/// The story of one item, in order of the database's time.
+/// The history of one item, in order of the database's time.
 pub const STORY: &str = "
     SELECT to_char(at, 'DD HH24:MI:SS.US ') || said FROM (
       SELECT c.charged_at AS at, 0 AS nth, 'charged ' || i.credits || ' by ' || c.provider || ', job ' || coalesce(i.provider_job_id, c.provider_job_id, '-') AS said

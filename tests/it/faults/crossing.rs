@@ -1,4 +1,4 @@
-//! A scan that crosses with another pass, which makes good what the scan has just found
+//! A scan races with another pass that makes good an item which the scan has just found
 //! undelivered.
 
 use std::time::Duration;
@@ -9,11 +9,10 @@ use makegood::store::{Over, Pace, Position, Scan};
 
 use crate::world::{HOUR, Sql, World};
 
-/// The item is found undelivered; then another pass opens it, puts its output back and resolves it,
-/// all of it before the scan can open it. It must stay resolved: nothing is reopened that is where
-/// it belongs.
+/// The item is found undelivered. Before the scan can open it, another pass opens it, puts its
+/// output back and resolves it. It must stay resolved, because its output is in its place.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_was_put_back_meanwhile_is_not_reopened() {
+async fn an_output_that_was_put_back_meanwhile_is_not_reopened() {
     let world = World::postgres().await;
     let Sql::Postgres(pool) = world.sql.clone() else { panic!("a PostgreSQL was asked for") };
     world.balance("ada", 0, 0).await;
@@ -58,11 +57,11 @@ async fn what_was_put_back_meanwhile_is_not_reopened() {
     assert_eq!(world.texts(current).await, ["relink"]);
 }
 
-/// The same on SQLite, where a scan finds without a lock and opens as the one writer there is.
-/// Nothing shows that it waits for its turn, so a witness tells: an item that was found undelivered
-/// is opened, although its output is there by now.
+/// The same on SQLite, where a scan finds without a lock and opens as the single writer. Nothing
+/// shows that it waits for the write lock, so a second item proves it: one that was found
+/// undelivered is opened, although its output is there by now.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_was_put_back_meanwhile_is_not_reopened_on_sqlite() {
+async fn an_output_that_was_put_back_meanwhile_is_not_reopened_on_sqlite() {
     for wait in [50, 500, 5_000] {
         if crossed_on_sqlite(Duration::from_millis(wait)).await {
             return;

@@ -1,12 +1,12 @@
-//! What is kept of a round that fails, for whoever looks into it: the whole database, what its
-//! server said, the settings, the files and the story of the workers.
+//! Keeps everything of a round that failed for whoever examines it: the whole database, the
+//! server's log, the settings, the files and the history of the workers.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use super::server::Server;
 
-/// Keeps all of it if it is dropped by a panic, whatever that was about.
+/// Keeps everything if it is dropped by a panic.
 #[derive(Debug)]
 pub struct Keep<'a> {
     pub server: &'a Server,
@@ -34,7 +34,7 @@ impl Keep<'_> {
             std::fs::remove_dir_all(kept)?;
         }
         std::fs::create_dir_all(kept)?;
-        // Whoever holds it may be the one that panicked.
+        // The lock may be held by the thread that panicked.
         let told = self.told.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         std::fs::write(kept.join("told.txt"), told.join("\n"))?;
         copy(&self.folder, &kept.join("folder"))?;

@@ -1,8 +1,8 @@
-//! What goes wrong and when, drawn from a seed alone: the same seed is the same plan, on any
+//! Draws the faults and their moments from a seed alone: the same seed gives the same plan on any
 //! machine.
 //!
-//! Only the plan repeats. Which of several processes is first is the system's choice, so a failure
-//! may need some tries.
+//! Only the plan repeats. The operating system decides which of several processes is first, so it
+//! may take several tries to see a failure again.
 
 use std::fmt;
 use std::time::Duration;
@@ -29,7 +29,7 @@ impl Dice {
         (mixed ^ (mixed >> 31)) % if end == 0 { 1 } else { end }
     }
 
-    /// True so many times in a hundred.
+    /// True with this percentage.
     pub const fn percent(&mut self, chance: u64) -> bool {
         self.below(100) < chance
     }
@@ -58,15 +58,15 @@ impl Dice {
 /// How large a round is.
 #[derive(Clone, Copy, Debug)]
 pub struct Size {
-    /// Steps of time, each with workers in trouble and a calm pass after them.
+    /// Steps of time, each with faulty workers and an undisturbed pass after them.
     pub steps: usize,
-    /// Runs in trouble at once.
+    /// Faulty runs at once.
     pub workers: usize,
-    /// Runs in trouble of each worker, one after the other.
+    /// Faulty runs of each worker, one after the other.
     pub runs: usize,
     /// Charges that the platform makes in each step.
     pub charges: usize,
-    /// Whether time goes on at the end until every window has closed.
+    /// Whether the clock is moved at the end until every window has closed.
     pub to_the_end: bool,
 }
 
@@ -77,23 +77,23 @@ pub enum Moment {
     Message(u64),
     /// At its nth COMMIT.
     Commit(u64),
-    /// So long after its start.
+    /// This long after its start.
     After(Duration),
 }
 
-/// What happens to a run.
+/// The fault of a run.
 #[derive(Clone, Copy, Debug)]
 pub enum Trouble {
     /// Nothing.
     None,
-    /// SIGKILL. `heard`: what it has just sent to the database is carried out, and it never learns
-    /// of it.
+    /// SIGKILL. `heard`: the message that it has just sent is carried out, and it never gets the
+    /// answer.
     Kill { heard: bool },
-    /// The connection breaks. `heard`: after what was sent is carried out, so that the answer is
+    /// The connection breaks. `heard`: after the message was carried out, so that the answer is
     /// lost.
     Cut { heard: bool },
-    /// SIGSTOP, then the database's clock passes its lease and another pass takes over; then it
-    /// wakes up.
+    /// SIGSTOP; then the database's clock is moved past its lease and another pass takes over; then
+    /// SIGCONT.
     Pause { heard: bool, minutes: i64 },
     /// PostgreSQL is restarted: at once (`immediate`, as if it crashed) or after throwing out its
     /// clients. What the worker has just sent arrives when it is back; `on_its_way`: so long after
@@ -101,12 +101,12 @@ pub enum Trouble {
     Restart { immediate: bool, on_its_way: Option<Duration> },
     /// The database's clock leaps ahead while the run is at work; the worker's own stays.
     Leap { minutes: i64 },
-    /// The platform does something, under the lock that settle takes, about one of the items that
-    /// the worker has in hand.
+    /// The platform acts, under the lock that settle takes, on one of the items that the worker has
+    /// claimed.
     Cross { what: Own, pick: usize },
-    /// Every message of its is late by so much.
+    /// Every message of the worker is delayed by this much.
     Slow { by: Duration },
-    /// The disk is full: of any file it can write so many blocks of 512 bytes, and no more.
+    /// The disk is full: it can write at most this many blocks of 512 bytes into any file.
     Full { blocks: u64 },
 }
 
@@ -115,7 +115,7 @@ pub enum Trouble {
 pub struct Mishap {
     pub moment: Moment,
     pub trouble: Trouble,
-    /// It is a person who makes one item good; none: a pass.
+    /// The run is a person who makes one item good; none: a pass.
     pub by_hand: Option<ByHand>,
 }
 
@@ -123,22 +123,22 @@ pub struct Mishap {
 #[derive(Clone, Copy, Debug)]
 pub struct ByHand {
     pub command: &'static str,
-    /// Which item, of those that wait: the remainder tells.
+    /// Which of the waiting items: the index modulo their number.
     pub pick: usize,
 }
 
-/// Something that the platform does by itself, while workers are at work.
+/// An action of the platform while workers run.
 #[derive(Clone, Copy, Debug)]
 pub struct Deed {
-    /// How far back from the newest charge.
+    /// How far back from the newest charge it is.
     pub back: usize,
     pub item: usize,
     pub what: Own,
-    /// So long after the one before.
+    /// This long after the action before.
     pub after: Duration,
 }
 
-/// What the platform does.
+/// The platform's action.
 #[derive(Clone, Copy, Debug)]
 pub enum Own {
     /// Stores an output late.
@@ -167,10 +167,9 @@ pub struct NewCharge {
     pub age: i64,
     /// Which part of it was drawn from the subscription, in hundredths.
     pub subscription: i64,
-    /// For jobs that take long: finished after so many steps.
+    /// For long jobs: finished after this many steps.
     pub finished_after: usize,
-    /// What the platform does in the very moment in which its provider is asked for the first time,
-    /// and to which item.
+    /// The platform's action at the moment of the first question to the provider, and its item.
     pub struck: Option<(Own, usize)>,
 }
 
@@ -184,8 +183,8 @@ pub struct BucketFault {
     pub how: How,
 }
 
-/// A failover to a server whose clock is another: from then on the database's time is so many hours
-/// away from the right one.
+/// A failover to a server whose clock differs: from then on the database's time is wrong by this
+/// many hours.
 #[derive(Clone, Copy, Debug)]
 pub struct Failover {
     pub after: Duration,
@@ -195,7 +194,7 @@ pub struct Failover {
 /// One step of time.
 #[derive(Debug)]
 pub struct Step {
-    /// By how much the clock goes on at its beginning.
+    /// By how much the clock is moved at its beginning.
     pub minutes: i64,
     pub charges: Vec<NewCharge>,
     pub deeds: Vec<Deed>,
@@ -204,9 +203,10 @@ pub struct Step {
     pub bucket_faults: Vec<BucketFault>,
     /// The storage cannot be written to while the workers are at work.
     pub storage_fails: bool,
-    /// So long, and then it fails until the end of the step.
+    /// After this time it fails until the end of the step.
     pub storage_after: Duration,
-    /// A provider that is away in this step, its calm pass too: for one, or some in a row.
+    /// A provider that is down in this step, also in its undisturbed pass: in one step, or in some
+    /// in a row.
     pub away: Option<&'static str>,
     pub failover: Option<Failover>,
 }
@@ -217,15 +217,15 @@ pub struct Plan {
     pub seed: u64,
     /// By how much the database's clock differs from the workers' at the beginning, in minutes.
     pub skew: i64,
-    /// Whether the database's clock is wrong by hours now and then, forward and back.
+    /// Whether the database's clock is sometimes wrong by hours, forward and back.
     pub wild: bool,
     pub steps: Vec<Step>,
 }
 
 /// In a wild plan the database's clock is never further than this from the right one.
 pub const WRONG_HOURS: i64 = 5;
-/// So old, in minutes, is a charge at most that it commits late: the last look is at 20 hours and
-/// stays an hour behind.
+/// The greatest age, in minutes, of a charge that is committed late: the last scan is at 20 hours
+/// and stays an hour behind.
 const LATEST_WILD: i64 = (19 - 2 * WRONG_HOURS) * 60;
 
 /// How many accounts there are. Few, so that settles meet at their balances.
@@ -249,8 +249,8 @@ impl Plan {
             };
             step.away = away;
             if wild {
-                // What is committed later than 20 hours after its charge, less what the clock was
-                // ahead, nothing promises to find.
+                // No promise covers a charge that is committed later than 20 hours after its time,
+                // less the time by which the clock was ahead.
                 for charge in &mut step.charges {
                     charge.age = charge.age.min(LATEST_WILD);
                 }
@@ -266,8 +266,8 @@ impl Plan {
     }
 }
 
-/// Every seventh run or so is a person's. By dice of their own, so that they leave the rest of a
-/// plan as it is without them.
+/// About every seventh run is a person's. Drawn from a generator of its own, so that the rest of a
+/// plan is the same without them.
 fn people(seed: u64, steps: &mut [Step]) {
     let mut dice = Dice::new(seed ^ 0x0b9_4a2d);
     for mishap in steps.iter_mut().flat_map(|step| &mut step.workers).flatten() {
@@ -283,8 +283,8 @@ fn people(seed: u64, steps: &mut [Step]) {
     }
 }
 
-/// Now and then the platform holds the balances of an account: of one that a worker has in hand, or
-/// of any. By dice of their own, too.
+/// Sometimes the platform locks the balances of an account: of one that a worker has claimed, or of
+/// any. Drawn from a generator of its own.
 fn holds(seed: u64, steps: &mut [Step]) {
     let mut dice = Dice::new(seed ^ 0x10_c4ed);
     for step in steps {
@@ -385,8 +385,8 @@ fn bucket_fault(dice: &mut Dice) -> BucketFault {
     }
 }
 
-/// By so many minutes, all leaps of a step together, lest no pass be whole for longer than any
-/// schedule would have it.
+/// By at most this many minutes for all moves of a step together. Otherwise the time without a
+/// whole pass would be longer than in any schedule.
 const LEAPS: i64 = 60;
 
 fn mishap(dice: &mut Dice, leaps: &mut i64, seed: u64) -> Mishap {
@@ -403,7 +403,7 @@ fn mishap(dice: &mut Dice, leaps: &mut i64, seed: u64) -> Mishap {
     let by = Duration::from_millis(part);
     let what = *dice.weighted(&[(1, Own::StoreUnderLock), (2, Own::RefundUnderLock)]);
     let pick = dice.index(8);
-    // A worker that writes to a bucket writes nothing on its disk: it is slow instead.
+    // A worker that writes to a bucket writes nothing to its disk, so it is slow instead.
     let full = if to_a_bucket(seed) { Trouble::Slow { by } } else { Trouble::Full { blocks: dice.below(2) } };
     let trouble = *dice.weighted(&[
         (54, Trouble::Kill { heard }),

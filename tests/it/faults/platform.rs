@@ -1,12 +1,12 @@
 //! The platform around makegood, which goes on charging, storing late outputs and refunding by
 //! itself.
 //!
-//! All of it in plain SQL that may be sent twice without harm, as the server may be restarted under
-//! it. What the books are later held against is written beside it into the schema `faults`, where
-//! makegood never looks. The database's clock is the test's: `clock_timestamp()` is found in that
-//! schema first, and goes as it is told. What was first, a deed of the platform's or a refund, is
-//! told by the real one (`pg_catalog`): makegood's own stamps are its view of a clock that leaps,
-//! and may be minutes early.
+//! All of it is plain SQL that may be sent twice without harm, because the server may be restarted
+//! during a statement. The expected results are written into the schema `faults`, which makegood
+//! never reads. The database's clock is the test's: `clock_timestamp()` is found in that schema
+//! first, and the test sets it. The real clock (`pg_catalog`) tells which came first, an action of
+//! the platform or a refund: makegood's own timestamps come from a clock that moves, and may be
+//! minutes early.
 
 use std::time::Duration;
 
@@ -16,8 +16,7 @@ use super::answers::Lie;
 use super::plan::{ACCOUNTS, NewCharge, Own};
 use super::server::{ROLE, lines, number, run};
 
-/// What a job brings, and what has to become of its items when the platform does nothing of its
-/// own.
+/// A job's result, and the expected end of its items if the platform does not act.
 #[derive(Clone, Copy, Debug)]
 pub struct Kind {
     pub name: &'static str,
@@ -35,7 +34,7 @@ enum Job {
     One(&'static str),
     /// One for each item.
     Each(&'static [&'static str]),
-    /// It is said to run until it is finished some steps later, and then has this fate.
+    /// The provider says that it runs; some steps later it ends like this.
     Slow(&'static str),
     /// Stored by the platform, and linked to nothing.
     Unlinked(&'static str),
@@ -51,7 +50,7 @@ const GONE: &str = "refunded or closed";
 /// One of both, and which of them depends on the question that counted.
 const EITHER: &str = "recovered or refunded";
 
-/// A provider that nobody answers for.
+/// A provider without a server.
 pub const OFFLINE: &str = "offline";
 
 const fn kind(
@@ -106,7 +105,7 @@ pub fn weights() -> Vec<(u64, usize)> {
 pub struct Made {
     pub id: String,
     pub kind: &'static Kind,
-    /// A job that is said to run, and in which step that ends.
+    /// A job that the provider says is running, and the step in which it ends.
     pub slow: Option<(String, usize)>,
     /// The jobs that it was bought from.
     pub jobs: Vec<String>,
@@ -174,7 +173,7 @@ pub fn begin() -> String {
     )
 }
 
-/// What this worker has claimed and not given back: charge, item and token.
+/// The items that this worker has claimed and not given back: charge, item and token.
 pub async fn claimed_by(pool: &PgPool, worker: &str) -> Vec<String> {
     let sql = format!(
         "SELECT concat_ws(' ', o.charge_id, o.output_index, o.lease_token) FROM makegood_orphans o
@@ -189,8 +188,8 @@ pub async fn fail_over(pool: &PgPool, hours: i64) {
     run(pool, &format!("UPDATE faults.clock SET wrong_by = {}", hours * 60)).await;
 }
 
-/// A provider is away. What may come to the end of its doubt meanwhile may end as nobody would
-/// wish.
+/// A provider is down. Items that reach `refund_by` meanwhile may be refunded although the job
+/// succeeded.
 pub async fn is_away(pool: &PgPool, provider: &str) {
     run(
         pool,
@@ -283,11 +282,11 @@ pub async fn charge(pool: &PgPool, id: String, step: usize, new: NewCharge) -> M
 /// For so long the platform holds balances now and then.
 pub const HELD: Duration = Duration::from_millis(400);
 
-/// When a deed's transaction began, and now, just before its commit: it was done at neither, but
-/// between them or a moment later.
+/// When an action's transaction began, and now, just before its commit. The commit is between the
+/// two, or a moment later.
 const NOTED: &str = "pg_catalog.transaction_timestamp(), pg_catalog.clock_timestamp()";
 
-/// What was done about an item is committed, and to be seen by everybody who looks from now on.
+/// The action on an item is committed, and visible to every snapshot from now on.
 async fn seen(pool: &PgPool, id: &str, nth: usize) {
     run(
         pool,
@@ -311,11 +310,12 @@ pub async fn act(pool: &PgPool, made: &Made, what: Own, item: usize) {
         "NOT EXISTS (SELECT 1 FROM stored_outputs s WHERE s.charge_id = '{id}' AND s.output_index = {nth})"
     );
     match what {
-        // Which of the job's files is whose is told by hash alone there, and this one has none.
+        // There, only the hash tells which of the job's files belongs to which item, and this one
+        // has none.
         Own::Store | Own::StoreUnderLock if made.kind.name == "two of three" => {}
         Own::StoreUnderLock => {
             run(pool, &touch).await;
-            // What it says is kept in the same transaction: `stored` is a promise that nothing will
+            // Its result is recorded in the same transaction: `stored` promises that nothing will
             // be refunded.
             run(
                 pool,
@@ -347,7 +347,7 @@ pub async fn act(pool: &PgPool, made: &Made, what: Own, item: usize) {
             seen(pool, id, nth).await;
         }
         Own::Refund | Own::RefundUnderLock => {
-            // From the one bucket that all was drawn from: with two, only makegood knows what is
+            // To the only bucket that the charge drew from: with two, only makegood knows what is
             // left of each.
             let Some(bucket) = made.bucket else { return };
             run(pool, &touch).await;
@@ -376,7 +376,7 @@ pub async fn act(pool: &PgPool, made: &Made, what: Own, item: usize) {
             seen(pool, id, nth).await;
         }
         Own::Fail => {
-            // A job that runs still is given up for it, and might have brought its output.
+            // A job that still runs is given up because of it, although it might have succeeded.
             run(pool, &touch).await;
             run(
                 pool,

@@ -1,10 +1,10 @@
-//! A TCP proxy between one worker and PostgreSQL: it counts what the worker sends, and breaks what
-//! it is told to.
+//! A TCP proxy between one worker and PostgreSQL: it counts the worker's messages, and breaks the
+//! connection as told.
 //!
-//! It knows little about the protocol: how BEGIN, COMMIT and ROLLBACK look. At a chosen message it
-//! holds everything back until it is told what to do: pass the message on, drop it, or pass it on
-//! and never let the answer through, which is a commit that happened and looks like one that
-//! failed. The server is behind a socket in a directory, so that a restarted one is found again.
+//! It recognizes only BEGIN, COMMIT and ROLLBACK. At a chosen message it holds everything back
+//! until the test decides: pass the message on, drop it, or pass it on and drop the answer, so that
+//! a commit that happened looks like one that failed. The server is behind a socket in a directory,
+//! so a restarted one is found again.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -24,18 +24,18 @@ use crate::world::World;
 
 /// A COMMIT as a client sends it: a simple query with its length.
 const COMMIT: &[u8] = b"Q\0\0\0\x0bCOMMIT\0";
-/// What begins and ends a transaction besides.
+/// Other messages that begin or end a transaction.
 const BEGIN: &[u8] = b"Q\0\0\0\x0aBEGIN\0";
 const ROLLBACK: &[u8] = b"Q\0\0\0\x0dROLLBACK\0";
-/// How the server says that a commit was one: after ROLLBACK stands the same with another word.
+/// The server's confirmation of a commit. For ROLLBACK it has another tag.
 const COMMITTED: &[u8] = b"C\0\0\0\x0bCOMMIT\0";
-/// How long the server's answer is waited for, once the client is not to hear it.
+/// How long to wait for the server's answer when the client must not get it.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// What to do with the message that is held.
+/// What to do with a message that is held back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Then {
-    /// As if nothing had been.
+    /// Passes everything on unchanged.
     Forward,
     /// Never reaches the server; the connection breaks.
     Drop,
@@ -54,12 +54,12 @@ pub struct Held {
 
 impl Held {
     pub fn go_on(self, then: Then) {
-        // The connection may be gone by now: then there is nothing to go on with.
+        // The connection may be gone by now. Then there is nothing to pass on.
         let _gone = self.then.send(then);
     }
 
-    /// Lets the server answer and the client not hear it. True: what was sent was carried out; a
-    /// COMMIT, that it did commit.
+    /// Passes the message on and drops the answer. True: the message was carried out; for a COMMIT,
+    /// that it committed.
     pub async fn mute(self) -> bool {
         let _gone = self.then.send(Then::Mute);
         self.answered.await.unwrap_or(false)
@@ -119,7 +119,8 @@ impl Proxy {
         Self { address, state, server }
     }
 
-    /// Begins a new run: counts from 0, and holds what comes at `moment`; none: holds nothing.
+    /// Begins a new run: counts from 0, and holds back the message at `moment`; none: holds back
+    /// nothing.
     pub fn begin(&self, moment: Option<Moment>) -> oneshot::Receiver<Held> {
         let (sender, receiver) = oneshot::channel();
         self.state.messages.store(0, Ordering::SeqCst);
@@ -129,7 +130,7 @@ impl Proxy {
         receiver
     }
 
-    /// From now on every message of this worker is late by so much.
+    /// From now on every message of this worker is delayed by this much.
     pub fn slow(&self, by: Duration) {
         self.state.late.store(u64::try_from(by.as_micros()).unwrap_or(0), Ordering::SeqCst);
     }
@@ -252,7 +253,7 @@ async fn between(client: TcpStream, server: UnixStream, state: &Arc<State>) {
         let mut buffer = vec![0; 64 * 1024];
         while let Ok(count @ 1..) = from_server.read(&mut buffer).await {
             if muted.load(Ordering::SeqCst) {
-                // One statement at a time: the first word is the answer to it.
+                // One statement at a time: the first tag is the answer to it.
                 committed.fetch_or(says(&buffer[..count], COMMITTED), Ordering::SeqCst);
                 heard.notify_one();
                 continue;

@@ -1,9 +1,9 @@
-//! A PostgreSQL of the faults' own, which may be restarted at any moment.
+//! A PostgreSQL for the fault tests, which may be restarted at any moment.
 //!
-//! Unlike the other tests' server it tells of a commit only when that is written: a restart must
-//! not lose what was confirmed. Nothing is flushed to the disk still, as the machine itself does
-//! not go down here. The workers come as the role that `docs/adopting.md` makes, with no other
-//! rights than its.
+//! Unlike the other tests' server it confirms a commit only when the operating system has it: a
+//! restart must not lose a confirmed commit. It still does not flush to disk, because the machine
+//! itself does not crash here. Workers connect as the role that `docs/adopting.md` creates, with no
+//! other rights.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -27,7 +27,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// A fresh one; says why there is none.
+    /// Starts a fresh server; the error says why it could not.
     pub async fn start() -> Self {
         let launched = tokio::task::spawn_blocking(|| postgres::launch().unwrap()).await.unwrap();
         let server = Self { launched, one_at_a_time: Mutex::new(()) };
@@ -52,8 +52,8 @@ impl Server {
         PgPoolOptions::new().max_connections(4).connect_lazy(&url).unwrap()
     }
 
-    /// Writes everything that is in a database into a file, and what the server has said beside it;
-    /// says what went wrong. Waits in place: for a test that is failing.
+    /// Dumps a database into a file, with the server's log beside it; returns what went wrong.
+    /// Blocks the thread: for a test that is failing.
     pub fn keep(&self, database: &str, folder: &Path) -> std::io::Result<()> {
         let binaries = postgres::binaries().unwrap_or_default();
         let dump = std::fs::File::create(folder.join("database.sql"))?;
@@ -103,8 +103,8 @@ pub fn role() -> (&'static str, &'static str) {
     (make, let_in)
 }
 
-/// Whether the statement may go through if it is sent once more: the server was restarted, or two
-/// waited for each other.
+/// Whether the statement may succeed if it is retried: the server was restarted, or there was a
+/// deadlock.
 fn in_passing(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::Io(_) | sqlx::Error::Protocol(_) | sqlx::Error::PoolTimedOut => true,
@@ -115,7 +115,7 @@ fn in_passing(error: &sqlx::Error) -> bool {
     }
 }
 
-/// Runs SQL of the test's own, which must be such that running it twice does no harm.
+/// Runs SQL of the test's own, which must be idempotent.
 pub async fn run(pool: &PgPool, sql: &str) {
     rows(pool, sql).await;
 }
@@ -124,7 +124,7 @@ pub async fn run(pool: &PgPool, sql: &str) {
 pub async fn lines(pool: &PgPool, sql: &str) -> Vec<String> {
     let text = |row: &PgRow| match row.try_get::<Option<String>, _>(0) {
         Ok(text) => text.unwrap_or_else(|| "NULL".to_owned()),
-        // Left out, it would make of every check of its kind one that finds nothing.
+        // Without it, every check of its kind would find nothing.
         Err(error) => panic!("a row that cannot be told: {error}\n{sql}"),
     };
     rows(pool, sql).await.iter().map(text).collect()

@@ -1,5 +1,5 @@
-//! Every page of the books can find something: what it looks for is put into a database on purpose,
-//! past the triggers that would not let it in, and the page is asked.
+//! Shows that every check of the books can find a violation: puts one into a database, with the
+//! triggers that would prevent it disabled, and runs the check.
 
 use super::books::{ALWAYS, AT_THE_END, CALM};
 use super::plan::{NewCharge, Plan, Size};
@@ -8,7 +8,7 @@ use super::{World, platform, prepared};
 
 const SIZE: Size = Size { steps: 0, workers: 1, runs: 0, charges: 0, to_the_end: false };
 
-/// What is done to the books, by the page that has to notice.
+/// The corruption, by the check that has to find it.
 const SPOILED: &[(&str, &str)] = &[
     (
         "items with two current resolutions",
@@ -214,7 +214,7 @@ async fn every_page_of_the_books_can_find_something() {
     assert!(unknown.is_none(), "there is no such page: {unknown:?}");
 }
 
-/// What cannot be told must not be taken for nothing.
+/// An unknown result must not count as none.
 #[tokio::test]
 #[should_panic(expected = "a row that cannot be told")]
 async fn a_page_that_answers_in_numbers_is_no_page_that_finds_nothing() {

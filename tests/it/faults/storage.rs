@@ -1,10 +1,9 @@
-//! Where the workers keep files in a round, how it fails, and whether every file is there in the
-//! end.
+//! The workers' storage in a round: how it fails, and whether every file is there at the end.
 //!
-//! In one plan of two it is a directory, which vanishes; in the other a bucket that speaks S3 and
-//! stumbles: it answers 500, 403 and `SlowDown`, drops connections in the middle of a part, does
-//! what it was asked and loses the answer, or takes its time. The files are held against what the
-//! provider offers, byte by byte, past the program.
+//! In one plan of two it is a directory, which disappears. In the other it is a bucket that speaks
+//! S3 and fails: it answers 500, 403 and `SlowDown`, drops connections in the middle of a part,
+//! carries a request out and drops the answer, or is slow. The test compares the files with what
+//! the provider offers, byte by byte, without makegood.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -29,11 +28,11 @@ use crate::s3::bucket::{Bucket, How};
 pub enum Storage {
     /// `outputs` in this folder.
     Folder(PathBuf),
-    /// A bucket, where it is reached, and what it did to those who did.
+    /// A bucket, its address, and the faults that its clients met.
     Bucket(Bucket, String, Arc<Struck>),
 }
 
-/// What workers have met at the bucket, counted on the way to them.
+/// The faults that workers met at the bucket, counted on the way to them.
 #[derive(Debug, Default)]
 pub struct Struck {
     refused: AtomicU64,
@@ -76,7 +75,7 @@ impl Storage {
         }
     }
 
-    /// What goes wrong in this step from its beginning.
+    /// The fault of this step from its beginning.
     pub fn stumble(&self, step: &Step) {
         let Self::Bucket(bucket, _, _) = self else { return };
         for fault in &step.bucket_faults {
@@ -84,7 +83,7 @@ impl Storage {
         }
     }
 
-    /// From now on nothing can be written, by root neither.
+    /// From now on nothing can be written, not even by root.
     pub fn fail(&self) {
         match self {
             // A file where its directory was.
@@ -156,9 +155,8 @@ fn mend_folder(folder: &Path) {
     std::fs::rename(&away, &there).unwrap();
 }
 
-/// Passes on what is said to the bucket at `endpoint` and what it answers; counts what it was told
-/// to answer instead, and connections that end without an answer. It refuses nobody by itself with
-/// any of these.
+/// Forwards requests to the bucket at `endpoint`, and its answers. Counts injected error answers,
+/// and connections that end without an answer. The bucket itself gives none of these answers.
 async fn watched(endpoint: String, struck: Arc<Struck>) -> String {
     let to = endpoint.strip_prefix("http://").unwrap().to_owned();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -186,7 +184,8 @@ async fn watch(client: TcpStream, bucket: TcpStream, struck: &Struck) {
         while let Ok(count @ 1..) = from_client.read(&mut buffer).await {
             asked.store(true, Ordering::SeqCst);
             if to_bucket.write_all(&buffer[..count]).await.is_err() {
-                // It broke off in the middle of the request: what it does with the answer tells.
+                // It broke off in the middle of the request. Its treatment of the answer shows
+                // that.
                 return std::future::pending().await;
             }
         }
@@ -210,8 +209,8 @@ async fn watch(client: TcpStream, bucket: TcpStream, struck: &Struck) {
 }
 
 impl World<'_> {
-    /// Every recovered file is where its row says, whole, and the one that the provider offers for
-    /// this item. Returns how many others there are.
+    /// Every recovered file is where its row says, complete, and the one that the provider offers
+    /// for this item. Returns the number of other files.
     pub async fn files_are_there(&self) -> u64 {
         let sql = "SELECT concat_ws(' ', uri, sha256, size_bytes, provider, provider_job_id, provider_output_index, charge_id, output_index)
                    FROM stored_outputs WHERE id LIKE 'makegood:%'";
@@ -235,9 +234,9 @@ impl World<'_> {
                 self.give_up(&format!("{line}: the file is another, {hash}, {} bytes", bytes.len()));
             }
             let nth: i64 = words[5].parse().unwrap();
-            // Files that the provider does not number go in order to the items that still wait, and
-            // the platform may have refunded an earlier one: any of the job's, but nobody else's.
-            // The same of one that offers another file each time.
+            // Files without an index go in order to the items that still wait, and the platform may
+            // have refunded an earlier one. So any file of the job is right, and no other. The same
+            // holds for a provider that offers another file each time.
             let any = words[4].starts_with("two-of-three") || words[4].starts_with("ok-lies");
             let mut is_offered = false;
             for nth in if any { 0..2 } else { nth..nth + 1 } {

@@ -1,5 +1,4 @@
-//! Does to a run of a worker what the plan has for it, at the moment that it names, and tells what
-//! came of it.
+//! Applies a planned fault to a worker's run at the planned moment, and reports the result.
 
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::Stdio;
@@ -11,15 +10,14 @@ use super::server::lines;
 use super::{IMPATIENT, LEASE_MINUTES, World, platform};
 use crate::binary::Run;
 
-/// Runs a program that can write no more than so many blocks into any file, and is told so instead
-/// of killed for it.
+/// Runs a program that cannot write more than this many blocks into any file, and gets an error
+/// instead of a signal.
 const FULL_DISK: &str = "trap '' XFSZ; ulimit -f \"$1\"; shift; exec \"$@\"";
-/// What the system says to who writes more than that, and to who writes where there is no directory
-/// any more.
+/// The operating system's errors for a file that is too large, and for a directory that is gone.
 const TOO_LARGE: &str = "(os error 27)";
 const NO_DIRECTORY: &str = "(os error 20)";
 
-/// For how long a worker is held up for a deed of the platform's.
+/// How long a worker is held up for an action of the platform.
 const CROSSED: Duration = Duration::from_millis(30);
 
 impl World<'_> {
@@ -70,7 +68,7 @@ impl World<'_> {
         let ended = run.ended().await;
         self.count(|tally| {
             tally.kills += u64::from(ended.status.signal() == Some(9));
-            // A person is told so too where there is nothing to be done.
+            // `makegood refund` also says so if there is nothing to do.
             tally.failed += u64::from(ended.code == Some(1) && errand.is_empty());
             tally.by_hand_done += u64::from(ended.code == Some(0) && !errand.is_empty());
             tally.lost_leases += u64::from(ended.stdout.contains("lease_ran_out"));
@@ -91,7 +89,7 @@ impl World<'_> {
         }
     }
 
-    /// What a person types, if anything waits.
+    /// The operator's command, if any item waits.
     async fn errand(&self, by: ByHand) -> Vec<String> {
         // Also what no pass has come to yet: they are about to.
         let waiting = "SELECT i.charge_id || '/' || i.output_index FROM charge_items i
@@ -106,7 +104,7 @@ impl World<'_> {
             .to_vec()
     }
 
-    /// Does to a run what is to be done to it; says what came of it.
+    /// Applies a fault to a run, and returns the result.
     async fn strike(&self, worker: usize, run: &mut Run, held: Option<Held>, trouble: Trouble) -> String {
         let proxy = &self.proxies[worker];
         match trouble {
@@ -164,7 +162,7 @@ impl World<'_> {
                     tally.holds += u64::from(matches!(what, Own::HoldBalances));
                 });
                 let goes_on = async {
-                    // Long enough for the deed to be done, or to wait for the worker.
+                    // Long enough for the action to finish, or to wait for the worker's lock.
                     tokio::time::sleep(CROSSED).await;
                     go_on(held, Then::Forward);
                 };
@@ -214,8 +212,8 @@ impl World<'_> {
         format!(", {} transaction, {claimed} claimed", if in_transaction { "in a" } else { "in no" })
     }
 
-    /// It sleeps past its lease, and others take over what it had in hand; what it has locked, they
-    /// cannot.
+    /// It is suspended past its lease, and others take over its items, except those that it has
+    /// locked.
     async fn pause(
         &self,
         worker: usize,

@@ -1,4 +1,5 @@
-//! What happened in a round, or in many: not what was planned, but what struck.
+//! Counts what happened in one round or in many: faults that took effect, not those that were
+//! planned.
 
 use std::fmt;
 
@@ -28,7 +29,7 @@ tally! {
     runs,
     /// Passes that ended with code 1.
     failed,
-    /// Runs of a person who makes one item good by hand.
+    /// Runs in which a person makes one item good by hand.
     by_hand,
     /// Of these, those that ended with code 0: done, or done already.
     by_hand_done,
@@ -39,9 +40,9 @@ tally! {
     kills_with_leases,
     /// All other kills.
     kills_idle,
-    /// Commits that happened, and whose answer the worker never heard.
+    /// Commits that happened, and whose answer the worker never got.
     commits_unheard,
-    /// Other messages that were carried out, and whose answer the worker never heard.
+    /// Other messages that were carried out, and whose answer the worker never got.
     others_unheard,
     cuts,
     pauses,
@@ -57,7 +58,7 @@ tally! {
     /// Of these, those at which the message was a COMMIT.
     met_at_commit,
     leaps,
-    /// Deeds of the platform about what a worker had in hand, while it was held up.
+    /// Actions of the platform on a worker's items, while the worker was held up.
     crossed,
     /// Balances that the platform held for longer than a settle waits for them.
     holds,
@@ -70,7 +71,7 @@ tally! {
     disk_full,
     /// Copies that failed because the directory was not there.
     directory_gone,
-    /// Answers of the bucket that it was told to give instead of the right one.
+    /// Injected error answers of the bucket.
     bucket_refused,
     /// Connections to the bucket that broke before an answer.
     bucket_broke_off,
@@ -78,9 +79,9 @@ tally! {
     away,
     /// Answers that contradict the one before about the same job.
     contradictions,
-    /// What the platform did by itself about an item that makegood might have made good.
+    /// Actions of the platform on an item that makegood might have made good.
     deeds,
-    photo_finishes,
+    unavoidable_races,
     refunds,
     recoveries,
     /// Objects in the storage that no row names.
@@ -88,11 +89,11 @@ tally! {
 }
 
 impl Tally {
-    /// What struck less than `least` times: a harness that does less than it says would not be
-    /// noticed otherwise.
+    /// Faults that took effect less than `least` times. Otherwise a harness that injects too few
+    /// would not be noticed.
     pub fn lacks(&self, least: u64) -> Vec<&'static str> {
-        // Bad luck of the platform's, which nobody wishes for; and what must not be.
-        let by_chance = ["photo_finishes", "unnamed"];
+        // Unavoidable races of the platform's; and results that must not occur.
+        let by_chance = ["unavoidable_races", "unnamed"];
         self.figures()
             .filter(|(name, many)| *many < least && !by_chance.contains(name))
             .map(|(name, _)| name)
@@ -110,7 +111,7 @@ impl fmt::Display for Tally {
 }
 
 #[test]
-fn what_never_struck_is_told() {
+fn a_fault_that_never_took_effect_is_reported() {
     let mut tally = Tally::default();
     assert!(tally.lacks(1).contains(&"slowed"));
     tally.slowed = 1;

@@ -1,5 +1,5 @@
-//! After a refund without proof the provider is asked again: when, how often, by whom, and what
-//! comes of it.
+//! Late questions after a refund without proof: when, how often, by which process, and with what
+//! result.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -14,7 +14,7 @@ use serde_json::json;
 use super::{LEASE, another, counted, late_successes};
 use crate::world::{HOUR, ItemRow, MINUTE, World, on_both};
 
-/// From now on the job has succeeded with so many files.
+/// From now on the job has succeeded with this many files.
 fn succeeds(world: &World, job: &str, files: usize) {
     let base = world.simulator.base_url();
     let files: Vec<String> = (0..files).map(|nth| format!("{base}/files/{job}/{nth}.png")).collect();
@@ -27,7 +27,7 @@ async fn ended(world: &World) -> Vec<String> {
         .await
 }
 
-/// A charge that is refunded by the first pass, because nobody knows its job.
+/// A charge that is refunded by the first pass, because its provider does not know the job.
 async fn refunded(world: &World, charge: &str) {
     world.charge(charge).job(&format!("unknown-{charge}")).insert().await;
 }
@@ -74,7 +74,7 @@ on_both! {
 }
 
 on_both! {
-    async fn what_timed_out_and_what_nobody_could_tell_is_asked_about_again_too(world) {
+    async fn timed_out_and_unconfirmed_refunds_are_asked_about_again_too(world) {
         world.balance("ada", 0, 0).await;
         world.charge("timed-out").job("running-1").insert().await;
         world.charge("unconfirmed").job("odd-2").insert().await;
@@ -99,7 +99,7 @@ on_both! {
 }
 
 on_both! {
-    async fn where_nothing_can_be_told_it_is_asked_at_both_times_and_then_no_more(world) {
+    async fn without_a_certain_answer_the_provider_is_asked_at_both_times_and_then_no_more(world) {
         world.balance("ada", 0, 0).await;
         refunded(&world, "c1").await;
         world.pass().await;
@@ -133,7 +133,7 @@ on_both! {
 }
 
 on_both! {
-    async fn one_question_a_job_and_each_item_gets_what_was_made_for_it(world) {
+    async fn one_question_serves_a_job_and_each_item_gets_its_own_result(world) {
         world.balance("ada", 0, 0).await;
         // Three items of one job; the third was recorded as failed, and refunded, half an hour
         // later.
@@ -238,7 +238,7 @@ on_both! {
 }
 
 on_both! {
-    async fn a_worker_that_died_is_followed_by_another_and_has_lost_what_it_brings_later(world) {
+    async fn a_dead_worker_is_replaced_and_its_late_answer_is_rejected(world) {
         world.balance("ada", 0, 0).await;
         refunded(&world, "c1").await;
         world.pass().await;
@@ -258,15 +258,15 @@ on_both! {
 }
 
 on_both! {
-    async fn an_open_circuit_costs_no_question_and_what_is_due_comes_first(world) {
+    async fn an_open_circuit_costs_no_question_and_due_orphans_come_first(world) {
         let mut world = world;
         world.balance("ada", 0, 0).await;
         refunded(&world, "late").await;
         world.pass().await;
         let asks = world.simulator.asks("unknown-late");
         world.pass_time(6 * HOUR);
-        // In the same pass, open orphans of the provider find nobody there: its circuit opens
-        // before anybody is asked again.
+        // In the same pass, questions about open orphans of the provider fail, so its circuit opens
+        // before any late question.
         for nth in 0..8 {
             world.charge(&format!("open{nth}")).job(&format!("down-{nth}")).age(20 * MINUTE).insert().await;
         }
@@ -335,7 +335,7 @@ on_both! {
 }
 
 on_both! {
-    async fn who_sets_no_time_asks_nobody_again_and_times_that_are_taken_away_end_what_waits(world) {
+    async fn without_times_no_late_question_is_asked_and_removed_times_end_those_that_wait(world) {
         let mut world = world;
         world.balance("ada", 0, 0).await;
         refunded(&world, "before").await;
@@ -354,7 +354,7 @@ on_both! {
 }
 
 on_both! {
-    async fn the_database_itself_takes_a_late_success_once_and_never_lets_go_of_it(world) {
+    async fn the_database_accepts_a_late_success_once_and_never_removes_it(world) {
         world.balance("ada", 0, 0).await;
         refunded(&world, "c1").await;
         world.pass().await;
@@ -370,7 +370,7 @@ on_both! {
     }
 }
 
-/// The statement as it stands, with its parameters filled in.
+/// The statement's text, with its parameters filled in.
 fn filled(sql: &str, values: &[&str]) -> String {
     let mut sql: String =
         sql.lines().filter(|line| !line.trim_start().starts_with("--")).collect::<Vec<_>>().join("\n");

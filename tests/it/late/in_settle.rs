@@ -1,5 +1,5 @@
-//! P20 inside settle: the output is stored once settle has begun and before it looks for the last
-//! time.
+//! P20 (a late output closes the case) inside settle: the output is stored after settle has begun
+//! and before its last look.
 
 use makegood::store::Outcome;
 use sqlx::{Connection as _, SqliteConnection};

@@ -1,5 +1,5 @@
-//! P16, P22: a recovered output joins the project in the transaction that closes its orphan,
-//! whatever crashes before.
+//! P16 (recovered) and P22 (in the history): a recovered output joins the project in the
+//! transaction that closes its orphan, whatever crashes before.
 
 use sha2::{Digest as _, Sha256};
 
@@ -61,7 +61,7 @@ async fn is_joined(world: &World, file: &[u8]) {
 }
 
 on_both! {
-    async fn p16_p22_a_recovered_output_stands_in_its_project_with_hash_size_type_host_and_time(world) {
+    async fn p16_p22_a_recovered_output_is_in_its_project_with_hash_size_type_host_and_time(world) {
         world.charge("c1").job("ok-1").insert().await;
         detect(&world).await;
         let file = served(&world, "ok-1").await;
@@ -83,7 +83,7 @@ on_both! {
         assert!(matches!(decision.action, Action::Recover(_)));
         let copied = copy(&world, &case, &evidence).await;
         let file = std::fs::read(url::Url::parse(&copied.uri).unwrap().to_file_path().unwrap()).unwrap();
-        // Here the worker dies: the file is home, and no row anywhere says so.
+        // Here the worker dies: the file is stored, and no row names it.
         for table in ["stored_outputs", "makegood_recoveries", "makegood_resolutions"] {
             assert_eq!(world.number(&format!("SELECT count(*) AS v FROM {table}")).await, 0, "{table}");
         }

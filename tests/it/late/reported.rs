@@ -1,5 +1,4 @@
-//! What people are told about late successes: report in all its forms, metrics, and the story of
-//! the charge.
+//! How late successes are shown: the report in all its forms, metrics, and `explain`.
 
 use makegood::demo::simulator::Canned;
 use makegood::ops;
@@ -18,7 +17,7 @@ async fn said(world: &World, arguments: &[&str]) -> String {
 }
 
 on_both! {
-    async fn what_was_paid_for_and_never_delivered_is_told_with_job_and_evidence(world) {
+    async fn an_output_that_was_paid_for_and_never_delivered_is_reported_with_job_and_evidence(world) {
         world.balance("ada", 0, 0).await;
         world.charge("lost").job("unknown-lost").insert().await;
         world.charge("came").job("unknown-came").insert().await;
@@ -32,7 +31,7 @@ on_both! {
         world.pass().await;
         world.pass_time(6 * HOUR);
         world.pass().await;
-        // What the platform stores after it was told is not claimed any more.
+        // An output that the platform stores after it was reported is not claimed any more.
         world.run(&super::output(&world, "later", "unknown-later")).await;
 
         let since = ["--since", "2020-01-01T00:00:00Z"];

@@ -1,5 +1,5 @@
-//! The role of docs/adopting.md, as which every world runs, can do nothing that this page does not
-//! ask for, and the doctor misses each of its rights.
+//! The role of docs/adopting.md, as which every world runs, has no right that this page does not
+//! grant, and `makegood check` reports each of them if it is missing.
 
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 
@@ -24,7 +24,7 @@ async fn the_role_of_the_page_can_change_nothing_that_is_known_after_a_refund() 
     }
 }
 
-/// The rights that the page grants, one by one, each as what takes it away again.
+/// The rights that the page grants, one by one, each as the statement that revokes it.
 fn revocations() -> Vec<String> {
     let mut each = Vec::new();
     let sql = database::grants().split_whitespace().collect::<Vec<_>>().join(" ");

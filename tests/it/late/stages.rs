@@ -1,13 +1,14 @@
-//! P20: an output that is visible to settle's last check wins, whatever was decided before.
+//! P20 (a late output closes the case): an output that is visible to settle's last check wins,
+//! whatever was decided before.
 //!
-//! The pipeline is taken by hand, stopped at each point, and the output stored there.
+//! The test runs the stages of the pipeline one by one, and stores the output between two of them.
 
 use super::{ask, claim, copy, decide, detect, output, rules, settle, settlement};
 use crate::world::{HOUR, MINUTE, on_both};
 use makegood::policy::{Action, Reason};
 use makegood::store::{Outcome, Settlement};
 
-/// Where the pipeline stands when the output is stored; a refund copies nothing.
+/// The stage of the pipeline at which the output is stored; a refund copies nothing.
 const POINTS: [&str; 4] = ["claimed", "asked", "decided", "copied"];
 const POINTS_OF_A_REFUND: [&str; 3] = ["claimed", "asked", "decided"];
 
@@ -93,7 +94,7 @@ on_both! {
 }
 
 on_both! {
-    async fn p20_an_output_that_commits_after_the_refund_is_a_late_success_told_once_and_nothing_is_taken_back(world) {
+    async fn p20_an_output_that_commits_after_the_refund_is_a_late_success_reported_once_and_nothing_is_taken_back(world) {
         world.balance("ada", 0, 0).await;
         world.charge("c1").job("failed-1").insert().await;
         world.charge("unlinked").job("failed-2").insert().await;

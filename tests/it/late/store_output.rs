@@ -35,7 +35,7 @@ async fn p20_a_refund_that_comes_second_waits_for_the_stored_output_and_is_not_g
     let (mut platform, store) = (connection(&world).await, another(&world).await);
     on(&mut platform, "BEGIN").await;
     assert_eq!(text(&mut platform, &call("out", "c1")).await.unwrap(), "stored");
-    // Not committed, so that nobody else can see it: the refund would be given without the lock.
+    // Not committed, so no other session sees it: without the lock the refund would be given.
     let (outcome, ()) = tokio::join!(settle(&store, &world, settlement(&world, case, REFUND)), async {
         seen_waiting(&world, "lock_charges").await;
         on(&mut platform, "COMMIT").await;
@@ -82,7 +82,7 @@ async fn p20_an_output_that_comes_second_waits_for_the_refund_and_is_stored_as_l
     );
     assert_eq!(world.balance_of("ada").await, (0, 10));
 
-    // No pass tells it a second time, and a second call changes nothing.
+    // No pass reports it a second time, and a second call changes nothing.
     for _ in 0..3 {
         world.pass_time(16 * MINUTE);
         assert_eq!(world.pass().await.stored_late, 0);
@@ -113,7 +113,7 @@ async fn p20_a_recovery_and_the_platforms_own_output_never_both_land() {
 }
 
 #[tokio::test]
-async fn what_is_rolled_back_was_never_stored_and_the_refund_goes_on() {
+async fn an_output_that_is_rolled_back_was_never_stored_and_the_refund_goes_on() {
     let (world, case) = one_claimed().await;
     let (mut platform, store) = (connection(&world).await, another(&world).await);
     on(&mut platform, "BEGIN").await;
@@ -128,7 +128,7 @@ async fn what_is_rolled_back_was_never_stored_and_the_refund_goes_on() {
 }
 
 #[tokio::test]
-async fn a_caller_whose_snapshot_is_older_than_the_refund_is_told_to_try_again() {
+async fn a_caller_whose_snapshot_is_older_than_the_refund_has_to_retry() {
     let (world, case) = one_claimed().await;
     let mut platform = connection(&world).await;
     on(&mut platform, "BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM charges").await;
@@ -143,7 +143,7 @@ async fn a_caller_whose_snapshot_is_older_than_the_refund_is_told_to_try_again()
 }
 
 #[tokio::test]
-async fn the_output_lands_where_its_item_belongs_and_what_does_not_fit_is_refused() {
+async fn an_output_is_stored_in_its_items_place_and_one_that_does_not_match_is_refused() {
     let world = World::postgres().await;
     world.charge("c1").job("failed-1").insert().await;
     world.charge("jobless").insert().await;
@@ -177,7 +177,7 @@ async fn the_output_lands_where_its_item_belongs_and_what_does_not_fit_is_refuse
 }
 
 #[tokio::test]
-async fn p18_what_is_no_output_is_refused_by_name_and_leaves_nothing() {
+async fn p18_an_invalid_output_is_refused_by_argument_and_leaves_nothing() {
     let world = World::postgres().await;
     world.charge("c1").job("failed-1").insert().await;
     let mut platform = connection(&world).await;
@@ -212,7 +212,7 @@ async fn p18_what_is_no_output_is_refused_by_name_and_leaves_nothing() {
     }
     assert_eq!(world.number("SELECT count(*) AS v FROM stored_outputs").await, 0);
     assert_eq!(world.number("SELECT count(*) AS v FROM makegood_charges").await, 0);
-    // What a platform may well write.
+    // Values that a platform may well pass.
     for (argument, value) in [
         ("uri", "'https://cdn.example/a.png?v=1:2'"),
         ("uri", "'outputs/ch:1/a.png'"),
@@ -232,7 +232,7 @@ async fn p18_what_is_no_output_is_refused_by_name_and_leaves_nothing() {
 }
 
 #[tokio::test]
-async fn only_who_was_let_may_call_it_and_no_table_of_the_callers_stands_in_for_makegoods() {
+async fn only_granted_roles_may_call_it_and_no_table_of_the_caller_hides_makegoods() {
     let (world, case) = one_claimed().await;
     assert_eq!(
         settle(&world.store, &world, settlement(&world, case, REFUND)).await,
@@ -249,7 +249,7 @@ async fn only_who_was_let_may_call_it_and_no_table_of_the_callers_stands_in_for_
     assert_eq!(error.as_database_error().unwrap().code().unwrap(), "42501", "{error}");
     on(&mut platform, "RESET ROLE").await;
     on(&mut platform, &format!("GRANT EXECUTE ON FUNCTION makegood_store_output TO {role}; GRANT TEMPORARY ON DATABASE {} TO {role}; SET ROLE {role}", database(&world))).await;
-    // A table of its own in front of makegood's: were it looked at, the refund would go unseen.
+    // A table that hides makegood's: if it were read, the refund would not be seen.
     on(&mut platform, "CREATE TEMPORARY TABLE makegood_refunds (id text, provider text, model text, charge_id text, output_index bigint)").await;
     assert_eq!(text(&mut platform, &call("out", "c1")).await.unwrap(), "stored_late");
     assert!(

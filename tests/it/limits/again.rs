@@ -1,4 +1,4 @@
-//! What is tried again: races, time limits, and what a database refuses for a moment.
+//! Failures that are retried: serialization failures, timeouts, and other transient errors.
 
 use std::time::Duration;
 
@@ -12,13 +12,13 @@ use crate::late::{
 };
 use crate::world::{HOUR, World};
 
-/// The first so many entries into the ledger fail with this SQLSTATE.
+/// The first entries into the ledger, as many as given, fail with this SQLSTATE.
 async fn fails_first(world: &World, code: &str, times: u32) {
     fails_first_at(world, "INSERT ON ledger_entries", code, times).await;
 }
 
-/// The first so many rows of `deed` fail with this SQLSTATE; a sequence counts, which no rollback
-/// takes back.
+/// The first rows of `deed`, as many as given, fail with this SQLSTATE. A sequence counts them,
+/// because no rollback resets it.
 async fn fails_first_at(world: &World, deed: &str, code: &str, times: u32) {
     let sql = format!(
         "CREATE SEQUENCE tried;
@@ -40,7 +40,7 @@ async fn one_refund_is_due() -> World {
     let world = World::postgres().await;
     world.balance("ada", 0, 0).await;
     world.charge("c1").job("failed-1").insert().await;
-    // Only what is posted is to be counted.
+    // Only posted rows are counted.
     world.just_tried().await;
     world
 }
@@ -57,7 +57,7 @@ async fn refunded_once(world: &World) {
 }
 
 #[tokio::test]
-async fn what_passes_by_itself_is_tried_again_as_a_whole_transaction() {
+async fn a_transient_failure_is_retried_as_a_whole_transaction() {
     for (code, times) in
         [("40001", 3), ("40P01", 3), ("55P03", 1), ("57014", 2), ("57P01", 3), ("53300", 3), ("08006", 3)]
     {
@@ -70,10 +70,10 @@ async fn what_passes_by_itself_is_tried_again_as_a_whole_transaction() {
     }
 }
 
-/// A trigger may say for ever that a race was lost: tried together and alone, its row is set aside
-/// and the pass goes on.
+/// A trigger may raise a serialization failure every time. Its row is tried in the batch and alone,
+/// then set aside, and the pass goes on.
 #[tokio::test]
-async fn what_a_trigger_says_at_every_try_sets_its_row_aside_and_leaves_nothing_half_done() {
+async fn an_error_that_a_trigger_raises_at_every_try_sets_its_row_aside_and_leaves_nothing_half_done() {
     // Tries together, and alone.
     for (code, together, alone) in
         [("40001", 6, 6), ("57P01", 6, 6), ("57014", 3, 1), ("53100", 1, 1), ("25006", 1, 1)]
@@ -110,14 +110,14 @@ async fn what_a_trigger_says_at_every_try_sets_its_row_aside_and_leaves_nothing_
 /// Others may be first wherever something is written: each row that the opening of an orphan
 /// writes, up to its last statement.
 #[tokio::test]
-async fn p14_a_race_while_an_orphan_is_opened_opens_it_once_and_tells_so_once() {
+async fn p14_a_race_while_an_orphan_is_opened_opens_it_once_and_reports_it_once() {
     for deed in ["INSERT ON makegood_orphans", "INSERT ON makegood_orphan_events"] {
         for code in ["40001", "40P01"] {
             let world = one_refund_is_due().await;
             fails_first_at(&world, deed, code, 3).await;
             detect(&world).await;
             assert_eq!(tries(&world).await, 4, "{code} {deed}");
-            // Half of it done, the next try would find the orphan there, and tell nobody.
+            // If half of it were done, the retry would find the orphan and report nothing.
             assert_eq!(
                 world.texts("SELECT kind AS v FROM makegood_orphan_events").await,
                 ["opened"],
@@ -195,16 +195,16 @@ async fn one_refund_is_held() -> World {
     world
 }
 
-/// What a release writes: the brake and its event in one transaction, and then what it held.
+/// A release writes the brake and its event in one transaction, and then the held orphans.
 const RELEASE: [&str; 2] = ["UPDATE ON makegood_brake", "INSERT ON makegood_brake_events"];
 const FREE: &str = "UPDATE ON makegood_orphans";
 
 #[tokio::test]
-async fn a_race_while_the_brake_is_released_releases_it_once_and_frees_what_it_held() {
+async fn a_race_while_the_brake_is_released_releases_it_once_and_requeues_held_orphans() {
     for deed in [RELEASE[0], RELEASE[1], FREE] {
         let world = one_refund_is_held().await;
         fails_first_at(&world, deed, "40P01", 3).await;
-        // Half of it done, the next try would find nothing to release, and nobody freed.
+        // If half of it were done, the retry would find nothing to release and requeue no orphan.
         let freed = world.store.release_brake("eve", "it was the test").await.unwrap();
         assert_eq!((freed, tries(&world).await), (Some(1), 4), "{deed}");
         assert_eq!(
@@ -229,8 +229,8 @@ async fn a_race_that_goes_on_for_ever_leaves_the_brake_as_it_was() {
     }
 }
 
-/// Dead between the release and what it frees: the brake is off, and who releases it once more
-/// frees the rest.
+/// It dies between the release and the requeueing: the brake is off, and a second release requeues
+/// the rest.
 #[tokio::test]
 async fn a_release_that_fails_after_its_commit_is_made_whole_by_another_one() {
     let world = one_refund_is_held().await;
@@ -248,7 +248,7 @@ async fn a_release_that_fails_after_its_commit_is_made_whole_by_another_one() {
 }
 
 #[tokio::test]
-async fn a_deadlock_with_the_platform_costs_a_try_and_no_refund() {
+async fn a_deadlock_with_the_platform_costs_a_retry_and_no_refund() {
     let world = one_refund_is_due().await;
     detect(&world).await;
     let case = claim(&world).await.remove(0);
@@ -269,7 +269,7 @@ async fn a_deadlock_with_the_platform_costs_a_try_and_no_refund() {
     refunded_once(&world).await;
 }
 
-/// Somebody holds up the entry into the ledger until settle has tried twice.
+/// A lock delays the ledger entry until settle has tried twice.
 async fn while_the_ledger_is_held(world: &World, store: &Store) {
     fails_first(world, "00000", 0).await;
     world.run(WAIT_IN_LEDGER).await;

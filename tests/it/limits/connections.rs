@@ -45,7 +45,7 @@ on_both! {
 /// than the pool waits.
 #[tokio::test]
 async fn a_connection_that_comes_free_after_the_pool_has_given_up_is_waited_for() {
-    /// So long the pool waits before it says `PoolTimedOut`.
+    /// How long the pool waits before it fails with `PoolTimedOut`.
     const POOL_WAITS: Duration = Duration::from_secs(2);
     let world = World::postgres().await;
     world.balance("ada", 0, 0).await;
@@ -64,7 +64,7 @@ async fn a_connection_that_comes_free_after_the_pool_has_given_up_is_waited_for(
     let (one, other) = (next(), next());
     let outcomes = tokio::join!(settle(&store, &world, one), settle(&store, &world, other), async {
         seen_waiting(&world, "post_refunds").await;
-        // Whoever of the two came second has been waiting for the connection all the time.
+        // The second of the two has been waiting for the connection all the time.
         tokio::time::sleep(POOL_WAITS + Duration::from_secs(1)).await;
         on(&mut holder, "SELECT pg_advisory_unlock(4711)").await;
     });
@@ -73,12 +73,12 @@ async fn a_connection_that_comes_free_after_the_pool_has_given_up_is_waited_for(
     world.books_balance().await;
 }
 
-/// Lets only so many more connections in than there are once makegood's are gone. Counted where it
-/// is set: the test's own pool may have opened one more for any statement before.
+/// Allows only this many connections beyond those that remain once makegood's are gone. They are
+/// counted when the limit is set, because the test's own pool may open one for any statement.
 async fn let_in(world: &World, more: u32) {
     let Sql::Postgres(pool) = &world.sql else { panic!("PostgreSQL is meant") };
-    // Not makegood's alone: who has just left, as the owner after its grants, is counted for a
-    // moment, and then one more gets in.
+    // All sessions count, not only makegood's: one that has just ended, such as the owner's after
+    // its grants, counts for a moment, and then one more is admitted.
     let all = "SELECT count(*) AS v FROM pg_stat_activity WHERE datname = current_database() AND backend_type = 'client backend'";
     while world.number(all).await > i64::from(pool.size()) {
         tokio::time::sleep(Duration::from_millis(5)).await;
@@ -92,7 +92,7 @@ async fn let_in(world: &World, more: u32) {
 }
 
 #[tokio::test]
-async fn a_server_that_lets_only_one_of_eight_connections_in_is_worked_with() {
+async fn a_server_that_admits_only_one_of_eight_connections_is_enough() {
     let world = World::postgres().await;
     two_charges(&world).await;
     for nth in 3..5 {
@@ -110,7 +110,7 @@ async fn a_server_that_lets_only_one_of_eight_connections_in_is_worked_with() {
 }
 
 #[tokio::test]
-async fn a_server_that_lets_nobody_in_ends_the_pass_and_says_so() {
+async fn a_server_at_its_connection_limit_ends_the_pass_with_an_error() {
     let world = World::postgres().await;
     two_charges(&world).await;
     world.store.close().await;
@@ -168,7 +168,7 @@ async fn every_connection_may_break_while_a_provider_is_asked() {
 }
 
 #[tokio::test]
-async fn a_transaction_is_rolled_back_wherever_nobody_waits_for_it_any_more() {
+async fn a_transaction_whose_future_was_dropped_is_rolled_back() {
     /// Shorter than what the database itself lets an idle transaction stay open.
     const PATIENCE: Duration = Duration::from_secs(20);
     let world = World::postgres().await;
@@ -198,7 +198,7 @@ async fn a_transaction_is_rolled_back_wherever_nobody_waits_for_it_any_more() {
         store.last_success().await.unwrap();
         let open = "SELECT state || ': ' || query AS v FROM pg_stat_activity
                     WHERE datname = current_database() AND state LIKE 'idle in transaction%'";
-        // It may be at it still.
+        // It may still be running.
         let began = Instant::now();
         while let Some(session) = world.texts(open).await.pop() {
             assert!(began.elapsed() < PATIENCE, "dropped when it waited for the {waits}. time: {session}");

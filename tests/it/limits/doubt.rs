@@ -1,5 +1,5 @@
-//! Every commit of a pass, one after the other, whose answer is lost: carried out or not, it is
-//! told as it was.
+//! The answer to every commit of a pass in turn is lost. Whether it was carried out or not, the
+//! report says what happened.
 
 use std::time::Duration;
 
@@ -12,8 +12,8 @@ use crate::faults::proxy::{Then, before};
 use crate::postgres::not_tried;
 use crate::world::World;
 
-/// Every commit of a pass meets `then`, one pass each, until one has fewer. Returns how many there
-/// were; none: not tried.
+/// Applies `then` to every commit of a pass in turn, one pass each, until one has fewer. Returns
+/// how many there were; none: not tried.
 async fn with_every_commit(then: Then) -> Option<u64> {
     let mut nth = 0;
     while with_the_commit(nth + 1, then).await? {
@@ -22,7 +22,7 @@ async fn with_every_commit(then: Then) -> Option<u64> {
     Some(nth)
 }
 
-/// A pass whose `nth` commit meets `then`; false: it had fewer.
+/// A pass with `then` applied to its `nth` commit; false: it had fewer.
 async fn with_the_commit(nth: u64, then: Then) -> Option<bool> {
     let mut world = World::postgres().await;
     two_charges(&world).await;
@@ -57,7 +57,7 @@ async fn with_the_commit(nth: u64, then: Then) -> Option<bool> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn p01_p16_a_commit_that_happened_and_looks_as_if_it_had_not_is_told_as_what_it_was() {
+async fn p01_p16_a_commit_whose_answer_was_lost_is_reported_as_it_happened() {
     // One that opens, and one at least that settles.
     let commits = with_every_commit(Then::Mute).await;
     assert!(commits.is_none_or(|commits| commits >= 2), "{commits:?}");

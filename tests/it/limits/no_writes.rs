@@ -1,4 +1,4 @@
-//! A database that takes no writes, or has no room for them, before a pass or in the middle of it.
+//! A database that is read-only or full, before a pass or in the middle of it.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use crate::leftovers::Small;
 use crate::postgres::not_tried;
 use crate::world::World;
 
-/// It failed, and said so in one line: on what, and what to do.
+/// It failed with one line that says where, and what to do.
 fn failed(ended: &Ended, place: &str, why: &str, advice: &str) {
     assert_eq!((ended.code, ended.stdout.as_str()), (Some(1), ""), "{ended:?}");
     let told: Vec<&str> =
@@ -54,8 +54,7 @@ async fn a_read_only_sqlite_file_ends_the_pass_and_is_made_up_for() {
     all_made_good(&world).await;
 }
 
-/// It becomes read-only, as a failover does it, once the file was brought home and before it is
-/// settled.
+/// It becomes read-only, as in a failover, after the file was copied and before it is settled.
 #[tokio::test]
 async fn a_postgres_that_stops_taking_writes_in_the_middle_ends_the_pass_and_nothing_is_half_done() {
     let world = World::postgres().await;
@@ -132,7 +131,7 @@ async fn a_full_disk_under_sqlite_ends_the_pass_and_is_made_up_for() {
         let small = Arc::new(small);
         let world = World::on(database, None).await;
         two_charges(&world).await;
-        // Nothing is to be written into room that is there already.
+        // New rows must not fit into pages that exist already.
         world.run("PRAGMA wal_checkpoint(TRUNCATE)").await;
         if in_the_middle {
             let filled = Arc::clone(&small);
@@ -153,7 +152,7 @@ async fn a_full_disk_under_sqlite_ends_the_pass_and_is_made_up_for() {
         let ended = run(&world, &world.database.url).output().await;
         assert_eq!(ended.code, Some(0), "{ended:?}");
         all_made_good(&world).await;
-        // The directory of the database can go only once nothing is mounted there.
+        // The directory of the database can be removed only once nothing is mounted there.
         let folder = small.path().to_owned();
         drop((world, small));
         std::fs::remove_dir(folder).unwrap();

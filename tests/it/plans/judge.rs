@@ -1,12 +1,12 @@
-//! Reads the plans out of a server's log and says what is wrong with them.
+//! Reads the plans from a server's log and says what is wrong with them.
 //!
-//! A plan is judged by what it did, not by what the planner thought it would cost:
+//! A plan is judged by what it did, not by the planner's estimate:
 //! - no sequential scan of a table of the platform's or of a growing one of makegood's, executed or
 //!   not;
-//! - no walk through a whole index of those: a scan without a condition on the index that touches
+//! - no full scan of an index of these tables: a scan without a condition on the index that touches
 //!   more than [`WALK`] rows. A partial index that holds few rows may be read as a whole;
-//! - blocks and rows in proportion to what the statement is about: what it returns, writes or is
-//!   given as a list, and [`CHUNK`] charges or orphans.
+//! - blocks and rows in proportion to the rows that the statement returns, writes or is given as a
+//!   list, and to [`CHUNK`] charges or orphans.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -29,7 +29,7 @@ const BLOCKS_A_ROW: u64 = 40;
 /// The most rows touched for each row that a statement is about.
 const ROWS_A_ROW: u64 = 20;
 
-/// What any statement may touch beyond that: catalogues, the visibility map, a counter.
+/// Blocks that any statement may touch in addition: catalogues, the visibility map, a counter.
 const ANYWAY: u64 = 200;
 
 /// Tables of makegood's that stay small. Any other counts as growing, also one that is made after
@@ -80,7 +80,7 @@ pub struct Violation {
     pub variant: String,
     /// Which pass.
     pub during: String,
-    /// What is wrong.
+    /// The fault.
     pub what: String,
     /// How much it was.
     pub figure: u64,
@@ -90,12 +90,12 @@ pub struct Violation {
     pub plan: String,
 }
 
-/// What a log says.
+/// The content of a log.
 #[derive(Debug, Default)]
 pub struct Judged {
     /// By database: which statements were seen.
     pub statements: BTreeMap<String, BTreeSet<String>>,
-    /// What was wrong.
+    /// The fault that was found.
     pub violations: Vec<Violation>,
 }
 
@@ -157,7 +157,7 @@ fn finish(judged: &mut Judged, database: &str, during: &BTreeMap<String, String>
     }
 }
 
-/// What is wrong with a plan, how much it was and how much would have been right.
+/// A fault of a plan: its measure, and the limit.
 fn faults(statement: &str, root: &Json) -> Vec<(String, u64, u64)> {
     let mut faults = Vec::new();
     let (mut about, mut touched) = (CHUNK + rows(root), 0);
@@ -205,7 +205,7 @@ fn faults(statement: &str, root: &Json) -> Vec<(String, u64, u64)> {
     faults
 }
 
-/// The table that a node reads, or whose index it reads, if that must not be read as a whole.
+/// The table that a node reads, or whose index it reads, if it must not be read completely.
 fn guarded(node: &Json) -> Option<String> {
     let name = node["Relation Name"].as_str().or_else(|| node["Index Name"].as_str())?;
     let is_index_only = node["Relation Name"].is_null();
@@ -218,7 +218,7 @@ fn guarded(node: &Json) -> Option<String> {
     (name.starts_with("makegood_") || PLATFORM.iter().any(|table| of(table))).then(|| name.to_owned())
 }
 
-/// Rows that a node has looked at, in all its loops.
+/// Rows that a node has read, in all its loops.
 fn rows_touched(node: &Json) -> u64 {
     let removed = number(node, "Rows Removed by Filter") + number(node, "Rows Removed by Index Recheck");
     (number(node, "Actual Rows") + removed) * number(node, "Actual Loops")
@@ -230,7 +230,7 @@ fn rows(node: &Json) -> u64 {
 }
 
 fn number(node: &Json, key: &str) -> u64 {
-    // Newer servers say how many rows a loop has brought as a fraction.
+    // Newer servers give the rows of a loop as a fraction.
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,

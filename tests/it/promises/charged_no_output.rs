@@ -26,7 +26,7 @@ on_both! {
 }
 
 on_both! {
-    async fn p14_what_was_committed_late_is_found_inside_the_window(world) {
+    async fn p14_a_charge_that_was_committed_late_is_found_inside_the_window(world) {
         world.balance("ada", 0, 0).await;
         world.pass().await;
         // By now the first look has passed 10:45, the second 05:00 and the third the day before.
@@ -56,12 +56,13 @@ on_both! {
         world.store_output("out", Some(("c1", 0)), ("replicate", "ok-1", 0), ("p-c1", "n-c1")).await;
         world.pass().await;
         assert_eq!(world.fate("c1", 0).await, "-");
-        // Linked wrongly after the first look: the look at six hours finds it.
+        // Linked wrongly after the first scan: the scan at six hours finds it.
         world.run("UPDATE stored_outputs SET charge_id = NULL, output_index = NULL").await;
         world.pass_time(4 * HOUR);
         world.pass().await;
         assert_eq!(world.fate("c1", 0).await, "relinked misattributed");
-        // And once more: the twenty hours' look opens the closed case again, and history stays.
+        // Linked wrongly again: the scan at twenty hours reopens the closed case, and its history
+        // stays.
         world.run("UPDATE stored_outputs SET charge_id = NULL, output_index = NULL").await;
         world.pass_time(14 * HOUR);
         let report = world.pass().await;
@@ -91,7 +92,7 @@ on_both! {
 }
 
 on_both! {
-    async fn p16_p22_a_finished_output_is_brought_home_to_its_project(world) {
+    async fn p16_p22_a_finished_output_is_recovered_into_its_project(world) {
         world.balance("ada", 0, 100).await;
         world.charge("c1").job("ok-1").insert().await;
         world.pass().await;
@@ -123,7 +124,7 @@ on_both! {
 }
 
 on_both! {
-    async fn p17_a_job_that_nobody_knows_is_refunded_after_an_hour(world) {
+    async fn p17_a_job_that_the_provider_does_not_know_is_refunded_after_an_hour(world) {
         world.balance("ada", 0, 0).await;
         for (charge, provider, job) in [("r", "replicate", "unknown-1"), ("f", "fal", "unknown-1"), ("v", "veo-gemini", "models/m/operations/unknown-1")] {
             world.charge(charge).provider(provider, "acme/still-life").job(job).age(30 * MINUTE).insert().await;
@@ -144,7 +145,7 @@ on_both! {
 }
 
 on_both! {
-    async fn p18_what_the_provider_has_dropped_is_refunded(world) {
+    async fn p18_an_output_that_the_provider_has_dropped_is_refunded(world) {
         world.balance("ada", 0, 0).await;
         for (charge, job) in [("expired", "expired-1"), ("gone", "gone-2"), ("lost", "lost-3"), ("down", "file-down-4"), ("forbidden", "forbidden-5")] {
             world.charge(charge).job(job).insert().await;
@@ -168,7 +169,7 @@ on_both! {
 }
 
 on_both! {
-    async fn p16_a_missing_file_is_not_gone_while_nobody_can_be_asked_for_a_fresh_link(world) {
+    async fn p16_a_missing_file_is_not_gone_while_no_fresh_link_can_be_asked_for(world) {
         world.balance("ada", 0, 0).await;
         world.charge("c1").job("lost-1").insert().await;
         // The first question is answered, the one for a fresh link is not.
@@ -216,7 +217,7 @@ on_both! {
 }
 
 on_both! {
-    async fn p18_a_link_that_ran_out_is_asked_for_again_and_the_file_comes_home(world) {
+    async fn p18_a_link_that_ran_out_is_asked_for_again_and_the_file_is_recovered(world) {
         world.balance("ada", 0, 0).await;
         world.charge("c1").job("x-1").insert().await;
         let answer = |file: &str| Canned::json(200, &json!({"status": "succeeded", "output": format!("{}/files/{file}/0.png", world.simulator.base_url())}));
@@ -253,7 +254,7 @@ on_both! {
 }
 
 on_both! {
-    async fn p19_a_recorded_failure_is_no_reason_to_refund_what_is_there(world) {
+    async fn p19_a_recorded_failure_is_no_reason_to_refund_a_stored_output(world) {
         world.balance("ada", 0, 0).await;
         world.charge("stored").job("failed-1").age(2 * MINUTE).failed().insert().await;
         world.store_output("out", Some(("stored", 0)), ("replicate", "failed-1", 0), ("p-stored", "n-stored")).await;
@@ -285,7 +286,7 @@ on_both! {
     async fn p19_a_failure_recorded_for_an_open_orphan_is_refunded_without_waiting_for_its_turn(world) {
         world.balance("ada", 0, 0).await;
         world.charge("c1").job("running-1").insert().await;
-        // Told to wait often enough that its next turn is far away.
+        // Waited often enough that it is not due for long.
         for _ in 0..8 {
             world.pass().await;
             world.pass_time(HOUR);
@@ -313,7 +314,7 @@ on_both! {
 }
 
 on_both! {
-    async fn p20_an_output_stored_while_we_bring_it_home_is_not_stored_twice(world) {
+    async fn p20_an_output_stored_while_we_copy_it_is_not_stored_twice(world) {
         world.balance("ada", 0, 0).await;
         world.charge("c1").job("ok-1").insert().await;
         world.while_asked("ok-1", world.output_row("late", Some(("c1", 0)), ("replicate", "ok-1", 0), ("p-c1", "n-c1")));
@@ -341,7 +342,7 @@ on_both! {
     }
 }
 
-/// Every file under a folder; none where there is no folder.
+/// Every file under a folder; none if there is no folder.
 fn files_under(folder: &std::path::Path) -> Vec<std::path::PathBuf> {
     let entries = std::fs::read_dir(folder).into_iter().flatten().map(|entry| entry.unwrap().path());
     entries.flat_map(|path| if path.is_dir() { files_under(&path) } else { vec![path] }).collect()

@@ -107,7 +107,7 @@ on_both! {
 }
 
 on_both! {
-    async fn p03_what_the_platform_gave_back_for_another_item_counts_towards_the_draw(world) {
+    async fn p03_the_platforms_refund_of_another_item_counts_towards_the_draw(world) {
         world.balance("ada", 0, 0).await;
         world.charge("c1").drawn(6, 14).item_rows(vec![shot("failed-a"), shot("failed-b")]).insert().await;
         world.run(&world.refund_row("c1", Some(1), "subscription", 6)).await;
@@ -122,7 +122,7 @@ on_both! {
 }
 
 on_both! {
-    async fn p01_what_the_platform_gave_back_in_part_is_held_for_a_person_and_what_it_took_back_again_is_no_refund(world) {
+    async fn p01_a_partial_refund_of_the_platform_holds_the_item_and_one_that_it_took_back_is_no_refund(world) {
         world.balance("ada", 0, 0).await;
         world.charge("part").job("failed-a").insert().await;
         world.run(&world.refund_row("part", Some(0), "wallet", 3)).await;
@@ -223,7 +223,7 @@ on_both! {
 }
 
 on_both! {
-    async fn p06_of_two_shots_of_three_with_one_stored_already_only_the_other_is_brought_home(world) {
+    async fn p06_of_two_shots_of_three_with_one_stored_already_only_the_other_is_recovered(world) {
         world.balance("ada", 0, 0).await;
         world.charge("c1").job("two-of-three-1").drawn(0, 30).items(&[10, 10, 10]).insert().await;
         // The platform has stored the provider's first file itself.
@@ -248,7 +248,7 @@ on_both! {
 }
 
 on_both! {
-    async fn p07_what_a_workspace_paid_goes_back_to_its_pool(world) {
+    async fn p07_a_workspaces_refund_goes_back_to_its_pool(world) {
         world.balance("ada", 1, 1).await;
         world.run("INSERT INTO accounts VALUES ('studio', 'workspace'); INSERT INTO balances VALUES ('studio', 'subscription', 0), ('studio', 'wallet', 0);").await;
         world.charge("c1").account("studio").job("failed-1").drawn(7, 3).insert().await;

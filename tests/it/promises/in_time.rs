@@ -1,4 +1,4 @@
-//! Within 24 hours of the charge: P15, and P24 where that failed.
+//! P15 (made good within 24 hours), and P24 (visible at once) if that failed.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
@@ -15,7 +15,7 @@ async fn passes_until(world: &World, hours: u32, minutes: u32) {
 }
 
 on_both! {
-    async fn p15_what_cannot_be_told_is_refunded_inside_the_window_and_not_before_refund_by(world) {
+    async fn p15_an_undecided_item_is_refunded_inside_the_window_and_not_before_refund_by(world) {
         world.balance("ada", 0, 0).await;
         for (charge, job) in [("running", "running-1"), ("down", "down-2"), ("busy", "ratelimited-3"), ("refused", "unauthorized-4"), ("garbage", "garbage-5"), ("file", "file-down-6")] {
             world.charge(charge).job(job).age(HOUR).insert().await;
@@ -62,7 +62,7 @@ on_both! {
         world.balance("ada", 0, 0).await;
         world.charge("c1").job("running-1").age(HOUR).insert().await;
         world.charge("c2").job("failed-2").age(HOUR).insert().await;
-        // Found, and then nobody looked for a day.
+        // Found, and then no pass ran for a day.
         world.simulator.set_answer("failed-2", makegood::demo::simulator::Canned::new(503, "down"));
         world.pass().await;
         world.pass_time(24 * HOUR);
@@ -115,14 +115,14 @@ on_both! {
         assert_eq!(report.unresolved.held_by_brake, 5);
         assert!(report.needs_a_person());
         assert!(report.unresolved.brake.as_deref().is_some_and(|why| why.contains("max_refunds_per_hour")));
-        // It stays on, however long nobody comes, and what it holds gets late in plain sight.
+        // It stays on until a person releases it, and the orphans that it holds are visibly late.
         world.pass_time(22 * HOUR);
         let report = world.pass().await;
         assert_eq!((report.total("refund"), report.unresolved.past_window), (0, 5));
         assert_eq!(world.balance_of("ada").await, (0, 30));
         // Released, it counts afresh.
         assert_eq!(world.store.release_brake("grace", "looked into it").await.unwrap(), Some(5));
-        // What was refunded before the release counts no more; a moment later is after it.
+        // Refunds before the release no longer count; a refund a moment later does.
         world.pass_time(MINUTE);
         let report = world.pass().await;
         assert_eq!(report.total("refund"), 3);
@@ -165,7 +165,7 @@ on_both! {
             world.charge(&format!("c{nth}")).job(&format!("failed-{nth}")).insert().await;
         }
         assert_eq!(world.pass().await.total("refund"), 3);
-        // By hand unless the settings say otherwise, however many passes begin.
+        // By hand, unless the settings allow more, however many passes begin.
         world.pass_time(MINUTE);
         let report = world.pass().await;
         assert_eq!(report.total("refund"), 0);
@@ -202,7 +202,7 @@ on_both! {
 }
 
 on_both! {
-    async fn p15_a_brake_by_the_day_counts_what_is_older_than_an_hour_and_not_what_is_older_than_a_day(world) {
+    async fn p15_a_daily_limit_counts_refunds_older_than_an_hour_and_none_older_than_a_day(world) {
         let mut world = world;
         world.parts.rules.brake = BrakeLimits { refunds_per_day: 3, ..BrakeLimits::default() };
         world.parts.rules.release_when_gone = true;
@@ -223,7 +223,7 @@ on_both! {
     async fn p15_a_brake_that_was_released_while_the_clock_was_ahead_still_counts(world) {
         let mut world = world;
         world.parts.rules.brake = BrakeLimits { refunds_per_hour: 1, ..BrakeLimits::default() };
-        // Each refund in a transaction of its own, so that it counts only if it is looked up.
+        // Each refund in a transaction of its own, so that it counts only if the sums are read.
         world.parts.rules.batch = 1;
         world.balance("ada", 0, 0).await;
         for nth in 0..3 {
@@ -251,7 +251,7 @@ on_both! {
         assert_eq!(report.total("refund"), 125, "half of the day's charges, and no more: {:?}", report.outcomes);
         assert_eq!(report.unresolved.held_by_brake, 125);
         assert!(report.unresolved.brake.as_deref().is_some_and(|why| why.contains("max_refund_share_per_day")));
-        // The outputs can be seen again: what was held closes by itself, with the brake still on.
+        // The outputs are visible again: the held cases close, with the brake still on.
         for nth in 0..250 {
             let (id, charge, job) = (format!("o{nth}"), format!("c{nth}"), format!("gone-{nth}"));
             world.store_output(&id, Some((&charge, 0)), ("replicate", &job, 0), (&format!("p-{charge}"), &format!("n-{charge}"))).await;
@@ -283,11 +283,11 @@ on_both! {
         assert_eq!(world.number("SELECT count(*) AS v FROM makegood_refunds WHERE reason = 'unconfirmed'").await, 2);
         assert_eq!((report.unresolved.held_by_brake, report.unresolved.brake.clone()), (4, None));
         assert!(report.needs_a_person() && report.to_text().contains("faults of ours"), "{}", report.to_text());
-        // Nobody else is stopped.
+        // No other account is stopped.
         world.pass_time(HOUR / 2);
         world.pass().await;
         assert_eq!(world.fate("theirs", 0).await, "refunded provider_error");
-        // Looked at again, in a transaction that has refunded none itself: those of before count.
+        // Settled again, in a transaction that has refunded none itself: earlier refunds count.
         world.pass_time(HOUR);
         assert_eq!(world.pass().await.unresolved.held_by_brake, 4);
         assert_eq!(world.number("SELECT count(*) AS v FROM makegood_refunds WHERE reason = 'unconfirmed'").await, 2);

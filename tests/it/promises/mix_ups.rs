@@ -1,5 +1,5 @@
-//! P13 in the thick of it: chains and cycles of mix-ups in every order, by two workers, and what
-//! must be left to a person.
+//! P13 (a misplaced output is put back) in hard cases: chains and cycles of wrongly linked outputs
+//! in every order, by two workers, and those that a person must decide.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::world::{HOUR, ItemRow, MINUTE, Sql, World, on_both};
 const ORDERS: [[usize; 3]; 6] = [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]];
 const NAMES: [&str; 3] = ["a", "b", "c"];
 
-/// A charge `KEY-NAME` of the job `FATE-KEY-NAME`, old enough to be looked at in the place of
+/// A charge `KEY-NAME` of the job `FATE-KEY-NAME`, old enough to be examined in the order of
 /// `turn`.
 async fn charge(world: &World, key: &str, name: &str, fate: &str, turn: usize) -> String {
     let id = format!("{key}-{name}");
@@ -42,7 +42,7 @@ async fn place(world: &World, output: &str) -> String {
     world.texts(&sql).await.remove(0)
 }
 
-/// It hangs where it belongs and lies there.
+/// It is linked to its own item, and in its place.
 async fn is_home(world: &World, owner: &str) {
     assert_eq!(place(world, &format!("out-{owner}")).await, format!("{owner} 0 p-{owner} n-{owner}"));
 }
@@ -83,10 +83,10 @@ on_both! {
 }
 
 on_both! {
-    async fn p13_a_chain_ends_with_what_is_owed_to_its_last_in_every_order(world) {
+    async fn p13_a_chain_leaves_only_its_last_item_without_an_output_in_every_order(world) {
         let mut world = world;
         world.balance("ada", 0, 0).await;
-        // a's output hangs on b, b's on c; c's own was never made, or can still be had.
+        // a's output is linked to b, b's to c; c's own was never made, or is still offered.
         for last in ["failed", "ok"] {
             for (nth, order) in ORDERS.iter().enumerate() {
                 let key = format!("{last}{nth}");
@@ -118,8 +118,7 @@ on_both! {
     async fn p13_a_cycle_whose_links_looked_right_until_the_jobs_were_known_comes_right_whichever_is_seen_first(world) {
         let mut world = world;
         world.balance("ada", 0, 0).await;
-        // Without jobs on record each has an output that hangs on it and lies in its place:
-        // delivered, as far as one can see.
+        // Without jobs on record each has a linked output in its place, so it looks delivered.
         for first in NAMES {
             for name in NAMES {
                 let age = if name == first { 5 * HOUR + 50 * MINUTE } else { 3 * HOUR };
@@ -132,7 +131,7 @@ on_both! {
         let report = one_by_one(&mut world).await;
         assert_eq!((report.opened, report.claimed), (0, 0));
         world.run("UPDATE charges SET provider_job_id = 'failed-' || id").await;
-        // Only the oldest of each three is looked at again now; the others follow because something
+        // Only the oldest of each three is scanned again now. The others follow because an output
         // was taken from them.
         world.pass_time(20 * MINUTE);
         let report = one_by_one(&mut world).await;
@@ -242,7 +241,7 @@ on_both! {
 }
 
 on_both! {
-    async fn p13_what_a_person_moved_keeps_its_place_in_the_middle_of_a_cycle(world) {
+    async fn p13_an_output_that_a_person_moved_keeps_its_place_in_the_middle_of_a_cycle(world) {
         let mut world = world;
         world.balance("ada", 0, 0).await;
         for (nth, order) in ORDERS.iter().enumerate() {
@@ -304,10 +303,10 @@ on_both! {
 }
 
 on_both! {
-    async fn p13_a_mix_up_with_an_item_that_has_a_claim_of_its_own_is_held_and_settles_itself_once_mended(world) {
+    async fn p13_a_mix_up_with_an_item_that_has_a_claim_of_its_own_is_held_until_it_is_corrected(world) {
         world.balance("ada", 0, 0).await;
         world.charge("owner").job("ok-owner").insert().await;
-        // No job on record: what hangs on it is its own, as far as one can see.
+        // No job on record: an output that is linked to it looks like its own.
         world.charge("holder").insert().await;
         hang(&world, "owner", "ok", "holder").await;
         world.pass().await;
@@ -325,8 +324,8 @@ on_both! {
     }
 }
 
-/// A platform whose `stored_outputs` takes the UPDATE and leaves the row as it is: once without a
-/// word, once returning it.
+/// A platform whose `stored_outputs` accepts the UPDATE and does not change the row: once it
+/// returns no row, once it returns it.
 fn stubborn(world: &World, silent: bool) -> &'static str {
     match (&world.sql, silent) {
         (Sql::Postgres(_), true) => {
@@ -347,7 +346,7 @@ fn stubborn(world: &World, silent: bool) -> &'static str {
     }
 }
 
-async fn held_until_it_lets_itself_be_put_back(world: World, silent: bool) {
+async fn held_until_it_can_be_put_back(world: World, silent: bool) {
     world.balance("ada", 0, 0).await;
     world.run(stubborn(&world, silent)).await;
     // Of the same charge, another output that can be put back.
@@ -362,7 +361,7 @@ async fn held_until_it_lets_itself_be_put_back(world: World, silent: bool) {
     assert_eq!(report.total("decide_again"), 0, "{report:?}");
     let finding = report.findings.iter().find(|each| each.kind == "cannot_relink").unwrap();
     assert!(finding.about == "item c1/0" && finding.detail.contains("output `out-a`"), "{finding:?}");
-    // It is not lost, so it is never refunded; and it is told once.
+    // It is not lost, so it is never refunded; and it is reported once.
     for _ in 0..30 {
         world.pass_time(HOUR);
         world.pass().await;
@@ -370,7 +369,7 @@ async fn held_until_it_lets_itself_be_put_back(world: World, silent: bool) {
     assert_eq!(world.fate("c1", 0).await, "held cannot_relink");
     assert_eq!(world.number("SELECT count(*) AS v FROM makegood_orphan_events WHERE kind = 'hold'").await, 1);
     assert_eq!(world.balance_of("ada").await, (0, 0));
-    // Mended by a person, it is put back by itself.
+    // Once a person has corrected it, the next pass puts it back.
     world
         .run(match &world.sql {
             Sql::Postgres(_) => "DROP TRIGGER stay ON stored_outputs",
@@ -389,13 +388,13 @@ async fn held_until_it_lets_itself_be_put_back(world: World, silent: bool) {
 
 on_both! {
     async fn p13_an_output_whose_update_hits_no_row_is_held_for_a_person(world) {
-        held_until_it_lets_itself_be_put_back(world, true).await;
+        held_until_it_can_be_put_back(world, true).await;
     }
 }
 
 on_both! {
     async fn p13_an_output_whose_update_changes_nothing_is_held_for_a_person(world) {
-        held_until_it_lets_itself_be_put_back(world, false).await;
+        held_until_it_can_be_put_back(world, false).await;
     }
 }
 

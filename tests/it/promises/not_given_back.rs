@@ -19,9 +19,9 @@ on_both! {
 }
 
 on_both! {
-    async fn p09_what_is_stored_in_its_place_is_a_success_and_nobody_is_asked(world) {
+    async fn p09_an_output_stored_in_its_place_is_a_success_without_a_question(world) {
         world.balance("ada", 0, 0).await;
-        // Whatever the provider would say by now.
+        // Whatever the provider would answer by now.
         world.charge("c1").job("failed-1").insert().await;
         world.store_output("out", Some(("c1", 0)), ("replicate", "failed-1", 0), ("p-c1", "n-c1")).await;
         let report = world.pass().await;
@@ -40,7 +40,7 @@ on_both! {
         world.run(&format!("UPDATE stored_outputs SET deleted_at = {now}")).await;
         // Deleted while the orphan is being looked into.
         world.charge("meanwhile").job("running-2").insert().await;
-        // Deleted after it was brought home.
+        // Deleted after it was recovered.
         world.charge("after").job("ok-3").insert().await;
         world.pass().await;
         assert_eq!(world.fate("before", 0).await, "-");
@@ -87,7 +87,7 @@ on_both! {
 }
 
 on_both! {
-    async fn p12_what_was_never_charged_is_nobodys_business(world) {
+    async fn p12_a_run_that_was_never_charged_is_ignored(world) {
         world.balance("ada", 0, 0).await;
         world.charge("free").job("failed-1").drawn(0, 0).items(&[0]).insert().await;
         world.charge("free-and-failed").job("failed-2").drawn(0, 0).items(&[0]).failed().insert().await;
@@ -120,7 +120,7 @@ on_both! {
 }
 
 on_both! {
-    async fn p13_what_a_person_moved_stays_where_it_was_put(world) {
+    async fn p13_an_output_that_a_person_moved_stays_where_it_was_put(world) {
         world.balance("ada", 0, 0).await;
         let now = world.at(world.now());
         world.charge("linked").job("failed-1").insert().await;
@@ -180,11 +180,11 @@ on_both! {
 }
 
 on_both! {
-    async fn p13_the_holder_of_a_foreign_output_is_looked_at_in_the_same_pass(world) {
+    async fn p13_the_holder_of_a_foreign_output_is_examined_in_the_same_pass(world) {
         world.balance("ada", 0, 0).await;
         world.charge("owner").job("ok-1").insert().await;
-        // Looks delivered only because a foreign output hangs on it; younger than its grace
-        // besides.
+        // Looks delivered only because another item's output is linked to it; also younger than its
+        // grace.
         world.charge("holder").job("failed-2").insert().await;
         world.store_output("out", Some(("holder", 0)), ("replicate", "ok-1", 0), ("p-holder", "n-holder")).await;
         world.pass().await;
@@ -214,7 +214,7 @@ on_both! {
         assert_eq!(world.simulator.total_hits(), 0);
         assert_eq!(world.balance_of("ada").await, (0, 0));
 
-        // Put right by a person, it goes on by itself.
+        // Once a person has corrected it, the next pass goes on.
         world.run("UPDATE charge_items SET provider_output_index = 1 WHERE charge_id = 'c' AND output_index = 1").await;
         world.pass_time(2 * MINUTE);
         world.pass().await;

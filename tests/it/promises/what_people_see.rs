@@ -20,7 +20,7 @@ async fn activity(world: &World, charge: &str) -> Vec<String> {
 }
 
 on_both! {
-    async fn p21_the_billing_activity_shows_deduction_detection_and_what_made_it_good(world) {
+    async fn p21_the_billing_activity_shows_deduction_detection_and_resolution(world) {
         world.balance("ada", 0, 0).await;
         world.charge("refunded").job("running-1").drawn(4, 6).insert().await;
         world.charge("recovered").job("ok-2").insert().await;
@@ -41,7 +41,7 @@ on_both! {
 }
 
 on_both! {
-    async fn p21_every_step_of_an_orphan_is_kept_with_the_providers_word(world) {
+    async fn p21_every_step_of_an_orphan_is_kept_with_the_providers_answer(world) {
         world.balance("ada", 0, 0).await;
         world.charge("c1").job("running-1").insert().await;
         world.pass().await;
@@ -67,8 +67,8 @@ on_both! {
 }
 
 on_both! {
-    async fn p24_what_is_not_resolved_in_a_day_is_visible_at_once(world) {
-        // No balance row: held for a person, who does not come.
+    async fn p24_an_orphan_that_is_not_resolved_in_a_day_is_visible_at_once(world) {
+        // No balance row: held for a person, who does not act.
         world.charge("c1").job("failed-1").age(HOUR).insert().await;
         let report = world.pass().await;
         assert_eq!((report.unresolved.held, report.unresolved.past_window), (1, 0));
@@ -78,7 +78,7 @@ on_both! {
         assert_eq!((report.unresolved.held, report.unresolved.past_window), (1, 1));
         assert!(report.needs_a_person());
         assert_eq!(report.unresolved.oldest_charged_at, Some(start() - HOUR));
-        // Mended, it is made good by itself.
+        // Once corrected, the next pass makes it good.
         world.balance("ada", 0, 0).await;
         world.pass_time(24 * HOUR);
         let report = world.pass().await;

@@ -2,9 +2,9 @@
 //!
 //! Three workers settle batches of one or two refunds each under one limit, and a person releases
 //! the brake twice. Each worker reads sum and brake without a lock and decides what is admitted,
-//! writes, locks the brake, decides once more, and commits or begins again. It may die, or lose the
-//! answer to its commit, at every step. The first model has one brake-free settle; this one has
-//! nothing but the brake: what they share is that a commit is all or nothing.
+//! writes, locks the brake, decides once more, and commits or begins again. At every step it may
+//! die, or lose the answer to its commit. The first model has a settle without a brake, and this
+//! one has only the brake. Both assume that a commit is all or nothing.
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
@@ -15,10 +15,10 @@ const LIMIT: u8 = 3;
 const BATCH: u8 = 2;
 const RELEASES: u8 = 2;
 
-/// What holds the limit; each can be switched off.
+/// The guards of the limit; each can be switched off.
 #[derive(Clone, Copy, Debug)]
 struct Guards {
-    /// What was decided without a lock is decided once more before the commit.
+    /// The decision without a lock is repeated under the lock before the commit.
     confirmed: bool,
     /// That a refund is held is confirmed too, not only that others are admitted.
     held_too: bool,
@@ -31,13 +31,13 @@ const ALL: Guards = Guards { confirmed: true, held_too: true, locked: true };
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Worker {
     Idle,
-    /// It has read the brake and written its refunds: nobody else can see them.
+    /// It has read the brake and written its refunds, which no other session sees.
     Written(Batch),
     /// It has locked the brake, and the same came out.
     Confirmed(Batch),
 }
 
-/// Refunds that were admitted and held, and whether the brake is to be engaged by it.
+/// Refunds that were admitted and held, and whether this settle engages the brake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Batch {
     admitted: u8,
@@ -59,9 +59,9 @@ struct State {
 enum Fault {
     /// More was refunded than the limit allows.
     LimitExceeded,
-    /// A refund was committed after everybody could see that the brake was engaged.
+    /// A refund was committed after the engaged brake was visible.
     RefundedWhileEngaged,
-    /// Refunds are held, and no brake is engaged: nobody would look at them for an hour.
+    /// Refunds are held, and no brake is engaged: they would not be examined for an hour.
     HeldByNobody,
 }
 
@@ -71,7 +71,7 @@ const ANY: [Fault; 3] = [Fault::LimitExceeded, Fault::RefundedWhileEngaged, Faul
 enum Step {
     /// Reads sum and brake without a lock, decides, and writes.
     Write(usize, u8),
-    /// Locks the brake and decides once more.
+    /// Locks the brake and decides again.
     Confirm(usize),
     Commit(usize),
     /// Dies, or is cut off before its commit.
@@ -80,7 +80,7 @@ enum Step {
     Release,
 }
 
-/// What the brake says to so many refunds.
+/// The brake's decision on this many refunds.
 const fn decide(refunded: u8, engaged: bool, wanted: u8) -> Batch {
     let room = if engaged { 0 } else { LIMIT.saturating_sub(refunded) };
     let admitted = if wanted < room { wanted } else { room };
@@ -158,7 +158,8 @@ impl State {
                 self.released += 1;
             }
         }
-        // Workers are alike: one state stands for all that differ only in who is who.
+        // Workers are symmetric: one state represents all that differ only in which worker is
+        // which.
         self.workers.sort_by_key(|worker| match worker {
             Worker::Idle => (0, 0, 0, false),
             Worker::Written(batch) => (1, batch.admitted, batch.held, batch.engages),
@@ -195,8 +196,8 @@ fn search(guards: Guards, asked: &[Fault]) -> Searched {
         let idle = state.workers.iter().all(|worker| *worker == Worker::Idle);
         full += usize::from(idle && state.engaged && state.refunded == LIMIT);
         for step in state.steps(guards) {
-            // What is wrong is told once; the search goes on from there as if it were not, and ends
-            // with the states that there are.
+            // A fault is reported once. The search goes on from there as if it were none, so that
+            // it ends with all states.
             let next = State { wrong: None, ..state }.after(step, guards);
             if next.refunded > 3 * LIMIT {
                 continue;

@@ -1,4 +1,4 @@
-//! The states of the model, and what each step does to one.
+//! The states of the model, and the effect of each step on a state.
 
 use super::Guards;
 
@@ -23,7 +23,7 @@ enum Lease {
     RunOut,
 }
 
-/// What the database holds of an item.
+/// The database's rows of an item.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Item {
     resolution: Option<Resolution>,
@@ -32,9 +32,9 @@ struct Item {
     refunds: u8,
     /// Outputs of ours. One resolution allows one.
     recoveries: u8,
-    /// How many of two things the platform has done: stored an output, refunded. Either is a reason
-    /// to close, neither is ever undone, and settle compares for equality: so which of them came
-    /// first makes no difference to anybody.
+    /// How many of two actions the platform has done: stored an output, refunded. Either is a
+    /// reason to close, neither is ever undone, and settle compares for equality, so their order
+    /// makes no difference.
     elsewhere: u8,
 }
 
@@ -59,24 +59,23 @@ impl Decision {
     }
 }
 
-/// What a worker knows of an item that it claimed, and what is true of it whether the worker knows
-/// or not.
+/// A worker's view of an item that it claimed, and the truth, whether the worker knows it or not.
 #[expect(
     clippy::struct_excessive_bools,
     reason = "each is a fact of its own, and all combinations are walked"
 )]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Held {
-    /// The lease token is still the newest: nobody has claimed the item since.
+    /// The lease token is still the newest: no worker has claimed the item since.
     newest: bool,
     /// The facts, as they were read.
     elsewhere: u8,
     decision: Decision,
-    /// The check of the settling transaction found it ours and unchanged.
+    /// The check of the settling transaction found it leased by this worker and unchanged.
     stands: bool,
     /// That check stood in front of an output or a refund of the platform's.
     seen: bool,
-    /// A transaction of this worker's has ended the item, whether or not it heard so.
+    /// A transaction of this worker has ended the item, whether or not the worker got the answer.
     done: bool,
     /// A committed recovery names the object of this token.
     named: bool,
@@ -90,7 +89,7 @@ enum Stage {
     Claimed,
     /// The facts are read, statement by statement, outside of a transaction.
     Read,
-    /// The provider was asked and files are copied: nothing that anybody else can see, and no
+    /// The provider was asked and files are copied: nothing is visible to others, and no
     /// transaction is open.
     CarriedOut,
     /// In the settling transaction, after its check: rows are locked, nothing is visible to others
@@ -106,18 +105,18 @@ struct Work {
     held: [Option<Held>; ITEMS],
 }
 
-/// What must never be.
+/// States that must never occur.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// An item was made good twice.
     MadeGoodTwice,
-    /// An item was made good without a resolution that says so, or the other way round.
+    /// An item was made good without a resolution, or the other way round.
     Unexplained,
     /// Two workers hold one token, and so write one object.
     TwoHolders,
     /// Refunded or recovered what settle's own check had seen delivered or refunded.
     MadeGoodWhatWasSeen,
-    /// What a worker told of an item is not what it committed.
+    /// A worker reported another result of an item than it committed.
     ToldWrong,
     /// A worker threw a file away that a committed recovery names.
     ThrownAway,
@@ -131,7 +130,7 @@ pub enum Fault {
 pub struct State {
     items: [Item; ITEMS],
     workers: [Option<Work>; WORKERS],
-    /// What the last step did wrong.
+    /// The violation of the last step.
     wrong: Option<Fault>,
 }
 
@@ -150,7 +149,7 @@ pub enum Step {
     /// An item whose charge or account another session has locked is left out of the batch and
     /// postponed.
     LeaveOut(usize, usize),
-    /// Killed, or the database is gone for good: what was not committed never was.
+    /// Killed, or its database connection is lost: uncommitted work is rolled back.
     Die(usize),
     RunOut(usize),
     /// A pass sweeps the file of a lease that is over: a worker's, of an item.
@@ -159,7 +158,7 @@ pub enum Step {
     Platform(usize),
 }
 
-/// What the look at a commit in doubt comes to.
+/// The result of the check of a commit in doubt.
 enum Looked {
     Happened,
     DidNot,
@@ -197,7 +196,7 @@ impl State {
         Self { items: [Item::new(); ITEMS], workers: [None; WORKERS], wrong: None }
     }
 
-    /// Whether somebody's open transaction has the item's row locked.
+    /// Whether an open transaction has locked the item's row.
     fn locked(&self, item: usize, guards: Guards) -> bool {
         let holds = |work: &Work| work.stage == Stage::Checked && work.held[item].is_some();
         guards.locks && self.workers.iter().flatten().any(holds)
@@ -271,13 +270,13 @@ impl State {
         steps
     }
 
-    /// A note of a file whose lease is over, and that no row names.
+    /// An upload record whose lease has ended, and whose file no row names.
     fn may_be_swept(&self, work: &Work, item: usize, guards: Guards) -> bool {
         let Some(held) = &work.held[item] else { return false };
         let over = match self.items[item].lease {
             _ if !held.newest => true,
             Lease::None => true,
-            // What is locked is left for the next time.
+            // A locked row is left for the next time.
             Lease::RunOut => !self.locked(item, guards),
             Lease::Alive => false,
         };
@@ -292,7 +291,7 @@ impl State {
                 for item in (0..ITEMS).filter(|item| which[*item]) {
                     next.items[item].lease = Lease::Alive;
                     held[item] = Some(Held::claimed());
-                    // The token was raised: whoever held the one before holds an old one.
+                    // The token was raised: the holder of the one before has an outdated one.
                     for other in next.workers.iter_mut().flatten() {
                         if let Some(held) = &mut other.held[item] {
                             held.newest = false;
@@ -308,7 +307,7 @@ impl State {
                         *held = None;
                         continue;
                     }
-                    // The token stands in the row that is read: whoever's it is.
+                    // The token as it is in the row, whichever worker's it is.
                     read.newest = true;
                     read.elsewhere = row.elsewhere;
                 }
@@ -325,7 +324,7 @@ impl State {
             Step::Check(worker) => next.check(worker, guards),
             Step::Commit(worker) => {
                 next = next.committed(worker, guards);
-                // What a key forbade is told as refused, and looked at by a person.
+                // A row that a unique key rejects is reported as refused, for a person to examine.
                 if next.wrong != Some(Fault::KeyWasNeeded) {
                     next.tell(worker);
                 }
@@ -380,8 +379,8 @@ impl State {
         }
     }
 
-    /// All who hold the token that this worker holds of the item: itself, and nobody else as long
-    /// as every guard is on.
+    /// All workers that hold the same token of the item: this one only, as long as every guard is
+    /// on.
     fn alike(&mut self, worker: usize, item: usize, change: impl Fn(&mut Held)) {
         let newest = self.held(worker, item).is_some_and(|held| held.newest);
         for other in 0..WORKERS {
@@ -393,7 +392,7 @@ impl State {
         }
     }
 
-    /// The object of a token is removed: whoever has it written already has it no more.
+    /// The object of a token is removed: a worker that has written it loses it.
     fn lose_file(&mut self, worker: usize, item: usize) {
         self.alike(worker, item, |held| held.gone = held.has_file());
     }
@@ -406,7 +405,7 @@ impl State {
                 let alive = row.lease != Lease::None && row.resolution.is_none();
                 let ours = !guards.token || (held.newest && alive);
                 held.stands = ours && (held.elsewhere == row.elsewhere || !guards.facts);
-                // What the last look saw, whatever is made of it.
+                // The facts of the last look, whatever is decided on them.
                 held.seen = held.stands && row.elsewhere > 0;
             }
             work.stage = Stage::Checked;
@@ -425,7 +424,7 @@ impl State {
             row.lease = Lease::None;
             let Some(resolution) = held.decision.ends_in() else { continue };
             if guards.keys && row.resolution.is_some() {
-                // All of it or nothing.
+                // Commits all of it or nothing.
                 return Self { wrong: Some(Fault::KeyWasNeeded), ..*self };
             }
             row.resolution = Some(resolution);
@@ -472,8 +471,8 @@ impl State {
         if waits_happened { Looked::Happened } else { Looked::DidNot }
     }
 
-    /// What becomes of each item is told as its check had it: what does not stand is given back,
-    /// and its file thrown away.
+    /// Each item is reported as its check found it. An item whose facts changed is given back, and
+    /// its file is deleted.
     fn tell(&mut self, worker: usize) {
         for item in 0..ITEMS {
             self.tell_of(worker, item);
@@ -499,7 +498,7 @@ impl State {
         }
     }
 
-    /// What is wrong, of what is asked for.
+    /// The violations, of those that are searched for.
     pub fn fault(&self, asked: &[Fault]) -> Option<Fault> {
         let holders = |item: usize| {
             let newest = |work: &&Work| work.held[item].is_some_and(|held| held.newest);
@@ -531,7 +530,7 @@ impl State {
     }
 }
 
-/// What may be decided: delivered or refunded means close; else the provider may have said
+/// The possible decisions: delivered or refunded means close; otherwise the provider may have said
 /// anything.
 fn choices(held: Option<Held>) -> &'static [Decision] {
     match held {

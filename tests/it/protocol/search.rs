@@ -1,5 +1,6 @@
-//! Breadth first through all states of the model, by hand: besides what must never be, it is to be
-//! shown that from *every* state a good end can still be reached, which needs the whole graph.
+//! A breadth-first search through all states of the model. It keeps the whole graph, because it
+//! proves two things: no bad state is reachable, and from *every* state a good end is still
+//! reachable.
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;

@@ -1,5 +1,4 @@
-//! What must be true in the end, asked in SQL of the test's own; and an end state as lines that can
-//! be compared.
+//! Invariants at the end, as SQL of the test's own, and an end state as lines that can be compared.
 
 /// Each names rows that must not be there; run by `World::books_agree`.
 pub const NONE: &[(&str, &str)] = &[
@@ -138,9 +137,9 @@ pub const NONE: &[(&str, &str)] = &[
     ),
 ];
 
-/// The end state as lines: everything but what may differ from run to run (times, ids, tokens,
-/// places on disk, how often an open case was looked at, what killed copies left behind, and how
-/// the items of one charge share its two buckets).
+/// The end state as lines: everything except what may differ from run to run (times, ids, tokens,
+/// places on disk, how often an open case was examined, leftovers of killed copies, and how the
+/// items of one charge share its two buckets).
 pub const STATE: &str = "
     SELECT 'orphan ' || charge_id || '/' || output_index || ' ' || provider || ' ' || coalesce(provider_job_id, '-') || ' ' || state
            || CASE WHEN state = 'open' THEN '' ELSE ' ' || coalesce(reason, '-') END AS line FROM makegood_orphans

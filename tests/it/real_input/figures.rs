@@ -1,10 +1,10 @@
-//! What a pass costs: items and questions a second, CPU an item, memory, the database's share; and
-//! the floor beside it, which is the same rows written by plain SQL and the same number of requests
+//! The cost of a pass: items and questions a second, CPU for each item, memory, and the database's
+//! share. Beside it the floor: the same rows written by plain SQL, and the same number of requests
 //! sent by a plain client.
 //!
-//! Measured from outside: `/proc` for the process, `pg_stat_database` for the database, the
-//! simulated provider's count for the questions. On a machine with other work the times are upper
-//! bounds; CPU and memory are hardly touched by it.
+//! Everything is measured from outside: `/proc` for the process, `pg_stat_database` for the
+//! database, the simulated provider's count for the questions. On a busy machine the times are
+//! upper bounds; CPU and memory hardly change.
 
 #![expect(clippy::cast_precision_loss, reason = "figures for people")]
 
@@ -19,14 +19,14 @@ use super::{World, report};
 /// Requests under way at once in the plain client.
 const CONNECTIONS: usize = 64;
 
-/// What a process has used so far.
+/// The resources that a process has used so far.
 #[derive(Clone, Copy, Debug, Default)]
 struct Used {
     cpu: Duration,
     peak_kib: u64,
 }
 
-/// Reads `/proc`; none once the process has gone.
+/// Reads `/proc`; none once the process has exited.
 fn used(id: u32) -> Option<Used> {
     let status = std::fs::read_to_string(format!("/proc/{id}/status")).ok()?;
     let peak_kib = status
@@ -68,7 +68,7 @@ async fn measure(size: Size) {
     let took = began.elapsed();
     let ended = run.ended().await;
     assert_eq!(ended.code, Some(0), "{ended:?}");
-    // A session's times are told when it ends.
+    // PostgreSQL reports a session's times when it ends.
     tokio::time::sleep(Duration::from_secs(1)).await;
     let (hits, busy) = (world.simulator.total_hits() - hits, database_time(&world).await - busy);
     let claimed = report(&ended)["claimed"].as_u64().unwrap();
@@ -106,7 +106,7 @@ async fn measure(size: Size) {
     );
 }
 
-/// How long statements have been at work in this database so far, all sessions together, in
+/// The execution time of all statements in this database so far, over all sessions, in
 /// milliseconds.
 async fn database_time(world: &World) -> f64 {
     let sql = "SELECT active_time FROM pg_stat_database WHERE datname = current_database()";
@@ -155,7 +155,7 @@ async fn raw_sql(world: &World) -> Duration {
     began.elapsed()
 }
 
-/// Sends so many questions, one after the other over each of a few connections.
+/// Sends this many questions, one after the other on each of a few connections.
 async fn raw_http(world: &World, requests: u64) -> Duration {
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
     let base = world.simulator.base_url();

@@ -1,15 +1,15 @@
-//! What can befall a charge, and what must come of each of its items: written down by hand from the
+//! The kinds of charges, and the expected result of each of their items: written by hand from the
 //! promises and the rules of the table, never computed by makegood.
 
 const REPLICATE: &str = "replicate";
 const FAL: &str = "fal";
 const VEO: &str = "veo-gemini";
-/// A provider that nobody answers for.
+/// A provider without a server.
 pub const OFFLINE: &str = "offline";
 
 /// No orphan, ever.
 pub const NOTHING: &str = "-";
-/// Still open, whatever for.
+/// Still open, for any reason.
 pub const OPEN: &str = "open *";
 
 const RECOVERED: &str = "recovered output_available";
@@ -26,7 +26,7 @@ const RUNNING: &str = "open still_running";
 const RETRY: &str = "open recovery_retry";
 const UNREADABLE: &str = "open unreadable";
 
-/// One story, told of many charges.
+/// One kind of charge, of which there are many.
 #[derive(Clone, Copy, Debug)]
 pub struct Kind {
     pub name: &'static str,
@@ -44,15 +44,15 @@ pub struct Kind {
 pub enum Job {
     /// It was never submitted.
     None,
-    /// All items hang on one job of this fate.
+    /// All items belong to one job that ends like this.
     One(&'static str),
     /// Each item has a job of its own.
     Each(&'static [&'static str]),
-    /// One job of this fate that other kinds of the same word share, charge by charge.
+    /// One job that ends like this, shared charge by charge with other kinds of the same word.
     Shared(&'static str, &'static str),
 }
 
-/// What else is the matter.
+/// What is unusual about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Twist {
     Plain,
@@ -156,8 +156,7 @@ pub const WELL: &[Kind] = &[
     one("future", 1, REPLICATE, "failed", &[NOTHING]).but(Twist::Future),
 ];
 
-/// Charges with at least one output that is not where it should be, and what takes part in their
-/// stories.
+/// Charges with at least one output that is not in its place, and their partners.
 pub const TROUBLED: &[Kind] = &[
     // Replicate: one question.
     one("r ok", 8, REPLICATE, "ok", &[RECOVERED]),
@@ -227,7 +226,7 @@ pub const TROUBLED: &[Kind] = &[
     one("offline", 1, OFFLINE, "failed", &[OPEN]),
     each("shots", 3, REPLICATE, &["ok", "failed", "running"], &[RECOVERED, BROKEN, RUNNING]),
     each("shots f", 2, FAL, &["ok", "safety", "unknown", "ok"], &[RECOVERED, UNSAFE, NEVER, RECOVERED]),
-    // What the platform recorded.
+    // The failure that the platform recorded.
     one("reported", 3, REPLICATE, "running", &[REPORTED]).but(Twist::Failed),
     one("reported unknown", 1, FAL, "unknown", &[REPORTED]).but(Twist::Failed),
     one("reported, yet made", 2, VEO, "ok", &[RECOVERED]).but(Twist::Failed),
@@ -237,7 +236,7 @@ pub const TROUBLED: &[Kind] = &[
     one("refunded by platform", 1, REPLICATE, "failed", &["closed already_refunded", BROKEN])
         .but(Twist::RefundedFirst),
     one("refunded as a whole", 1, FAL, "failed", &["held already_refunded"; 2]).but(Twist::RefundedWhole),
-    // What is stored, and where.
+    // The stored output, and its place.
     one("rest of a batch", 1, FAL, "ok4", &[NOTHING, NOTHING, NOTHING, RECOVERED]).but(Twist::Stored(3)),
     one("rest of a short batch", 1, REPLICATE, "two-of-three", &[NOTHING, RECOVERED, MISSING])
         .but(Twist::Stored(1)),
@@ -254,7 +253,7 @@ pub const TROUBLED: &[Kind] = &[
     none("claimant", 1, REPLICATE, &[NOTHING]),
     one("rival a", 1, FAL, "ok", &["held duplicate_job"]).shared("ok", "rival"),
     one("rival b", 1, FAL, "ok", &["held duplicate_job"]).shared("ok", "rival"),
-    // What a person has to mend.
+    // Cases that a person has to correct.
     one("mismatched", 1, REPLICATE, "failed", &["held items_mismatch"]).but(Twist::Mismatched),
     one("no items", 1, FAL, "failed", &["held items_mismatch"]).but(Twist::NoItems),
     one("no balance", 1, VEO, "failed", &["held no_balance"]).but(Twist::NoBalance),

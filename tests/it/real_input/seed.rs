@@ -1,8 +1,8 @@
 //! Fills a fresh PostgreSQL with charges of all kinds, set by set, so that fifty thousand take
 //! seconds.
 //!
-//! What is expected of each item is written beside it into the schema `real_input`, where makegood
-//! never looks.
+//! The expected result of each item is written into the schema `real_input`, which makegood never
+//! reads.
 
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
@@ -12,7 +12,7 @@ use super::kinds::{Job, Kind, NOTHING, Twist, WELL};
 #[derive(Clone, Copy, Debug)]
 pub struct Size {
     pub charges: usize,
-    /// At least so many items become orphans.
+    /// At least this many items become orphans.
     pub orphans: usize,
     /// Of which kinds the troubled charges are.
     pub troubled: &'static [Kind],

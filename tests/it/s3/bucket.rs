@@ -1,9 +1,9 @@
 //! A bucket on loopback that speaks as much of S3 as recovery uses.
 //!
-//! It is strict where S3 is: parts but the last have 5 MiB at least, a completed upload names every
-//! part by its tag, an unknown upload is an error. It fails on request, which a real one cannot:
-//! refuses, is busy, is slow, drops connections before or after it has done what was asked, or
-//! never answers at all.
+//! It is as strict as S3: every part but the last has at least 5 MiB, a completed upload names
+//! every part by its tag, and an unknown upload is an error. It fails on request, which a real one
+//! does not: it rejects, is busy, is slow, drops connections before or after it has carried out the
+//! request, or never answers.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
@@ -24,7 +24,7 @@ use tokio::sync::Notify;
 pub enum How {
     /// This answer instead.
     Status(StatusCode),
-    /// 503, as S3 says that it is asked too often.
+    /// 503, S3's answer when it is asked too often.
     SlowDown,
     /// The connection breaks while the body is under way.
     Reset,
@@ -32,7 +32,7 @@ pub enum How {
     Lost,
     /// It is done, after a while.
     Late(Duration),
-    /// No answer ever, and nothing done; who waits for [`Bucket::held`] is told.
+    /// Never answers and does nothing; notifies [`Bucket::held`].
     Hold,
 }
 
@@ -45,7 +45,7 @@ struct Object {
     bytes: Bytes,
 }
 
-/// What is in the bucket, and what is to go wrong.
+/// The content of the bucket, and its faults.
 #[derive(Default)]
 struct Inside {
     /// By path.
@@ -54,7 +54,7 @@ struct Inside {
     uploads: HashMap<String, (String, String, BTreeMap<u32, Bytes>)>,
     /// How many uploads were ever begun.
     begun: u32,
-    /// For requests whose method and query begin so, how many more times, and how.
+    /// For requests whose method and query begin with this text: how many more times, and how.
     failures: Vec<(&'static str, u32, How)>,
     /// Paths that were written with `Content-Disposition: attachment`.
     attachments: BTreeSet<String>,
@@ -233,7 +233,7 @@ impl Bucket {
         }
     }
 
-    /// So many requests whose method and query begin with `start` go wrong, from now on.
+    /// From now on this many requests whose method and query begin with `start` fail.
     pub fn fail(&self, start: &'static str, times: u32, how: How) {
         self.0.lock().unwrap().failures.push((start, times, how));
     }

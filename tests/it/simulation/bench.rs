@@ -1,11 +1,11 @@
-//! Where workers of one pass sit side by side, and perhaps an operator with them: a thread of their
-//! own, with a runtime for each, of which one runs at a time. Whose turn it is and for how long is
-//! drawn from the seed; the others stand still meanwhile, with all their tasks, as processes do
-//! that the system does not run.
+//! Runs the workers of one pass, and perhaps an operator, in turns: on one thread, each with a
+//! runtime of its own, of which one runs at a time. The seed decides which one, and for how long.
+//! The others, with all their tasks, stand still meanwhile, as processes do that the operating
+//! system does not run.
 //!
 //! Time is counted in rests: a worker rests when all its tasks wait, for the database, a provider
-//! or a disk. So what befalls a worker at its nth rest befalls it at about the same place on any
-//! machine. Which of several answers comes first is still not ours to say: SQLite answers from
+//! or a disk. So an event at the nth rest of a worker happens at about the same place on any
+//! machine. The test does not control which of several answers comes first: SQLite answers from
 //! threads of its own.
 
 use std::future::poll_fn;
@@ -25,30 +25,31 @@ use tokio::task::JoinHandle;
 use super::plan::{Fate, WORKERS};
 use crate::faults::plan::Dice;
 
-/// The longest turn of one who waits for what another one holds.
+/// The longest turn of a worker that waits for a lock of another one.
 const LONGEST_TURN: Duration = Duration::from_millis(2);
-/// So many such turns in a row, and those who sleep are woken: nobody can go on without them.
+/// After this many such turns in a row the suspended workers are resumed, because the others wait
+/// for them.
 const STUCK: u32 = 10;
 
 /// One pass of several workers.
 pub struct Shift {
-    /// Each with its seat and what befalls it. A seat is always the same one's: what becomes of its
-    /// connections is left to the runtime that sits there.
+    /// Each with its seat and its faults. A seat always belongs to the same worker, because its
+    /// connections belong to the runtime there.
     pub runs: Vec<(usize, Parts, Work, Fate)>,
     /// Whose turn it is.
     pub dice: Dice,
-    /// What happens at which turn.
+    /// The events by turn.
     pub leap: Option<(u32, Box<dyn FnOnce() + Send>)>,
 }
 
-/// What somebody is here for.
+/// The task of a worker.
 #[derive(Clone, Debug)]
 pub enum Work {
     Pass,
     ByHand(Wanted),
 }
 
-/// What came of it.
+/// The result.
 #[derive(Debug)]
 pub enum Did {
     #[expect(dead_code, reason = "shown where a world fails")]
@@ -59,7 +60,7 @@ pub enum Did {
 /// How a worker's pass, or an operator's errand, ended; none: it died.
 pub type Ended = Option<Result<Did, DbError>>;
 
-/// The bench. It lives as long as somebody sends shifts.
+/// The bench. It ends when no more shifts can be sent.
 pub struct Bench(mpsc::Sender<(Shift, oneshot::Sender<Vec<Ended>>)>);
 
 impl Bench {
@@ -68,7 +69,7 @@ impl Bench {
         std::thread::spawn(move || {
             let seats: Vec<Seat> = (0..=WORKERS).map(|_| Seat::new()).collect();
             for (shift, done) in shifts {
-                // Nobody waits any more where a world has failed.
+                // If a world has failed, the receiver is gone.
                 let _ = done.send(work(&seats, shift));
             }
         });
@@ -130,9 +131,9 @@ impl Seat {
         }
     }
 
-    /// Lets it run until there is nothing that it could go on with, however long that takes on a
-    /// busy machine: a lane that is to be dropped, and was not, would keep its transaction open
-    /// until this seat's next turn, and everybody would wait for it.
+    /// Runs it until it has nothing left to do, however long that takes on a busy machine.
+    /// Otherwise a lane that should be dropped would keep its transaction open until this seat's
+    /// next turn, and all others would wait for it.
     fn run_dry(&self) {
         self.runtime.block_on(self.rested(0));
     }
@@ -178,7 +179,7 @@ fn work(seats: &[Seat], Shift { runs, mut dice, mut leap }: Shift) -> Vec<Ended>
         at_work.push(Run { nth, seat, handle: seats[seat].runtime.spawn(run), fate, rested: 0 });
     }
     if at_work.is_empty() {
-        // What the last shift has left behind gets a moment to end.
+        // Tasks of the last shift get a moment to end.
         for seat in seats {
             seat.turn(1);
         }
@@ -202,7 +203,7 @@ fn work(seats: &[Seat], Shift { runs, mut dice, mut leap }: Shift) -> Vec<Ended>
         let run = &mut at_work[nth];
         let alone = awake.len() == 1 && run.fate == Fate::Lives && leap.is_none();
         let rests = if alone { 50 } else { *dice.weighted(&[(5, 1), (4, 2), (2, 5), (1, 15)]) };
-        // What happens at a rest must not be run past.
+        // An event at a rest must not be skipped.
         let rests = match run.fate {
             Fate::Lives => rests,
             Fate::Dies(at) | Fate::Sleeps(at) => rests.min(at.saturating_sub(run.rested).max(1)),
@@ -220,8 +221,8 @@ fn work(seats: &[Seat], Shift { runs, mut dice, mut leap }: Shift) -> Vec<Ended>
     ended
 }
 
-/// What came of it. One that dies is dropped where it stands: what it has begun is rolled back,
-/// what it has claimed stays leased.
+/// The result. A worker that dies is dropped at its current await: its transaction is rolled back,
+/// and its orphans stay leased.
 fn end(seat: &Seat, handle: JoinHandle<Result<Did, DbError>>, dies: bool) -> Ended {
     if dies {
         handle.abort();

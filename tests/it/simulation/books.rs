@@ -1,6 +1,6 @@
-//! What must be true of a world, in SQL of the test's own: each statement names what must not be
-//! there, beginning with the item or the charge. Both databases read the same text, with times in
-//! microseconds (`database`).
+//! Invariants of a world, as SQL of the test's own: each statement returns violations, beginning
+//! with the item or the charge. Both databases read the same text, with times in microseconds
+//! (`database`).
 
 /// At any time.
 pub const ALWAYS: &[(&str, &str)] = &[
@@ -140,8 +140,8 @@ pub const ALWAYS: &[(&str, &str)] = &[
     ),
     (
         "brakes whose events do not tell how they stand",
-        // Two brakes, told apart by their words: that of all refunds, and that of refunds for
-        // faults of ours.
+        // Two brakes, distinguished by their reasons: that of all refunds, and that of refunds for
+        // our own faults.
         "WITH pulled AS (SELECT id, at, CASE WHEN reason LIKE '%faults of ours%' THEN 1 ELSE 0 END AS ours FROM makegood_brake_events WHERE kind = 'engaged'),
               stands AS (SELECT 0 AS ours, engaged_at AS at FROM makegood_brake UNION ALL SELECT 1, own_faults_at FROM makegood_brake)
          SELECT 'brake ' || s.ours || ' is on without an event' FROM stands s
@@ -156,7 +156,8 @@ pub const ALWAYS: &[(&str, &str)] = &[
          UNION ALL
          SELECT 'brake ' || ours || ' without a limit' FROM pulled WHERE CASE WHEN ours = 1 THEN $own_faults ELSE $brake END = 0",
     ),
-    // Found by a clock that was ahead is found earlier than it says; the oracle knows when.
+    // An orphan that was found while the clock was ahead was found earlier than its time; the
+    // oracle knows when.
     (
         "refunds without proof before their time: 22 hours after the charge, 2 after it was found",
         "SELECT r.charge_id || '/' || r.output_index || ' ' || r.reason FROM makegood_refunds r
@@ -193,8 +194,7 @@ pub const ALWAYS: &[(&str, &str)] = &[
          SELECT charge_id || '/' || output_index FROM makegood_recoveries WHERE kind = 'recover'
          GROUP BY charge_id, output_index HAVING count(*) > 1",
     ),
-    // In the order in which refunds were made, whatever the clock said: one that is dated ahead
-    // counts.
+    // In the order of the refunds, not of the clock: one that is dated ahead counts.
     (
         "refunds beyond the brake's limit in some hour, counted from its last release by a person",
         "SELECT r.charge_id || '/' || r.output_index FROM makegood_refunds r
@@ -216,9 +216,9 @@ pub const ALWAYS: &[(&str, &str)] = &[
     ),
 ];
 
-/// P15: items whose window has closed, with neither an output in its place nor a refund, how they
-/// stand, and whether the brake held them at any time after `?2`. `?1`: charged before this. What
-/// excuses them is the plan's to say.
+/// P15 (made good within 24 hours): items whose window has closed, with neither an output in its
+/// place nor a refund, their state, and whether the brake held them at any time after `?2`. `?1`:
+/// charged before this. The plan knows what excuses them.
 pub const OVERDUE: &str = "
     SELECT i.charge_id || '/' || i.output_index || ' ' || coalesce(o.state || ' ' || coalesce(o.reason, '-'), 'unknown -') || ' ' || CASE WHEN
              EXISTS (SELECT 1 FROM makegood_orphan_events e WHERE e.orphan_id = o.id AND e.kind = 'hold' AND e.reason = 'brake' AND e.at > ?2)
@@ -232,34 +232,34 @@ pub const OVERDUE: &str = "
       AND NOT EXISTS (SELECT 1 FROM ledger_entries l WHERE l.kind = 'refund' AND l.charge_id = i.charge_id AND l.output_index = i.output_index)
       AND NOT EXISTS (SELECT 1 FROM lost_rows d WHERE d.charge_id = i.charge_id AND d.output_index = i.output_index)";
 
-/// What was decided after the event `?1`, and how it was dated, in minutes since `?2`.
+/// Decisions after the event `?1`, with their times in minutes since `?2`.
 pub const DECIDED: &str = "
     SELECT e.id || ' ' || e.charge_id || ' ' || e.output_index || ' ' || e.kind || ' ' || e.reason || ' ' || ((e.at - ?2) / 60000000) || ' '
              || ((o.opened_at - ?2) / 60000000)
     FROM makegood_orphan_events e JOIN makegood_orphans o ON o.id = e.orphan_id
     WHERE e.id > ?1 AND e.kind IN ('refund', 'recover', 'relink', 'close', 'wait', 'hold') ORDER BY e.id";
 
-/// How an item stands.
+/// The state of an item.
 pub const STANDS: &str = "SELECT state || ' ' || coalesce(reason, '-') FROM makegood_orphans WHERE charge_id = '$charge' AND output_index = $index";
 
 /// The items that there are.
 pub const ITEMS: &str =
     "SELECT charge_id || '/' || output_index FROM charge_items ORDER BY charge_id, output_index";
 
-/// Those that are neither stored nor made good, whether a pass has come to them yet or not.
+/// Items that are neither stored nor made good, whether or not a pass has examined them.
 pub const WAITING: &str = "
     SELECT i.charge_id || '/' || i.output_index FROM charge_items i
     WHERE NOT EXISTS (SELECT 1 FROM makegood_orphans o WHERE o.charge_id = i.charge_id AND o.output_index = i.output_index AND o.state NOT IN ('open', 'held'))
       AND NOT EXISTS (SELECT 1 FROM makegood_deliveries d WHERE d.charge_id = i.charge_id AND d.output_index = i.output_index)
     ORDER BY i.charge_id, i.output_index";
 
-/// What is waiting for its release, with the reason.
+/// Held orphans, with the reason.
 pub const HELD: &str = "SELECT charge_id || '/' || output_index || ' ' || coalesce(reason, '-') FROM makegood_orphans WHERE state = 'held'";
 
 /// How items ended.
 pub const ENDS: &str = "SELECT kind || ' ' || reason FROM makegood_resolutions WHERE superseded_at IS NULL";
 
-/// The story of one item.
+/// The history of one item.
 pub const STORY: &str = "
     SELECT printf('%7.1f min  ', (at - $start) / 60000000.0) || said FROM (
       SELECT c.charged_at AS at, 0 AS nth, 'charged ' || i.credits || ' by ' || c.provider AS said

@@ -1,9 +1,9 @@
 //! The database of a stage, SQLite or PostgreSQL, as the platform and the checks see it.
 //!
-//! Deeds and checks are written once. Both databases show times as whole microseconds: SQLite
+//! Actions and checks are written once. Both databases show times as whole microseconds: SQLite
 //! stores them so, and on PostgreSQL the schema `micros` has a view for each relation with times
-//! (`micros.sql`). makegood itself never sees these views: its workers connect as the role of
-//! `docs/adopting.md`, to the tables.
+//! (`micros.sql`). makegood itself never sees these views: its workers connect to the tables, as
+//! the role of `docs/adopting.md`.
 
 mod postgres;
 mod sqlite;
@@ -21,8 +21,8 @@ use sqlite::Sqlite;
 /// Stores of a stage: the desk's, each worker's and the operator's.
 const STORES: usize = WORKERS + 2;
 
-/// Tables of the harness: what the platform has lost (`deeds`), and the last refund before each
-/// release of the brake by a person.
+/// Tables of the harness: rows that the platform has removed (`deeds`), and the last refund before
+/// each release of the brake by a person.
 const NOTES: &str =
     "CREATE TABLE lost_rows (id text NOT NULL, charge_id text NOT NULL, output_index integer NOT NULL);
      CREATE TABLE brake_releases (resolution_id bigint NOT NULL)";
@@ -41,7 +41,7 @@ pub enum Sql {
     Postgres(PgPool),
 }
 
-/// What PostgreSQL calls otherwise.
+/// Functions that have other names on PostgreSQL.
 fn for_postgres(sql: &str) -> String {
     sql.replace("BEGIN IMMEDIATE", "BEGIN").replace("?1", "$1").replace("?2", "$2")
 }
@@ -119,8 +119,8 @@ impl Database {
     }
 }
 
-/// Connections for the desk, each worker and the operator. A worker that stands still must not run
-/// into a time limit.
+/// Connections for the platform, each worker and the operator. A suspended worker must not run into
+/// a timeout.
 async fn stores(url: &str) -> Vec<Store> {
     let mut stores = Vec::new();
     for _ in 0..STORES {

@@ -1,5 +1,5 @@
-//! What the platform does by itself, as SQL: it charges, adds items, notes failures, lets the user
-//! cancel, stores, refunds, and removes rows of what was brought home. Those it keeps in
+//! The platform's own actions, as SQL: it charges, adds items, records failures, lets the user
+//! cancel, stores, refunds, and removes rows of recovered outputs. It keeps the removed rows in
 //! `lost_rows`, for the books.
 
 use super::at;
@@ -83,8 +83,7 @@ pub fn deeds(plan: &Plan) -> Vec<Deed> {
     deeds
 }
 
-/// What the platform does about one item by itself: as one that looks first whether that is still
-/// needed.
+/// The platform's action on one item: it checks first whether the action is still needed.
 fn own(plan: &Plan, nth: usize, index: usize, item: &Item) -> Option<String> {
     let charge = &plan.charges[nth];
     let id = &charge.id;

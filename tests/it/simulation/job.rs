@@ -1,4 +1,4 @@
-//! One provider job of a plan: what becomes of it, and what is answered about it at any minute.
+//! One provider job of a plan: how it ends, and how the provider answers about it at any minute.
 
 use serde_json::json;
 
@@ -6,7 +6,7 @@ use makegood::demo::simulator::Canned;
 
 use super::plan::{Outage, Trouble};
 
-/// What becomes of a provider job.
+/// The end of a provider job.
 #[derive(Clone, Debug)]
 pub struct Job {
     pub id: String,
@@ -19,31 +19,31 @@ pub struct Job {
     pub offers: Vec<bool>,
     /// Its files are dropped.
     pub gone: i64,
-    /// Until then nobody can read what is answered about it.
+    /// Until then the answers about it are unreadable.
     pub garbage: i64,
-    /// The provider contradicts itself: at this minute its story changes.
+    /// The provider contradicts itself: from this minute its answer changes.
     pub turn: Option<(i64, Turn)>,
 }
 
-/// How the story of a job that succeeded changes.
+/// How the answer about a job that succeeded changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Turn {
-    /// It is said to have failed, and later to have succeeded.
+    /// The provider says that it failed, and later that it succeeded.
     FromFailed,
     /// Succeeded first, failed later.
     ToFailed,
-    /// Later nobody knows the job any more.
+    /// Later the provider does not know the job any more.
     ToUnknown,
     /// Later it offers what it did not offer, and does not offer what it did.
     ToOtherOutputs,
 }
 
-/// What is answered about a job, in the terms of the plan.
+/// The answer about a job, in the terms of the plan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Says {
-    /// Nothing that could be read, for this trouble of the provider's.
+    /// No readable answer, because of this fault of the provider.
     InTrouble(Trouble),
-    /// Something that nobody can read.
+    /// An unreadable answer.
     Garbage,
     Unknown,
     Running,
@@ -51,7 +51,7 @@ pub enum Says {
     Cancelled,
     /// Succeeded, and the files are gone.
     Gone,
-    /// Succeeded, with files or without: which, [`Job::offered`] says.
+    /// Succeeded, with or without files; see [`Job::offered`].
     Succeeded,
 }
 
@@ -75,13 +75,13 @@ impl Job {
         }
     }
 
-    /// Whether this output of it is offered, where it succeeded.
+    /// Whether this output is offered, if the job succeeded.
     pub fn offered(&self, output: usize, minute: i64) -> bool {
         let other = self.turn.is_some_and(|(at, turn)| turn == Turn::ToOtherOutputs && minute >= at);
         self.offers.get(output).is_some_and(|offered| *offered != other)
     }
 
-    /// The same as the provider puts it: a status and what the filter is to say.
+    /// The same in the provider's format: a status, and the expected output of the filter.
     pub fn answer(&self, minute: i64, outage: Option<&Outage>) -> Canned {
         let said = |said: serde_json::Value| Canned::json(200, &said);
         match self.says(minute, outage) {

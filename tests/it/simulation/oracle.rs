@@ -1,9 +1,10 @@
-//! How an item may end, told from the plan alone: every decision that makegood notes must say what
-//! was true when it was taken, and what can be decided must have been decided by a certain pass.
+//! How an item may end, computed from the plan alone: every decision that makegood records must
+//! state what was true when it was taken, and every item that can be decided must have been decided
+//! by a certain pass.
 //!
-//! What a provider answers does not change during a pass, so whatever is decided in it can be held
-//! against what the plan has the provider say at its minute. What the platform does may fall into
-//! the middle of a pass: before it or after it is then right.
+//! A provider's answer does not change during a pass, so each decision can be compared with the
+//! answer that the plan has for its minute. An action of the platform may fall into the middle of a
+//! pass: the state before it and the state after it are both right then.
 
 use super::job::Says;
 use super::plan::{Charge, Item, LEAP, NEVER, Own, PROVIDERS, Plan, Trouble};
@@ -11,18 +12,18 @@ use super::plan::{Charge, Item, LEAP, NEVER, Own, PROVIDERS, Plan, Trouble};
 /// From a charge to the end of doubt, and what an orphan has that was found late, in minutes.
 const DOUBT: i64 = 22 * 60;
 const LATE: i64 = 2 * 60;
-/// Younger than this, a job that nobody knows may still appear, in minutes.
+/// An unknown job that is younger than this may still appear. In minutes.
 const UNKNOWN: i64 = 60;
-/// How long a fresh charge is left alone at most, and how far a cursor stays behind, in minutes.
+/// The longest grace of a charge, and how far a cursor stays behind, in minutes.
 const GRACE: i64 = 15;
 const OVERLAP: i64 = 60;
-/// When a charge is looked at again, in minutes.
+/// When a charge is scanned again, in minutes.
 const LATER_LOOKS: [i64; 2] = [6 * 60, 20 * 60];
 /// The longest wait between two questions, and the lease of a worker that died, in minutes.
 const MAX_WAIT: i64 = 60;
 const LEASE: i64 = 15;
 
-/// A decision as makegood noted it. Times are minutes of the world, by makegood's clock.
+/// A decision as makegood recorded it. Times are minutes of the world, by makegood's clock.
 #[derive(Debug)]
 pub struct Noted {
     /// The charge's place in the plan.
@@ -34,7 +35,7 @@ pub struct Noted {
     pub opened_at: i64,
 }
 
-/// The pass in which it was noted.
+/// The pass in which it was recorded.
 #[derive(Clone, Copy, Debug)]
 pub struct Moment {
     pub minute: i64,
@@ -52,7 +53,7 @@ impl Moment {
     }
 }
 
-/// What is wrong with a decision, if anything is.
+/// The fault of a decision, if there is one.
 pub fn flaw(plan: &Plan, noted: &Noted, moment: Moment) -> Option<String> {
     let clock = plan.clock(moment.minute);
     let latest = clock + plan.spread() + i64::try_from(LEAP).unwrap();
@@ -90,10 +91,10 @@ fn passed_over(plan: &Plan, charge: &Charge, item: &Item, noted: &Noted, moment:
         Own::Stores | Own::StoresInTheWrongPlace | Own::StoresLinkedToNothing | Own::StoresOnAnother => true,
         Own::Nothing | Own::Refunds => false,
     };
-    // What hangs on it already keeps its platform from storing.
+    // An output that is linked to it already prevents the platform from storing.
     let index = usize::try_from(noted.index).unwrap();
     let hung_upon = plan.holds_anothers(noted.charge, index).is_some();
-    // A person may have said whose it is.
+    // A person may have decided whose it is.
     let overruled = noted.reason == "by_hand" && is_claimed_twice(plan, noted.charge, item);
     let again = matches!(noted.kind.as_str(), "refund" | "recover") && !overruled;
     (stored && !hung_upon && moment.surely(item.own_at) && again).then(|| {
@@ -138,8 +139,7 @@ fn fits(plan: &Plan, charge: &Charge, item: &Item, noted: &Noted, moment: Moment
         ("refund", "timed_out") => says == Some(Says::Running) && doubt_is_over,
         ("refund", "unconfirmed") => silent && doubt_is_over,
         ("refund", "recovery_failed") => offered && plan.is_full(minute) && doubt_is_over,
-        // Against the table: where it would wait, bring an output home, or hold it for who can tell
-        // whose it is.
+        // Against the table: where the table would wait, recover, or hold the item for a person.
         ("refund", "by_hand") => match says {
             _ if acted && is_claimed_twice(plan, noted.charge, item) => true,
             None | Some(Says::Unknown) => was_young,
@@ -179,20 +179,19 @@ fn found(plan: &Plan, noted: &Noted, moment: Moment) -> i64 {
     }
 }
 
-/// What rests on nothing but a fault of ours.
+/// A refund that rests only on a fault of ours.
 pub fn is_own_fault(says: Option<Says>) -> bool {
     matches!(says, Some(Says::InTrouble(Trouble::RefusesUs) | Says::Garbage))
 }
 
-/// Its output hangs on an item without a job, which may have a claim to it too.
+/// Its output is linked to an item without a job, which may have a claim to it too.
 pub fn is_claimed_twice(plan: &Plan, nth: usize, item: &Item) -> bool {
     plan.own(nth, item) == Own::StoresOnAnother && plan.charges[nth - 1].jobs.is_empty()
 }
 
-/// The minute of the pass after which an item must not be open any more, if the plan leaves no
-/// doubt about it: makegood can find it, nothing is left to wait for, and somebody has lived to see
-/// it (P01, P14, P16). The platform's own deeds and a wrong clock are left to the end of the
-/// window.
+/// The minute of the pass after which an item must not be open any more, if the plan is certain
+/// about it: makegood can find it, nothing is left to wait for, and a worker survived (P01, P14,
+/// P16). Actions of the platform and wrong clocks are checked at the end of the window.
 pub fn made_good_by(plan: &Plan, nth: usize, index: usize) -> Option<i64> {
     let charge = &plan.charges[nth];
     let item = &charge.items[index];
@@ -203,8 +202,8 @@ pub fn made_good_by(plan: &Plan, nth: usize, index: usize) -> Option<i64> {
     let spread = plan.spread();
     let leap = i64::try_from(LEAP).unwrap();
     let due = charge.committed.max(charge.items_at);
-    // What falls into the middle of a pass is done after that pass has looked, and its clock may
-    // have leapt.
+    // An action in the middle of a pass happens after the pass has looked, and its clock may have
+    // moved.
     let next = plan.passes.iter().find(|pass| pass.at >= due);
     let there = next.filter(|pass| pass.meanwhile > 0).map_or(due, |pass| pass.at);
     let behind = |look: i64| charge.at + look + OVERLAP - spread - leap;
@@ -216,7 +215,7 @@ pub fn made_good_by(plan: &Plan, nth: usize, index: usize) -> Option<i64> {
     let enough = if charge.provider == PROVIDERS[2].0 { 3 } else { 1 };
     let mut began_meanwhile = true;
     for pass in plan.passes.iter().filter(|pass| pass.at >= found) {
-        // What is committed during a pass is found by the next one.
+        // Rows that are committed during a pass are found by the next one.
         if std::mem::take(&mut began_meanwhile) && pass.meanwhile > 0 {
             continue;
         }

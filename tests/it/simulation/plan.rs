@@ -1,8 +1,8 @@
-//! A world of 48 hours, drawn from a seed alone: charges with what becomes of their jobs, what the
-//! platform does by itself and when, outages, a clock that is wrong for some hours, and when
-//! makegood's workers run and die.
+//! A world of 48 hours, drawn from a seed alone: charges and how their jobs end, the platform's own
+//! actions and their times, outages, a clock that is wrong for some hours, and when makegood's
+//! workers run and die.
 //!
-//! Times are minutes from the world's beginning. The same seed is the same plan.
+//! Times are minutes from the world's beginning. The same seed gives the same plan.
 
 use makegood::pass::Deed;
 
@@ -11,28 +11,28 @@ use crate::faults::plan::Dice;
 
 /// The last charge is made this long before the end, so that every window closes.
 const LAST_CHARGE: u64 = 22 * 60;
-/// When the world ends, unless its clocks are wrong: then by so much later.
+/// When the world ends. If its clocks are wrong, it ends later by as much.
 const END: i64 = 48 * 60;
 /// Longest time between two passes, in minutes. In production there is one every minute.
 const GAP: u64 = 45;
 /// And the shortest.
 const SHORTEST_GAP: u64 = 8;
-/// By so much the clock leaps while workers are at work, in minutes: longer than a lease.
+/// By how much the clock moves while workers run, in minutes: longer than a lease.
 pub const LEAP: u64 = 16;
 
 /// The most workers side by side.
 pub const WORKERS: usize = 3;
-/// By so many minutes their clocks may be ahead or behind.
+/// By at most this many minutes their clocks are ahead or behind.
 const ASTRAY: u64 = 4;
 
-/// So late a row is still found, less what the clock was ahead: the last look is at 20 hours and
-/// stays an hour behind.
+/// The latest commit that is still found, less the time by which the clock was ahead: the last scan
+/// is at 20 hours and stays an hour behind.
 const LATEST: i64 = 19 * 60;
 
 /// Never.
 pub const NEVER: i64 = i64::MAX;
 
-/// What the platform does to one item by itself.
+/// The platform's action on one item.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Own {
     Nothing,
@@ -51,10 +51,10 @@ pub struct Item {
     /// Which output of it.
     pub output: i64,
     pub own: Own,
-    /// When it does so; and when it noted that the item failed.
+    /// When it acts; and when it recorded the failure of the item.
     pub own_at: i64,
     pub failed_at: i64,
-    /// When it removes the row of what makegood has brought home by then.
+    /// When it removes the row of a recovered output.
     pub loses_at: i64,
 }
 
@@ -76,14 +76,14 @@ pub struct Charge {
     pub items: Vec<Item>,
 }
 
-/// What befalls a worker in a pass. Its time is counted in rests: how often it had nothing to do
-/// but wait for an answer.
+/// The fault of a worker in a pass. Its time is counted in rests: how often all its tasks waited
+/// for an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
     Lives,
     /// Dies at this rest.
     Dies(u32),
-    /// Falls asleep at this rest, until all others have ended.
+    /// Is suspended at this rest, until all others have ended.
     Sleeps(u32),
 }
 
@@ -91,23 +91,23 @@ pub enum Fate {
 #[derive(Clone, Debug)]
 pub struct Pass {
     pub at: i64,
-    /// For each worker what befalls it.
+    /// The fault of each worker.
     pub workers: Vec<Fate>,
     /// At which turn of theirs, all turns counted, the clock leaps past every lease while they are
     /// at work.
     pub leap: Option<u32>,
-    /// Every so many of the platform's deeds since the pass before happen while this one asks about
-    /// them; zero: none.
+    /// One in this many of the platform's actions since the last pass happens while this pass asks
+    /// about the item; zero: none.
     pub meanwhile: usize,
-    /// Somebody who makes an item good by hand meanwhile.
+    /// An operator who makes an item good by hand meanwhile.
     pub operator: Option<Operator>,
 }
 
-/// Somebody who makes one item good by hand.
+/// An operator who makes one item good by hand.
 #[derive(Clone, Copy, Debug)]
 pub struct Operator {
     pub deed: Deed,
-    /// Which item, of all that there are or of those that wait: the remainder tells.
+    /// Which item, of all or of those that wait: the index modulo their number.
     pub pick: u64,
     pub of_those_that_wait: bool,
     pub fate: Fate,
@@ -128,11 +128,11 @@ pub enum Trouble {
     Away,
     /// It refuses our key.
     RefusesUs,
-    /// It says that it is asked too often, and when to come again.
+    /// It answers 429, with the time after which to ask again.
     TooOften,
 }
 
-/// The clock is wrong by so many minutes.
+/// The clock is wrong by this many minutes.
 #[derive(Clone, Copy, Debug)]
 pub struct Skew {
     pub from: i64,
@@ -149,23 +149,23 @@ pub struct Plan {
     pub skew: Option<Skew>,
     /// From when until when nothing can be written to the storage.
     pub full: Option<(i64, i64)>,
-    /// Refunds in an hour before the brake is pulled; zero: no limit.
+    /// Refunds in an hour before the brake engages; zero: no limit.
     pub brake: u64,
-    /// A person releases the brake whenever it was on for so long; none: nobody does.
+    /// A person releases the brake whenever it was on for this long; none: never.
     pub released_after: Option<i64>,
-    /// The brake goes off by itself.
+    /// The brake releases itself.
     pub release_when_gone: bool,
-    /// Refunds in a day for faults of ours, before such are held; zero: no limit.
+    /// Refunds in a day for faults of ours before they are held; zero: no limit.
     pub own_faults: u64,
     /// By how many minutes each worker's clock is ahead. The first one's is right, as far as the
     /// world's is.
     pub clocks: [i64; WORKERS],
 }
 
-/// Without a breaker: its pause is real time, and a world's is simulated.
+/// Without a circuit breaker: its pause is real time, and a world's time is simulated.
 const NO_BREAKER: &str = "circuit_opens_after = 1000000\n";
-/// Providers: one that keeps files, one that drops them, and one whose breaker is on, if only for a
-/// moment.
+/// Providers: one that keeps files, one that drops them, and one with a circuit breaker of a short
+/// pause.
 pub const PROVIDERS: [(&str, &str, &str); 3] = [
     ("keeper", NO_BREAKER, ""),
     ("dropper", NO_BREAKER, "retention = \"2h\"\ngrace = \"10m\"\n"),
@@ -175,7 +175,7 @@ pub const PROVIDERS: [(&str, &str, &str); 3] = [
 const RETENTION: i64 = 120;
 
 impl Plan {
-    /// A world of about so many charges: half of it more or less.
+    /// A world of about this many charges, give or take half.
     pub fn new(seed: u64, charges: u64) -> Self {
         let mut dice = Dice::new(seed);
         let many = charges / 2 + dice.below(charges);
@@ -234,8 +234,8 @@ impl Plan {
         plan
     }
 
-    /// Of every sixth item or so the platform removes what makegood has brought home by then. Of
-    /// dice of their own, as the operators.
+    /// The platform removes the recovered output of about every sixth item. Drawn from a generator
+    /// of its own, like the operators.
     fn losses(&mut self) {
         let mut dice = Dice::new(self.seed ^ 0x105_7000);
         for charge in &mut self.charges {
@@ -246,9 +246,9 @@ impl Plan {
         }
     }
 
-    /// Beside every fifth pass or so somebody makes an item good by hand. Where a brake is, nobody
-    /// overrules it: the books know its limit. Of dice of their own, so that they leave the rest of
-    /// a world as it is without them.
+    /// Beside about every fifth pass an operator makes an item good by hand. If there is a brake,
+    /// no operator overrules it, because the books check its limit. Drawn from a generator of its
+    /// own, so that the rest of a world is the same without them.
     fn operators(&mut self) {
         let mut dice = Dice::new(self.seed ^ 0x0b9_4a2d);
         let limited = self.brake + self.own_faults > 0;
@@ -275,14 +275,14 @@ impl Plan {
         END + self.slack()
     }
 
-    /// What keeps a provider from answering at this minute.
+    /// The fault of a provider at this minute.
     pub fn outage(&self, provider: &str, minute: i64) -> Option<&Outage> {
         self.outages
             .iter()
             .find(|each| each.provider == provider && (each.from..each.until).contains(&minute))
     }
 
-    /// What is answered at this minute about the job of an item; none: it has none.
+    /// The answer at this minute about the job of an item; none: it has no job.
     pub fn says(&self, charge: &Charge, item: &Item, minute: i64) -> Option<Says> {
         Some(charge.jobs.get(item.job)?.says(minute, self.outage(charge.provider, minute)))
     }
@@ -292,11 +292,11 @@ impl Plan {
         self.full.is_some_and(|(from, until)| (from..until).contains(&minute))
     }
 
-    /// What the platform does about an item, if it comes to it.
+    /// The platform's planned action on an item.
     pub fn own(&self, nth: usize, item: &Item) -> Own {
         let mixed = !matches!(self.charges[nth].subscription, 0 | 100);
         match item.own {
-            // From two buckets: only makegood knows what is left of each.
+            // From two buckets: only makegood knows how much is left of each.
             Own::Refunds if mixed => Own::Nothing,
             // There is no other one.
             Own::StoresOnAnother if nth == 0 => Own::Nothing,
@@ -304,15 +304,15 @@ impl Plan {
         }
     }
 
-    /// What an output of the next charge hangs on, whose platform linked it wrongly: when, if this
-    /// is it.
+    /// The wrong link of the next charge's output: when it is made, if this is the item that it is
+    /// linked to.
     pub fn holds_anothers(&self, nth: usize, index: usize) -> Option<i64> {
         let next = self.charges.get(nth + 1).filter(|_| index == 0)?;
         let hung = next.items.iter().filter(|item| item.own == Own::StoresOnAnother);
         hung.map(|item| item.own_at).min()
     }
 
-    /// Which kinds of trouble it has, for the count of many worlds.
+    /// Which kinds of faults it has, for the count of many worlds.
     pub fn kinds(&self) -> Vec<&'static str> {
         let items = || self.charges.iter().flat_map(|charge| &charge.items);
         let jobs = || self.charges.iter().flat_map(|charge| &charge.jobs);
@@ -360,7 +360,7 @@ impl Plan {
         .collect()
     }
 
-    /// What the worker's clock shows at this minute.
+    /// The worker's clock at this minute.
     pub fn clock(&self, minute: i64) -> i64 {
         match self.skew {
             Some(skew) if (skew.from..skew.until).contains(&minute) => minute + skew.minutes,
@@ -381,14 +381,14 @@ impl Plan {
 }
 
 impl Pass {
-    /// Whether all workers live through it, wake, have no lease run out, and nobody else has
-    /// anything in hand.
+    /// Whether all workers survive it and are resumed, no lease expires, and no other worker has
+    /// claimed an item.
     pub fn is_calm(&self) -> bool {
         self.leap.is_none() && self.operator.is_none() && self.workers.iter().all(|fate| *fate == Fate::Lives)
     }
 }
 
-/// When workers run, how many, and what befalls them. Most worlds have a pass every half hour or
+/// When workers run, how many, and with which faults. Most worlds have a pass every half hour or
 /// so, some every quarter.
 fn passes(dice: &mut Dice, end: i64) -> Vec<Pass> {
     let (least, most) = if dice.percent(5) { (SHORTEST_GAP, 20) } else { (28, GAP) };
@@ -397,8 +397,8 @@ fn passes(dice: &mut Dice, end: i64) -> Vec<Pass> {
     while at < end {
         let many = *dice.weighted(&[(13, 1), (5, 2), (2, 3)]);
         let mut workers: Vec<Fate> = (0..many).map(|_| fate(dice, many)).collect();
-        // Whatever is begun in the last two hours of a window must find somebody who lives to end
-        // it.
+        // An item that is begun in the last two hours of a window needs a worker that survives to
+        // end it.
         let troubled = passes.last().is_some_and(|last| !last.is_calm());
         if troubled {
             workers[0] = Fate::Lives;
@@ -412,7 +412,7 @@ fn passes(dice: &mut Dice, end: i64) -> Vec<Pass> {
         let least = if dice.percent(8) { shortest } else { least.max(shortest) };
         at += i64::try_from(least + dice.below(most.max(least + 1) - least)).unwrap_or(0);
     }
-    // The last one lives, and nothing happens beside it.
+    // The last one survives, and nothing happens beside it.
     passes.push(Pass { at: end, workers: vec![Fate::Lives], leap: None, meanwhile: 0, operator: None });
     passes
 }

@@ -1,6 +1,6 @@
-//! What worlds share that run one after the other, as making it costs more than a world does: the
+//! The parts that consecutive worlds share, because creating them costs more than a world: the
 //! simulated provider, the provider files, and a database with its connections, which is emptied
-//! before each.
+//! before each world.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -21,7 +21,7 @@ use super::database::{Database, Kind, Sql};
 use super::plan::PROVIDERS;
 use super::start;
 
-/// What one worker has for itself, as a process of its own would.
+/// The state of one worker, as a process of its own would have it.
 pub struct Kit {
     pub clock: Clock,
     pub providers: Arc<Providers>,
@@ -36,15 +36,15 @@ pub struct Stage {
     pub folder: TempDir,
     /// The workers', and last the operator's.
     pub kits: Vec<Kit>,
-    /// Files come inside the answers here: it has nothing to remember.
+    /// Files come inside the answers here, so it has nothing to record.
     pub fetcher: Arc<Fetcher>,
     pub bench: Bench,
-    /// For whoever releases the brake.
+    /// For the person who releases the brake.
     pub desk: Store,
     database: Database,
-    /// What the platform does while a question about a job of that charge is under way, in order.
+    /// The platform's actions while a question about a job of that charge is under way, in order.
     pub beside: Arc<Mutex<Vec<(usize, String)>>>,
-    /// What it has begun of that.
+    /// The actions that it has begun.
     begun: Arc<Mutex<Vec<JoinHandle<()>>>>,
 }
 
@@ -52,16 +52,15 @@ impl Stage {
     pub async fn new(kind: Kind) -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let clock = Clock::simulated(start());
-        // In memory, where there is such a place: a world that flushes to a disk waits for it most
-        // of its time.
+        // In memory, if there is such a place: otherwise a world would mostly wait for its disk.
         let memory = Path::new("/dev/shm");
         let folder = if memory.is_dir() { TempDir::new_in(memory) } else { TempDir::new() }.unwrap();
         let simulator = Simulator::start("127.0.0.1:0".parse().unwrap()).await.unwrap();
         let files = folder.path().join("providers");
         std::fs::create_dir(&files).unwrap();
         for (name, breaker, more) in PROVIDERS {
-            // A worker that stands still is not to run out of real time: by the world's clock none
-            // has passed.
+            // A suspended worker must not time out by real time: by the world's clock none has
+            // passed.
             let text = format!(
                 "[provider]\nname = \"{name}\"\nretries = 0\nconnect_timeout = \"1h\"\nread_timeout = \"1h\"\ntimeout = \"1h\"\n\
                  {breaker}output_hosts = []\n{more}\
@@ -103,7 +102,7 @@ impl Stage {
                     let sql = sql.replace("$now", &now);
                     platform.run(&sql).await.unwrap_or_else(|error| panic!("{sql}\n{error}"));
                 }
-                // Nobody may wait for it any more.
+                // The receiver may be gone.
                 let _ = done.send(());
             }));
             Box::pin(async move { is_done.await.unwrap_or_default() })

@@ -1,4 +1,4 @@
-//! What happened in worlds, counted.
+//! Counts what happened in worlds.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -18,11 +18,11 @@ pub struct Tally {
     pub deeds: u64,
     /// Worlds in which makegood was stopped by a brake for a while.
     pub braked: u64,
-    /// Worlds by kind of trouble.
+    /// Worlds by kind of fault.
     pub kinds: BTreeMap<&'static str, u64>,
     /// Items by how they were made good.
     pub ends: BTreeMap<String, u64>,
-    /// What operators came to.
+    /// The results of operators.
     pub by_hand: BTreeMap<&'static str, u64>,
 }
 
@@ -67,7 +67,7 @@ impl Tally {
         }
     }
 
-    /// How far it has come, in one line.
+    /// The progress in one line.
     pub fn line(&self, elapsed: Duration) -> String {
         format!(
             "{} worlds, {} charges, {} items, {} passes, {} workers died, {:.1} s",

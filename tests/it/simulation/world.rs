@@ -1,4 +1,4 @@
-//! One world: the platform's deeds, the workers' passes, and what must be true after each.
+//! One world: the platform's actions, the workers' passes, and the checks after each.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -23,20 +23,21 @@ use crate::faults::plan::Dice;
 
 /// From a charge to the end of its window, in minutes.
 const WINDOW: i64 = 24 * 60;
-/// What the brake held so long ago has been looked at again since, in minutes: two passes, and a
-/// lease of one that died.
+/// After this time an orphan that the brake held has been examined again, in minutes: two passes,
+/// and a lease of one that died.
 const LET_GO: i64 = 180;
 
 /// In most worlds the workers ask side by side from the beginning. In some the first takes all
-/// slots of a provider, and the others leave it to that one: a worker that is dead or asleep keeps
-/// its slots, as the clock stands still meanwhile.
+/// slots of a provider, and the others leave the provider to it: a dead or suspended worker keeps
+/// its slots, because the clock stands still meanwhile.
 fn sharing(seed: u64) -> Sharing {
     let pause = Duration::from_millis(20);
     let processes = if seed.is_multiple_of(4) { 1 } else { WORKERS };
     Sharing { first_look: pause, look_every: pause, tries: 2, processes, ..Sharing::default() }
 }
 
-/// The turn of a worker that is dead or asleep would never end, as the clock stands still.
+/// The detection lease of a dead or suspended worker would never expire, because the clock stands
+/// still.
 fn turn() -> DetectionTurn {
     DetectionTurn { looks: 2, look_every: Duration::from_millis(5), ..DetectionTurn::default() }
 }
@@ -48,13 +49,13 @@ pub struct World<'a> {
     /// And last the operator.
     workers: Vec<Parts>,
     tally: Tally,
-    /// What must be true at any time, with this world's limits.
+    /// The invariants, with this world's limits.
     always: Vec<(&'static str, String)>,
-    /// What must have been made good by the pass at this minute: charges and items by their places
+    /// The items that the pass at this minute must have made good: charges and items by their index
     /// in the plan.
     made_good_by: HashMap<i64, Vec<(usize, usize)>>,
-    /// What each job's provider says, and whether its first output is offered: of all other outputs
-    /// it changes with that.
+    /// The answer about each job, and whether its first output is offered: all its other outputs
+    /// change together with it.
     told: Vec<(Says, bool)>,
     /// The last event that was judged.
     judged: i64,
@@ -143,7 +144,7 @@ impl<'a> World<'a> {
         lines.into_iter().map(|line| line.unwrap_or_else(|| "NULL".to_owned())).collect()
     }
 
-    /// Lives through the 48 hours.
+    /// Simulates the 48 hours.
     pub async fn live(mut self) -> Tally {
         self.run(
             "INSERT INTO accounts VALUES ('a0', 'user'), ('a1', 'user'), ('a2', 'workspace'), ('a3', 'user');
@@ -190,7 +191,7 @@ impl<'a> World<'a> {
                 && pass.at - since >= after
             {
                 self.stage.desk.release_brake("a person", "that is the plan").await.unwrap();
-                // Times cannot tell it, because the clock may have been set meanwhile.
+                // Times do not show it, because the clock may have been set meanwhile.
                 self.run(
                     "INSERT INTO brake_releases SELECT coalesce(max(resolution_id), 0) FROM makegood_refunds",
                 )
@@ -221,7 +222,7 @@ impl<'a> World<'a> {
         }
     }
 
-    /// What the providers say at this minute, where it is not what they said before.
+    /// The providers' answers at this minute that differ from those before.
     fn answers(&mut self, minute: i64) {
         let mut told = std::mem::take(&mut self.told).into_iter();
         for charge in &self.plan.charges {
@@ -284,7 +285,7 @@ impl<'a> World<'a> {
             let (seed, minute) = (self.plan.seed, pass.at);
             panic!("world {seed}: at minute {minute} all have ended, and still {why}\n{ended:#?}");
         }
-        // Nobody was asked about these.
+        // The provider was not asked about these.
         let left = std::mem::take(&mut *self.stage.beside.lock().unwrap());
         let now = self.stage.clock.now().micros().to_string();
         for (_, sql) in &left {
@@ -307,7 +308,7 @@ impl<'a> World<'a> {
         }
     }
 
-    /// What an operator wants: one item, if there is any.
+    /// The operator's item, if there is any.
     async fn wanted(&self, operator: Operator) -> Option<Wanted> {
         let waiting = self.lines(books::WAITING).await;
         let items = if operator.of_those_that_wait && !waiting.is_empty() {
@@ -326,8 +327,8 @@ impl<'a> World<'a> {
         })
     }
 
-    /// What this pass has decided, and what it should have. True: there is something new in the
-    /// books.
+    /// The decisions of this pass, and those that it should have made. True: there are new rows in
+    /// the books.
     async fn judge(&mut self, moment: Moment) -> bool {
         let mut news = false;
         for line in self.asked(books::DECIDED, &[self.judged, start().micros()], true).await {
@@ -383,8 +384,8 @@ impl<'a> World<'a> {
         }
     }
 
-    /// Whether the plan explains why an item is neither delivered nor refunded: a brake that nobody
-    /// has released for long, an output that two items have a claim to, or the user's own
+    /// Whether the plan explains why an item is neither delivered nor refunded: a brake that was
+    /// not released for long, an output that two items have a claim to, or the user's own
     /// cancelling.
     fn excused(&self, line: &str, minute: i64) -> bool {
         let words: Vec<&str> = line.split(' ').collect();
@@ -434,7 +435,7 @@ impl<'a> World<'a> {
         }
     }
 
-    /// Fails with the seed, the world around, and the story of the item.
+    /// Fails with the seed, the world, and the history of the item.
     async fn give_up(&self, why: &str, item: &str) -> ! {
         let plan = &self.plan;
         let item = item.split(' ').next().unwrap_or_default();

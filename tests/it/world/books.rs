@@ -1,16 +1,16 @@
-//! What must be true of any world at any time, asked in SQL of the tests' own that both databases
-//! read: each statement names what must not be there, as `v`.
+//! Invariants of any world at any time, as SQL of the tests' own that both databases read: each
+//! statement returns violations, as `v`.
 //!
-//! A world remembers what its balances opened with (`World::balance`). A test in which the platform
-//! does something to a balance that no ledger shows, or something in the ledger that no balance
-//! shows, says so (`World::opens_with`). What cannot be added up, because an account, a bucket or
-//! credits are NULL, is only asked for nothing of makegood's in it.
+//! A world remembers the balances that it started with (`World::balance`). A test in which the
+//! platform changes a balance without a ledger entry, or the ledger without a balance, declares it
+//! (`World::opens_with`). Rows that cannot be added up, because an account, a bucket or credits are
+//! NULL, are only checked for entries of makegood's.
 
 use std::collections::BTreeMap;
 
 use super::World;
 
-/// What the world knows beside its database.
+/// The world's own records beside its database.
 #[derive(Debug, Default)]
 pub struct Remembered {
     /// By account and bucket.
@@ -189,8 +189,8 @@ const ALWAYS: &[(&str, &str)] = &[
 ];
 
 impl World {
-    /// The platform makes a balance row of these credits by itself, or changes one so that it is as
-    /// if it had opened with them.
+    /// The platform creates a balance row with these credits, or changes one, as if the world had
+    /// started with them.
     pub fn opens_with(&self, account: &str, bucket: &str, credits: i64) {
         let mut remembered = self.remembered.lock().unwrap();
         remembered.opening.insert((account.to_owned(), bucket.to_owned()), credits);
@@ -204,7 +204,7 @@ impl World {
         self.remembered.lock().unwrap().lost.extend(lost);
     }
 
-    /// What must be true of any world at any time.
+    /// The invariants of any world at any time.
     pub async fn books_balance(&self) {
         let (opening, lost) = {
             let remembered = self.remembered.lock().unwrap();

@@ -1,8 +1,8 @@
-//! Which states are the same but for names: one of them stands for all, with a number that no other
-//! has.
+//! States that differ only in names: one of them represents all, with a number that is unique to
+//! it.
 //!
-//! The search keeps the numbers of what it has seen, so every field of the state has bits of its
-//! own here.
+//! The search stores the numbers of the states that it has seen, so every field of a state has bits
+//! of its own here.
 
 use super::{Held, Item, State, Work};
 
@@ -28,8 +28,8 @@ impl Held {
 }
 
 impl State {
-    /// Workers are alike and items are alike: one state stands for all that differ only in who is
-    /// who. Returns it with a number that no other has.
+    /// Workers and items are symmetric: one state represents all that differ only in which is
+    /// which. Returns it with a unique number.
     pub fn canonical(mut self) -> (u128, Self) {
         let work = |work: &Option<Work>| match work {
             None => (0, 0, 0),

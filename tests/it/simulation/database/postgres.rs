@@ -11,8 +11,8 @@ use sqlx::{AssertSqlSafe, Row as _};
 use super::{NOTES, Sql, stores};
 use crate::database::{self, TestDatabase};
 
-/// Until then whatever workers have sent before they ended must have been carried out. Longer than
-/// any time limit of theirs.
+/// Until then everything that workers sent before they ended must have been carried out. Longer
+/// than any of their timeouts.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 const MICROS: &str = include_str!("micros.sql");
@@ -22,7 +22,7 @@ pub struct Postgres {
     /// Empties the database, and looks what its sessions do.
     owner: PgPool,
     empties: String,
-    /// Dropped last, with whoever is still connected.
+    /// Dropped last, with all connections that are left.
     _database: TestDatabase,
 }
 

@@ -32,7 +32,7 @@ impl Sqlite {
         sqlx::raw_sql(AssertSqlSafe(self.empties.clone())).execute(&self.broom).await.unwrap();
     }
 
-    /// Whoever gets the write lock now comes after everything that was sent before.
+    /// The next holder of the write lock comes after everything that was sent before.
     pub async fn all_is_written(&self) -> Result<(), String> {
         let locked = self.sql.run("BEGIN IMMEDIATE; COMMIT;").await;
         locked.map_err(|error| format!("somebody keeps the write lock: {error}"))
@@ -50,8 +50,8 @@ async fn open(file: &Path, foreign_keys: bool) -> SqlitePool {
     pool.test_before_acquire(false).connect_with(options).await.unwrap()
 }
 
-/// Keeps a copy of the database as it is, and returns the SQL that makes it so again. The triggers
-/// that let nothing be removed stay, and look away while that is done.
+/// Keeps a copy of the database, and returns the SQL that restores it. The triggers that forbid
+/// removal stay, and are disabled while that runs.
 async fn empties(broom: &SqlitePool, copy: &Path) -> String {
     let run = async |sql: &str| sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).fetch_all(broom).await.unwrap();
     let texts = async |sql: &str| -> Vec<String> {
