@@ -17,6 +17,8 @@ mod properties;
 mod reach;
 mod refunds;
 mod sharing;
+mod unasked;
+mod unhashed;
 
 fn unnamed_failure(class: FailureClass) -> Offer {
     Offer { index: None, source: Source::Failed { class, message: None }, expires_at: None }

@@ -91,3 +91,17 @@ fn p15_an_orphan_is_as_urgent_as_the_first_of_its_files_that_goes() {
     );
     assert_eq!(earliest(vec![file(Some(0)), goes(failed, 1)]), None);
 }
+
+#[test]
+fn a_failure_of_the_whole_database_is_no_rows() {
+    let lost = sqlx::Error::from(std::io::Error::from(std::io::ErrorKind::ConnectionReset));
+    let of_all = [DbError::InDoubt, DbError::Transaction { what: "commit", source: lost }];
+    for error in of_all {
+        assert!(Failure::Db(error).refused().is_err(), "no other settlement would fare better");
+    }
+    let source = sqlx::Error::Protocol("abc".to_owned());
+    let (statement, column, about) = ("cases", "credits", String::new());
+    let of_a_row = Failure::Db(DbError::Column { statement, column, about, source });
+    assert!(matches!(of_a_row.refused(), Ok(Outcome::Refused(_))));
+    assert!(matches!(Failure::Brake.refused(), Ok(Outcome::Refused(_))));
+}
