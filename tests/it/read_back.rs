@@ -129,7 +129,7 @@ async fn p03_a_difference_that_comes_back_with_every_try_is_held_after_a_few() {
         );
         world.run(&trigger("BEFORE UPDATE", "balances", &adds_more)).await;
         world.charge("c").job("failed-1").insert().await;
-        let report = tokio::time::timeout(5 * MINUTE, world.pass()).await.expect("it ends");
+        let report = tokio::time::timeout(2 * MINUTE, world.pass()).await.expect("it ends");
         assert_eq!(world.fate("c", 0).await, fate, "{times}: {report:?}");
         let many = i64::from(credits > 0);
         assert_eq!(posted(&world).await, (many, many, credits), "{times}");

@@ -255,7 +255,7 @@ async fn p03_a_reversal_is_tried_again_where_a_difference_is_gone_under_one_snap
              CREATE TRIGGER odd BEFORE UPDATE ON balances FOR EACH ROW EXECUTE FUNCTION odd()"
         );
         world.run(&trigger).await;
-        let told = tokio::time::timeout(5 * MINUTE, reverse(&world.store, "c1/0")).await.expect("it ends");
+        let told = tokio::time::timeout(2 * MINUTE, reverse(&world.store, "c1/0")).await.expect("it ends");
         let balance = if is_done { (0, 0) } else { (3, 7) };
         assert_eq!(matches!(told, Reversed::Done(_)), is_done, "{when}: {told:?}");
         assert_eq!(matches!(told, Reversed::NotPosted(_)), !is_done, "{when}: {told:?}");

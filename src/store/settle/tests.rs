@@ -105,3 +105,17 @@ fn a_failure_of_the_whole_database_is_no_rows() {
     assert!(matches!(of_a_row.refused(), Ok(Outcome::Refused(_))));
     assert!(matches!(Failure::Brake.refused(), Ok(Outcome::Refused(_))));
 }
+
+#[test]
+fn p03_credits_go_to_exactly_one_balance_row() {
+    let key = ("ada".to_owned(), Bucket::Wallet);
+    let hit = |rows: Option<usize>| {
+        let hit = rows.map(|rows| (("ada".to_owned(), "wallet".to_owned()), rows)).into_iter().collect();
+        posting::each_hit_once([&key].into_iter(), &hit)
+    };
+    assert!(hit(Some(1)).is_ok());
+    for (rows, told) in [(None, 0), (Some(0), 0), (Some(2), 2)] {
+        let failure = hit(rows).unwrap_err();
+        assert!(matches!(failure, Failure::Balance { rows, .. } if rows == told), "{failure}");
+    }
+}

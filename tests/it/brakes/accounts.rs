@@ -232,6 +232,9 @@ on_both! {
         }
         let why = world.store.brake().await.unwrap().reason.unwrap();
         assert!(why.contains("max_credit_share_per_day") && why.contains("500 credits in a day"), "{why}");
+        // Its condition stands, so that it does not go off by itself.
+        let watch = Watch { limits: world.parts.rules.brake, ..Watch::default() };
+        assert_eq!(world.store.release_brake_when_gone(&watch).await.unwrap(), None);
     }
 }
 
