@@ -3,11 +3,13 @@
 #
 # usage: scripts/mutants.sh [LIBRARY|ALL [ARGUMENT…]]      (ALL; arguments are cargo-mutants': --in-diff FILE, --file GLOB)
 #
-# Three rounds, each over what those before it let through: the library's tests next to the code that is changed, then the
-# other tests of the library that could notice, then the integration tests on SQLite, and those on PostgreSQL that are about
-# settle: its limits, refused rows, two authorities. What nobody noticed stands in mutants.out/missed.txt at the end, and
-# what made the tests run out of time in timeout.txt. Works on a copy of the sources. On two cores 10 to 30 seconds a mutant and
-# round, about a minute in the last; there are some 450.
+# Three rounds, each over the mutants that the rounds before it let through: the library's tests next to
+# the code that is changed, then the other tests of the library that could notice, then the integration
+# tests on SQLite and those on PostgreSQL that are about settle (its limits, its locks, refused rows, two
+# authorities, the read-back, reversals, the trial of a refund, the brake). At the end
+# mutants.out/missed.txt lists the mutants that no test noticed, and timeout.txt those that made the tests
+# run out of time. Works on a copy of the sources. On two cores a mutant takes 10 to 30 seconds a round,
+# and a minute or more in the last; there are some 900.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -27,4 +29,5 @@ round() { cargo mutants --no-shuffle --timeout 300 "${more[@]}" "$@" || [[ $? -e
 round --cargo-arg=--lib -- -- brake:: detect:: refund:: store:: pass::
 round --iterate --cargo-arg=--lib -- -- policy:: demo:: cli:: ops::
 [[ $which == LIBRARY ]] || round --iterate --cargo-arg=--test --cargo-arg=it -- -- \
-  on_sqlite limits:: refused:: two_authorities:: a_run_leaves_its_metrics
+  on_sqlite limits:: locked:: refused:: raised:: two_authorities:: read_back:: posting:: reversals:: cannot_post:: \
+  doctor::posting:: brakes:: commands::p24 a_run_leaves_its_metrics
