@@ -129,6 +129,27 @@ on_both! {
     }
 }
 
+on_both! {
+    async fn a_platform_that_puts_an_output_elsewhere_fails_the_trial(world) {
+        world.charge("c").job("running-1").insert().await;
+        let works = Trial::Works { charge_id: "c".to_owned(), failed_before: None };
+        assert_eq!(world.store.try_outputs().await.unwrap(), works);
+        world
+            .run(if world.store.is_postgres() {
+                "CREATE FUNCTION moves() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+                   NEW.node_id := 'elsewhere'; RETURN NEW; END $$;
+                 CREATE TRIGGER moves BEFORE INSERT ON stored_outputs FOR EACH ROW EXECUTE FUNCTION moves()"
+            } else {
+                "CREATE TRIGGER moves AFTER INSERT ON stored_outputs
+                 BEGIN UPDATE stored_outputs SET node_id = 'elsewhere' WHERE id = NEW.id; END"
+            })
+            .await;
+        let trial = world.store.try_outputs().await.unwrap();
+        let says = "does not show it where its item expects it";
+        assert!(matches!(&trial, Trial::Fails { why, .. } if why.contains(says)), "{trial:?}");
+    }
+}
+
 /// The newest three charges are of an account whose refunds fail: the trial goes on to another two.
 #[tokio::test]
 async fn p01_one_accounts_trouble_holds_nobody_elses_refunds() {
