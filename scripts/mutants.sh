@@ -8,10 +8,11 @@
 #
 # Three rounds, each over the mutants that survived the one before: the library's tests next to the
 # changed code; the other tests of the library that could fail; the integration tests on SQLite, and
-# those on PostgreSQL that are about settle (its limits, refused rows, two authorities). At the end,
-# mutants.out/missed.txt lists the mutants that no test noticed, and timeout.txt those that made the
-# tests time out. It works on a copy of the sources. On two cores 10 to 30 seconds a mutant and
-# round, about a minute in the last; there are some 450.
+# those on PostgreSQL that are about settle (its limits and locks, refused rows, two authorities,
+# the read-back, reversals, the trial of a refund, the brake). At the end, mutants.out/missed.txt
+# lists the mutants that no test noticed, and timeout.txt those that made the tests time out. It
+# works on a copy of the sources. On two cores 10 to 30 seconds a mutant and round, a minute or more
+# in the last; there are some 900.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -32,4 +33,5 @@ round() { cargo mutants --no-shuffle --timeout 300 "${more[@]}" "$@" || [[ $? -e
 round --cargo-arg=--lib -- -- brake:: detect:: refund:: store:: pass::
 round --iterate --cargo-arg=--lib -- -- policy:: demo:: cli:: ops::
 [[ $which == LIBRARY ]] || round --iterate --cargo-arg=--test --cargo-arg=it -- -- \
-  on_sqlite limits:: refused:: two_authorities:: a_run_leaves_its_metrics
+  on_sqlite limits:: locked:: refused:: raised:: two_authorities:: read_back:: posting:: reversals:: cannot_post:: \
+  doctor::posting:: brakes:: commands::p24 a_run_leaves_its_metrics

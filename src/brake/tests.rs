@@ -279,6 +279,15 @@ fn p15_sums_at_the_end_of_the_range_count_as_a_limit_reached() {
 }
 
 #[test]
+fn the_days_credits_and_refunds_are_those_of_all_providers() {
+    let sums = |day_refunds, day_credits| Sums { day_refunds, day_credits, ..Sums::default() };
+    let per_provider = BTreeMap::from([("acme".to_owned(), sums(2, 30)), ("other".to_owned(), sums(3, 400))]);
+    let counted = RefundCounts { per_provider, ..RefundCounts::default() };
+    assert_eq!((counted.day_refunds(), counted.day_credits()), (5, 430));
+    assert_eq!((RefundCounts::default().day_refunds(), RefundCounts::default().day_credits()), (0, 0));
+}
+
+#[test]
 fn without_limits_everything_is_admitted() {
     let mut brake = brake(BrakeLimits::default());
     assert!((0..10_000).all(|_| brake.admit("acme", 1_000_000, false)));

@@ -18,6 +18,8 @@ mod properties;
 pub(super) mod reach;
 mod refunds;
 mod sharing;
+mod unasked;
+mod unhashed;
 
 fn unnamed_failure(class: FailureClass) -> Offer {
     Offer { index: None, source: Source::Failed { class, message: None }, expires_at: None }

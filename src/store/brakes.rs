@@ -20,6 +20,8 @@ use crate::clock::Timestamp;
 
 mod accounts;
 mod by_hand;
+#[cfg(test)]
+mod tests;
 
 pub use accounts::HeldAccount;
 pub use by_hand::HeldProvider;

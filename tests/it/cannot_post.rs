@@ -3,7 +3,10 @@
 
 use std::time::Duration;
 
+use makegood::store::Trial;
+
 use crate::database;
+use crate::late::detect;
 use crate::world::{HOUR, MINUTE, World, on_both};
 
 /// The ledger drops what is inserted.
@@ -70,6 +73,80 @@ on_both! {
         assert_eq!(checked(&world).await, "ok");
         assert!(!report.findings.iter().any(|each| each.kind == "cannot_post"), "{report:?}");
         world.books_balance().await;
+    }
+}
+
+/// A charge that has its output.
+async fn delivered(world: &World) {
+    world.charge("delivered").job("ok-1").age(MINUTE).insert().await;
+    world.store_output("out", Some(("delivered", 0)), ("replicate", "ok-1", 0), ("p", "n")).await;
+}
+
+on_both! {
+    /// An account without its balance rows is left out of the trial of a refund.
+    async fn a_trial_takes_what_is_owed_then_what_is_not_delivered_and_the_newest_of_these(world) {
+        for account in ["ada", "bob", "eve"] {
+            world.balance(account, 0, 0).await;
+        }
+        // The other bucket of a charge needs no row.
+        world.run("DELETE FROM balances WHERE account_id = 'bob' AND bucket = 'subscription'").await;
+        delivered(&world).await;
+        world.charge("poor").account("none").job("running-1").age(2 * MINUTE).insert().await;
+        world.charge("waits").account("eve").drawn(4, 6).job("running-2").age(5 * MINUTE).insert().await;
+        world.charge("owed").account("bob").job("running-3").age(3 * HOUR).insert().await;
+        let works = |charge: &str| Trial::Works { charge_id: charge.to_owned(), failed_before: None };
+        assert_eq!(world.store.try_refunds().await.unwrap(), works("waits"));
+        assert_eq!(world.store.try_outputs().await.unwrap(), works("poor"));
+        detect(&world).await;
+        assert_eq!(world.store.try_refunds().await.unwrap(), works("owed"));
+    }
+}
+
+on_both! {
+    /// The platform may refuse a second output and a refund for a charge that has its output.
+    async fn what_a_delivered_charge_is_refused_says_nothing_about_the_others(world) {
+        world.balance("ada", 0, 0).await;
+        world.balance("eve", 0, 0).await;
+        delivered(&world).await;
+        for table in ["ledger_entries", "stored_outputs"] {
+            let refuses = if world.store.is_postgres() {
+                format!(
+                    "CREATE FUNCTION no_{table}() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'no'; END $$;
+                     CREATE TRIGGER no BEFORE INSERT ON {table} FOR EACH ROW EXECUTE FUNCTION no_{table}()"
+                )
+            } else {
+                format!("CREATE TRIGGER no_{table} BEFORE INSERT ON {table} BEGIN SELECT RAISE(ABORT, 'no'); END")
+            };
+            world.run(&refuses).await;
+        }
+        for trial in [world.store.try_refunds().await.unwrap(), world.store.try_outputs().await.unwrap()] {
+            assert!(matches!(trial, Trial::CouldNotTry { .. }), "{trial:?}");
+        }
+        world.charge("waits").account("eve").job("running-2").age(5 * MINUTE).insert().await;
+        for trial in [world.store.try_refunds().await.unwrap(), world.store.try_outputs().await.unwrap()] {
+            assert!(matches!(trial, Trial::Fails { tried: 1, refused: true, .. }), "{trial:?}");
+        }
+    }
+}
+
+on_both! {
+    async fn a_platform_that_puts_an_output_elsewhere_fails_the_trial(world) {
+        world.charge("c").job("running-1").insert().await;
+        let works = Trial::Works { charge_id: "c".to_owned(), failed_before: None };
+        assert_eq!(world.store.try_outputs().await.unwrap(), works);
+        world
+            .run(if world.store.is_postgres() {
+                "CREATE FUNCTION moves() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+                   NEW.node_id := 'elsewhere'; RETURN NEW; END $$;
+                 CREATE TRIGGER moves BEFORE INSERT ON stored_outputs FOR EACH ROW EXECUTE FUNCTION moves()"
+            } else {
+                "CREATE TRIGGER moves AFTER INSERT ON stored_outputs
+                 BEGIN UPDATE stored_outputs SET node_id = 'elsewhere' WHERE id = NEW.id; END"
+            })
+            .await;
+        let trial = world.store.try_outputs().await.unwrap();
+        let says = "does not show it where its item expects it";
+        assert!(matches!(&trial, Trial::Fails { why, .. } if why.contains(says)), "{trial:?}");
     }
 }
 

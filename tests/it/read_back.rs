@@ -2,7 +2,7 @@
 //! that does something else leaves no refund behind that the customer did not get (P01 refunded
 //! once, P03 to the balances that paid).
 
-use crate::world::{HOUR, ItemRow, World, on_both};
+use crate::world::{HOUR, ItemRow, MINUTE, World, on_both};
 
 /// Refunds, makegood's entries in the ledger, and ada's wallet.
 async fn posted(world: &World) -> (i64, i64, i64) {
@@ -112,6 +112,28 @@ async fn p03_a_difference_that_is_gone_under_one_snapshot_holds_nothing() {
     assert_eq!(posted(&world).await, (1, 1, 10));
     assert_eq!(world.number("SELECT last_value AS v FROM tries").await, 3, "posted, tried, posted again");
     world.books_balance().await;
+}
+
+/// The difference shows in transactions of the usual isolation, and not under one snapshot. Without
+/// a limit of tries the settle would never end.
+#[tokio::test]
+async fn p03_a_difference_that_comes_back_with_every_try_is_held_after_a_few() {
+    for (times, fate, credits) in [(2, "refunded provider_error", 10), (1_000, "held not_posted", 0)] {
+        let world = World::postgres().await;
+        world.balance("ada", 0, 0).await;
+        world.just_tried().await;
+        world.run("CREATE SEQUENCE tries; GRANT USAGE ON SEQUENCE tries TO PUBLIC").await;
+        let adds_more = format!(
+            "IF current_setting('transaction_isolation') = 'read committed' AND nextval('tries') <= {times} THEN
+             NEW.credits := NEW.credits + 5; END IF; RETURN NEW;"
+        );
+        world.run(&trigger("BEFORE UPDATE", "balances", &adds_more)).await;
+        world.charge("c").job("failed-1").insert().await;
+        let report = tokio::time::timeout(2 * MINUTE, world.pass()).await.expect("it ends");
+        assert_eq!(world.fate("c", 0).await, fate, "{times}: {report:?}");
+        let many = i64::from(credits > 0);
+        assert_eq!(posted(&world).await, (many, many, credits), "{times}");
+    }
 }
 
 #[tokio::test]

@@ -19,7 +19,7 @@ async fn granted(world: &World) {
     }
 }
 
-fn order(item: &str, anyway: bool) -> Reversal {
+pub fn order(item: &str, anyway: bool) -> Reversal {
     let (by, why) = ("mia".to_owned(), "ticket 9".to_owned());
     Reversal { item: item.parse().unwrap(), by, why, anyway }
 }
@@ -29,7 +29,7 @@ async fn reverse(store: &Store, item: &str) -> Reversed {
 }
 
 /// One refunded charge of ada's that drew 3 and 7; her balances are otherwise empty.
-async fn refunded(world: &World) {
+pub async fn refunded(world: &World) {
     granted(world).await;
     world.balance("ada", 0, 0).await;
     world.charge("c1").drawn(3, 7).items(&[10]).job("failed-1").insert().await;
@@ -137,10 +137,14 @@ on_both! {
         granted(&world).await;
         world.balance("ada", 0, 0).await;
         for nth in 0..6 {
-            world.charge(&format!("c{nth}")).drawn(4, 6).items(&[10]).job(&format!("failed-{nth}")).insert().await;
+            // From both balances, or from one of them.
+            let (subscription, wallet) = [(4, 6), (0, 10), (10, 0)][nth % 3];
+            let (id, job) = (format!("c{nth}"), format!("failed-{nth}"));
+            let charge = world.charge(&id).drawn(subscription, wallet);
+            charge.items(&[10]).job(&job).insert().await;
         }
         world.pass().await;
-        assert_eq!(world.balance_of("ada").await, (24, 36));
+        assert_eq!(world.balance_of("ada").await, (28, 32));
         let stores = [another(&world).await, another(&world).await, another(&world).await];
         for nth in 0..6 {
             let item = format!("c{nth}/0");
@@ -150,6 +154,8 @@ on_both! {
             assert_eq!(done.iter().filter(|done| **done).count(), 1, "{item}: {told:?}");
         }
         assert_eq!((world.balance_of("ada").await, reversals(&world).await), ((0, 0), 6));
+        let entries = world.number("SELECT count(*) AS v FROM ledger_entries WHERE id LIKE '%:reversed:%'").await;
+        assert_eq!(entries, 2 * (2 + 1 + 1), "none for a balance that was given nothing");
         world.books_balance().await;
     }
 }
@@ -228,6 +234,31 @@ async fn p03_a_reversal_that_does_not_show_in_balance_or_ledger_is_not_written()
         assert_eq!(world.all_rows().await, before, "{body}");
         world.run(&format!("DROP TRIGGER odd ON {table}")).await;
         assert!(matches!(reverse(&world.store, "c1/0").await, Reversed::Done(_)));
+        world.books_balance().await;
+    }
+}
+
+/// A difference that is gone under one snapshot is another session's: the reversal is tried again,
+/// but not for ever.
+#[tokio::test]
+async fn p03_a_reversal_is_tried_again_where_a_difference_is_gone_under_one_snapshot() {
+    let once = "nextval('tries') = 1";
+    let always = "current_setting('transaction_isolation') = 'read committed'";
+    for (when, is_done) in [(once, true), (always, false)] {
+        let world = World::postgres().await;
+        refunded(&world).await;
+        let trigger = format!(
+            "CREATE SEQUENCE tries; GRANT USAGE ON SEQUENCE tries TO PUBLIC;
+             CREATE FUNCTION odd() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+               IF NEW.bucket = 'wallet' AND {when} THEN NEW.credits := NEW.credits + 5; END IF; RETURN NEW; END $$;
+             CREATE TRIGGER odd BEFORE UPDATE ON balances FOR EACH ROW EXECUTE FUNCTION odd()"
+        );
+        world.run(&trigger).await;
+        let told = tokio::time::timeout(2 * MINUTE, reverse(&world.store, "c1/0")).await.expect("it ends");
+        let balance = if is_done { (0, 0) } else { (3, 7) };
+        assert_eq!(matches!(told, Reversed::Done(_)), is_done, "{when}: {told:?}");
+        assert_eq!(matches!(told, Reversed::NotPosted(_)), !is_done, "{when}: {told:?}");
+        assert_eq!((world.balance_of("ada").await, reversals(&world).await), (balance, i64::from(is_done)));
         world.books_balance().await;
     }
 }

@@ -20,6 +20,9 @@ use crate::charge::Bucket;
 use crate::store::db::{DbError, Tx, Value};
 use crate::store::statements;
 
+#[cfg(test)]
+mod tests;
+
 /// What balances held, by account and bucket. A balance that does not exist, or exists twice, is
 /// not in it.
 pub(super) type Balances = HashMap<(String, String), i64>;

@@ -91,3 +91,31 @@ fn p15_an_orphan_is_as_urgent_as_the_first_of_its_files_that_goes() {
     );
     assert_eq!(earliest(vec![file(Some(0)), goes(failed, 1)]), None);
 }
+
+#[test]
+fn a_failure_of_the_whole_database_is_no_rows() {
+    let lost = sqlx::Error::from(std::io::Error::from(std::io::ErrorKind::ConnectionReset));
+    let of_all = [DbError::InDoubt, DbError::Transaction { what: "commit", source: lost }];
+    for error in of_all {
+        assert!(Failure::Db(error).refused().is_err(), "no other settlement would fare better");
+    }
+    let source = sqlx::Error::Protocol("abc".to_owned());
+    let (statement, column, about) = ("cases", "credits", String::new());
+    let of_a_row = Failure::Db(DbError::Column { statement, column, about, source });
+    assert!(matches!(of_a_row.refused(), Ok(Outcome::Refused(_))));
+    assert!(matches!(Failure::Brake.refused(), Ok(Outcome::Refused(_))));
+}
+
+#[test]
+fn p03_credits_go_to_exactly_one_balance_row() {
+    let key = ("ada".to_owned(), Bucket::Wallet);
+    let hit = |rows: Option<usize>| {
+        let hit = rows.map(|rows| (("ada".to_owned(), "wallet".to_owned()), rows)).into_iter().collect();
+        posting::each_hit_once([&key].into_iter(), &hit)
+    };
+    assert!(hit(Some(1)).is_ok());
+    for (rows, told) in [(None, 0), (Some(0), 0), (Some(2), 2)] {
+        let failure = hit(rows).unwrap_err();
+        assert!(matches!(failure, Failure::Balance { rows, .. } if rows == told), "{failure}");
+    }
+}

@@ -26,6 +26,9 @@ use crate::refund;
 use crate::store::db::{DbError, Row, Trouble};
 use crate::store::{Store, first, statements};
 
+#[cfg(test)]
+mod tests;
+
 /// Accounts whose charges are tried.
 const ACCOUNTS: usize = 3;
 

@@ -107,6 +107,28 @@ async fn an_error_that_a_trigger_raises_at_every_try_sets_its_row_aside_and_leav
     }
 }
 
+/// A trigger that says so for every row: a few rows are tried as often as any other, and the rest
+/// cost one try each, or none after a time limit.
+#[tokio::test]
+async fn what_a_trigger_says_of_every_row_costs_a_settle_a_bounded_number_of_tries() {
+    for (code, least, most) in [("40001", 6 + 4 * 6 + 8, 60), ("57014", 3 + 4, 12)] {
+        let world = one_refund_is_due().await;
+        for nth in 2..=12 {
+            world.charge(&format!("c{nth}")).job(&format!("failed-{nth}")).insert().await;
+        }
+        fails_first(&world, code, 1000).await;
+        let report = world.pass().await;
+        // Without the bound it would be 6 + 12 * 6, and 3 + 12.
+        let tried = tries(&world).await;
+        assert!((least..=most).contains(&tried), "{code}: {tried} {report:?}");
+        world.run("DROP TRIGGER fail_first ON ledger_entries").await;
+        world.pass_time(HOUR);
+        world.pass().await;
+        assert_eq!(world.balance_of("ada").await, (0, 120), "{code}");
+        world.books_balance().await;
+    }
+}
+
 /// Others may be first wherever something is written: each row that the opening of an orphan
 /// writes, up to its last statement.
 #[tokio::test]
