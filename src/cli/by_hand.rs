@@ -11,10 +11,11 @@ use super::explain::{REVERSED, because, find, indices, meaning, state, would};
 use super::output::{OutputFormat, print};
 use super::parts::open_parts;
 use super::values::{positive_span, said, who};
-use super::words::{cut, plain, span};
+use super::words::{cut, plain};
 use super::{Exit, Failure, Outcome};
 use crate::charge::{ItemId, WHOLE_CHARGE};
 use crate::config::Settings;
+use crate::duration::format_rounded;
 use crate::evidence::Evidence;
 use crate::pass::{Deed, Ended, Wanted, by_hand};
 use crate::policy::{Action, Decision, Reason};
@@ -269,7 +270,7 @@ fn refusal(wanted: &Wanted, ended: &Ended, after: &After) -> String {
         Ended::Busy => format!(
             "{nothing}: a pass, or somebody else, has it in hand, and did not let go of it for {}; look again with \
              `makegood explain {item}`",
-            span(wanted.patience)
+            format_rounded(wanted.patience)
         ),
         Ended::NotCopied(why) => format!("{nothing}: {}; passes go on by themselves", plain(why)),
         Ended::NotRestored(why) => format!(

@@ -4,11 +4,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::clock::Clock;
-use crate::config::{Settings, show_span};
+use crate::config::Settings;
+use crate::duration::format_exact;
 use crate::egress::ignored_variable;
 use crate::pass::{Parts, Rules, copy_limits};
 use crate::provider::{Bounds, ProviderError, Providers};
-use crate::recovery::{Fetcher, Storage};
+use crate::recovery::{Fetcher, ObjectStorage};
 use crate::store::{DbError, OWN_VERSION, Opening, Store, Tables, Waits, redacted};
 
 /// Opens the database that the settings name. It must be there and answer at once: somebody waits
@@ -134,7 +135,7 @@ fn not_opened(error: &DbError) -> super::Failure {
 pub async fn open_parts(settings: &Settings, waits: Waits) -> Result<Parts, super::Failure> {
     let providers = load_providers(settings)?;
     if let Some((name, budget)) = providers.too_patient(settings.pass.lease) {
-        let (budget, lease) = (show_span(budget), show_span(settings.pass.lease));
+        let (budget, lease) = (format_exact(budget), format_exact(settings.pass.lease));
         return Err(format!(
             "provider file {name}: `recovery.time_budget` is {budget}: it must be shorter than pass.lease, which is {lease}"
         )
@@ -143,7 +144,7 @@ pub async fn open_parts(settings: &Settings, waits: Waits) -> Result<Parts, supe
     // Opening it touches nothing: what is wrong is the URL or a variable, and trying again does not
     // help.
     let storage =
-        Storage::open(settings.storage.url.as_str(), Path::new(".")).map_err(super::Failure::usage)?;
+        ObjectStorage::open(settings.storage.url.as_str(), Path::new(".")).map_err(super::Failure::usage)?;
     if settings.network.proxy.is_none()
         && let Some(name) = ignored_variable()
     {

@@ -30,7 +30,7 @@ pub use sections::{
     Brake, Database, Detect, Log, LogFormat, LogLevel, Metrics, Network, Pass, Prefer, Providers, Recovery,
     Release, Schedule, Settings, Storage, Window,
 };
-pub use units::{parse_size, parse_span, show_span};
+pub use units::{parse_size, parse_span};
 
 /// A setting given as a flag.
 #[derive(Clone, Debug)]

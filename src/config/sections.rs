@@ -13,9 +13,10 @@ use serde::{Deserialize, Deserializer};
 use url::Url;
 
 use super::secret::{DatabaseUrl, HttpUrl};
-use super::units::{self, show_span};
+use super::units;
 use crate::clock::Timestamp;
-use crate::schedule::Timetable;
+use crate::duration::format_exact;
+use crate::schedule::CronSchedule;
 
 /// The longest that a filter may be let run: a reading is part of a question, and a lease is for
 /// those.
@@ -309,8 +310,8 @@ impl Schedule {
     ///
     /// # Errors
     /// The expression is wrong or never fires; not after [`Settings::load`](super::Settings::load).
-    pub fn timetable(&self) -> Result<Timetable, crate::schedule::TimetableError> {
-        Timetable::parse(&self.cron, self.time_zone)
+    pub fn timetable(&self) -> Result<CronSchedule, crate::schedule::CronError> {
+        CronSchedule::parse(&self.cron, self.time_zone)
     }
 }
 
@@ -373,7 +374,7 @@ impl Settings {
         };
         let length = self.window.length;
         let margin = self.window.margin;
-        let show = show_span;
+        let show = format_exact;
         refuse(
             margin >= length,
             "window.margin",

@@ -291,7 +291,7 @@ impl Provider {
     ) -> Result<Received, Trouble> {
         let broken = |error: http::Error, status| {
             // Broken compression is the answer's own fault; everything else happened on the way.
-            let unreadable = error.is_unpacking();
+            let unreadable = error.is_decompress();
             Trouble {
                 wants: None,
                 doubt: if unreadable { Doubt::Unreadable } else { Doubt::Unreachable },

@@ -29,7 +29,7 @@ pub(super) use self::wire::{Call, Told};
 pub use self::worker::{is_worker, worker};
 use super::filter::Filter;
 use super::intake::TEXT_BYTES_MAX;
-use crate::config::show_span;
+use crate::duration::format_exact;
 
 /// How much longer than its CPU time a run may take: it gets none while the machine is busy with
 /// others.
@@ -216,11 +216,11 @@ impl Workers {
             }
             Why::Wall(time) => format!(
                 "the filter `{name}` was stopped: it did not end within {}, {WALL_FACTOR} times `providers.filter_time`",
-                show_span(*time)
+                format_exact(*time)
             ),
             Why::Ended(Some(status)) if status.signal() == Some(Signal::XCPU.as_raw()) => format!(
                 "the filter `{name}` was stopped: it took more than {} of CPU time (`providers.filter_time`)",
-                show_span(Duration::from_secs(self.hello.cpu_secs))
+                format_exact(Duration::from_secs(self.hello.cpu_secs))
             ),
             Why::Ended(Some(status)) if passed_a_bound(*status) => format!(
                 "the filter `{name}` was stopped: it wanted more than {memory} MiB of memory (`providers.filter_memory`) or \

@@ -1,9 +1,11 @@
-//! Spans of time as people write them: `250ms`, `20s`, `10m`, `1h`, `2d`, also `1h 30m`.
+//! Durations in a provider file: `250ms`, `20s`, `10m`, `1h`, `2d`, also `1h 30m`.
 
 use std::fmt;
 use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, de};
+
+use crate::duration;
 
 /// A span of time in a provider file.
 #[derive(Clone, Copy, Debug)]
@@ -26,48 +28,8 @@ impl de::Visitor<'_> for Reader {
     }
 
     fn visit_str<E: de::Error>(self, text: &str) -> Result<Span, E> {
-        span(text).map(Span).ok_or_else(|| {
+        duration::parse(text).map(Span).map_err(|_| {
             E::custom(format!("`{text}` is not a span of time, for instance `20s`, `10m` or `1h`"))
         })
-    }
-}
-
-fn span(text: &str) -> Option<Duration> {
-    let mut rest = text.trim();
-    let mut sum = Duration::ZERO;
-    if rest.is_empty() {
-        return None;
-    }
-    while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit())?;
-        let (number, tail) = rest.split_at(digits);
-        let number: u64 = number.parse().ok()?;
-        let letters = tail.find(|c: char| !c.is_ascii_lowercase()).unwrap_or(tail.len());
-        let (unit, tail) = tail.split_at(letters);
-        let millis = match unit {
-            "ms" => 1,
-            "s" => 1000,
-            "m" => 60 * 1000,
-            "h" => 3600 * 1000,
-            "d" => 24 * 3600 * 1000,
-            _ => return None,
-        };
-        sum = sum.checked_add(Duration::from_millis(number.checked_mul(millis)?))?;
-        rest = tail.trim_start();
-    }
-    Some(sum)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn spans_are_read_with_their_units_only() {
-        assert_eq!(span("1h30m"), Some(Duration::from_mins(90)));
-        assert_eq!(span(" 2d "), Some(Duration::from_hours(48)));
-        for text in ["", "5", "1M", "-1s", "1.5h", "h", "99999999999999999999d"] {
-            assert_eq!(span(text), None, "{text:?}");
-        }
     }
 }

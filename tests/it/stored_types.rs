@@ -1,6 +1,6 @@
 //! Files that a browser would run, from the provider's answer to the row and the object's headers:
 //! each is stored under a type that no browser runs, or is no output. What each beginning is taken
-//! for stands in `src/recovery/kind.rs`.
+//! for stands in `src/recovery/file_type.rs`.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 

@@ -5,13 +5,14 @@ use std::time::Duration;
 
 use super::Findings;
 use crate::cli::parts::load_providers;
-use crate::cli::words::{count, span};
+use crate::cli::words::count;
 use crate::clock::{Clock, Timestamp};
 use crate::config::{DatabaseKind, Settings};
+use crate::duration::format_rounded;
 use crate::provider::Providers;
-use crate::recovery::{Storage, StorageError};
+use crate::recovery::{ObjectStorage, StorageError};
 use crate::report::chain;
-use crate::schedule::Timetable;
+use crate::schedule::CronSchedule;
 
 /// Beyond this between two passes, a failure on record waits longer than a minute or two (P19).
 const OFTEN_ENOUGH: Duration = Duration::from_mins(2);
@@ -53,7 +54,7 @@ pub(super) fn check(settings: &Settings, found: &mut Findings) {
             if gap > OFTEN_ENOUGH {
                 found.warn(
                     "schedule",
-                    format!("up to {} between two passes of the daemon", span(gap)),
+                    format!("up to {} between two passes of the daemon", format_rounded(gap)),
                     "a failure on record is refunded within a minute or two only with a pass every minute",
                 );
             }
@@ -83,7 +84,11 @@ fn judge(providers: &Providers, settings: &Settings, found: &mut Findings) {
     if let Some((name, budget)) = providers.too_patient(settings.pass.lease) {
         found.fail(
             &format!("provider {name}"),
-            format!("its files may take {} each, and a lease is {}", span(budget), span(settings.pass.lease)),
+            format!(
+                "its files may take {} each, and a lease is {}",
+                format_rounded(budget),
+                format_rounded(settings.pass.lease)
+            ),
             "no pass can run: make recovery.time_budget in its file shorter, or pass.lease longer",
         );
     }
@@ -116,8 +121,8 @@ fn judge(providers: &Providers, settings: &Settings, found: &mut Findings) {
                 &format!("provider {}", provider.name),
                 format!(
                     "keeps outputs for {}, and the first question may come {} after the charge",
-                    span(retention),
-                    span(first_question)
+                    format_rounded(retention),
+                    format_rounded(first_question)
                 ),
                 "outputs may be gone before they are asked for: shorten its grace, or run passes more often",
             );
@@ -128,7 +133,7 @@ fn judge(providers: &Providers, settings: &Settings, found: &mut Findings) {
 /// Writes one small object, reads it back by the URI that would be recorded, and deletes it.
 pub(super) async fn storage(settings: &Settings, found: &mut Findings) {
     let url = settings.storage.url.as_str();
-    let tried = match Storage::open(url, Path::new(".")) {
+    let tried = match ObjectStorage::open(url, Path::new(".")) {
         Ok(storage) => storage.check().await,
         Err(error) => Err(error),
     };
@@ -153,7 +158,7 @@ pub(super) async fn storage(settings: &Settings, found: &mut Findings) {
 }
 
 /// The longest time between two of the next firings.
-fn longest_gap(timetable: &Timetable, now: Timestamp) -> Duration {
+fn longest_gap(timetable: &CronSchedule, now: Timestamp) -> Duration {
     let mut longest = Duration::ZERO;
     let mut last: Option<Timestamp> = None;
     let mut at = now;

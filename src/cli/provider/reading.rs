@@ -14,9 +14,10 @@ use super::would::{Lists, Moments, Would, decide, moments};
 use crate::cli::explain::because;
 use crate::cli::output::{OutputFormat, print};
 use crate::cli::parts::load_providers;
-use crate::cli::words::{count, cut, plain, span, table};
+use crate::cli::words::{count, cut, plain, table};
 use crate::cli::{Failure, evidence};
 use crate::config::Settings;
+use crate::duration::format_rounded;
 use crate::evidence::{Doubt, Evidence, Verdict};
 use crate::policy::Decision;
 use crate::provider::{Asked, Providers, Question, Reading, Received, Step};
@@ -227,8 +228,8 @@ fn decisions(told: &Told) -> Vec<String> {
     };
     let header = [
         "output",
-        &format!("charged {} ago", span(told.moments.fresh)),
-        &format!("charged {} ago, asked 3 times", span(told.moments.late)),
+        &format!("charged {} ago", format_rounded(told.moments.fresh)),
+        &format!("charged {} ago, asked 3 times", format_rounded(told.moments.late)),
     ];
     let rows =
         told.would.iter().map(|each| vec![each.output.to_string(), shown(&each.fresh), shown(&each.late)]);
