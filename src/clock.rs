@@ -1,9 +1,10 @@
-//! Time: one type for instants, one source for "now".
+//! Instants ([`Timestamp`]) and the source of the current time ([`Clock`]).
 //!
-//! A [`Timestamp`] is whole microseconds since 1970 UTC, because that is what both databases keep:
-//! PostgreSQL rounds to microseconds, SQLite stores them as an integer. A [`Clock`] is the process's
-//! own time; in production on PostgreSQL the store asks the database instead, so that every worker
-//! has the same one. Nothing else in the crate may read the system clock (`clippy.toml` forbids it).
+//! A [`Timestamp`] is whole microseconds since 1970 UTC, which both databases store without loss:
+//! PostgreSQL rounds to microseconds, SQLite holds them as an integer. A [`Clock`] is this
+//! process's time. On PostgreSQL the store asks the database for the time instead, so that all
+//! workers have the same clock. Only this file may read the system clock; `clippy.toml` forbids it
+//! elsewhere.
 
 use std::fmt;
 use std::ops::{Add, Sub};
@@ -14,8 +15,9 @@ use std::time::Duration;
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
-/// The clocks of several machines, or one before and after it was set, may differ by this much, and nobody makes anything of it.
-pub const SKEW: Duration = Duration::from_mins(5);
+/// The largest clock skew between machines, or jump of one clock, that is tolerated. A time further
+/// in the future is an error.
+pub const MAX_CLOCK_SKEW: Duration = Duration::from_mins(5);
 
 /// An instant, in whole microseconds since 1970-01-01T00:00:00Z.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -32,7 +34,7 @@ impl Timestamp {
         self.0
     }
 
-    /// Reads RFC 3339, with any offset and at most what microseconds can hold.
+    /// Parses RFC 3339 with any offset. Fractions of a microsecond are cut off.
     ///
     /// # Errors
     /// The text is not RFC 3339.
@@ -40,7 +42,8 @@ impl Timestamp {
         DateTime::parse_from_rfc3339(text).map(|at| Self(at.timestamp_micros()))
     }
 
-    /// The same instant for `chrono`; instants beyond its range (year 262 142) stop at its ends.
+    /// Converts to `chrono`. Instants outside its range (year 262 142) become its first or last
+    /// instant.
     pub fn to_chrono(self) -> DateTime<Utc> {
         DateTime::from_timestamp_micros(self.0).unwrap_or(if self.0 < 0 {
             DateTime::<Utc>::MIN_UTC
@@ -49,7 +52,7 @@ impl Timestamp {
         })
     }
 
-    /// How long after `earlier` this is; zero if it is not after it.
+    /// The time since `earlier`; zero if `earlier` is later.
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_micros(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
     }
@@ -77,7 +80,7 @@ impl Sub<Duration> for Timestamp {
     }
 }
 
-/// A span in whole microseconds, as both databases are given it.
+/// A duration in whole microseconds, as both databases store it.
 pub fn micros(span: Duration) -> i64 {
     i64::try_from(span.as_micros()).unwrap_or(i64::MAX)
 }
@@ -107,23 +110,23 @@ impl<'de> Deserialize<'de> for Timestamp {
     }
 }
 
-/// The process's time: the system's, or one that a simulation moves by hand.
+/// The process's time: the system clock, or a clock that a simulation sets.
 #[derive(Clone, Debug, Default)]
 pub enum Clock {
-    /// The machine's clock.
+    /// The system clock.
     #[default]
     System,
-    /// Stands still until it is moved.
+    /// Changes only by [`Clock::set`].
     Simulated(Arc<AtomicI64>),
 }
 
 impl Clock {
-    /// A clock that stands at `start` until [`Clock::set`] moves it.
+    /// A clock that shows `start` until [`Clock::set`] changes it.
     pub fn simulated(start: Timestamp) -> Self {
         Self::Simulated(Arc::new(AtomicI64::new(start.0)))
     }
 
-    /// What time it is.
+    /// The current time.
     pub fn now(&self) -> Timestamp {
         match self {
             #[expect(clippy::disallowed_methods, reason = "the one place that reads the system clock")]
@@ -132,7 +135,7 @@ impl Clock {
         }
     }
 
-    /// Moves a simulated clock; the system's stays as it is.
+    /// Sets a simulated clock. Does nothing to the system clock.
     pub fn set(&self, to: Timestamp) {
         match self {
             Self::System => {}
@@ -146,14 +149,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_instant_reads_back_as_it_was_written() {
+    fn a_timestamp_survives_a_round_trip_through_text() {
         let at = Timestamp::from_micros(1_764_000_000_123_456);
         assert_eq!(Timestamp::parse(&at.to_string()).unwrap(), at);
         assert_eq!(at.to_string(), "2025-11-24T16:00:00.123456Z");
     }
 
     #[test]
-    fn spans_saturate_instead_of_wrapping() {
+    fn arithmetic_saturates_instead_of_wrapping() {
         let end = Timestamp::from_micros(i64::MAX);
         assert_eq!(end + Duration::MAX, end);
         assert_eq!(Timestamp::from_micros(5).since(end), Duration::ZERO);

@@ -33,7 +33,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::charge::Charge;
-use crate::clock::{SKEW, Timestamp};
+use crate::clock::{MAX_CLOCK_SKEW, Timestamp};
 use crate::provider::Providers;
 use crate::report::{Finding, PassReport};
 use crate::store::{DbError, Found, Lost, Pace, Position, Scan, Store};
@@ -431,7 +431,7 @@ async fn add_impossible_times(store: &Store, now: Timestamp, report: &mut PassRe
             detail: format!("{}; no pass finds what has such a time", odd.told()),
         });
     }
-    let ahead = store.charges_in_the_future(now + SKEW).await?;
+    let ahead = store.charges_in_the_future(now + MAX_CLOCK_SKEW).await?;
     if let Some(first) = ahead.first() {
         let many = if ahead.len() > 100 { "more than 100".to_owned() } else { ahead.len().to_string() };
         report.add_finding(Finding {

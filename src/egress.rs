@@ -1,9 +1,8 @@
-//! Where requests to providers may go, and by which way: the host lists of provider files and the
-//! egress proxy.
+//! Which hosts requests may go to (the lists in provider files), and through which egress proxy.
 //!
-//! `provider` asks and `recovery` fetches; both judge a URL by the same lists ([`Hosts`]) and send
-//! what is allowed by the same way ([`matcher`]). Nothing here sends anything. Which address a name
-//! leads to is judged in `recovery`; with a proxy, by the proxy.
+//! `provider` and `recovery` check URLs against the same lists ([`Hosts`]) and use the same proxy
+//! ([`matcher`]). Nothing here sends a request. The addresses of a host name are checked in
+//! `recovery`, or by the proxy if there is one.
 
 mod hosts;
 mod proxy;

@@ -1,19 +1,18 @@
-//! HTTP to servers that nobody here controls: providers, and the hosts of their files.
+//! HTTP client for untrusted servers: providers, and the hosts of their files.
 //!
-//! Promise: what a server sends costs as much as its answer is worth. A connection that brings more
-//! than [`WITHOUT_ANSWER_BYTES`] without anything of an answer is closed ([`Error::Flood`]):
-//! interim responses (`103`) without end, a head without end, chunks without data. Nothing that a
-//! server sends holds a thread: every read is small, and whoever reads a body gives way between two
-//! pieces. Redirects are not followed, nothing is stored between two requests but idle connections,
-//! and errors name no URL, since it may be signed. HTTP/1.1 only. Left to the caller: how long a
-//! body may be, and what it means.
+//! Promises: a server cannot waste resources with bytes that are not part of a response. A
+//! connection that receives more than [`MAX_BYTES_WITHOUT_ANSWER`] of interim responses (`103`),
+//! endless headers or chunks without data is closed ([`Error::Flood`]). No server can block a
+//! thread: every read is small, and reading a body yields between two pieces. Redirects are not
+//! followed, only idle connections are kept between requests, and errors never contain the URL,
+//! which may be signed. HTTP/1.1 only. The caller limits the size of the body and interprets it.
 //!
-//! Not reqwest: its clients parse interim responses for as long as they arrive, inside one poll,
-//! and have no place to count them. Eight such connections took both threads of a process, so that
-//! no other provider was heard, no timeout ended and no signal was obeyed.
+//! This is not reqwest, because its clients parse interim responses as long as they arrive, within
+//! one poll, and offer no hook to count them. Eight such connections blocked both threads of a
+//! process: no other provider was asked, no timeout fired and no signal was handled.
 
 mod connect;
-mod gate;
+mod flood;
 
 use std::fmt;
 use std::io;
@@ -40,34 +39,35 @@ use tokio_util::io::StreamReader;
 use url::Url;
 
 use self::connect::Connector;
-pub use self::gate::WITHOUT_ANSWER_BYTES;
-use self::gate::{Flood, Gate};
+pub use self::flood::MAX_BYTES_WITHOUT_ANSWER;
+use self::flood::{Flood, FloodCounter};
 use crate::config::HttpUrl;
 
-/// Most of a head or a body's piece that is kept unread.
-const BUFFER_BYTES: usize = 64 << 10;
-/// How much is unpacked at once.
+/// The largest read buffer for headers or a piece of a body.
+const MAX_BUFFER_BYTES: usize = 64 << 10;
+/// The size of a decompressed piece.
 const PIECE_BYTES: usize = 32 << 10;
-/// How long an idle connection is kept.
+/// How long an idle connection is kept open.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(90);
-/// Who asks, in `User-Agent`.
-const USER: HeaderValue = HeaderValue::from_static(concat!("makegood/", env!("CARGO_PKG_VERSION")));
+/// The default `User-Agent`.
+const DEFAULT_USER_AGENT: HeaderValue =
+    HeaderValue::from_static(concat!("makegood/", env!("CARGO_PKG_VERSION")));
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// What a client keeps to.
+/// The settings of a client.
 #[derive(Clone)]
 pub struct Options {
-    /// For a connection to stand, TLS included.
+    /// Time limit to connect, including TLS.
     pub connect_timeout: Duration,
-    /// For the head, and between two pieces of a body; none: no bound.
+    /// Time limit for the response headers, and between two pieces of a body. `None`: no limit.
     pub read_timeout: Option<Duration>,
-    /// For the whole exchange; none: no bound.
+    /// Time limit of the whole request and response. `None`: no limit.
     pub timeout: Option<Duration>,
-    /// What everything but this machine is reached through; none: nothing. Variables of the
-    /// environment (`HTTPS_PROXY`, …) are not read.
+    /// The proxy for everything but loopback addresses. Environment variables (`HTTPS_PROXY`, …)
+    /// are not read.
     pub proxy: Option<HttpUrl>,
-    /// Looks up host names; none: the system does.
+    /// Resolves host names. `None`: the system's resolver.
     pub resolver: Option<Arc<dyn Resolve>>,
 }
 
@@ -77,7 +77,7 @@ impl fmt::Debug for Options {
     }
 }
 
-/// A client with its connections. Cheap to share.
+/// A client with a pool of connections. Cheap to clone.
 #[derive(Clone)]
 pub struct Client {
     inner: legacy::Client<Connector, Full<Bytes>>,
@@ -91,74 +91,74 @@ impl fmt::Debug for Client {
     }
 }
 
-/// Why there is no answer, or not all of one. Never names the URL.
+/// Why a response is missing or incomplete. Never contains the URL.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// There are no CA certificates, or no TLS provider.
-    #[error("the client could not be made")]
-    Made(#[source] BoxError),
-    /// The URL is none that a request can be sent to.
-    #[error("the URL cannot be asked")]
+    /// CA certificates or the TLS provider are missing.
+    #[error("could not set up the HTTP client")]
+    Setup(#[source] BoxError),
+    /// The URL is not valid for a request.
+    #[error("the URL is not valid for an HTTP request")]
     Url(#[source] BoxError),
-    /// No connection stood in time.
-    #[error("no connection within {0:?}")]
+    /// The connect timeout expired.
+    #[error("could not connect within {0:?}")]
     ConnectTimeout(Duration),
-    /// No connection.
+    /// The connection failed.
     #[error("could not connect")]
     Connect(#[source] legacy::Error),
-    /// No answer, or nothing more of it, in time.
-    #[error("no whole answer in time")]
+    /// The read timeout or the total timeout expired.
+    #[error("the response was not complete in time")]
     Timeout,
-    /// More than [`WITHOUT_ANSWER_BYTES`] came.
+    /// The server sent more than [`MAX_BYTES_WITHOUT_ANSWER`].
     #[error(
-        "more than {} KiB came without anything of an answer, such as interim responses (`103`) without end",
-        WITHOUT_ANSWER_BYTES >> 10
+        "the server sent more than {} KiB that are not part of a response, such as endless interim responses (`103`)",
+        MAX_BYTES_WITHOUT_ANSWER >> 10
     )]
     Flood,
-    /// The exchange broke off before an answer.
-    #[error("the exchange broke off")]
+    /// The connection failed before the response headers.
+    #[error("the connection broke off before a response")]
     Request(#[source] legacy::Error),
-    /// The body broke off.
-    #[error("the answer broke off")]
+    /// The connection failed in the body.
+    #[error("the response broke off")]
     Body(#[source] hyper::Error),
-    /// The body is not compressed as it says.
-    #[error("the answer could not be unpacked")]
-    Unpacking(#[source] io::Error),
+    /// The body could not be decompressed.
+    #[error("the response could not be decompressed")]
+    Decompress(#[source] io::Error),
 }
 
 impl Error {
-    /// Whether no answer, or no connection, came in time.
+    /// Whether a timeout expired.
     pub fn is_timeout(&self) -> bool {
         matches!(self, Self::ConnectTimeout(_) | Self::Timeout)
     }
 
-    /// Whether there was no connection.
+    /// Whether no connection was made.
     pub fn is_connect(&self) -> bool {
         matches!(self, Self::ConnectTimeout(_) | Self::Connect(_))
     }
 
-    /// Whether the body's compression is broken.
-    pub fn is_unpacking(&self) -> bool {
-        matches!(self, Self::Unpacking(_))
+    /// Whether the body could not be decompressed.
+    pub fn is_decompress(&self) -> bool {
+        matches!(self, Self::Decompress(_))
     }
 
-    /// Whether the answer had begun.
+    /// Whether the response headers had arrived.
     pub fn is_in_body(&self) -> bool {
-        matches!(self, Self::Body(_) | Self::Unpacking(_))
+        matches!(self, Self::Body(_) | Self::Decompress(_))
     }
 
     fn of_request(error: legacy::Error, connect_timeout: Duration) -> Self {
         let is_late = |io: &io::Error| io.kind() == io::ErrorKind::TimedOut;
         match error.is_connect() {
-            true if comes_of(&error, is_late) => Self::ConnectTimeout(connect_timeout),
+            true if has_io_cause(&error, is_late) => Self::ConnectTimeout(connect_timeout),
             true => Self::Connect(error),
-            false if comes_of(&error, is_flood) => Self::Flood,
+            false if has_io_cause(&error, is_flood) => Self::Flood,
             false => Self::Request(error),
         }
     }
 
     fn of_body(error: hyper::Error) -> Self {
-        if comes_of(&error, is_flood) { Self::Flood } else { Self::Body(error) }
+        if has_io_cause(&error, is_flood) { Self::Flood } else { Self::Body(error) }
     }
 }
 
@@ -166,11 +166,11 @@ fn is_flood(error: &io::Error) -> bool {
     error.get_ref().is_some_and(<dyn std::error::Error + Send + Sync>::is::<Flood>)
 }
 
-/// Whether `error` comes of an error of the connection that `is_meant`.
-fn comes_of(error: &dyn std::error::Error, is_meant: impl Fn(&io::Error) -> bool) -> bool {
+/// Whether one of the causes of `error` is an I/O error that `matches`.
+fn has_io_cause(error: &dyn std::error::Error, matches: impl Fn(&io::Error) -> bool) -> bool {
     let mut cause = error.source();
     while let Some(inner) = cause {
-        if inner.downcast_ref().is_some_and(&is_meant) {
+        if inner.downcast_ref().is_some_and(&matches) {
             return true;
         }
         cause = inner.source();
@@ -179,20 +179,20 @@ fn comes_of(error: &dyn std::error::Error, is_meant: impl Fn(&io::Error) -> bool
 }
 
 impl Client {
-    /// A client that keeps to `options`. rustls's process-wide provider must be installed.
+    /// A client with these options. The process-wide rustls crypto provider must be installed.
     pub fn new(options: Options) -> Result<Self, Error> {
-        let connector = Connector::new(&options).map_err(Error::Made)?;
+        let connector = Connector::new(&options).map_err(Error::Setup)?;
         let inner = legacy::Client::builder(TokioExecutor::new())
             .timer(TokioTimer::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE_TIMEOUT)
-            .http1_max_buf_size(BUFFER_BYTES)
+            .http1_max_buf_size(MAX_BUFFER_BYTES)
             .build(connector.clone());
         Ok(Self { inner, connector, options })
     }
 
-    /// Sends a request and waits for the head of its answer. A body in `gzip` is unpacked; others
-    /// are asked for only if `headers` do so.
+    /// Sends a request and returns when the response headers have arrived. A `gzip` body is
+    /// decompressed while it is read. Other encodings are requested only if `headers` name them.
     pub async fn send(
         &self,
         method: Method,
@@ -200,44 +200,44 @@ impl Client {
         mut headers: HeaderMap,
         body: Bytes,
     ) -> Result<Response, Error> {
-        let begun = Instant::now();
-        let deadline = self.options.timeout.map(|timeout| begun + timeout);
+        let started = Instant::now();
+        let deadline = self.options.timeout.map(|timeout| started + timeout);
         let uri: Uri = url.as_str().parse().map_err(|error| Error::Url(Box::new(error)))?;
-        headers.entry(USER_AGENT).or_insert(USER);
+        headers.entry(USER_AGENT).or_insert(DEFAULT_USER_AGENT);
         headers.entry(ACCEPT_ENCODING).or_insert(HeaderValue::from_static("gzip"));
-        if let Some(key) = self.connector.proxy_key(&uri)
+        if let Some(authorization) = self.connector.proxy_authorization(&uri)
             && let Entry::Vacant(entry) = headers.entry(PROXY_AUTHORIZATION)
         {
-            entry.insert(key);
+            entry.insert(authorization);
         }
         let mut request = Request::new(Full::new(body));
         *request.method_mut() = method;
         *request.uri_mut() = uri;
         *request.headers_mut() = headers;
         let sent = self.inner.request(request);
-        let sent = match soonest(deadline, self.options.read_timeout) {
+        let sent = match earlier(deadline, self.options.read_timeout) {
             None => sent.await,
             Some(until) => timeout_at(until, sent).await.map_err(|_| Error::Timeout)?,
         };
         let sent = sent.map_err(|error| Error::of_request(error, self.options.connect_timeout))?;
         let (mut head, body) = sent.into_parts();
-        let gate = head.extensions.remove::<Arc<Gate>>().unwrap_or_default();
-        gate.answered();
+        let counter = head.extensions.remove::<Arc<FloodCounter>>().unwrap_or_default();
+        counter.reset();
         let length = body.size_hint().exact();
-        let is_packed = head.headers.get(CONTENT_ENCODING).is_some_and(|encoding| {
+        let is_gzip = head.headers.get(CONTENT_ENCODING).is_some_and(|encoding| {
             let encoding = encoding.as_bytes();
             encoding.eq_ignore_ascii_case(b"gzip") || encoding.eq_ignore_ascii_case(b"x-gzip")
         });
-        let (body, length) = if is_packed && length != Some(0) {
+        let (body, length) = if is_gzip && length != Some(0) {
             head.headers.remove(CONTENT_ENCODING);
             head.headers.remove(CONTENT_LENGTH);
             let stream =
-                body.into_data_stream().inspect_ok(move |_| gate.answered()).map_err(io::Error::other);
+                body.into_data_stream().inspect_ok(move |_| counter.reset()).map_err(io::Error::other);
             let mut decoder = GzipDecoder::new(StreamReader::new(stream));
             decoder.multiple_members(true);
-            (Body::Packed(Box::pin(decoder)), None)
+            (Body::Gzip(Box::pin(decoder)), None)
         } else {
-            (Body::Plain(body, gate), length)
+            (Body::Plain(body, counter), length)
         };
         Ok(Response {
             status: head.status,
@@ -250,16 +250,16 @@ impl Client {
     }
 }
 
-/// The earlier of a deadline and of so long from now.
-fn soonest(deadline: Option<Instant>, from_now: Option<Duration>) -> Option<Instant> {
-    let from_now = from_now.map(|span| Instant::now() + span);
-    match (deadline, from_now) {
-        (Some(deadline), Some(from_now)) => Some(deadline.min(from_now)),
+/// The earlier of `deadline` and the end of `timeout` from now.
+fn earlier(deadline: Option<Instant>, timeout: Option<Duration>) -> Option<Instant> {
+    let timeout = timeout.map(|timeout| Instant::now() + timeout);
+    match (deadline, timeout) {
+        (Some(deadline), Some(timeout)) => Some(deadline.min(timeout)),
         (one, other) => one.or(other),
     }
 }
 
-/// An answer whose body is still to be read.
+/// A response whose body is still to be read.
 pub struct Response {
     status: StatusCode,
     headers: HeaderMap,
@@ -270,8 +270,8 @@ pub struct Response {
 }
 
 enum Body {
-    Plain(Incoming, Arc<Gate>),
-    Packed(Pin<Box<dyn AsyncRead + Send>>),
+    Plain(Incoming, Arc<FloodCounter>),
+    Gzip(Pin<Box<dyn AsyncRead + Send>>),
 }
 
 impl fmt::Debug for Response {
@@ -286,26 +286,26 @@ impl Response {
         self.status
     }
 
-    /// Its headers, without those of a compression that is undone.
+    /// Its headers. After decompression, without `Content-Encoding` and `Content-Length`.
     pub fn headers(&self) -> &HeaderMap {
         &self.headers
     }
 
-    /// The same, to be taken out.
+    /// Its headers, mutable.
     pub fn headers_mut(&mut self) -> &mut HeaderMap {
         &mut self.headers
     }
 
-    /// How long the body is, where the answer says so and is not compressed.
+    /// The announced length of the body. `None` if there is none, or if the body is decompressed.
     pub fn content_length(&self) -> Option<u64> {
         self.length
     }
 
-    /// The next piece of the body; none at its end. Gives way to others first, also where pieces
-    /// are there already.
+    /// The next piece of the body; `None` at its end. Yields to other tasks even if a piece is
+    /// ready.
     pub async fn chunk(&mut self) -> Result<Option<Bytes>, Error> {
         tokio::task::consume_budget().await;
-        match soonest(self.deadline, self.read_timeout) {
+        match earlier(self.deadline, self.read_timeout) {
             None => self.body.next().await,
             Some(until) => timeout_at(until, self.body.next()).await.map_err(|_| Error::Timeout)?,
         }
@@ -315,24 +315,24 @@ impl Response {
 impl Body {
     async fn next(&mut self) -> Result<Option<Bytes>, Error> {
         match self {
-            Self::Plain(body, gate) => loop {
+            Self::Plain(body, counter) => loop {
                 match body.frame().await.transpose().map_err(Error::of_body)?.map(Frame::into_data) {
                     None => return Ok(None),
                     Some(Ok(data)) => {
-                        gate.answered();
+                        counter.reset();
                         return Ok(Some(data));
                     }
                     // Trailers.
                     Some(Err(_)) => {}
                 }
             },
-            Self::Packed(reader) => {
+            Self::Gzip(reader) => {
                 let mut piece = BytesMut::with_capacity(PIECE_BYTES);
                 match reader.read_buf(&mut piece).await {
                     Ok(0) => Ok(None),
                     Ok(_) => Ok(Some(piece.freeze())),
                     Err(error) => {
-                        Err(error.downcast::<hyper::Error>().map_or_else(Error::Unpacking, Error::of_body))
+                        Err(error.downcast::<hyper::Error>().map_or_else(Error::Decompress, Error::of_body))
                     }
                 }
             }

@@ -50,6 +50,7 @@ pub mod clock;
 pub mod config;
 pub mod demo;
 pub mod detect;
+pub mod duration;
 pub mod egress;
 pub mod evidence;
 pub mod facts;

@@ -26,7 +26,7 @@ use crate::detect::{self, Since};
 use crate::ops::stop::Stop;
 use crate::policy;
 use crate::provider::Providers;
-use crate::recovery::{self, Fetcher, Storage};
+use crate::recovery::{self, Fetcher, ObjectStorage};
 use crate::report::{PassReport, UnresolvedTotals};
 use crate::store::{DbError, SettleRules, Store, Stuck};
 
@@ -70,7 +70,7 @@ pub struct Parts {
     /// Whom to ask.
     pub providers: Arc<Providers>,
     /// Where files go.
-    pub storage: Arc<Storage>,
+    pub storage: Arc<ObjectStorage>,
     /// What fetches them.
     pub fetcher: Arc<Fetcher>,
     /// How it is set.
@@ -166,12 +166,12 @@ impl Rules {
 }
 
 /// The limits of one copy, as the settings say.
-pub fn copy_limits(settings: &Settings) -> recovery::Limits {
-    recovery::Limits {
+pub fn copy_limits(settings: &Settings) -> recovery::CopyLimits {
+    recovery::CopyLimits {
         max_bytes: settings.recovery.max_bytes,
         time_budget: settings.recovery.time_budget,
         allow_loopback: settings.recovery.allow_loopback,
-        ..recovery::Limits::default()
+        ..recovery::CopyLimits::default()
     }
 }
 

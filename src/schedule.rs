@@ -1,17 +1,16 @@
-//! When, one at a time: the daemon's loop.
+//! The daemon's loop: starts one pass at each firing of a cron schedule.
 //!
-//! Promises: never two passes at once, in this process; a firing that comes while a pass is running is
-//! skipped and counted, never queued, because the running pass finds what it would have found; changes of
-//! clocks lose and double nothing. Several daemons side by side are safe, because passes are. When asked to
-//! stop, no pass is begun, and the one at hand is told and waited for. A pass that panics has failed, and the
-//! next one comes at its time.
+//! Promises: passes of one process never overlap. A firing during a pass is skipped and counted,
+//! not queued, because the running pass does its work. Changes to and from daylight saving time
+//! neither lose nor repeat a firing. After a stop request no pass is started; the running pass sees
+//! the request and is awaited. A pass that panics counts as failed, and the next one starts at its
+//! time. Several daemons may run at once, because concurrent passes are safe.
 //!
-//! Leaves to others: what a pass does (`pass`), and who asks to stop (`ops::stop`). A crash halfway is the
-//! pass's to repair.
+//! `pass` does the work, `ops::stop` requests the stop. The next pass repairs a crash.
 
-mod alarm;
-mod pulse;
-mod timetable;
+mod cron;
+mod heartbeat;
+mod timer;
 
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
@@ -21,73 +20,74 @@ use futures_util::FutureExt;
 
 use crate::clock::{Clock, Timestamp};
 use crate::ops::stop::Stop;
-pub use alarm::{Alarm, AlarmError, SchedulerAlarm};
-pub use pulse::{LastPass, PassEnd, Phase, Pulse, Vitals};
-pub use timetable::{Timetable, TimetableError};
+pub use cron::{CronError, CronSchedule};
+pub use heartbeat::{CompletedPass, Heartbeat, LoopStatus, PassEnd, Phase};
+pub use timer::{SchedulerTimer, Timer, TimerError};
 
-/// Skipped firings are counted one by one, but not for ever.
-const MOST_SKIPPED: u64 = 100_000;
+/// The most skipped firings counted at once. They are counted one by one, which takes time.
+const MAX_SKIPPED: u64 = 100_000;
 
-/// A clock that lies this far before the firing that has just come was set back.
-const SET_BACK: Duration = Duration::from_secs(30);
+/// If the clock is further than this before the last firing, it was set back.
+const MAX_CLOCK_STEP_BACK: Duration = Duration::from_secs(30);
 
-/// Runs a pass at each firing, until somebody asks to stop.
+/// Runs a pass at each firing, until a stop is requested.
 ///
 /// # Errors
-/// The alarm cannot be set. Passes that fail are no error here.
+/// The timer failed. A failed pass is not an error here.
 pub async fn run<A, P, F>(
-    timetable: &Timetable,
+    cron: &CronSchedule,
     clock: &Clock,
-    alarm: &mut A,
+    timer: &mut A,
     stop: &Stop,
-    pulse: &Pulse,
+    heartbeat: &Heartbeat,
     mut pass: P,
-) -> Result<(), AlarmError>
+) -> Result<(), TimerError>
 where
-    A: Alarm,
+    A: Timer,
     P: FnMut(Stop) -> F,
     F: Future<Output = PassEnd>,
 {
     let mut after = clock.now();
-    while let Some(at) = timetable.next_after(after) {
-        pulse.waiting(at);
+    while let Some(at) = cron.next_after(after) {
+        heartbeat.waiting(at);
         tracing::debug!(%at, "waiting for the next pass");
         tokio::select! {
-            // Somebody who asks to stop while a firing is due is heard first.
+            // If a stop request and a firing come at the same time, the stop request wins.
             biased;
             () = stop.wait() => break,
-            woken = alarm.wait_until(at) => woken?,
+            woken = timer.wait_until(at) => woken?,
         }
         let began = clock.now();
-        pulse.running(began);
+        heartbeat.running(began);
         let end = AssertUnwindSafe(pass(stop.clone())).catch_unwind().await.unwrap_or_else(|_| {
-            // The panic's own message went to stderr through the panic hook.
-            tracing::error!(firing = %at, "the pass panicked; the next one tries again");
+            // The panic hook has written the message to stderr.
+            tracing::error!(firing = %at, "the pass panicked; the next pass tries again");
             PassEnd::Failed
         });
         let now = clock.now();
-        pulse.ended(LastPass { ended_at: now, took: now.since(began), end });
-        after = next_from(at, now);
-        let skipped = timetable.firings(at, now, MOST_SKIPPED);
+        heartbeat.ended(CompletedPass { ended_at: now, took: now.since(began), end });
+        after = search_from(at, now);
+        let skipped = cron.firings(at, now, MAX_SKIPPED);
         if skipped > 0 {
-            pulse.skipped(skipped);
+            heartbeat.skipped(skipped);
             tracing::warn!(
                 skipped,
                 took_seconds = now.since(began).as_secs(),
-                "the pass took longer than the time between two firings; those in between are skipped"
+                "the pass took longer than the time between two firings; the firings in between were skipped"
             );
         }
         if stop.requested() {
             break;
         }
     }
-    pulse.stopped();
+    heartbeat.stopped();
     Ok(())
 }
 
-/// From when on to look for the next firing: never the same one again, unless the clock was set back.
-fn next_from(at: Timestamp, now: Timestamp) -> Timestamp {
-    if at.since(now) > SET_BACK {
+/// The instant after which the next firing is searched. The same firing never comes twice, unless
+/// the clock was set back.
+fn search_from(at: Timestamp, now: Timestamp) -> Timestamp {
+    if at.since(now) > MAX_CLOCK_STEP_BACK {
         tracing::warn!(%now, firing = %at, "the clock was set back");
         return now;
     }
@@ -101,39 +101,39 @@ mod tests {
 
     use super::*;
 
-    /// Sleeps by moving the clock.
+    /// Waits by setting the simulated clock.
     struct Moves(Clock);
 
-    impl Alarm for Moves {
-        async fn wait_until(&mut self, at: Timestamp) -> Result<(), AlarmError> {
+    impl Timer for Moves {
+        async fn wait_until(&mut self, at: Timestamp) -> Result<(), TimerError> {
             self.0.set(at.max(self.0.now()));
             Ok(())
         }
     }
 
     struct World {
-        timetable: Timetable,
+        timetable: CronSchedule,
         clock: Clock,
         stop: Stop,
-        pulse: Pulse,
+        heartbeat: Heartbeat,
     }
 
     impl World {
         fn every_minute() -> Self {
             let start = Timestamp::parse("2026-01-01T00:00:30Z").unwrap();
             Self {
-                timetable: Timetable::parse("0 * * * * *", chrono_tz::UTC).unwrap(),
+                timetable: CronSchedule::parse("0 * * * * *", chrono_tz::UTC).unwrap(),
                 clock: Clock::simulated(start),
                 stop: Stop::new(),
-                pulse: Pulse::new(),
+                heartbeat: Heartbeat::new(),
             }
         }
 
-        /// Runs `count` passes, each of which is given its number and takes as long as it says.
+        /// Runs `count` passes. `pass` returns the duration and the end of each, by its number.
         async fn run(&self, count: usize, pass: impl Fn(usize) -> (Duration, PassEnd)) -> Vec<String> {
             let mut began = Vec::new();
-            let mut alarm = Moves(self.clock.clone());
-            run(&self.timetable, &self.clock, &mut alarm, &self.stop, &self.pulse, |stop| {
+            let mut timer = Moves(self.clock.clone());
+            run(&self.timetable, &self.clock, &mut timer, &self.stop, &self.heartbeat, |stop| {
                 let number = began.len();
                 began.push(self.clock.now().to_chrono().format("%H:%M:%S").to_string());
                 let (took, end) = pass(number);
@@ -154,10 +154,11 @@ mod tests {
         let world = World::every_minute();
         let seconds = [10, 150, 0, 60];
         let began = world.run(4, |n| (Duration::from_secs(seconds[n]), PassEnd::Done)).await;
-        // 00:02 takes until 00:04:30, so 00:03 and 00:04 are skipped. 00:06 ends at 00:07 sharp, which is one more.
+        // The pass of 00:02 runs until 00:04:30, so 00:03 and 00:04 are skipped. The pass of 00:06
+        // ends at 00:07:00, so that firing is skipped too.
         assert_eq!(began, ["00:01:00", "00:02:00", "00:05:00", "00:06:00"]);
-        let vitals = world.pulse.vitals();
-        assert_eq!((vitals.passes, vitals.skipped, vitals.phase), (4, 3, Phase::Stopped));
+        let status = world.heartbeat.status();
+        assert_eq!((status.passes, status.skipped, status.phase), (4, 3, Phase::Stopped));
     }
 
     #[tokio::test]
@@ -165,12 +166,12 @@ mod tests {
         let world = World::every_minute();
         let failing = world.run(2, |_| (Duration::ZERO, PassEnd::Failed)).await;
         assert_eq!(failing.len(), 2);
-        assert_eq!(world.pulse.vitals().failed_in_a_row, 2);
+        assert_eq!(world.heartbeat.status().failed_in_a_row, 2);
 
         let world = World::every_minute();
-        let mut alarm = Moves(world.clock.clone());
+        let mut timer = Moves(world.clock.clone());
         let mut passes = 0;
-        run(&world.timetable, &world.clock, &mut alarm, &world.stop, &world.pulse, |stop| {
+        run(&world.timetable, &world.clock, &mut timer, &world.stop, &world.heartbeat, |stop| {
             passes += 1;
             let number = passes;
             async move {
@@ -181,11 +182,11 @@ mod tests {
         })
         .await
         .unwrap();
-        assert_eq!((passes, world.pulse.vitals().failed_in_a_row), (2, 0));
+        assert_eq!((passes, world.heartbeat.status().failed_in_a_row), (2, 0));
     }
 
     #[tokio::test]
-    async fn who_asks_to_stop_is_heard_before_a_pass_and_waits_for_the_one_at_hand() {
+    async fn a_stop_request_prevents_the_next_pass_and_waits_for_the_running_one() {
         let world = World::every_minute();
         world.stop.request();
         assert_eq!(world.run(9, |_| (Duration::ZERO, PassEnd::Done)).await, Vec::<String>::new());
@@ -193,8 +194,8 @@ mod tests {
         let world = World::every_minute();
         let finished = Arc::new(AtomicUsize::new(0));
         let running = Arc::new(AtomicUsize::new(0));
-        let mut alarm = Moves(world.clock.clone());
-        let ended = run(&world.timetable, &world.clock, &mut alarm, &world.stop, &world.pulse, |stop| {
+        let mut timer = Moves(world.clock.clone());
+        let ended = run(&world.timetable, &world.clock, &mut timer, &world.stop, &world.heartbeat, |stop| {
             let (finished, running) = (Arc::clone(&finished), Arc::clone(&running));
             async move {
                 assert_eq!(running.fetch_add(1, Ordering::SeqCst), 0, "two passes at once");
@@ -211,15 +212,15 @@ mod tests {
         });
         ended.await.unwrap();
         assert_eq!(finished.load(Ordering::SeqCst), 1);
-        assert_eq!(world.pulse.vitals().phase, Phase::Stopped);
+        assert_eq!(world.heartbeat.status().phase, Phase::Stopped);
     }
 
     #[test]
     fn the_same_firing_never_comes_twice_unless_the_clock_was_set_back() {
         let at = |text| Timestamp::parse(text).unwrap();
         let firing = at("2026-01-01T00:01:00Z");
-        assert_eq!(next_from(firing, at("2026-01-01T00:00:59.9Z")), firing);
-        assert_eq!(next_from(firing, at("2026-01-01T00:01:07Z")), at("2026-01-01T00:01:07Z"));
-        assert_eq!(next_from(firing, at("2025-12-31T23:00:00Z")), at("2025-12-31T23:00:00Z"));
+        assert_eq!(search_from(firing, at("2026-01-01T00:00:59.9Z")), firing);
+        assert_eq!(search_from(firing, at("2026-01-01T00:01:07Z")), at("2026-01-01T00:01:07Z"));
+        assert_eq!(search_from(firing, at("2025-12-31T23:00:00Z")), at("2025-12-31T23:00:00Z"));
     }
 }

@@ -13,10 +13,11 @@ use super::explain::{REVERSED, because, find, indices, meaning, state, would};
 use super::output::{OutputFormat, print};
 use super::parts::open_parts;
 use super::values::{person_name, positive_span, visible_text};
-use super::words::{cut, plain, span};
+use super::words::{cut, plain};
 use super::{CommandResult, Exit, Failure};
 use crate::charge::{ItemId, WHOLE_CHARGE};
 use crate::config::Settings;
+use crate::duration::format_rounded;
 use crate::evidence::Evidence;
 use crate::pass::{Deed, Ended, Wanted, by_hand};
 use crate::policy::{Action, Decision, Reason};
@@ -270,7 +271,7 @@ fn refusal(wanted: &Wanted, ended: &Ended, after: &After) -> String {
         Ended::Busy => format!(
             "{nothing}: a pass, or another command, has held the lease on it for {}; check again with \
              `makegood explain {item}`",
-            span(wanted.patience)
+            format_rounded(wanted.patience)
         ),
         Ended::NotCopied(why) => format!("{nothing}: {}; the next passes retry it", plain(why)),
         Ended::NotRestored(why) => format!(

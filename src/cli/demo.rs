@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use super::output::print;
 use super::{CommandResult, Exit, Failure};
 use crate::config::Settings;
-use crate::demo::{self, DemoError, Look, Orders};
+use crate::demo::{self, DemoError, DemoOptions, OutputStyle};
 
 /// The pipeline on an example platform in one file, with nothing to install.
 ///
@@ -35,9 +35,9 @@ fn unset(names: impl Iterator<Item = OsString>) -> String {
 /// # Errors
 /// The error that ends the process.
 pub async fn run(args: DemoArgs, _settings: Settings) -> CommandResult {
-    let orders = Orders {
+    let orders = DemoOptions {
         dir: args.dir,
-        look: if std::io::stdout().is_terminal() { Look::Terminal } else { Look::Plain },
+        style: if std::io::stdout().is_terminal() { OutputStyle::Terminal } else { OutputStyle::Plain },
         program: std::env::args_os()
             .next()
             .map_or_else(|| "makegood".to_owned(), |program| program.to_string_lossy().into_owned()),

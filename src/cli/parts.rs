@@ -4,11 +4,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::clock::Clock;
-use crate::config::{Settings, show_span};
+use crate::config::Settings;
+use crate::duration::format_exact;
 use crate::egress::ignored_variable;
 use crate::pass::{Parts, Rules, copy_limits};
 use crate::provider::{FilterBounds, ProviderError, Providers};
-use crate::recovery::{Fetcher, Storage};
+use crate::recovery::{Fetcher, ObjectStorage};
 use crate::store::{DbError, OWN_VERSION, Opening, Store, Tables, Waits, redacted};
 
 /// Opens the database of the settings. It must exist and answer at once, because a person waits for
@@ -133,7 +134,7 @@ fn open_failed(error: &DbError) -> super::Failure {
 pub async fn open_parts(settings: &Settings, waits: Waits) -> Result<Parts, super::Failure> {
     let providers = load_providers(settings)?;
     if let Some((name, budget)) = providers.time_budget_beyond(settings.pass.lease) {
-        let (budget, lease) = (show_span(budget), show_span(settings.pass.lease));
+        let (budget, lease) = (format_exact(budget), format_exact(settings.pass.lease));
         return Err(format!(
             "provider file {name}: `recovery.time_budget` is {budget}: expected less than pass.lease, which is {lease}"
         )
@@ -142,7 +143,7 @@ pub async fn open_parts(settings: &Settings, waits: Waits) -> Result<Parts, supe
     // This does no I/O. An error means a wrong URL or environment variable, and a retry does not
     // help.
     let storage =
-        Storage::open(settings.storage.url.as_str(), Path::new(".")).map_err(super::Failure::usage)?;
+        ObjectStorage::open(settings.storage.url.as_str(), Path::new(".")).map_err(super::Failure::usage)?;
     if settings.network.proxy.is_none()
         && let Some(name) = ignored_variable()
     {

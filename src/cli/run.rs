@@ -9,7 +9,7 @@ use super::values::{SinceArg, positive_span};
 use super::{CommandResult, Exit};
 use crate::config::Settings;
 use crate::detect;
-use crate::ops::metrics::Process;
+use crate::ops::metrics::ProcessMetrics;
 use crate::ops::stop::Stop;
 use crate::ops::totals;
 use crate::pass::{self, Orders};
@@ -56,11 +56,11 @@ pub async fn run(args: RunArgs, settings: Settings) -> CommandResult {
         since: args.since.map(|since| detect::Since { from: since.at(now), backlog: args.backlog }),
         stop: Stop::on_signals()?,
     };
-    let process = Process::asking(Arc::clone(&parts.providers))?;
+    let process = ProcessMetrics::asking(Arc::clone(&parts.providers))?;
     let progress = ProgressLine::on_terminal(format);
     let began = Instant::now();
     let result = Box::pin(pass::run(&parts, orders, move |progressed| progress.show(progressed))).await;
-    process.pass_took(began.elapsed());
+    process.observe_pass(began.elapsed());
     if !args.dry_run {
         totals::deliver(&settings.metrics, &parts.store, &process).await;
     }

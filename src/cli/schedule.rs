@@ -6,14 +6,14 @@ use super::parts::{database_place, open_parts, pass_failed};
 use super::{CommandResult, Exit};
 use crate::clock::Clock;
 use crate::config::Settings;
-use crate::ops::daemon::{Daemon, Ended, listen};
-use crate::ops::metrics::Process;
+use crate::ops::daemon::{Daemon, PassResult, listen};
+use crate::ops::metrics::ProcessMetrics;
 use crate::ops::status::shown;
 use crate::ops::stop::Stop;
 use crate::ops::totals;
 use crate::pass::{self, Orders, Parts};
 use crate::report::chain;
-use crate::schedule::{PassEnd, Pulse};
+use crate::schedule::{Heartbeat, PassEnd};
 use crate::store::Waits;
 
 /// Run passes on the cron schedule of schedule.cron, never two at once, and answer on
@@ -45,7 +45,7 @@ pub async fn run(_args: ScheduleArgs, settings: Settings) -> CommandResult {
         timetable: settings.schedule.timetable()?,
         listener,
         stop,
-        process: Process::asking(Arc::clone(&parts.providers))?,
+        process: ProcessMetrics::asking(Arc::clone(&parts.providers))?,
         totals: Some(known),
         ready: Box::new(move || {
             let store = asked.clone();
@@ -53,19 +53,20 @@ pub async fn run(_args: ScheduleArgs, settings: Settings) -> CommandResult {
         }),
         status_details: settings.metrics.status_details,
         // A batch ends within its lease; after that, other processes may claim it.
-        patience: settings.pass.lease,
+        stall_timeout: settings.pass.lease,
     };
     let store = parts.store.clone();
     let details = settings.metrics.status_details;
-    Box::pin(daemon.run(|stop, pulse| one_pass(parts.clone(), &place, details, stop, pulse))).await?;
+    Box::pin(daemon.run(|stop, heartbeat| one_pass(parts.clone(), &place, details, stop, heartbeat))).await?;
     store.close().await;
     Ok(Exit::Done)
 }
 
 /// Runs one pass. An error is only logged; the next pass retries.
-async fn one_pass(parts: Parts, place: &str, details: bool, stop: Stop, pulse: Pulse) -> Ended {
+async fn one_pass(parts: Parts, place: &str, details: bool, stop: Stop, heartbeat: Heartbeat) -> PassResult {
     let orders = Orders { mode: "schedule", dry_run: false, since: None, stop };
-    let result = pass::run(&parts, orders, move |_progressed| pulse.beat(Clock::System.now())).await;
+    let result =
+        pass::run(&parts, orders, move |_progressed| heartbeat.record_progress(Clock::System.now())).await;
     // Free the memory of filter workers between passes.
     parts.providers.stop_idle_workers().await;
     let known = async { totals::totals(&parts.store, parts.store.now().await?).await };
@@ -81,11 +82,11 @@ async fn one_pass(parts: Parts, place: &str, details: bool, stop: Stop, pulse: P
     match result {
         Ok(report) => {
             report.log("schedule");
-            Ended { end: PassEnd::Done, totals, report: Some(shown(&report, details)) }
+            PassResult { end: PassEnd::Done, totals, report: Some(shown(&report, details)) }
         }
         Err(error) => {
             tracing::error!("{}", pass_failed(&error, place));
-            Ended { end: PassEnd::Failed, totals, report: None }
+            PassResult { end: PassEnd::Failed, totals, report: None }
         }
     }
 }

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use super::words::is_invisible;
 use crate::clock::Timestamp;
-use crate::config::{parse_span, show_span};
+use crate::config::parse_span;
+use crate::duration::format_exact;
 
 /// A start time: an instant, or a time span before now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,7 +47,7 @@ impl std::fmt::Display for SinceArg {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::At(at) => write!(f, "{at}"),
-            Self::Ago(span) => f.write_str(&show_span(*span)),
+            Self::Ago(span) => f.write_str(&format_exact(*span)),
         }
     }
 }

@@ -3,11 +3,10 @@
 //! Text from outside (ids, messages of providers) is escaped, so that it cannot control the
 //! terminal.
 
-use std::time::Duration;
-
 use comfy_table::{CellAlignment, Table, presets};
 
 use crate::clock::Timestamp;
+use crate::duration::format_rounded;
 use crate::store::ErasedBy;
 
 /// An instant to the second, in UTC.
@@ -22,24 +21,10 @@ pub fn when(at: Timestamp, now: Timestamp) -> String {
 
 /// How long ago an instant was, or how far ahead it is.
 pub fn relative(at: Timestamp, now: Timestamp) -> String {
-    if at > now { format!("in {}", span(at.since(now))) } else { format!("{} ago", span(now.since(at))) }
-}
-
-/// A span in its two largest units.
-pub fn span(span: Duration) -> String {
-    let secs = span.as_secs();
-    let (days, hours, minutes) = (secs / 86_400, secs / 3600 % 24, secs / 60 % 60);
-    let two = |large: u64, unit: &str, small: u64, small_unit: &str| {
-        if small == 0 { format!("{large}{unit}") } else { format!("{large}{unit} {small}{small_unit}") }
-    };
-    if days > 0 {
-        two(days, "d", hours, "h")
-    } else if secs >= 3600 {
-        two(hours, "h", minutes, "m")
-    } else if secs >= 60 {
-        two(minutes, "m", secs % 60, "s")
+    if at > now {
+        format!("in {}", format_rounded(at.since(now)))
     } else {
-        format!("{secs}s")
+        format!("{} ago", format_rounded(now.since(at)))
     }
 }
 
@@ -104,21 +89,12 @@ pub fn table(header: &[&str], right: &[&str], rows: impl IntoIterator<Item = Vec
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
-    fn spans_have_two_units() {
-        for (secs, text) in [
-            (0, "0s"),
-            (59, "59s"),
-            (60, "1m"),
-            (61, "1m 1s"),
-            (3600, "1h"),
-            (7_260, "2h 1m"),
-            (90_000, "1d 1h"),
-        ] {
-            assert_eq!(span(Duration::from_secs(secs)), text);
-        }
+    fn instants_are_shown_with_their_age() {
         let now = Timestamp::parse("2026-01-31T06:00:00.9Z").unwrap();
         assert_eq!(when(now - Duration::from_mins(90), now), "2026-01-31 04:30:00 (1h 30m ago)");
         assert_eq!(relative(now + Duration::from_secs(5), now), "in 5s");

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::sections::Settings;
-use super::units::show_span;
+use crate::duration::format_exact;
 
 /// The longest time limit of a filter. Reading an answer is part of a question, and the lease must
 /// outlast the question.
@@ -33,35 +33,35 @@ impl Settings {
         refuse(
             margin >= length,
             "window.margin",
-            format!("expected less than window.length, which is {}", show_span(length)),
+            format!("expected less than window.length, which is {}", format_exact(length)),
         );
         refuse(
             self.detect.grace > length / 3,
             "detect.grace",
             format!(
                 "expected at most {1}, a third of window.length ({0}), to leave time for questions",
-                show_span(length),
-                show_span(length / 3)
+                format_exact(length),
+                format_exact(length / 3)
             ),
         );
         refuse(
             self.detect.overlap >= length,
             "detect.overlap",
-            format!("expected less than window.length, which is {}", show_span(length)),
+            format!("expected less than window.length, which is {}", format_exact(length)),
         );
         refuse(
             margin < length && self.detect.unknown_job_grace > length.saturating_sub(margin),
             "detect.unknown_job_grace",
             format!(
                 "expected an end before refund_by: at most window.length - window.margin, which is {}",
-                show_span(length.saturating_sub(margin))
+                format_exact(length.saturating_sub(margin))
             ),
         );
         let filter_time = self.providers.filter_time;
         refuse(
             filter_time.subsec_nanos() != 0 || filter_time > FILTER_TIME_MAX,
             "providers.filter_time",
-            format!("expected whole seconds, at most {}", show_span(FILTER_TIME_MAX)),
+            format!("expected whole seconds, at most {}", format_exact(FILTER_TIME_MAX)),
         );
         refuse(
             self.providers.filter_memory < FILTER_MEMORY_MIN,
@@ -76,25 +76,25 @@ impl Settings {
             "detect.backlog_age",
             format!(
                 "expected at least window.length, which is {}: charges within it are made good, not only reported",
-                show_span(length)
+                format_exact(length)
             ),
         );
         refuse(
             self.recovery.time_budget >= self.pass.lease,
             "recovery.time_budget",
-            format!("expected less than pass.lease, which is {}", show_span(self.pass.lease)),
+            format!("expected less than pass.lease, which is {}", format_exact(self.pass.lease)),
         );
         if let (Some(first), Some(last)) = (self.late.first_question, self.late.last_question) {
             refuse(
                 last <= first,
                 "late.last_question",
-                format!("expected more than late.first_question, which is {}", show_span(first)),
+                format!("expected more than late.first_question, which is {}", format_exact(first)),
             );
         }
         refuse(
             self.recovery.sweep_after <= self.pass.lease,
             "recovery.sweep_after",
-            format!("expected more than pass.lease, which is {}", show_span(self.pass.lease)),
+            format!("expected more than pass.lease, which is {}", format_exact(self.pass.lease)),
         );
         for (key, day, hour) in [
             ("brake.max_refunds_per_day", self.brake.max_refunds_per_day, self.brake.max_refunds_per_hour),

@@ -287,24 +287,8 @@ pub(crate) fn nearest<'a, S: AsRef<str> + ?Sized>(
     names: impl Iterator<Item = &'a S>,
 ) -> Option<&'a S> {
     names
-        .map(|candidate| (distance(name, candidate.as_ref()), candidate))
+        .map(|candidate| (strsim::levenshtein(name, candidate.as_ref()), candidate))
         .min_by_key(|(distance, _)| *distance)
         .filter(|(distance, _)| *distance <= (name.len() / 4).max(2))
         .map(|(_, candidate)| candidate)
-}
-
-/// The edit distance between two words (Levenshtein).
-fn distance(from: &str, to: &str) -> usize {
-    let to: Vec<char> = to.chars().collect();
-    let mut row: Vec<usize> = (0..=to.len()).collect();
-    for (i, a) in from.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, b) in to.iter().enumerate() {
-            let change = diagonal + usize::from(a != *b);
-            diagonal = row[j + 1];
-            row[j + 1] = change.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[to.len()]
 }

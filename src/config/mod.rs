@@ -34,7 +34,7 @@ pub use sections::{
     NetworkSettings, PassSettings, Prefer, ProvidersSettings, RecoverySettings, Release, ScheduleSettings,
     Settings, StorageSettings, WindowSettings,
 };
-pub use units::{parse_size, parse_span, show_span};
+pub use units::{parse_size, parse_span};
 
 /// The environment variable that filters the log by target. It overrides `log.level`.
 pub const LOG_VARIABLE: &str = "MAKEGOOD_LOG";

@@ -14,7 +14,7 @@ use url::Url;
 use super::secret::{DatabaseUrl, HttpUrl};
 use super::{units, values};
 use crate::clock::Timestamp;
-use crate::schedule::Timetable;
+use crate::schedule::CronSchedule;
 
 /// All settings, checked. Made by [`Settings::load`](super::Settings::load).
 #[derive(Clone, Debug, Deserialize)]
@@ -304,8 +304,8 @@ impl ScheduleSettings {
     /// # Errors
     /// The expression is invalid or never fires. [`Settings::load`](super::Settings::load) has
     /// checked that.
-    pub fn timetable(&self) -> Result<Timetable, crate::schedule::TimetableError> {
-        Timetable::parse(&self.cron, self.time_zone)
+    pub fn timetable(&self) -> Result<CronSchedule, crate::schedule::CronError> {
+        CronSchedule::parse(&self.cron, self.time_zone)
     }
 }
 

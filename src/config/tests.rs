@@ -221,12 +221,15 @@ const WRONG: &[(&str, &str)] = &[
     ("[metrics]\njob = \" \"", "`metrics.job` is \" \" (file F): expected a name"),
     (
         "[schedule]\ncron = \"* * * * *\"",
-        "`schedule.cron` is \"* * * * *\" (file F): six fields are wanted, seconds first",
+        "`schedule.cron` is \"* * * * *\" (file F): a cron expression needs six fields, seconds first",
     ),
-    ("[schedule]\ncron = \"0 0 0 31 2 *\"", "`schedule.cron` is \"0 0 0 31 2 *\" (file F): it never fires"),
+    (
+        "[schedule]\ncron = \"0 0 0 31 2 *\"",
+        "`schedule.cron` is \"0 0 0 31 2 *\" (file F): the cron expression never fires",
+    ),
     (
         "[schedule]\ncron = \"every minute\"",
-        "`schedule.cron` is \"every minute\" (file F): six fields are wanted",
+        "`schedule.cron` is \"every minute\" (file F): a cron expression needs six fields",
     ),
     (
         "[schedule]\ntime_zone = \"Berlin\"",

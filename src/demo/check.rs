@@ -1,7 +1,8 @@
-//! The demo checks itself: how everything ended, compared with how it has to end.
+//! Compares the result of the demo with the expected endings.
 //!
-//! The stories' endings are written down by hand; the rest are sums that must agree wherever the same credits are
-//! counted, and files that must be on disk as recorded. A mismatch is a sentence; none is left out.
+//! The endings of the stories are written by hand. Besides these, sums of the same credits must be
+//! equal in all relations, and recovered files must be on disk as recorded. Each mismatch is
+//! reported as a sentence.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -9,31 +10,31 @@ use std::time::Duration;
 use sha2::{Digest, Sha256};
 use url::Url;
 
-use super::platform::{Balance, Platform, Recovery, Standing, Totals};
-use super::story::{Ending, Story};
-use super::world::{Account, Charge};
+use super::platform::{BalanceRow, CreditTotals, ItemStatus, Platform, RecoveredOutput};
+use super::story::{DemoStory, Ending};
+use super::world::{ExampleAccount, ExampleCharge};
 use crate::charge::{ItemId, Split};
 use crate::policy::Reason;
 use crate::report::PassReport;
 use crate::store::DbError;
 
-/// Every orphan is made good within this time of the charge (P15).
+/// Every orphan is made good within this time after the charge (P15).
 const WINDOW: Duration = Duration::from_hours(24);
-/// A failure on record is refunded within this time of being recorded (P19).
+/// A failure that the platform recorded is refunded within this time (P19).
 const ON_RECORD: Duration = Duration::from_mins(2);
 
-/// Everything that the database says after the day.
+/// The state of the database after the day.
 #[derive(Debug)]
-pub struct Findings {
-    pub standings: BTreeMap<ItemId, Standing>,
-    pub balances: Vec<Balance>,
-    pub totals: Totals,
+pub struct EndState {
+    pub standings: BTreeMap<ItemId, ItemStatus>,
+    pub balances: Vec<BalanceRow>,
+    pub totals: CreditTotals,
     rules_used: Vec<i64>,
-    untold: Vec<ItemId>,
+    incomplete_activity: Vec<ItemId>,
 }
 
-impl Findings {
-    /// Reads them.
+impl EndState {
+    /// Reads the state.
     pub async fn read(platform: &Platform) -> Result<Self, DbError> {
         let standings = platform.standings().await?;
         Ok(Self {
@@ -41,13 +42,13 @@ impl Findings {
             balances: platform.balances().await?,
             totals: platform.totals().await?,
             rules_used: platform.rules_used().await?,
-            untold: platform.untold().await?,
+            incomplete_activity: platform.incomplete_activity().await?,
         })
     }
 }
 
-/// How an item ended; none: in a way that no story knows.
-pub fn ending(standing: &Standing) -> Option<Ending> {
+/// How an item ended. `None`: in a way that is not an [`Ending`].
+pub fn ending(standing: &ItemStatus) -> Option<Ending> {
     let Some((state, reason)) = &standing.orphan else { return Some(Ending::LeftAlone) };
     let reason = Reason::ALL.iter().copied().find(|known| known.as_str() == reason)?;
     Some(match (state.as_str(), standing.refund) {
@@ -61,12 +62,12 @@ pub fn ending(standing: &Standing) -> Option<Ending> {
     })
 }
 
-/// What is not as it has to be.
+/// All deviations from the expected result.
 pub fn mismatches(
-    stories: &[Story],
-    ordinary: &[Charge],
-    accounts: &[Account],
-    findings: &Findings,
+    stories: &[DemoStory],
+    ordinary: &[ExampleCharge],
+    accounts: &[ExampleAccount],
+    findings: &EndState,
     reports: &[PassReport],
 ) -> Vec<String> {
     let mut wrong = Vec::new();
@@ -80,14 +81,14 @@ pub fn mismatches(
     if findings.rules_used != (1..=16).collect::<Vec<_>>() {
         wrong.push(format!("not all 16 rules were needed: only {:?}", findings.rules_used));
     }
-    for item in &findings.untold {
+    for item in &findings.incomplete_activity {
         wrong
             .push(format!("P21 {item}: its billing activity does not show all three steps with their times"));
     }
     wrong
 }
 
-fn endings(wrong: &mut Vec<String>, stories: &[Story], ordinary: &[Charge], findings: &Findings) {
+fn endings(wrong: &mut Vec<String>, stories: &[DemoStory], ordinary: &[ExampleCharge], findings: &EndState) {
     let mut expected: BTreeMap<ItemId, (&str, Ending)> = BTreeMap::new();
     let of_stories =
         stories.iter().flat_map(|story| story.charges.iter().map(|charge| (story.promise, charge)));
@@ -109,14 +110,14 @@ fn endings(wrong: &mut Vec<String>, stories: &[Story], ordinary: &[Charge], find
                 wrong.push(format!("{promise} {item}: should have ended {expected}, and ended {ended}"));
             }
             Some((None, standing)) => wrong.push(format!(
-                "{promise} {item}: should have ended {expected}, and stands at {:?}",
+                "{promise} {item}: should have ended {expected}, and its state is {:?}",
                 standing.orphan
             )),
-            None => wrong.push(format!("{promise} {item}: should have ended {expected}, and is not there")),
+            None => wrong.push(format!("{promise} {item}: should have ended {expected}, and does not exist")),
         }
     }
     for item in findings.standings.keys().filter(|item| !expected.contains_key(item)) {
-        wrong.push(format!("{item}: nobody knows of it"));
+        wrong.push(format!("{item}: no story expects it"));
     }
 }
 
@@ -125,7 +126,7 @@ pub fn item_id(charge: &str, nth: usize) -> ItemId {
     ItemId { charge_id: charge.to_owned(), output_index: i64::try_from(nth).unwrap_or(i64::MAX) }
 }
 
-fn one_item(wrong: &mut Vec<String>, standing: &Standing) {
+fn one_item(wrong: &mut Vec<String>, standing: &ItemStatus) {
     let item = &standing.item;
     let made_good = standing.refund.is_some() || standing.recovery.is_some();
     if let Some(at) = standing.resolved_at {
@@ -142,7 +143,7 @@ fn one_item(wrong: &mut Vec<String>, standing: &Standing) {
         }
         if split.total() != i128::from(standing.credits) {
             wrong.push(format!(
-                "P03 {item}: it cost {}, and {} were given back",
+                "P03 {item}: it cost {}, and {} were refunded",
                 standing.credits,
                 split.total()
             ));
@@ -165,8 +166,8 @@ fn one_item(wrong: &mut Vec<String>, standing: &Standing) {
     }
 }
 
-/// Whether a recovered file is there as recorded.
-fn on_disk(recovery: &Recovery) -> Result<(), String> {
+/// Checks that a recovered file is on disk as recorded.
+fn on_disk(recovery: &RecoveredOutput) -> Result<(), String> {
     let uri = recovery.uri.as_deref().unwrap_or_default();
     let path = Url::parse(uri).ok().and_then(|url| url.to_file_path().ok());
     let path = path.ok_or_else(|| format!("the recorded address {uri:?} is not that of a file"))?;
@@ -177,11 +178,11 @@ fn on_disk(recovery: &Recovery) -> Result<(), String> {
     {
         Ok(())
     } else {
-        Err(format!("{} is not what was recorded", path.display()))
+        Err(format!("{} differs from its recorded hash or size", path.display()))
     }
 }
 
-fn sums(wrong: &mut Vec<String>, findings: &Findings, reports: &[PassReport]) {
+fn sums(wrong: &mut Vec<String>, findings: &EndState, reports: &[PassReport]) {
     let totals = &findings.totals;
     let on_balances: i64 = findings.balances.iter().map(|balance| balance.given_back).sum();
     let in_reports: i64 = reports.iter().map(|report| report.refunded_credits).sum();
@@ -201,9 +202,10 @@ fn sums(wrong: &mut Vec<String>, findings: &Findings, reports: &[PassReport]) {
     }
 }
 
-/// What counts as billable usage: everything ordered but what was refunded, by whomever (P04).
-fn usage(wrong: &mut Vec<String>, stories: &[Story], findings: &Findings) {
-    let by_platform = |charge: &Charge| -> i64 {
+/// Billable usage is everything ordered, without what makegood or the platform refunded (P04,
+/// refunded items are not billed as usage).
+fn usage(wrong: &mut Vec<String>, stories: &[DemoStory], findings: &EndState) {
+    let by_platform = |charge: &ExampleCharge| -> i64 {
         let named =
             |nth: usize| charge.refunds.iter().any(|refund| refund.item.is_none_or(|item| item == nth));
         charge.items.iter().enumerate().filter(|(nth, _)| named(*nth)).map(|(_, item)| item.credits).sum()
@@ -216,8 +218,8 @@ fn usage(wrong: &mut Vec<String>, stories: &[Story], findings: &Findings) {
     }
 }
 
-/// Every balance is what it began with and what the ledger says since.
-fn balances(wrong: &mut Vec<String>, accounts: &[Account], findings: &Findings) {
+/// Every balance equals its opening balance and the ledger entries since.
+fn balances(wrong: &mut Vec<String>, accounts: &[ExampleAccount], findings: &EndState) {
     let opening: BTreeMap<(&str, &str), i64> = accounts
         .iter()
         .flat_map(|account| {
@@ -249,9 +251,9 @@ mod tests {
 
     const CHARGED: Timestamp = Timestamp::from_micros(1_750_000_000_000_000);
 
-    /// Refunded an hour after the charge, and as it has to be.
-    fn refunded() -> Standing {
-        Standing {
+    /// Correctly refunded an hour after the charge.
+    fn refunded() -> ItemStatus {
+        ItemStatus {
             item: item_id("ch", 0),
             credits: 20,
             account: "ada".to_owned(),
@@ -267,13 +269,13 @@ mod tests {
         }
     }
 
-    fn recovered(uri: &str) -> Standing {
-        Standing {
+    fn recovered(uri: &str) -> ItemStatus {
+        ItemStatus {
             orphan: Some(("recovered".to_owned(), "output_available".to_owned())),
             refund: None,
             status: "delivered".to_owned(),
             billable: true,
-            recovery: Some(Recovery {
+            recovery: Some(RecoveredOutput {
                 kind: "recover".to_owned(),
                 uri: Some(uri.to_owned()),
                 sha256: Some(hex::encode(Sha256::digest("a file"))),
@@ -285,37 +287,37 @@ mod tests {
         }
     }
 
-    fn wrong(standing: &Standing) -> Vec<String> {
+    fn wrong(standing: &ItemStatus) -> Vec<String> {
         let mut wrong = Vec::new();
         one_item(&mut wrong, standing);
         wrong
     }
 
     #[test]
-    fn an_ending_is_read_as_the_stories_spell_it_or_not_at_all() {
+    fn only_consistent_rows_are_mapped_to_an_ending() {
         let split = Split { subscription: 15, wallet: 5 };
         assert_eq!(ending(&refunded()), Some(Ending::Refunded(Reason::ServerError, split)));
         assert_eq!(ending(&recovered("")), Some(Ending::Recovered));
-        assert_eq!(ending(&Standing { orphan: None, ..refunded() }), Some(Ending::LeftAlone));
+        assert_eq!(ending(&ItemStatus { orphan: None, ..refunded() }), Some(Ending::LeftAlone));
         let odd = |state: &str, reason: &str| Some((state.to_owned(), reason.to_owned()));
-        assert_eq!(ending(&Standing { refund: None, ..refunded() }), None, "refunded without a refund");
+        assert_eq!(ending(&ItemStatus { refund: None, ..refunded() }), None, "refunded without a refund");
         assert_eq!(
-            ending(&Standing { orphan: odd("closed", "delivered"), ..refunded() }),
+            ending(&ItemStatus { orphan: odd("closed", "delivered"), ..refunded() }),
             None,
             "a refund too many"
         );
-        assert_eq!(ending(&Standing { orphan: odd("refunded", "moonphase"), ..refunded() }), None);
+        assert_eq!(ending(&ItemStatus { orphan: odd("refunded", "moonphase"), ..refunded() }), None);
     }
 
     #[test]
-    fn each_broken_promise_of_an_item_is_told() {
+    fn each_broken_promise_of_an_item_is_reported() {
         assert_eq!(wrong(&refunded()), [""; 0]);
         let late = Some(CHARGED + Duration::from_secs(86_401));
         for (standing, promise) in [
-            (Standing { billable: true, ..refunded() }, "P04"),
-            (Standing { credits: 21, ..refunded() }, "P03"),
-            (Standing { resolved_at: late, ..refunded() }, "P15"),
-            (Standing { failed_at: Some(CHARGED), ..refunded() }, "P19"),
+            (ItemStatus { billable: true, ..refunded() }, "P04"),
+            (ItemStatus { credits: 21, ..refunded() }, "P03"),
+            (ItemStatus { resolved_at: late, ..refunded() }, "P15"),
+            (ItemStatus { failed_at: Some(CHARGED), ..refunded() }, "P19"),
         ] {
             let wrong = wrong(&standing);
             assert!(wrong.len() == 1 && wrong[0].starts_with(promise), "{promise}: {wrong:?}");
@@ -323,13 +325,13 @@ mod tests {
     }
 
     #[test]
-    fn a_recovered_file_is_looked_at_on_disk() {
+    fn a_recovered_file_is_checked_on_disk() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("0");
         let uri = Url::from_file_path(&path).unwrap().to_string();
         assert!(wrong(&recovered(&uri))[0].contains("cannot be read"));
         std::fs::write(&path, "a fool").unwrap();
-        assert!(wrong(&recovered(&uri))[0].contains("not what was recorded"));
+        assert!(wrong(&recovered(&uri))[0].contains("differs from its recorded hash"));
         std::fs::write(&path, "a file").unwrap();
         assert_eq!(wrong(&recovered(&uri)), [""; 0]);
         assert!(wrong(&recovered("s3://elsewhere/0"))[0].contains("not that of a file"));

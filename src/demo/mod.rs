@@ -1,18 +1,20 @@
-//! The example platform: the main job on one day of a platform that does not exist, with nothing to install.
+//! `makegood demo`: runs the real pipeline over one day of an example platform. Nothing has to be
+//! installed.
 //!
-//! `place` makes the directory, `world` the charges, `stories` those of which there is something to tell and how they
-//! have to end (`story`); `platform` writes them, `night` lets a day pass with the real pipeline at work, `check`
-//! compares, `tell` prints. `simulator` is the provider that is asked.
-//! No part of a real run: it touches nothing outside its directory, and a crash halfway means running it again.
+//! `directory` prepares the directory. `world` has the ordinary charges, `stories` the ones with a
+//! fault and how each must end (`story`). `platform` writes them to the database, `night` simulates
+//! the day with real passes, `check` compares the results with the expected endings, and `output`
+//! prints them. `simulator` is the provider. The demo is no part of a real run and writes nothing
+//! outside its directory. After a crash it is run again from the beginning.
 
 mod check;
+mod directory;
 mod night;
-mod place;
+mod output;
 mod platform;
 pub mod simulator;
 mod stories;
 mod story;
-mod tell;
 #[cfg(test)]
 mod tests;
 mod world;
@@ -23,108 +25,109 @@ use crate::clock::{Clock, Timestamp};
 use crate::config::{ConfigError, LoadArgs, Settings};
 use crate::store::{DbError, MigrateError, Store};
 
-use check::Findings;
+use check::EndState;
+use directory::DemoDirectory;
 use night::SECOND_EVENING;
-use place::Place;
+pub use output::OutputStyle;
 use platform::Platform;
 use simulator::Simulator;
-pub use tell::Look;
 
-/// Where the demo lives unless told otherwise.
+/// The default directory.
 pub const DEFAULT_DIR: &str = "makegood-demo";
 
-/// Why there was no demo, or not the one that was promised.
+/// Why the demo failed.
 #[derive(Debug, thiserror::Error)]
 pub enum DemoError {
-    /// The directory is somebody else's.
+    /// The directory is not empty and has no marker of an earlier demo.
     #[error(
-        "{} is not empty and no demo made it, so nothing in it was touched; name another one with --dir",
+        "{} is not empty and was not created by an earlier demo, so nothing in it was touched; name another one with --dir",
         dir.display()
     )]
     NotOurs {
-        /// Which directory.
+        /// The directory.
         dir: PathBuf,
     },
-    /// The directory's path cannot be written into a settings file.
-    #[error("the path {} is not plain text; name another directory with --dir", dir.display())]
+    /// The path of the directory cannot be written into a settings file.
+    #[error("the path {} is not valid UTF-8; name another directory with --dir", dir.display())]
     Path {
-        /// Which directory.
+        /// The directory.
         dir: PathBuf,
     },
-    /// A file or directory cannot be made.
-    #[error("could not make {}", path.display())]
+    /// A file or directory could not be created or removed.
+    #[error("could not create or replace {}", path.display())]
     Files {
-        /// Which.
+        /// The file or directory.
         path: PathBuf,
-        /// What the system said.
+        /// The system's reason.
         #[source]
         source: std::io::Error,
     },
-    /// The simulated provider has nowhere to listen.
+    /// The simulated provider could not bind a port.
     #[error("the simulated provider could not listen on 127.0.0.1")]
     Listen(#[source] std::io::Error),
-    /// The demo's own settings are refused.
-    #[error("the demo's own settings are not understood")]
+    /// The demo's own settings file is invalid.
+    #[error("could not load the demo's own settings")]
     Settings(#[source] ConfigError),
-    /// A part of the pipeline could not be made.
+    /// A part of the pipeline could not be set up.
     #[error("could not set up {what}")]
     SetUp {
-        /// Which.
+        /// The part.
         what: &'static str,
-        /// Why.
+        /// The reason.
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// The tables could not be made.
-    #[error("could not make the demo's tables")]
+    /// The tables could not be created.
+    #[error("could not create the demo's tables")]
     Migrate(#[source] MigrateError),
-    /// The example platform could not work with its database.
-    #[error("the example platform could not work with its database")]
+    /// The example platform could not read or write its database.
+    #[error("the example platform could not read or write its database")]
     Platform(#[source] DbError),
-    /// makegood could not.
+    /// A pass failed.
     #[error("a pass of makegood failed")]
     Pass(#[source] DbError),
-    /// Not everything ended as promised.
-    #[error("the demo did not end as promised:\n  - {}", .0.join("\n  - "))]
+    /// Some items did not end as expected.
+    #[error("the demo did not end as expected:\n  - {}", .0.join("\n  - "))]
     Mismatches(Vec<String>),
 }
 
-/// What is asked of the demo.
+/// The options of a demo.
 #[derive(Clone, Debug)]
-pub struct Orders {
-    /// Where it lives; what an earlier demo made there is replaced.
+pub struct DemoOptions {
+    /// The directory. Files of an earlier demo in it are replaced.
     pub dir: PathBuf,
-    /// Where its words are read.
-    pub look: Look,
+    /// How headings are drawn.
+    pub style: OutputStyle,
     /// How makegood is called here, for the commands to try next.
     pub program: String,
-    /// What must stand before these commands because the environment would win over the demo's settings.
+    /// A prefix of these commands that unsets variables which would override the demo's settings.
     pub before: String,
 }
 
-/// What the demo has to say.
+/// The result of a demo.
 #[derive(Debug)]
-pub struct Told {
-    /// For a person.
+pub struct DemoOutcome {
+    /// The printed text.
     pub text: String,
-    /// What did not end as promised; nothing if all is well.
+    /// What did not end as expected. Empty if all is well.
     pub mismatches: Vec<String>,
 }
 
-/// Lives through the example day that ends now, and tells of it.
+/// Simulates the example day, ending now, and describes the result.
 ///
 /// # Errors
-/// See [`DemoError`]. What ended otherwise than promised is in [`Told`] instead, so that it can be looked at.
-pub async fn run(orders: &Orders) -> Result<Told, DemoError> {
-    let place = Place::prepare(&orders.dir)?;
+/// See [`DemoError`]. Unexpected endings are returned in [`DemoOutcome`], so that the database can
+/// be examined.
+pub async fn run(options: &DemoOptions) -> Result<DemoOutcome, DemoError> {
+    let directory = DemoDirectory::prepare(&options.dir)?;
     let any_port = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
     let simulator = Simulator::start(any_port).await.map_err(DemoError::Listen)?;
-    place.write_config()?;
-    place.write_providers(&simulator.base_url())?;
-    let settings = Settings::load(&LoadArgs { file: Some(place.config()), ..LoadArgs::default() })
+    directory.write_config()?;
+    directory.write_providers(&simulator.base_url())?;
+    let settings = Settings::load(&LoadArgs { file: Some(directory.config()), ..LoadArgs::default() })
         .map_err(DemoError::Settings)?;
 
-    let url = place.database_url()?;
+    let url = directory.database_url()?;
     let tonight = first_evening();
     let clock = Clock::simulated(tonight);
     let database = &settings.database;
@@ -135,22 +138,23 @@ pub async fn run(orders: &Orders) -> Result<Told, DemoError> {
     store.migrate(true).await.map_err(DemoError::Migrate)?;
     let platform = Platform::open(&url, tonight).await.map_err(DemoError::Platform)?;
 
-    let told = live_and_tell(orders, &place, &settings, &store, &platform, &simulator, &clock).await;
+    let outcome =
+        simulate_and_describe(options, &directory, &settings, &store, &platform, &simulator, &clock).await;
     platform.close().await;
     store.close().await;
     simulator.stop().await;
-    told
+    outcome
 }
 
-async fn live_and_tell(
-    orders: &Orders,
-    place: &Place,
+async fn simulate_and_describe(
+    options: &DemoOptions,
+    directory: &DemoDirectory,
     settings: &Settings,
     store: &Store,
     platform: &Platform,
     simulator: &Simulator,
     clock: &Clock,
-) -> Result<Told, DemoError> {
+) -> Result<DemoOutcome, DemoError> {
     let (stories, ordinary) = (stories::all(), world::ordinary());
     let people = stories::accounts();
     let accounts: Vec<_> = people.iter().cloned().chain(world::crowd()).collect();
@@ -158,29 +162,30 @@ async fn live_and_tell(
     platform.add_accounts(&accounts).await.map_err(DemoError::Platform)?;
 
     let parts = night::parts(settings, store.clone(), clock)?;
-    let day = night::live_through(&parts, platform, simulator, clock, &charges).await?;
-    let findings = Findings::read(platform).await.map_err(DemoError::Platform)?;
+    let day = night::simulate_day(&parts, platform, simulator, clock, &charges).await?;
+    let findings = EndState::read(platform).await.map_err(DemoError::Platform)?;
     let mismatches = check::mismatches(&stories, &ordinary, &accounts, &findings, &day.reports);
 
-    let look = orders.look;
-    let mut text = tell::opening(charges.len(), accounts.len(), day.reports.len());
-    text += &tell::stories(look, &stories, &findings);
-    text += &tell::balances(look, &people, &day.balances_before, &findings.balances);
-    text += &tell::totals(look, &ordinary, &findings, &day.reports);
+    let style = options.style;
+    let mut text = output::opening(charges.len(), accounts.len(), day.reports.len());
+    text += &output::stories(style, &stories, &findings);
+    text += &output::balances(style, &people, &day.balances_before, &findings.balances);
+    text += &output::totals(style, &ordinary, &findings, &day.reports);
     if mismatches.is_empty() {
-        text += &tell::checked(stories.len());
-        // Only now: they are nobody's story yet.
+        text += &output::checked(stories.len());
+        // Added after the check, because they belong to no story.
         let newcomers = stories::newcomers();
-        platform.live(&newcomers, 0, SECOND_EVENING).await.map_err(DemoError::Platform)?;
-        place.leave_behind()?;
-        let program = tell::quoted(&orders.program);
-        let dir = tell::quoted(&place.named.display().to_string());
-        text += &tell::next(look, &program, &orders.before, &dir);
+        platform.write_events(&newcomers, 0, SECOND_EVENING).await.map_err(DemoError::Platform)?;
+        directory.write_next_steps()?;
+        let program = output::quoted(&options.program);
+        let dir = output::quoted(&directory.named.display().to_string());
+        text += &output::next(style, &program, &options.before, &dir);
     }
-    Ok(Told { text, mismatches })
+    Ok(DemoOutcome { text, mismatches })
 }
 
-/// Minute zero: so that the second evening is now, for the commands to try next.
+/// Minute zero, chosen so that the second evening is now and the commands to try next find recent
+/// charges.
 fn first_evening() -> Timestamp {
     const MINUTE: i64 = 60_000_000;
     let now = Clock::System.now().micros();

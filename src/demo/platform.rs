@@ -1,15 +1,15 @@
-//! The example platform at work: it writes its own relations, as a platform does beside makegood.
+//! The example platform: writes its own relations while makegood runs, as a real platform does.
 //!
-//! It takes credits, stores outputs and posts to its ledger, through a connection of its own and with statements of
-//! its own (`platform/*.sql`); makegood is never told. It also reads back how everything ended, for the demo to check
-//! and to tell. Only on SQLite, only for the demo: no part of a real run.
+//! It takes credits, stores outputs and posts to its ledger, with its own connection and its own
+//! statements (`platform/*.sql`), and does not notify makegood. It also reads the results for
+//! `check` and `output`. For the demo only, on SQLite only.
 
 use std::time::Duration;
 
 use serde_json::{Value as Json, json};
 use sha2::{Digest, Sha256};
 
-use super::world::{Account, Charge, Output};
+use super::world::{ExampleAccount, ExampleCharge, ExampleOutput};
 use crate::charge::{Bucket, ItemId, Split};
 use crate::clock::Timestamp;
 use crate::store::db::{Db, Row, Statement, Tx, Value};
@@ -38,40 +38,40 @@ statements! {
     BALANCES = "balances",
     TOTALS = "totals",
     RULES_USED = "rules_used",
-    UNTOLD = "untold",
+    INCOMPLETE_ACTIVITY = "incomplete_activity",
 }
 
-/// The platform's own connection, and what it has not written yet.
+/// The platform's database connection.
 #[derive(Clone, Debug)]
 pub struct Platform {
     db: Db,
-    /// Minute zero: the evening's first pass.
+    /// Minute zero: the first pass.
     tonight: Timestamp,
 }
 
-/// How one item stands.
+/// The state of one item.
 #[derive(Clone, Debug)]
-pub struct Standing {
+pub struct ItemStatus {
     pub item: ItemId,
     pub credits: i64,
     pub account: String,
     pub charged_at: Timestamp,
     pub failed_at: Option<Timestamp>,
-    /// The orphan's state and reason, if it ever was one.
+    /// State and reason of its orphan, if there is one.
     pub orphan: Option<(String, String)>,
     pub resolved_at: Option<Timestamp>,
     pub refund: Option<Split>,
-    /// As the usage history says.
+    /// Its status in the usage history.
     pub status: String,
     pub billable: bool,
-    pub recovery: Option<Recovery>,
-    /// The provider's last words about it.
+    pub recovery: Option<RecoveredOutput>,
+    /// The message of the provider's last answer.
     pub message: Option<String>,
 }
 
-/// An output that was brought home or put back.
+/// An output that was recovered or relinked.
 #[derive(Clone, Debug)]
-pub struct Recovery {
+pub struct RecoveredOutput {
     pub kind: String,
     pub uri: Option<String>,
     pub sha256: Option<String>,
@@ -80,23 +80,23 @@ pub struct Recovery {
     pub from_charge: Option<String>,
 }
 
-/// One balance, with what the ledger says about it.
+/// One balance, with the sums of its ledger entries.
 #[derive(Clone, Debug)]
-pub struct Balance {
+pub struct BalanceRow {
     pub account: String,
     pub bucket: String,
     pub credits: i64,
-    /// All entries of the ledger.
+    /// The sum of all entries.
     pub posted: i64,
-    /// What the platform posted since the first pass.
+    /// The sum of the platform's entries since the first pass.
     pub since: i64,
-    /// What makegood gave back.
+    /// The sum of makegood's refunds.
     pub given_back: i64,
 }
 
-/// The same credits, counted wherever they stand.
+/// The same credits, counted in each relation.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Totals {
+pub struct CreditTotals {
     pub charges: i64,
     pub items: i64,
     pub looked_into: i64,
@@ -109,7 +109,7 @@ pub struct Totals {
 }
 
 impl Platform {
-    /// Opens a connection to the platform's database. `tonight` is minute zero of all charges.
+    /// Opens a connection to the platform's database. `tonight` is minute zero.
     pub async fn open(url: &str, tonight: Timestamp) -> Result<Self, DbError> {
         let opening = Opening {
             url,
@@ -122,12 +122,12 @@ impl Platform {
         Ok(Self { db: Db::open(&opening).await?, tonight })
     }
 
-    /// Closes it.
+    /// Closes the connection.
     pub async fn close(&self) {
         self.db.close().await;
     }
 
-    /// The instant of a minute.
+    /// Converts a minute to an instant.
     pub fn at(&self, minute: i64) -> Timestamp {
         Timestamp::from_micros(self.tonight.micros() + minute * 60_000_000)
     }
@@ -136,8 +136,8 @@ impl Platform {
         self.db.time(self.at(minute))
     }
 
-    /// Opens accounts.
-    pub async fn add_accounts(&self, accounts: &[Account]) -> Result<(), DbError> {
+    /// Adds accounts with their balances.
+    pub async fn add_accounts(&self, accounts: &[ExampleAccount]) -> Result<(), DbError> {
         let rows = accounts.iter().map(|account| json!({"id": account.id, "kind": account.kind}));
         let balances = accounts.iter().flat_map(|account| {
             account.balances.iter().map(|(bucket, credits)| {
@@ -150,8 +150,13 @@ impl Platform {
         tx.commit().await
     }
 
-    /// Everything that happens at the platform from one minute (not itself) to another.
-    pub async fn live(&self, charges: &[Charge], after: i64, until: i64) -> Result<(), DbError> {
+    /// Writes all events after minute `after`, up to and including `until`.
+    pub async fn write_events(
+        &self,
+        charges: &[ExampleCharge],
+        after: i64,
+        until: i64,
+    ) -> Result<(), DbError> {
         let now = |minute: i64| minute > after && minute <= until;
         let mut rows = Vec::new();
         let mut items = Vec::new();
@@ -197,13 +202,13 @@ impl Platform {
         tx.commit().await
     }
 
-    /// Stores one output, whatever else is going on.
-    pub async fn store(&self, output: &Output) -> Result<(), DbError> {
+    /// Stores one output.
+    pub async fn store(&self, output: &ExampleOutput) -> Result<(), DbError> {
         self.db.rows(ADD_OUTPUTS, &[(&Json::Array(vec![self.output(output)])).into()]).await?;
         Ok(())
     }
 
-    fn output(&self, output: &Output) -> Json {
+    fn output(&self, output: &ExampleOutput) -> Json {
         let (charge, index) = &output.link;
         let (job, job_index) = &output.from;
         json!({
@@ -216,16 +221,16 @@ impl Platform {
         })
     }
 
-    /// How every item stands.
-    pub async fn standings(&self) -> Result<Vec<Standing>, DbError> {
+    /// The state of every item.
+    pub async fn standings(&self) -> Result<Vec<ItemStatus>, DbError> {
         self.db.rows(ENDINGS, &[]).await?.iter().map(standing).collect()
     }
 
     /// All balances.
-    pub async fn balances(&self) -> Result<Vec<Balance>, DbError> {
+    pub async fn balances(&self) -> Result<Vec<BalanceRow>, DbError> {
         let rows = self.db.rows(BALANCES, &[Value::Time(self.tonight)]).await?;
         let read = |row: &Row| {
-            Ok(Balance {
+            Ok(BalanceRow {
                 account: row.text("account_id")?,
                 bucket: row.text("bucket")?,
                 credits: row.int("credits")?,
@@ -238,10 +243,10 @@ impl Platform {
     }
 
     /// The sums.
-    pub async fn totals(&self) -> Result<Totals, DbError> {
+    pub async fn totals(&self) -> Result<CreditTotals, DbError> {
         let rows = self.db.rows(TOTALS, &[]).await?;
         let read = |row: &Row| {
-            Ok(Totals {
+            Ok(CreditTotals {
                 charges: row.int("charges")?,
                 items: row.int("items")?,
                 looked_into: row.int("looked_into")?,
@@ -254,17 +259,17 @@ impl Platform {
             })
         };
         // Sums without GROUP BY: there is always one row.
-        rows.first().map_or_else(|| Ok(Totals::default()), read)
+        rows.first().map_or_else(|| Ok(CreditTotals::default()), read)
     }
 
-    /// Which rules of the decision table were needed.
+    /// The rules of the decision table that were applied.
     pub async fn rules_used(&self) -> Result<Vec<i64>, DbError> {
         self.db.rows(RULES_USED, &[]).await?.iter().map(|row| row.int("rule")).collect()
     }
 
-    /// Items whose billing activity is not complete.
-    pub async fn untold(&self) -> Result<Vec<ItemId>, DbError> {
-        let rows = self.db.rows(UNTOLD, &[]).await?;
+    /// Items whose billing activity is incomplete.
+    pub async fn incomplete_activity(&self) -> Result<Vec<ItemId>, DbError> {
+        let rows = self.db.rows(INCOMPLETE_ACTIVITY, &[]).await?;
         rows.iter().map(item).collect()
     }
 }
@@ -280,13 +285,13 @@ fn item(row: &Row) -> Result<ItemId, DbError> {
     Ok(ItemId { charge_id: row.text("charge_id")?, output_index: row.int("output_index")? })
 }
 
-fn standing(row: &Row) -> Result<Standing, DbError> {
+fn standing(row: &Row) -> Result<ItemStatus, DbError> {
     let refund = match (row.maybe_int("subscription_credits")?, row.maybe_int("wallet_credits")?) {
         (Some(subscription), Some(wallet)) => Some(Split { subscription, wallet }),
         (Some(_) | None, None) | (None, Some(_)) => None,
     };
     let recovery = row.maybe_text("recovery")?.map(|kind| {
-        Ok::<_, DbError>(Recovery {
+        Ok::<_, DbError>(RecoveredOutput {
             kind,
             uri: row.maybe_text("uri")?,
             sha256: row.maybe_text("sha256")?,
@@ -297,7 +302,7 @@ fn standing(row: &Row) -> Result<Standing, DbError> {
     });
     let state = row.maybe_text("state")?;
     let reason = row.maybe_text("reason")?.unwrap_or_default();
-    Ok(Standing {
+    Ok(ItemStatus {
         item: item(row)?,
         credits: row.int("credits")?,
         account: row.text("account_id")?,

@@ -1,10 +1,10 @@
-//! The simulated provider: three dialects, real HTTP, real files, no memory.
+//! A simulated provider over real HTTP, for the demo and tests. It is stateless.
 //!
-//! It answers as Replicate (`/replicate/…`), the fal queue (`/fal/…`) and Veo on the Gemini API (`/veo/…`)
-//! do, so that the shipped filters read it with nothing changed but the host, and serves the files that it
-//! offers under `/files/{job}/{n}`. What becomes of a job is spelled in its id: see [`FATES`].
-//! Tests and the demo may put an answer of their own in place of a job's, and may do something while a
-//! question is under way. It is asked over loopback without a key, and is no part of a real run.
+//! It answers like Replicate (`/replicate/…`), the fal queue (`/fal/…`) and Veo on the Gemini API
+//! (`/veo/…`), so the shipped provider files work with only the host changed. It serves its output
+//! files under `/files/{job}/{n}`. The job id encodes the job's result: see [`FATES`]. Tests may
+//! replace the answer of a job, and run a hook before a question is answered. It listens on
+//! loopback, needs no key, and is no part of a real run.
 
 mod dialect;
 mod fate;
@@ -33,18 +33,18 @@ pub use self::dialect::Canned;
 use self::dialect::{Dialect, is_video};
 pub use self::fate::{FATES, Fate, help as fates_help};
 use self::file::File;
-use crate::ops::http::{self, Body, Limits};
+use crate::ops::http::{self, Body, ServerLimits};
 use crate::provider::SHIPPED;
 
-/// How long a `huge` answer is, in bytes.
+/// The size of a `huge` answer.
 const HUGE_BYTES: usize = 50_000_000;
-/// The most paths that are counted apart.
-const PATHS: usize = 1_000_000;
+/// The most paths and jobs with a count of their own.
+const MAX_PATHS: usize = 1_000_000;
 
-/// What is done while a question about a job is under way, before it is answered.
-pub type Hook = Arc<dyn Fn(String) -> BoxFuture<'static, ()> + Send + Sync>;
+/// Called with the job's id on each question, before the answer.
+pub type AskHook = Arc<dyn Fn(String) -> BoxFuture<'static, ()> + Send + Sync>;
 
-/// A simulated provider at work.
+/// A running simulated provider.
 #[derive(Debug)]
 pub struct Simulator {
     address: SocketAddr,
@@ -57,7 +57,7 @@ struct State {
     stop: CancellationToken,
     hits: Mutex<Hits>,
     canned: Mutex<HashMap<String, Canned>>,
-    hook: Mutex<Option<Hook>>,
+    hook: Mutex<Option<AskHook>>,
 }
 
 #[derive(Debug, Default)]
@@ -78,7 +78,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Simulator {
-    /// Listens on `address` (port 0: any free one) and answers until it is stopped.
+    /// Listens on `address` (port 0: any free port) until it is stopped.
     pub async fn start(address: SocketAddr) -> io::Result<Self> {
         let listener = TcpListener::bind(address).await?;
         let address = listener.local_addr()?;
@@ -90,59 +90,63 @@ impl Simulator {
                 async move { state.respond(request, address).await }
             }
         };
-        let server =
-            tokio::spawn(http::serve(listener, handler, Limits::NONE, state.stop.clone().cancelled_owned()));
+        let server = tokio::spawn(http::serve(
+            listener,
+            handler,
+            ServerLimits::NONE,
+            state.stop.clone().cancelled_owned(),
+        ));
         Ok(Self { address, state, server })
     }
 
-    /// Where it listens.
+    /// The address that it listens on.
     pub const fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// The beginning of all its URLs, without a slash at the end.
+    /// The base of its URLs, without a trailing slash.
     pub fn base_url(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    /// Calls `hook` with the job's id on every question, and answers after it is done.
-    pub fn on_ask(&self, hook: Hook) {
+    /// Sets the hook that is awaited before each answer.
+    pub fn on_ask(&self, hook: AskHook) {
         *lock(&self.state.hook) = Some(hook);
     }
 
-    /// Answers every question about `job` with this from now on.
+    /// Replaces the answer to all questions about `job`.
     pub fn set_answer(&self, job: &str, answer: Canned) {
         lock(&self.state.canned).insert(last_segment(job).to_owned(), answer);
     }
 
-    /// Answers questions about `job` by its fate again.
+    /// Removes that answer: `job` is answered by its fate again.
     pub fn clear_answer(&self, job: &str) {
         lock(&self.state.canned).remove(last_segment(job));
     }
 
-    /// How many requests came for this path, without its query.
+    /// The number of requests for this path, ignoring the query.
     pub fn hits(&self, path: &str) -> u64 {
         lock(&self.state.hits).paths.get(path).copied().unwrap_or(0)
     }
 
-    /// How many questions came about this job (two for a finished job of fal's: status and result).
+    /// The number of questions about this job. A finished job at fal takes two: status and result.
     pub fn asks(&self, job: &str) -> u64 {
         lock(&self.state.hits).jobs.get(last_segment(job)).copied().unwrap_or(0)
     }
 
-    /// How many requests came at all.
+    /// The number of all requests.
     pub fn total_hits(&self) -> u64 {
         lock(&self.state.hits).total
     }
 
-    /// Stops, after what is under way is answered.
+    /// Stops after the requests in progress.
     pub async fn stop(self) {
         self.state.stop.cancel();
-        // It only fails if the server panicked, and then it has stopped.
+        // An error means that the server panicked, so it has stopped too.
         let _ = self.server.await;
     }
 
-    /// Answers until `shutdown` comes true, then stops.
+    /// Runs until `shutdown` completes, then stops.
     pub async fn run_until(self, shutdown: impl Future<Output = ()>) {
         shutdown.await;
         self.stop().await;
@@ -155,7 +159,7 @@ impl State {
         {
             let mut hits = lock(&self.hits);
             hits.total += 1;
-            if hits.paths.len() < PATHS || hits.paths.contains_key(&path) {
+            if hits.paths.len() < MAX_PATHS || hits.paths.contains_key(&path) {
                 *hits.paths.entry(path.clone()).or_default() += 1;
             }
         }
@@ -170,7 +174,7 @@ impl State {
         };
         {
             let mut hits = lock(&self.hits);
-            if hits.jobs.len() < PATHS || hits.jobs.contains_key(last_segment(&job)) {
+            if hits.jobs.len() < MAX_PATHS || hits.jobs.contains_key(last_segment(&job)) {
                 *hits.jobs.entry(last_segment(&job).to_owned()).or_default() += 1;
             }
         }
@@ -197,7 +201,7 @@ impl State {
     }
 }
 
-/// Which provider is asked for which job.
+/// The dialect and the job of a path.
 fn route(path: &str) -> Option<(Dialect, String)> {
     let decode = |text: &str| percent_decode_str(text).decode_utf8().ok().map(std::borrow::Cow::into_owned);
     if let Some(job) = path.strip_prefix("/replicate/v1/predictions/") {
@@ -213,7 +217,7 @@ fn route(path: &str) -> Option<(Dialect, String)> {
     path.strip_prefix("/veo/v1beta/").and_then(|name| Some((Dialect::Veo, decode(name)?)))
 }
 
-/// Veo's ids are paths; the fate stands in their last part.
+/// The part of a job id that encodes its fate. Veo's ids are paths.
 fn last_segment(job: &str) -> &str {
     job.rsplit('/').next().unwrap_or(job)
 }
@@ -244,8 +248,8 @@ fn serve_file(path: &str, query: Option<&str>) -> Response<Body> {
         return text(StatusCode::GONE, "simulated");
     }
     let (body, length) = if fate == Fate::FileBroken {
-        // A body that ends before its announced length is a connection that breaks off; the pause lets the
-        // first half go out.
+        // The body is shorter than its announced length, so the connection breaks off. The pause
+        // lets the first half be sent.
         let pause = stream::once(async {
             tokio::time::sleep(Duration::from_millis(10)).await;
             Bytes::new()
@@ -260,7 +264,7 @@ fn serve_file(path: &str, query: Option<&str>) -> Response<Body> {
     response
 }
 
-/// A long answer of unannounced length.
+/// A long answer without an announced length.
 fn huge() -> Response<Body> {
     let chunk = Bytes::from(vec![b' '; 50_000]);
     let pieces = (0..HUGE_BYTES / chunk.len()).map(move |_| chunk.clone());
@@ -284,7 +288,7 @@ fn text(status: StatusCode, text: &'static str) -> Response<Body> {
     http::answer(status, "text/plain", text)
 }
 
-/// The id of a simulated job as this provider would spell it; `rest` makes it one of its own.
+/// The id of a simulated job in the provider's format. `rest` makes it unique.
 pub fn job_id(provider: &str, fate: &str, rest: &str) -> String {
     match provider {
         "veo-gemini" => format!("models/veo-simulated/operations/{fate}-{rest}"),
@@ -292,20 +296,20 @@ pub fn job_id(provider: &str, fate: &str, rest: &str) -> String {
     }
 }
 
-/// The providers that it plays.
-const PLAYED: [&str; 3] = ["fal", "replicate", "veo-gemini"];
+/// The providers that it simulates.
+const SIMULATED: [&str; 3] = ["fal", "replicate", "veo-gemini"];
 
-/// The shipped files of the providers that it plays, turned towards the simulated provider at `base_url`: no
-/// key is needed, and no rate is kept.
+/// The shipped files of these providers, changed to point to the simulated provider at `base_url`,
+/// without a key and without a rate limit.
 pub fn provider_files(base_url: &str) -> Vec<(String, String)> {
     let host =
         url::Url::parse(base_url).ok().and_then(|url| url.host_str().map(str::to_owned)).unwrap_or_default();
-    let played = SHIPPED.iter().filter(|(name, _)| PLAYED.contains(name));
-    played.map(|(name, text)| ((*name).to_owned(), towards(text, base_url, &host))).collect()
+    let simulated = SHIPPED.iter().filter(|(name, _)| SIMULATED.contains(name));
+    simulated.map(|(name, text)| ((*name).to_owned(), pointing_to(text, base_url, &host))).collect()
 }
 
-fn towards(shipped: &str, base_url: &str, host: &str) -> String {
-    let mut text = format!("# The shipped file, turned towards the simulated provider at {base_url}.\n");
+fn pointing_to(shipped: &str, base_url: &str, host: &str) -> String {
+    let mut text = format!("# The shipped file, changed to point to the simulated provider at {base_url}.\n");
     let mut in_auth = false;
     for line in shipped.lines() {
         if line.starts_with('[') {
@@ -338,7 +342,7 @@ fn towards(shipped: &str, base_url: &str, host: &str) -> String {
     text
 }
 
-/// Writes [`provider_files`] into `dir`, making it if need be.
+/// Writes [`provider_files`] into `dir`, which is created if it does not exist.
 pub fn write_provider_files(dir: &Path, base_url: &str) -> io::Result<()> {
     std::fs::create_dir_all(dir)?;
     for (name, text) in provider_files(base_url) {

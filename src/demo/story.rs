@@ -1,23 +1,23 @@
-//! What a story is: the promise it is about, what happened, and how its items have to end.
+//! A story: the promise that it shows, what happened, and how its items must end.
 
 use std::fmt;
 
-use super::world::Charge;
+use super::world::ExampleCharge;
 use crate::charge::Split;
 use crate::policy::Reason;
 
-/// What a story is about, in the order in which they are told.
+/// The chapters, in the order in which they are printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Chapter {
-    /// The provider failed.
+    /// The generation failed; refunded.
     Failed,
-    /// It could not be told for a long time.
+    /// The result stayed unknown; refunded before the window ended.
     Late,
-    /// The output exists.
+    /// The output exists; recovered or relinked.
     Found,
-    /// Nothing is owed.
+    /// Nothing is owed; not touched or closed.
     Kept,
-    /// Not settled when the demo ends.
+    /// Not resolved when the demo ends.
     Open,
 }
 
@@ -28,11 +28,11 @@ impl Chapter {
     /// Its title.
     pub const fn title(self) -> &'static str {
         match self {
-            Self::Failed => "It failed: the credits go back",
-            Self::Late => "It took too long: the credits go back before the day is over",
-            Self::Found => "The output exists: it is brought home, or put back where it belongs",
+            Self::Failed => "It failed: the credits are refunded",
+            Self::Late => "It took too long: the credits are refunded within 24 hours",
+            Self::Found => "The output exists: it is recovered, or put back where it belongs",
             Self::Kept => "Nothing is owed: what was delivered stays paid",
-            Self::Open => "Not settled yet: still within its day, or waiting for a person",
+            Self::Open => "Not resolved yet: still within 24 hours, or waiting for a person",
         }
     }
 }
@@ -40,19 +40,19 @@ impl Chapter {
 /// How an item ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ending {
-    /// Never looked into.
+    /// Never became an orphan.
     LeftAlone,
-    /// Credits given back, and to which balance.
+    /// Refunded, with the credits for each balance.
     Refunded(Reason, Split),
-    /// The output brought home.
+    /// The output was copied from the provider.
     Recovered,
-    /// The output put back where it belongs.
+    /// The stored output was linked to its item again.
     PutBack,
-    /// Nothing owed.
+    /// Closed: nothing is owed.
     Closed(Reason),
-    /// Kept for a person.
+    /// Held for a person.
     Held(Reason),
-    /// To be looked at again.
+    /// Waiting for the next question.
     Waiting(Reason),
 }
 
@@ -65,7 +65,7 @@ impl fmt::Display for Ending {
                 "refunded ({why}): {} to the subscription, {} to the wallet",
                 split.subscription, split.wallet
             ),
-            Self::Recovered => f.write_str("brought home"),
+            Self::Recovered => f.write_str("recovered"),
             Self::PutBack => f.write_str("put back"),
             Self::Closed(why) => write!(f, "closed ({why})"),
             Self::Held(why) => write!(f, "held ({why})"),
@@ -76,32 +76,38 @@ impl fmt::Display for Ending {
 
 /// One story.
 #[derive(Clone, Debug)]
-pub struct Story {
-    /// The promise it is about, `P01` to `P24`.
+pub struct DemoStory {
+    /// The promise that it shows, `P01` to `P24`.
     pub promise: &'static str,
-    /// Where it is told.
+    /// Its chapter.
     pub chapter: Chapter,
-    /// What happened, as the customer would tell it.
-    pub told: &'static str,
+    /// What happened, from the customer's point of view.
+    pub description: &'static str,
     /// Its charges.
-    pub charges: Vec<Charge>,
-    /// How the items end that are looked into: charge, index (-1: the charge as a whole), ending.
+    pub charges: Vec<ExampleCharge>,
+    /// The expected endings: charge, index (-1: the charge as a whole), ending. All other items
+    /// must be left alone.
     pub endings: Vec<(&'static str, i64, Ending)>,
 }
 
-impl Story {
+impl DemoStory {
     /// A story of one charge.
-    pub fn of(promise: &'static str, chapter: Chapter, told: &'static str, charge: Charge) -> Self {
-        Self { promise, chapter, told, charges: vec![charge], endings: Vec::new() }
+    pub fn of(
+        promise: &'static str,
+        chapter: Chapter,
+        description: &'static str,
+        charge: ExampleCharge,
+    ) -> Self {
+        Self { promise, chapter, description, charges: vec![charge], endings: Vec::new() }
     }
 
-    /// Another charge of it.
-    pub fn and(mut self, charge: Charge) -> Self {
+    /// Adds a charge.
+    pub fn and(mut self, charge: ExampleCharge) -> Self {
         self.charges.push(charge);
         self
     }
 
-    /// How one of its items ends.
+    /// Adds the expected ending of an item.
     pub fn ends(mut self, charge: &'static str, index: i64, ending: Ending) -> Self {
         self.endings.push((charge, index, ending));
         self

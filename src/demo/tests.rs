@@ -1,17 +1,18 @@
-//! The whole way of a charge in one test of the library: what decides or moves money wrongly is told by it in seconds.
+//! Runs the whole pipeline in one library test, so that a wrong decision or refund is found within
+//! seconds.
 
-use super::{Look, Orders, run};
+use super::{DemoOptions, OutputStyle, run};
 
 #[tokio::test]
-async fn p01_the_example_day_ends_as_promised() {
+async fn p01_the_example_day_ends_as_expected() {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let home = tempfile::tempdir().unwrap();
-    let orders = Orders {
+    let options = DemoOptions {
         dir: home.path().join("demo"),
-        look: Look::Plain,
+        style: OutputStyle::Plain,
         program: "makegood".to_owned(),
         before: String::new(),
     };
-    let told = run(&orders).await.unwrap();
-    assert_eq!(told.mismatches, Vec::<String>::new(), "{}", told.text);
+    let outcome = run(&options).await.unwrap();
+    assert_eq!(outcome.mismatches, Vec::<String>::new(), "{}", outcome.text);
 }

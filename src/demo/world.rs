@@ -1,27 +1,27 @@
-//! The example platform's charges, as rows of the contract relations and without a clock.
+//! The charges of the example platform, as rows of the contract relations.
 //!
-//! Times are minutes before (negative) or after the evening's first pass; `platform` turns them into instants. A
-//! charge is put together here as a platform would have written it, right or wrong; what is wrong with it on purpose
-//! is said in `stories`. The ordinary charges, nearly all there are, went well: makegood must not touch them.
+//! Times are minutes before (negative) or after the first pass; `platform` converts them to
+//! instants. The builder here can create any charge, valid or faulty; `stories` describes the
+//! faults. Most charges are ordinary: their outputs were stored, and makegood must not touch them.
 
 use crate::charge::{Bucket, Split};
 
 use super::simulator;
 
-/// An account with what it can spend when the example begins.
+/// An account with its balances at the beginning.
 #[derive(Clone, Debug)]
-pub struct Account {
+pub struct ExampleAccount {
     /// Its id.
     pub id: String,
     /// `user` or `workspace`.
     pub kind: &'static str,
-    /// Its balance rows; a bucket without one has none.
+    /// Its balance rows. A missing bucket has no row.
     pub balances: Vec<(Bucket, i64)>,
 }
 
-/// A charge with everything the platform has on record about it.
+/// A charge with all rows of the platform that belong to it.
 #[derive(Clone, Debug)]
-pub struct Charge {
+pub struct ExampleCharge {
     pub id: String,
     pub account: String,
     pub project: String,
@@ -31,27 +31,27 @@ pub struct Charge {
     pub charged_at: i64,
     pub drawn: Split,
     pub cancelled_at: Option<i64>,
-    pub items: Vec<Item>,
-    pub outputs: Vec<Output>,
-    pub refunds: Vec<Refund>,
+    pub items: Vec<ExampleItem>,
+    pub outputs: Vec<ExampleOutput>,
+    pub refunds: Vec<ExampleRefund>,
 }
 
 /// One expected output of a charge.
 #[derive(Clone, Debug)]
-pub struct Item {
+pub struct ExampleItem {
     pub credits: i64,
-    /// A job of its own.
+    /// The item's own job, if it has one.
     pub job: Option<String>,
     pub failed_at: Option<i64>,
 }
 
-/// An output that the platform has, or had.
+/// An output that the platform has stored, deleted or not.
 #[derive(Clone, Debug)]
-pub struct Output {
+pub struct ExampleOutput {
     pub id: String,
-    /// The item it hangs on.
+    /// The item it is linked to: charge and index.
     pub link: (String, usize),
-    /// The job and the index that it came from.
+    /// The job it came from, and its index there.
     pub from: (String, i64),
     pub provider: &'static str,
     pub project: String,
@@ -63,19 +63,20 @@ pub struct Output {
 
 /// A refund by the platform itself.
 #[derive(Clone, Copy, Debug)]
-pub struct Refund {
-    /// The item that it names; none: the charge as a whole.
+pub struct ExampleRefund {
+    /// The item that it names. `None`: the charge as a whole.
     pub item: Option<usize>,
     pub bucket: Bucket,
     pub credits: i64,
     pub at: i64,
 }
 
-/// How long after the charge an ordinary output is stored, in minutes: well before any grace ends.
+/// How many minutes after the charge an ordinary output is stored: well within every grace period.
 const STORED_AFTER: i64 = 3;
 
-impl Charge {
-    /// One item of 20 credits, paid from the subscription; `fate` is what becomes of the job.
+impl ExampleCharge {
+    /// A charge with one item of 20 credits, drawn from the subscription. `fate` determines the
+    /// job's result.
     pub fn new(id: &str, account: &str, provider: &'static str, fate: &str, charged_at: i64) -> Self {
         Self {
             id: id.to_owned(),
@@ -91,26 +92,26 @@ impl Charge {
             charged_at,
             drawn: Split { subscription: 20, wallet: 0 },
             cancelled_at: None,
-            items: vec![Item { credits: 20, job: None, failed_at: None }],
+            items: vec![ExampleItem { credits: 20, job: None, failed_at: None }],
             outputs: Vec::new(),
             refunds: Vec::new(),
         }
     }
 
-    /// So many items of so many credits each.
+    /// Sets `count` items of `credits` each.
     pub fn items(mut self, count: usize, credits: i64) -> Self {
-        self.items = vec![Item { credits, job: None, failed_at: None }; count];
+        self.items = vec![ExampleItem { credits, job: None, failed_at: None }; count];
         self.drawn = Split { subscription: self.items.iter().map(|item| item.credits).sum(), wallet: 0 };
         self
     }
 
-    /// What was drawn from which balance.
+    /// Sets how much was drawn from each balance.
     pub const fn drawn(mut self, subscription: i64, wallet: i64) -> Self {
         self.drawn = Split { subscription, wallet };
         self
     }
 
-    /// Every item is a job of its own, with these fates.
+    /// Gives every item its own job, with these fates.
     pub fn jobs_of_their_own(mut self, fates: &[&str]) -> Self {
         for (nth, (item, fate)) in self.items.iter_mut().zip(fates).enumerate() {
             item.job = Some(simulator::job_id(self.provider, fate, &format!("{}-{nth}", self.id)));
@@ -119,7 +120,7 @@ impl Charge {
         self
     }
 
-    /// The job it was bought from.
+    /// Sets the provider job.
     pub fn job(mut self, job: Option<&str>) -> Self {
         self.job = job.map(str::to_owned);
         self
@@ -141,11 +142,11 @@ impl Charge {
 
     /// The platform refunded it itself.
     pub fn refunded(mut self, item: Option<usize>, bucket: Bucket, credits: i64, at: i64) -> Self {
-        self.refunds.push(Refund { item, bucket, credits, at });
+        self.refunds.push(ExampleRefund { item, bucket, credits, at });
         self
     }
 
-    /// The outputs of these items are stored, where they belong.
+    /// The outputs of these items are stored and linked correctly.
     pub fn stored(mut self, items: &[usize]) -> Self {
         for nth in items {
             let output = self.output(*nth);
@@ -154,8 +155,8 @@ impl Charge {
         self
     }
 
-    /// The output of the first item is stored, but not as it should be.
-    pub fn stored_as(mut self, change: impl FnOnce(&mut Output)) -> Self {
+    /// The output of the first item is stored with a fault.
+    pub fn stored_as(mut self, change: impl FnOnce(&mut ExampleOutput)) -> Self {
         let mut output = self.output(0);
         change(&mut output);
         self.outputs.push(output);
@@ -163,10 +164,10 @@ impl Charge {
     }
 
     /// The output of one item as the platform would store it.
-    pub fn output(&self, nth: usize) -> Output {
+    pub fn output(&self, nth: usize) -> ExampleOutput {
         let own = self.items.get(nth).and_then(|item| item.job.clone());
         let index = if own.is_some() { 0 } else { i64::try_from(nth).unwrap_or(0) };
-        Output {
+        ExampleOutput {
             id: format!("out-{}-{nth}", self.id),
             link: (self.id.clone(), nth),
             from: (own.or_else(|| self.job.clone()).unwrap_or_default(), index),
@@ -179,7 +180,7 @@ impl Charge {
         }
     }
 
-    /// The place in the project that its outputs belong to.
+    /// The project node that its outputs belong to.
     pub fn node(&self) -> String {
         format!("{}-node", self.id)
     }
@@ -187,15 +188,15 @@ impl Charge {
 
 /// How many ordinary charges there are.
 const ORDINARY: i64 = 364;
-/// How many people they come from.
+/// How many accounts they belong to.
 const CROWD: i64 = 40;
-/// When the first of them was made, in minutes; from then on one every five minutes until the next evening.
+/// The minute of the first ordinary charge. One follows every five minutes until the next evening.
 const ORDINARY_FROM: i64 = -420;
 
-/// Everyone who is not in a story.
-pub fn crowd() -> Vec<Account> {
+/// The accounts that are in no story.
+pub fn crowd() -> Vec<ExampleAccount> {
     (0..CROWD)
-        .map(|nth| Account {
+        .map(|nth| ExampleAccount {
             id: crowd_id(nth),
             kind: "user",
             balances: vec![(Bucket::Subscription, 2000), (Bucket::Wallet, 500)],
@@ -207,8 +208,8 @@ fn crowd_id(nth: i64) -> String {
     format!("user-{:02}", nth + 1)
 }
 
-/// Charges that went well, one to four outputs each.
-pub fn ordinary() -> Vec<Charge> {
+/// Charges whose outputs were all stored, with one to four outputs each.
+pub fn ordinary() -> Vec<ExampleCharge> {
     (0..ORDINARY)
         .map(|nth| {
             let (provider, fate, count, credits) = match nth % 6 {
@@ -220,9 +221,14 @@ pub fn ordinary() -> Vec<Charge> {
                 _ => ("fal", "ok-video", 1, 60),
             };
             let account = crowd_id(nth * 7 % CROWD);
-            let charge =
-                Charge::new(&format!("run-{nth:03}"), &account, provider, fate, ORDINARY_FROM + nth * 5)
-                    .items(count, credits);
+            let charge = ExampleCharge::new(
+                &format!("run-{nth:03}"),
+                &account,
+                provider,
+                fate,
+                ORDINARY_FROM + nth * 5,
+            )
+            .items(count, credits);
             let total = charge.drawn.subscription + charge.drawn.wallet;
             let charge = match nth % 3 {
                 0 => charge,

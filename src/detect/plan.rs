@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{DetectRules, Since};
-use crate::clock::{SKEW, Timestamp};
+use crate::clock::{MAX_CLOCK_SKEW, Timestamp};
 use crate::provider::Providers;
 use crate::store::{Backlog, Cursor, Cursors, Grace, Over, Refused, Scan};
 
@@ -216,7 +216,7 @@ pub(super) fn plan(
     now: Timestamp,
 ) -> Plan {
     let window_starts = now - rules.window;
-    let fresh = saved.fresh.map(|fresh| fresh.position).filter(|at| *at <= now + SKEW);
+    let fresh = saved.fresh.map(|fresh| fresh.position).filter(|at| *at <= now + MAX_CLOCK_SKEW);
     let looks = [
         Look { name: GRACE, last: saved.grace, ages: graces.ages() },
         Look { name: SIX_HOURS.0, last: saved.six_hours, ages: [SIX_HOURS.1].into() },
@@ -294,7 +294,7 @@ fn early_look(looks: &[Look], rules: &DetectRules, now: Timestamp) -> Option<&'s
 /// Whether a look has to go back to its saved position: to scan the overlap again, or because the
 /// last scan did not reach its end.
 fn is_full_look_due(rules: &DetectRules, saved: Cursor, behind: Duration, now: Timestamp) -> bool {
-    let was_ahead = saved.saved_at > now + SKEW;
+    let was_ahead = saved.saved_at > now + MAX_CLOCK_SKEW;
     let was_stopped = saved.position < saved.saved_at - behind;
     was_ahead || was_stopped || now.since(saved.saved_at) >= rules.full_look_every
 }

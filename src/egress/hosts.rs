@@ -1,10 +1,10 @@
 //! The host lists of a provider's file: `ask_hosts`, `output_hosts` and `download.key_hosts`.
 //!
-//! An entry is a host (https, port 443) or names its own port; only `output_hosts` may also name
-//! plain http, a bucket or a public address. Promise: a URL that passes [`Hosts::check`] goes to a
-//! listed host, on a listed port, by https unless the list says `http://`. The one exception is
-//! this machine, which is listed by its name or its address alone (tests, the demo): there http and
-//! every port pass.
+//! An entry is a host name (https, port 443), optionally with a port. Only `output_hosts` may also
+//! contain plain http, a bucket or a public address. Promise: a URL that passes [`Hosts::check`]
+//! goes to a listed host on a listed port, by https unless the entry begins with `http://`. The
+//! exception is a loopback host (tests, the demo), which is listed without port: there http and
+//! every port are allowed.
 
 use url::{Host, Origin, Url};
 
@@ -14,51 +14,52 @@ const HTTPS: u16 = 443;
 const HTTP: u16 = 80;
 const BUCKET: &str = "gs://";
 
-/// Which list it is: what may stand in it.
+/// The lists of a provider's file. They allow different entries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum List {
     /// `ask_hosts`: hosts by name, https only.
     Asked,
-    /// `output_hosts`: also addresses, `http://…` and `gs://…`.
+    /// `output_hosts`: also public addresses, `http://…` and `gs://…`.
     Outputs,
     /// `download.key_hosts`: hosts by name, https only.
     Keys,
 }
 
-/// Hosts that a provider's file lists.
+/// A host list of a provider's file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Hosts(Vec<Entry>);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Entry {
     written: String,
-    place: Place,
+    target: Target,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Place {
-    /// A bucket of Google Cloud Storage; none: every bucket.
+enum Target {
+    /// A bucket of Google Cloud Storage. `None`: every bucket.
     Bucket(Option<String>),
-    /// This machine.
+    /// A loopback name or address, with every port.
     Loopback(Host),
     Host {
-        name: Name,
+        name: NamePattern,
         plain_http: bool,
         port: u16,
     },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Name {
-    /// This very host.
+enum NamePattern {
+    /// Exactly this host.
     Exact(Host),
-    /// All names below: what follows the star, with its dot.
-    Below(String),
-    /// All names whose first label ends like this: what follows the star, with its hyphen.
-    Ending(String),
+    /// `*.example.com`: all subdomains. Holds the suffix with its dot.
+    Subdomains(String),
+    /// `*-cdn.example.com`: names whose first label ends in `-cdn`. Holds the suffix with its
+    /// hyphen.
+    HyphenSuffix(String),
 }
 
-/// Why a list does not let a URL pass.
+/// Why a URL does not match a list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Unlisted {
     /// Its host is not listed.
@@ -70,63 +71,71 @@ pub enum Unlisted {
 }
 
 impl Hosts {
-    /// Reads a list; an error says which entry is wrong and what would be right.
+    /// Parses a list.
+    ///
+    /// # Errors
+    /// Names the invalid entry and the allowed forms.
     pub fn parse<T: AsRef<str>>(list: List, written: &[T]) -> Result<Self, String> {
         let entry = |text: &T| {
             let written = text.as_ref().to_owned();
-            Ok(Entry { place: place(list, &written).ok_or_else(|| wrong(list, &written))?, written })
+            let target = parse_entry(list, &written).ok_or_else(|| invalid_entry(list, &written))?;
+            Ok(Entry { written, target })
         };
         written.iter().map(entry).collect::<Result<_, _>>().map(Self)
     }
 
-    /// The host of an origin; none for plain http to another machine, where no key goes.
+    /// A list with the host of an origin. Empty for plain http to another machine: no key is sent
+    /// there.
     pub fn of_origin(origin: &Origin) -> Self {
         let Origin::Tuple(scheme, host, port) = origin else { return Self::default() };
-        let place = if is_loopback(host) {
-            Place::Loopback(host.clone())
+        let target = if is_loopback(host) {
+            Target::Loopback(host.clone())
         } else if scheme == "https" {
-            Place::Host { name: Name::Exact(host.clone()), plain_http: false, port: *port }
+            Target::Host { name: NamePattern::Exact(host.clone()), plain_http: false, port: *port }
         } else {
             return Self::default();
         };
-        Self(vec![Entry { written: origin.ascii_serialization(), place }])
+        Self(vec![Entry { written: origin.ascii_serialization(), target }])
     }
 
-    /// This list and another.
+    /// This list and another one together.
     #[must_use]
     pub fn and(mut self, other: Self) -> Self {
         self.0.extend(other.0);
         self
     }
 
-    /// Whether there is none.
+    /// Whether the list has no entries.
     pub const fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// The entries as they were written.
+    /// The entries as written in the file.
     pub fn written(&self) -> Vec<&str> {
         self.0.iter().map(|entry| entry.written.as_str()).collect()
     }
 
-    /// Whether the list lets `url` pass, or what keeps it from that.
+    /// Checks whether the list allows `url`.
+    ///
+    /// # Errors
+    /// The closest mismatch: host, then scheme, then port.
     pub fn check(&self, url: &Url) -> Result<(), Unlisted> {
         let host = url.host().ok_or(Unlisted::Host)?.to_owned();
         let mut why = Unlisted::Host;
         for entry in &self.0 {
-            match &entry.place {
-                Place::Loopback(listed) if *listed == host => match url.scheme() {
+            match &entry.target {
+                Target::Loopback(listed) if *listed == host => match url.scheme() {
                     "https" | "http" => return Ok(()),
                     _ => why = why.max(Unlisted::Scheme),
                 },
-                Place::Host { name, plain_http, port } if name.matches(&host) => match url.scheme() {
+                Target::Host { name, plain_http, port } if name.matches(&host) => match url.scheme() {
                     "http" if !plain_http => why = why.max(Unlisted::Scheme),
                     "https" if *plain_http => why = why.max(Unlisted::Port),
                     "http" | "https" if url.port_or_known_default() == Some(*port) => return Ok(()),
                     "http" | "https" => why = Unlisted::Port,
                     _ => why = why.max(Unlisted::Scheme),
                 },
-                Place::Loopback(_) | Place::Host { .. } | Place::Bucket(_) => {}
+                Target::Loopback(_) | Target::Host { .. } | Target::Bucket(_) => {}
             }
         }
         Err(why)
@@ -134,29 +143,29 @@ impl Hosts {
 
     /// Whether a bucket of Google Cloud Storage is listed.
     pub fn lists_bucket(&self, name: &str) -> bool {
-        self.0.iter().any(|entry| match &entry.place {
-            Place::Bucket(listed) => listed.as_ref().is_none_or(|listed| listed == name),
-            Place::Loopback(_) | Place::Host { .. } => false,
+        self.0.iter().any(|entry| match &entry.target {
+            Target::Bucket(listed) => listed.as_ref().is_none_or(|listed| listed == name),
+            Target::Loopback(_) | Target::Host { .. } => false,
         })
     }
 }
 
-impl Name {
+impl NamePattern {
     fn matches(&self, host: &Host) -> bool {
         match (self, host) {
             (Self::Exact(listed), host) => listed == host,
-            (Self::Below(ending), Host::Domain(name)) => {
+            (Self::Subdomains(ending), Host::Domain(name)) => {
                 name.strip_suffix(ending.as_str()).is_some_and(|left| !left.is_empty())
             }
-            (Self::Ending(ending), Host::Domain(name)) => {
+            (Self::HyphenSuffix(ending), Host::Domain(name)) => {
                 name.strip_suffix(ending.as_str()).is_some_and(|left| !left.is_empty() && !left.contains('.'))
             }
-            (Self::Below(_) | Self::Ending(_), Host::Ipv4(_) | Host::Ipv6(_)) => false,
+            (Self::Subdomains(_) | Self::HyphenSuffix(_), Host::Ipv4(_) | Host::Ipv6(_)) => false,
         }
     }
 }
 
-/// Whether a host is this machine.
+/// Whether a host is `localhost` or a loopback address.
 pub fn is_loopback<S: AsRef<str>>(host: &Host<S>) -> bool {
     match host {
         Host::Domain(name) => name.as_ref() == "localhost",
@@ -165,8 +174,8 @@ pub fn is_loopback<S: AsRef<str>>(host: &Host<S>) -> bool {
     }
 }
 
-/// What would be right instead of an entry.
-fn wrong(list: List, text: &str) -> String {
+/// The error for an invalid entry: the allowed forms.
+fn invalid_entry(list: List, text: &str) -> String {
     let also = match list {
         List::Asked | List::Keys => "",
         List::Outputs => ", `http://cdn.example.com` for plain http, or buckets like `gs://name`",
@@ -176,14 +185,13 @@ fn wrong(list: List, text: &str) -> String {
     )
 }
 
-/// What an entry means; none: nothing that may stand in this list.
-fn place(list: List, text: &str) -> Option<Place> {
+/// Parses an entry. `None`: it is not allowed in this list.
+fn parse_entry(list: List, text: &str) -> Option<Target> {
     if let Some(bucket) = text.strip_prefix(BUCKET) {
-        // A bucket, or all of them: what may be read is then up to the rights of makegood's own
-        // account.
+        // `gs://*` allows every bucket that makegood's own account may read.
         let name = if bucket == "*" { None } else { Some(bucket.to_owned()) };
-        let fine = list == List::Outputs && name.as_deref().is_none_or(crate::recovery::is_bucket);
-        return fine.then_some(Place::Bucket(name));
+        let is_valid = list == List::Outputs && name.as_deref().is_none_or(crate::recovery::is_bucket_name);
+        return is_valid.then_some(Target::Bucket(name));
     }
     let (text, plain_http) = match text.strip_prefix("http://") {
         Some(rest) if list == List::Outputs => (rest, true),
@@ -202,45 +210,45 @@ fn place(list: List, text: &str) -> Option<Place> {
         Some(_) => return None,
         None => (false, text),
     };
-    // What the parser gives back is what URLs will be compared with.
+    // URLs are compared with the parser's result, so the entry must equal it.
     let host = Host::parse(name).ok()?;
     let odd = |c: char| !(c.is_ascii_alphanumeric() || "-.:[]".contains(c));
     if host.to_string() != name || name.contains(odd) || name.starts_with('.') {
         return None;
     }
     if is_loopback(&host) {
-        return (!star && !plain_http && port.is_none()).then_some(Place::Loopback(host));
+        return (!star && !plain_http && port.is_none()).then_some(Target::Loopback(host));
     }
     let name = match (host, star) {
-        (host @ Host::Domain(_), false) => Name::Exact(host),
-        // An address could be anybody's tomorrow; where files are fetched, it is judged before it
-        // is dialled.
-        (host, false) if list == List::Outputs => Name::Exact(host),
-        // A star below a whole top-level domain lets everybody in.
+        (host @ Host::Domain(_), false) => NamePattern::Exact(host),
+        // Addresses are allowed for files only, where each one is checked before connecting: an
+        // address may change hands.
+        (host, false) if list == List::Outputs => NamePattern::Exact(host),
+        // A wildcard directly below a top-level domain would allow everybody, so a dot is required.
         (Host::Domain(name), true) if name.contains('.') => {
             if text.starts_with("*.") {
-                Name::Below(format!(".{name}"))
+                NamePattern::Subdomains(format!(".{name}"))
             } else {
-                Name::Ending(format!("-{name}"))
+                NamePattern::HyphenSuffix(format!("-{name}"))
             }
         }
         (Host::Domain(_) | Host::Ipv4(_) | Host::Ipv6(_), _) => return None,
     };
-    Some(Place::Host { name, plain_http, port: port.unwrap_or(if plain_http { HTTP } else { HTTPS }) })
+    Some(Target::Host { name, plain_http, port: port.unwrap_or(if plain_http { HTTP } else { HTTPS }) })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn judge(list: List, written: &[&str], url: &str) -> Result<(), Unlisted> {
+    fn check(list: List, written: &[&str], url: &str) -> Result<(), Unlisted> {
         Hosts::parse(list, written).unwrap().check(&Url::parse(url).unwrap())
     }
 
     #[test]
-    fn only_listed_hosts_pass_by_https_on_their_usual_port() {
+    fn only_listed_hosts_are_allowed_by_https_on_port_443() {
         let listed = ["api.acme.example", "*.bfl.ai", "*-aiplatform.googleapis.com"];
-        for (url, told) in [
+        for (url, expected) in [
             ("https://api.acme.example/v1?id=1", Ok(())),
             ("https://API.ACME.EXAMPLE/v1", Ok(())),
             ("https://api.us.bfl.ai/x", Ok(())),
@@ -268,16 +276,16 @@ mod tests {
             ("https://localhost/", Err(Unlisted::Host)),
         ] {
             for list in [List::Asked, List::Outputs, List::Keys] {
-                assert_eq!(judge(list, &listed, url), told, "{url}");
+                assert_eq!(check(list, &listed, url), expected, "{url}");
             }
         }
     }
 
     #[test]
-    fn another_port_and_plain_http_pass_only_where_the_list_names_them() {
+    fn other_ports_and_plain_http_are_allowed_only_if_listed() {
         let listed =
             ["a.example:8443", "*.b.example:8443", "http://c.example", "http://d.example:8080", "d.example"];
-        for (url, told) in [
+        for (url, expected) in [
             ("https://a.example:8443/x", Ok(())),
             ("https://a.example/x", Err(Unlisted::Port)),
             ("https://a.example:443/x", Err(Unlisted::Port)),
@@ -293,7 +301,7 @@ mod tests {
             ("https://d.example:8080/", Err(Unlisted::Port)),
             ("http://d.example/", Err(Unlisted::Port)),
         ] {
-            assert_eq!(judge(List::Outputs, &listed, url), told, "{url}");
+            assert_eq!(check(List::Outputs, &listed, url), expected, "{url}");
         }
     }
 
@@ -301,15 +309,15 @@ mod tests {
     fn this_machine_passes_only_where_the_file_names_it() {
         let listed = ["127.0.0.1", "localhost", "[::1]"];
         for url in ["http://127.0.0.1:9/x", "http://localhost:9/", "https://[::1]:9/", "http://0x7f.1/"] {
-            assert_eq!(judge(List::Asked, &listed, url), Ok(()), "{url}");
+            assert_eq!(check(List::Asked, &listed, url), Ok(()), "{url}");
         }
         for url in ["http://127.0.0.2/", "http://10.0.0.1/", "http://evil.example/"] {
-            assert_eq!(judge(List::Asked, &listed, url), Err(Unlisted::Host), "{url}");
+            assert_eq!(check(List::Asked, &listed, url), Err(Unlisted::Host), "{url}");
         }
     }
 
     #[test]
-    fn buckets_and_addresses_are_listed_for_outputs_alone() {
+    fn buckets_and_addresses_are_allowed_for_outputs_only() {
         let outputs =
             Hosts::parse(List::Outputs, &["gs://acme-videos", "1.1.1.1", "[2606:4700::1111]"]).unwrap();
         assert!(outputs.lists_bucket("acme-videos") && !outputs.lists_bucket("acme"));
@@ -326,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_that_would_let_everybody_in_is_refused() {
+    fn invalid_entries_and_wildcards_that_allow_everybody_are_refused() {
         for text in [
             "",
             "*",
@@ -364,7 +372,7 @@ mod tests {
     }
 
     #[test]
-    fn an_origin_is_its_host_and_port() {
+    fn the_list_of_an_origin_allows_its_host_and_port() {
         let of = |url: &str| Hosts::of_origin(&Url::parse(url).unwrap().origin());
         let check = |hosts: &Hosts, url: &str| hosts.check(&Url::parse(url).unwrap());
         let hosts = of("https://api.example:8443/v1");

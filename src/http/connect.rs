@@ -1,8 +1,9 @@
-//! Connections: name to address, TCP, a proxy where the settings name one, TLS, and a gate around
-//! it all.
+//! Makes connections: DNS lookup, TCP, an optional HTTP proxy, TLS, and the flood limit around the
+//! stream.
 //!
-//! Certificates are those that the system trusts. An HTTP proxy gets plain requests as they are and
-//! opens a tunnel for the others, inside of which TLS goes to the host itself.
+//! Server certificates are checked against the system's trusted roots. A proxy receives plain http
+//! requests as they are. For https it opens a `CONNECT` tunnel, and TLS is established with the
+//! host through it.
 
 use std::pin::Pin;
 use std::str::FromStr as _;
@@ -26,11 +27,11 @@ use rustls::pki_types::ServerName;
 use rustls_platform_verifier::BuilderVerifierExt as _;
 use tower_service::Service;
 
-use super::gate::Gated;
+use super::flood::LimitedStream;
 use super::{BoxError, Options};
 use crate::egress::matcher;
 
-/// How long a connection is silent before TCP asks whether anybody is there.
+/// How long a connection is idle before TCP keepalive probes are sent.
 const KEEPALIVE: Duration = Duration::from_secs(15);
 
 /// Makes connections.
@@ -49,7 +50,7 @@ impl Connector {
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
         tcp.set_keepalive(Some(KEEPALIVE));
-        // Of several addresses each gets its part.
+        // The connect timeout is divided among the addresses of a name.
         tcp.set_connect_timeout(Some(options.connect_timeout));
         Ok(Self {
             direct: HttpsConnector::from((tcp, Arc::clone(&tls))),
@@ -59,27 +60,28 @@ impl Connector {
         })
     }
 
-    /// The key for a proxy that sees the request itself.
-    pub(super) fn proxy_key(&self, to: &Uri) -> Option<HeaderValue> {
+    /// `Proxy-Authorization` for a plain http request, which the proxy reads itself. `None` for
+    /// https: the tunnel has its own.
+    pub(super) fn proxy_authorization(&self, to: &Uri) -> Option<HeaderValue> {
         let is_plain = to.scheme_str() == Some("http");
         self.proxies.as_ref().filter(|_| is_plain)?.intercept(to)?.basic_auth().cloned()
     }
 
-    async fn connect(mut self, to: Uri) -> Result<Gated, BoxError> {
+    async fn connect(mut self, to: Uri) -> Result<LimitedStream, BoxError> {
         let Some(proxy) = self.proxies.as_ref().and_then(|proxies| proxies.intercept(&to)) else {
-            return Ok(Gated::new(self.direct.call(to).await?, false));
+            return Ok(LimitedStream::new(self.direct.call(to).await?, false));
         };
         if to.scheme_str() != Some("https") {
-            return Ok(Gated::new(self.direct.call(proxy.uri().clone()).await?, true));
+            return Ok(LimitedStream::new(self.direct.call(proxy.uri().clone()).await?, true));
         }
         let mut tunnel = Tunnel::new(proxy.uri().clone(), self.direct);
-        if let Some(key) = proxy.basic_auth() {
-            tunnel = tunnel.with_auth(key.clone());
+        if let Some(authorization) = proxy.basic_auth() {
+            tunnel = tunnel.with_auth(authorization.clone());
         }
         let host = to.host().ok_or("the URL has no host")?;
         let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host).to_owned();
-        let inside = tunnel.call(to).await?;
-        Ok(Gated::new(secured(self.tls, host, inside).await?, false))
+        let stream = tunnel.call(to).await?;
+        Ok(LimitedStream::new(start_tls(self.tls, host, stream).await?, false))
     }
 }
 
@@ -99,20 +101,20 @@ fn tls() -> Result<Arc<ClientConfig>, BoxError> {
     Ok(Arc::clone(MADE.get_or_init(|| Arc::new(tls))))
 }
 
-/// TLS to `host` over a connection that stands.
-async fn secured<T: Read + Write + Send + Unpin>(
+/// Establishes TLS with `host` over an open connection.
+async fn start_tls<T: Read + Write + Send + Unpin>(
     tls: Arc<ClientConfig>,
     host: String,
-    inside: T,
+    stream: T,
 ) -> Result<TokioIo<tokio_rustls::client::TlsStream<TokioIo<T>>>, BoxError> {
     let connector = tokio_rustls::TlsConnector::from(tls);
-    Ok(TokioIo::new(connector.connect(ServerName::try_from(host)?, TokioIo::new(inside)).await?))
+    Ok(TokioIo::new(connector.connect(ServerName::try_from(host)?, TokioIo::new(stream)).await?))
 }
 
 impl Service<Uri> for Connector {
-    type Response = Gated;
+    type Response = LimitedStream;
     type Error = BoxError;
-    type Future = Pin<Box<dyn Future<Output = Result<Gated, BoxError>> + Send>>;
+    type Future = Pin<Box<dyn Future<Output = Result<LimitedStream, BoxError>> + Send>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         Poll::Ready(Ok(()))
@@ -127,7 +129,7 @@ impl Service<Uri> for Connector {
     }
 }
 
-/// Looks names up, the system's way or another.
+/// Resolves names with the given resolver, or with the system's.
 #[derive(Clone)]
 struct Resolver(Option<Arc<dyn Resolve>>);
 

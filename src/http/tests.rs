@@ -1,5 +1,5 @@
-//! Servers that send and send, over real sockets, asked by one thread without any timeout: a test
-//! that ends has shown that the exchange ends and that the thread was free.
+//! Servers that send without end, over real sockets. The client has one thread and no timeout, so a
+//! test that ends proves that the request ends and that the thread was not blocked.
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -19,9 +19,8 @@ fn client() -> Client {
     .unwrap()
 }
 
-/// A server whose connections are treated by `treat`, each in a thread, after a request's head has
-/// come.
-fn server(treat: impl Fn(&mut TcpStream) + Clone + Send + 'static) -> (SocketAddr, Arc<AtomicUsize>) {
+/// A server that calls `respond` for each request, in one thread for each connection.
+fn server(respond: impl Fn(&mut TcpStream) + Clone + Send + 'static) -> (SocketAddr, Arc<AtomicUsize>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let connections = Arc::new(AtomicUsize::new(0));
@@ -29,10 +28,10 @@ fn server(treat: impl Fn(&mut TcpStream) + Clone + Send + 'static) -> (SocketAdd
     std::thread::spawn(move || {
         for stream in listener.incoming() {
             counted.fetch_add(1, Ordering::SeqCst);
-            let (mut stream, treat) = (stream.unwrap(), treat.clone());
+            let (mut stream, respond) = (stream.unwrap(), respond.clone());
             std::thread::spawn(move || {
-                while request_of(&mut stream) {
-                    treat(&mut stream);
+                while read_request(&mut stream) {
+                    respond(&mut stream);
                 }
             });
         }
@@ -40,8 +39,8 @@ fn server(treat: impl Fn(&mut TcpStream) + Clone + Send + 'static) -> (SocketAdd
     (address, connections)
 }
 
-/// Reads up to the end of a request's head; false: the client has gone.
-fn request_of(stream: &mut TcpStream) -> bool {
+/// Reads the headers of a request. Returns false if the client disconnected.
+fn read_request(stream: &mut TcpStream) -> bool {
     let mut head = Vec::new();
     let mut byte = [0];
     while !head.ends_with(b"\r\n\r\n") {
@@ -53,7 +52,7 @@ fn request_of(stream: &mut TcpStream) -> bool {
     true
 }
 
-/// Sends `first`, then `again` for as long as the client takes it.
+/// A server that sends `first`, then `again` until the client disconnects.
 fn endless(first: &'static [u8], again: &'static [u8]) -> (SocketAddr, Arc<AtomicUsize>) {
     let again = again.repeat((64 << 10) / again.len());
     server(move |stream| {
@@ -63,7 +62,7 @@ fn endless(first: &'static [u8], again: &'static [u8]) -> (SocketAddr, Arc<Atomi
     })
 }
 
-/// The status and the length of the body, or why not. A body is left at 64 KiB.
+/// The status and the length of the body. Stops reading after 64 KiB.
 async fn ask(client: &Client, address: SocketAddr) -> Result<(u16, usize), Error> {
     let url = Url::parse(&format!("http://{address}/jobs/1")).unwrap();
     let mut answer = client.send(Method::GET, &url, HeaderMap::new(), Bytes::new()).await?;
@@ -78,7 +77,7 @@ async fn ask(client: &Client, address: SocketAddr) -> Result<(u16, usize), Error
 }
 
 #[tokio::test]
-async fn what_never_becomes_an_answer_is_cut_off_and_others_are_heard_meanwhile() {
+async fn endless_bytes_without_a_response_are_cut_off_and_do_not_block_other_requests() {
     let client = client();
     let healthy =
         server(|stream| stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}").unwrap()).0;
@@ -129,7 +128,7 @@ async fn what_never_becomes_an_answer_is_cut_off_and_others_are_heard_meanwhile(
 }
 
 #[tokio::test]
-async fn what_came_before_an_answer_is_counted_anew_for_each_request_of_a_connection() {
+async fn the_flood_count_starts_again_with_each_response_of_a_connection() {
     let client = client();
     let (address, connections) = server(|stream| {
         let mut answer = b"HTTP/1.1 103 Early Hints\r\n\r\n".repeat(2000);
@@ -143,7 +142,7 @@ async fn what_came_before_an_answer_is_counted_anew_for_each_request_of_a_connec
         while answer.chunk().await.unwrap().is_some() {}
     }
     assert_eq!(connections.load(Ordering::SeqCst), 1);
-    // Two answers at once, taken late: what hyper reads ahead of them is no flood.
+    // Two responses at once, read late: what hyper reads ahead does not count as a flood.
     let sent = || client.send(Method::GET, &url, HeaderMap::new(), Bytes::new());
     let (first, second) = tokio::join!(sent(), sent());
     for answer in [first, second] {

@@ -1,8 +1,8 @@
-//! The daemon: the loop, the scheduler and the pages put together.
+//! The daemon: runs passes on the schedule and serves the status pages.
 //!
-//! Promise: the pages answer before the first pass and until the last one has ended. The address is taken
-//! first, so that a second daemon on the same one fails at once instead of working unseen. Which signals end
-//! it is for `ops::stop`, what a pass does for the caller.
+//! Promise: the pages answer before the first pass and until the last one has ended. The address is
+//! bound first, so that a second daemon with the same address fails at once. `ops::stop` handles
+//! signals; the caller supplies the pass.
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -12,105 +12,105 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio::net::TcpListener;
 
-use super::metrics::{self, Process, Totals};
-use super::status::{self, Kept, Pages, Readiness, Ready};
+use super::metrics::{self, MetricTotals, ProcessMetrics};
+use super::status::{self, PageCache, Pages, Readiness, ReadyCheck};
 use super::stop::Stop;
 use crate::clock::Clock;
-use crate::schedule::{self, AlarmError, PassEnd, Pulse, SchedulerAlarm, Timetable};
+use crate::schedule::{self, CronSchedule, Heartbeat, PassEnd, SchedulerTimer, TimerError};
 
-/// A database that takes longer to answer is not ready.
-const READY_PATIENCE: Duration = Duration::from_secs(5);
-/// How long the result of a check of the database is good for.
-const READY_KEPT: Duration = Duration::from_secs(1);
+/// If the database takes longer to answer, the daemon is not ready.
+const READY_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long the result of a database check is reused.
+const READY_CACHE_TIME: Duration = Duration::from_secs(1);
 
-/// What a pass leaves behind for the pages.
+/// The result of one pass, for the pages.
 #[derive(Clone, Debug)]
-pub struct Ended {
+pub struct PassResult {
     /// How it ended.
     pub end: PassEnd,
-    /// What the database knew at its end; none keeps what the pass before left.
-    pub totals: Option<Totals>,
-    /// Its report, as it may be shown; none keeps the one of the pass before.
+    /// The totals in the database at its end. `None` keeps those of the pass before.
+    pub totals: Option<MetricTotals>,
+    /// Its report, without what the pages may not show. `None` keeps that of the pass before.
     pub report: Option<Value>,
 }
 
-/// Why there is no daemon.
+/// Why the daemon ended.
 #[derive(Debug, thiserror::Error)]
 pub enum DaemonError {
-    /// The address of the pages is taken, or not ours.
+    /// The address of the pages could not be bound.
     #[error("could not listen on {address}; check metrics.listen, and whether a daemon is running already")]
     Listen {
-        /// As set.
+        /// `metrics.listen`.
         address: SocketAddr,
-        /// Why not.
+        /// The system's reason.
         #[source]
         source: std::io::Error,
     },
-    /// The scheduler gave up.
+    /// The scheduler failed.
     #[error("could not run passes on the schedule")]
-    Schedule(#[source] AlarmError),
+    Schedule(#[source] TimerError),
 }
 
-/// Takes the address of the pages.
+/// Binds the address of the pages.
 ///
 /// # Errors
-/// It is taken, or not ours.
+/// It is in use, or does not belong to this machine.
 pub async fn listen(address: SocketAddr) -> Result<TcpListener, DaemonError> {
     TcpListener::bind(address).await.map_err(|source| DaemonError::Listen { address, source })
 }
 
-/// Everything that the daemon is made of.
+/// The parts of the daemon.
 #[expect(missing_debug_implementations, reason = "it holds a closure and is built once")]
 pub struct Daemon {
     /// When passes run.
-    pub timetable: Timetable,
-    /// Where the pages are, if anywhere.
+    pub timetable: CronSchedule,
+    /// The socket of the pages. `None`: no pages.
     pub listener: Option<TcpListener>,
-    /// Who asks to stop.
+    /// The stop signal.
     pub stop: Stop,
-    /// What this process counts.
-    pub process: Process,
-    /// What the database knew at the start, so that the pages are right before the first pass.
-    pub totals: Option<Totals>,
-    /// Whether the database answers; otherwise why not, without secrets.
-    pub ready: Box<Ready>,
-    /// Whether the pages show what the database said.
+    /// The counters of this process.
+    pub process: ProcessMetrics,
+    /// The totals in the database at the start, so that `/metrics` is right before the first pass.
+    pub totals: Option<MetricTotals>,
+    /// Checks the database. Its errors contain no secrets.
+    pub ready: Box<ReadyCheck>,
+    /// Whether the pages show error messages of the database.
     pub status_details: bool,
-    /// A pass that has not called [`Pulse::beat`] for this long is stuck.
-    pub patience: Duration,
+    /// A pass without [`Heartbeat::record_progress`] for this long is reported as stuck.
+    pub stall_timeout: Duration,
 }
 
 impl Daemon {
-    /// Runs `pass` at each firing until somebody asks to stop. A pass gets the wish to stop, and the pulse to call
-    /// [`Pulse::beat`] on as it gets on.
+    /// Runs `pass` at each firing until a stop is requested. A pass receives the stop signal, and
+    /// calls [`Heartbeat::record_progress`] on the heartbeat.
     ///
     /// # Errors
-    /// The scheduler gave up. Passes that fail are no error here.
+    /// The scheduler failed. A failed pass is not an error here.
     pub async fn run<P, F>(self, mut pass: P) -> Result<(), DaemonError>
     where
-        P: FnMut(Stop, Pulse) -> F,
-        F: Future<Output = Ended>,
+        P: FnMut(Stop, Heartbeat) -> F,
+        F: Future<Output = PassResult>,
     {
-        let pulse = Pulse::new();
+        let heartbeat = Heartbeat::new();
         let totals = Arc::new(Mutex::new(self.totals));
         let report: Arc<Mutex<Option<Value>>> = Arc::default();
         let pages = Pages {
-            pulse: pulse.clone(),
+            heartbeat: heartbeat.clone(),
             clock: Clock::System,
-            patience: self.patience,
+            stall_timeout: self.stall_timeout,
             metrics: {
                 let (totals, process) = (Arc::clone(&totals), self.process.clone());
-                Box::new(move || metrics::render(held(&totals).as_ref(), &process).map_err(|e| e.to_string()))
+                Box::new(move || metrics::render(read(&totals).as_ref(), &process).map_err(|e| e.to_string()))
             },
-            ready: Readiness::new(self.ready, READY_PATIENCE, READY_KEPT),
+            ready: Readiness::new(self.ready, READY_TIMEOUT, READY_CACHE_TIME),
             details: self.status_details,
             report: {
                 let report = Arc::clone(&report);
-                Box::new(move || held(&report))
+                Box::new(move || read(&report))
             },
-            kept: Kept::default(),
+            cache: PageCache::default(),
         };
-        // The pages outlive the wish to stop: the last pass is watched to its end.
+        // The pages have a stop signal of their own: they are served until the last pass has ended.
         let end = Stop::new();
         let serving = self.listener.map(|listener| {
             if let Ok(address) = listener.local_addr() {
@@ -119,38 +119,39 @@ impl Daemon {
             tokio::spawn(status::serve(listener, Arc::new(pages), end.clone()))
         });
 
-        let mut alarm = SchedulerAlarm::start().await.map_err(DaemonError::Schedule)?;
+        let mut timer = SchedulerTimer::start().await.map_err(DaemonError::Schedule)?;
         let one_pass = |stop: Stop| {
             let began = tokio::time::Instant::now();
-            let ended = pass(stop, pulse.clone());
+            let ended = pass(stop, heartbeat.clone());
             let (totals, report, process) = (&totals, &report, &self.process);
             async move {
                 let ended = ended.await;
-                process.pass_took(began.elapsed());
-                keep(totals, ended.totals);
-                keep(report, ended.report);
+                process.observe_pass(began.elapsed());
+                replace(totals, ended.totals);
+                replace(report, ended.report);
                 ended.end
             }
         };
         let result =
-            schedule::run(&self.timetable, &Clock::System, &mut alarm, &self.stop, &pulse, one_pass).await;
-        alarm.end().await;
+            schedule::run(&self.timetable, &Clock::System, &mut timer, &self.stop, &heartbeat, one_pass)
+                .await;
+        timer.shut_down().await;
         end.request();
         if let Some(serving) = serving
             && let Err(error) = serving.await
         {
-            tracing::warn!(%error, "the status pages ended badly");
+            tracing::warn!(%error, "the server of the status pages panicked");
         }
         result.map_err(DaemonError::Schedule)
     }
 }
 
-fn held<T: Clone>(cell: &Mutex<Option<T>>) -> Option<T> {
-    // A value is replaced as a whole, so it is right also where somebody panicked.
+fn read<T: Clone>(cell: &Mutex<Option<T>>) -> Option<T> {
+    // A value is always replaced as a whole, so a poisoned lock is harmless.
     cell.lock().unwrap_or_else(PoisonError::into_inner).clone()
 }
 
-fn keep<T>(cell: &Mutex<Option<T>>, value: Option<T>) {
+fn replace<T>(cell: &Mutex<Option<T>>, value: Option<T>) {
     if value.is_some() {
         *cell.lock().unwrap_or_else(PoisonError::into_inner) = value;
     }
@@ -174,21 +175,21 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_pages_show_what_the_last_pass_left_and_answer_during_the_next() {
+    async fn the_pages_show_the_last_result_and_answer_during_the_next_pass() {
         let listener = listen("127.0.0.1:0".parse().unwrap()).await.unwrap();
         let address = listener.local_addr().unwrap();
         let taken = listen(address).await.unwrap_err();
         assert!(taken.to_string().contains(&format!("{address}; check metrics.listen")), "{taken}");
 
         let daemon = Daemon {
-            timetable: Timetable::parse("* * * * * *", chrono_tz::UTC).unwrap(),
+            timetable: CronSchedule::parse("* * * * * *", chrono_tz::UTC).unwrap(),
             listener: Some(listener),
             stop: Stop::new(),
-            process: Process::new(Vec::new).unwrap(),
-            totals: Some(Totals { orphans_past_window: 3, ..Totals::default() }),
+            process: ProcessMetrics::new(Vec::new).unwrap(),
+            totals: Some(MetricTotals { orphans_past_window: 3, ..MetricTotals::default() }),
             ready: Box::new(|| Box::pin(async { Ok(()) })),
             status_details: false,
-            patience: Duration::from_mins(1),
+            stall_timeout: Duration::from_mins(1),
         };
         let seen: Arc<Mutex<Vec<String>>> = Arc::default();
         let mut passes = 0;
@@ -205,8 +206,12 @@ mod tests {
                         let ready = get(address, "/readyz").await;
                         seen.lock().unwrap().push(ready);
                     }
-                    let totals = Totals { orphans_past_window: 7, ..Totals::default() };
-                    Ended { end: PassEnd::Done, totals: Some(totals), report: Some(json!({"claimed": 41})) }
+                    let totals = MetricTotals { orphans_past_window: 7, ..MetricTotals::default() };
+                    PassResult {
+                        end: PassEnd::Done,
+                        totals: Some(totals),
+                        report: Some(json!({"claimed": 41})),
+                    }
                 }
             })
             .await

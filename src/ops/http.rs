@@ -1,12 +1,11 @@
 //! A small HTTP/1 server: for the daemon's pages and for the simulated provider.
 //!
-//! Promise: headers are bounded in size, connections in number, requests, idle time and lifetime
-//! ([`Limits`]). A new connection is accepted at once, also over the limit: the connection that was
-//! active longest ago is ended for it (`connections`). A client that does not take its answer is
-//! disconnected (`stalls`). So clients that never read or never send cannot keep a probe out. After
-//! `shutdown` no request is begun, those under way are finished, and what takes longer than a few
-//! seconds is cut off. Left to others: what to answer. A handler never fails; what goes wrong is an
-//! answer too.
+//! Promise: the size of headers is limited, and the number of connections, their requests, idle
+//! time and lifetime ([`ServerLimits`]). A new connection is always accepted. Over the limit, the
+//! least recently active connection is closed for it (`connections`). A client that does not read
+//! its response is disconnected (`stalls`). So slow or idle clients cannot block a health probe.
+//! After `shutdown` no new request is served; requests in progress have 5 seconds to finish. The
+//! caller supplies the handler, which returns a response for errors too.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -30,67 +29,70 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use connections::{Connections, Place};
+use connections::{ConnectionSlot, Connections};
 use stalls::WriteTimeout;
 
 mod connections;
 mod stalls;
 
 /// The largest request head, in bytes.
-const HEAD_BYTES: usize = 16 * 1024;
+const MAX_HEAD_BYTES: usize = 16 * 1024;
 /// The most headers of a request.
-const HEADERS: usize = 64;
-/// How long a request under way may take after `shutdown`, or after its connection's lifetime.
-const FAREWELL: Duration = Duration::from_secs(5);
+const MAX_HEADERS: usize = 64;
+/// How long a request in progress may take after `shutdown`, or after the lifetime of its
+/// connection.
+const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
 
-/// As good as for ever; added to the time of day it does not overflow.
-const A_YEAR: Duration = Duration::from_hours(365 * 24);
+/// Practically no limit, without overflow when added to the current time.
+const ONE_YEAR: Duration = Duration::from_hours(365 * 24);
 
-/// What one client may cost.
+/// The limits of a server.
 #[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    /// The longest wait for a request's whole head, also between two requests of one connection.
-    pub head_time: Duration,
-    /// The longest wait for the client to take any more of an answer.
-    pub write_time: Duration,
-    /// The longest life of a connection.
+pub struct ServerLimits {
+    /// The longest wait for the headers of a request, including the idle time before it.
+    pub header_timeout: Duration,
+    /// The longest wait for the client to read more of a response.
+    pub write_timeout: Duration,
+    /// The longest lifetime of a connection.
     pub lifetime: Duration,
-    /// Requests that one connection may send.
-    pub requests: usize,
-    /// Connections at once. For each one more, the one that was active longest ago is ended.
-    pub connections: usize,
+    /// The most requests of one connection.
+    pub max_requests: usize,
+    /// The most open connections. For a further one, the least recently active connection is
+    /// closed.
+    pub max_connections: usize,
 }
 
-impl Limits {
-    /// For pages that anybody may ask for. Far fewer connections than the 1024 files that a process
-    /// may usually open: passes need theirs.
+impl ServerLimits {
+    /// For pages that anybody may request. Far fewer connections than the usual limit of 1,024 open
+    /// files, because passes need files too.
     pub const PAGES: Self = Self {
-        head_time: Duration::from_secs(10),
-        write_time: Duration::from_secs(5),
+        header_timeout: Duration::from_secs(10),
+        write_timeout: Duration::from_secs(5),
         lifetime: Duration::from_mins(1),
-        requests: 100,
-        connections: 256,
+        max_requests: 100,
+        max_connections: 256,
     };
 
-    /// For clients that are trusted. One that was stopped for a while (a test, a debugger) finds
-    /// its connection alive.
+    /// For trusted clients. The connection of a client that was paused (a test, a debugger) stays
+    /// open.
     pub const NONE: Self = Self {
-        head_time: A_YEAR,
-        write_time: A_YEAR,
-        lifetime: A_YEAR,
-        requests: usize::MAX,
-        connections: usize::MAX,
+        header_timeout: ONE_YEAR,
+        write_timeout: ONE_YEAR,
+        lifetime: ONE_YEAR,
+        max_requests: usize::MAX,
+        max_connections: usize::MAX,
     };
 }
 
-/// The body of an answer, whole or streamed.
+/// The body of a response, complete or streamed.
 pub type Body = BoxBody<Bytes, Infallible>;
 
-/// Serves `handler` on `listener` until `shutdown` comes true, then finishes what is under way.
+/// Serves `handler` on `listener` until `shutdown` completes, then finishes the requests in
+/// progress.
 pub async fn serve<H, F>(
     listener: TcpListener,
     handler: H,
-    limits: Limits,
+    limits: ServerLimits,
     shutdown: impl Future<Output = ()>,
 ) where
     H: Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
@@ -98,7 +100,7 @@ pub async fn serve<H, F>(
 {
     let stop = CancellationToken::new();
     let tasks = TaskTracker::new();
-    let connections = Arc::new(Connections::new(limits.connections));
+    let connections = Arc::new(Connections::new(limits.max_connections));
     let mut shutdown = pin!(shutdown);
     loop {
         let accepted = tokio::select! {
@@ -108,18 +110,18 @@ pub async fn serve<H, F>(
         let stream = match accepted {
             Ok((stream, _)) => stream,
             Err(error) => {
-                // Out of file handles, most often: others will end soon.
+                // Most often there are no free file descriptors: wait until a connection ends.
                 tracing::warn!(%error, "could not accept a connection");
                 tokio::time::sleep(Duration::from_millis(50)).await;
                 continue;
             }
         };
-        let place = connections.enter();
+        let slot = connections.enter();
         let (handler, stop) = (handler.clone(), stop.clone());
         tasks.spawn(async move {
-            if let Some(stream) = converse(stream, handler, limits, &place, &stop).await {
-                // A reset: the system keeps nothing for a client that does not read. The connection
-                // ends either way.
+            if let Some(stream) = serve_connection(stream, handler, limits, &slot, &stop).await {
+                // Reset the connection, so that the system keeps no data for a client that does not
+                // read. If this fails, the connection is closed normally.
                 let _ = stream.set_zero_linger();
             }
         });
@@ -130,13 +132,13 @@ pub async fn serve<H, F>(
     tasks.wait().await;
 }
 
-/// Answers one client until it, its limits or the server end the connection. Returns the stream if
+/// Serves one connection until the client, a limit or the shutdown ends it. Returns the stream if
 /// it was cut off.
-async fn converse<S, H, F>(
+async fn serve_connection<S, H, F>(
     stream: S,
     handler: H,
-    limits: Limits,
-    place: &Place,
+    limits: ServerLimits,
+    slot: &ConnectionSlot,
     stop: &CancellationToken,
 ) -> Option<S>
 where
@@ -146,14 +148,14 @@ where
 {
     let requests = AtomicUsize::new(0);
     let service = service_fn(|request| {
-        place.is_active();
+        slot.mark_active();
         let before = requests.fetch_add(1, Ordering::Relaxed);
-        let is_last = before + 1 >= limits.requests;
+        let is_last = before + 1 >= limits.max_requests;
         let answer = handler(request);
         async move {
             if before > 0 {
-                // One request a turn: whoever sends a hundred at once does not go before all
-                // others.
+                // Yield after each request, so that a client with many pipelined requests does not
+                // delay others.
                 tokio::task::yield_now().await;
             }
             let mut answer = answer.await;
@@ -165,13 +167,13 @@ where
     });
     let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(limits.head_time)
-        .max_buf_size(HEAD_BYTES)
-        .max_headers(HEADERS)
-        .serve_connection(TokioIo::new(WriteTimeout::new(stream, limits.write_time)), service);
+        .header_read_timeout(limits.header_timeout)
+        .max_buf_size(MAX_HEAD_BYTES)
+        .max_headers(MAX_HEADERS)
+        .serve_connection(TokioIo::new(WriteTimeout::new(stream, limits.write_timeout)), service);
     let ended = tokio::select! {
         ended = &mut connection => Some(ended),
-        () = place.is_ended() => None,
+        () = slot.ended() => None,
         () = async {
             tokio::select! {
                 () = stop.cancelled() => {}
@@ -181,20 +183,20 @@ where
             std::pin::Pin::new(&mut connection).graceful_shutdown();
             tokio::select! {
                 ended = &mut connection => Some(ended),
-                () = place.is_ended() => None,
-                () = tokio::time::sleep(FAREWELL) => None,
+                () = slot.ended() => None,
+                () = tokio::time::sleep(SHUTDOWN_GRACE) => None,
             }
         }
     };
     if let Some(Err(error)) = &ended {
-        // Clients hang up and talk nonsense: nothing for anybody to act upon.
-        tracing::debug!(%error, "a connection ended badly");
+        // A client disconnected or sent an invalid request. There is nothing to act upon.
+        tracing::debug!(%error, "a connection ended with an error");
     }
     let stream = connection.into_parts().io.into_inner();
     (ended.is_none() || stream.is_stalled()).then(|| stream.into_inner())
 }
 
-/// A whole answer.
+/// A complete response.
 pub fn answer(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Response<Body> {
     let mut response = Response::new(full(body));
     *response.status_mut() = status;
@@ -202,12 +204,12 @@ pub fn answer(status: StatusCode, content_type: &'static str, body: impl Into<By
     response
 }
 
-/// A body that is sent piece by piece; its length is not announced.
+/// A streamed body without an announced length.
 pub fn streamed(chunks: impl Stream<Item = Bytes> + Send + Sync + 'static) -> Body {
     BodyExt::boxed(StreamBody::new(chunks.map(|chunk| Ok(Frame::data(chunk)))))
 }
 
-/// A whole body.
+/// A complete body.
 pub fn full(body: impl Into<Bytes>) -> Body {
     Full::new(body.into()).boxed()
 }

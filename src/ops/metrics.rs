@@ -1,12 +1,13 @@
-//! What is told to Prometheus, and how it gets there.
+//! Prometheus metrics: their names and labels, and their text format.
 //!
-//! A one-shot process forgets its counters, so what alerts rest on is [`Totals`], read from the database at
-//! the end of a pass and right in every mode. [`Process`] adds what only this process knows: how long passes
-//! and questions take. Names and labels are fixed (design), alerts build on them. A series without labels
-//! is there from the start, at zero.
+//! A one-shot process loses its counters when it exits. So the metrics that alerts depend on are
+//! [`MetricTotals`], read from the database at the end of a pass, and right in every mode.
+//! [`ProcessMetrics`] adds what only this process knows: the duration of passes and of requests.
+//! Names and labels are an interface: alerts depend on them. A series without labels exists from
+//! the start, at zero.
 //!
-//! The daemon is scraped; a one-shot run pushes or writes a file. Neither is worth a failed pass: the caller
-//! logs the error as a warning and goes on.
+//! The daemon is scraped; a one-shot run pushes its metrics or writes a file (`deliver`). The
+//! caller logs a failure as a warning: it does not fail the pass.
 
 mod deliver;
 
@@ -28,74 +29,75 @@ pub use deliver::{DeliveryError, push, write_textfile};
 /// The media type of [`render`]'s text.
 pub const TEXT_FORMAT: &str = prometheus::TEXT_FORMAT;
 
-/// At most so many providers without a provider file have series of their own; a few names help to
+/// The most providers without a provider file that get a series of their own. Their names help to
 /// find a misspelt one.
 const MAX_UNKNOWN_PROVIDERS: usize = 20;
-/// The label of all others. No provider file can have this name.
+/// The label of all other unknown providers. No provider file can have this name.
 const OTHER_PROVIDERS: &str = "(other)";
 
-/// What the database knows, at one moment.
+/// The metrics read from the database at one moment.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Totals {
+pub struct MetricTotals {
     /// Orphans by (state, provider).
     pub orphans: BTreeMap<(String, String), u64>,
-    /// Age of the oldest orphan that is open or held, from its charge; zero if there is none.
+    /// Time since the charge of the oldest open or held orphan; zero if there is none.
     pub oldest_orphan_age: Duration,
-    /// Orphans, open or held, past their window (P24).
+    /// Open or held orphans past their window (P24, orphans past the window raise an alert).
     pub orphans_past_window: u64,
-    /// Refunds ever made by (provider, reason).
+    /// All refunds by (provider, reason).
     pub refunds: BTreeMap<(String, String), u64>,
-    /// Credits ever given back, per bucket, in the smallest unit.
+    /// All refunded credits by bucket, in the smallest unit.
     pub refunded_credits: Split,
-    /// Recoveries ever made by (provider, kind).
+    /// All recoveries by (provider, kind).
     pub recoveries: BTreeMap<(String, String), u64>,
-    /// Refunded items that were made after all, by (provider, kind).
+    /// Refunded items whose output was made after all, by (provider, kind).
     pub late_successes: BTreeMap<(String, String), u64>,
-    /// Leftovers of killed copies that were ever removed from the storage.
+    /// All leftovers of killed copies that were removed from storage.
     pub swept: u64,
-    /// From charge to make-good.
+    /// Time from charge to refund or recovery.
     pub resolution: Resolution,
-    /// When a pass last succeeded, if ever.
+    /// When a pass last succeeded. `None`: never.
     pub last_success: Option<Timestamp>,
-    /// Whether the brake is on.
+    /// Whether the brake is engaged.
     pub brake_engaged: bool,
-    /// Accounts whose own limits hold their refunds.
+    /// Accounts whose refunds are held by a limit per account.
     pub accounts_held: u64,
 }
 
-/// How long it took from charge to make-good, over all that was ever made good.
+/// A histogram of the time from charge to refund or recovery, over all items.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Resolution {
-    /// How many took at most so many seconds; ends that are missing are filled from the next smaller one.
+    /// Cumulative counts by upper bound in seconds. A missing bound has the count of the next
+    /// smaller one.
     pub up_to_seconds: BTreeMap<u32, u64>,
-    /// All of them together, in seconds.
+    /// The sum of all times, in seconds.
     pub sum_seconds: f64,
-    /// How many.
+    /// The number of items.
     pub count: u64,
 }
 
-/// What was asked of providers up to now, and whether each is left alone.
-pub type Asked = dyn Fn() -> Vec<(RequestStats, Circuit)> + Send + Sync;
+/// Returns the request statistics and the circuit breaker's state of each provider.
+pub type RequestStatsSource = dyn Fn() -> Vec<(RequestStats, Circuit)> + Send + Sync;
 
-/// What only this process knows. Clones share it.
+/// The metrics of this process. Clones share them.
 #[derive(Clone)]
-pub struct Process {
+pub struct ProcessMetrics {
     registry: Registry,
     passes: prometheus::Histogram,
-    asked: Arc<Asked>,
+    asked: Arc<RequestStatsSource>,
 }
 
-impl std::fmt::Debug for Process {
+impl std::fmt::Debug for ProcessMetrics {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Process").finish_non_exhaustive()
+        f.debug_struct("ProcessMetrics").finish_non_exhaustive()
     }
 }
 
-impl Process {
-    /// A process that has done nothing yet; `asked` is called whenever somebody looks.
+impl ProcessMetrics {
+    /// Metrics at zero. `asked` is called for each rendering.
     ///
     /// # Errors
-    /// A metric's name or label is not one; a test holds that they are.
+    /// The name or label of a metric is invalid. A test proves that they are valid.
     pub fn new(
         asked: impl Fn() -> Vec<(RequestStats, Circuit)> + Send + Sync + 'static,
     ) -> prometheus::Result<Self> {
@@ -108,10 +110,10 @@ impl Process {
         Ok(Self { registry, passes, asked: Arc::new(asked) })
     }
 
-    /// A process that asks these providers.
+    /// Metrics of a process that asks these providers.
     ///
     /// # Errors
-    /// As [`Process::new`].
+    /// As [`ProcessMetrics::new`].
     pub fn asking(providers: Arc<Providers>) -> prometheus::Result<Self> {
         Self::new(move || {
             let circuit =
@@ -124,8 +126,8 @@ impl Process {
         })
     }
 
-    /// A pass has ended.
-    pub fn pass_took(&self, span: Duration) {
+    /// Records the duration of a pass.
+    pub fn observe_pass(&self, span: Duration) {
         self.passes.observe(span.as_secs_f64());
     }
 
@@ -139,7 +141,7 @@ impl Process {
         families.extend([
             family(
                 "makegood_provider_requests_total",
-                "Requests of this process to providers, by how they ended.",
+                "Requests of this process to providers, by outcome.",
                 MetricType::COUNTER,
                 requests.collect(),
             ),
@@ -165,7 +167,7 @@ impl Process {
             ),
             family(
                 "makegood_provider_circuit_open",
-                "1 while this process leaves a failing provider alone.",
+                "1 while the circuit breaker of the provider is open in this process.",
                 MetricType::GAUGE,
                 asked
                     .iter()
@@ -177,12 +179,12 @@ impl Process {
     }
 }
 
-/// Whether questions go to a provider.
+/// The state of a provider's circuit breaker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Circuit {
-    /// It fails and is left alone for a while.
+    /// The provider fails; no requests are sent for a while.
     Open,
-    /// Questions go to it.
+    /// Requests are sent.
     Closed,
 }
 
@@ -202,12 +204,12 @@ fn duration(stats: &RequestStats) -> Metric {
     metric
 }
 
-/// Everything as Prometheus's text, in the order of names. Without `totals`, only what the process knows: before
-/// the first pass the database was not asked, and a zero would be a lie.
+/// Renders all metrics as Prometheus text, sorted by name. Without `totals`, only the metrics of
+/// the process: before the database was read, zeros would be wrong.
 ///
 /// # Errors
-/// Prometheus's encoder refuses a family; a test holds that it takes ours.
-pub fn render(totals: Option<&Totals>, process: &Process) -> prometheus::Result<String> {
+/// The encoder refuses a family. A test proves that it accepts all of them.
+pub fn render(totals: Option<&MetricTotals>, process: &ProcessMetrics) -> prometheus::Result<String> {
     let asked = (process.asked)();
     let known = asked.iter().map(|(stats, _)| stats.provider.as_str()).collect();
     let mut families = totals.map(|totals| totals.bounded(&known).families()).unwrap_or_default();
@@ -218,9 +220,9 @@ pub fn render(totals: Option<&Totals>, process: &Process) -> prometheus::Result<
     TextEncoder::new().encode_to_string(&families)
 }
 
-impl Totals {
-    /// The same with a bounded number of series. Names of providers come from the platform's rows,
-    /// and each one that there ever was would be a series for ever.
+impl MetricTotals {
+    /// The same totals with a bounded number of series. Provider names come from the platform's
+    /// rows, and each name would otherwise create series that exist for ever.
     fn bounded(&self, known: &BTreeSet<&str>) -> Self {
         let by_label = [&self.refunds, &self.recoveries, &self.late_successes];
         let names = self
@@ -259,13 +261,13 @@ impl Totals {
             ),
             family(
                 "makegood_oldest_orphan_age_seconds",
-                "Time since the charge of the oldest orphan that is open or held, but for held accounts; 0 if there is none.",
+                "Time since the charge of the oldest open or held orphan, without those of held accounts; 0 if there is none.",
                 MetricType::GAUGE,
                 vec![gauge(&[], self.oldest_orphan_age.as_secs_f64())],
             ),
             family(
                 "makegood_orphans_past_window",
-                "Orphans past the time within which they were promised to be made good, but for held accounts.",
+                "Open or held orphans past their window, without those of held accounts.",
                 MetricType::GAUGE,
                 vec![gauge(&[], count(self.orphans_past_window))],
             ),
@@ -277,7 +279,7 @@ impl Totals {
             ),
             family(
                 "makegood_refunded_credits_total",
-                "Credits given back, in the smallest unit.",
+                "Credits refunded, in the smallest unit.",
                 MetricType::COUNTER,
                 buckets
                     .iter()
@@ -286,13 +288,13 @@ impl Totals {
             ),
             family(
                 "makegood_recoveries_total",
-                "Outputs brought home or put back in their place.",
+                "Outputs recovered from the provider or relinked to their item.",
                 MetricType::COUNTER,
                 by_two(["provider", "kind"], &self.recoveries, counter),
             ),
             family(
                 "makegood_late_successes_total",
-                "Refunded items that turned out to have been made: never stored, or stored after the refund.",
+                "Refunded items whose output exists after all: never stored, or stored after the refund.",
                 MetricType::COUNTER,
                 by_two(["provider", "kind"], &self.late_successes, counter),
             ),
@@ -316,13 +318,13 @@ impl Totals {
             ),
             family(
                 "makegood_brake_engaged",
-                "1 while the brake holds refunds for a person to look at.",
+                "1 while the brake holds refunds until a person releases them.",
                 MetricType::GAUGE,
                 vec![gauge(&[], if self.brake_engaged { 1.0 } else { 0.0 })],
             ),
             family(
                 "makegood_accounts_held",
-                "Accounts whose refunds alone are held, by a limit per account and day.",
+                "Accounts whose refunds are held by a limit per account and day.",
                 MetricType::GAUGE,
                 vec![gauge(&[], count(self.accounts_held))],
             ),
@@ -332,7 +334,7 @@ impl Totals {
 
 type Counts = BTreeMap<(String, String), u64>;
 
-/// The counts under new labels, added up where these meet.
+/// The counts with new labels. Counts with the same new labels are added up.
 fn add_up(counts: &Counts, relabel: impl Fn(&(String, String)) -> (String, String)) -> Counts {
     let mut sums = Counts::new();
     for (labels, number) in counts {
@@ -346,7 +348,7 @@ impl Resolution {
         let buckets = RESOLUTION_BUCKETS_SECONDS
             .iter()
             .map(|end| {
-                // Cumulative: what is not given is at least what the next smaller end has.
+                // Cumulative: a missing bound has the count of the next smaller one.
                 let up_to = self.up_to_seconds.range(..=end).next_back().map_or(0, |(_, count)| *count);
                 bucket(f64::from(*end), up_to)
             })

@@ -1,4 +1,4 @@
-//! What operators see: logs, metrics, status pages; and how they stop what runs.
+//! Operations: logs, metrics, status pages, the daemon and its shutdown.
 
 pub mod daemon;
 pub mod http;

@@ -1,10 +1,11 @@
-//! The daemon's pages: `/metrics` for Prometheus, `/healthz` and `/readyz` for Kubernetes, `/status` for people.
+//! The daemon's pages: `/metrics` for Prometheus, `/healthz` and `/readyz` for Kubernetes,
+//! `/status` for people.
 //!
-//! `/healthz` fails when the loop is stuck, and only then: a restart would help. `/readyz` fails
-//! when the database does not answer or the last pass failed: a restart would not help, a person
-//! may. Everything is read only. There is no login, so the pages show no account, no key and no
-//! text of others unless a setting allows it (`shown`); still, bind them where only operators and
-//! Prometheus reach them.
+//! `/healthz` fails only while the loop is stuck: then a restart helps. `/readyz` fails while the
+//! database does not answer or after a failed pass: a restart does not help, a person may. All
+//! pages are read-only. There is no login, so they show no account, no key and no text of others
+//! unless a setting allows it (`shown`). Bind them to an address that only operators and Prometheus
+//! can reach.
 
 use std::fmt::Write as _;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,70 +18,71 @@ use hyper::{Method, Request, Response, StatusCode};
 use serde_json::Value;
 use tokio::net::TcpListener;
 
-use super::http::{self, Body, Limits};
+use super::http::{self, Body, ServerLimits};
 use super::metrics::TEXT_FORMAT;
 use super::stop::Stop;
 use crate::clock::{Clock, Timestamp};
-use crate::schedule::{PassEnd, Phase, Pulse, Vitals};
+use crate::duration::format_rounded;
+use crate::schedule::{Heartbeat, LoopStatus, PassEnd, Phase};
 
 mod readiness;
 mod shown;
 
-pub use readiness::{Readiness, Ready};
+pub use readiness::{Readiness, ReadyCheck};
 pub use shown::shown;
 
-/// How long a page is good for that costs more to make than to send. A flood of requests costs a
-/// pass little of its time then.
-const KEPT: Duration = Duration::from_secs(1);
+/// How long `/metrics` and `/status` are reused, so that a flood of requests does not slow down a
+/// pass.
+const CACHE_TIME: Duration = Duration::from_secs(1);
 
-/// When it was made, after how many passes, and the page.
-type KeptPage = Mutex<Option<(Instant, u64, Page)>>;
+/// When the page was rendered, after how many passes, and the page.
+type CachedPage = Mutex<Option<(Instant, u64, Page)>>;
 
-/// The pages that cost something to make, as they were made last.
+/// The last rendering of the pages that are expensive to render.
 #[derive(Debug, Default)]
-pub struct Kept {
-    metrics: KeptPage,
-    status: KeptPage,
+pub struct PageCache {
+    metrics: CachedPage,
+    status: CachedPage,
 }
 
-/// Where the pages take what they show from.
+/// The sources of the pages.
 pub struct Pages {
-    /// How the loop is doing.
-    pub pulse: Pulse,
-    /// What time it is.
+    /// The state of the loop.
+    pub heartbeat: Heartbeat,
+    /// The current time.
     pub clock: Clock,
-    /// The loop is stuck when nothing moved for this long: longer than a batch may take.
-    pub patience: Duration,
-    /// The metrics as text, or why there are none.
+    /// The loop is stuck after this long without progress. Longer than a batch may take.
+    pub stall_timeout: Duration,
+    /// Renders the metrics as text.
     pub metrics: Box<dyn Fn() -> Result<String, String> + Send + Sync>,
-    /// Whether the database answers.
+    /// Checks the database.
     pub ready: Readiness,
-    /// Whether `/readyz` shows what the database said.
+    /// Whether `/readyz` shows error messages of the database.
     pub details: bool,
-    /// The report of the last pass, as it may be shown.
+    /// The report of the last pass, without what the page may not show.
     pub report: Box<dyn Fn() -> Option<Value> + Send + Sync>,
-    /// What was made a moment ago.
-    pub kept: Kept,
+    /// The cached pages.
+    pub cache: PageCache,
 }
 
 impl std::fmt::Debug for Pages {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Pages").field("pulse", &self.pulse).finish_non_exhaustive()
+        f.debug_struct("Pages").field("heartbeat", &self.heartbeat).finish_non_exhaustive()
     }
 }
 
-/// What everybody may know; the log says what the database said.
+/// The public message of `/readyz`. The log has the error message of the database.
 const DATABASE_UNREADY: &str =
     "the database cannot be used; the log says why, and metrics.status_details = true shows it here";
 
-/// One page as it is sent.
+/// A response page.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Page {
     /// HTTP status.
     pub status: StatusCode,
     /// Media type.
     pub content_type: &'static str,
-    /// The page.
+    /// The content.
     pub body: Bytes,
 }
 
@@ -99,26 +101,26 @@ impl Pages {
             return Page::text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD are answered");
         }
         match path {
-            "/metrics" => self.kept(&self.kept.metrics, Self::metrics),
+            "/metrics" => self.cached(&self.cache.metrics, Self::metrics),
             "/healthz" => self.health(),
             "/readyz" => self.ready().await,
             "/" | "/status" => {
-                self.kept(&self.kept.status, |pages| Page::text(StatusCode::OK, pages.status()))
+                self.cached(&self.cache.status, |pages| Page::text(StatusCode::OK, pages.status()))
             }
             _ => Page::text(StatusCode::NOT_FOUND, "there are /metrics, /healthz, /readyz and /status"),
         }
     }
 
-    /// The page as it was made a moment ago and since the last pass, or made now.
-    fn kept(&self, kept: &KeptPage, make: impl FnOnce(&Self) -> Page) -> Page {
-        let passes = self.pulse.vitals().passes;
-        // A page is replaced as a whole, so it is right also where somebody panicked.
-        let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
-        match &*kept {
-            Some((at, since, page)) if *since == passes && at.elapsed() < KEPT => page.clone(),
+    /// The cached page if it is recent and no pass has ended since; else a new one.
+    fn cached(&self, cache: &CachedPage, make: impl FnOnce(&Self) -> Page) -> Page {
+        let passes = self.heartbeat.status().passes;
+        // A page is always replaced as a whole, so a poisoned lock is harmless.
+        let mut cached = cache.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*cached {
+            Some((at, since, page)) if *since == passes && at.elapsed() < CACHE_TIME => page.clone(),
             Some(_) | None => {
                 let page = make(self);
-                *kept = Some((Instant::now(), passes, page.clone()));
+                *cached = Some((Instant::now(), passes, page.clone()));
                 page
             }
         }
@@ -133,7 +135,7 @@ impl Pages {
 
     fn health(&self) -> Page {
         let now = self.clock.now();
-        match self.pulse.vitals().stuck_since(now, self.patience) {
+        match self.heartbeat.status().stuck_since(now, self.stall_timeout) {
             None => Page::text(StatusCode::OK, "alive"),
             Some(since) => {
                 Page::text(StatusCode::SERVICE_UNAVAILABLE, format!("stuck: nothing has moved since {since}"))
@@ -143,29 +145,29 @@ impl Pages {
 
     async fn ready(&self) -> Page {
         let unready = |why: String| Page::text(StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {why}"));
-        if let Err(why) = self.ready.now().await {
+        if let Err(why) = self.ready.result().await {
             return unready(if self.details { why } else { DATABASE_UNREADY.to_owned() });
         }
-        match self.pulse.vitals().failed_in_a_row {
+        match self.heartbeat.status().failed_in_a_row {
             0 => Page::text(StatusCode::OK, "ready"),
             1 => unready("the last pass failed".to_owned()),
             more => unready(format!("the last {more} passes failed")),
         }
     }
 
-    /// For people.
+    /// The text of `/status`.
     fn status(&self) -> String {
         let now = self.clock.now();
-        let vitals = self.pulse.vitals();
+        let status = self.heartbeat.status();
         let mut page = format!("makegood {}\n\n", env!("CARGO_PKG_VERSION"));
         let mut line = |name: &str, value: String| {
             // Writing to a string does not fail.
             let _ = writeln!(page, "{name:<14} {value}");
         };
         line("now", whole_seconds(now));
-        line("at work on", phase(&vitals, now));
-        line("last pass", last_pass(&vitals));
-        line("passes", format!("{} since the start, {} firings skipped", vitals.passes, vitals.skipped));
+        line("at work on", phase(&status, now));
+        line("last pass", last_pass(&status));
+        line("passes", format!("{} since the start, {} firings skipped", status.passes, status.skipped));
         page.push('\n');
         match (self.report)() {
             None => page.push_str("No pass has left a report yet."),
@@ -179,44 +181,37 @@ impl Pages {
     }
 }
 
-fn phase(vitals: &Vitals, now: Timestamp) -> String {
-    match vitals.phase {
+fn phase(status: &LoopStatus, now: Timestamp) -> String {
+    match status.phase {
         Phase::Starting => "starting".to_owned(),
         Phase::Waiting { until } => {
-            format!("waiting for the next pass at {} (in {})", whole_seconds(until), rough(until.since(now)))
+            format!(
+                "waiting for the next pass at {} (in {})",
+                whole_seconds(until),
+                format_rounded(until.since(now))
+            )
         }
         Phase::Running { since, .. } => {
-            format!("a pass since {} (for {})", whole_seconds(since), rough(now.since(since)))
+            format!("a pass since {} (for {})", whole_seconds(since), format_rounded(now.since(since)))
         }
         Phase::Stopped => "nothing: stopped".to_owned(),
     }
 }
 
-fn last_pass(vitals: &Vitals) -> String {
-    let Some(last) = vitals.last else { return "none yet".to_owned() };
+fn last_pass(status: &LoopStatus) -> String {
+    let Some(last) = status.last else { return "none yet".to_owned() };
     let end = match last.end {
         PassEnd::Done => "done".to_owned(),
-        PassEnd::Failed => format!("FAILED ({} in a row)", vitals.failed_in_a_row),
+        PassEnd::Failed => format!("FAILED ({} in a row)", status.failed_in_a_row),
     };
-    format!("{end}, ended at {} after {}", whole_seconds(last.ended_at), rough(last.took))
-}
-
-/// A span as people say it: whole seconds from ten on.
-fn rough(span: Duration) -> String {
-    if span < Duration::from_secs(10) {
-        format!("{:.1}s", span.as_secs_f64())
-    } else if span < Duration::from_mins(2) {
-        format!("{}s", span.as_secs())
-    } else {
-        format!("{}m {}s", span.as_secs() / 60, span.as_secs() % 60)
-    }
+    format!("{end}, ended at {} after {}", whole_seconds(last.ended_at), format_rounded(last.took))
 }
 
 fn whole_seconds(at: Timestamp) -> String {
     at.to_chrono().to_rfc3339_opts(chrono::SecondsFormat::Secs, true)
 }
 
-/// JSON as an indented list: readable, whatever is in it.
+/// Formats any JSON as an indented list.
 fn outline(value: &Value, depth: usize, page: &mut String) {
     let indent = "  ".repeat(depth);
     let mut entry = |name: &str, value: &Value| match value {
@@ -240,10 +235,10 @@ fn outline(value: &Value, depth: usize, page: &mut String) {
     }
 }
 
-/// Answers on `listener` until `end` is requested; what is being answered then is finished.
+/// Serves the pages on `listener` until `end` is requested, then finishes the requests in progress.
 pub async fn serve(listener: TcpListener, pages: Arc<Pages>, end: Stop) {
     let handler = move |request| respond(Arc::clone(&pages), request);
-    http::serve(listener, handler, Limits::PAGES, async move { end.wait().await }).await;
+    http::serve(listener, handler, ServerLimits::PAGES, async move { end.wait().await }).await;
 }
 
 async fn respond(pages: Arc<Pages>, request: Request<Incoming>) -> Response<Body> {

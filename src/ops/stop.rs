@@ -1,17 +1,17 @@
-//! The wish to stop: from a person at the terminal, or from whoever runs the process.
+//! Graceful shutdown on SIGTERM or Ctrl-C.
 //!
-//! The first SIGTERM or Ctrl-C is a wish: no new work is begun, what is at hand is finished, leases are
-//! given back. The second one ends the process at once, which is safe: a crash anywhere is repaired by the
-//! next pass.
+//! After the first signal no new work is started, work in progress is finished and leases are
+//! released. The second signal exits at once. That is safe: the next pass repairs a crash at any
+//! point.
 
 use std::sync::Arc;
 
 use tokio::sync::watch;
 
-/// A wish to stop that everybody who holds a clone can see. Without [`Stop::request`] it never comes.
+/// A stop signal that all clones share. It is set by [`Stop::request`] and never cleared.
 #[derive(Clone, Debug)]
 pub struct Stop {
-    // The sender lives as long as any clone does, so `wait` cannot end by its being dropped.
+    // The sender lives as long as any clone, so `wait` cannot fail because it was dropped.
     requested: Arc<watch::Sender<bool>>,
 }
 
@@ -22,15 +22,15 @@ impl Default for Stop {
 }
 
 impl Stop {
-    /// Nobody has asked to stop yet.
+    /// A signal that is not set.
     pub fn new() -> Self {
         Self { requested: Arc::new(watch::Sender::new(false)) }
     }
 
-    /// Asked for by SIGTERM or Ctrl-C. Needs a tokio runtime.
+    /// A signal that SIGTERM or Ctrl-C sets. Needs a tokio runtime.
     ///
     /// # Errors
-    /// The handlers cannot be set up.
+    /// The signal handlers could not be installed.
     pub fn on_signals() -> std::io::Result<Self> {
         use tokio::signal::unix::{SignalKind, signal};
         let mut terminate = signal(SignalKind::terminate())?;
@@ -44,31 +44,31 @@ impl Stop {
                     _ = interrupt.recv() => ("Ctrl-C", 2),
                 };
                 if asked.requested() {
-                    tracing::warn!(signal = name, "asked to stop a second time: ending at once");
-                    // As a shell reports a process that a signal ended.
+                    tracing::warn!(signal = name, "second stop signal: exiting at once");
+                    // The exit code that a shell reports for a process ended by a signal.
                     std::process::exit(128 + number);
                 }
-                tracing::info!(signal = name, "asked to stop: finishing what is at hand");
+                tracing::info!(signal = name, "stop signal: finishing work in progress");
                 asked.request();
             }
         });
         Ok(stop)
     }
 
-    /// Asks everybody to stop. Asking again changes nothing.
+    /// Requests a stop. Idempotent.
     pub fn request(&self) {
         self.requested.send_replace(true);
     }
 
-    /// Whether somebody has asked to stop.
+    /// Whether a stop was requested.
     pub fn requested(&self) -> bool {
         *self.requested.borrow()
     }
 
-    /// Returns when somebody has asked to stop.
+    /// Returns when a stop was requested.
     pub async fn wait(&self) {
         let mut receiver = self.requested.subscribe();
-        // An error would mean that the sender is gone, and `self` holds it.
+        // It fails only if the sender was dropped, and `self` holds the sender.
         let _ = receiver.wait_for(|requested| *requested).await;
     }
 }
@@ -78,7 +78,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn everybody_hears_it_also_those_who_ask_later() {
+    async fn all_clones_see_the_signal_and_late_waiters_return_at_once() {
         let stop = Stop::new();
         let other = stop.clone();
         let waiting = tokio::spawn(async move { other.wait().await });

@@ -1,9 +1,8 @@
-//! Logs: on stderr, as text on a terminal and as JSON elsewhere.
+//! Sets up logs: on stderr, as text on a terminal and as JSON elsewhere.
 //!
-//! Stdout stays free for what a command was asked for. Nothing personal and no raw bodies are logged
-//! anywhere in the crate, so nothing is filtered here. Ids are logged, and they come from the
-//! platform and from providers: control characters in them are escaped, so that none can forge a
-//! line.
+//! Stdout is reserved for the output of commands. No part of the crate logs personal data or raw
+//! bodies, so nothing is redacted here. Ids from platforms and providers are logged; their control
+//! characters are escaped, so that an id cannot forge a log line.
 
 use std::io::{self, IsTerminal, Write};
 
@@ -14,32 +13,32 @@ use tracing_subscriber::{Layer, fmt};
 
 use crate::config::{LOG_VARIABLE, LogFormat, LogLevel, LogSettings};
 
-/// Why there are no logs.
+/// Why logs could not be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum TelemetryError {
-    /// `MAKEGOOD_LOG` cannot be read.
+    /// `MAKEGOOD_LOG` is not a valid filter.
     #[error(
-        "the environment variable {LOG_VARIABLE} is {text:?}: a level or targets with levels are wanted, for \
+        "the environment variable {LOG_VARIABLE} is {text:?}: write a level, or targets with levels, for \
          instance \"debug\" or \"info,makegood::provider=debug\""
     )]
     Filter {
-        /// As written.
+        /// Its value.
         text: String,
-        /// What the parser says.
+        /// The parser's reason.
         #[source]
         source: ParseError,
     },
-    /// Logs were set up before.
+    /// Logs were already set up.
     #[error("could not set up logs")]
     Init(#[source] TryInitError),
 }
 
-/// How logs are written, once that is settled.
+/// The format in use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Style {
     /// For people.
     Text,
-    /// One object per line.
+    /// One JSON object per line.
     Json,
 }
 
@@ -74,11 +73,11 @@ pub fn init(log: &LogSettings, filter: Option<&str>) -> Result<Style, TelemetryE
     Ok(style)
 }
 
-/// Writes each event on one line. An event comes in one call, with the line's end; JSON has escaped
-/// its text already.
+/// Writes each event on one line and escapes control characters. The formatter passes an event in
+/// one call, with its line feed. JSON events are already escaped.
 struct OneLine<W> {
     to: W,
-    /// ESC begins the colours of the formatter, which then escapes those of others itself.
+    /// The formatter writes colours with ESC. It then escapes other ESC characters itself.
     has_colours: bool,
 }
 
@@ -106,7 +105,7 @@ impl<W: Write> Write for OneLine<W> {
     }
 }
 
-/// What is logged. Other crates only speak up from `warn` on, unless they are named.
+/// The log filter. Events of other crates are logged from `warn` on, unless the filter names them.
 fn targets(level: LogLevel, filter: Option<&str>) -> Result<Targets, TelemetryError> {
     use tracing_subscriber::filter::LevelFilter;
     if let Some(text) = filter {
@@ -130,7 +129,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_level_is_ours_and_others_speak_up_from_warn_on() {
+    fn the_level_applies_to_makegood_and_other_crates_log_from_warn_on() {
         let info = targets(LogLevel::Info, None).unwrap();
         assert!(info.would_enable("makegood::pass", &Level::INFO));
         assert!(!info.would_enable("makegood::pass", &Level::DEBUG));
@@ -141,9 +140,9 @@ mod tests {
         assert!(!off.would_enable("sqlx", &Level::ERROR));
     }
 
-    /// What was written.
-    struct Kept(std::sync::Arc<std::sync::Mutex<Vec<u8>>>);
-    impl Write for Kept {
+    /// Records what was written.
+    struct PageCache(std::sync::Arc<std::sync::Mutex<Vec<u8>>>);
+    impl Write for PageCache {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
             self.0.lock().unwrap().write(bytes)
         }
@@ -153,11 +152,11 @@ mod tests {
     }
 
     #[test]
-    fn an_id_with_a_line_break_forges_no_line() {
+    fn an_id_with_a_line_break_cannot_forge_a_log_line() {
         let lines = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
         let kept = std::sync::Arc::clone(&lines);
         let layer = fmt::layer()
-            .with_writer(move || OneLine { to: Kept(std::sync::Arc::clone(&kept)), has_colours: false })
+            .with_writer(move || OneLine { to: PageCache(std::sync::Arc::clone(&kept)), has_colours: false })
             .with_ansi(false);
         let subscriber = tracing_subscriber::registry().with(layer);
         let id = "ch_1\n2026-01-01T00:00:00Z ERROR all credits are gone\u{1b}[2J\r";
@@ -168,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn the_variable_wins_and_is_refused_when_it_cannot_be_read() {
+    fn the_variable_replaces_the_level_and_an_invalid_one_is_refused() {
         let both = targets(LogLevel::Error, Some("info,makegood::provider=debug")).unwrap();
         assert!(both.would_enable("makegood::provider", &Level::DEBUG));
         assert!(both.would_enable("sqlx", &Level::INFO));

@@ -1,28 +1,30 @@
-//! What the database knows, as metrics; and how a one-shot run tells it.
+//! Reads the metrics that alerts depend on from the database, and delivers them after a one-shot
+//! run.
 //!
-//! Promise: the figures that alerts rest on are read from the database, so that they are right in every mode and
-//! after every crash. Where they cannot be read nothing is told at all: what stands at the Pushgateway grows old
-//! there, and the alert for that fires.
+//! Promise: these figures come from the database, not from process counters, so they are right in
+//! every mode and after a crash. If they cannot be read, no metrics are delivered: the values at
+//! the Pushgateway become old, and the alert for that fires.
 
 use std::collections::BTreeMap;
 
-use super::metrics::{self, Process, Totals};
+use super::metrics::{self, MetricTotals, ProcessMetrics};
 use crate::brake::BrakeHolds;
 use crate::charge::Bucket;
 use crate::clock::Timestamp;
 use crate::config::MetricsSettings;
 use crate::store::{BrakeState, Counter, DbError, Store, Unresolved};
 
-/// Reads what alerts rest on. Costs follow what is unresolved, never the size of the tables.
-pub async fn totals(store: &Store, now: Timestamp) -> Result<Totals, DbError> {
+/// Reads the totals. The cost depends on the number of unresolved orphans, not on the size of the
+/// tables.
+pub async fn totals(store: &Store, now: Timestamp) -> Result<MetricTotals, DbError> {
     let unresolved = store.unresolved(now).await?;
     let counters = store.counters().await?;
     Ok(add_up(&unresolved, &counters, store.last_success().await?, &store.brake().await?, now))
 }
 
-/// Brings the metrics of a one-shot run to where the settings say. What goes wrong is a warning: a pass is not
-/// undone by it.
-pub async fn deliver(settings: &MetricsSettings, store: &Store, process: &Process) {
+/// Delivers the metrics of a one-shot run to the Pushgateway or the file in the settings. A failure
+/// is logged as a warning and does not fail the run.
+pub async fn deliver(settings: &MetricsSettings, store: &Store, process: &ProcessMetrics) {
     if settings.pushgateway.is_none() && settings.textfile.is_none() {
         return;
     }
@@ -31,14 +33,14 @@ pub async fn deliver(settings: &MetricsSettings, store: &Store, process: &Proces
         Ok(totals) => totals,
         Err(error) => {
             let error = crate::report::chain(&error);
-            tracing::warn!(error, "no metrics are told: the database could not be read");
+            tracing::warn!(error, "no metrics delivered: the database could not be read");
             return;
         }
     };
     let text = match metrics::render(Some(&totals), process) {
         Ok(text) => text,
         Err(error) => {
-            tracing::warn!(%error, "no metrics are told: they could not be written down");
+            tracing::warn!(%error, "no metrics delivered: they could not be encoded");
             return;
         }
     };
@@ -50,7 +52,7 @@ pub async fn deliver(settings: &MetricsSettings, store: &Store, process: &Proces
         failed.extend(metrics::push(to, &settings.job, text).await.err());
     }
     for error in failed {
-        tracing::warn!("{}; the next pass brings newer metrics", crate::report::chain(&error));
+        tracing::warn!("{}; the next pass delivers newer metrics", crate::report::chain(&error));
     }
 }
 
@@ -60,19 +62,19 @@ fn add_up(
     last_success: Option<Timestamp>,
     brake: &BrakeState,
     now: Timestamp,
-) -> Totals {
+) -> MetricTotals {
     let brake_engaged = brake.held() != BrakeHolds::default();
     let accounts_held = brake.accounts_held;
-    let mut totals = Totals { last_success, brake_engaged, accounts_held, ..Totals::default() };
+    let mut totals = MetricTotals { last_success, brake_engaged, accounts_held, ..MetricTotals::default() };
     for each in unresolved {
         *totals.orphans.entry((each.state.clone(), each.provider.clone())).or_default() += each.orphans;
         if each.for_account {
-            // A limit of one account holds these until a person releases it: `accounts_held` tells,
-            // and no alert of all.
+            // Held by an account's own limit until a person releases it: `accounts_held` counts the
+            // accounts, and these orphans do not raise the alerts for all.
             continue;
         }
         totals.orphans_past_window += each.past_window;
-        // Also while it is being released.
+        // Also while released orphans have not been settled yet.
         totals.brake_engaged |= each.state == "held" && each.reason == "brake";
         totals.oldest_orphan_age = totals.oldest_orphan_age.max(now.since(each.oldest_charged_at));
     }
@@ -91,13 +93,13 @@ fn add_up(
             "swept" => totals.swept += value,
             "resolution_seconds" => {
                 totals.resolution.count += value;
-                // What took longer than the last bound has `+Inf` there.
+                // The label of the last bucket is `+Inf`, which does not parse.
                 if let Ok(end) = label_a.parse() {
                     *took.entry(end).or_default() += value;
                 }
             }
             "resolution_microseconds" => totals.resolution.sum_seconds += seconds(*value),
-            // A newer version's, while both run: its own process tells it.
+            // A counter of a newer version that runs at the same time. That process delivers it.
             _ => {}
         }
     }
@@ -152,8 +154,8 @@ mod tests {
     const NOW: Timestamp = Timestamp::from_micros(1_764_000_000_000_000);
 
     #[test]
-    fn reasons_are_added_up_and_buckets_rise() {
-        let standing = [
+    fn counts_of_reasons_are_added_up_and_buckets_are_cumulative() {
+        let unresolved = [
             unresolved("open", "fal", "still_running", 2, 600),
             unresolved("open", "fal", "unreachable", 3, 90_000),
             unresolved("held", "fal", "brake", 1, 7),
@@ -172,10 +174,10 @@ mod tests {
             counter("unheard_of", "", "", 1),
         ];
         let brake = BrakeState { engaged_at: Some(NOW), ..BrakeState::default() };
-        let totals = add_up(&standing, &counters, Some(NOW), &brake, NOW);
+        let totals = add_up(&unresolved, &counters, Some(NOW), &brake, NOW);
         assert_eq!(
             totals,
-            Totals {
+            MetricTotals {
                 orphans: BTreeMap::from([(pair("open", "fal"), 5), (pair("held", "fal"), 1)]),
                 oldest_orphan_age: Duration::from_hours(25),
                 orphans_past_window: 1,
@@ -197,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn p24_what_is_held_for_one_account_pages_nobody() {
+    fn p24_orphans_held_for_one_account_raise_no_alert() {
         let held = Unresolved { for_account: true, ..unresolved("held", "fal", "brake", 950, 90_000) };
         let brake = BrakeState { accounts_held: 1, ..BrakeState::default() };
         let totals = add_up(&[held], &[], Some(NOW), &brake, NOW);

@@ -8,14 +8,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Pass;
-use super::journal::LeaseJournal;
+use super::journal::LeaseUploadLog;
 use super::room::{AnswerPlace, NoMore, Room};
 use crate::clock::Timestamp;
 use crate::egress::Hosts;
 use crate::evidence::{Evidence, Source, Verdict};
 use crate::policy::{self, Action, Decision, Pick, Reason, WaitBounds};
 use crate::provider::{AnswerMemory, AskOutcome, Question};
-use crate::recovery::{Copied, CopyError, Errand, Journal, Key};
+use crate::recovery::{CopiedFile, CopyError, CopyRequest, ObjectKey, UploadLog};
 use crate::report::Finding;
 use crate::store::{Case, DbError, Settlement};
 
@@ -236,7 +236,7 @@ impl Recovery<'_, '_> {
         mut decision: Decision,
         mut pick: Pick,
     ) -> Result<Settlement, DbError> {
-        let journal = Arc::new(LeaseJournal::new(self.pass.parts.store.clone(), case));
+        let journal = Arc::new(LeaseUploadLog::new(self.pass.parts.store.clone(), case));
         let mut result = self.copy(case, evidence.as_deref(), pick, &journal).await;
         if let Err(CopyError::Unauthorized { .. }) = &result {
             self.pass.parts.providers.download_refused(&case.facts.record.charge.provider).await;
@@ -298,8 +298,8 @@ impl Recovery<'_, '_> {
         case: &Case,
         evidence: Option<&Evidence>,
         pick: Pick,
-        journal: &Arc<LeaseJournal>,
-    ) -> Result<Copied, CopyError> {
+        journal: &Arc<LeaseUploadLog>,
+    ) -> Result<CopiedFile, CopyError> {
         let offers = evidence.map_or(&[][..], |evidence| &evidence.outputs);
         match pick {
             Pick::Offer(nth) => self.copy_one(case, &offers[nth].source, journal).await,
@@ -328,8 +328,8 @@ impl Recovery<'_, '_> {
         &self,
         case: &Case,
         source: &Source,
-        journal: &Arc<LeaseJournal>,
-    ) -> Result<Copied, CopyError> {
+        journal: &Arc<LeaseUploadLog>,
+    ) -> Result<CopiedFile, CopyError> {
         let model = &case.facts.record.charge.model;
         let provider = self.pass.parts.providers.get(&case.facts.record.charge.provider);
         let fetching = provider.map(|provider| provider.fetch_rules(model)).unwrap_or_default();
@@ -344,25 +344,25 @@ impl Recovery<'_, '_> {
             (Source::Url { .. } | Source::Inline { .. } | Source::Failed { .. }, _) => None,
         };
         let item = &case.facts.orphan.item;
-        let key = Key::new(&item.charge_id, item.output_index, case.token);
+        let key = ObjectKey::new(&item.charge_id, item.output_index, case.token);
         // What an answer holds covers the copying of its files, which then waits for nothing.
         let is_covered = self.answer.is_some_and(AnswerPlace::holds);
         let place = if is_covered { None } else { Some(self.room.enter().await) };
         loop {
-            let errand = Errand {
+            let request = CopyRequest {
                 source,
                 allowed_hosts,
                 key_hosts,
                 auth: auth.clone(),
                 storage: &self.pass.parts.storage,
                 key: &key,
-                kinds: &fetching.kinds,
+                media: &fetching.kinds,
                 max_bytes: fetching.max_bytes,
                 time_budget: fetching.time_budget,
-                memory: place.as_ref().map(|place| place as &dyn crate::recovery::Memory),
-                journal: Arc::clone(journal) as Arc<dyn Journal>,
+                memory: place.as_ref().map(|place| place as &dyn crate::recovery::MemoryBudget),
+                upload_log: Arc::clone(journal) as Arc<dyn UploadLog>,
             };
-            match (self.pass.parts.fetcher.copy(errand).await, &place) {
+            match (self.pass.parts.fetcher.copy(request).await, &place) {
                 // Not held open meanwhile: waiting is no part of the file's time, and costs no connection.
                 (Err(CopyError::NoMemory { bytes }), Some(place)) => place.wait_for(bytes).await,
                 (done, _) => return done,

@@ -6,12 +6,12 @@ use futures_util::future::BoxFuture;
 
 use super::{Parts, Pass};
 use crate::charge::ItemId;
-use crate::recovery::{Copied, Journal, JournalError, Place};
+use crate::recovery::{CopiedFile, ObjectLocation, UploadLog, UploadLogError};
 use crate::store::{Case, Store, UploadKey};
 
 /// The journal of one claimed orphan. Only the worker that holds the lease writes it, so it numbers its notes itself.
 #[derive(Debug)]
-pub(super) struct LeaseJournal {
+pub(super) struct LeaseUploadLog {
     store: Store,
     item: ItemId,
     orphan_id: i64,
@@ -19,7 +19,7 @@ pub(super) struct LeaseJournal {
     next: AtomicI64,
 }
 
-impl LeaseJournal {
+impl LeaseUploadLog {
     pub(super) fn new(store: Store, case: &Case) -> Self {
         let orphan = &case.facts.orphan;
         Self {
@@ -36,28 +36,28 @@ impl LeaseJournal {
     }
 }
 
-impl Journal for LeaseJournal {
-    fn begin(&self, place: Place) -> BoxFuture<'_, Result<i64, JournalError>> {
+impl UploadLog for LeaseUploadLog {
+    fn record(&self, location: ObjectLocation) -> BoxFuture<'_, Result<i64, UploadLogError>> {
         let nth = self.next.fetch_add(1, Ordering::Relaxed);
         Box::pin(async move {
             let now = self.store.now().await?;
-            self.store.begin_upload(self.key(nth), &self.item, &place, now).await?;
+            self.store.begin_upload(self.key(nth), &self.item, &location, now).await?;
             Ok(nth)
         })
     }
 
-    fn upload_id(&self, note: i64, id: String) -> BoxFuture<'_, Result<(), JournalError>> {
-        Box::pin(async move { Ok(self.store.name_upload(self.key(note), &id).await?) })
+    fn record_upload_id(&self, entry: i64, id: String) -> BoxFuture<'_, Result<(), UploadLogError>> {
+        Box::pin(async move { Ok(self.store.name_upload(self.key(entry), &id).await?) })
     }
 
-    fn forget(&self, note: i64) -> BoxFuture<'_, Result<(), JournalError>> {
-        Box::pin(async move { Ok(self.store.forget_uploads(&[self.key(note)]).await?) })
+    fn remove(&self, entry: i64) -> BoxFuture<'_, Result<(), UploadLogError>> {
+        Box::pin(async move { Ok(self.store.forget_uploads(&[self.key(entry)]).await?) })
     }
 }
 
 impl Pass {
     /// Removes a file that was brought home and is not wanted. Failing costs space, not credits, and the sweep's time.
-    pub(super) async fn discard(&self, case: &Case, copied: &Copied) {
+    pub(super) async fn discard(&self, case: &Case, copied: &CopiedFile) {
         if let Err(error) = self.throw_away(case, copied).await {
             tracing::warn!(
                 error = &*error as &dyn std::error::Error,
@@ -67,7 +67,7 @@ impl Pass {
     }
 
     /// Nothing brings a file back, so the database is asked once more, whatever this pass believes: what a row names stays.
-    async fn throw_away(&self, case: &Case, copied: &Copied) -> Result<(), JournalError> {
+    async fn throw_away(&self, case: &Case, copied: &CopiedFile) -> Result<(), UploadLogError> {
         let Parts { store, storage, .. } = &self.parts;
         let item = &case.facts.orphan.item;
         if store.names(item, case.token, &copied.uri).await? {
@@ -75,7 +75,7 @@ impl Pass {
             return Ok(());
         }
         storage.delete(&copied.key).await?;
-        store.forget_uploads(&[case.upload(copied.note)]).await?;
+        store.forget_uploads(&[case.upload(copied.log_entry)]).await?;
         Ok(())
     }
 }

@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 
 use super::share::Share;
 use super::{Pass, Progress, Reporter};
-use crate::clock::{SKEW, Timestamp};
+use crate::clock::{MAX_CLOCK_SKEW, Timestamp};
 use crate::evidence::{Evidence, Verdict};
 use crate::policy::late::{self, End, LateStep, LateVerdict, Refunded};
 use crate::provider::{AskOutcome, Question};
@@ -144,7 +144,7 @@ async fn look(
 /// Whether a look is repeated: for what was committed late, or because the last one did not get to its end.
 fn is_look_due(saved: Cursor, age: Duration, now: Timestamp) -> bool {
     let was_stopped = saved.position < saved.saved_at - age - OVERLAP;
-    was_stopped || saved.saved_at > now + SKEW || now.since(saved.saved_at) >= LOOK_EVERY
+    was_stopped || saved.saved_at > now + MAX_CLOCK_SKEW || now.since(saved.saved_at) >= LOOK_EVERY
 }
 
 /// One provider's turn: claims, asks one question a job, and settles what was answered in time.

@@ -23,7 +23,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 
 use crate::provider;
-use crate::recovery::{Memory, memory_bytes};
+use crate::recovery::{MemoryBudget, memory_bytes};
 
 /// Memory is counted in pieces of this size: a semaphore counts to some four thousand million.
 const PIECE_BYTES: u64 = 1 << 16;
@@ -93,8 +93,8 @@ impl Place<'_> {
     }
 }
 
-impl Memory for Place<'_> {
-    fn take(&self, bytes: u64) -> bool {
+impl MemoryBudget for Place<'_> {
+    fn reserve(&self, bytes: u64) -> bool {
         let mut held = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
         adjust(&mut held, &self.room.memory, self.room.pieces(bytes))
     }
@@ -218,7 +218,7 @@ mod tests {
     fn at_once(room: &Room, bytes: u64) -> usize {
         let mut places = Vec::new();
         while let Some(place) = room.enter().now_or_never() {
-            if !Memory::take(&place, memory_bytes(bytes)) {
+            if !MemoryBudget::reserve(&place, memory_bytes(bytes)) {
                 break;
             }
             places.push(place);
@@ -251,23 +251,23 @@ mod tests {
         let room = Room::alone(8, 24 * MIB);
         let (silent, large, small) = (room.enter(), room.enter(), room.enter());
         let [_silent, large, small] = [silent, large, small].map(|place| place.now_or_never().unwrap());
-        assert!(large.take(24 * MIB) && !small.take(MIB));
-        assert!(large.take(23 * MIB), "it was begun anew, and is smaller than it was");
-        assert!(small.take(MIB) && !large.take(24 * MIB), "it holds what it had");
+        assert!(large.reserve(24 * MIB) && !small.reserve(MIB));
+        assert!(large.reserve(23 * MIB), "it was begun anew, and is smaller than it was");
+        assert!(small.reserve(MIB) && !large.reserve(24 * MIB), "it holds what it had");
         drop(small);
-        assert!(large.take(24 * MIB));
+        assert!(large.reserve(24 * MIB));
     }
 
     #[test]
     fn who_waits_is_first_and_holds_nothing_meanwhile() {
         let room = Room::alone(8, 24 * MIB);
         let [first, second, third] = [(); 3].map(|()| room.enter().now_or_never().unwrap());
-        assert!(first.take(20 * MIB) && second.take(4 * MIB));
+        assert!(first.reserve(20 * MIB) && second.reserve(4 * MIB));
         let mut waiting = Box::pin(second.wait_for(24 * MIB));
         assert!(waiting.as_mut().now_or_never().is_none());
-        assert!(!third.take(MIB), "what is freed is for the one that waits");
+        assert!(!third.reserve(MIB), "what is freed is for the one that waits");
         drop(first);
-        assert!(waiting.now_or_never().is_some() && second.take(24 * MIB));
+        assert!(waiting.now_or_never().is_some() && second.reserve(24 * MIB));
     }
 
     #[test]

@@ -312,7 +312,7 @@ impl Provider {
     ) -> Result<HttpAnswer, RequestFailure> {
         let failed = |error: http::Error, status| {
             // Invalid compression is a fault of the answer. Everything else is a transport error.
-            let is_unreadable = error.is_unpacking();
+            let is_unreadable = error.is_decompress();
             RequestFailure {
                 needs_memory: None,
                 doubt: if is_unreadable { Doubt::Unreadable } else { Doubt::Unreachable },

@@ -29,7 +29,7 @@ pub(super) use self::wire::{FilterCall, FilterRun};
 pub use self::worker::{is_worker, worker};
 use super::body_decoder::TEXT_BYTES_MAX;
 use super::filter::Filter;
-use crate::config::show_span;
+use crate::duration::format_exact;
 
 /// The wall-clock limit of a run, as a multiple of its CPU time limit. On a busy machine, a run may
 /// have to wait for the CPU.
@@ -217,11 +217,11 @@ impl WorkerSlot {
             }
             StopCause::Timeout(time) => format!(
                 "the filter `{name}` was stopped: it did not end within {}, {WALL_FACTOR} times `providers.filter_time`",
-                show_span(*time)
+                format_exact(*time)
             ),
             StopCause::Ended(Some(status)) if status.signal() == Some(Signal::XCPU.as_raw()) => format!(
                 "the filter `{name}` was stopped: it took more than {} of CPU time (`providers.filter_time`)",
-                show_span(Duration::from_secs(self.handshake.cpu_secs))
+                format_exact(Duration::from_secs(self.handshake.cpu_secs))
             ),
             StopCause::Ended(Some(status)) if has_exceeded_bounds(*status) => format!(
                 "the filter `{name}` was stopped: it needed more than {memory} MiB of memory (`providers.filter_memory`) or \

@@ -1,20 +1,19 @@
-//! Which addresses may be dialled for a file: public ones, and nothing else.
+//! Allows connections to public IP addresses only, against server-side request forgery (SSRF).
 //!
-//! A URL from a provider's answer is somebody else's word. Whatever name it carries, the address
-//! behind it must not be one of ours: no private network, no cloud metadata service, no other
-//! spelling of either. [`Guard`] is the resolver of the download client, so the address that was
-//! checked is the address that is dialled; a name that answers differently the second time is
-//! checked the second time too. Addresses that stand in the URL itself never reach a resolver:
-//! `link` checks them by the same [`refuse`].
+//! The URL comes from a provider's answer and is untrusted. It must not reach a private network or
+//! a cloud metadata service, under any name or spelling. [`GuardedResolver`] is the resolver of the
+//! download client, so the checked address is the one that is connected to, and DNS rebinding has
+//! no effect: each lookup is checked. Literal addresses never reach a resolver; `link` checks them
+//! with the same [`refuse`].
 //!
-//! IPv6 is refused unless it is known to be public; IPv4 is allowed unless it is known not to be
-//! (the IANA special-purpose registries of both, read in 2026).
+//! IPv6 is a list of allowed ranges, IPv4 a list of refused ranges, both from the IANA
+//! special-purpose registries of 2026.
 //!
-//! An address of the well-known NAT64 prefix (`64:ff9b::/96`, RFC 6052) is judged by the IPv4
-//! address in it, because in a cluster with DNS64 a public name has no other. The prefix for local
-//! use (`64:ff9b:1::/48`, RFC 8215) stays refused: each network chooses how much of it is its own
-//! prefix, so where the IPv4 address stands is not known, and it may be a private one. IPv4-mapped,
-//! 6to4 and Teredo addresses stay refused too: no resolver needs them to reach a public name.
+//! An address with the well-known NAT64 prefix (`64:ff9b::/96`, RFC 6052) is checked by its
+//! embedded IPv4 address, because in a cluster with DNS64 a public name may have no other. The
+//! local-use prefix (`64:ff9b:1::/48`, RFC 8215) is refused: the position of the IPv4 address
+//! depends on the network, so it could hide a private one. IPv4-mapped, 6to4 and Teredo addresses
+//! are refused too: no resolver needs them to reach a public name.
 
 use std::error::Error;
 use std::fmt;
@@ -24,7 +23,7 @@ use std::sync::Arc;
 use futures_util::future::BoxFuture;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 
-/// Why an address is not dialled.
+/// Why connections to an address are refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum AddressRefusal {
     /// This machine: `127.0.0.0/8`, `::1`.
@@ -33,25 +32,25 @@ pub enum AddressRefusal {
     Private,
     /// This link only: `169.254/16`, `fe80::/10`.
     LinkLocal,
-    /// A cloud's metadata or host service, wherever it hides.
+    /// A cloud's metadata or host service.
     Metadata,
-    /// A carrier's shared space: `100.64/10`.
+    /// Carrier-grade NAT: `100.64/10`.
     SharedNat,
-    /// A group of hosts, or all of them: `224/4`, `ff00::/8`, `255.255.255.255`.
+    /// Multicast or broadcast: `224/4`, `ff00::/8`, `255.255.255.255`.
     Multicast,
-    /// No address: `0/8`, `::`.
+    /// Not an address of a host: `0/8`, `::`.
     Unspecified,
-    /// For examples only: `192.0.2/24`, `198.51.100/24`, `203.0.113/24`, `2001:db8::/32`, `3fff::/20`.
+    /// For documentation only: `192.0.2/24`, `198.51.100/24`, `203.0.113/24`, `2001:db8::/32`,
+    /// `3fff::/20`.
     Documentation,
-    /// An IPv4 address inside an IPv6 address: mapped, compatible, NAT64 for local use, 6to4,
-    /// Teredo.
+    /// An IPv4 address inside an IPv6 address: mapped, compatible, local-use NAT64, 6to4, Teredo.
     Translated,
-    /// Set aside for something else: `240/4`, `192.0.0/24`, `198.18/15` and all IPv6 outside `2000::/3`.
+    /// Reserved for other uses: `240/4`, `192.0.0/24`, `198.18/15` and all IPv6 outside `2000::/3`.
     Reserved,
 }
 
 impl AddressRefusal {
-    /// As events and logs spell it.
+    /// The stored word, as events and logs spell it.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Loopback => "loopback_address",
@@ -74,17 +73,17 @@ impl fmt::Display for AddressRefusal {
     }
 }
 
-/// Whether this machine's own addresses may be dialled: for the demo and for tests.
+/// Whether loopback addresses are allowed. For the demo and tests only.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Loopback {
-    /// They may not.
+    /// The default.
     #[default]
     Refused,
-    /// They may (`[recovery] allow_loopback = true`).
+    /// `[recovery] allow_loopback = true`.
     Allowed,
 }
 
-/// Why `address` must not be dialled; none if it may be.
+/// Why `address` is refused; `None` if it is allowed.
 pub fn refuse(address: IpAddr, loopback: Loopback) -> Option<AddressRefusal> {
     let refusal = match address {
         IpAddr::V4(address) => refuse_v4(address),
@@ -96,8 +95,8 @@ pub fn refuse(address: IpAddr, loopback: Loopback) -> Option<AddressRefusal> {
     }
 }
 
-/// Metadata and host services outside, or inside, the ranges below: AWS, Google and most others; AWS
-/// ECS and EKS; Alibaba; Oracle; Azure's host service, on an address that looks public.
+/// Metadata services: AWS, Google and most others; AWS ECS; AWS EKS; Alibaba; Oracle; Azure's host
+/// service, whose address is in a public range.
 const METADATA_V4: [Ipv4Addr; 6] = [
     Ipv4Addr::new(169, 254, 169, 254),
     Ipv4Addr::new(169, 254, 170, 2),
@@ -107,7 +106,7 @@ const METADATA_V4: [Ipv4Addr; 6] = [
     Ipv4Addr::new(168, 63, 129, 16),
 ];
 
-/// AWS's metadata service, EKS's pod identity service, Google's metadata service.
+/// AWS's metadata service, the pod identity service of EKS, Google's metadata service.
 const METADATA_V6: [Ipv6Addr; 3] = [
     Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254),
     Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x23),
@@ -127,7 +126,7 @@ fn refuse_v4(address: Ipv4Addr) -> Option<AddressRefusal> {
         [100, 64..=127, ..] => Some(No::SharedNat),
         [192, 0, 2, _] | [198, 51, 100, _] | [203, 0, 113, _] => Some(No::Documentation),
         [224..=239, ..] | [255, 255, 255, 255] => Some(No::Multicast),
-        // Protocol assignments, the old 6to4 relay, benchmarks, and the rest of class E.
+        // Protocol assignments, the old 6to4 relay, benchmarking, and the rest of class E.
         [192, 0, 0, _] | [192, 88, 99, _] | [198, 18..=19, ..] | [240..=255, ..] => Some(No::Reserved),
         _ => None,
     }
@@ -153,15 +152,15 @@ fn refuse_v6(address: Ipv6Addr) -> Option<AddressRefusal> {
         [0xfe80..=0xfebf, ..] => Some(No::LinkLocal),
         [0xff00..=0xffff, ..] => Some(No::Multicast),
         [0x2001, 0xdb8, ..] | [0x3fff, 0..=0xfff, ..] => Some(No::Documentation),
-        // The rest of the IETF's protocol assignments, then what is public, then everything else.
+        // The other IETF protocol assignments, then the public range, then everything else.
         [0x2001, 0..=0x1ff, ..] => Some(No::Reserved),
         [0x2000..=0x3fff, ..] => None,
         _ => Some(No::Reserved),
     }
 }
 
-/// Judges the IPv4 address to which a NAT64 gateway translates. A loopback address would be the
-/// gateway's own, so it is refused also where this machine's are allowed.
+/// Checks the IPv4 address that a NAT64 gateway translates to. A loopback address would be the
+/// gateway itself, so [`Loopback::Allowed`] does not allow it.
 fn refuse_nat64(high: u16, low: u16) -> Option<AddressRefusal> {
     let address = Ipv4Addr::from((u32::from(high) << 16) | u32::from(low));
     refuse_v4(address).map(|refusal| match refusal {
@@ -170,17 +169,17 @@ fn refuse_nat64(high: u16, low: u16) -> Option<AddressRefusal> {
     })
 }
 
-/// Asks for the addresses of a name. The system's resolver, except in tests.
+/// Resolves host names. The system's resolver, except in tests.
 pub(super) trait Lookup: Send + Sync + 'static {
     /// All addresses of `host`, in order of preference.
     fn lookup(&self, host: String) -> BoxFuture<'static, std::io::Result<Vec<IpAddr>>>;
 }
 
-/// The system's resolver: `/etc/hosts`, search domains and all.
+/// The system's resolver, with `/etc/hosts` and search domains.
 #[derive(Debug)]
-pub(super) struct System;
+pub(super) struct SystemResolver;
 
-impl Lookup for System {
+impl Lookup for SystemResolver {
     fn lookup(&self, host: String) -> BoxFuture<'static, std::io::Result<Vec<IpAddr>>> {
         Box::pin(async move {
             let found = tokio::net::lookup_host((host.as_str(), 0)).await?;
@@ -189,16 +188,16 @@ impl Lookup for System {
     }
 }
 
-/// A resolver that lets through only addresses that may be dialled.
-pub(super) struct Guard {
+/// A resolver that returns allowed addresses only.
+pub(super) struct GuardedResolver {
     pub(super) lookup: Arc<dyn Lookup>,
     pub(super) loopback: Loopback,
-    /// The name of the egress proxy, which is the operator's word and lies in the operator's
-    /// network.
+    /// The name of the egress proxy. Its addresses are not checked: the operator configured it, and
+    /// it is usually in a private network.
     pub(super) proxy: Option<String>,
 }
 
-impl Resolve for Guard {
+impl Resolve for GuardedResolver {
     fn resolve(&self, name: Name) -> Resolving {
         let looked_up = self.lookup.lookup(name.as_str().to_owned());
         if self.proxy.as_deref() == Some(name.as_str()) {
@@ -212,20 +211,20 @@ impl Resolve for Guard {
     }
 }
 
-/// A name that has no address that may be dialled.
+/// All addresses of a name are refused.
 #[derive(Debug)]
-pub(super) struct Refused(pub(super) AddressRefusal);
+pub(super) struct RefusedAddress(pub(super) AddressRefusal);
 
-impl fmt::Display for Refused {
+impl fmt::Display for RefusedAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the name leads to an address that is not dialled ({})", self.0)
+        write!(f, "the host name resolves to an address that is not allowed ({})", self.0)
     }
 }
 
-impl Error for Refused {}
+impl Error for RefusedAddress {}
 
-/// Those of `found` that may be dialled. An answer that mixes public and other addresses is used
-/// for its public ones: networks with DNS64 may add a translated address to every public one.
+/// The allowed addresses of `found`. If only some are allowed, those are used: a network with DNS64
+/// may add a translated address to each public one.
 fn allowed(found: Vec<IpAddr>, loopback: Loopback) -> Result<Addrs, Box<dyn Error + Send + Sync>> {
     let mut refusal = None;
     let mut allowed = Vec::with_capacity(found.len());
@@ -236,8 +235,8 @@ fn allowed(found: Vec<IpAddr>, loopback: Loopback) -> Result<Addrs, Box<dyn Erro
         }
     }
     match (allowed.is_empty(), refusal) {
-        (true, Some(why)) => Err(Box::new(Refused(why))),
-        (true, None) => Err("the name has no address".into()),
+        (true, Some(why)) => Err(Box::new(RefusedAddress(why))),
+        (true, None) => Err("the host name has no address".into()),
         (false, _) => Ok(Box::new(allowed.into_iter())),
     }
 }
@@ -247,7 +246,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_kind_of_address_that_is_not_public_is_refused_for_its_reason() {
+    fn addresses_that_are_not_public_are_refused_with_their_reason() {
         use AddressRefusal as No;
         let table = [
             ("0.0.0.0", No::Unspecified),
@@ -317,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn public_addresses_pass_also_those_next_to_the_borders() {
+    fn public_addresses_are_allowed_up_to_the_edges_of_refused_ranges() {
         for address in [
             "1.1.1.1",
             "9.255.255.255",
@@ -357,18 +356,18 @@ mod tests {
     }
 
     #[test]
-    fn a_mixed_answer_is_used_for_its_public_addresses_only() {
+    fn only_the_public_addresses_of_a_mixed_answer_are_used() {
         let answer = |addresses: &[&str]| addresses.iter().map(|a| a.parse().unwrap()).collect::<Vec<_>>();
         let dialled: Vec<_> =
             allowed(answer(&["64:ff9b:1::101:101", "1.1.1.1"]), Loopback::Refused).unwrap().collect();
         assert_eq!(dialled, [SocketAddr::from(([1, 1, 1, 1], 0))]);
 
-        // In a cluster with DNS64 a public name has no other address.
+        // In a cluster with DNS64 a public name may have no other address.
         let dialled: Vec<_> = allowed(answer(&["64:ff9b::101:101"]), Loopback::Refused).unwrap().collect();
         assert_eq!(dialled, ["[64:ff9b::101:101]:0".parse().unwrap()]);
 
         let error = allowed(answer(&["10.0.0.1", "::1"]), Loopback::Refused).err().unwrap();
-        assert_eq!(error.downcast_ref::<Refused>().unwrap().0, AddressRefusal::Private);
+        assert_eq!(error.downcast_ref::<RefusedAddress>().unwrap().0, AddressRefusal::Private);
         assert!(allowed(Vec::new(), Loopback::Refused).is_err());
     }
 }

@@ -1,8 +1,9 @@
-//! Files that a provider leaves in a bucket of Google Cloud Storage: `gs://bucket/path`.
+//! Reads files that a provider stores in Google Cloud Storage: `gs://bucket/path`.
 //!
-//! They are read with makegood's own rights (`GOOGLE_…` in the environment, or the machine's own account),
-//! and an answer could name any bucket. Promise: only buckets of the provider's list are read
-//! (`gs://name`, or `gs://*` for all that the account may read), under the same limits as any other file.
+//! They are read with makegood's own Google account (`GOOGLE_…` in the environment, or the
+//! machine's service account), and an answer could name any bucket. Promise: only buckets in the
+//! provider's `output_hosts` are read (`gs://name`, or `gs://*` for all that the account may read),
+//! under the same limits as any other file.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -14,33 +15,33 @@ use object_store::path::Path;
 use object_store::{Attribute, ClientOptions, Error, GetOptions, GetResult, ObjectStore, RetryConfig};
 use tokio::time::timeout;
 
-use super::link::{LENGTH_MAX, UrlRefusal};
-use super::write::Writer;
-use super::{CopyError, Limits, Memory, NotOutput, TimeLimit, take_memory};
+use super::link::{MAX_URL_BYTES, UrlRefusal};
+use super::write::ObjectWriter;
+use super::{CopyError, CopyLimits, MemoryBudget, NotOutput, TimeLimit, reserve_memory};
 use crate::config::HttpUrl;
 use crate::egress::{Hosts, proxied_bucket};
 
-/// How many buckets are remembered.
-const BUCKETS_MAX: usize = 64;
+/// The most bucket clients in the cache.
+const MAX_BUCKETS: usize = 64;
 const SCHEME: &str = "gs://";
 
-/// Whether a bucket can be called that.
-pub fn is_bucket(name: &str) -> bool {
+/// Whether this is a valid name of a bucket.
+pub fn is_bucket_name(name: &str) -> bool {
     let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-._".contains(&b);
     (3..=222).contains(&name.len()) && name.bytes().all(plain)
 }
 
-/// Whether this is the URL of a file in a bucket, and not one to be fetched over HTTP.
-pub(super) fn is_one(url: &str) -> bool {
+/// Whether this URL names an object in a bucket. All other URLs are downloaded over HTTP.
+pub(super) fn is_bucket_url(url: &str) -> bool {
     url.starts_with(SCHEME)
 }
 
-/// Opens a bucket for reading.
-pub(super) type Open = dyn Fn(&str) -> object_store::Result<Arc<dyn ObjectStore>> + Send + Sync;
+/// Creates a client that reads a bucket.
+pub(super) type OpenBucket = dyn Fn(&str) -> object_store::Result<Arc<dyn ObjectStore>> + Send + Sync;
 
-/// Buckets that were opened: each keeps its token while it is good.
+/// A cache of bucket clients. Each client caches its access token.
 pub(super) struct Buckets {
-    open: Box<Open>,
+    open: Box<OpenBucket>,
     opened: Mutex<HashMap<String, Arc<dyn ObjectStore>>>,
 }
 
@@ -50,49 +51,49 @@ impl fmt::Debug for Buckets {
     }
 }
 
-/// Whether the URL names a file in a bucket that is listed.
+/// Checks that the URL names an object in a listed bucket.
 pub(super) fn check(url: &str, listed: &Hosts) -> Result<(), UrlRefusal> {
     let (bucket, _) = parse(url)?;
     if listed.lists_bucket(bucket) { Ok(()) } else { Err(UrlRefusal::Host) }
 }
 
 impl Buckets {
-    pub(super) fn new(open: Box<Open>) -> Self {
+    pub(super) fn new(open: Box<OpenBucket>) -> Self {
         Self { open, opened: Mutex::default() }
     }
 
-    /// Google's, with the credentials of the environment, through `proxy` where there is one.
+    /// Google's buckets, with the credentials of the environment, through `proxy` if there is one.
     pub(super) fn google(proxy: Option<HttpUrl>) -> Self {
         Self::new(Box::new(move |bucket| {
             google(GoogleCloudStorageBuilder::from_env(), bucket, proxy.as_ref())
         }))
     }
 
-    /// Streams the file at `url` into `writer`; returns what stands for its host.
+    /// Streams the object at `url` into `writer`. Returns `gs://bucket` in place of a host.
     pub(super) async fn download(
         &self,
         url: &str,
         listed: &Hosts,
-        memory: Option<&dyn Memory>,
-        limits: &Limits,
-        writer: &mut Writer<'_>,
+        memory: Option<&dyn MemoryBudget>,
+        limits: &CopyLimits,
+        writer: &mut ObjectWriter<'_>,
     ) -> Result<String, CopyError> {
         let (bucket, path) = parse(url)?;
         let host = format!("{SCHEME}{bucket}");
         check(url, listed).map_err(|reason| CopyError::Refused { host: Some(host.clone()), reason })?;
         let failed = |source| classify(source, &host);
         let store = self.bucket(bucket).map_err(failed)?;
-        let stalled = |_| CopyError::TimedOut { what: TimeLimit::Stall };
+        let stalled = |_| CopyError::TimedOut { limit: TimeLimit::Stall };
         let opened = store.get_opts(&path, GetOptions::default());
-        let file = timeout(limits.stall, opened).await.map_err(stalled)?.map_err(failed)?;
+        let file = timeout(limits.stall_timeout, opened).await.map_err(stalled)?.map_err(failed)?;
         let size = file.meta.size;
         if size > limits.max_bytes {
             return Err(CopyError::TooLarge { max_bytes: limits.max_bytes });
         }
-        take_memory(memory, Some(size), limits)?;
+        reserve_memory(memory, Some(size), limits)?;
         writer.declare(content_type(&file));
         let mut pieces = file.into_stream();
-        while let Some(piece) = timeout(limits.stall, pieces.next()).await.map_err(stalled)? {
+        while let Some(piece) = timeout(limits.stall_timeout, pieces.next()).await.map_err(stalled)? {
             writer.write(&piece.map_err(failed)?).await?;
         }
         if writer.size() != size {
@@ -107,8 +108,8 @@ impl Buckets {
             return Ok(Arc::clone(store));
         }
         let store = (self.open)(name)?;
-        // Answers choose the names: what they can fill is bounded.
-        if opened.len() >= BUCKETS_MAX {
+        // Answers choose the names, so the cache is bounded.
+        if opened.len() >= MAX_BUCKETS {
             opened.clear();
         }
         opened.insert(name.to_owned(), Arc::clone(&store));
@@ -116,14 +117,14 @@ impl Buckets {
     }
 }
 
-/// Opens `bucket` at Google with the credentials of `client`.
+/// Creates a client for `bucket` with the credentials of `client`.
 pub(super) fn google(
     client: GoogleCloudStorageBuilder,
     bucket: &str,
     proxy: Option<&HttpUrl>,
 ) -> object_store::Result<Arc<dyn ObjectStore>> {
-    // A large file takes longer than one request is given by default; stalls and the whole copy are
-    // bounded by the limits, and tries of the whole copy by the pass.
+    // A large file takes longer than the client's default request timeout. `CopyLimits` bounds
+    // stalls and the whole copy, and the pass bounds retries of the whole copy.
     let options = proxied_bucket(ClientOptions::new().with_timeout_disabled(), proxy);
     let retry = RetryConfig { max_retries: 2, ..RetryConfig::default() };
     let client = client.with_client_options(options).with_retry(retry).with_bucket_name(bucket);
@@ -135,7 +136,7 @@ fn content_type(file: &GetResult) -> Option<String> {
 }
 
 fn parse(url: &str) -> Result<(&str, Path), UrlRefusal> {
-    if url.len() > LENGTH_MAX || url.contains(char::is_control) {
+    if url.len() > MAX_URL_BYTES || url.contains(char::is_control) {
         return Err(UrlRefusal::NotAUrl);
     }
     let rest = url.strip_prefix(SCHEME).ok_or(UrlRefusal::Scheme)?;
@@ -143,10 +144,10 @@ fn parse(url: &str) -> Result<(&str, Path), UrlRefusal> {
     if bucket.contains('@') {
         return Err(UrlRefusal::UserInfo);
     }
-    if !is_bucket(bucket) || path.is_empty() {
+    if !is_bucket_name(bucket) || path.is_empty() {
         return Err(UrlRefusal::NotAUrl);
     }
-    // Object names may hold anything; those with `..` or empty parts are left alone.
+    // Object names may contain anything. Names with `..` or empty segments are refused.
     Path::parse(path).map(|path| (bucket, path)).map_err(|_| UrlRefusal::NotAUrl)
 }
 
@@ -166,7 +167,7 @@ mod tests {
     use object_store::memory::InMemory;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-    use super::super::{Key, Storage};
+    use super::super::{ObjectKey, ObjectStorage};
     use super::*;
     use crate::egress::List;
 
@@ -176,19 +177,19 @@ mod tests {
         buckets: &Buckets,
         url: &str,
         listed: &[&str],
-        limits: &Limits,
+        limits: &CopyLimits,
     ) -> Result<(String, u64), CopyError> {
         let scratch = tempfile::tempdir().unwrap();
-        let storage = Storage::open("file:./out", scratch.path()).unwrap();
-        let key = Key::new("ch_1", 0, 7);
+        let storage = ObjectStorage::open("file:./out", scratch.path()).unwrap();
+        let key = ObjectKey::new("ch_1", 0, 7);
         let listed = Hosts::parse(List::Outputs, listed).unwrap();
         let notes = Arc::new(super::super::tests::Notes::default());
-        let mut writer = Writer::new(&storage, &key, notes, &[], limits.max_bytes);
+        let mut writer = ObjectWriter::new(&storage, &key, notes, &[], limits.max_bytes);
         let host = buckets.download(url, &listed, None, limits, &mut writer).await?;
         Ok((host, writer.size()))
     }
 
-    async fn with_a_picture() -> Buckets {
+    async fn buckets_with_a_picture() -> Buckets {
         let store = Arc::new(InMemory::new());
         store.put(&Path::parse("a b/0.png").unwrap(), PNG.into()).await.unwrap();
         Buckets::new(Box::new(move |bucket| {
@@ -198,27 +199,27 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_file_of_a_listed_bucket_is_read_and_no_other_bucket_is_opened() {
-        let buckets = with_a_picture().await;
+    async fn only_listed_buckets_are_opened() {
+        let buckets = buckets_with_a_picture().await;
         let url = "gs://acme-videos/a b/0.png";
         let length = PNG.len() as u64;
         for listed in [["gs://acme-videos"], ["gs://*"]] {
-            let copied = copy(&buckets, url, &listed, &Limits::default()).await.unwrap();
+            let copied = copy(&buckets, url, &listed, &CopyLimits::default()).await.unwrap();
             assert_eq!(copied, ("gs://acme-videos".to_owned(), length));
         }
         for listed in [&[][..], &["gs://acme"], &["acme-videos"]] {
-            let refused = copy(&buckets, url, listed, &Limits::default()).await.unwrap_err();
+            let refused = copy(&buckets, url, listed, &CopyLimits::default()).await.unwrap_err();
             assert!(matches!(refused, CopyError::Refused { reason: UrlRefusal::Host, .. }), "{refused:?}");
         }
-        let gone = copy(&buckets, "gs://acme-videos/none.png", &["gs://*"], &Limits::default()).await;
+        let gone = copy(&buckets, "gs://acme-videos/none.png", &["gs://*"], &CopyLimits::default()).await;
         assert!(matches!(gone, Err(CopyError::Gone { status: 404, .. })), "{gone:?}");
-        let limits = Limits { max_bytes: length - 1, ..Limits::default() };
+        let limits = CopyLimits { max_bytes: length - 1, ..CopyLimits::default() };
         let large = copy(&buckets, url, &["gs://*"], &limits).await;
         assert!(matches!(large, Err(CopyError::TooLarge { .. })), "{large:?}");
     }
 
     #[test]
-    fn a_url_that_names_no_file_of_a_bucket_is_refused() {
+    fn a_url_that_names_no_object_in_a_bucket_is_refused() {
         for (url, reason) in [
             ("gs://", UrlRefusal::NotAUrl),
             ("gs://bucket", UrlRefusal::NotAUrl),
@@ -236,10 +237,10 @@ mod tests {
         ] {
             assert_eq!(parse(url).map(drop), Err(reason), "{url:?}");
         }
-        assert!(is_one("gs://bucket/a") && !is_one("https://gs://bucket/a"));
+        assert!(is_bucket_url("gs://bucket/a") && !is_bucket_url("https://gs://bucket/a"));
     }
 
-    /// Google's real client against a server that answers `head` to everything.
+    /// Downloads with Google's real client from a server that answers every request with `head`.
     async fn from_google(head: &'static str, body: &'static [u8]) -> Result<(String, u64), CopyError> {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -267,11 +268,11 @@ mod tests {
             let client = client.with_client_options(options).with_retry(retry).with_bucket_name(bucket);
             Ok(Arc::new(client.build()?))
         }));
-        copy(&buckets, "gs://acme-videos/0.png", &["gs://*"], &Limits::default()).await
+        copy(&buckets, "gs://acme-videos/0.png", &["gs://*"], &CopyLimits::default()).await
     }
 
     #[tokio::test]
-    async fn googles_own_answers_are_told_apart() {
+    async fn googles_error_responses_are_mapped_to_copy_errors() {
         let copied = from_google("200 OK\r\ncontent-type: image/png", PNG).await.unwrap();
         assert_eq!(copied.1, PNG.len() as u64);
         let error = |head| async move { from_google(head, b"no").await.unwrap_err() };

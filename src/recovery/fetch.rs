@@ -1,12 +1,12 @@
-//! Fetch one file over HTTP and hand it to storage, piece by piece.
+//! Downloads one file over HTTP and streams it into storage.
 //!
-//! The client follows no redirect, uses no cookies and sends no `Referer`: every hop is checked
-//! here before it is dialled, and the provider's key goes to a host that is listed for it or
-//! nowhere. With a proxy (`egress`) hosts, ports and schemes are checked here all the same; where a
-//! name leads to is for the proxy. It asks for the file as it is; a server that compresses all the
-//! same (`gzip`) is read
-//! under the same cap, any other encoding is refused. A download that breaks is continued or begun anew
-//! (`resume`); each try is a request like the first, with the same checks.
+//! The client follows no redirects by itself, stores no cookies and sends no `Referer`. Each
+//! redirect is checked here before a connection is made, and the provider's key is sent only to
+//! hosts listed for it. With an egress proxy, hosts, ports and schemes are still checked here, but
+//! the proxy resolves the names and has to refuse private addresses. The request asks for no
+//! compression. A response in `gzip` is decoded under the same size limit; any other content
+//! encoding is refused. A download that breaks off is resumed or restarted (`resume`); each retry
+//! passes the same checks.
 
 use std::error::Error;
 use std::sync::Arc;
@@ -20,63 +20,66 @@ use reqwest::{Method, StatusCode};
 use tokio::time::{Instant, timeout, timeout_at};
 use url::Url;
 
-use super::address::{Guard, Lookup, Loopback, Refused, System};
+use super::address::{GuardedResolver, Lookup, Loopback, RefusedAddress, SystemResolver};
 use super::bucket::{self, Buckets};
 use super::link::{self, UrlRefusal};
-use super::resume::{Anchor, State, Tries, breaks_off};
-use super::write::Writer;
-use super::{Copied, CopyError, Errand, INLINE, Limits, Memory, NotOutput, TimeLimit, take_memory};
+use super::resume::{DownloadState, ResumePoint, RetryBudget, is_retryable};
+use super::write::ObjectWriter;
+use super::{
+    CopiedFile, CopyError, CopyLimits, CopyRequest, INLINE, MemoryBudget, NotOutput, TimeLimit,
+    reserve_memory,
+};
 use crate::config::HttpUrl;
 use crate::egress::Hosts;
 use crate::evidence::Source;
 use crate::http::{self, Client, Response};
 
-/// For a connection to stand, TLS included.
+/// The longest time to connect, including TLS.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The download client could not be made.
+/// The download client could not be set up.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "could not make the download client; does this machine have CA certificates (package ca-certificates)?"
+    "could not set up the download client; does this machine have CA certificates (package ca-certificates)?"
 )]
 pub struct FetcherError(#[source] http::Error);
 
-/// Copies files from providers into storage. Cheap to share; make one per process.
+/// Copies files from providers into storage. Cheap to clone; create one per process.
 #[derive(Clone, Debug)]
 pub struct Fetcher {
     client: Client,
-    limits: Limits,
+    limits: CopyLimits,
     loopback: Loopback,
     buckets: Arc<Buckets>,
 }
 
 impl Fetcher {
-    /// A fetcher that keeps to `limits`. rustls's process-wide provider must be installed.
-    pub fn new(limits: Limits) -> Result<Self, FetcherError> {
+    /// A fetcher with these limits. The process-wide rustls crypto provider must be installed.
+    pub fn new(limits: CopyLimits) -> Result<Self, FetcherError> {
         Self::through(limits, None)
     }
 
-    /// The same; everything but this machine is fetched through `proxy`.
-    pub fn through(limits: Limits, proxy: Option<&HttpUrl>) -> Result<Self, FetcherError> {
-        Self::with_lookup(limits, proxy, Arc::new(System))
+    /// The same with an egress proxy for everything but loopback addresses.
+    pub fn through(limits: CopyLimits, proxy: Option<&HttpUrl>) -> Result<Self, FetcherError> {
+        Self::with_lookup(limits, proxy, Arc::new(SystemResolver))
     }
 
     pub(super) fn with_lookup(
-        limits: Limits,
+        limits: CopyLimits,
         proxy: Option<&HttpUrl>,
         lookup: Arc<dyn Lookup>,
     ) -> Result<Self, FetcherError> {
         let loopback = if limits.allow_loopback { Loopback::Allowed } else { Loopback::Refused };
         let client = Client::new(http::Options {
             connect_timeout: CONNECT_TIMEOUT,
-            // `limits` are kept to here: they are another for each file.
+            // Each file has its own limits; they are enforced below.
             read_timeout: None,
             timeout: None,
             proxy: proxy.cloned(),
-            resolver: Some(Arc::new(Guard {
+            resolver: Some(Arc::new(GuardedResolver {
                 lookup,
                 loopback,
-                // The one name beside this machine's that is looked up here then.
+                // With a proxy this is the only name resolved here, apart from `localhost`.
                 proxy: proxy.and_then(|proxy| proxy.expose().host_str()).map(str::to_owned),
             })),
         })
@@ -84,27 +87,38 @@ impl Fetcher {
         Ok(Self { client, limits, loopback, buckets: Arc::new(Buckets::google(proxy.cloned())) })
     }
 
-    /// Copies the file of an errand to where it belongs.
-    pub async fn copy(&self, errand: Errand<'_>) -> Result<Copied, CopyError> {
-        let limits = Limits {
-            max_bytes: errand.max_bytes.unwrap_or(self.limits.max_bytes),
-            time_budget: errand.time_budget.unwrap_or(self.limits.time_budget),
+    /// Copies one file into storage.
+    pub async fn copy(&self, request: CopyRequest<'_>) -> Result<CopiedFile, CopyError> {
+        let limits = CopyLimits {
+            max_bytes: request.max_bytes.unwrap_or(self.limits.max_bytes),
+            time_budget: request.time_budget.unwrap_or(self.limits.time_budget),
             ..self.limits.clone()
         };
-        let Errand { source, allowed_hosts, key_hosts, auth, storage, key, kinds, memory, journal, .. } =
-            errand;
-        let mut writer = Writer::new(storage, key, journal, kinds, limits.max_bytes);
+        let CopyRequest {
+            source,
+            allowed_hosts,
+            key_hosts,
+            auth,
+            storage,
+            key,
+            media,
+            memory,
+            upload_log,
+            ..
+        } = request;
+        let mut writer = ObjectWriter::new(storage, key, upload_log, media, limits.max_bytes);
         let deadline = Instant::now() + limits.time_budget;
         let copied = timeout_at(deadline, async {
             let host = match source {
-                Source::Url { url, auth: _ } if bucket::is_one(url) => {
+                Source::Url { url, auth: _ } if bucket::is_bucket_url(url) => {
                     self.buckets.download(url, allowed_hosts, memory, &limits, &mut writer).await?
                 }
                 Source::Url { url, auth: wanted } => {
                     let first = link::parse(url)?;
                     let (wants_key, limits) = (*wanted, &limits);
-                    let asking = Asking { first, allowed_hosts, key_hosts, wants_key, auth, memory, limits };
-                    self.download(&asking, &mut writer).await?
+                    let download =
+                        DownloadRequest { first, allowed_hosts, key_hosts, wants_key, auth, memory, limits };
+                    self.download(&download, &mut writer).await?
                 }
                 Source::Inline { bytes, content_type } => {
                     writer.declare(content_type.clone());
@@ -116,129 +130,140 @@ impl Fetcher {
             writer.finish(&host).await
         })
         .await
-        .unwrap_or(Err(CopyError::TimedOut { what: TimeLimit::Budget }));
-        // Outside the budget: cleaning up is not part of the copy.
+        .unwrap_or(Err(CopyError::TimedOut { limit: TimeLimit::Budget }));
+        // Cleaning up does not count towards the time budget.
         match &copied {
             Ok(_) => {}
-            // Cut off wherever it was, perhaps in the middle of a write that goes on without us.
-            Err(CopyError::TimedOut { what: TimeLimit::Budget }) => writer.abort_cut_off().await,
+            // The copy was interrupted at any point, perhaps during a write that still completes in
+            // the background.
+            Err(CopyError::TimedOut { limit: TimeLimit::Budget }) => writer.abort_cut_off().await,
             Err(_) => writer.abort().await,
         }
         copied
     }
 
-    /// Streams what is behind the URL into `writer`; returns the host that served it. A download that breaks once its file
-    /// had begun is continued, or begun anew, a few times.
-    async fn download(&self, asking: &Asking<'_>, writer: &mut Writer<'_>) -> Result<String, CopyError> {
-        let mut tries = Tries::new(asking.limits);
-        let mut state = State::default();
+    /// Streams the file at the URL into `writer`. Returns the host that served it. Retries a
+    /// download that breaks off after a response with the file; an earlier failure is left to the
+    /// next pass.
+    async fn download(
+        &self,
+        download: &DownloadRequest<'_>,
+        writer: &mut ObjectWriter<'_>,
+    ) -> Result<String, CopyError> {
+        let mut retries = RetryBudget::new(download.limits);
+        let mut state = DownloadState::default();
         loop {
-            let error = match self.once(asking, &mut state, writer).await {
+            let error = match self.attempt(download, &mut state, writer).await {
                 Ok(host) => return Ok(host),
                 Err(error) => error,
             };
-            let Some(pause) =
-                tries.after(writer.size(), &state).filter(|_| state.begun && breaks_off(&error))
+            let Some(delay) =
+                retries.next_delay(writer.size(), &state).filter(|_| state.has_begun && is_retryable(&error))
             else {
                 return Err(error);
             };
             tracing::debug!(
                 error = &error as &dyn Error,
                 bytes = writer.size(),
-                continued = state.anchor.is_some(),
-                "a download broke and is tried again"
+                resumable = state.resume_point.is_some(),
+                "a download broke off and will be retried"
             );
-            tokio::time::sleep(pause).await;
+            tokio::time::sleep(delay).await;
         }
     }
 
-    /// One request, and as much of the file as comes of it.
-    async fn once(
+    /// Sends one request and writes what it returns.
+    async fn attempt(
         &self,
-        asking: &Asking<'_>,
-        state: &mut State,
-        writer: &mut Writer<'_>,
+        download: &DownloadRequest<'_>,
+        state: &mut DownloadState,
+        writer: &mut ObjectWriter<'_>,
     ) -> Result<String, CopyError> {
-        let limits = asking.limits;
+        let limits = download.limits;
         let from = writer.size();
-        let range = state.anchor.as_ref().filter(|_| from > 0).map(|anchor| anchor.headers(from));
-        let continuing = range.is_some();
-        let Opened { mut response, url, host } = self.open(asking, range).await?;
+        let range = state.resume_point.as_ref().filter(|_| from > 0).map(|point| point.headers(from));
+        let is_resuming = range.is_some();
+        let OpenResponse { mut response, url, host } = self.open(download, range).await?;
         let status = response.status();
-        let left = if continuing && status != StatusCode::OK {
-            let anchor = state.anchor.take();
-            let Some(anchor) = anchor.filter(|anchor| anchor.continues(&response, &url, from)) else {
-                // Not what was asked for: next time from the beginning.
+        let left = if is_resuming && status != StatusCode::OK {
+            let point = state.resume_point.take();
+            let Some(point) = point.filter(|point| point.is_continued_by(&response, &url, from)) else {
+                // Not the requested range: the next attempt starts from the beginning.
                 return Err(CopyError::Http { host, status: status.as_u16() });
             };
-            let left = anchor.length - from;
-            state.anchor = Some(anchor);
+            let left = point.length - from;
+            state.resume_point = Some(point);
             Some(left)
         } else {
-            // The whole file, also where only the rest was asked for.
+            // The whole file. A server may send it although a range was requested.
             if from > 0 {
                 writer.restart().await;
             }
-            // Whatever the client could decode is decoded and its header gone by now.
+            // The client has already decoded gzip and removed the header.
             let encoding = response.headers().get(CONTENT_ENCODING);
             if encoding.is_some_and(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity")) {
                 return Err(NotOutput::Encoded.into());
             }
-            let promised = response.content_length();
-            if promised.is_some_and(|promised| promised > limits.max_bytes) {
+            let announced = response.content_length();
+            if announced.is_some_and(|announced| announced > limits.max_bytes) {
                 return Err(CopyError::TooLarge { max_bytes: limits.max_bytes });
             }
-            take_memory(asking.memory, promised, limits)?;
+            reserve_memory(download.memory, announced, limits)?;
             let content_type = response.headers().get(CONTENT_TYPE);
             writer.declare(content_type.and_then(|value| value.to_str().ok()).map(str::to_owned));
-            state.begun = true;
-            state.anchor = Anchor::of(&response, &url);
-            promised
+            state.has_begun = true;
+            state.resume_point = ResumePoint::of(&response, &url);
+            announced
         };
         let before = writer.size();
         loop {
-            let next = timeout(limits.stall, response.chunk()).await;
-            let next = next.map_err(|_| CopyError::TimedOut { what: TimeLimit::Stall })?;
+            let next = timeout(limits.stall_timeout, response.chunk()).await;
+            let next = next.map_err(|_| CopyError::TimedOut { limit: TimeLimit::Stall })?;
             match next.map_err(|error| classify(error, &host))? {
                 Some(bytes) => writer.write(&bytes).await?,
                 None => break,
             }
         }
-        // HTTP/1 says so itself by breaking off; this is for every other way to come up short.
+        // The client reports most truncated bodies as an error; this catches all others.
         if left.is_some_and(|left| left != writer.size() - before) {
             return Err(NotOutput::Truncated.into());
         }
         Ok(host)
     }
 
-    /// Follows redirects to an answer that has a file, or, with `range`, the rest of one. Every check holds for every try.
-    async fn open(&self, asking: &Asking<'_>, range: Option<HeaderMap>) -> Result<Opened, CopyError> {
-        let first = &asking.first;
+    /// Follows redirects to a response with the file or, with `range`, the rest of it. Checks every
+    /// URL.
+    async fn open(
+        &self,
+        download: &DownloadRequest<'_>,
+        range: Option<HeaderMap>,
+    ) -> Result<OpenResponse, CopyError> {
+        let first = &download.first;
         let mut url = first.clone();
-        // Once it has been left, the first host gets no key again.
-        let mut with_key = asking.wants_key;
-        for _ in 0..=asking.limits.max_redirects {
+        // After a redirect to another origin the key is not sent again, not even to the first host.
+        let mut with_key = download.wants_key;
+        for _ in 0..=download.limits.max_redirects {
             let host = url.host_str().unwrap_or_default().to_owned();
-            let refused = |reason| CopyError::Refused { host: Some(link::place(&url)), reason };
-            link::check(&url, asking.allowed_hosts, self.loopback).map_err(refused)?;
+            let refused = |reason| CopyError::Refused { host: Some(link::host_and_port(&url)), reason };
+            link::check(&url, download.allowed_hosts, self.loopback).map_err(refused)?;
             with_key &= link::same_origin(first, &url);
             let mut headers = HeaderMap::new();
             if with_key {
-                link::check_key(&url, asking.key_hosts, self.loopback).map_err(refused)?;
-                headers.extend(asking.auth.clone().unwrap_or_default());
+                link::check_key(&url, download.key_hosts, self.loopback).map_err(refused)?;
+                headers.extend(download.auth.clone().unwrap_or_default());
             }
             headers.entry(ACCEPT).or_insert(HeaderValue::from_static("*/*"));
             headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
             headers.extend(range.clone().unwrap_or_default());
             let sent = self.client.send(Method::GET, &url, headers, Bytes::new());
-            let response = timeout(asking.limits.stall, sent)
+            let response = timeout(download.limits.stall_timeout, sent)
                 .await
-                .map_err(|_| CopyError::TimedOut { what: TimeLimit::Stall })?
+                .map_err(|_| CopyError::TimedOut { limit: TimeLimit::Stall })?
                 .map_err(|error| classify(error, &host))?;
             match response.status() {
-                StatusCode::OK => return Ok(Opened { response, url, host }),
+                StatusCode::OK => return Ok(OpenResponse { response, url, host }),
                 StatusCode::PARTIAL_CONTENT | StatusCode::RANGE_NOT_SATISFIABLE if range.is_some() => {
-                    return Ok(Opened { response, url, host });
+                    return Ok(OpenResponse { response, url, host });
                 }
                 StatusCode::NO_CONTENT => return Err(NotOutput::Empty.into()),
                 StatusCode::MOVED_PERMANENTLY
@@ -246,26 +271,26 @@ impl Fetcher {
                 | StatusCode::SEE_OTHER
                 | StatusCode::TEMPORARY_REDIRECT
                 | StatusCode::PERMANENT_REDIRECT => url = next_hop(&url, &response)?,
-                status => return Err(refusal(status, host)),
+                status => return Err(status_error(status, host)),
             }
         }
         Err(UrlRefusal::TooManyRedirects.into())
     }
 }
 
-/// What does not change from try to try.
-struct Asking<'a> {
+/// What is the same for all attempts of a download.
+struct DownloadRequest<'a> {
     first: Url,
     allowed_hosts: &'a Hosts,
     key_hosts: &'a Hosts,
     wants_key: bool,
     auth: Option<HeaderMap>,
-    memory: Option<&'a dyn Memory>,
-    limits: &'a Limits,
+    memory: Option<&'a dyn MemoryBudget>,
+    limits: &'a CopyLimits,
 }
 
-/// An answer, and where it came from.
-struct Opened {
+/// A response whose body is still to be read, and where it came from.
+struct OpenResponse {
     response: Response,
     url: Url,
     host: String,
@@ -276,8 +301,8 @@ fn next_hop(from: &Url, response: &Response) -> Result<Url, UrlRefusal> {
     link::redirect(from, std::str::from_utf8(location.as_bytes()).map_err(|_| UrlRefusal::NotAUrl)?)
 }
 
-/// What an answer without a file means.
-fn refusal(status: StatusCode, host: String) -> CopyError {
+/// The error for a response without a file.
+fn status_error(status: StatusCode, host: String) -> CopyError {
     let code = status.as_u16();
     match status {
         StatusCode::NOT_FOUND | StatusCode::GONE => CopyError::Gone { host, status: code },
@@ -286,13 +311,13 @@ fn refusal(status: StatusCode, host: String) -> CopyError {
     }
 }
 
-/// What the client's error means. The URL goes, since it may be signed.
+/// Maps a client error to a [`CopyError`].
 fn classify(error: http::Error, host: &str) -> CopyError {
-    // Before the body, a connection that ends early is a failed question, not a short file.
+    // A connection that ends before the body is a failed request, not a truncated file.
     let in_body = error.is_in_body();
     let mut cause: Option<&(dyn Error + 'static)> = Some(&error);
     while let Some(inner) = cause {
-        if let Some(Refused(address)) = inner.downcast_ref() {
+        if let Some(RefusedAddress(address)) = inner.downcast_ref() {
             return CopyError::Refused { host: Some(host.to_owned()), reason: UrlRefusal::Address(*address) };
         }
         if in_body && ends_early(inner) {
@@ -301,15 +326,15 @@ fn classify(error: http::Error, host: &str) -> CopyError {
         cause = inner.source();
     }
     if error.is_timeout() {
-        return CopyError::TimedOut { what: TimeLimit::Stall };
+        return CopyError::TimedOut { limit: TimeLimit::Stall };
     }
-    if error.is_unpacking() {
+    if error.is_decompress() {
         return NotOutput::Encoded.into();
     }
     CopyError::Network { host: host.to_owned(), source: Box::new(error) }
 }
 
-/// Whether this says that more was to come.
+/// Whether the connection ended before the announced end of the body.
 fn ends_early(error: &(dyn Error + 'static)) -> bool {
     let http = error.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_incomplete_message);
     let io = error.downcast_ref::<std::io::Error>();

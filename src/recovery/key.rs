@@ -1,51 +1,53 @@
-//! The name of one object in storage: charge, index, lease token.
+//! Names an object in storage by charge id, item index and lease token.
 //!
-//! The token rises with every claim, so no two workers ever write one object, and one that is
-//! written again holds the same output. Ids come from the platform and may be anything (`../`,
-//! spaces, 300 characters, nothing at all): a key neither leaves its prefix nor meets another one.
-//! An object whose key no row names is nobody's.
+//! The token increases with every claim, so two workers never write the same object. Ids come from
+//! the platform and may contain anything (`../`, spaces, 300 characters, or nothing). Promises: a
+//! key never leaves the storage's prefix, and different ids give different keys. No row names the
+//! object of an unfinished copy, so it can be deleted safely.
 
 use std::fmt;
 
 use sha2::{Digest, Sha256};
 
-/// Longer encoded ids are cut and told apart by their hash: file names end at 255 bytes.
-const PART_BYTES_MAX: usize = 100;
+/// The longest encoded id, in bytes. A longer one is cut and gets its hash appended: file names are
+/// limited to 255 bytes.
+const MAX_PART_BYTES: usize = 100;
 
 /// The name of one object, below the storage's prefix: `<charge>/<index>/<token>.<extension>`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Key {
+pub struct ObjectKey {
     charge: String,
     output_index: i64,
     lease_token: i64,
     extension: Option<&'static str>,
 }
 
-impl Key {
-    /// For the output of `charge_id` at `output_index`, under the lease `lease_token`. The extension
-    /// follows from the file and is added when it is written.
+impl ObjectKey {
+    /// The key for one item's output under one lease. The extension depends on the file's type and
+    /// is added before the file is written.
     pub fn new(charge_id: &str, output_index: i64, lease_token: i64) -> Self {
         Self { charge: encode(charge_id), output_index, lease_token, extension: None }
     }
 
-    /// The same key with the extension of what was found to be in the file.
+    /// The same key with the extension of the detected file type.
     #[must_use]
     pub(super) fn with_extension(&self, extension: &'static str) -> Self {
         Self { extension: Some(extension), ..self.clone() }
     }
 }
 
-impl fmt::Display for Key {
+impl fmt::Display for ObjectKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}/{}", self.charge, self.output_index, self.lease_token)?;
         self.extension.map_or(Ok(()), |extension| write!(f, ".{extension}"))
     }
 }
 
-/// One id as one part of a path: letters, digits, `-` and `_` stand for themselves, every other byte
-/// is `%XX`, dots too. Different ids give different parts:
-/// - nothing becomes `%2D`, which no id does, since `-` stands for itself;
-/// - what is too long becomes its beginning and its SHA-256, and is longer than what is not.
+/// Encodes an id as one path segment. ASCII letters, digits, `-` and `_` stay; every other byte,
+/// dots too, becomes `%XX`. Different ids give different segments:
+/// - the empty id becomes `%2D`; no other id does, because `-` is not encoded;
+/// - an id that is too long becomes its beginning and its SHA-256; that is longer than any other
+///   segment.
 fn encode(id: &str) -> String {
     if id.is_empty() {
         return "%2D".to_owned();
@@ -59,9 +61,9 @@ fn encode(id: &str) -> String {
             part.push_str(&hex::encode([byte]).to_ascii_uppercase());
         }
     }
-    if part.len() > PART_BYTES_MAX {
-        // The encoded text is ASCII: it can be cut anywhere.
-        part.truncate(PART_BYTES_MAX);
+    if part.len() > MAX_PART_BYTES {
+        // The encoded text is ASCII, so it can be cut at any byte.
+        part.truncate(MAX_PART_BYTES);
         part.push('-');
         part.push_str(&hex::encode(Sha256::digest(id)));
     }
@@ -76,14 +78,14 @@ mod tests {
 
     #[test]
     fn a_plain_id_stays_readable() {
-        let key = Key::new("ch_8f2-A", 2, 17);
+        let key = ObjectKey::new("ch_8f2-A", 2, 17);
         assert_eq!(key.to_string(), "ch_8f2-A/2/17");
         assert_eq!(key.with_extension("png").to_string(), "ch_8f2-A/2/17.png");
-        assert_eq!(Key::new("ch", -1, 1).to_string(), "ch/-1/1");
+        assert_eq!(ObjectKey::new("ch", -1, 1).to_string(), "ch/-1/1");
     }
 
     #[test]
-    fn hostile_ids_stay_one_part() {
+    fn hostile_ids_stay_one_path_segment() {
         for (id, part) in [
             ("", "%2D"),
             (".", "%2E"),
@@ -101,7 +103,7 @@ mod tests {
         let long = "x".repeat(300);
         assert_eq!(encode(&long).len(), 165);
         assert_ne!(encode(&long), encode(&"x".repeat(301)));
-        // An id that is spelled like the short form of another.
+        // An id that equals the shortened form of another.
         assert_ne!(encode(&encode(&long)), encode(&long));
     }
 
@@ -110,8 +112,7 @@ mod tests {
         assert_eq!(hex::encode([0x00, 0x0f, 0xa0, 0xff]), "000fa0ff");
     }
 
-    /// Ids like those that people and attackers make: short ones over few characters, so that
-    /// near misses are common, and long ones.
+    /// Short ids over few characters, so that near collisions are common, and long ids.
     fn id() -> impl Strategy<Value = String> {
         prop_oneof!["[-%./2DEx]{0,6}", "\\PC{0,20}", "[a%]{95,110}", "[a/]{290,310}"]
     }
@@ -119,21 +120,21 @@ mod tests {
     proptest! {
         #[test]
         fn distinct_inputs_make_distinct_keys(a in id(), b in id(), i in -2..3i64, j in -2..3i64, t in 0..3i64, u in 0..3i64) {
-            let one = Key::new(&a, i, t).with_extension("png").to_string();
-            let other = Key::new(&b, j, u).with_extension("png").to_string();
+            let one = ObjectKey::new(&a, i, t).with_extension("png").to_string();
+            let other = ObjectKey::new(&b, j, u).with_extension("png").to_string();
             prop_assert_eq!(one == other, (a, i, t) == (b, j, u));
         }
 
         #[test]
         fn every_key_is_a_relative_path_of_three_short_plain_parts(a in id(), i: i64, t: i64) {
-            let key = Key::new(&a, i, t).with_extension("mp4").to_string();
+            let key = ObjectKey::new(&a, i, t).with_extension("mp4").to_string();
             let parts: Vec<_> = key.split('/').collect();
             prop_assert_eq!(parts.len(), 3);
             for part in parts {
                 prop_assert!(!part.is_empty() && part != "." && part != ".." && part.len() < 200);
                 prop_assert!(part.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_%.".contains(&b)));
             }
-            // Taken as it is: the store's own encoding finds nothing to do.
+            // The store's own encoding changes nothing.
             let path = object_store::path::Path::parse(&key).unwrap();
             prop_assert_eq!(path.as_ref(), &key);
         }

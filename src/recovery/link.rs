@@ -1,10 +1,10 @@
-//! Which URLs are followed: hostile until each rule here has passed, on the first hop and on every redirect.
+//! Decides which URLs are followed. Every rule is checked for the first URL and for every redirect.
 //!
-//! One parser reads the URL, and what it read is what is dialled; so there is no second reading to
-//! disagree with the first. That parser (WHATWG's, as in browsers) also brings every spelling of an
-//! IPv4 address (`0x7f.1`, `2130706433`, `0177.0.0.1`) to the address it means. Hosts, ports and
-//! schemes are checked against the provider's lists (`egress`) here, what a name leads to by
-//! `address`.
+//! One parser reads the URL, and the request is sent to its result, so a second parser cannot
+//! disagree with the first. It is the WHATWG parser, as in browsers: it also normalizes every
+//! spelling of an IPv4 address (`0x7f.1`, `2130706433`, `0177.0.0.1`). Host, port and scheme are
+//! checked here against the provider's lists (`egress`); the addresses of a host name are checked
+//! by `address`.
 
 use std::fmt;
 
@@ -13,39 +13,39 @@ use url::{Host, Url};
 use super::address::{AddressRefusal, Loopback, refuse};
 use crate::egress::{Hosts, Unlisted, is_loopback};
 
-/// The longest URL that is looked at. Signed URLs run to some 2,000 characters.
-pub(super) const LENGTH_MAX: usize = 16 * 1024;
+/// The longest URL accepted, in bytes. Signed URLs have some 2,000.
+pub(super) const MAX_URL_BYTES: usize = 16 * 1024;
 
 /// Why a URL is not followed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum UrlRefusal {
-    /// It is no URL: unreadable, too long, without a host, with control characters or backslashes.
+    /// Not a valid URL: unreadable, too long, without a host, with control characters or
+    /// backslashes.
     NotAUrl,
     /// Neither `http` nor `https`.
     Scheme,
     /// It carries a user name or password.
     UserInfo,
-    /// Its host is not on the provider's list (`output_hosts`).
+    /// Its host is not in the provider's `output_hosts`.
     Host,
-    /// Its host is on that list with another port.
+    /// Its host is in that list with another port.
     Port,
-    /// It is plain http, and its host is on that list without `http://`.
+    /// The scheme is `http`, and its host is in that list without `http://`.
     PlainHttp,
     /// Its address is not a public one.
     Address(AddressRefusal),
-    /// The file needs the provider's key, and the URL would send it unencrypted.
+    /// The file needs the provider's key, and the URL would send the key unencrypted.
     KeyInClear,
-    /// The file needs the provider's key, and the key may not go to this host and port
-    /// (`download.key_hosts`).
+    /// The file needs the provider's key, and host and port are not in `download.key_hosts`.
     KeyHost,
     /// A redirect from `https` to `http`.
     Downgrade,
-    /// One redirect more than allowed.
+    /// More redirects than allowed.
     TooManyRedirects,
 }
 
 impl UrlRefusal {
-    /// As events and logs spell it.
+    /// The stored word, as events and logs spell it.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::NotAUrl => "not_a_url",
@@ -69,15 +69,15 @@ impl fmt::Display for UrlRefusal {
     }
 }
 
-/// Reads the URL of an offer.
+/// Parses the URL of an offer.
 pub(super) fn parse(text: &str) -> Result<Url, UrlRefusal> {
-    readable(text)?;
+    check_characters(text)?;
     Url::parse(text).map_err(|_| UrlRefusal::NotAUrl)
 }
 
-/// Reads a redirect's `Location`, which may be relative to where it came from.
+/// Parses the `Location` of a redirect, which may be relative to `from`.
 pub(super) fn redirect(from: &Url, location: &str) -> Result<Url, UrlRefusal> {
-    readable(location)?;
+    check_characters(location)?;
     let to = from.join(location).map_err(|_| UrlRefusal::NotAUrl)?;
     if from.scheme() == "https" && to.scheme() == "http" {
         return Err(UrlRefusal::Downgrade);
@@ -85,15 +85,16 @@ pub(super) fn redirect(from: &Url, location: &str) -> Result<Url, UrlRefusal> {
     Ok(to)
 }
 
-/// The parser drops tabs and line ends and takes `\` for `/`: no honest URL needs that.
-fn readable(text: &str) -> Result<(), UrlRefusal> {
-    if text.len() > LENGTH_MAX || text.contains(|c: char| c.is_control() || c == '\\') {
+/// Refuses control characters and backslashes. The parser would drop tabs and line ends and read
+/// `\` as `/`; no valid URL needs that.
+fn check_characters(text: &str) -> Result<(), UrlRefusal> {
+    if text.len() > MAX_URL_BYTES || text.contains(|c: char| c.is_control() || c == '\\') {
         return Err(UrlRefusal::NotAUrl);
     }
     Ok(())
 }
 
-/// Everything that can be told before a name is resolved.
+/// All checks that need no DNS lookup.
 pub(super) fn check(url: &Url, listed: &Hosts, loopback: Loopback) -> Result<(), UrlRefusal> {
     if !matches!(url.scheme(), "http" | "https") {
         return Err(UrlRefusal::Scheme);
@@ -117,7 +118,7 @@ pub(super) fn check(url: &Url, listed: &Hosts, loopback: Loopback) -> Result<(),
     })
 }
 
-/// Whether the provider's key may go along to `url`.
+/// Checks that the provider's key may be sent to `url`.
 pub(super) fn check_key(url: &Url, listed: &Hosts, loopback: Loopback) -> Result<(), UrlRefusal> {
     if !may_carry_key(url, loopback) {
         return Err(UrlRefusal::KeyInClear);
@@ -125,18 +126,19 @@ pub(super) fn check_key(url: &Url, listed: &Hosts, loopback: Loopback) -> Result
     listed.check(url).map_err(|_| UrlRefusal::KeyHost)
 }
 
-/// The host as a person is told of it, with its port where that is not the usual one.
-pub(super) fn place(url: &Url) -> String {
+/// The host for messages, with its port unless that is the scheme's default.
+pub(super) fn host_and_port(url: &Url) -> String {
     let host = url.host_str().unwrap_or_default();
     url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
 }
 
-/// The credentials belong to where they were meant to go: same scheme, host and port.
+/// Whether scheme, host and port are the same. Credentials are not sent to another origin.
 pub(super) fn same_origin(a: &Url, b: &Url) -> bool {
     a.scheme() == b.scheme() && a.host() == b.host() && a.port_or_known_default() == b.port_or_known_default()
 }
 
-/// Whether a secret may be sent to `url`: encrypted, or to this machine where that is allowed.
+/// Whether a secret may be sent to `url`: over https, or to a loopback address where that is
+/// allowed.
 fn may_carry_key(url: &Url, loopback: Loopback) -> bool {
     let local = || url.host().is_some_and(|host| is_loopback(&host));
     url.scheme() == "https" || (loopback == Loopback::Allowed && local())
@@ -156,14 +158,14 @@ mod tests {
         "http://plain.example.com",
     ];
 
-    fn judge(text: &str) -> Result<(), UrlRefusal> {
+    fn check_url(text: &str) -> Result<(), UrlRefusal> {
         let listed = Hosts::parse(List::Outputs, &LISTED).unwrap();
         parse(text).and_then(|url| check(&url, &listed, Loopback::Refused))
     }
 
     #[test]
-    #[expect(clippy::too_many_lines, reason = "one table, one row an attack")]
-    fn every_hostile_url_is_refused_for_its_reason() {
+    #[expect(clippy::too_many_lines, reason = "a table with one attack in each row")]
+    fn hostile_urls_are_refused_with_their_reason() {
         use AddressRefusal as No;
         use UrlRefusal::{Address, Host, NotAUrl, PlainHttp, Port, Scheme, UserInfo};
         let table = [
@@ -231,7 +233,7 @@ mod tests {
             ("https://1.1.1.1:6379/", Port),
             ("http://plain.example.com:8080/", Port),
             ("https://plain.example.com/", Port),
-            // This machine, in many spellings.
+            // Loopback, in many spellings.
             ("http://127.0.0.1/", Address(No::Loopback)),
             ("http://127.0.0.1:6379/", Address(No::Loopback)),
             ("http://2130706433/", Address(No::Loopback)),
@@ -278,13 +280,13 @@ mod tests {
         ];
         assert!(table.len() >= 40);
         for (url, reason) in table {
-            assert_eq!(judge(url), Err(reason), "{url:?}");
+            assert_eq!(check_url(url), Err(reason), "{url:?}");
         }
-        assert_eq!(judge(&format!("https://files.example.com/{}", "a".repeat(20_000))), Err(NotAUrl));
+        assert_eq!(check_url(&format!("https://files.example.com/{}", "a".repeat(20_000))), Err(NotAUrl));
     }
 
     #[test]
-    fn the_providers_own_urls_pass() {
+    fn listed_urls_are_allowed() {
         for url in [
             "https://files.example.com/a.png?X-Amz-Signature=00&b=%2F..#t=1",
             "http://plain.example.com/",
@@ -295,12 +297,12 @@ mod tests {
             "https://1.1.1.1/",
             "https://[2606:4700::1111]/",
         ] {
-            assert_eq!(judge(url), Ok(()), "{url}");
+            assert_eq!(check_url(url), Ok(()), "{url}");
         }
     }
 
     #[test]
-    fn an_empty_list_opens_nothing() {
+    fn an_empty_list_allows_no_url() {
         let url = parse("https://files.example.com/").unwrap();
         for listed in [&[][..], &["*.files.example.com"]] {
             let listed = Hosts::parse(List::Outputs, listed).unwrap();
@@ -309,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn redirects_are_read_like_first_urls_and_never_lose_encryption() {
+    fn redirects_are_parsed_like_first_urls_and_never_downgrade_to_http() {
         let from = parse("https://files.example.com/a/b").unwrap();
         assert_eq!(redirect(&from, "../c?d").unwrap().as_str(), "https://files.example.com/c?d");
         assert_eq!(redirect(&from, "//evil.example/").unwrap().host_str(), Some("evil.example"));
@@ -319,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn the_key_stays_with_its_origin_and_never_travels_in_clear() {
+    fn the_key_is_sent_to_its_origin_only_and_never_unencrypted() {
         let url = |text: &str| parse(text).unwrap();
         let home = url("https://files.example.com/a");
         assert!(same_origin(&home, &url("https://files.example.com:443/b")));
@@ -334,17 +336,17 @@ mod tests {
         assert!(may_carry_key(&url("http://127.0.0.1:9/"), Loopback::Allowed));
 
         let listed = Hosts::parse(List::Keys, &["files.example.com", "127.0.0.1"]).unwrap();
-        for (text, told) in [
+        for (text, expected) in [
             ("https://files.example.com/a", Ok(())),
             ("https://files.example.com:8443/a", Err(UrlRefusal::KeyHost)),
             ("https://x.cdn.example.com/a", Err(UrlRefusal::KeyHost)),
             ("http://files.example.com/a", Err(UrlRefusal::KeyInClear)),
             ("http://127.0.0.1:9/a", Err(UrlRefusal::KeyInClear)),
         ] {
-            assert_eq!(check_key(&url(text), &listed, Loopback::Refused), told, "{text}");
+            assert_eq!(check_key(&url(text), &listed, Loopback::Refused), expected, "{text}");
         }
         assert_eq!(check_key(&url("http://127.0.0.1:9/a"), &listed, Loopback::Allowed), Ok(()));
-        assert_eq!(place(&url("https://files.example.com:8443/a")), "files.example.com:8443");
-        assert_eq!(place(&url("https://files.example.com:443/a")), "files.example.com");
+        assert_eq!(host_and_port(&url("https://files.example.com:8443/a")), "files.example.com:8443");
+        assert_eq!(host_and_port(&url("https://files.example.com:443/a")), "files.example.com");
     }
 }

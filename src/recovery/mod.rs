@@ -1,29 +1,31 @@
-//! Bring the output home: copy one file from the provider into the platform's storage.
+//! Copies one output file from the provider into the platform's storage.
 //!
-//! Promise: what [`Fetcher::copy`] returns was stored whole, and its length and hash are those of the
-//! stored bytes; what it refuses or fails at leaves no object behind, as far as storage still answers
-//! then. Memory stays the same whatever the file's size. The URL is taken for hostile (`link`, `address`), and so is what it leads to
-//! (`kind`, the caps of [`Limits`]).
+//! Promises: a file that [`Fetcher::copy`] returns is stored completely, and the returned length
+//! and SHA-256 are those of the stored bytes. A copy that fails deletes what it wrote, if storage
+//! still answers. Memory use does not depend on the size of the file. The URL is untrusted (`link`,
+//! `address`), and so is the content (`file_type`, [`CopyLimits`]).
 //!
-//! It never decides whether to recover and records nothing: `policy` does the one, settle the other.
-//! No transaction is open meanwhile.
+//! `policy` decides whether to recover, and settle records the result. No transaction is open
+//! during a copy.
 //!
-//! A crash halfway leaves at most an object, a temporary file (`name#1`) or unfinished parts under a key that no row names and
-//! no later lease uses. Its place was noted before it was begun (`journal`), and the sweep of a later pass removes it; that pass
-//! copies again from the beginning under a key of its own. What broke within one copy is continued where it stopped (`resume`).
+//! A copy that breaks off is resumed within the same process (`resume`). If the process is killed,
+//! at most one object, one temporary file (`name#1`) or one unfinished multipart upload remains,
+//! under a key that no row names and no later lease uses. Its location was recorded first
+//! (`upload_log`), so the sweep of a later pass removes it. The next lease copies from the
+//! beginning, under its own key.
 
 mod address;
 mod bucket;
 mod fetch;
-mod journal;
+mod file_type;
 mod key;
-mod kind;
 mod link;
 mod resume;
 mod storage;
 #[cfg(test)]
 mod tests;
 mod upload;
+mod upload_log;
 mod write;
 
 use std::fmt;
@@ -36,17 +38,18 @@ use crate::egress::Hosts;
 use crate::evidence::Source;
 
 pub use address::AddressRefusal;
-pub use bucket::is_bucket;
+pub use bucket::is_bucket_name;
 pub use fetch::{Fetcher, FetcherError};
-pub use journal::{Journal, JournalError, Place};
-pub use key::Key;
-pub use kind::Medium;
+pub use file_type::Medium;
+pub use key::ObjectKey;
 pub use link::UrlRefusal;
-pub use storage::{Storage, StorageError};
+pub use storage::{ObjectStorage, StorageError};
+pub use upload_log::{ObjectLocation, UploadLog, UploadLogError};
 pub use write::memory_bytes;
 
-/// Why a pass would not fetch this file, as far as that shows without asking anybody. `listed` and
-/// `key_hosts`: the provider's. A redirect, or the address of a name, may still be refused later.
+/// Why a pass would refuse this URL, as far as that can be decided without a request. `listed` and
+/// `key_hosts` are the provider's host lists. A redirect, or the address that a name resolves to,
+/// may still be refused during the copy.
 pub fn refusal(
     source: &Source,
     listed: &Hosts,
@@ -54,7 +57,7 @@ pub fn refusal(
     allow_loopback: bool,
 ) -> Option<UrlRefusal> {
     let Source::Url { url, auth } = source else { return None };
-    if bucket::is_one(url) {
+    if bucket::is_bucket_url(url) {
         return bucket::check(url, listed).err();
     }
     let loopback = if allow_loopback { address::Loopback::Allowed } else { address::Loopback::Refused };
@@ -65,181 +68,189 @@ pub fn refusal(
     checked.err()
 }
 
-/// One file to be copied: from where, to where, and how far.
+/// One file to copy: its source, its destination and its limits.
 #[derive(Debug)]
-pub struct Errand<'a> {
-    /// Where it is.
+pub struct CopyRequest<'a> {
+    /// The file's URL, or its bytes.
     pub source: &'a Source,
     /// The provider's `output_hosts`.
     pub allowed_hosts: &'a Hosts,
     /// The provider's `key_hosts`.
     pub key_hosts: &'a Hosts,
-    /// The provider's key: sent only if the source asks for it, to the first host, which must be
-    /// one of `key_hosts`, and on redirects only as long as scheme, host and port stay the same.
+    /// The provider's key. It is sent only if the source asks for it and the host is one of
+    /// `key_hosts`. A redirect gets it only while scheme, host and port stay the same.
     pub auth: Option<HeaderMap>,
-    /// Where it goes.
-    pub storage: &'a Storage,
-    /// Its name there.
-    pub key: &'a Key,
-    /// What it may be; empty: anything.
-    pub kinds: &'a [Medium],
-    /// Instead of [`Limits::max_bytes`].
+    /// The destination.
+    pub storage: &'a ObjectStorage,
+    /// The object's name in `storage`, without its extension.
+    pub key: &'a ObjectKey,
+    /// The media that the model makes. An empty list accepts any file.
+    pub media: &'a [Medium],
+    /// Replaces [`CopyLimits::max_bytes`].
     pub max_bytes: Option<u64>,
-    /// Instead of [`Limits::time_budget`].
+    /// Replaces [`CopyLimits::time_budget`].
     pub time_budget: Option<Duration>,
-    /// Who gives out memory; none: as much as it takes.
-    pub memory: Option<&'a dyn Memory>,
-    /// Where it is noted what may be left over.
-    pub journal: Arc<dyn Journal>,
+    /// Limits the memory of all copies together. `None`: no limit.
+    pub memory: Option<&'a dyn MemoryBudget>,
+    /// Records each object before it is written.
+    pub upload_log: Arc<dyn UploadLog>,
 }
 
-/// Gives out memory to copies. A copy asks once its file answers and says how large it is: before that it holds none.
-pub trait Memory: fmt::Debug + Send + Sync {
-    /// Takes so many bytes for this copy, instead of what it has; false if they are not free now.
-    fn take(&self, bytes: u64) -> bool;
+/// The memory that all copies of a process share. A copy reserves its part when the response
+/// headers announce the file's size, and holds none before that.
+pub trait MemoryBudget: fmt::Debug + Send + Sync {
+    /// Replaces this copy's reservation by one of `bytes`. Returns false if that much is not free
+    /// now.
+    fn reserve(&self, bytes: u64) -> bool;
 }
 
-/// Takes memory for a file that says its size, or does not.
-fn take_memory(memory: Option<&dyn Memory>, size: Option<u64>, limits: &Limits) -> Result<(), CopyError> {
+/// Reserves memory for a file of `size` bytes. Without a size, for the largest file allowed.
+fn reserve_memory(
+    memory: Option<&dyn MemoryBudget>,
+    size: Option<u64>,
+    limits: &CopyLimits,
+) -> Result<(), CopyError> {
     let most = memory_bytes(limits.max_bytes);
     let bytes = size.map_or(most, |size| size.min(most));
     match memory {
-        Some(memory) if !memory.take(bytes) => Err(CopyError::NoMemory { bytes }),
+        Some(memory) if !memory.reserve(bytes) => Err(CopyError::NoMemory { bytes }),
         Some(_) | None => Ok(()),
     }
 }
 
-/// How far a copy may go.
+/// Limits of one copy.
 #[derive(Clone, Debug)]
-pub struct Limits {
-    /// The largest file, in bytes, counted after decompression.
+pub struct CopyLimits {
+    /// The largest file, in bytes after decompression.
     pub max_bytes: u64,
-    /// For the whole copy, from the first look-up of a name to the last byte stored.
+    /// Time limit of the whole copy, from the first DNS lookup to the last byte stored.
     pub time_budget: Duration,
-    /// For an answer to begin, and between one piece of the file and the next.
-    pub stall: Duration,
+    /// The longest wait for the response headers, and between two pieces of the body.
+    pub stall_timeout: Duration,
     /// How many redirects are followed.
     pub max_redirects: usize,
-    /// How often a download that breaks is tried again without getting on.
-    pub tries: u32,
-    /// Before the first of these tries; each further one waits twice as long.
-    pub pause: Duration,
-    /// Whether files may come from this machine: for the demo and for tests.
+    /// How many consecutive retries without progress are made after a download broke off.
+    pub max_retries: u32,
+    /// Delay before the first retry. It doubles with each further one.
+    pub retry_delay: Duration,
+    /// Whether files may come from a loopback address. For the demo and tests only.
     pub allow_loopback: bool,
 }
 
-impl Default for Limits {
-    /// 4 GiB in 15 minutes, 30 seconds without a byte, 5 redirects, 4 more tries, nothing from this machine.
+impl Default for CopyLimits {
+    /// 4 GiB, 15 minutes, stall timeout 30 seconds, 5 redirects, 4 retries, no loopback.
     fn default() -> Self {
         Self {
             max_bytes: 4 << 30,
             time_budget: Duration::from_mins(15),
-            stall: Duration::from_secs(30),
+            stall_timeout: Duration::from_secs(30),
             max_redirects: 5,
-            tries: 4,
-            pause: Duration::from_millis(500),
+            max_retries: 4,
+            retry_delay: Duration::from_millis(500),
             allow_loopback: false,
         }
     }
 }
 
-/// A file that is home.
+/// A file that was copied into storage.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Copied {
-    /// The object's key with its extension: to delete it, should settle not want it.
-    pub key: Key,
-    /// The number of its note in the journal: taken back when the object is named, or deleted.
-    pub note: i64,
-    /// Where it is: `file:///…`, `s3://bucket/…`.
+pub struct CopiedFile {
+    /// The object's key with its extension. Needed to delete the object if settle does not use it.
+    pub key: ObjectKey,
+    /// Its entry in the upload log. Removed when a row names the object, or after the object was
+    /// deleted.
+    pub log_entry: i64,
+    /// Its URI: `file:///…`, `s3://bucket/…`.
     pub uri: String,
     /// Its length in bytes.
     pub size_bytes: i64,
     /// Its SHA-256 in lower-case hexadecimal.
     pub sha256: String,
-    /// The type to record.
+    /// The content type under which it is stored and recorded.
     pub content_type: String,
-    /// The type by its first bytes, where they tell.
+    /// The type detected from its first bytes, if any.
     pub sniffed: Option<String>,
-    /// The type by the provider's header, where there was one.
+    /// The type that the provider declared, if any.
     pub declared: Option<String>,
-    /// The host that served it; [`INLINE`] for a file that stood in the answer itself.
+    /// The host that served it, or [`INLINE`].
     pub source_host: String,
 }
 
-/// [`Copied::source_host`] of a file that stood in the provider's answer.
+/// [`CopiedFile::source_host`] of a file whose bytes were part of the provider's answer.
 pub const INLINE: &str = "inline";
 
-/// Why a file is not home. No object is left behind. Messages hold no URL beyond its host.
+/// Why a file was not copied. Messages name the host but never the URL, which may be signed.
 #[derive(Debug, thiserror::Error)]
 pub enum CopyError {
-    /// The provider no longer has it: 410, or 404 (which a fresh URL might cure).
+    /// The provider no longer has the file: 410, or 404. After a 404 a fresh URL may still work.
     #[error("the file is gone: {host} answered {status}")]
     Gone {
-        /// The host that said so.
+        /// The host that answered.
         host: String,
         /// 404 or 410.
         status: u16,
     },
-    /// The URL, or one that it redirects to, is not one that is followed.
+    /// The URL, or a redirect from it, is not allowed.
     #[error("the URL of the file is refused: {reason}{}", in_brackets(host.as_deref()))]
     Refused {
-        /// The host of the URL that is refused, where it has one.
+        /// The host of the refused URL, if it has one.
         host: Option<String>,
-        /// Why.
+        /// The rule that it breaks.
         reason: UrlRefusal,
     },
-    /// What came is not a whole output.
-    #[error("what came is not an output: {why}")]
+    /// The content is not a complete output.
+    #[error("the downloaded file is not an output: {why}")]
     NotAnOutput {
-        /// Why not.
+        /// What is wrong with it.
         why: NotOutput,
     },
-    /// It is larger than allowed.
+    /// The file is larger than [`CopyLimits::max_bytes`].
     #[error("the file is larger than {max_bytes} bytes")]
     TooLarge {
-        /// The cap.
+        /// The limit.
         max_bytes: u64,
     },
-    /// The file is there, and others have the memory for it: to be tried again once so much is free. Nothing was written.
-    #[error("there is no memory for {bytes} bytes of the file now")]
+    /// Other copies hold the memory that this one needs. Nothing was written. Retry when `bytes`
+    /// are free.
+    #[error("not enough free memory to copy the file: {bytes} bytes are needed")]
     NoMemory {
         /// How much it needs.
         bytes: u64,
     },
-    /// It took longer than allowed.
-    #[error("the copy took too long: {what}")]
+    /// A time limit expired.
+    #[error("the copy took too long: {limit}")]
     TimedOut {
-        /// Which limit ended it.
-        what: TimeLimit,
+        /// Which limit.
+        limit: TimeLimit,
     },
-    /// The host wants credentials, or others: 401 or 403. A signed URL that ran out looks like this too.
-    #[error("{host} refused access to the file with {status}")]
+    /// 401 or 403. An expired signed URL is answered like this too.
+    #[error("{host} refused access to the file with status {status}")]
     Unauthorized {
-        /// The host that said so.
+        /// The host that answered.
         host: String,
         /// 401 or 403.
         status: u16,
     },
-    /// Any other answer without a file.
-    #[error("{host} answered {status} instead of the file")]
+    /// Any other status without a file.
+    #[error("{host} answered with status {status} instead of the file")]
     Http {
-        /// The host that said so.
+        /// The host that answered.
         host: String,
         /// Its status.
         status: u16,
     },
-    /// No answer, or one that broke off.
-    #[error("could not read the file from {host}")]
+    /// No response, or one that broke off.
+    #[error("could not download the file from {host}")]
     Network {
-        /// The host that was asked.
+        /// The host of the request.
         host: String,
         /// The client's reason, without the URL.
         #[source]
         source: Box<crate::http::Error>,
     },
-    /// A bucket that could not be read.
+    /// A provider's bucket could not be read.
     #[error(
-        "could not read the file from {host}; makegood's own account needs to be able to read objects there"
+        "could not read the file from {host}; give makegood's Google account the right to read objects there"
     )]
     Bucket {
         /// The bucket: `gs://name`.
@@ -248,25 +259,25 @@ pub enum CopyError {
         #[source]
         source: Box<object_store::Error>,
     },
-    /// The platform's own storage.
+    /// The platform's storage failed.
     #[error("could not store the file")]
     Storage(#[source] StorageError),
-    /// What may be left over could not be noted, so nothing was begun.
-    #[error("could not note where the file is about to be stored")]
-    Journal {
-        /// Why not.
+    /// The object could not be recorded before writing it, so nothing was written.
+    #[error("could not record where the file will be stored, so nothing was written")]
+    UploadLog {
+        /// The reason.
         #[source]
-        source: JournalError,
+        source: UploadLogError,
     },
 }
 
-/// A host in brackets; a long one is cut.
+/// A host in brackets, cut after 100 characters.
 fn in_brackets(host: Option<&str>) -> String {
     host.map_or_else(String::new, |host| format!(" ({})", host.chars().take(100).collect::<String>()))
 }
 
 impl CopyError {
-    /// As events and logs spell it.
+    /// The stored word, as events and logs spell it.
     pub const fn kind(&self) -> &'static str {
         match self {
             Self::Gone { .. } => "gone",
@@ -280,16 +291,17 @@ impl CopyError {
             Self::Network { .. } => "network",
             Self::Bucket { .. } => "bucket",
             Self::Storage(_) => "storage",
-            Self::Journal { .. } => "journal",
+            Self::UploadLog { .. } => "journal",
         }
     }
 
-    /// The finer reason, where there is one: why a URL was refused, why a file is no output.
+    /// The stored word for the detail, if there is one: which rule a URL breaks, why a file is not
+    /// an output.
     pub const fn reason(&self) -> Option<&'static str> {
         match self {
             Self::Refused { reason, .. } => Some(reason.as_str()),
             Self::NotAnOutput { why } => Some(why.as_str()),
-            Self::TimedOut { what } => Some(what.as_str()),
+            Self::TimedOut { limit } => Some(limit.as_str()),
             Self::Gone { .. }
             | Self::TooLarge { .. }
             | Self::NoMemory { .. }
@@ -298,7 +310,7 @@ impl CopyError {
             | Self::Network { .. }
             | Self::Bucket { .. }
             | Self::Storage(_)
-            | Self::Journal { .. } => None,
+            | Self::UploadLog { .. } => None,
         }
     }
 }
@@ -321,29 +333,29 @@ impl From<UrlRefusal> for CopyError {
     }
 }
 
-/// Why what came is not a whole output.
+/// Why downloaded content is not a complete output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum NotOutput {
     /// The offer names no file.
     NoFile,
-    /// Not one byte.
+    /// The file has no bytes.
     Empty,
-    /// A page for people, most likely an error.
+    /// An HTML page, most likely an error page.
     Html,
     /// An XML document, most likely a bucket's error.
     Xml,
     /// A JSON object that reports an error.
     Error,
-    /// Less than its length promised.
+    /// Shorter than its announced length.
     Truncated,
-    /// Compressed in a way that was not asked for and is not understood.
+    /// A content encoding that was not requested and cannot be decoded.
     Encoded,
-    /// Surely of another kind than the model makes: words instead of a film.
+    /// Certainly not one of the media that the model makes, for example text instead of a video.
     WrongKind,
 }
 
 impl NotOutput {
-    /// As events and logs spell it.
+    /// The stored word, as events and logs spell it.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::NoFile => "no_file",
@@ -364,17 +376,17 @@ impl fmt::Display for NotOutput {
     }
 }
 
-/// Which limit ended a copy.
+/// The time limit that ended a copy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum TimeLimit {
-    /// Nothing came for [`Limits::stall`].
+    /// No bytes arrived for [`CopyLimits::stall_timeout`].
     Stall,
-    /// [`Limits::time_budget`] was used up.
+    /// [`CopyLimits::time_budget`] expired.
     Budget,
 }
 
 impl TimeLimit {
-    /// As events and logs spell it.
+    /// The stored word, as events and logs spell it.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Stall => "stalled",

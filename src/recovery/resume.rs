@@ -1,11 +1,14 @@
-//! What becomes of a download that breaks: continued where it stopped, or begun anew.
+//! Resumes or restarts a download that broke off.
 //!
-//! It is continued only where nothing else can come of it than the same file: its length was told, the server named the
-//! version (a strong `ETag`, or a date that is old enough to tell versions apart), the rest was asked for under exactly
-//! that version (`If-Range`), and the answer comes from the same place, says the same and begins at the next byte. In all
-//! other cases it is begun anew, with a new hash and a new object. Tries are few, and counted afresh when one got on.
+//! A download is resumed only if the result is certainly one version of one file. The first
+//! response must give the length and a validator (a strong `ETag`, or a `Last-Modified` at least
+//! one second older than `Date`). The retry requests the rest of exactly that version (`Range`,
+//! `If-Range`). Its response must come from the same URL, repeat the validator or none, and begin
+//! at the next byte. In every other case the download restarts, with a new hash and a new object.
+//! Retries are few; the count is reset after progress.
 //!
-//! Within one copy only: the hash so far and the parts sent live in memory. Another process starts from the beginning.
+//! The state lives in memory, for one copy. After a crash another process starts from the
+//! beginning.
 
 use std::time::{Duration, SystemTime};
 
@@ -16,51 +19,52 @@ use reqwest::header::{
 };
 use url::Url;
 
-use super::{CopyError, Limits, NotOutput, TimeLimit};
+use super::{CopyError, CopyLimits, NotOutput, TimeLimit};
 use crate::http::Response;
 
-/// So much more of the file, and the tries are counted afresh: a large file may break often.
-const GOT_ON_BYTES: u64 = 8 << 20;
-/// The longest pause before a try.
-const PAUSE_MAX: Duration = Duration::from_secs(8);
+/// This many new bytes reset the retry count: a large file may break off often.
+const PROGRESS_BYTES: u64 = 8 << 20;
+/// The longest delay before a retry.
+const MAX_RETRY_DELAY: Duration = Duration::from_secs(8);
 
-/// What is known of a download between two tries.
+/// The state of a download between two attempts.
 #[derive(Debug, Default)]
-pub(super) struct State {
-    /// An answer had the file. What fails before that is left to the next pass.
-    pub(super) begun: bool,
-    /// How to go on, where that can be.
-    pub(super) anchor: Option<Anchor>,
+pub(super) struct DownloadState {
+    /// A response had the file. A failure before that is not retried here; the next pass tries
+    /// again.
+    pub(super) has_begun: bool,
+    /// How to resume. `None`: restart from the beginning.
+    pub(super) resume_point: Option<ResumePoint>,
 }
 
-/// One version of one file, named by its server.
+/// One version of one file, as identified by its server.
 #[derive(Debug)]
-pub(super) struct Anchor {
-    /// Its whole length in bytes.
+pub(super) struct ResumePoint {
+    /// The whole length in bytes.
     pub(super) length: u64,
-    /// Where it came from: a signature may differ from try to try, the rest may not.
-    place: (String, Option<u16>, String),
+    /// Host, port and path. The query may differ between attempts: it may hold a signature.
+    address: (String, Option<u16>, String),
     header: HeaderName,
     version: HeaderValue,
 }
 
-impl Anchor {
-    /// The version that this answer is of; none if it cannot be continued.
+impl ResumePoint {
+    /// The version of this response; `None` if it cannot be resumed.
     pub(super) fn of(response: &Response, url: &Url) -> Option<Self> {
-        // The client tells no length of what it has to decode: byte positions would be of another file.
+        // A decoded response has no length here: byte ranges would count encoded bytes.
         let length = response.content_length()?;
         let headers = response.headers();
         if headers.get(ACCEPT_RANGES).is_some_and(|ranges| ranges.as_bytes().eq_ignore_ascii_case(b"none")) {
             return None;
         }
         let (header, version) = version(headers)?;
-        Some(Self { length, place: place(url), header, version })
+        Some(Self { length, address: address(url), header, version })
     }
 
-    /// Asks for the rest of this version from byte `from` on.
+    /// The headers that request the rest of this version from byte `from` on.
     pub(super) fn headers(&self, from: u64) -> HeaderMap {
         let mut headers = HeaderMap::new();
-        // Digits are a header's value.
+        // Digits are always a valid header value.
         if let Ok(range) = HeaderValue::try_from(format!("bytes={from}-")) {
             headers.insert(RANGE, range);
         }
@@ -68,15 +72,15 @@ impl Anchor {
         headers
     }
 
-    /// Whether this answer is the rest of the same version, all of it.
-    pub(super) fn continues(&self, response: &Response, url: &Url, from: u64) -> bool {
+    /// Whether this response is the complete rest of the same version.
+    pub(super) fn is_continued_by(&self, response: &Response, url: &Url, from: u64) -> bool {
         let headers = response.headers();
         let rest = self.length.checked_sub(from);
         let range = headers.get(CONTENT_RANGE).and_then(|range| range.to_str().ok());
         let same_version =
             headers.get(&self.header).is_none_or(|version| version.as_bytes() == self.version.as_bytes());
         response.status() == StatusCode::PARTIAL_CONTENT
-            && place(url) == self.place
+            && address(url) == self.address
             && same_version
             && !headers.contains_key(CONTENT_ENCODING)
             && rest
@@ -85,11 +89,12 @@ impl Anchor {
     }
 }
 
-fn place(url: &Url) -> (String, Option<u16>, String) {
+fn address(url: &Url) -> (String, Option<u16>, String) {
     (url.host_str().unwrap_or_default().to_owned(), url.port_or_known_default(), url.path().to_owned())
 }
 
-/// What tells this version from every other: a strong tag, or a date at least a second before the answer.
+/// The validator of this version: a strong `ETag`, or a `Last-Modified` at least one second before
+/// `Date`.
 fn version(headers: &HeaderMap) -> Option<(HeaderName, HeaderValue)> {
     if let Some(tag) = headers.get(ETAG) {
         let bytes = tag.as_bytes();
@@ -104,7 +109,7 @@ fn version(headers: &HeaderMap) -> Option<(HeaderName, HeaderValue)> {
     old_enough.then(|| (LAST_MODIFIED, modified.clone()))
 }
 
-/// `bytes 5-9/10` as first, last and length.
+/// Parses `bytes 5-9/10` into first byte, last byte and length.
 fn parse_range(text: &str) -> Option<(u64, u64, u64)> {
     let (unit, rest) = text.trim().split_once(' ')?;
     let (range, length) = rest.trim().split_once('/')?;
@@ -116,13 +121,15 @@ fn parse_range(text: &str) -> Option<(u64, u64, u64)> {
     unit.eq_ignore_ascii_case("bytes").then_some(parsed)
 }
 
-/// Whether this is a download that broke, and not one that was refused.
-pub(super) const fn breaks_off(error: &CopyError) -> bool {
+/// Whether a retry may succeed: the download broke off or the server is busy, and it was not
+/// refused.
+pub(super) const fn is_retryable(error: &CopyError) -> bool {
     match error {
         CopyError::Network { .. }
         | CopyError::NotAnOutput { why: NotOutput::Truncated }
-        | CopyError::TimedOut { what: TimeLimit::Stall } => true,
-        // Busy, failing, or no part of the file (206, 416): the next try may see better.
+        | CopyError::TimedOut { limit: TimeLimit::Stall } => true,
+        // The server is busy or failing, or answered a range wrongly (206, 416): a retry may
+        // succeed.
         CopyError::Http { status, .. } => matches!(*status, 206 | 408 | 416 | 425 | 429 | 500..=599),
         CopyError::NotAnOutput {
             why:
@@ -134,7 +141,7 @@ pub(super) const fn breaks_off(error: &CopyError) -> bool {
                 | NotOutput::Encoded
                 | NotOutput::WrongKind,
         }
-        | CopyError::TimedOut { what: TimeLimit::Budget }
+        | CopyError::TimedOut { limit: TimeLimit::Budget }
         | CopyError::Gone { .. }
         | CopyError::Refused { .. }
         | CopyError::TooLarge { .. }
@@ -142,41 +149,43 @@ pub(super) const fn breaks_off(error: &CopyError) -> bool {
         | CopyError::Unauthorized { .. }
         | CopyError::Bucket { .. }
         | CopyError::Storage(_)
-        | CopyError::Journal { .. } => false,
+        | CopyError::UploadLog { .. } => false,
     }
 }
 
-/// Counts tries that got nowhere.
-pub(super) struct Tries {
-    most: u32,
+/// Counts consecutive retries without progress, with exponential backoff.
+pub(super) struct RetryBudget {
+    max_retries: u32,
     left: u32,
-    first_pause: Duration,
-    pause: Duration,
-    /// The most bytes that any try reached when tries were last counted afresh.
-    mark: u64,
+    first_delay: Duration,
+    delay: Duration,
+    /// The number of bytes received when the count was last reset.
+    high_water_mark: u64,
 }
 
-impl Tries {
-    pub(super) const fn new(limits: &Limits) -> Self {
+impl RetryBudget {
+    pub(super) const fn new(limits: &CopyLimits) -> Self {
         Self {
-            most: limits.tries,
-            left: limits.tries,
-            first_pause: limits.pause,
-            pause: limits.pause,
-            mark: 0,
+            max_retries: limits.max_retries,
+            left: limits.max_retries,
+            first_delay: limits.retry_delay,
+            delay: limits.retry_delay,
+            high_water_mark: 0,
         }
     }
 
-    /// After one that broke at `size` bytes: how long to wait before the next; none: enough.
-    pub(super) fn after(&mut self, size: u64, state: &State) -> Option<Duration> {
-        // Only what can be continued gets on: one begun anew would get as far again and again.
-        if state.anchor.is_some() && size >= self.mark.saturating_add(GOT_ON_BYTES) {
-            (self.left, self.pause, self.mark) = (self.most, self.first_pause, size);
+    /// The delay before the next attempt, after one that broke off at `size` bytes. `None`: give
+    /// up.
+    pub(super) fn next_delay(&mut self, size: u64, state: &DownloadState) -> Option<Duration> {
+        // Only a resumable download makes progress. A restarted one could stop at the same byte for
+        // ever.
+        if state.resume_point.is_some() && size >= self.high_water_mark.saturating_add(PROGRESS_BYTES) {
+            (self.left, self.delay, self.high_water_mark) = (self.max_retries, self.first_delay, size);
         }
         self.left = self.left.checked_sub(1)?;
-        let pause = self.pause;
-        self.pause = (pause * 2).min(PAUSE_MAX);
-        Some(pause)
+        let delay = self.delay;
+        self.delay = (delay * 2).min(MAX_RETRY_DELAY);
+        Some(delay)
     }
 }
 
@@ -185,13 +194,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_tells_versions_apart_is_gone_by() {
+    fn only_strong_validators_identify_a_version() {
         let table = [
             (&[("etag", "\"a\"")][..], Some("etag")),
             (&[("etag", "W/\"a\"")], None),
             (&[("etag", "a")], None),
             (&[("etag", "\"\"")], None),
-            // A weak tag says that the date is no better.
+            // A weak tag means that the date is not reliable either.
             (
                 &[
                     ("etag", "W/\"a\""),
@@ -229,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn ranges_are_read_strictly() {
+    fn content_ranges_are_parsed_strictly() {
         assert_eq!(parse_range("bytes 5-9/10"), Some((5, 9, 10)));
         for text in [
             "",
@@ -247,24 +256,26 @@ mod tests {
     }
 
     #[test]
-    fn tries_are_counted_afresh_only_when_a_continued_download_got_on() {
-        let limits = Limits { tries: 2, pause: Duration::from_millis(1), ..Limits::default() };
-        let anchor = || Anchor {
+    fn the_retry_count_is_reset_only_by_progress_of_a_resumable_download() {
+        let limits =
+            CopyLimits { max_retries: 2, retry_delay: Duration::from_millis(1), ..CopyLimits::default() };
+        let resume_point = || ResumePoint {
             length: 1 << 40,
-            place: (String::new(), None, String::new()),
+            address: (String::new(), None, String::new()),
             header: ETAG,
             version: HeaderValue::from_static("\"a\""),
         };
-        let (anew, continued) = (State::default(), State { begun: true, anchor: Some(anchor()) });
-        let mut tries = Tries::new(&limits);
-        assert!(tries.after(100 << 20, &anew).is_some());
-        assert!(tries.after(200 << 20, &anew).is_some());
-        assert!(tries.after(300 << 20, &anew).is_none());
-        let mut tries = Tries::new(&limits);
+        let restarted = DownloadState::default();
+        let resumed = DownloadState { has_begun: true, resume_point: Some(resume_point()) };
+        let mut retries = RetryBudget::new(&limits);
+        assert!(retries.next_delay(100 << 20, &restarted).is_some());
+        assert!(retries.next_delay(200 << 20, &restarted).is_some());
+        assert!(retries.next_delay(300 << 20, &restarted).is_none());
+        let mut retries = RetryBudget::new(&limits);
         for step in 1..50 {
-            assert!(tries.after(step * GOT_ON_BYTES, &continued).is_some(), "{step}");
+            assert!(retries.next_delay(step * PROGRESS_BYTES, &resumed).is_some(), "{step}");
         }
-        assert!(tries.after(50, &continued).is_some());
-        assert!(tries.after(60 << 20, &continued).is_none(), "as far as before is not further");
+        assert!(retries.next_delay(50, &resumed).is_some());
+        assert!(retries.next_delay(60 << 20, &resumed).is_none(), "reaching the same byte is no progress");
     }
 }

@@ -1,10 +1,10 @@
-//! The platform's storage: one place, one prefix, by the URL of the settings.
+//! The platform's storage: a directory or a bucket, with a prefix, from the URL in the settings.
 //!
-//! Local disk, S3, Google Cloud Storage or Azure Blob Storage, all through `object_store`. A local
-//! write is a temporary file, flushed to disk and renamed. Credentials and endpoints come from the
-//! environment variables that each cloud's own tools read (`AWS_…`, `GOOGLE_…`, `AZURE_…`), never
-//! from the URL; `environment` refuses those that the clients would panic over, or write elsewhere
-//! by.
+//! Local disk, S3, Google Cloud Storage or Azure Blob Storage, through `object_store`. A local
+//! write goes to a temporary file that is flushed to disk and renamed. Credentials and endpoints
+//! come from the environment variables that each cloud's own tools read (`AWS_…`, `GOOGLE_…`,
+//! `AZURE_…`), never from the URL. `environment` refuses variables that would make a client panic
+//! or write to another place than the recorded URI.
 
 use std::fmt;
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -24,51 +24,54 @@ use object_store::{
 };
 use url::Url;
 
-use super::journal::Place;
-use super::key::Key;
-use super::kind::is_attachment;
-use super::upload::{Upload, gone};
+use super::file_type::is_attachment;
+use super::key::ObjectKey;
+use super::upload::{Upload, ignore_not_found};
+use super::upload_log::ObjectLocation;
 
 mod environment;
 mod error;
 mod local;
 mod location;
+#[cfg(test)]
+mod tests;
 
 pub use error::StorageError;
 
-/// Where recovered outputs go.
+/// The storage for recovered outputs.
 #[derive(Clone)]
-pub struct Storage {
+pub struct ObjectStorage {
     store: Arc<dyn ObjectStore>,
-    /// The same store where it gives uploads in parts an id.
+    /// The same store, if its multipart uploads have ids.
     multipart: Option<Arc<dyn MultipartStore>>,
     prefix: Path,
-    place: Kind,
+    backend: Backend,
 }
 
-/// What kind of place it is, where that makes a difference.
+/// The kind of storage, for the operations that differ.
 #[derive(Clone)]
-enum Kind {
-    /// A directory of this machine. Keeps no content types.
+enum Backend {
+    /// A directory of this machine. It stores no content types.
     Local,
-    /// A bucket; `root` is its URL without the prefix: `s3://bucket`.
+    /// A bucket. `root` is its URL without the prefix: `s3://bucket`.
     Bucket { root: String },
 }
 
-/// A store, and the same one where it gives uploads in parts an id.
-type Opened = (Arc<dyn ObjectStore>, Option<Arc<dyn MultipartStore>>);
+/// A store, and the same one again if its multipart uploads have ids.
+type Clients = (Arc<dyn ObjectStore>, Option<Arc<dyn MultipartStore>>);
 
-/// How a request to a bucket is tried again. A bucket that is down fails a copy soon: the next pass tries it again, and nobody
-/// waits three minutes for each step of it, cleaning up included.
+/// How requests to a bucket are retried. If a bucket is down, the copy fails within 30 seconds and
+/// the next pass retries it; with the client's default each step, cleaning up included, would take
+/// three minutes.
 fn retry() -> RetryConfig {
     RetryConfig { max_retries: 5, retry_timeout: Duration::from_secs(30), ..RetryConfig::default() }
 }
 
-impl Storage {
-    /// Opens the storage behind `url`; relative directories are below `working_dir`. Touches
-    /// nothing yet: directories are made by the first write.
+impl ObjectStorage {
+    /// Opens the storage at `url`. A relative directory is relative to `working_dir`. Reads and
+    /// writes nothing; the first write creates the directory.
     ///
-    /// In `file:` URLs `%20` is a space; bucket prefixes are taken as they are written.
+    /// `file:` URLs are percent-decoded (`%20` is a space); bucket prefixes are not.
     pub fn open(url: &str, working_dir: &FilePath) -> Result<Self, StorageError> {
         let (scheme, rest) = url.split_once(':').ok_or(StorageError::Url { why: "it has no scheme" })?;
         match scheme {
@@ -90,7 +93,7 @@ impl Storage {
                 let store = Arc::new(client.with_bucket_name(bucket).build()?);
                 Ok((store.clone(), Some(store)))
             }),
-            // Azure gives no ids, and its parts vanish by themselves after a week.
+            // Azure has no upload ids, and deletes uncommitted blocks after a week.
             _ => Self::bucket("az", rest, |container| {
                 let client = MicrosoftAzureBuilder::from_env().with_retry(retry());
                 let store = client.with_container_name(container).build()?;
@@ -99,11 +102,11 @@ impl Storage {
         }
     }
 
-    /// Opens `//bucket/prefix` on S3 with the credentials and the endpoint of `client`; [`Storage::open`]
-    /// takes those from the environment.
+    /// Opens `//bucket/prefix` on S3 with the credentials and the endpoint of `client`.
+    /// [`ObjectStorage::open`] takes these from the environment.
     pub fn s3(client: AmazonS3Builder, bucket_and_prefix: &str) -> Result<Self, StorageError> {
         Self::bucket("s3", bucket_and_prefix, |bucket| {
-            // One object at a time is deleted here, and not every S3 knows how to delete many.
+            // Objects are deleted one at a time, and not every S3 service supports bulk delete.
             let client = client.with_disable_bulk_delete(true).with_retry(retry());
             let store = Arc::new(client.with_bucket_name(bucket).build()?);
             Ok((store.clone(), Some(store)))
@@ -116,37 +119,37 @@ impl Storage {
         if prefix.is_root() {
             return Err(StorageError::Url { why: "it is the root of the file system" });
         }
-        // The store's own root stays `/`: it would insist that a deeper one exists already.
+        // The store's own root is `/`: a deeper root would have to exist already.
         let store = Arc::new(LocalFileSystem::new().with_fsync(true));
-        Ok(Self { store, multipart: None, prefix, place: Kind::Local })
+        Ok(Self { store, multipart: None, prefix, backend: Backend::Local })
     }
 
     fn bucket(
         scheme: &str,
         rest: &str,
-        open: impl FnOnce(&str) -> object_store::Result<Opened>,
+        open: impl FnOnce(&str) -> object_store::Result<Clients>,
     ) -> Result<Self, StorageError> {
         let (bucket, prefix) = location::bucket_and_prefix(rest)?;
         let root = format!("{scheme}://{bucket}");
         let (store, multipart) = open(bucket)
             .map_err(|source| StorageError::Open { root: root.clone(), source: Box::new(source) })?;
-        Ok(Self { store, multipart, prefix, place: Kind::Bucket { root } })
+        Ok(Self { store, multipart, prefix, backend: Backend::Bucket { root } })
     }
 
-    /// Where the object of `key` is, as recorded in the stored output: `file:///…` or `s3://…`.
-    pub fn uri(&self, key: &Key) -> String {
+    /// The URI of the object `key`, as recorded in `stored_outputs`: `file:///…` or `s3://…`.
+    pub fn uri(&self, key: &ObjectKey) -> String {
         self.uri_of(&self.path(key))
     }
 
-    /// Deletes the object of `key`; one that is not there is as good as deleted.
-    pub async fn delete(&self, key: &Key) -> Result<(), StorageError> {
+    /// Deletes the object `key`. Idempotent: a missing object is no error.
+    pub async fn delete(&self, key: &ObjectKey) -> Result<(), StorageError> {
         self.delete_path(&self.path(key)).await
     }
 
-    /// How long the object is that a recovery named `uri`; none: it is not there any more.
+    /// The size in bytes of the object at `uri`. `None`: it does not exist.
     ///
     /// # Errors
-    /// It lies in another storage than this one, or this one does not say.
+    /// The URI belongs to another storage, or this storage could not be read.
     pub async fn size_of(&self, uri: &str) -> Result<Option<u64>, StorageError> {
         let path = self.path_of(uri)?;
         self.refuse_links("read", &path).await?;
@@ -157,13 +160,13 @@ impl Storage {
         }
     }
 
-    /// Where the object is that was recorded as `uri`.
+    /// The path of the object at `uri`.
     fn path_of(&self, uri: &str) -> Result<Path, StorageError> {
-        let path = match &self.place {
-            Kind::Bucket { root } => {
+        let path = match &self.backend {
+            Backend::Bucket { root } => {
                 uri.strip_prefix(root.as_str()).and_then(|rest| rest.strip_prefix('/')).map(str::to_owned)
             }
-            Kind::Local => {
+            Backend::Local => {
                 let file = Url::parse(uri).ok().and_then(|url| url.to_file_path().ok());
                 file.and_then(|file| file.to_str().map(|path| path.trim_start_matches('/').to_owned()))
             }
@@ -176,10 +179,11 @@ impl Storage {
     /// Writes a small object, reads it back by the URI that a recovery would record, and deletes
     /// it. Returns that URI.
     pub async fn check(&self) -> Result<String, StorageError> {
-        // No charge has this key: see `Key`. Random, so that several checks do not meet.
+        // No charge has such a key: see `ObjectKey`. Random, so that concurrent checks do not
+        // collide.
         let path = self.below(&format!("%2Dcheck/{:016x}", RandomState::new().build_hasher().finish()));
         let uri = self.uri_of(&path);
-        let probe = Bytes::from_static(b"makegood was here to see whether it can write");
+        let probe = Bytes::from_static(b"written by `makegood check` to test the storage");
         self.put(&path, probe.clone(), "text/plain").await?;
         let failed = |source| self.failed("read", &path, source);
         let read = match self.path_of(&uri) {
@@ -189,7 +193,8 @@ impl Storage {
             },
             Err(error) => Err(error),
         };
-        // The probe goes in any case; a failure to read is the first thing to tell.
+        // The probe is deleted in any case. A failure to read is reported before a failure to
+        // delete.
         let deleted = self.delete_path(&path).await;
         if read? != probe {
             return Err(StorageError::Differs { uri });
@@ -197,7 +202,7 @@ impl Storage {
         deleted.map(|()| uri)
     }
 
-    /// Writes an object in one go: there is all of it, or nothing.
+    /// Writes an object with one request, atomically.
     pub(super) async fn put(
         &self,
         path: &Path,
@@ -211,8 +216,8 @@ impl Storage {
         self.refuse_links("write", path).await
     }
 
-    /// Begins to write an object in parts; it is there when the upload is completed, and not before.
-    pub(super) async fn begin_parts(&self, path: &Path, content_type: &str) -> Result<Upload, StorageError> {
+    /// Starts a multipart upload. The object exists only after [`ObjectStorage::complete`].
+    pub(super) async fn start_upload(&self, path: &Path, content_type: &str) -> Result<Upload, StorageError> {
         let options = PutMultipartOptions {
             attributes: self.attributes(content_type),
             ..PutMultipartOptions::default()
@@ -228,8 +233,9 @@ impl Storage {
         upload.map_err(|source| self.failed("write", path, source))
     }
 
-    /// Makes the object of an upload appear. The answer to that may be lost, and the upload unknown when it is asked for
-    /// again; nobody else writes at this path, so an object of this size is the one.
+    /// Completes a multipart upload. If the response is lost, a retry fails with an unknown upload
+    /// although the object exists. No other lease writes to this path, so an object of this size
+    /// means success.
     pub(super) async fn complete(
         &self,
         upload: &mut Upload,
@@ -245,29 +251,36 @@ impl Storage {
         self.refuse_links("write", path).await
     }
 
-    /// Where the object at `path` is, for the journal.
-    pub(super) fn place(&self, path: &Path) -> Place {
-        Place { storage: self.root(), path: path.to_string(), uri: self.uri_of(path) }
+    /// The location of the object at `path`, for the upload log.
+    pub(super) fn location(&self, path: &Path) -> ObjectLocation {
+        ObjectLocation { storage: self.root(), path: path.to_string(), uri: self.uri_of(path) }
     }
 
-    /// The storage without its prefix, as notes name it: `file://`, `s3://bucket`.
+    /// The storage's URL without its prefix, as in the upload log: `file://`, `s3://bucket`.
     pub fn root(&self) -> String {
-        match &self.place {
-            Kind::Bucket { root } => root.clone(),
-            Kind::Local => "file://".to_owned(),
+        match &self.backend {
+            Backend::Bucket { root } => root.clone(),
+            Backend::Local => "file://".to_owned(),
         }
     }
 
-    /// Removes what a copy left at the path of a note: an upload in parts, temporary files, and, unless somebody names it,
-    /// the object. What is not there is as good as removed.
-    pub async fn clear(&self, path: &str, upload_id: Option<&str>, named: bool) -> Result<(), StorageError> {
-        let path = Path::parse(path).map_err(|_| StorageError::Url { why: "a note's path is none" })?;
+    /// Removes what a killed copy left at the path of a log entry: a multipart upload, temporary
+    /// files and, unless a row names it (`is_named`), the object. Idempotent: what does not exist
+    /// is no error.
+    pub async fn clear(
+        &self,
+        path: &str,
+        upload_id: Option<&str>,
+        is_named: bool,
+    ) -> Result<(), StorageError> {
+        let path = Path::parse(path)
+            .map_err(|_| StorageError::Url { why: "an entry of the upload log has an invalid path" })?;
         if let (Some(store), Some(id)) = (&self.multipart, upload_id) {
             let id = id.to_owned();
-            let aborted = gone(store.abort_multipart(&path, &id).await);
+            let aborted = ignore_not_found(store.abort_multipart(&path, &id).await);
             aborted.map_err(|source| self.failed("abort", &path, source))?;
         }
-        if let Kind::Local = self.place {
+        if let Backend::Local = self.backend {
             self.refuse_links("delete", &path).await?;
             let object = PathBuf::from(format!("/{path}"));
             let removed = tokio::task::spawn_blocking(move || local::remove_temporary(&object)).await;
@@ -278,11 +291,11 @@ impl Storage {
                 self.failed("delete", &path, source)
             })?;
         }
-        if named { Ok(()) } else { self.delete_path(&path).await }
+        if is_named { Ok(()) } else { self.delete_path(&path).await }
     }
 
-    /// The object of `key`, as the store names it.
-    pub(super) fn path(&self, key: &Key) -> Path {
+    /// The path of the object `key` in the store.
+    pub(super) fn path(&self, key: &ObjectKey) -> Path {
         self.below(&key.to_string())
     }
 
@@ -303,12 +316,12 @@ impl Storage {
         }
     }
 
-    /// Fails where a symbolic link below the directory would lead somewhere else; a bucket has
-    /// none.
+    /// Fails if a part of the path below the directory is a symbolic link. Does nothing for a
+    /// bucket.
     async fn refuse_links(&self, action: &'static str, path: &Path) -> Result<(), StorageError> {
-        let Kind::Local = self.place else { return Ok(()) };
+        let Backend::Local = self.backend else { return Ok(()) };
         let (root, object) = (PathBuf::from(format!("/{}", self.prefix)), PathBuf::from(format!("/{path}")));
-        let looked = tokio::task::spawn_blocking(move || local::link_below(&root, &object)).await;
+        let looked = tokio::task::spawn_blocking(move || local::find_link(&root, &object)).await;
         match looked.unwrap_or_else(|join| Err(std::io::Error::other(join))) {
             Ok(None) => Ok(()),
             Ok(Some(link)) => Err(StorageError::Link { action, uri: self.uri_of(path), link }),
@@ -320,22 +333,24 @@ impl Storage {
         }
     }
 
-    /// `relative` is encoded already: parts joined as they are, since the store's `join` would encode again.
+    /// A path below the prefix. `relative` is already encoded; joining it as a string would encode
+    /// it again.
     fn below(&self, relative: &str) -> Path {
         relative.split('/').fold(self.prefix.clone(), |path, part| {
             match object_store::path::PathPart::parse(part) {
                 Ok(part) => path.join(part),
-                // A part with a slash, a control character, or one of dots: a `Key` has none.
+                // Only for a segment with a control character or of dots only: an `ObjectKey` has
+                // none.
                 Err(_) => path.join(part),
             }
         })
     }
 
     fn attributes(&self, content_type: &str) -> Attributes {
-        match self.place {
-            // The local store refuses attributes.
-            Kind::Local => Attributes::new(),
-            Kind::Bucket { .. } => {
+        match self.backend {
+            // The local store returns an error if attributes are set.
+            Backend::Local => Attributes::new(),
+            Backend::Bucket { .. } => {
                 let mut attributes =
                     Attributes::from_iter([(Attribute::ContentType, content_type.to_owned())]);
                 if is_attachment(content_type) {
@@ -347,150 +362,18 @@ impl Storage {
     }
 
     fn uri_of(&self, path: &Path) -> String {
-        match &self.place {
-            Kind::Bucket { root } => format!("{root}/{path}"),
-            // The file's name holds `%2F`, say: in a URL the `%` is encoded once more.
-            Kind::Local => Url::from_file_path(format!("/{path}"))
+        match &self.backend {
+            Backend::Bucket { root } => format!("{root}/{path}"),
+            // A file name may contain `%2F`; in the URL its `%` is encoded again.
+            Backend::Local => Url::from_file_path(format!("/{path}"))
                 .map_or_else(|()| format!("file:///{path}"), String::from),
         }
     }
 }
 
-impl fmt::Debug for Storage {
-    // The clients' own output is long and knows credentials.
+impl fmt::Debug for ObjectStorage {
+    // The clients' own output is long and may contain credentials.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Storage({})", self.uri_of(&self.prefix))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn urls_that_are_none_are_refused_without_repeating_what_they_hold() {
-        for url in [
-            "",
-            "outputs",
-            "http://bucket/prefix",
-            "s3:bucket",
-            "s3://",
-            "s3:///prefix",
-            "s3://KEY:SECRET@bucket/prefix",
-            "s3://bucket?SECRET/prefix",
-            "s3://bucket/a//b",
-            "s3://bucket/../b",
-            "gs://buck et/",
-            "file:///",
-        ] {
-            let error = Storage::open(url, FilePath::new("/srv")).unwrap_err();
-            assert!(matches!(error, StorageError::Url { .. }), "{url}");
-            assert!(!error.to_string().contains("SECRET"), "{error}");
-        }
-    }
-
-    #[test]
-    fn uris_name_the_object_once_encoded() {
-        let key = Key::new("a/b", 0, 7).with_extension("png");
-        let local = Storage::open("file:./out put", FilePath::new("/srv")).unwrap();
-        assert_eq!(local.uri(&key), "file:///srv/out%20put/a%252Fb/0/7.png");
-        let file = Url::parse(&local.uri(&key)).unwrap().to_file_path().unwrap();
-        assert_eq!(file, FilePath::new("/srv/out put/a%2Fb/0/7.png"));
-
-        let bucket = |url| {
-            Storage::bucket("s3", url, |_| Ok((Arc::new(object_store::memory::InMemory::new()), None)))
-                .unwrap()
-        };
-        assert_eq!(bucket("//bucket/some/prefix/").uri(&key), "s3://bucket/some/prefix/a%2Fb/0/7.png");
-        assert_eq!(bucket("//bucket").uri(&key), "s3://bucket/a%2Fb/0/7.png");
-    }
-
-    #[tokio::test]
-    async fn a_check_leaves_nothing_behind_and_fails_where_nothing_can_be_written() {
-        let scratch = tempfile::tempdir().unwrap();
-        let storage = Storage::open("file:./out", scratch.path()).unwrap();
-        storage.check().await.unwrap();
-        let left: Vec<_> = files_below(scratch.path());
-        assert!(left.is_empty(), "{left:?}");
-
-        std::fs::write(scratch.path().join("file"), b"").unwrap();
-        let blocked = Storage::open("file:./file/below", scratch.path()).unwrap();
-        let error = blocked.check().await.unwrap_err();
-        assert!(matches!(error, StorageError::Object { action: "write", .. }), "{error:?}");
-    }
-
-    #[tokio::test]
-    async fn what_is_not_there_is_as_good_as_deleted() {
-        let scratch = tempfile::tempdir().unwrap();
-        let storage = Storage::open("file:.", scratch.path()).unwrap();
-        let key = Key::new("ch", 0, 1);
-        storage.delete(&key).await.unwrap();
-        storage.put(&storage.path(&key), Bytes::from_static(b"x"), "text/plain").await.unwrap();
-        assert_eq!(files_below(scratch.path()).len(), 1);
-        storage.delete(&key).await.unwrap();
-        assert!(files_below(scratch.path()).is_empty());
-    }
-
-    #[tokio::test]
-    async fn a_link_in_the_directory_leads_nowhere_and_the_directory_itself_may_be_one() {
-        let scratch = tempfile::tempdir().unwrap();
-        let (real, elsewhere) = (scratch.path().join("real"), scratch.path().join("elsewhere"));
-        for directory in [&real, &elsewhere] {
-            std::fs::create_dir_all(directory.join("0")).unwrap();
-        }
-        // The operator's own link is followed.
-        std::os::unix::fs::symlink(&real, scratch.path().join("out")).unwrap();
-        let storage = Storage::open("file:./out", scratch.path()).unwrap();
-        storage.check().await.unwrap();
-        let key = |charge: &str| Key::new(charge, 0, 7).with_extension("png");
-        let put =
-            async |key: &Key| storage.put(&storage.path(key), Bytes::from_static(b"x"), "image/png").await;
-        put(&key("fine")).await.unwrap();
-        assert!(real.join("fine/0/7.png").exists());
-
-        // One where a charge's directory belongs, one where an index belongs, one where the file
-        // belongs.
-        std::fs::write(elsewhere.join("0/7.png"), b"not ours").unwrap();
-        std::fs::write(elsewhere.join("0/7.png#1"), b"nor this").unwrap();
-        std::os::unix::fs::symlink(&elsewhere, real.join("charge")).unwrap();
-        for directory in ["index", "file/0"] {
-            std::fs::create_dir_all(real.join(directory)).unwrap();
-        }
-        std::os::unix::fs::symlink(elsewhere.join("0"), real.join("index/0")).unwrap();
-        std::os::unix::fs::symlink(elsewhere.join("0/7.png"), real.join("file/0/7.png")).unwrap();
-        for (charge, link) in
-            [("charge", "out/charge"), ("index", "out/index/0"), ("file", "out/file/0/7.png")]
-        {
-            let (key, link) = (key(charge), scratch.path().join(link));
-            let path = storage.path(&key);
-            for (action, ended) in [
-                ("write", put(&key).await),
-                ("write", storage.begin_parts(&path, "image/png").await.map(drop)),
-                ("read", storage.size_of(&storage.uri(&key)).await.map(drop)),
-                ("delete", storage.delete(&key).await),
-                ("delete", storage.clear(path.as_ref(), None, false).await),
-            ] {
-                let told = ended.unwrap_err().to_string();
-                let expected = format!(
-                    "could not {action} {}: {} is a symbolic link",
-                    storage.uri(&key),
-                    link.display()
-                );
-                assert!(told.starts_with(&expected), "{told}");
-            }
-        }
-        // Recorded before the directory was moved: what makegood made of the path is looked at all
-        // the same.
-        let moved = Storage::open("file:./new", scratch.path()).unwrap();
-        let told = moved.size_of(&storage.uri(&key("charge"))).await.unwrap_err();
-        assert!(matches!(told, StorageError::Link { .. }), "{told}");
-        assert_eq!(moved.size_of(&storage.uri(&key("fine"))).await.unwrap(), Some(1));
-        assert_eq!(std::fs::read(elsewhere.join("0/7.png")).unwrap(), b"not ours");
-        assert_eq!(files_below(&elsewhere).len(), 2, "nothing was written or deleted there");
-    }
-
-    /// Every file below `directory`, also those that a store would hide.
-    fn files_below(directory: &FilePath) -> Vec<PathBuf> {
-        super::super::tests::files_below(directory)
+        write!(f, "ObjectStorage({})", self.uri_of(&self.prefix))
     }
 }

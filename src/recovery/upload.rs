@@ -1,8 +1,9 @@
-//! One object being written in parts, a few at a time.
+//! A multipart upload of one object, with at most two parts in flight.
 //!
-//! Where the store gives an upload an id (S3, Google), it is driven by that id, so that it can be noted before the first
-//! part and aborted later by another process. Local disk and Azure have none: there the store's own handle does the same;
-//! what a killed process leaves is a temporary file `name#1` beside the object, or blocks that Azure drops after a week.
+//! S3 and Google give an upload an id. It is recorded before the first part, so that another
+//! process can abort the upload later. Local disk and Azure have no id, so the store's own handle
+//! is used. If the process is killed, local disk keeps a temporary file `name#1` beside the object,
+//! and Azure deletes the uncommitted blocks after a week.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,103 +14,103 @@ use object_store::path::Path;
 use object_store::{Error, MultipartUpload, Result};
 use tokio::task::JoinSet;
 
-/// Parts under way at once; one more is being filled.
-pub(super) const PARTS_UNDER_WAY_MAX: usize = 2;
+/// The most parts in flight at once. One more is being filled.
+pub(super) const MAX_PARTS_IN_FLIGHT: usize = 2;
 
-/// An upload that was begun and not completed.
+/// An upload that was started and not completed.
 pub(super) struct Upload {
     path: Path,
-    way: Way,
-    /// Parts handed over so far.
+    handle: Handle,
+    /// The number of parts sent so far.
     parts: usize,
-    /// What the store calls those that have arrived, by their number.
-    arrived: BTreeMap<usize, PartId>,
-    under_way: JoinSet<Result<Option<(usize, PartId)>>>,
+    /// The store's ids of the completed parts, by part number.
+    completed: BTreeMap<usize, PartId>,
+    in_flight: JoinSet<Result<Option<(usize, PartId)>>>,
 }
 
-enum Way {
+enum Handle {
     ById { store: Arc<dyn MultipartStore>, id: String },
-    ByHandle(Box<dyn MultipartUpload>),
+    ByStore(Box<dyn MultipartUpload>),
 }
 
 impl Upload {
     pub(super) fn by_id(path: Path, store: Arc<dyn MultipartStore>, id: String) -> Self {
-        Self::new(path, Way::ById { store, id })
+        Self::new(path, Handle::ById { store, id })
     }
 
     pub(super) fn by_handle(path: Path, handle: Box<dyn MultipartUpload>) -> Self {
-        Self::new(path, Way::ByHandle(handle))
+        Self::new(path, Handle::ByStore(handle))
     }
 
-    fn new(path: Path, way: Way) -> Self {
-        Self { path, way, parts: 0, arrived: BTreeMap::new(), under_way: JoinSet::new() }
+    fn new(path: Path, handle: Handle) -> Self {
+        Self { path, handle, parts: 0, completed: BTreeMap::new(), in_flight: JoinSet::new() }
     }
 
-    /// The store's id for it, where it has one.
+    /// The store's id of the upload, if the store has such ids.
     pub(super) fn id(&self) -> Option<&str> {
-        match &self.way {
-            Way::ById { id, .. } => Some(id),
-            Way::ByHandle(_) => None,
+        match &self.handle {
+            Handle::ById { id, .. } => Some(id),
+            Handle::ByStore(_) => None,
         }
     }
 
-    /// Sends the next part; waits while enough are under way.
+    /// Sends the next part. Waits while [`MAX_PARTS_IN_FLIGHT`] are in flight.
     pub(super) async fn send(&mut self, part: Bytes) -> Result<()> {
-        while self.under_way.len() >= PARTS_UNDER_WAY_MAX {
-            self.one_arrives().await?;
+        while self.in_flight.len() >= MAX_PARTS_IN_FLIGHT {
+            self.await_one_part().await?;
         }
         let number = self.parts;
         self.parts += 1;
-        match &mut self.way {
-            Way::ById { store, id } => {
+        match &mut self.handle {
+            Handle::ById { store, id } => {
                 let (store, path, id) = (Arc::clone(store), self.path.clone(), id.clone());
-                self.under_way.spawn(async move {
+                self.in_flight.spawn(async move {
                     let part = store.put_part(&path, &id, number, part.into()).await?;
                     Ok(Some((number, part)))
                 });
             }
-            Way::ByHandle(handle) => {
+            Handle::ByStore(handle) => {
                 let sent = handle.put_part(part.into());
-                self.under_way.spawn(async move { sent.await.map(|()| None) });
+                self.in_flight.spawn(async move { sent.await.map(|()| None) });
             }
         }
         Ok(())
     }
 
-    async fn one_arrives(&mut self) -> Result<()> {
-        if let Some(sent) = self.under_way.join_next().await {
+    async fn await_one_part(&mut self) -> Result<()> {
+        if let Some(sent) = self.in_flight.join_next().await {
             let part = sent.unwrap_or_else(|source| Err(Error::JoinError { source }))?;
-            self.arrived.extend(part);
+            self.completed.extend(part);
         }
         Ok(())
     }
 
-    /// Waits for all parts and makes the object appear.
+    /// Waits for all parts and completes the upload. Only then does the object exist.
     pub(super) async fn complete(&mut self) -> Result<()> {
-        while !self.under_way.is_empty() {
-            self.one_arrives().await?;
+        while !self.in_flight.is_empty() {
+            self.await_one_part().await?;
         }
-        match &mut self.way {
-            Way::ById { store, id } => {
-                let parts = std::mem::take(&mut self.arrived).into_values().collect();
+        match &mut self.handle {
+            Handle::ById { store, id } => {
+                let parts = std::mem::take(&mut self.completed).into_values().collect();
                 store.complete_multipart(&self.path, id, parts).await.map(drop)
             }
-            Way::ByHandle(handle) => handle.complete().await.map(drop),
+            Handle::ByStore(handle) => handle.complete().await.map(drop),
         }
     }
 
-    /// Takes back what was sent.
+    /// Cancels the parts in flight and aborts the upload.
     pub(super) async fn abort(mut self) -> Result<()> {
-        self.under_way.shutdown().await;
-        match &mut self.way {
-            Way::ById { store, id } => gone(store.abort_multipart(&self.path, id).await),
-            Way::ByHandle(handle) => handle.abort().await,
+        self.in_flight.shutdown().await;
+        match &mut self.handle {
+            Handle::ById { store, id } => ignore_not_found(store.abort_multipart(&self.path, id).await),
+            Handle::ByStore(handle) => handle.abort().await,
         }
     }
 }
 
-/// What is not there is as good as removed.
-pub(super) fn gone(result: Result<()>) -> Result<()> {
+/// Treats "not found" as success, so that removing twice is idempotent.
+pub(super) fn ignore_not_found(result: Result<()>) -> Result<()> {
     match result {
         Ok(()) | Err(Error::NotFound { .. }) => Ok(()),
         Err(error) => Err(error),

@@ -1,13 +1,16 @@
-//! One object being written: bytes in, hash and length out, memory bounded.
+//! Writes one object with bounded memory, and computes its SHA-256 and length.
 //!
-//! Up to one part of the file is kept in memory; that much is judged (`kind`) before anything is
-//! sent. A file that fits is written in one go, a larger one in parts of equal size, a few at a time:
-//! [`Writer::write`] waits while they are under way, and so the download waits too.
+//! The first part of a file stays in memory until its type is known (`file_type`). A file of one
+//! part is written with one request; a larger one as a multipart upload with parts of equal size.
+//! [`ObjectWriter::write`] waits while the most parts are in flight, so the download waits too
+//! (backpressure).
 //!
-//! Before anything is written its place is noted (`journal`). An upload that is not finished is aborted and its note
-//! taken back by [`Writer::abort`]. If its time was up or the writer is dropped halfway, it is aborted and the note stays: what
-//! was under way may still arrive (a directory is written by threads that nothing stops, a bucket by a request that
-//! has left), so the sweep looks once more. What a killed process leaves is on record in the same way.
+//! The object's location is recorded before anything is written (`upload_log`).
+//! [`ObjectWriter::abort`] deletes what an unfinished upload wrote and removes its entry. After a
+//! timeout, or if the writer is dropped, the upload is aborted but the entry stays: a write in
+//! flight may still complete (on local disk in a thread that cannot be cancelled, in a bucket by a
+//! request already sent), so the sweep checks again later. If the process is killed, the entry
+//! stays in the same way.
 
 use std::sync::Arc;
 
@@ -15,81 +18,81 @@ use bytes::{Bytes, BytesMut};
 use object_store::path::Path;
 use sha2::{Digest, Sha256};
 
-use super::journal::Journal;
-use super::key::Key;
-use super::kind::{self, Kind, Medium};
-use super::storage::Storage;
-use super::upload::{PARTS_UNDER_WAY_MAX, Upload};
-use super::{Copied, CopyError};
+use super::file_type::{self, FileType, Medium};
+use super::key::ObjectKey;
+use super::storage::ObjectStorage;
+use super::upload::{MAX_PARTS_IN_FLIGHT, Upload};
+use super::upload_log::UploadLog;
+use super::{CopiedFile, CopyError};
 
-/// Size of a part, and of what is kept before the first. Stores want 5 MiB at least.
+/// Smallest size of a part. Stores require at least 5 MiB.
 const PART_BYTES: u64 = 8 << 20;
-/// S3 takes 10,000 parts: files that could need more get larger parts, as far as memory allows.
-const PARTS_MAX: u64 = 10_000;
-/// Ends files at 640 GB on S3, whatever the cap says.
-const PART_BYTES_MAX: u64 = 64 << 20;
+/// S3 accepts at most 10,000 parts. Where files may need more, parts are larger.
+const MAX_PARTS: u64 = 10_000;
+/// Largest size of a part, to bound memory. It limits a file on S3 to 640 GB.
+const MAX_PART_BYTES: u64 = 64 << 20;
 
 /// Writes one object.
-pub(super) struct Writer<'a> {
-    storage: &'a Storage,
-    key: &'a Key,
-    journal: Arc<dyn Journal>,
-    kinds: &'a [Medium],
+pub(super) struct ObjectWriter<'a> {
+    storage: &'a ObjectStorage,
+    key: &'a ObjectKey,
+    upload_log: Arc<dyn UploadLog>,
+    media: &'a [Medium],
     max_bytes: u64,
     part_bytes: usize,
     declared: Option<String>,
-    /// The part being filled.
+    /// The part that is being filled.
     part: BytesMut,
-    begun: Option<Begun>,
+    started: Option<StartedObject>,
     hash: Sha256,
     size: u64,
 }
 
-/// An object of which something may have been written, and which is noted.
-struct Begun {
-    key: Key,
+/// An object that is recorded in the upload log and may have been written in part.
+struct StartedObject {
+    key: ObjectKey,
     path: Path,
-    kind: Kind,
-    /// The number of its note in the journal.
-    note: i64,
-    /// None for one that is written in one go, and for one that is complete.
+    file_type: FileType,
+    /// Its entry in the upload log.
+    entry: i64,
+    /// `None` for an object written with one request.
     upload: Option<Upload>,
 }
 
-impl<'a> Writer<'a> {
+impl<'a> ObjectWriter<'a> {
     pub(super) fn new(
-        storage: &'a Storage,
-        key: &'a Key,
-        journal: Arc<dyn Journal>,
-        kinds: &'a [Medium],
+        storage: &'a ObjectStorage,
+        key: &'a ObjectKey,
+        upload_log: Arc<dyn UploadLog>,
+        media: &'a [Medium],
         max_bytes: u64,
     ) -> Self {
         Self {
             storage,
             key,
-            journal,
-            kinds,
+            upload_log,
+            media,
             max_bytes,
             part_bytes: usize::try_from(part_bytes(max_bytes)).unwrap_or(usize::MAX),
             declared: None,
             part: BytesMut::new(),
-            begun: None,
+            started: None,
             hash: Sha256::new(),
             size: 0,
         }
     }
 
-    /// Says what the source calls the file's type. To be called before the first byte.
+    /// Sets the content type that the source declares. Must be called before the first byte.
     pub(super) fn declare(&mut self, content_type: Option<String>) {
         self.declared = content_type;
     }
 
-    /// How many bytes came so far.
+    /// How many bytes were written so far.
     pub(super) const fn size(&self) -> u64 {
         self.size
     }
 
-    /// Takes the next bytes of the file.
+    /// Appends the next bytes of the file.
     pub(super) async fn write(&mut self, mut bytes: &[u8]) -> Result<(), CopyError> {
         self.size = self.size.saturating_add(bytes.len() as u64);
         if self.size > self.max_bytes {
@@ -97,7 +100,7 @@ impl<'a> Writer<'a> {
         }
         self.hash.update(bytes);
         while !bytes.is_empty() {
-            // Only a full part that more bytes follow is sent: the last one may be all there is.
+            // A full part is sent only when more bytes follow: the last part may be the whole file.
             if self.part.len() == self.part_bytes {
                 self.send_part().await?;
             }
@@ -108,25 +111,25 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
-    /// Writes what is left and makes the object appear.
-    pub(super) async fn finish(&mut self, source_host: &str) -> Result<Copied, CopyError> {
-        let uploading = self.begun.as_ref().is_some_and(|begun| begun.upload.is_some());
+    /// Writes the last part and completes the object.
+    pub(super) async fn finish(&mut self, source_host: &str) -> Result<CopiedFile, CopyError> {
+        let uploading = self.started.as_ref().is_some_and(|object| object.upload.is_some());
         if uploading {
             self.send_part().await?;
         }
         let (storage, size) = (self.storage, self.size);
         let last = self.part.split().freeze();
-        let begun = self.begin(&last).await?;
-        match &mut begun.upload {
-            Some(upload) => storage.complete(upload, &begun.path, size).await?,
-            None => storage.put(&begun.path, last, &begun.kind.content_type).await?,
+        let object = self.start(&last).await?;
+        match &mut object.upload {
+            Some(upload) => storage.complete(upload, &object.path, size).await?,
+            None => storage.put(&object.path, last, &object.file_type.content_type).await?,
         }
-        let Kind { content_type, sniffed, declared, extension: _ } = begun.kind.clone();
-        let (key, note) = (begun.key.clone(), begun.note);
-        let copied = Copied {
+        let FileType { content_type, sniffed, declared, extension: _ } = object.file_type.clone();
+        let (key, log_entry) = (object.key.clone(), object.entry);
+        let copied = CopiedFile {
             uri: storage.uri(&key),
             key,
-            note,
+            log_entry,
             size_bytes: i64::try_from(self.size).unwrap_or(i64::MAX),
             sha256: hex::encode(self.hash.finalize_reset()),
             content_type,
@@ -134,127 +137,133 @@ impl<'a> Writer<'a> {
             declared,
             source_host: source_host.to_owned(),
         };
-        // Done: nothing is left to abort.
-        self.begun = None;
+        // The object is complete; nothing is left to abort.
+        self.started = None;
         Ok(copied)
     }
 
-    /// Forgets all that came and takes back whatever was written, to begin anew.
+    /// Deletes everything written so far, to start again with the first byte.
     pub(super) async fn restart(&mut self) {
-        if let Some(begun) = self.begun.take() {
-            abort_and_forget(begun, self.storage, &*self.journal).await;
+        if let Some(object) = self.started.take() {
+            abort_and_forget(object, self.storage, &*self.upload_log).await;
         }
         self.part.clear();
         self.hash.reset();
         (self.size, self.declared) = (0, None);
     }
 
-    /// Takes back whatever was written. What fails here is left to the sweep.
+    /// Deletes everything written so far and removes the log entry. If that fails, the sweep does
+    /// it later.
     pub(super) async fn abort(mut self) {
-        if let Some(begun) = self.begun.take() {
-            abort_and_forget(begun, self.storage, &*self.journal).await;
+        if let Some(object) = self.started.take() {
+            abort_and_forget(object, self.storage, &*self.upload_log).await;
         }
     }
 
-    /// The same for one whose last write was cut off: what was under way may still arrive, so the note stays for the sweep.
+    /// The same after a timeout. A write in flight may still complete, so the log entry stays for
+    /// the sweep.
     pub(super) async fn abort_cut_off(mut self) {
-        if let Some(begun) = self.begun.take() {
-            abort(begun.upload, &begun.path, self.storage).await;
+        if let Some(object) = self.started.take() {
+            abort(object.upload, &object.path, self.storage).await;
         }
     }
 
     async fn send_part(&mut self) -> Result<(), CopyError> {
         let storage = self.storage;
-        let journal = Arc::clone(&self.journal);
+        let upload_log = Arc::clone(&self.upload_log);
         let part: Bytes = self.part.split().freeze();
-        let begun = self.begin(&part).await?;
-        if begun.upload.is_none() {
-            let upload = storage.begin_parts(&begun.path, &begun.kind.content_type).await?;
+        let object = self.start(&part).await?;
+        if object.upload.is_none() {
+            let upload = storage.start_upload(&object.path, &object.file_type.content_type).await?;
             let id = upload.id().map(str::to_owned);
-            // Kept first: should the note fail, it is aborted.
-            begun.upload = Some(upload);
+            // Set before recording its id: if recording fails, the upload can still be aborted.
+            object.upload = Some(upload);
             if let Some(id) = id {
-                journal.upload_id(begun.note, id).await.map_err(|source| CopyError::Journal { source })?;
+                upload_log
+                    .record_upload_id(object.entry, id)
+                    .await
+                    .map_err(|source| CopyError::UploadLog { source })?;
             }
         }
-        if let Some(upload) = &mut begun.upload {
+        if let Some(upload) = &mut object.upload {
             let sent = upload.send(part).await;
-            sent.map_err(|source| storage.failed("write", &begun.path, source))?;
+            sent.map_err(|source| storage.failed("write", &object.path, source))?;
         }
-        // Otherwise it grows by doubling, and copies itself each time.
+        // Without this the buffer would grow by doubling, with a copy each time.
         self.part.reserve(self.part_bytes);
         Ok(())
     }
 
-    /// Judges the file by its first part, and so names the object; later parts change nothing. Noted before
-    /// anything is written.
-    async fn begin(&mut self, first: &[u8]) -> Result<&mut Begun, CopyError> {
-        let begun = if let Some(begun) = self.begun.take() {
-            begun
+    /// Classifies the file by its first part, which determines the object's extension, and records
+    /// the object before anything is written. Later calls return the object already started.
+    async fn start(&mut self, first: &[u8]) -> Result<&mut StartedObject, CopyError> {
+        let object = if let Some(object) = self.started.take() {
+            object
         } else {
-            let kind = kind::judge(first, self.declared.as_deref(), self.kinds)?;
-            let key = self.key.with_extension(kind.extension);
+            let file_type = file_type::classify(first, self.declared.as_deref(), self.media)?;
+            let key = self.key.with_extension(file_type.extension);
             let path = self.storage.path(&key);
-            let note = self.journal.begin(self.storage.place(&path)).await;
-            let note = note.map_err(|source| CopyError::Journal { source })?;
-            Begun { key, path, kind, note, upload: None }
+            let entry = self.upload_log.record(self.storage.location(&path)).await;
+            let entry = entry.map_err(|source| CopyError::UploadLog { source })?;
+            StartedObject { key, path, file_type, entry, upload: None }
         };
-        Ok(self.begun.insert(begun))
+        Ok(self.started.insert(object))
     }
 }
 
-impl Drop for Writer<'_> {
+impl Drop for ObjectWriter<'_> {
     fn drop(&mut self) {
-        if let (Some(begun), Ok(runtime)) = (self.begun.take(), tokio::runtime::Handle::try_current()) {
+        if let (Some(object), Ok(runtime)) = (self.started.take(), tokio::runtime::Handle::try_current()) {
             let storage = self.storage.clone();
-            runtime.spawn(async move { abort(begun.upload, &begun.path, &storage).await });
+            runtime.spawn(async move { abort(object.upload, &object.path, &storage).await });
         }
     }
 }
 
-/// For one whose last write has ended, well or badly. In a directory nothing of it arrives later; a bucket could still carry out
-/// a request of which it never answered any try.
-async fn abort_and_forget(begun: Begun, storage: &Storage, journal: &dyn Journal) {
-    if abort(begun.upload, &begun.path, storage).await
-        && let Err(error) = journal.forget(begun.note).await
+/// Deletes an object whose last write has returned, and removes its log entry. On local disk
+/// nothing can appear afterwards. A bucket could still execute a request that it never answered.
+async fn abort_and_forget(object: StartedObject, storage: &ObjectStorage, upload_log: &dyn UploadLog) {
+    if abort(object.upload, &object.path, storage).await
+        && let Err(error) = upload_log.remove(object.entry).await
     {
-        tracing::debug!(%error, "the note of a copy that left nothing stays until the next sweep");
+        tracing::debug!(%error, "could not remove the log entry of an aborted copy; the next sweep removes it");
     }
 }
 
-/// True: nothing is left.
-async fn abort(upload: Option<Upload>, path: &Path, storage: &Storage) -> bool {
+/// Aborts the upload and deletes the object. Returns true if nothing is left in storage.
+async fn abort(upload: Option<Upload>, path: &Path, storage: &ObjectStorage) -> bool {
     let aborted = match upload {
         Some(upload) => upload.abort().await.map_err(|source| storage.failed("abort", path, source)),
         None => Ok(()),
     };
-    // Also where the upload was complete, or the write done, and only its answer was lost. The key is
-    // this lease's alone, so nobody else's object goes.
+    // The object may exist although the write failed: its response may have been lost. No other
+    // lease uses the key, so no other object is deleted.
     let deleted = storage.delete_path(path).await;
     let clean = aborted.is_ok() && deleted.is_ok();
     for error in [aborted, deleted].into_iter().filter_map(Result::err) {
         tracing::warn!(
             error = &error as &dyn std::error::Error,
-            "a broken copy left something behind; the next sweep removes it"
+            "could not delete what an aborted copy wrote; the next sweep removes it"
         );
     }
     clean
 }
 
-/// How large the parts of a file of at most `max_bytes` are.
+/// The part size for files of at most `max_bytes`.
 const fn part_bytes(max_bytes: u64) -> u64 {
-    let wanted = max_bytes.div_ceil(PARTS_MAX);
+    let wanted = max_bytes.div_ceil(MAX_PARTS);
     if wanted < PART_BYTES {
         PART_BYTES
-    } else if wanted > PART_BYTES_MAX {
-        PART_BYTES_MAX
+    } else if wanted > MAX_PART_BYTES {
+        MAX_PART_BYTES
     } else {
         wanted
     }
 }
 
-/// The most memory that copying one file of at most `max_bytes` takes: the parts under way and the one being filled.
+/// The most memory that copying one file of at most `max_bytes` needs: the parts in flight and the
+/// one being filled.
 pub const fn memory_bytes(max_bytes: u64) -> u64 {
-    let parts = part_bytes(max_bytes).saturating_mul(PARTS_UNDER_WAY_MAX as u64 + 1);
+    let parts = part_bytes(max_bytes).saturating_mul(MAX_PARTS_IN_FLIGHT as u64 + 1);
     if max_bytes < parts { max_bytes } else { parts }
 }

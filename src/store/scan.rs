@@ -13,7 +13,7 @@ use super::db::{DbError, Run, Trouble, Tx, Value};
 use super::records::{EventRow, Instant, insert_events};
 use super::{Store, first, statements, with_retries};
 use crate::charge::ItemId;
-use crate::clock::{SKEW, Timestamp, micros};
+use crate::clock::{MAX_CLOCK_SKEW, Timestamp, micros};
 use crate::policy::MAX_WAIT;
 
 mod unreadable;
@@ -275,13 +275,13 @@ impl Store {
     pub async fn date_orphans_anew(&self, now: Timestamp, dating: &Dating) -> Result<usize, DbError> {
         let values = [
             now.into(),
-            (now + SKEW).into(),
+            (now + MAX_CLOCK_SKEW).into(),
             // Put off for longer, it does no harm to look earlier.
-            (now + MAX_WAIT + SKEW).into(),
-            (now + dating.lease + SKEW).into(),
+            (now + MAX_WAIT + MAX_CLOCK_SKEW).into(),
+            (now + dating.lease + MAX_CLOCK_SKEW).into(),
             dating.doubt.into(),
             dating.late.into(),
-            (now + crate::brake::DAY + SKEW).into(),
+            (now + crate::brake::DAY + MAX_CLOCK_SKEW).into(),
         ];
         Ok(self.bulk_rows(statements::DATE_ORPHANS_ANEW, &values).await?.len())
     }

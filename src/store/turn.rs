@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::db::DbError;
 use super::{Store, statements};
-use crate::clock::SKEW;
+use crate::clock::MAX_CLOCK_SKEW;
 
 /// The name of the turn among the saved positions.
 const NAME: &str = "detecting";
@@ -16,7 +16,7 @@ impl Store {
     /// Takes the turn. False: another process has it, and has renewed it within `lasts`.
     pub async fn take_detection_turn(&self, lasts: Duration) -> Result<bool, DbError> {
         let now = self.now().await?;
-        let values = [now.into(), (now - lasts).into(), (now + SKEW).into()];
+        let values = [now.into(), (now - lasts).into(), (now + MAX_CLOCK_SKEW).into()];
         Ok(!self.rows(statements::DETECTION_TURN_TAKE, &values).await?.is_empty())
     }
 

@@ -14,7 +14,7 @@ use super::db::DbError;
 use super::{Store, first, statements};
 use crate::charge::ItemId;
 use crate::clock::Timestamp;
-use crate::recovery::Place;
+use crate::recovery::ObjectLocation;
 
 /// One upload of one lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,7 +77,7 @@ impl Store {
         &self,
         key: UploadKey,
         item: &ItemId,
-        place: &Place,
+        place: &ObjectLocation,
         at: Timestamp,
     ) -> Result<(), DbError> {
         let mut row = key.json();

@@ -481,10 +481,10 @@ on_both! {
             assert!(not_restored(&ended).contains(says), "{item}: {ended:?}");
         }
         // Recovered into another storage than that of the settings.
-        let elsewhere = makegood::recovery::Storage::s3(AmazonS3Builder::default(), "//bucket").unwrap();
+        let elsewhere = makegood::recovery::ObjectStorage::s3(AmazonS3Builder::default(), "//bucket").unwrap();
         let parts = Parts { storage: Arc::new(elsewhere), ..world.parts.clone() };
         let ended = by_hand(&parts, &wanted("c2/0", Deed::Recover)).await.unwrap();
-        assert!(not_restored(&ended).contains("does not lie in s3://bucket"), "{ended:?}");
+        assert!(not_restored(&ended).contains("is not in s3://bucket"), "{ended:?}");
         assert_eq!(world.all_rows().await, before, "nothing was written");
     }
 }

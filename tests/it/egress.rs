@@ -146,7 +146,7 @@ const JOBS: [(&str, &str, bool, Option<&str>); 10] = [
         "blocked",
         "https://blocked.acme.example/a.png",
         false,
-        Some("could not read the file from blocked.acme.example"),
+        Some("could not download the file from blocked.acme.example"),
     ),
 ];
 

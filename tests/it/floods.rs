@@ -72,7 +72,7 @@ on_both! {
         for name in names("files") {
             assert_eq!(world.fate(&name, 0).await, "open recovery_retry", "{name}");
         }
-        let words = "more than 256 KiB came without anything of an answer, such as interim responses (`103`) without end";
+        let words = "the server sent more than 256 KiB that are not part of a response, such as endless interim responses (`103`)";
         let messages = world.texts("SELECT message AS v FROM makegood_answers WHERE provider = 'floods'").await;
         assert_eq!(messages, vec![words; 8]);
         let details = "SELECT detail AS v FROM makegood_orphan_events WHERE charge_id LIKE 'files-%' AND kind = 'wait'";

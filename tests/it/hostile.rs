@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use makegood::provider::Providers;
-use makegood::recovery::{Fetcher, Limits};
+use makegood::recovery::{CopyLimits, Fetcher};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -269,8 +269,12 @@ async fn attacked(
     let dir = world.folder.path().join("providers");
     std::fs::write(dir.join("mallory.toml"), provider(port)).unwrap();
     world.parts.providers = Arc::new(Providers::load(Some(&dir), world.clock.clone()).unwrap());
-    let limits =
-        Limits { allow_loopback: loopback, tries: 0, stall: Duration::from_secs(5), ..Limits::default() };
+    let limits = CopyLimits {
+        allow_loopback: loopback,
+        max_retries: 0,
+        stall_timeout: Duration::from_secs(5),
+        ..CopyLimits::default()
+    };
     world.parts.fetcher = Arc::new(Fetcher::new(limits).unwrap());
     world.parts.rules.copies = 100;
 }

@@ -22,7 +22,7 @@ use makegood::brake::BrakeContext;
 use makegood::evidence::{Evidence, Source};
 use makegood::policy::{self, Action, Decision, Reason};
 use makegood::provider::{AskOutcome, Question};
-use makegood::recovery::{Copied, Errand, Key};
+use makegood::recovery::{CopiedFile, CopyRequest, ObjectKey};
 use makegood::store::{Case, Outcome, SettleRules, Settlement, Store, Stuck};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, Row as _};
 
@@ -94,25 +94,25 @@ fn decide(world: &World, case: &Case, evidence: &Evidence) -> Decision {
 }
 
 /// Brings the first offered file home, as the pass would, and leaves it to be settled.
-async fn copy(world: &World, case: &Case, evidence: &Evidence) -> Copied {
+async fn copy(world: &World, case: &Case, evidence: &Evidence) -> CopiedFile {
     let item = &case.facts.orphan.item;
-    let key = Key::new(&item.charge_id, item.output_index, case.token);
+    let key = ObjectKey::new(&item.charge_id, item.output_index, case.token);
     let source: &Source = &evidence.outputs[0].source;
     let provider = world.parts.providers.get("replicate").unwrap();
-    let errand = Errand {
+    let request = CopyRequest {
         source,
         allowed_hosts: &provider.output_hosts,
         key_hosts: &provider.key_hosts,
         auth: None,
         storage: &world.parts.storage,
         key: &key,
-        kinds: &[],
+        media: &[],
         max_bytes: None,
         time_budget: None,
         memory: None,
-        journal: Arc::new(Notes::default()),
+        upload_log: Arc::new(Notes::default()),
     };
-    world.parts.fetcher.copy(errand).await.unwrap()
+    world.parts.fetcher.copy(request).await.unwrap()
 }
 
 pub async fn settle(store: &Store, world: &World, settlement: Settlement) -> Outcome {

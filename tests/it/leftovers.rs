@@ -9,7 +9,7 @@
 use std::path::PathBuf;
 
 use makegood::clock::Timestamp;
-use makegood::recovery::Place;
+use makegood::recovery::ObjectLocation;
 use makegood::store::UploadKey;
 
 use crate::world::{HOUR, MINUTE, World, on_both};
@@ -45,7 +45,7 @@ async fn killed_copy(world: &World, charge: &str, token: i64, nth: i64, left: &[
     let directory = world.folder.path().join(format!("outputs/{charge}/0"));
     std::fs::create_dir_all(&directory).unwrap();
     let object = directory.join(format!("{token}.png"));
-    let place = Place {
+    let place = ObjectLocation {
         storage: "file://".to_owned(),
         path: object.to_str().unwrap().trim_start_matches('/').to_owned(),
         uri: url::Url::from_file_path(&object).unwrap().to_string(),
@@ -154,7 +154,7 @@ on_both! {
         world.pass().await;
         let key = UploadKey { orphan_id: 1, lease_token: 0, nth: 0 };
         let item = makegood::charge::ItemId { charge_id: "c1".to_owned(), output_index: 0 };
-        let place = Place { storage: "s3://bucket".to_owned(), path: "c1/0/1.png".to_owned(), uri: "s3://bucket/c1/0/1.png".to_owned() };
+        let place = ObjectLocation { storage: "s3://bucket".to_owned(), path: "c1/0/1.png".to_owned(), uri: "s3://bucket/c1/0/1.png".to_owned() };
         world.store.begin_upload(key, &item, &place, world.now()).await.unwrap();
         world.pass_time(48 * HOUR);
         let report = world.pass().await;
@@ -179,9 +179,9 @@ on_both! {
         assert_eq!((report.swept, stored(&world)), (1, vec![]));
         // It is resumed, keeps its lease, and settles a file that is gone.
         world.store.extend_leases(&[(case.facts.orphan.id, case.token)], 15 * MINUTE).await.unwrap();
-        let copied = makegood::recovery::Copied {
-            key: makegood::recovery::Key::new("c1", 0, case.token),
-            note: 0,
+        let copied = makegood::recovery::CopiedFile {
+            key: makegood::recovery::ObjectKey::new("c1", 0, case.token),
+            log_entry: 0,
             uri: "file:///gone.png".to_owned(),
             size_bytes: 9,
             sha256: "0".repeat(64),
@@ -234,7 +234,7 @@ on_both! {
 
 on_both! {
     async fn copies_that_begin_at_once_share_statements_and_all_are_on_record(world) {
-        let place = |nth: i64| Place { storage: "file://".to_owned(), path: format!("p/{nth}"), uri: format!("file:///p/{nth}") };
+        let place = |nth: i64| ObjectLocation { storage: "file://".to_owned(), path: format!("p/{nth}"), uri: format!("file:///p/{nth}") };
         let item = makegood::charge::ItemId { charge_id: "c".to_owned(), output_index: 0 };
         let at: Timestamp = world.now();
         let all = (0..200).map(|nth| {
@@ -309,7 +309,7 @@ async fn p16_a_full_disk_leaves_nothing_half_done_and_the_file_is_recovered_once
     };
     // As `stored` finds them.
     world.parts.storage = std::sync::Arc::new(
-        makegood::recovery::Storage::open("file:./outputs", world.folder.path()).unwrap(),
+        makegood::recovery::ObjectStorage::open("file:./outputs", world.folder.path()).unwrap(),
     );
     world.balance("ada", 0, 0).await;
     world.charge("parts").job("ok-1-size=20000000").insert().await;

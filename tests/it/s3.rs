@@ -14,8 +14,8 @@ use hyper::{Response, StatusCode};
 use makegood::egress::{Hosts, List};
 use makegood::evidence::Source;
 use makegood::recovery::{
-    Copied, CopyError, Errand, Fetcher, Journal, JournalError, Key, Limits, NotOutput, Place, Storage,
-    StorageError,
+    CopiedFile, CopyError, CopyLimits, CopyRequest, Fetcher, NotOutput, ObjectKey, ObjectLocation,
+    ObjectStorage, StorageError, UploadLog, UploadLogError,
 };
 use object_store::aws::AmazonS3Builder;
 use sha2::{Digest, Sha256};
@@ -25,14 +25,14 @@ pub mod bucket;
 use bucket::{Bucket, How, listen};
 
 /// A storage on a bucket that is served.
-pub async fn storage_on(bucket: &Bucket) -> Storage {
+pub async fn storage_on(bucket: &Bucket) -> ObjectStorage {
     let client = AmazonS3Builder::new()
         .with_endpoint(bucket.serve().await)
         .with_allow_http(true)
         .with_region("eu-central-1")
         .with_access_key_id("id")
         .with_secret_access_key("secret");
-    Storage::s3(client, "//outputs/recovered").unwrap()
+    ObjectStorage::s3(client, "//outputs/recovered").unwrap()
 }
 
 pub fn film(length: usize) -> Vec<u8> {
@@ -46,50 +46,55 @@ pub fn film(length: usize) -> Vec<u8> {
 
 /// The upload records that were not removed: place, and the id of the upload.
 #[derive(Debug, Default)]
-pub struct Notes(Mutex<BTreeMap<i64, (Place, Option<String>)>>);
+pub struct Notes(Mutex<BTreeMap<i64, (ObjectLocation, Option<String>)>>);
 
-impl Journal for Notes {
-    fn begin(&self, place: Place) -> BoxFuture<'_, Result<i64, JournalError>> {
+impl UploadLog for Notes {
+    fn record(&self, place: ObjectLocation) -> BoxFuture<'_, Result<i64, UploadLogError>> {
         let mut notes = self.0.lock().unwrap();
         let note = notes.keys().next_back().map_or(0, |last| last + 1);
         notes.insert(note, (place, None));
         Box::pin(std::future::ready(Ok(note)))
     }
-    fn upload_id(&self, note: i64, id: String) -> BoxFuture<'_, Result<(), JournalError>> {
-        self.0.lock().unwrap().get_mut(&note).unwrap().1 = Some(id);
+    fn record_upload_id(&self, entry: i64, id: String) -> BoxFuture<'_, Result<(), UploadLogError>> {
+        self.0.lock().unwrap().get_mut(&entry).unwrap().1 = Some(id);
         Box::pin(std::future::ready(Ok(())))
     }
-    fn forget(&self, note: i64) -> BoxFuture<'_, Result<(), JournalError>> {
-        self.0.lock().unwrap().remove(&note);
+    fn remove(&self, entry: i64) -> BoxFuture<'_, Result<(), UploadLogError>> {
+        self.0.lock().unwrap().remove(&entry);
         Box::pin(std::future::ready(Ok(())))
     }
 }
 
 /// A provider with one file; recovers it as charge `a/b`, item 0, lease 7.
-async fn recover(storage: &Storage, file: &Bytes) -> Result<Copied, CopyError> {
+async fn recover(storage: &ObjectStorage, file: &Bytes) -> Result<CopiedFile, CopyError> {
     let served = file.clone();
     let port = listen(move |_| std::future::ready(Ok(Response::new(Full::new(served.clone()))))).await;
     recover_from(port, storage, &Arc::default()).await
 }
 
-async fn recover_from(port: u16, storage: &Storage, notes: &Arc<Notes>) -> Result<Copied, CopyError> {
-    let limits = Limits { allow_loopback: true, pause: Duration::from_millis(1), ..Limits::default() };
+async fn recover_from(
+    port: u16,
+    storage: &ObjectStorage,
+    notes: &Arc<Notes>,
+) -> Result<CopiedFile, CopyError> {
+    let limits =
+        CopyLimits { allow_loopback: true, retry_delay: Duration::from_millis(1), ..CopyLimits::default() };
     let fetcher = Fetcher::new(limits).unwrap();
     let source = Source::Url { url: format!("http://127.0.0.1:{port}/film?signature=x"), auth: false };
-    let errand = Errand {
+    let request = CopyRequest {
         source: &source,
         allowed_hosts: &Hosts::parse(List::Outputs, &["127.0.0.1"]).unwrap(),
         key_hosts: &Hosts::default(),
         auth: None,
         storage,
-        key: &Key::new("a/b", 0, 7),
-        kinds: &[],
+        key: &ObjectKey::new("a/b", 0, 7),
+        media: &[],
         max_bytes: None,
         time_budget: None,
         memory: None,
-        journal: Arc::clone(notes) as Arc<dyn Journal>,
+        upload_log: Arc::clone(notes) as Arc<dyn UploadLog>,
     };
-    fetcher.copy(errand).await
+    fetcher.copy(request).await
 }
 
 /// The client encodes the `%` of the key once more for its URL.
@@ -150,7 +155,7 @@ async fn a_download_that_breaks_leaves_no_upload_behind() {
     let error = recover_from(port, &storage, &Arc::default()).await.unwrap_err();
     assert!(matches!(error, CopyError::NotAnOutput { why: NotOutput::Truncated }), "{error:?}");
     // Begun once for each try: a server that names no version has its file fetched anew.
-    assert_eq!(bucket.begun(), 1 + Limits::default().tries);
+    assert_eq!(bucket.begun(), 1 + CopyLimits::default().max_retries);
     assert_eq!(bucket.left(), (vec![], 0));
 }
 

@@ -1,6 +1,6 @@
 //! Files that a browser would execute, from the provider's answer to the row and the object's
 //! headers: each is stored under a type that no browser executes, or is rejected as an output.
-//! `src/recovery/kind.rs` says which first bytes mean which type.
+//! `src/recovery/file_type.rs` says which first bytes mean which type.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 

@@ -15,7 +15,7 @@ use makegood::detect::{Detection, DetectionObserver, Since};
 use makegood::ops::stop::Stop;
 use makegood::pass::{self, Orders, Parts, Rules};
 use makegood::provider::Providers;
-use makegood::recovery::{Fetcher, Limits, Storage};
+use makegood::recovery::{CopyLimits, Fetcher, ObjectStorage};
 use makegood::report::PassReport;
 use makegood::store::Store;
 use sqlx::{AssertSqlSafe, PgPool, Row as _, SqlitePool};
@@ -132,12 +132,15 @@ impl World {
         }
         let args = LoadArgs { working_dir: folder.path().to_owned(), ..LoadArgs::default() };
         let settings = Settings::load(&args).unwrap();
-        let limits =
-            Limits { allow_loopback: true, pause: Duration::from_millis(1), ..pass::copy_limits(&settings) };
+        let limits = CopyLimits {
+            allow_loopback: true,
+            retry_delay: Duration::from_millis(1),
+            ..pass::copy_limits(&settings)
+        };
         let parts = Parts {
             store: store.clone(),
             providers: Arc::new(Providers::load(Some(&files), clock.clone()).unwrap()),
-            storage: Arc::new(Storage::open("file:./outputs", folder.path()).unwrap()),
+            storage: Arc::new(ObjectStorage::open("file:./outputs", folder.path()).unwrap()),
             fetcher: Arc::new(Fetcher::new(limits).unwrap()),
             rules: every_pass_looks_at_all(Rules::new(&settings)),
         };

@@ -2,9 +2,10 @@
 
 use super::{Findings, Grade, connection, posting};
 use crate::cli::parts::open_store;
-use crate::cli::words::{count, span};
+use crate::cli::words::count;
 use crate::clock::Clock;
 use crate::config::{DatabaseKind, Settings};
+use crate::duration::format_rounded;
 use crate::report::chain;
 use crate::store::{DbError, LEDGER_SAMPLE, OWN_VERSION, Store, Unlinked, UnlinkedRefunds, WholeRead, Why};
 
@@ -41,7 +42,7 @@ pub(super) async fn open(settings: &Settings, found: &mut Findings) -> Option<St
             if apart > MAX_CLOCK_SKEW {
                 found.warn(
                     "clock",
-                    format!("this machine's clock and the database's are {} apart", span(apart)),
+                    format!("this machine's clock and the database's are {} apart", format_rounded(apart)),
                     "makegood uses the database's clock; correct this machine's",
                 );
             }

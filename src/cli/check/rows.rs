@@ -13,10 +13,11 @@ use std::time::Duration;
 
 use super::{Findings, Grade};
 use crate::cli::explain::{because, read_reason, would};
-use crate::cli::words::{count, plain, span, time, when};
-use crate::clock::{SKEW, Timestamp};
+use crate::cli::words::{count, plain, time, when};
+use crate::clock::{MAX_CLOCK_SKEW, Timestamp};
 use crate::config::Settings;
 use crate::detect;
+use crate::duration::format_rounded;
 use crate::facts::{Delivery, Facts};
 use crate::pass::Rules;
 use crate::policy::{self, Action, Reason};
@@ -102,7 +103,8 @@ fn times(sample: &[SampledCharge], now: Timestamp, found: &mut Findings) {
         );
         return;
     };
-    let ahead: Vec<&SampledCharge> = sample.iter().filter(|each| each.charged_at > now + SKEW).collect();
+    let ahead: Vec<&SampledCharge> =
+        sample.iter().filter(|each| each.charged_at > now + MAX_CLOCK_SKEW).collect();
     if !ahead.is_empty() {
         let are = if ahead.len() == 1 { "is" } else { "are" };
         wrong(
@@ -397,7 +399,7 @@ fn understood(
         Some(standing) => format!("is an orphan ({})", standing.state),
         None => match detect::looked_at_from(&rules.detect, providers, charge, now) {
             None => {
-                let age = span(rules.detect.backlog_age);
+                let age = format_rounded(rules.detect.backlog_age);
                 return (
                     false,
                     format!(

@@ -5,13 +5,14 @@ use std::time::Duration;
 
 use super::Findings;
 use crate::cli::parts::load_providers;
-use crate::cli::words::{count, span};
+use crate::cli::words::count;
 use crate::clock::{Clock, Timestamp};
 use crate::config::{DatabaseKind, Settings};
+use crate::duration::format_rounded;
 use crate::provider::Providers;
-use crate::recovery::{Storage, StorageError};
+use crate::recovery::{ObjectStorage, StorageError};
 use crate::report::chain;
-use crate::schedule::Timetable;
+use crate::schedule::CronSchedule;
 
 /// The longest time between two passes that keeps P19 (a recorded failure is refunded within a
 /// minute or two).
@@ -54,7 +55,7 @@ pub(super) fn check(settings: &Settings, found: &mut Findings) {
             if gap > MAX_GAP {
                 found.warn(
                     "schedule",
-                    format!("up to {} between two passes of the daemon", span(gap)),
+                    format!("up to {} between two passes of the daemon", format_rounded(gap)),
                     "a failure on record is refunded within a minute or two only with a pass every minute",
                 );
             }
@@ -84,7 +85,11 @@ fn judge(providers: &Providers, settings: &Settings, found: &mut Findings) {
     if let Some((name, budget)) = providers.time_budget_beyond(settings.pass.lease) {
         found.fail(
             &format!("provider {name}"),
-            format!("its files may take {} each, and a lease is {}", span(budget), span(settings.pass.lease)),
+            format!(
+                "its files may take {} each, and a lease is {}",
+                format_rounded(budget),
+                format_rounded(settings.pass.lease)
+            ),
             "no pass can run: make recovery.time_budget in its file shorter, or pass.lease longer",
         );
     }
@@ -117,8 +122,8 @@ fn judge(providers: &Providers, settings: &Settings, found: &mut Findings) {
                 &format!("provider {}", provider.name),
                 format!(
                     "keeps outputs for {}, and the first question may come {} after the charge",
-                    span(retention),
-                    span(first_question)
+                    format_rounded(retention),
+                    format_rounded(first_question)
                 ),
                 "outputs may expire before the first question: shorten its grace, or run passes more often",
             );
@@ -129,7 +134,7 @@ fn judge(providers: &Providers, settings: &Settings, found: &mut Findings) {
 /// Writes a small object, reads it back by its URI, and deletes it.
 pub(super) async fn storage(settings: &Settings, found: &mut Findings) {
     let url = settings.storage.url.as_str();
-    let tried = match Storage::open(url, Path::new(".")) {
+    let tried = match ObjectStorage::open(url, Path::new(".")) {
         Ok(storage) => storage.check().await,
         Err(error) => Err(error),
     };
@@ -154,7 +159,7 @@ pub(super) async fn storage(settings: &Settings, found: &mut Findings) {
 }
 
 /// The longest time between two consecutive firings of the near future.
-fn longest_gap(timetable: &Timetable, now: Timestamp) -> Duration {
+fn longest_gap(timetable: &CronSchedule, now: Timestamp) -> Duration {
     let mut longest = Duration::ZERO;
     let mut last: Option<Timestamp> = None;
     let mut at = now;

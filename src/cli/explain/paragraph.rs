@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use super::meaning::{advice, because, because_waiting, read};
-use crate::cli::words::{count, plain, relative, span, time, when};
+use crate::cli::words::{count, plain, relative, time, when};
 use crate::clock::Timestamp;
+use crate::duration::format_rounded;
 use crate::policy::Reason;
 use crate::store::{ItemRow, OrphanRow, OutputRow, ResolutionRow, ReversalRow, Story};
 
@@ -200,7 +201,7 @@ fn finish(mut text: String, orphan: &OrphanRow, advice: &str, now: Timestamp) ->
     if orphan.window_ends_at <= now {
         text = format!(
             "{text} It is LATE: its window of {} ended at {}.",
-            span(orphan.window_ends_at.since(orphan.charged_at)),
+            format_rounded(orphan.window_ends_at.since(orphan.charged_at)),
             when(orphan.window_ends_at, now)
         );
     }

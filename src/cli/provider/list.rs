@@ -10,9 +10,10 @@ use serde_json::{Value, json};
 use crate::cli::Failure;
 use crate::cli::output::{OutputFormat, print};
 use crate::cli::parts::{load_providers, open_tables, read_failed};
-use crate::cli::words::{cut, plain, span, when};
+use crate::cli::words::{cut, plain, when};
 use crate::clock::{Clock, Timestamp};
 use crate::config::Settings;
+use crate::duration::format_rounded;
 use crate::egress::Hosts;
 use crate::provider::Provider;
 use crate::store::{DbError, ProviderState};
@@ -75,8 +76,9 @@ pub(in crate::cli) fn key_source(provider: &Provider) -> Option<String> {
 
 fn text(page: &mut String, provider: &Provider, states: &States) {
     let limits = &provider.limits;
-    let known =
-        |what: Option<std::time::Duration>, without: &str| what.map_or_else(|| without.to_owned(), span);
+    let known = |what: Option<std::time::Duration>, without: &str| {
+        what.map_or_else(|| without.to_owned(), format_rounded)
+    };
     // Writing to a string does not fail.
     let _ = writeln!(page, "\n{}", plain(&provider.name));
     if let Some(closed) = &provider.closed {
@@ -103,7 +105,7 @@ fn text(page: &mut String, provider: &Provider, states: &States) {
         format!(
             "{stands}opens after {} without an answer, for {}",
             limits.circuit_opens_after,
-            span(limits.circuit_pause)
+            format_rounded(limits.circuit_pause)
         ),
     );
     if let Some((now, Some(state))) = state {
@@ -112,7 +114,7 @@ fn text(page: &mut String, provider: &Provider, states: &States) {
     line("retention", known(provider.retention, "not known"));
     let models = provider.models.iter();
     let models = models.fold(String::new(), |text, (name, model)| {
-        format!("{text}; {} for {}", span(model.grace), plain(name))
+        format!("{text}; {} for {}", format_rounded(model.grace), plain(name))
     });
     line("grace", format!("{}{models}", known(provider.grace, "detect.grace")));
     let shown = |hosts: &Hosts| {

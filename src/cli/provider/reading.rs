@@ -15,9 +15,10 @@ use super::would::{HostLists, Moments, OutputDecisions, decide, moments};
 use crate::cli::explain::because;
 use crate::cli::output::{OutputFormat, print};
 use crate::cli::parts::load_providers;
-use crate::cli::words::{count, cut, plain, span, table};
+use crate::cli::words::{count, cut, plain, table};
 use crate::cli::{Failure, evidence};
 use crate::config::Settings;
+use crate::duration::format_rounded;
 use crate::evidence::{Doubt, Evidence, Verdict};
 use crate::policy::Decision;
 use crate::provider::{AskOutcome, HttpAnswer, Providers, Question, Reading, TraceStep};
@@ -232,8 +233,8 @@ fn decisions(shown: &Shown) -> Vec<String> {
     };
     let header = [
         "output",
-        &format!("charged {} ago", span(shown.moments.fresh)),
-        &format!("charged {} ago, asked 3 times", span(shown.moments.late)),
+        &format!("charged {} ago", format_rounded(shown.moments.fresh)),
+        &format!("charged {} ago, asked 3 times", format_rounded(shown.moments.late)),
     ];
     let rows = shown
         .would

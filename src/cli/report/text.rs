@@ -4,8 +4,9 @@ use std::fmt::Write as _;
 
 use super::Review;
 use crate::cli::explain::{because_waiting, read_reason};
-use crate::cli::words::{count, plain, relative, span, table, time, when};
+use crate::cli::words::{count, plain, relative, table, time, when};
 use crate::clock::Timestamp;
+use crate::duration::format_rounded;
 use crate::store::{LateItem, MadeGood, Waiting};
 
 /// Writing to a string does not fail.
@@ -74,7 +75,7 @@ fn late(page: &mut String, review: &Review) {
             item.model.clone().unwrap_or_default(),
             item.state.clone(),
             item.reason.clone(),
-            span(now.since(item.charged_at)),
+            format_rounded(now.since(item.charged_at)),
             item.questions.to_string(),
             if item.due_at <= now { "next pass".to_owned() } else { relative(item.due_at, now) },
         ]
@@ -103,7 +104,7 @@ fn waiting(page: &mut String, all: &[Waiting], state: &str, title: &str, now: Ti
             each.items.to_string(),
             each.credits.to_string(),
             each.past_window.to_string(),
-            span(now.since(each.oldest_charged_at)),
+            format_rounded(now.since(each.oldest_charged_at)),
             each.example.clone(),
         ]
     });

@@ -1,3 +1,3 @@
--- add_accounts: the example platform's customers. $1: JSON list of {id, kind}.
+-- add_accounts: inserts accounts. $1: JSON list of {id, kind}.
 INSERT INTO accounts (id, kind)
 SELECT value ->> 'id', value ->> 'kind' FROM json_each($1)

@@ -1,2 +1,2 @@
--- rules_used: which rules of the decision table settled, held or postponed anything.
+-- rules_used: the rules of the decision table that settled, held or postponed an item.
 SELECT DISTINCT rule FROM makegood_orphan_events WHERE rule IS NOT NULL ORDER BY rule

@@ -1,6 +1,7 @@
-//! How three providers would answer about a job: status, headers and body, in the shape of the real ones.
+//! The answers of three providers about a job: status, headers and body in the format of the real
+//! ones.
 //!
-//! The shapes are those of `tests/data/provider-examples`; the shipped filters read them.
+//! The formats are those of `tests/data/provider-examples`, which the shipped filters read.
 
 use base64::Engine;
 use bytes::Bytes;
@@ -13,14 +14,14 @@ use super::fate::Fate;
 pub struct Canned {
     /// Its HTTP status.
     pub status: u16,
-    /// Its headers, beside `content-type: application/json`.
+    /// Its headers, in addition to `content-type: application/json`.
     pub headers: Vec<(String, String)>,
     /// Its body: JSON or not, UTF-8 or not.
     pub body: Bytes,
 }
 
 impl Canned {
-    /// An answer of any bytes.
+    /// An answer with any bytes.
     pub fn new(status: u16, body: impl Into<Bytes>) -> Self {
         Self { status, headers: Vec::new(), body: body.into() }
     }
@@ -38,7 +39,7 @@ impl Canned {
     }
 }
 
-/// Which question of which provider.
+/// A provider and the kind of question.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Dialect {
     Replicate,
@@ -47,7 +48,7 @@ pub(super) enum Dialect {
     Veo,
 }
 
-/// The answer, for a fate that is answered by words at all.
+/// The answer for a fate. `Hang` and `Huge` are handled by the caller.
 pub(super) fn answer(dialect: Dialect, fate: Fate, job: &str, url: impl Fn(usize) -> String) -> Canned {
     match fate {
         Fate::Status(status) => trouble(status),
@@ -85,7 +86,7 @@ fn trouble(status: u16) -> Canned {
     }
 }
 
-/// How many files a fate has to offer.
+/// The number of files that a fate offers.
 pub(super) const fn files(fate: Fate) -> usize {
     match fate {
         Fate::Files { offered, .. } => offered,
@@ -111,7 +112,7 @@ pub(super) const fn files(fate: Fate) -> usize {
 fn replicate(fate: Fate, job: &str, url: impl Fn(usize) -> String) -> Canned {
     let urls: Vec<String> = (0..files(fate)).map(url).collect();
     let (status, output, error, removed) = match fate {
-        // Models that make one file may return it bare.
+        // Models with one file may return it without an array.
         Fate::Files { offered: 1, .. } | Fate::FileStatus(_) | Fate::FileBroken => {
             ("succeeded", json!(urls[0]), Value::Null, false)
         }
@@ -144,7 +145,8 @@ fn fal_status(fate: Fate, job: &str) -> Canned {
         Fate::Running | Fate::Partial => (202, "IN_PROGRESS"),
         Fate::Novel => (200, "PONDERING"),
         Fate::Unknown => return Canned::json(404, &json!({"detail": "Request not found"})),
-        // A failure says so here or only in the result: this one says so here.
+        // At fal a failure is visible in the status or only in the result. This one is visible in
+        // the status.
         Fate::Failed => {
             return Canned::json(
                 200,
@@ -225,7 +227,7 @@ fn veo(fate: Fate, job: &str, url: impl Fn(usize) -> String) -> Canned {
         Fate::Files { .. } | Fate::FileStatus(_) | Fate::FileBroken | Fate::Expired => {
             done(json!({"generatedSamples": samples()}))
         }
-        // The head of an MP4, and the job's id as its content.
+        // The header of an MP4, with the job's id as its content.
         Fate::Inline => {
             let mut video = b"\0\0\0\x18ftypisom\0\0\x02\0isommp42".to_vec();
             video.extend_from_slice(job.as_bytes());
@@ -234,7 +236,8 @@ fn veo(fate: Fate, job: &str, url: impl Fn(usize) -> String) -> Canned {
         }
         Fate::Empty => done(json!({"generatedSamples": []})),
         Fate::Safety => done(
-            // All that may be ordered at once: a count below what was ordered explains only a part.
+            // The most that can be ordered at once: a smaller count would explain only a part of
+            // the missing videos.
             json!({"raiMediaFilteredCount": 4, "raiMediaFilteredReasons": ["prompt held back by policy"]}),
         ),
         Fate::Failed => error(13, "internal error"),

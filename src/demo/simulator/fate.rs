@@ -1,51 +1,51 @@
-//! Fates: what becomes of a simulated job, spelled in its id.
+//! Fates: the result of a simulated job, encoded in its id.
 //!
-//! `two-of-three-x17` is the job `x17` that brings two files of three. So the simulated provider needs no
-//! memory, a world of any size costs nothing, and the same id is always answered alike.
+//! `two-of-three-x17` is a job that returns two files of three. So the simulated provider needs no
+//! state for any number of jobs, and the same id always gets the same answer.
 
-/// What becomes of a job.
+/// The result of a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
-    /// Done: so many files of so many.
+    /// Succeeded with some or all of its files.
     Files {
-        /// That there are.
+        /// The number of files offered.
         offered: usize,
-        /// That were ordered.
+        /// The number of files ordered.
         ordered: usize,
     },
-    /// Done: words instead of a file (Replicate, fal), or a video inside the answer (Veo).
+    /// Succeeded with text in the answer (Replicate, fal), or with a video in the answer (Veo).
     Inline,
-    /// Done, and nothing made.
+    /// Succeeded without any output.
     Empty,
-    /// Ended by an error of the model's server.
+    /// Failed with an error of the model's server.
     Failed,
     /// Refused for its content.
     Safety,
-    /// Waited too long (fal only; Replicate says `aborted`, Veo a deadline).
+    /// Timed out in the queue (fal; Replicate answers `aborted`, Veo a deadline).
     QueueTimeout,
-    /// Stopped at the provider.
+    /// Cancelled at the provider.
     Cancelled,
-    /// Not begun.
+    /// Queued.
     Queued,
-    /// Being worked on.
+    /// Running.
     Running,
-    /// Being worked on, with the first file there (Replicate; the others say running).
+    /// Running, with the first file available (Replicate; the others answer as for running).
     Partial,
-    /// No such job.
+    /// The provider does not know the job.
     Unknown,
-    /// Done, and its files removed (Replicate; fal has dropped the result, Veo's file answers 410).
+    /// Succeeded, and its files were removed (fal has no result any more, Veo's file answers 410).
     Expired,
-    /// Done; the file answers with this status.
+    /// Succeeded; the file's URL answers with this status.
     FileStatus(u16),
-    /// Done; the file breaks off halfway.
+    /// Succeeded; the file breaks off halfway.
     FileBroken,
-    /// The answer is this status.
+    /// The question is answered with this status.
     Status(u16),
-    /// The answer is no JSON.
+    /// The answer is not JSON.
     Garbage,
-    /// The answer is a status word that nobody knows.
+    /// The answer has an unknown status word.
     Novel,
-    /// No answer ever.
+    /// The question is never answered.
     Hang,
     /// An answer of 50 MB.
     Huge,
@@ -53,40 +53,41 @@ pub enum Fate {
     Deep,
 }
 
-/// Every fate with its name and what it means. `ok` also takes a number, as in `ok3`.
+/// All fates with their names and meanings. `ok` may be followed by a number, as in `ok3`.
 pub const FATES: [(&str, Fate, &str); 28] = [
-    ("ok", Fate::Files { offered: 1, ordered: 1 }, "done, one file; ok2 to ok9: so many"),
-    ("two-of-three", Fate::Files { offered: 2, ordered: 3 }, "done, two files of three"),
-    ("one-failed", Fate::Files { offered: 3, ordered: 4 }, "done, three files of four"),
-    ("inline", Fate::Inline, "done, the output inside the answer"),
-    ("empty", Fate::Empty, "done, without any output"),
-    ("failed", Fate::Failed, "the model's server broke"),
-    ("safety", Fate::Safety, "refused for its content"),
-    ("queue-timeout", Fate::QueueTimeout, "waited too long (fal; replicate: aborted; veo: deadline)"),
-    ("cancelled", Fate::Cancelled, "stopped at the provider"),
-    ("queued", Fate::Queued, "waits (veo: runs)"),
-    ("running", Fate::Running, "runs"),
-    ("partial", Fate::Partial, "runs, the first file is there (replicate)"),
+    ("ok", Fate::Files { offered: 1, ordered: 1 }, "succeeded with one file; ok2 to ok9: with 2 to 9 files"),
+    ("two-of-three", Fate::Files { offered: 2, ordered: 3 }, "succeeded with two files of three"),
+    ("one-failed", Fate::Files { offered: 3, ordered: 4 }, "succeeded with three files of four"),
+    ("inline", Fate::Inline, "succeeded, the output is in the answer"),
+    ("empty", Fate::Empty, "succeeded without any output"),
+    ("failed", Fate::Failed, "failed: error of the model's server"),
+    ("safety", Fate::Safety, "failed: refused for its content"),
+    ("queue-timeout", Fate::QueueTimeout, "failed: queue timeout (fal; replicate: aborted; veo: deadline)"),
+    ("cancelled", Fate::Cancelled, "cancelled at the provider"),
+    ("queued", Fate::Queued, "queued (veo: running)"),
+    ("running", Fate::Running, "running"),
+    ("partial", Fate::Partial, "running, the first file is available (replicate)"),
     ("unknown", Fate::Unknown, "no such job"),
-    ("expired", Fate::Expired, "done, files removed (fal: the result is gone; veo: the file answers 410)"),
-    ("gone", Fate::FileStatus(410), "done, the file answers 410"),
-    ("lost", Fate::FileStatus(404), "done, the file answers 404"),
-    ("forbidden", Fate::FileStatus(403), "done, the file answers 403"),
-    ("file-down", Fate::FileStatus(503), "done, the file answers 503"),
-    ("file-broken", Fate::FileBroken, "done, the file breaks off halfway"),
-    ("down", Fate::Status(503), "the answer is 503"),
-    ("unauthorized", Fate::Status(401), "the answer is 401"),
-    ("ratelimited", Fate::Status(429), "the answer is 429, to come again in a minute"),
-    ("redirect", Fate::Status(302), "the answer is a redirect"),
-    ("garbage", Fate::Garbage, "the answer is no JSON"),
-    ("novel", Fate::Novel, "a status word that nobody knows"),
-    ("hang", Fate::Hang, "no answer ever"),
+    ("expired", Fate::Expired, "succeeded, files removed (fal: no result; veo: the file answers 410)"),
+    ("gone", Fate::FileStatus(410), "succeeded, the file answers 410"),
+    ("lost", Fate::FileStatus(404), "succeeded, the file answers 404"),
+    ("forbidden", Fate::FileStatus(403), "succeeded, the file answers 403"),
+    ("file-down", Fate::FileStatus(503), "succeeded, the file answers 503"),
+    ("file-broken", Fate::FileBroken, "succeeded, the file breaks off halfway"),
+    ("down", Fate::Status(503), "the question is answered with 503"),
+    ("unauthorized", Fate::Status(401), "the question is answered with 401"),
+    ("ratelimited", Fate::Status(429), "the question is answered with 429, retry after a minute"),
+    ("redirect", Fate::Status(302), "the question is answered with a redirect"),
+    ("garbage", Fate::Garbage, "the answer is not JSON"),
+    ("novel", Fate::Novel, "the answer has an unknown status word"),
+    ("hang", Fate::Hang, "the question is never answered"),
     ("huge", Fate::Huge, "an answer of 50 MB"),
     ("deep", Fate::Deep, "an answer nested 100,000 deep"),
 ];
 
 impl Fate {
-    /// Reads the fate out of a job id: the longest name that the id is, or begins with before a `-`.
+    /// Reads the fate from a job id: the longest name that equals the id or precedes a `-` at its
+    /// beginning.
     pub fn of(job: &str) -> Option<Self> {
         let spelled =
             |name: &str| job.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('-'));
@@ -100,15 +101,15 @@ impl Fate {
     }
 }
 
-/// The table of fates, for people.
+/// The table of fates, for `--help`.
 pub fn help() -> String {
     let table: Vec<String> =
         FATES.iter().map(|(name, _, meaning)| format!("  {name:<14} {meaning}\n")).collect();
     let mut text =
-        String::from("A job's fate is spelled at the beginning of its id, for instance `ok2-anything`:\n");
+        String::from("The beginning of a job's id determines its result, for instance `ok2-anything`:\n");
     text.push_str(&table.concat());
     text.push_str(
-        "Further words of the id: `video` makes the files videos, `size=N` makes them N bytes long.\n\
+        "Further words in the id: `video` makes the files videos, `size=N` makes them N bytes long.\n\
          Any other id is an unknown job.\n",
     );
     text
@@ -119,7 +120,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_longest_name_counts_and_only_before_a_dash() {
+    fn the_longest_name_before_a_dash_determines_the_fate() {
         for (job, fate) in [
             ("ok", Some(Fate::Files { offered: 1, ordered: 1 })),
             ("ok-1", Some(Fate::Files { offered: 1, ordered: 1 })),

@@ -1,7 +1,7 @@
-//! Files of the simulated provider: made from the path, so that none is kept.
+//! The files of the simulated provider, generated from their path.
 //!
-//! A PNG is a real one (eight by eight pixels in a colour of the path's); a video has the head of an
-//! MP4 and nothing to play. Filler makes either as long as wanted.
+//! A PNG is valid (8 x 8 pixels, its colour depends on the path). A video has the header of an MP4
+//! and no frames. Filler bytes give it the requested size.
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, stream};
@@ -9,14 +9,14 @@ use sha2::{Digest, Sha256};
 
 use super::dialect::is_mp4;
 
-/// The longest file, in bytes: 8 GiB.
-const SIZE_MAX: u64 = 8 << 30;
-/// How long a video is without a wish.
+/// The largest file: 8 GiB.
+const MAX_FILE_BYTES: u64 = 8 << 30;
+/// The default size of a video.
 const VIDEO_BYTES: u64 = 4096;
-/// How much of a file is sent at once.
+/// The size of a chunk of the body.
 const CHUNK_BYTES: usize = 64 * 1024;
 
-/// A file: what it begins and ends with, and how much filler lies between.
+/// A file: its beginning, the length of the filler, and its end.
 #[derive(Clone, Debug)]
 pub(super) struct File {
     head: Bytes,
@@ -26,7 +26,7 @@ pub(super) struct File {
 }
 
 impl File {
-    /// The file at `path`; its kind follows from the ending, its bytes from the whole path.
+    /// The file at `path`. The extension determines its type, the whole path its bytes.
     pub(super) fn at(path: &str, size: Option<u64>) -> Self {
         let hash: [u8; 32] = Sha256::digest(path.as_bytes()).into();
         if is_mp4(path) { Self::video(&hash, size) } else { Self::image(&hash, size) }
@@ -36,7 +36,7 @@ impl File {
         self.head.len() as u64 + self.filler + self.tail.len() as u64
     }
 
-    /// The whole file in pieces.
+    /// The whole file in chunks.
     pub(super) fn chunks(&self) -> impl Stream<Item = Bytes> + Send + Sync + use<> {
         let zeros = Bytes::from(vec![0; CHUNK_BYTES]);
         let filler = stream::unfold(self.filler, move |left| {
@@ -60,19 +60,19 @@ impl File {
             }
         }
         chunk(&mut head, *b"IDAT", &stored_zlib(&rows));
-        // What is not for the eye: the rest of the hash, so that no two files are alike.
+        // A private chunk with the whole hash, so that no two files are equal.
         chunk(&mut head, *b"maGd", hash);
         let mut tail = Vec::new();
         chunk(&mut tail, *b"IEND", &[]);
         let whole = (head.len() + tail.len()) as u64;
-        let filler = size.unwrap_or(0).clamp(0, SIZE_MAX).saturating_sub(whole);
+        let filler = size.unwrap_or(0).clamp(0, MAX_FILE_BYTES).saturating_sub(whole);
         Self { head: head.into(), filler, tail: tail.into(), content_type: "image/png" }
     }
 
     fn video(hash: &[u8; 32], size: Option<u64>) -> Self {
         let mut head = b"\0\0\0\x18ftypisom\0\0\x02\0isommp42".to_vec();
-        let size = size.unwrap_or(VIDEO_BYTES).clamp(64, SIZE_MAX);
-        // One box to the end of the file, with its length in 64 bits.
+        let size = size.unwrap_or(VIDEO_BYTES).clamp(64, MAX_FILE_BYTES);
+        // One box up to the end of the file, with a 64-bit length.
         let rest = size.saturating_sub(head.len() as u64);
         head.extend_from_slice(b"\0\0\0\x01mdat");
         head.extend_from_slice(&rest.to_be_bytes());
@@ -82,7 +82,7 @@ impl File {
     }
 }
 
-/// A chunk of a PNG.
+/// Appends a chunk of a PNG.
 fn chunk(out: &mut Vec<u8>, kind: [u8; 4], data: &[u8]) {
     out.extend_from_slice(&u32::try_from(data.len()).unwrap_or(u32::MAX).to_be_bytes());
     let begin = out.len();
@@ -92,7 +92,7 @@ fn chunk(out: &mut Vec<u8>, kind: [u8; 4], data: &[u8]) {
     out.extend_from_slice(&crc.to_be_bytes());
 }
 
-/// Zlib without compression, for less than 64 KiB.
+/// A zlib stream without compression, for less than 64 KiB.
 fn stored_zlib(data: &[u8]) -> Vec<u8> {
     let length = u16::try_from(data.len()).unwrap_or(u16::MAX);
     let mut out = vec![0x78, 0x01, 0x01];
@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn files_are_what_they_say_and_alike_each_time() {
+    async fn files_have_their_declared_type_and_are_reproducible() {
         for (path, kind) in [("/files/ok-1/0.png", "image/png"), ("/files/ok-1/0.mp4", "video/mp4")] {
             for size in [None, Some(1), Some(200_000)] {
                 let file = File::at(path, size);
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn the_check_sums_are_the_ones_of_the_standards() {
+    fn the_check_sums_match_the_standards() {
         assert_eq!(crc32(b"123456789"), 0xcbf4_3926);
         assert_eq!(stored_zlib(b"Wikipedia")[16..], 0x11e6_0398_u32.to_be_bytes());
     }

@@ -1,4 +1,4 @@
-//! The simulated provider, asked by the real provider room over real HTTP.
+//! Tests of the simulated provider with the real client, over real HTTP.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -21,7 +21,7 @@ async fn world() -> World {
 }
 
 async fn world_with(change: impl Fn(String) -> String) -> World {
-    // Already there if another test was first.
+    // Another test may have installed it already.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let simulator = Simulator::start("127.0.0.1:0".parse().unwrap()).await.unwrap();
     let dir = tempfile::tempdir().unwrap();
@@ -58,7 +58,7 @@ impl World {
 const PROVIDERS: [&str; 3] = ["replicate", "fal", "veo-gemini"];
 
 #[tokio::test]
-async fn every_fate_reads_as_it_is_named_at_every_provider() {
+async fn every_fate_gives_its_verdict_at_every_provider() {
     let world = world().await;
     let unreadable = Verdict::CouldNotTell(Doubt::Unreadable);
     for (fate, expected) in [
@@ -101,7 +101,7 @@ async fn every_fate_reads_as_it_is_named_at_every_provider() {
 }
 
 #[tokio::test]
-async fn p05_p06_what_is_missing_of_a_batch_is_not_offered() {
+async fn p05_p06_missing_outputs_of_a_batch_are_not_offered() {
     let world = world().await;
     for provider in PROVIDERS {
         let evidence = world.ask(&question(provider, "two-of-three", 3)).await;
@@ -117,7 +117,7 @@ async fn p05_p06_what_is_missing_of_a_batch_is_not_offered() {
 }
 
 #[tokio::test]
-async fn offered_files_can_be_fetched_and_are_what_they_say() {
+async fn offered_files_can_be_downloaded_and_have_their_declared_type() {
     let world = world().await;
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
     for (provider, fate, kind) in [
@@ -150,7 +150,7 @@ async fn offered_files_can_be_fetched_and_are_what_they_say() {
 }
 
 #[tokio::test]
-async fn an_answer_is_read_up_to_its_limit_and_no_further() {
+async fn an_answer_is_read_up_to_its_size_limit() {
     let world = world_with(|text| {
         text.replace("name = \"replicate\"", "name = \"replicate\"\nmax_body_bytes = 100000")
     })
@@ -162,7 +162,7 @@ async fn an_answer_is_read_up_to_its_limit_and_no_further() {
 }
 
 #[tokio::test]
-async fn a_job_id_full_of_dots_and_spaces_is_asked_for_as_it_stands() {
+async fn a_job_id_with_dots_and_spaces_is_requested_unchanged() {
     let world = world().await;
     for job in ["../../files/ok-1", "a b/../c", "x?y#z", "ключ", "x/../ok-1", "%2e%2e"] {
         let question = Question { job_id: job.into(), ..question("replicate", "", 1) };
@@ -189,7 +189,7 @@ async fn a_job_id_full_of_dots_and_spaces_is_asked_for_as_it_stands() {
 }
 
 #[tokio::test]
-async fn a_provider_without_a_file_and_one_without_a_key_are_told_apart() {
+async fn a_provider_without_a_file_and_one_without_a_key_have_different_doubts() {
     let world = world_with(|text| {
         text.replace("[ask]", "[auth]\nheader = \"x-key\"\nvalue = \"{secret}\"\nsecret = { env = \"MAKEGOOD_TEST_NO_KEY\" }\n[ask]")
     })
@@ -202,7 +202,7 @@ async fn a_provider_without_a_file_and_one_without_a_key_are_told_apart() {
 }
 
 #[tokio::test]
-async fn a_key_is_sent_and_never_kept() {
+async fn a_key_is_sent_and_never_stored() {
     let dir = tempfile::tempdir().unwrap();
     let key = dir.path().join("key");
     std::fs::write(&key, "sk-very-secret\n").unwrap();
@@ -214,7 +214,7 @@ async fn a_key_is_sent_and_never_kept() {
         )
     })
     .await;
-    // The provider echoes the key: in its answer, and so in what the filter says.
+    // The provider repeats the key in its answer, and so it appears in the filter's result.
     let body =
         serde_json::json!({"id": "j", "status": "failed", "output": null, "error": "bad key sk-very-secret"});
     world.simulator.set_answer("ok-1", Canned::json(200, &body));
@@ -227,7 +227,7 @@ async fn a_key_is_sent_and_never_kept() {
 }
 
 #[tokio::test]
-async fn a_provider_that_is_down_is_left_alone_and_urgent_questions_go_through() {
+async fn the_circuit_breaker_stops_questions_except_urgent_ones() {
     let world = world().await;
     for _ in 0..5 {
         assert_eq!(world.verdict("fal", "down").await, Verdict::CouldNotTell(Doubt::Unreachable));
@@ -257,7 +257,7 @@ async fn a_provider_that_is_down_is_left_alone_and_urgent_questions_go_through()
 }
 
 #[tokio::test]
-async fn what_may_be_tried_again_is_tried_again_and_nothing_else() {
+async fn only_retryable_failures_are_retried() {
     let world = world().await;
     for (status, retry_after, asks) in
         [(503, None, 3), (502, Some("0"), 3), (429, Some("60"), 1), (500, None, 1), (401, None, 1)]
@@ -272,7 +272,7 @@ async fn what_may_be_tried_again_is_tried_again_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn nobody_listening_is_unreachable_and_says_so() {
+async fn a_closed_port_is_unreachable() {
     let World { simulator, providers, _dir } =
         world_with(|text| text.replace("[provider]", "[provider]\nretries = 0")).await;
     simulator.stop().await;
@@ -287,7 +287,7 @@ async fn nobody_listening_is_unreachable_and_says_so() {
 }
 
 #[tokio::test]
-async fn a_provider_that_hangs_costs_its_timeout_and_delays_no_other() {
+async fn a_provider_that_hangs_delays_no_other_provider() {
     let world =
         world_with(|text| text.replace("[provider]", "[provider]\nretries = 0\ntimeout = \"300ms\"")).await;
     let (hanging, other) = (question("replicate", "hang", 1), question("fal", "ok", 1));
@@ -303,10 +303,10 @@ async fn a_provider_that_hangs_costs_its_timeout_and_delays_no_other() {
 }
 
 #[tokio::test]
-async fn no_more_requests_are_under_way_than_allowed() {
+async fn the_limit_of_concurrent_requests_is_kept() {
     let world = world_with(|text| text.replace("max_concurrency = ", "max_concurrency = 3 # ")).await;
     let (now, most) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
-    let hook: Hook = {
+    let hook: AskHook = {
         let (now, most) = (Arc::clone(&now), Arc::clone(&most));
         Arc::new(move |_| {
             let (now, most) = (Arc::clone(&now), Arc::clone(&most));
@@ -325,7 +325,7 @@ async fn no_more_requests_are_under_way_than_allowed() {
 }
 
 #[tokio::test]
-async fn compressed_answers_are_read_and_bounded_by_what_they_unpack_to() {
+async fn compressed_answers_are_limited_by_their_decompressed_size() {
     let unpack = |text: &str| base64::engine::general_purpose::STANDARD.decode(text).unwrap();
     let world = world_with(|text| {
         text.replace("name = \"replicate\"", "name = \"replicate\"\nmax_body_bytes = 100000\nretries = 0")
@@ -350,7 +350,7 @@ async fn compressed_answers_are_read_and_bounded_by_what_they_unpack_to() {
             "z-not-gzip",
             b"{}".to_vec(),
             Verdict::CouldNotTell(Doubt::Unreadable),
-            Some("could not be unpacked"),
+            Some("could not be decompressed"),
         ),
     ] {
         world.simulator.set_answer(job, Canned::new(200, body).with("content-encoding", "gzip"));
@@ -364,13 +364,13 @@ async fn compressed_answers_are_read_and_bounded_by_what_they_unpack_to() {
 }
 
 #[tokio::test]
-async fn no_more_requests_are_begun_per_second_than_allowed() {
+async fn the_limit_of_requests_per_second_is_kept() {
     let world =
         world_with(|text| text.replace("max_concurrency", "requests_per_second = 20\nmax_concurrency")).await;
     let question = question("replicate", "ok", 1);
     let began = std::time::Instant::now();
     let all = futures_util::future::join_all((0..26).map(|_| world.ask(&question))).await;
     assert!(all.iter().all(|evidence| evidence.verdict == Verdict::Succeeded));
-    // A second's worth at once, then one every 50 ms; only ever slower than that.
+    // A burst of one second's requests, then at most one every 50 ms.
     assert!(began.elapsed() >= Duration::from_millis(250), "{:?}", began.elapsed());
 }

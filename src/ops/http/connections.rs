@@ -1,9 +1,9 @@
-//! The connections that are open, in the order in which they were last active.
+//! The open connections, ordered by their last activity (LRU).
 //!
-//! A connection is active when it is accepted and when it has sent a request's whole head. Where
-//! one too many enters, the one at the front is ended: one that never sends, never reads, or is
-//! idle. An honest client is served unless the limit's number of other connections become active
-//! between its request and its answer.
+//! A connection becomes active when it is accepted and when it has sent the headers of a request.
+//! If a new connection exceeds the limit, the least recently active one is closed: one that never
+//! sends, never reads, or is idle. A client is always served unless more connections than the limit
+//! become active between its request and its response.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,19 +13,19 @@ use tokio_util::sync::CancellationToken;
 
 /// All connections of one server.
 pub(super) struct Connections {
-    most: usize,
-    open: Mutex<Open>,
+    max: usize,
+    open: Mutex<OpenConnections>,
 }
 
 #[derive(Default)]
-struct Open {
-    /// Activities so far.
+struct OpenConnections {
+    /// The number of the latest activity.
     activities: u64,
-    /// By the number of their last activity.
+    /// The connections by the number of their last activity.
     by_activity: BTreeMap<u64, CancellationToken>,
 }
 
-impl Open {
+impl OpenConnections {
     fn enter(&mut self, ended: CancellationToken) -> u64 {
         self.activities += 1;
         self.by_activity.insert(self.activities, ended);
@@ -34,43 +34,43 @@ impl Open {
 }
 
 impl Connections {
-    pub(super) fn new(most: usize) -> Self {
-        Self { most, open: Mutex::default() }
+    pub(super) fn new(max: usize) -> Self {
+        Self { max, open: Mutex::default() }
     }
 
-    /// A new connection. Ends the one that was active longest ago if there would be too many.
-    pub(super) fn enter(self: &Arc<Self>) -> Place {
+    /// Adds a connection. Closes the least recently active one if the limit is reached.
+    pub(super) fn enter(self: &Arc<Self>) -> ConnectionSlot {
         let ended = CancellationToken::new();
         let mut open = self.lock();
-        if open.by_activity.len() >= self.most
+        if open.by_activity.len() >= self.max
             && let Some((_, oldest)) = open.by_activity.pop_first()
         {
             oldest.cancel();
         }
         let activity = AtomicU64::new(open.enter(ended.clone()));
         drop(open);
-        Place { connections: Arc::clone(self), activity, ended }
+        ConnectionSlot { connections: Arc::clone(self), activity, ended }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Open> {
-        // No holder leaves it half changed.
+    fn lock(&self) -> MutexGuard<'_, OpenConnections> {
+        // No code panics while the value is half changed.
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The place of one connection, free again when it is dropped.
-pub(super) struct Place {
+/// The slot of one connection. Dropping it frees the slot.
+pub(super) struct ConnectionSlot {
     connections: Arc<Connections>,
-    /// The number of its last activity; changes under the lock.
+    /// The number of its last activity. Changed only under the lock.
     activity: AtomicU64,
     ended: CancellationToken,
 }
 
-impl Place {
-    /// It has sent a request's head: now all others were active longer ago.
-    pub(super) fn is_active(&self) {
+impl ConnectionSlot {
+    /// Moves the connection to the end of the order: it has sent the headers of a request.
+    pub(super) fn mark_active(&self) {
         let mut open = self.connections.lock();
-        // None: it has just been ended.
+        // It is missing if it has just been closed.
         if let Some(ended) = open.by_activity.remove(&self.activity.load(Ordering::Relaxed)) {
             self.activity.store(open.enter(ended), Ordering::Relaxed);
         }
@@ -81,13 +81,13 @@ impl Place {
         self.ended.is_cancelled()
     }
 
-    /// Returns when its place was given to another connection.
-    pub(super) async fn is_ended(&self) {
+    /// Returns when the slot was given to another connection.
+    pub(super) async fn ended(&self) {
         self.ended.cancelled().await;
     }
 }
 
-impl Drop for Place {
+impl Drop for ConnectionSlot {
     fn drop(&mut self) {
         self.connections.lock().by_activity.remove(&self.activity.load(Ordering::Relaxed));
     }

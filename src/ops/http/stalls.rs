@@ -1,8 +1,8 @@
-//! Ends a connection whose client takes nothing of what is written to it.
+//! Write timeout: closes a connection whose client does not read its response.
 //!
-//! Without this, a client that never reads would hold its connection, and the answer in memory, for
-//! as long as it likes: hyper limits how long a client may take to send, not how long it may take
-//! to read.
+//! hyper limits how long a client may take to send a request, but not how long it may take to read
+//! the response. Without this timeout a client that never reads would hold its connection and the
+//! response in memory without limit.
 
 use std::future::Future;
 use std::io;
@@ -13,20 +13,20 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
-/// A stream whose writes fail once the other side has taken nothing for `most`.
+/// A stream whose writes fail after the client has read nothing for `timeout`.
 pub(super) struct WriteTimeout<S> {
     stream: S,
-    most: Duration,
-    /// The end of the wait; none while the other side takes what is written.
+    timeout: Duration,
+    /// The end of the timeout. `None` while the client reads.
     stalled: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S> WriteTimeout<S> {
-    pub(super) const fn new(stream: S, most: Duration) -> Self {
-        Self { stream, most, stalled: None }
+    pub(super) const fn new(stream: S, timeout: Duration) -> Self {
+        Self { stream, timeout, stalled: None }
     }
 
-    /// Whether the other side takes nothing at the moment.
+    /// Whether the client is not reading at the moment.
     pub(super) const fn is_stalled(&self) -> bool {
         self.stalled.is_some()
     }
@@ -35,14 +35,18 @@ impl<S> WriteTimeout<S> {
         self.stream
     }
 
-    fn watched(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+    fn check_timeout(
+        &mut self,
+        cx: &mut Context<'_>,
+        written: Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
         if written.is_ready() {
             self.stalled = None;
             return written;
         }
-        let stalled = self.stalled.get_or_insert_with(|| Box::pin(sleep(self.most)));
+        let stalled = self.stalled.get_or_insert_with(|| Box::pin(sleep(self.timeout)));
         ready!(stalled.as_mut().poll(cx));
-        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client does not take its answer")))
+        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client does not read its response")))
     }
 }
 
@@ -59,7 +63,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for WriteTimeout<S> {
 impl<S: AsyncWrite + Unpin> AsyncWrite for WriteTimeout<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
-        self.watched(cx, written)
+        self.check_timeout(cx, written)
     }
 
     fn poll_write_vectored(
@@ -68,14 +72,14 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for WriteTimeout<S> {
         bytes: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write_vectored(cx, bytes);
-        self.watched(cx, written)
+        self.check_timeout(cx, written)
     }
 
     fn is_write_vectored(&self) -> bool {
         self.stream.is_write_vectored()
     }
 
-    // Neither waits for the other side.
+    // Flush and shutdown do not wait for the client.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_flush(cx)
     }

@@ -1,4 +1,4 @@
-//! What one client may cost, and that others are answered all the same.
+//! The limits of one client, and that others are still served.
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::net::TcpStream;
@@ -8,7 +8,7 @@ use super::*;
 
 async fn raw(address: std::net::SocketAddr, request: &[u8]) -> String {
     let mut stream = TcpStream::connect(address).await.unwrap();
-    // The server may hang up before it has read all of a head that is too large.
+    // The server may close the connection before it has read all of too large headers.
     let _ = stream.write_all(request).await;
     let mut answer = Vec::new();
     let _ = stream.read_to_end(&mut answer).await;
@@ -16,7 +16,7 @@ async fn raw(address: std::net::SocketAddr, request: &[u8]) -> String {
 }
 
 #[tokio::test]
-async fn a_request_under_way_is_finished_and_none_is_begun_after_shutdown() {
+async fn after_shutdown_requests_in_progress_finish_and_no_new_one_is_served() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (begun, go_on, stop) = (Arc::new(Notify::new()), Arc::new(Notify::new()), CancellationToken::new());
@@ -31,7 +31,7 @@ async fn a_request_under_way_is_finished_and_none_is_begun_after_shutdown() {
             }
         }
     };
-    let server = tokio::spawn(serve(listener, handler, Limits::PAGES, stop.clone().cancelled_owned()));
+    let server = tokio::spawn(serve(listener, handler, ServerLimits::PAGES, stop.clone().cancelled_owned()));
     let client = tokio::spawn(async move { raw(address, b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n").await });
     begun.notified().await;
     stop.cancel();
@@ -43,12 +43,12 @@ async fn a_request_under_way_is_finished_and_none_is_begun_after_shutdown() {
 }
 
 #[tokio::test]
-async fn a_head_that_is_too_large_is_refused() {
+async fn too_large_headers_are_refused() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let stop = CancellationToken::new();
     let handler = |_: Request<Incoming>| async { answer(StatusCode::OK, "text/plain", "hello") };
-    let server = tokio::spawn(serve(listener, handler, Limits::PAGES, stop.clone().cancelled_owned()));
+    let server = tokio::spawn(serve(listener, handler, ServerLimits::PAGES, stop.clone().cancelled_owned()));
     let huge = format!("GET / HTTP/1.1\r\nHost: x\r\nX: {}\r\n\r\n", "y".repeat(100_000));
     assert!(!raw(address, huge.as_bytes()).await.contains("200 OK"));
     let many = format!("GET / HTTP/1.1\r\nHost: x\r\n{}\r\n", "A: b\r\n".repeat(100));
@@ -59,19 +59,19 @@ async fn a_head_that_is_too_large_is_refused() {
     server.await.unwrap();
 }
 
-/// Fails a test that would otherwise wait for ever; nothing else depends on it.
+/// Fails a test that would otherwise hang. No test depends on the duration.
 async fn ends<T>(what: impl Future<Output = T>) -> T {
     tokio::time::timeout(Duration::from_mins(2), what).await.expect("it does not end")
 }
 
-/// An answer that is larger than what the system keeps for a client that does not read.
+/// A response larger than the system's buffers for a client that does not read.
 fn endless() -> Response<Body> {
     let chunk = Bytes::from(vec![b'x'; 1 << 16]);
     Response::new(streamed(futures_util::stream::repeat(chunk)))
 }
 
 #[tokio::test]
-async fn clients_that_never_read_or_never_send_keep_nobody_out() {
+async fn clients_that_never_read_or_never_send_do_not_block_others() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let stop = CancellationToken::new();
@@ -87,8 +87,8 @@ async fn clients_that_never_read_or_never_send_keep_nobody_out() {
             }
         }
     };
-    // Nothing ends for its time.
-    let limits = Limits { connections: 8, ..Limits::NONE };
+    // No connection ends because of a time limit.
+    let limits = ServerLimits { max_connections: 8, ..ServerLimits::NONE };
     let server = tokio::spawn(serve(listener, handler, limits, stop.clone().cancelled_owned()));
     let probe = || raw(address, b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
 
@@ -110,7 +110,7 @@ async fn clients_that_never_read_or_never_send_keep_nobody_out() {
         let got = ends(probe()).await;
         assert!(got.starts_with("HTTP/1.1 200") && got.ends_with("alive"), "{got}");
     }
-    // Whoever was active longest ago has been ended, whatever is still on the way to it.
+    // The least recently active connections were closed. Data already sent may still arrive.
     for ended in &mut hostile[..8] {
         let _ = ends(ended.read_to_end(&mut Vec::new())).await;
     }
@@ -123,25 +123,25 @@ async fn clients_that_never_read_or_never_send_keep_nobody_out() {
 }
 
 #[test]
-fn the_connection_that_was_active_longest_ago_is_ended_for_a_new_one() {
+fn the_least_recently_active_connection_is_closed_for_a_new_one() {
     let connections = Arc::new(Connections::new(2));
     let (first, second) = (connections.enter(), connections.enter());
-    first.is_active();
+    first.mark_active();
     let third = connections.enter();
-    assert_eq!([&first, &second, &third].map(Place::has_ended), [false, true, false]);
-    // What was ended is not active again, and frees no second place.
-    second.is_active();
+    assert_eq!([&first, &second, &third].map(ConnectionSlot::has_ended), [false, true, false]);
+    // A closed connection cannot become active again, and frees no second slot.
+    second.mark_active();
     drop(second);
     drop(third);
     let fourth = connections.enter();
     assert!(!first.has_ended());
     let _fifth = connections.enter();
-    assert_eq!([first, fourth].map(|place| place.has_ended()), [true, false]);
+    assert_eq!([first, fourth].map(|slot| slot.has_ended()), [true, false]);
 }
 
-/// Has one client answered over a pipe that holds 64 bytes.
-async fn converse_with<F: Future>(
-    limits: Limits,
+/// Serves one client over a pipe with a buffer of 64 bytes.
+async fn serve_connection_with<F: Future>(
+    limits: ServerLimits,
     client: impl FnOnce(DuplexStream) -> F,
 ) -> (Option<DuplexStream>, F::Output) {
     let (ours, theirs) = tokio::io::duplex(64);
@@ -152,39 +152,45 @@ async fn converse_with<F: Future>(
             answer(StatusCode::OK, "text/plain", "alive")
         }
     };
-    let place = Arc::new(Connections::new(1)).enter();
+    let slot = Arc::new(Connections::new(1)).enter();
     let stop = CancellationToken::new();
-    ends(async { tokio::join!(converse(ours, handler, limits, &place, &stop), client(theirs)) }).await
+    ends(async { tokio::join!(serve_connection(ours, handler, limits, &slot, &stop), client(theirs)) }).await
 }
 
 #[tokio::test]
-async fn a_connection_is_ended_whose_client_takes_nothing_lives_long_or_asks_often() {
+async fn connections_end_at_the_write_timeout_the_lifetime_and_the_request_limit() {
     const SOON: Duration = Duration::from_millis(10);
 
     let takes_nothing = async |mut client: DuplexStream| {
         client.write_all(b"GET /endless HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
         client
     };
-    let (cut_off, _client) = converse_with(Limits { write_time: SOON, ..Limits::NONE }, takes_nothing).await;
+    let (cut_off, _client) =
+        serve_connection_with(ServerLimits { write_timeout: SOON, ..ServerLimits::NONE }, takes_nothing)
+            .await;
     assert!(cut_off.is_some(), "it ended well");
 
     let says_nothing = async |client: DuplexStream| client;
-    let (_, _client) = converse_with(Limits { lifetime: SOON, ..Limits::NONE }, says_nothing).await;
-    let (_, _client) = converse_with(Limits { head_time: SOON, ..Limits::NONE }, says_nothing).await;
+    let (_, _client) =
+        serve_connection_with(ServerLimits { lifetime: SOON, ..ServerLimits::NONE }, says_nothing).await;
+    let (_, _client) =
+        serve_connection_with(ServerLimits { header_timeout: SOON, ..ServerLimits::NONE }, says_nothing)
+            .await;
 
     let asks_often = async |mut client: DuplexStream| {
         let mut got = Vec::new();
         let request = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n";
         let (mut read, mut write) = tokio::io::split(&mut client);
         let asked = async {
-            // The server ends before it has read all of them.
+            // The server closes the connection before it has read all of them.
             let _ = write.write_all(&request.repeat(5)).await;
         };
         let ((), read) = tokio::join!(asked, read.read_to_end(&mut got));
         read.unwrap();
         String::from_utf8(got).unwrap()
     };
-    let (_, got) = converse_with(Limits { requests: 3, ..Limits::NONE }, asks_often).await;
+    let (_, got) =
+        serve_connection_with(ServerLimits { max_requests: 3, ..ServerLimits::NONE }, asks_often).await;
     assert_eq!(got.matches("HTTP/1.1 200 OK").count(), 3, "{got}");
     assert_eq!(got.matches("connection: close").count(), 1, "{got}");
 }

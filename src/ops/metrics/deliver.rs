@@ -1,7 +1,8 @@
-//! Bringing the metrics of a one-shot run to where Prometheus finds them: a Pushgateway or a file.
+//! Delivers the metrics of a one-shot run to a Pushgateway or to a file for `node_exporter`.
 //!
-//! Promises: a push ends within [`PATIENCE`]; a reader of the file sees the old text or the new one, never
-//! half of it. A crash halfway leaves a temporary file beside it, which the next run replaces.
+//! Promises: a push ends within [`PUSH_TIMEOUT`]. The file is replaced atomically: a reader sees
+//! the old text or the new one. A crash halfway leaves a temporary file `NAME.PID.tmp` beside it,
+//! which `node_exporter` ignores.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -13,50 +14,50 @@ use url::Url;
 
 use crate::config::HttpUrl;
 
-/// A Pushgateway that takes longer has lost these metrics; the next run brings newer ones.
-pub const PATIENCE: Duration = Duration::from_secs(10);
+/// Time limit of a push. After it these metrics are lost; the next run delivers newer ones.
+pub const PUSH_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Why the metrics did not arrive.
+/// Why the metrics were not delivered.
 #[derive(Debug, thiserror::Error)]
 pub enum DeliveryError {
-    /// No HTTP client.
+    /// The HTTP client could not be set up.
     #[error("could not set up the HTTP client for the Pushgateway")]
     Client(#[source] reqwest::Error),
-    /// No answer.
+    /// The request failed.
     #[error("could not push the metrics to {to}; check metrics.pushgateway")]
     Send {
         /// The Pushgateway, without a password.
         to: HttpUrl,
-        /// Why not.
+        /// The client's reason, without the URL.
         #[source]
         source: reqwest::Error,
     },
-    /// An answer that is no success.
+    /// The Pushgateway answered with an error status.
     #[error("the Pushgateway {to} refused the metrics with status {status}")]
     Refused {
         /// The Pushgateway, without a password.
         to: HttpUrl,
-        /// Its answer.
+        /// The status.
         status: u16,
     },
-    /// The file cannot be written.
+    /// The file could not be written.
     #[error("could not write the metrics to {}; check metrics.textfile and that its directory exists", path.display())]
     Write {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// Why not.
+        /// The system's reason.
         #[source]
         source: io::Error,
     },
 }
 
-/// Replaces what the Pushgateway holds for `job` by `text`.
+/// Replaces the metrics of `job` at the Pushgateway by `text`.
 ///
 /// # Errors
-/// See [`DeliveryError`]; worth a warning, not a failed pass.
+/// See [`DeliveryError`]. The caller logs a warning.
 pub async fn push(to: &HttpUrl, job: &str, text: String) -> Result<(), DeliveryError> {
     let client = reqwest::Client::builder()
-        .timeout(PATIENCE)
+        .timeout(PUSH_TIMEOUT)
         .redirect(reqwest::redirect::Policy::none())
         .build()
         .map_err(DeliveryError::Client)?;
@@ -66,7 +67,7 @@ pub async fn push(to: &HttpUrl, job: &str, text: String) -> Result<(), DeliveryE
         .body(text)
         .send()
         .await
-        // The URL in reqwest's own words would show the password.
+        // reqwest's message would contain the URL with its password.
         .map_err(|source| DeliveryError::Send { to: to.clone(), source: source.without_url() })?;
     let status = response.status();
     if status.is_success() {
@@ -76,13 +77,13 @@ pub async fn push(to: &HttpUrl, job: &str, text: String) -> Result<(), DeliveryE
     }
 }
 
-/// The address of the job's metrics: <https://github.com/prometheus/pushgateway#url>.
+/// The URL of the job's group, as in <https://github.com/prometheus/pushgateway#url>.
 fn group(base: &Url, job: &str) -> Url {
     let mut url = base.clone();
     if let Ok(mut path) = url.path_segments_mut() {
         path.pop_if_empty().push("metrics");
         if job.contains('/') {
-            // A slash does not survive percent-encoding in a path.
+            // The Pushgateway does not accept an encoded slash, so the name is sent in base64.
             path.push("job@base64").push(&URL_SAFE.encode(job));
         } else {
             path.push("job").push(job);
@@ -91,12 +92,13 @@ fn group(base: &Url, job: &str) -> Url {
     url
 }
 
-/// Writes `text` to `path`, all or nothing, readable for `node_exporter`.
+/// Writes `text` to `path` atomically, for the textfile collector of `node_exporter`.
 ///
 /// # Errors
-/// See [`DeliveryError`]; worth a warning, not a failed pass.
+/// See [`DeliveryError`]. The caller logs a warning.
 pub async fn write_textfile(path: &Path, text: &str) -> Result<(), DeliveryError> {
-    // Beside it, so that the rename stays on one file system; node_exporter only reads names that end in .prom.
+    // In the same directory, because a rename works within one file system only. node_exporter
+    // reads only `*.prom`.
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(format!(".{}.tmp", std::process::id()));
     let temporary = path.with_file_name(name);
@@ -106,7 +108,7 @@ pub async fn write_textfile(path: &Path, text: &str) -> Result<(), DeliveryError
     };
     let result = written.await;
     if result.is_err() {
-        // What could not be written may not be there to be removed either.
+        // The temporary file may not exist.
         let _ = tokio::fs::remove_file(&temporary).await;
     }
     result.map_err(|source| DeliveryError::Write { path: path.to_owned(), source })
@@ -124,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn the_group_is_addressed_as_the_pushgateway_wants_it() {
+    fn the_group_url_has_the_form_of_the_pushgateway() {
         for (base, job, address) in [
             ("http://push:9091", "makegood", "http://push:9091/metrics/job/makegood"),
             ("http://push:9091/", "a b", "http://push:9091/metrics/job/a%20b"),
@@ -135,7 +137,7 @@ mod tests {
         }
     }
 
-    /// Answers one request with `status` and returns what it was.
+    /// Answers one request with `status` and returns the request.
     async fn answer_once(listener: TcpListener, status: &str) -> String {
         let (mut stream, _) = listener.accept().await.unwrap();
         let mut request = Vec::new();
@@ -151,7 +153,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_push_is_a_put_and_its_refusal_an_error_without_the_password() {
+    async fn a_push_is_a_put_and_its_error_does_not_contain_the_password() {
         let _ = rustls::crypto::ring::default_provider().install_default();
         for (status, refused) in
             [("200 OK", false), ("202 Accepted", false), ("400 Bad Request", true), ("302 Found", true)]
@@ -171,7 +173,7 @@ mod tests {
                 assert!(!format!("{error} {error:?}").contains("hunter2"), "{error:?}");
             }
         }
-        // Nobody listens on a port that was just given back.
+        // The port was released: nothing listens there.
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let gateway = to(&format!("http://ada:hunter2@{}", listener.local_addr().unwrap()));
         drop(listener);
@@ -181,7 +183,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_file_is_replaced_as_a_whole_and_nothing_is_left_beside_it() {
+    async fn the_file_is_replaced_atomically_and_no_temporary_file_is_left() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("makegood.prom");
         for text in ["up 1\n", "up 2\n"] {

@@ -1,4 +1,4 @@
-//! The text is compared with one written by hand, and read by a parser that takes nothing else.
+//! Compares the rendered text with one written by hand, and parses it strictly.
 
 use super::*;
 use crate::provider::{BUCKETS_SECS, RequestOutcome};
@@ -21,16 +21,16 @@ fn fal() -> (RequestStats, Circuit) {
     (stats, Circuit::Open)
 }
 
-fn quiet() -> Process {
-    Process::new(Vec::new).unwrap()
+fn quiet() -> ProcessMetrics {
+    ProcessMetrics::new(Vec::new).unwrap()
 }
 
 fn pair(a: &str, b: &str) -> (String, String) {
     (a.to_owned(), b.to_owned())
 }
 
-fn totals() -> Totals {
-    Totals {
+fn totals() -> MetricTotals {
+    MetricTotals {
         orphans: BTreeMap::from([(pair("open", "fal"), 2), (pair("held", "repl\"ic\\ate\n"), 1)]),
         oldest_orphan_age: Duration::from_millis(90_500),
         orphans_past_window: 1,
@@ -51,17 +51,17 @@ fn totals() -> Totals {
 }
 
 #[test]
-fn the_text_is_the_one_that_alerts_expect() {
-    let process = Process::new(|| vec![fal()]).unwrap();
-    process.pass_took(Duration::from_millis(300));
+fn the_text_equals_the_one_that_alerts_expect() {
+    let process = ProcessMetrics::new(|| vec![fal()]).unwrap();
+    process.observe_pass(Duration::from_millis(300));
     let text = render(Some(&totals()), &process).unwrap();
     assert_eq!(text, include_str!("expected.prom"));
 }
 
 #[test]
-fn where_nothing_happened_series_without_labels_stand_at_zero() {
+fn series_without_labels_start_at_zero() {
     let process = quiet();
-    let samples = parse(&render(Some(&Totals::default()), &process).unwrap());
+    let samples = parse(&render(Some(&MetricTotals::default()), &process).unwrap());
     for name in [
         "makegood_oldest_orphan_age_seconds",
         "makegood_orphans_past_window",
@@ -78,13 +78,13 @@ fn where_nothing_happened_series_without_labels_stand_at_zero() {
     ] {
         assert_eq!(samples.get(name), Some(&0.0), "{name}");
     }
-    // Before the first pass nobody has asked the database.
+    // Before the database was read.
     let samples = parse(&render(None, &process).unwrap());
     assert!(samples.keys().all(|name| name.starts_with("makegood_pass_duration_seconds")), "{samples:?}");
 }
 
 #[test]
-fn buckets_only_rise_and_end_with_all() {
+fn buckets_are_cumulative_and_the_last_one_counts_all() {
     let samples = parse(&render(Some(&totals()), &quiet()).unwrap());
     let at = |le: &str| samples[&format!("makegood_resolution_seconds_bucket{{le=\"{le}\"}}")];
     let counts =
@@ -92,8 +92,8 @@ fn buckets_only_rise_and_end_with_all() {
     assert_eq!(counts.map(|count| format!("{count}")), ["0", "1", "1", "3", "3", "4", "4", "5"]);
 }
 
-/// Reads the text format strictly: every sample belongs to the family whose TYPE stands above it, every family and
-/// every series comes once, labels are quoted and escaped, values are numbers.
+/// Parses the text format strictly: every sample belongs to the preceding TYPE, no family or series
+/// is repeated, labels are quoted and escaped, values are numbers.
 fn parse(text: &str) -> BTreeMap<String, f64> {
     let mut samples = BTreeMap::new();
     let mut families: Vec<(String, String)> = Vec::new();
@@ -151,9 +151,9 @@ fn check_labels(labels: &str) {
 }
 
 #[test]
-fn every_provider_that_there_is_stands_there_from_the_start() {
+fn every_configured_provider_has_series_from_the_start() {
     let providers = Providers::load(None, crate::clock::Clock::System).unwrap();
-    let samples = parse(&render(None, &Process::asking(Arc::new(providers)).unwrap()).unwrap());
+    let samples = parse(&render(None, &ProcessMetrics::asking(Arc::new(providers)).unwrap()).unwrap());
     for provider in ["fal", "replicate", "veo-gemini"] {
         let answered =
             format!("makegood_provider_requests_total{{provider=\"{provider}\",outcome=\"answered\"}}");
@@ -162,15 +162,15 @@ fn every_provider_that_there_is_stands_there_from_the_start() {
     }
 }
 
-/// 2,000 names made 2,504 lines.
+/// Without the limit, 2,000 names made 2,504 lines.
 #[test]
-fn names_of_providers_that_rows_hold_make_no_more_series_than_a_few() {
+fn unknown_provider_names_create_a_bounded_number_of_series() {
     let mut totals = totals();
     for nth in 0..2_000 {
         totals.refunds.insert((format!("x{nth:04}"), "unconfirmed".to_owned()), 1);
         totals.orphans.insert(("open".to_owned(), format!("x{nth:04}")), 2);
     }
-    let text = render(Some(&totals), &Process::new(|| vec![fal()]).unwrap()).unwrap();
+    let text = render(Some(&totals), &ProcessMetrics::new(|| vec![fal()]).unwrap()).unwrap();
     let sum = |name: &str| -> u64 {
         let lines = text.lines().filter(|line| line.starts_with(name));
         lines.map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum()

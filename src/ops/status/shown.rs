@@ -1,15 +1,15 @@
-//! What `/status` shows of a report.
+//! Selects the parts of a report that `/status` may show.
 //!
-//! The page has no login. Without details it shows counts, times, makegood's own words, and the
-//! names of items, charges and providers. It shows no account, no key, no message of a provider or
-//! of the database, and nothing that a person wrote. A new field of the report is shown only once
-//! it is listed here.
+//! The page has no login. Without `metrics.status_details` it shows counts, times, makegood's own
+//! words, and the ids of items, charges and providers. It shows no account, no key, no message of a
+//! provider or of the database, and no text that a person wrote. A new field of the report is
+//! hidden until it is listed here.
 
 use serde_json::{Value, json};
 
 use crate::report::{Finding, PassReport, UnresolvedTotals};
 
-/// The report as the page shows it; all of it with `details`.
+/// The report as the page shows it. With `details`, the whole report.
 pub fn shown(report: &PassReport, details: bool) -> Value {
     if details {
         return serde_json::to_value(report).unwrap_or_default();

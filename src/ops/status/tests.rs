@@ -1,4 +1,4 @@
-//! What each page says, and that it says so over real HTTP.
+//! The content of each page, also over real HTTP.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,12 +11,12 @@ use tokio::sync::Notify;
 
 use super::*;
 use crate::report::{Finding, PassReport};
-use crate::schedule::{self, Alarm, AlarmError, Timetable};
+use crate::schedule::{self, CronSchedule, Timer, TimerError};
 
 struct Moves(Clock);
 
-impl Alarm for Moves {
-    async fn wait_until(&mut self, at: Timestamp) -> Result<(), AlarmError> {
+impl Timer for Moves {
+    async fn wait_until(&mut self, at: Timestamp) -> Result<(), TimerError> {
         self.0.set(at);
         Ok(())
     }
@@ -24,10 +24,10 @@ impl Alarm for Moves {
 
 /// Runs one pass through the real loop.
 async fn one_pass(pages: &Pages, end: PassEnd) {
-    let timetable = Timetable::parse("0 * * * * *", chrono_tz::UTC).unwrap();
+    let timetable = CronSchedule::parse("0 * * * * *", chrono_tz::UTC).unwrap();
     let stop = Stop::new();
-    let mut alarm = Moves(pages.clock.clone());
-    schedule::run(&timetable, &pages.clock, &mut alarm, &stop, &pages.pulse, |stop| async move {
+    let mut timer = Moves(pages.clock.clone());
+    schedule::run(&timetable, &pages.clock, &mut timer, &stop, &pages.heartbeat, |stop| async move {
         stop.request();
         end
     })
@@ -48,9 +48,9 @@ fn pages() -> (Pages, Database) {
     let database: Database = Arc::new(Mutex::new(Ok(())));
     let answer = Arc::clone(&database);
     let pages = Pages {
-        pulse: Pulse::new(),
+        heartbeat: Heartbeat::new(),
         clock: Clock::simulated(Timestamp::parse("2026-01-01T00:00:30Z").unwrap()),
-        patience: Duration::from_mins(15),
+        stall_timeout: Duration::from_mins(15),
         metrics: Box::new(|| Ok("makegood_brake_engaged 0\n".to_owned())),
         ready: readiness(Duration::ZERO, move || {
             let answer = answer.lock().unwrap().clone();
@@ -62,7 +62,7 @@ fn pages() -> (Pages, Database) {
                 json!({"claimed": 3, "refunded": {"server_error": 2}, "late": [], "note": "a\nb", "list": [1, {"x": null}]}),
             )
         }),
-        kept: Kept::default(),
+        cache: PageCache::default(),
     };
     (pages, database)
 }
@@ -77,7 +77,7 @@ fn page(status: u16, body: &str) -> (u16, String) {
 }
 
 #[tokio::test]
-async fn ready_is_who_reaches_the_database_and_whose_last_pass_did_not_fail() {
+async fn readyz_fails_without_the_database_and_after_a_failed_pass() {
     let (mut pages, database) = pages();
     assert_eq!(get(&pages, "/readyz").await, page(200, "ready\n"));
     *database.lock().unwrap() = Err("the database refuses connections".to_owned());
@@ -90,16 +90,16 @@ async fn ready_is_who_reaches_the_database_and_whose_last_pass_did_not_fail() {
     assert_eq!(get(&pages, "/readyz").await, page(503, "not ready: the last pass failed\n"));
     one_pass(&pages, PassEnd::Failed).await;
     assert_eq!(get(&pages, "/readyz").await, page(503, "not ready: the last 2 passes failed\n"));
-    // A failed pass is no reason to be restarted.
+    // A failed pass is no reason for a restart.
     assert_eq!(get(&pages, "/healthz").await, page(200, "alive\n"));
     one_pass(&pages, PassEnd::Done).await;
     assert_eq!(get(&pages, "/readyz").await, page(200, "ready\n"));
 }
 
 #[tokio::test]
-async fn a_database_that_hangs_is_not_ready() {
+async fn readyz_fails_if_the_database_hangs() {
     let (mut pages, _) = pages();
-    let never: Box<Ready> = Box::new(|| Box::pin(std::future::pending()));
+    let never: Box<ReadyCheck> = Box::new(|| Box::pin(std::future::pending()));
     pages.ready = Readiness::new(never, Duration::from_millis(10), Duration::ZERO);
     assert_eq!(
         get(&pages, "/readyz").await,
@@ -108,21 +108,21 @@ async fn a_database_that_hangs_is_not_ready() {
 }
 
 #[tokio::test]
-async fn however_many_ask_a_page_is_made_once_in_a_while_and_anew_after_a_pass() {
+async fn pages_are_cached_and_rendered_again_after_a_pass() {
     let (mut pages, _) = pages();
     let made = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&made);
     pages.metrics = Box::new(move || Ok(count.fetch_add(1, Ordering::Relaxed).to_string()));
     let before = Instant::now();
     let (first, again) = (get(&pages, "/metrics").await, get(&pages, "/metrics").await);
-    assert!(first == again || before.elapsed() >= KEPT, "{first:?} {again:?}");
+    assert!(first == again || before.elapsed() >= CACHE_TIME, "{first:?} {again:?}");
     let made_before = made.load(Ordering::Relaxed);
     one_pass(&pages, PassEnd::Done).await;
     assert_eq!(get(&pages, "/metrics").await, page(200, &made_before.to_string()));
 }
 
 #[tokio::test]
-async fn however_many_ask_the_database_is_asked_once_at_a_time_and_once_in_a_while() {
+async fn concurrent_readyz_requests_share_one_database_check() {
     let (mut pages, _) = pages();
     let asked = Arc::new(AtomicUsize::new(0));
     let may_answer = Arc::new(Notify::new());
@@ -137,7 +137,8 @@ async fn however_many_ask_the_database_is_asked_once_at_a_time_and_once_in_a_whi
             }
         }
     });
-    // One who hangs up at once ends no check, and those who come meanwhile begin none.
+    // A client that disconnects does not end the check, and requests during the check start no
+    // other one.
     assert!(get(&pages, "/readyz").now_or_never().is_none());
     let mut flood: Vec<_> = (0..1000).map(|_| Box::pin(get(&pages, "/readyz"))).collect();
     assert!(flood.iter_mut().all(|each| each.now_or_never().is_none()));
@@ -150,7 +151,7 @@ async fn however_many_ask_the_database_is_asked_once_at_a_time_and_once_in_a_whi
 }
 
 #[test]
-fn the_status_page_shows_nothing_of_accounts_and_no_text_of_others() {
+fn the_status_page_shows_no_accounts_and_no_text_of_others() {
     let mut report = PassReport { claimed: 3, ..PassReport::default() };
     for (kind, about) in [
         ("key_refused", "provider fal"),
@@ -188,12 +189,12 @@ fn the_status_page_shows_nothing_of_accounts_and_no_text_of_others() {
 }
 
 #[tokio::test]
-async fn a_pass_that_does_not_get_on_is_unhealthy() {
+async fn healthz_fails_during_a_pass_without_progress() {
     let (pages, _) = pages();
-    let timetable = Timetable::parse("0 * * * * *", chrono_tz::UTC).unwrap();
+    let timetable = CronSchedule::parse("0 * * * * *", chrono_tz::UTC).unwrap();
     let stop = Stop::new();
-    let mut alarm = Moves(pages.clock.clone());
-    schedule::run(&timetable, &pages.clock, &mut alarm, &stop, &pages.pulse, |stop| {
+    let mut timer = Moves(pages.clock.clone());
+    schedule::run(&timetable, &pages.clock, &mut timer, &stop, &pages.heartbeat, |stop| {
         let pages = &pages;
         async move {
             let at = |text| pages.clock.set(Timestamp::parse(text).unwrap());
@@ -204,7 +205,7 @@ async fn a_pass_that_does_not_get_on_is_unhealthy() {
                 get(pages, "/healthz").await,
                 page(503, "stuck: nothing has moved since 2026-01-01T00:01:00.000000Z\n")
             );
-            pages.pulse.beat(pages.clock.now());
+            pages.heartbeat.record_progress(pages.clock.now());
             assert_eq!(get(pages, "/healthz").await.0, 200);
             assert!(get(pages, "/status").await.1.contains("a pass since 2026-01-01T00:01:00Z (for 15m 1s)"));
             stop.request();
@@ -213,11 +214,11 @@ async fn a_pass_that_does_not_get_on_is_unhealthy() {
     })
     .await
     .unwrap();
-    assert_eq!(pages.pulse.vitals().failed_in_a_row, 0, "an assertion within the pass failed");
+    assert_eq!(pages.heartbeat.status().failed_in_a_row, 0, "an assertion within the pass failed");
 }
 
 #[tokio::test]
-async fn the_status_page_reads_like_a_note() {
+async fn the_status_page_is_readable_text() {
     let (pages, _) = pages();
     one_pass(&pages, PassEnd::Done).await;
     let (status, body) = get(&pages, "/status").await;
@@ -228,7 +229,7 @@ async fn the_status_page_reads_like_a_note() {
         "makegood VERSION\n\n\
          now            2026-01-01T00:01:00Z\n\
          at work on     nothing: stopped\n\
-         last pass      done, ended at 2026-01-01T00:01:00Z after 0.0s\n\
+         last pass      done, ended at 2026-01-01T00:01:00Z after 0s\n\
          passes         1 since the start, 0 firings skipped\n\n\
          The last pass's report\n\n\
          \x20 claimed                      3\n\
@@ -254,7 +255,7 @@ async fn ask(address: std::net::SocketAddr, request: &str) -> String {
 }
 
 #[tokio::test]
-async fn the_pages_are_served_until_the_end() {
+async fn the_pages_are_served_until_the_end_is_requested() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (pages, _) = pages();
@@ -273,7 +274,7 @@ async fn the_pages_are_served_until_the_end() {
     assert!(ask(address, "POST /metrics").await.starts_with("HTTP/1.1 405 "));
     assert!(ask(address, "GET /../etc/passwd").await.starts_with("HTTP/1.1 404 "));
 
-    // One who never finishes asking does not keep the process alive.
+    // A client that never completes its request does not keep the process alive.
     let _idle = TcpStream::connect(address).await.unwrap();
     end.request();
     served.await.unwrap();

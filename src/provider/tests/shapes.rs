@@ -66,7 +66,7 @@ impl Scripted {
                 }
             }
         };
-        tokio::spawn(http::serve(listener, handler, http::Limits::NONE, std::future::pending()));
+        tokio::spawn(http::serve(listener, handler, http::ServerLimits::NONE, std::future::pending()));
         Self { address, arrived }
     }
 

@@ -1,11 +1,12 @@
-//! Environment variables of the cloud clients that would do harm, refused before a client is made.
+//! Validates the environment variables of the cloud clients before a client is created.
 //!
-//! The clients take a variable as it is. They panic over an endpoint without a scheme and over a
-//! token with a line feed; the process ends and its leases stay. They put the bucket behind the
-//! path of an endpoint, so a file lies elsewhere than its URI says, and no recovery fails. Such a
-//! variable is named in the error. Its value is not: it may be a secret.
+//! The clients do not validate them. An endpoint without a scheme, or a token with a line feed,
+//! makes a client panic during a pass, which ends the process and leaves its leases to expire. An
+//! endpoint with a path makes it store files at another place than the recorded URI, without an
+//! error. The error names the variable but not its value, which may be a secret.
 //!
-//! Pure: the variables are handed in. What the clients refuse by themselves is left to them.
+//! Pure: the variables are passed in. Values that the clients reject themselves are not checked
+//! here.
 
 use std::ffi::OsString;
 
@@ -17,20 +18,21 @@ use url::Url;
 
 use super::StorageError;
 
-/// What a client uses a variable for, as far as that can do harm.
+/// How a client uses a variable, as far as it needs validation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Role {
-    /// Where the objects are. Of two that are set, the one with the higher number counts.
+    /// The endpoint of the object store. If several are set, the one with the highest number is
+    /// used.
     Endpoint(u8),
-    /// Where credentials are requested.
+    /// An endpoint that issues credentials.
     CredentialEndpoint,
-    /// Whether the host of the endpoint begins with the bucket.
+    /// Whether the endpoint's host begins with the bucket.
     VirtualHosted,
     /// Whether plain HTTP is allowed.
     AllowHttp,
-    /// A part of a header or of the default endpoint.
-    Word,
-    /// Anything else.
+    /// A credential or a region: becomes part of a header or of the default endpoint.
+    HeaderPart,
+    /// Not validated.
     Other,
 }
 
@@ -42,19 +44,18 @@ struct Variable {
     role: Role,
 }
 
-/// How the clients of one cloud use endpoints.
+/// How the client of one cloud uses endpoints.
 #[derive(Debug)]
 struct Cloud {
-    /// What allows plain HTTP.
+    /// The variable that allows plain HTTP.
     allow_http: &'static str,
-    /// Whether an endpoint may have a path, as that of Azure's emulator has.
+    /// Whether an endpoint may have a path. The endpoint of Azure's emulator has one.
     may_have_path: bool,
-    /// An endpoint as it should be.
+    /// A valid endpoint, for error messages.
     example: &'static str,
 }
 
-/// Refuses variables by which the client of `scheme` would panic or write elsewhere than into
-/// `bucket`.
+/// Refuses variables that would make the client of `scheme` panic or write outside of `bucket`.
 pub(super) fn check(
     scheme: &str,
     bucket: &str,
@@ -91,7 +92,7 @@ pub(super) fn check(
         why,
     };
     for variable in &variables {
-        if let Some(why) = bad_text(variable) {
+        if let Some(why) = invalid_text(variable) {
             return Err(refused(variable, why.to_owned()));
         }
     }
@@ -113,11 +114,11 @@ pub(super) fn check(
             format!("names another endpoint than {}: unset one of them", endpoint.name),
         ));
     }
-    judge(&endpoint.value, bucket, &cloud, is_on(Role::VirtualHosted), is_on(Role::AllowHttp))
+    check_endpoint(&endpoint.value, bucket, &cloud, is_on(Role::VirtualHosted), is_on(Role::AllowHttp))
         .map_err(|why| refused(endpoint, why))
 }
 
-/// What a variable is to the client of `scheme`; none: the client does not read it.
+/// The role of a variable for the client of `scheme`. `None`: the client does not read it.
 fn role(scheme: &str, name: &str) -> Option<Role> {
     let key = name.to_ascii_lowercase();
     let of_client = |client: &Client| match client {
@@ -131,21 +132,21 @@ fn role(scheme: &str, name: &str) -> Option<Role> {
             Aws::StsEndpoint | Aws::MetadataEndpoint => Role::CredentialEndpoint,
             Aws::VirtualHostedStyleRequest => Role::VirtualHosted,
             Aws::AccessKeyId | Aws::SecretAccessKey | Aws::Token | Aws::Region | Aws::DefaultRegion => {
-                Role::Word
+                Role::HeaderPart
             }
             Aws::Client(client) => of_client(&client),
             _ => Role::Other,
         }),
         "gs" if name.starts_with("GOOGLE_") => Some(match key.parse::<Google>().ok()? {
             Google::BaseUrl => Role::Endpoint(0),
-            Google::BearerToken => Role::Word,
+            Google::BearerToken => Role::HeaderPart,
             Google::Client(client) => of_client(&client),
             _ => Role::Other,
         }),
         "az" if name.starts_with("AZURE_") => Some(match key.parse::<Azure>().ok()? {
             Azure::Endpoint => Role::Endpoint(0),
             Azure::MsiEndpoint | Azure::AuthorityHost => Role::CredentialEndpoint,
-            Azure::AccountName | Azure::AccessKey | Azure::Token | Azure::SasKey => Role::Word,
+            Azure::AccountName | Azure::AccessKey | Azure::Token | Azure::SasKey => Role::HeaderPart,
             Azure::Client(client) => of_client(&client),
             _ => Role::Other,
         }),
@@ -153,8 +154,8 @@ fn role(scheme: &str, name: &str) -> Option<Role> {
     }
 }
 
-/// Why a value cannot be what a client takes it for, whatever it is.
-fn bad_text(variable: &Variable) -> Option<&'static str> {
+/// Why a value is invalid in any role: empty, or with white space or control characters.
+fn invalid_text(variable: &Variable) -> Option<&'static str> {
     if matches!(variable.role, Role::Other | Role::VirtualHosted | Role::AllowHttp) {
         return None;
     }
@@ -167,12 +168,13 @@ fn bad_text(variable: &Variable) -> Option<&'static str> {
     )
 }
 
-/// As the clients read a boolean.
+/// Parses a boolean as the clients do.
 fn is_true(value: &str) -> bool {
     ["1", "true", "on", "yes", "y"].contains(&value.to_ascii_lowercase().as_str())
 }
 
-/// An address of a server, without anything that the clients would drop, or send along.
+/// Parses an endpoint. Refuses credentials, a query and a fragment, which the clients would drop or
+/// send along.
 fn parse(value: &str, example: &str) -> Result<Url, String> {
     let form = |what: &str| Err(format!("{what}: write scheme, host and port, such as {example}"));
     let Some((scheme, _)) = value.split_once("://") else { return form("has no scheme") };
@@ -189,7 +191,7 @@ fn parse(value: &str, example: &str) -> Result<Url, String> {
     Ok(url)
 }
 
-fn judge(
+fn check_endpoint(
     value: &str,
     bucket: &str,
     cloud: &Cloud,
@@ -200,8 +202,8 @@ fn judge(
     let path = url.path().trim_matches('/');
     if path.rsplit('/').next() == Some(bucket) {
         return Err(format!(
-            "ends in `{bucket}`: the client adds the bucket, so every file would lie where its URI does not point; \
-             leave the bucket out, it stands in storage.url"
+            "ends in `{bucket}`: the client adds the bucket, so every file would be stored where its URI does not \
+             point; leave the bucket out, it is part of `storage.url`"
         ));
     }
     if !path.is_empty() && !cloud.may_have_path {
@@ -214,8 +216,8 @@ fn judge(
     if is_virtual_hosted {
         if !url.host_str().is_some_and(|host| host.starts_with(&format!("{bucket}."))) {
             return Err(format!(
-                "does not begin with the bucket, and AWS_VIRTUAL_HOSTED_STYLE_REQUEST is on: every file would lie \
-                 outside of `{bucket}`; unset AWS_VIRTUAL_HOSTED_STYLE_REQUEST"
+                "does not begin with the bucket, and AWS_VIRTUAL_HOSTED_STYLE_REQUEST is on: every file would be \
+                 stored outside of `{bucket}`; unset AWS_VIRTUAL_HOSTED_STYLE_REQUEST"
             ));
         }
         if value.ends_with('/') {
@@ -224,21 +226,22 @@ fn judge(
     } else if bucket_is_in_host(&url, bucket) {
         return Err(format!(
             "begins with the bucket, and AWS_VIRTUAL_HOSTED_STYLE_REQUEST is off: the client would add the bucket \
-             once more; leave `{bucket}.` out"
+             again; leave `{bucket}.` out"
         ));
     }
-    // Google's client joins them by a slash of its own.
+    // Google's client adds a slash itself.
     if cloud.allow_http == "GOOGLE_ALLOW_HTTP" && value.ends_with('/') {
         return Err("ends in a slash: the client would add another one; leave it out".to_owned());
     }
     if url.scheme() == "http" && !may_be_http {
-        return Err(format!("says http, and the client refuses plain HTTP: set {}=true", cloud.allow_http));
+        return Err(format!("uses http, and the client refuses plain HTTP: set {}=true", cloud.allow_http));
     }
     Ok(())
 }
 
-/// `bucket.s3.example`. A bucket named like its server's first label, `minio` at `minio.example`,
-/// is none: that address has too few labels to be left over without it.
+/// Whether the host is the bucket's own address at AWS or R2, such as `bucket.s3.amazonaws.com`. At
+/// other services the first label may equal the bucket by chance, for example `minio` at
+/// `minio.example`.
 fn bucket_is_in_host(url: &Url, bucket: &str) -> bool {
     let rest =
         url.host_str().and_then(|host| host.strip_prefix(bucket)).and_then(|rest| rest.strip_prefix('.'));
@@ -249,17 +252,17 @@ fn bucket_is_in_host(url: &Url, bucket: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn told(scheme: &str, variables: &[(&str, &str)]) -> String {
+    fn error(scheme: &str, variables: &[(&str, &str)]) -> String {
         let variables = variables.iter().map(|(name, value)| (OsString::from(name), OsString::from(value)));
         check(scheme, "outputs", variables).err().map_or_else(String::new, |error| error.to_string())
     }
 
-    /// A scheme, variables, and how the refusal begins; empty: they are fine.
+    /// A scheme, variables, and a part of the error.
     type Row<'a> = (&'a str, &'a [(&'a str, &'a str)], &'a str);
 
     #[test]
     #[expect(clippy::too_many_lines, reason = "a table")]
-    fn an_endpoint_over_which_the_client_would_panic_or_write_elsewhere_is_refused_by_name() {
+    fn variables_that_would_break_a_client_are_refused_by_name() {
         const HTTP: (&str, &str) = ("AWS_ALLOW_HTTP", "true");
         const VIRTUAL: (&str, &str) = ("AWS_VIRTUAL_HOSTED_STYLE_REQUEST", "true");
         let table: &[Row<'_>] = &[
@@ -286,7 +289,7 @@ mod tests {
             (
                 "s3",
                 &[("AWS_ENDPOINT_URL", "http://minio:9000")],
-                "AWS_ENDPOINT_URL says http, and the client refuses plain HTTP: set AWS_ALLOW_HTTP=true",
+                "AWS_ENDPOINT_URL uses http, and the client refuses plain HTTP: set AWS_ALLOW_HTTP=true",
             ),
             (
                 "s3",
@@ -358,7 +361,7 @@ mod tests {
             ),
         ];
         for (scheme, variables, expected) in table {
-            let told = told(scheme, variables);
+            let told = error(scheme, variables);
             let start = format!("the storage {scheme}://outputs cannot be used: the environment variable ");
             assert!(told.starts_with(&start) && told.contains(expected), "{variables:?}: {told}");
             assert!(!told.contains("SECRET"), "{told}");
@@ -366,7 +369,7 @@ mod tests {
     }
 
     #[test]
-    fn what_works_is_let_through() {
+    fn valid_variables_are_accepted() {
         const HTTP: (&str, &str) = ("AWS_ALLOW_HTTP", "true");
         let table: &[(&str, &[(&str, &str)])] = &[
             ("s3", &[]),
@@ -394,7 +397,7 @@ mod tests {
             ),
         ];
         for (scheme, variables) in table {
-            assert_eq!(told(scheme, variables), "", "{variables:?}");
+            assert_eq!(error(scheme, variables), "", "{variables:?}");
         }
     }
 }

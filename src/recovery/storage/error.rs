@@ -1,9 +1,9 @@
-//! What can go wrong with the storage.
+//! Errors of the storage.
 
-/// What went wrong with the storage. Messages never hold credentials.
+/// Why an operation of the storage failed. Messages never contain credentials.
 #[derive(Debug, thiserror::Error)]
 pub enum StorageError {
-    /// The URL of the settings is none that is understood.
+    /// `storage.url` is not valid.
     #[error(
         "the storage URL cannot be used: {why}; write file:./directory, file:///directory, s3://bucket/prefix, gs://bucket/prefix or az://container/prefix"
     )]
@@ -11,18 +11,18 @@ pub enum StorageError {
         /// What is wrong with it.
         why: &'static str,
     },
-    /// A variable of the environment would make the client fail, panic, or write to another place
-    /// than the one that is recorded.
+    /// An environment variable would make the client fail, panic, or write to another place than
+    /// the recorded URI.
     #[error("the storage {root} cannot be used: the environment variable {variable} {why}")]
     Variable {
         /// The storage's URL without the prefix.
         root: String,
-        /// Its name, as it is spelled in the environment.
+        /// Its name.
         variable: String,
-        /// What is wrong with it and what to write instead. Never its value.
+        /// What is wrong with it, and what to set instead. Never its value.
         why: String,
     },
-    /// The client could not be made, usually for lack of credentials.
+    /// The client could not be created, usually because credentials are missing.
     #[error("could not open the storage {root}; check the environment variables that its client reads")]
     Open {
         /// The storage's URL without the prefix.
@@ -34,23 +34,23 @@ pub enum StorageError {
     /// An object could not be written, read or deleted.
     #[error("could not {action} {uri}")]
     Object {
-        /// `write`, `read` or `delete`.
+        /// `write`, `read`, `delete` or `abort`.
         action: &'static str,
-        /// Which object.
+        /// The object.
         uri: String,
         /// The store's reason.
         #[source]
         source: Box<object_store::Error>,
     },
-    /// An object lies in another storage than the one of the settings.
-    #[error("{uri} does not lie in {root}, the storage of the settings")]
+    /// The object is in another storage than `storage.url`.
+    #[error("{uri} is not in {root}, the storage of `storage.url`")]
     Elsewhere {
-        /// Which object.
+        /// The object.
         uri: String,
         /// The storage's URL without the prefix.
         root: String,
     },
-    /// A symbolic link lies where an object, or a directory of objects, belongs.
+    /// There is a symbolic link in place of an object or of its directory.
     #[error(
         "could not {action} {uri}: {} is a symbolic link, and links in the storage are not followed; remove it",
         link.display()
@@ -58,15 +58,17 @@ pub enum StorageError {
     Link {
         /// `write`, `read` or `delete`.
         action: &'static str,
-        /// Which object.
+        /// The object.
         uri: String,
-        /// Where the link lies.
+        /// The path of the link.
         link: std::path::PathBuf,
     },
-    /// What was read back is not what was written.
-    #[error("what was read back from {uri} is not what was written to it; is it one storage?")]
+    /// The bytes read back differ from the bytes written.
+    #[error(
+        "the storage returned other bytes for {uri} than were written; do all requests reach the same storage?"
+    )]
     Differs {
-        /// Which object.
+        /// The object.
         uri: String,
     },
 }

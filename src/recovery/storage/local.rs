@@ -1,24 +1,21 @@
-//! What is special about a directory of this machine: links that lead out of it, and what a killed
-//! write leaves.
+//! Storage on local disk: refuses symbolic links, and removes the temporary files of killed writes.
 //!
-//! Whoever can write into the directory could put a symbolic link where a charge's directory or a
-//! file belongs, and have makegood write, read or delete what it points to. Promise: no link below
-//! the configured directory is followed. Every part of a path is looked at before it is used and
-//! again after something was written. Between a look and its use a link can still be slipped in;
-//! what was written through one is noticed by the second look, fails the copy and is never
-//! recorded. The configured directory itself may be a link, and so may what it lies in: that is the
-//! operator's word.
+//! Another program with write access to the directory could place a symbolic link there and make
+//! makegood write, read or delete the link's target. Promise: no link below the configured
+//! directory is followed. Every part of a path is checked before use, and again after a write. A
+//! link created between the check and the write (a time-of-check race) is found by the second
+//! check: the copy fails and nothing is recorded. The configured directory and its parents may be
+//! links, because the operator chose them.
 
 use std::io::ErrorKind;
 use std::path::{Path as FilePath, PathBuf};
 
-/// The parts of an object's path that makegood makes: charge, index, file.
+/// The number of path components that makegood creates: charge, index, file.
 const OWN_PARTS: usize = 3;
 
-/// The first symbolic link among the parts of `object` that lie below `root`. An object that lies
-/// elsewhere, in a directory that was configured once, is looked at in the parts that makegood
-/// made.
-pub(super) fn link_below(root: &FilePath, object: &FilePath) -> std::io::Result<Option<PathBuf>> {
+/// The first symbolic link among the components of `object` below `root`. An object outside `root`,
+/// from a directory that was configured earlier, is checked in its last [`OWN_PARTS`] components.
+pub(super) fn find_link(root: &FilePath, object: &FilePath) -> std::io::Result<Option<PathBuf>> {
     let own = object.strip_prefix(root).map_or(OWN_PARTS, |below| below.components().count());
     let mut parts: Vec<&FilePath> = object.ancestors().take(own).collect();
     parts.reverse();
@@ -26,7 +23,7 @@ pub(super) fn link_below(root: &FilePath, object: &FilePath) -> std::io::Result<
         match std::fs::symlink_metadata(part) {
             Ok(found) if found.file_type().is_symlink() => return Ok(Some(part.to_owned())),
             Ok(_) => {}
-            // Nothing is there, and so nothing below it.
+            // It does not exist, so neither does anything below it.
             Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
                 return Ok(None);
             }
@@ -36,8 +33,8 @@ pub(super) fn link_below(root: &FilePath, object: &FilePath) -> std::io::Result<
     Ok(None)
 }
 
-/// Removes the files `name#1`, `name#2`, … beside a local object: what a write makes before it
-/// renames.
+/// Removes the temporary files `name#1`, `name#2`, … beside a local object. A write creates one and
+/// renames it at the end.
 pub(super) fn remove_temporary(object: &FilePath) -> std::io::Result<()> {
     let (Some(directory), Some(name)) = (object.parent(), object.file_name()) else { return Ok(()) };
     let entries = match std::fs::read_dir(directory) {

@@ -1,8 +1,7 @@
-//! What a storage URL means: the directory of a `file:` URL, the bucket and the prefix of the
-//! others.
+//! Parses a storage URL into a directory, or into a bucket and a prefix.
 //!
-//! Pure but for the working directory. Refuses what is ambiguous; no error repeats the URL, which
-//! may hold a secret that somebody put there by mistake.
+//! Pure, apart from the working directory. Ambiguous URLs are refused. No error repeats the URL:
+//! somebody may have put a secret into it by mistake.
 
 use std::path::{Component, Path as FilePath, PathBuf};
 
@@ -11,7 +10,7 @@ use percent_encoding::percent_decode_str;
 
 use super::StorageError;
 
-/// The directory that a `file:` URL means, from what follows the colon.
+/// The directory of a `file:` URL. `rest` is the URL after the colon.
 pub(super) fn directory(rest: &str, working_dir: &FilePath) -> Result<PathBuf, StorageError> {
     let path = match rest.strip_prefix("//") {
         None => rest,
@@ -33,7 +32,7 @@ pub(super) fn directory(rest: &str, working_dir: &FilePath) -> Result<PathBuf, S
         .map_err(|_| StorageError::Url { why: "its directory is not UTF-8" })?;
     let absolute = std::path::absolute(working_dir.join(path.as_ref()))
         .map_err(|_| StorageError::Url { why: "the working directory is not known" })?;
-    // `..` goes up by name, before any link is followed: the store's paths have no `..`.
+    // `..` is resolved by name, not through links, because the store's paths cannot contain it.
     let mut directory = PathBuf::new();
     for component in absolute.components() {
         match component {
@@ -47,7 +46,7 @@ pub(super) fn directory(rest: &str, working_dir: &FilePath) -> Result<PathBuf, S
     Ok(directory)
 }
 
-/// Bucket and prefix, from what follows the colon: `//bucket/prefix`.
+/// Bucket and prefix. `rest` is the URL after the colon: `//bucket/prefix`.
 pub(super) fn bucket_and_prefix(rest: &str) -> Result<(&str, Path), StorageError> {
     let rest =
         rest.strip_prefix("//").ok_or(StorageError::Url { why: "two slashes must follow its scheme" })?;
@@ -59,7 +58,7 @@ pub(super) fn bucket_and_prefix(rest: &str) -> Result<(&str, Path), StorageError
     Ok((bucket, bucket_prefix(prefix)?))
 }
 
-/// A prefix inside a bucket, as written in the URL.
+/// The prefix within a bucket. It is not percent-decoded.
 fn bucket_prefix(prefix: &str) -> Result<Path, StorageError> {
     Path::parse(prefix).map_err(|_| StorageError::Url {
         why: "its prefix has an empty part, `.`, `..` or a control character",
@@ -75,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn file_urls_mean_the_directory_they_seem_to_mean() {
+    fn file_urls_are_parsed_into_a_directory() {
         for (url, path) in [
             ("file:./out", "/srv dir/out"),
             ("file:out/deep/", "/srv dir/out/deep"),

@@ -1,4 +1,4 @@
-//! What a server may try, and what becomes of it.
+//! Hostile servers: error pages, endless and oversized files, redirects, DNS rebinding, key theft.
 
 use std::error::Error;
 use std::io::Write;
@@ -6,7 +6,7 @@ use std::io::Write;
 use super::*;
 
 #[tokio::test]
-async fn error_pages_and_empty_files_are_no_outputs() {
+async fn error_pages_and_empty_files_are_refused() {
     let world = World::new().await;
     for (path, answer, why) in [
         ("/empty", ok("content-type: image/png\r\n", b""), NotOutput::Empty),
@@ -30,31 +30,31 @@ async fn error_pages_and_empty_files_are_no_outputs() {
 }
 
 #[tokio::test]
-async fn endless_streams_and_oversized_files_end_at_the_cap() {
+async fn endless_and_oversized_files_end_at_the_limit() {
     let world = World::new().await;
-    let small = Limits { max_bytes: 20 << 20, ..limits() };
+    let small = CopyLimits { max_bytes: 20 << 20, ..limits() };
     let url = world.at("/endless", Answer::Endless);
     let error = world.copy_with(small.clone(), &source(&url), None).await.unwrap_err();
     assert!(matches!(error, CopyError::TooLarge { max_bytes } if max_bytes == 20 << 20), "{error:?}");
-    // 20 MiB, and what buffers on the way can hold.
+    // 20 MiB, and the buffers on the way.
     let sent = world.pieces_sent.load(Ordering::SeqCst) * (64 << 10);
     assert!((20 << 20..60 << 20).contains(&sent), "{sent} bytes were sent");
 
-    // One that says so itself is not even begun.
+    // A file that announces its size is refused before its body.
     let head = b"HTTP/1.1 200 OK\r\ncontent-length: 99999999999\r\n\r\n".to_vec();
     let url = world.at("/says-so", Answer::SendAndHang(head));
     let error = world.copy_with(small, &source(&url), None).await.unwrap_err();
     assert_eq!(error.kind(), "too_large");
 
-    // Exactly the cap is allowed.
-    let exact = Limits { max_bytes: PNG.len() as u64, ..limits() };
+    // A file of exactly the limit is allowed.
+    let exact = CopyLimits { max_bytes: PNG.len() as u64, ..limits() };
     let url = world.at("/exact", ok("", PNG));
     world.copy_with(exact, &source(&url), None).await.unwrap();
     assert_eq!(world.stored().len(), 1);
 }
 
 #[tokio::test]
-async fn compression_nobody_asked_for_is_read_under_the_same_cap() {
+async fn unrequested_compression_is_decoded_under_the_same_limit() {
     let world = World::new().await;
     let gzip = |bytes: &[u8]| {
         let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
@@ -72,7 +72,7 @@ async fn compression_nobody_asked_for_is_read_under_the_same_cap() {
     let bomb = gzip(&vec![0; 32 << 20]);
     assert!(bomb.len() < 64 << 10);
     let url = world.at("/bomb", ok(header, &bomb));
-    let small = Limits { max_bytes: 10 << 20, ..limits() };
+    let small = CopyLimits { max_bytes: 10 << 20, ..limits() };
     let error = world.copy_with(small, &source(&url), None).await.unwrap_err();
     assert_eq!(error.kind(), "too_large");
 
@@ -111,7 +111,7 @@ async fn redirects_are_followed_to_listed_hosts_only() {
         let url = world.at("/loop", moved(&location));
         assert_eq!(refused(world.copy(&url).await), reason, "{location}");
     }
-    // The refused host is named: not the one that was asked, but the one that it sends to.
+    // The error names the host of the redirect, not the first host.
     let url = world.at("/loop", moved(&world.url("elsewhere.test", "/a.png")));
     let told = world.copy(&url).await.unwrap_err().to_string();
     assert_eq!(
@@ -134,49 +134,49 @@ async fn redirects_are_followed_to_listed_hosts_only() {
 }
 
 #[tokio::test]
-async fn an_address_is_checked_at_every_dial() {
+async fn addresses_are_checked_for_every_connection() {
     let world = World::new().await;
     let url = world.at("/a.png", ok("", PNG));
-    // This machine, without leave: by name and by address.
-    let strict = Limits { allow_loopback: false, ..limits() };
+    // Loopback is refused by default, by name and by address.
+    let strict = CopyLimits { allow_loopback: false, ..limits() };
     let loopback = UrlRefusal::Address(AddressRefusal::Loopback);
     assert_eq!(refused(world.copy_with(strict.clone(), &source(&url), None).await), loopback);
     let by_address = source(&world.url("127.0.0.1", "/a.png"));
     assert_eq!(refused(world.copy_with(strict, &by_address, None).await), loopback);
     assert!(world.requests().is_empty());
 
-    // A name that changes its mind between two dials.
+    // DNS rebinding: the second lookup returns a private address.
     world.name("rebind.test", &["127.0.0.1"]);
     world.name("rebind.test", &["192.168.0.1"]);
     let url = world.url("rebind.test", "/a.png");
     let fetcher = world.fetcher(limits());
     let listed = world.listed(&["rebind.test"]);
-    let (storage, key) = (world.storage(), Key::new("ch", 0, 1));
+    let (storage, key) = (world.storage(), ObjectKey::new("ch", 0, 1));
     let source = source(&url);
-    fetcher.copy(world.errand(&source, &listed, &storage, &key)).await.unwrap();
-    let second = fetcher.copy(world.errand(&source, &listed, &storage, &Key::new("ch", 0, 2))).await;
+    fetcher.copy(world.request(&source, &listed, &storage, &key)).await.unwrap();
+    let second = fetcher.copy(world.request(&source, &listed, &storage, &ObjectKey::new("ch", 0, 2))).await;
     assert_eq!(refused(second), UrlRefusal::Address(AddressRefusal::Private));
 
-    // A name that has none.
+    // A name without an address.
     world.name("inside.test", &[]);
     let error = world.copy(&world.url("inside.test", "/a.png")).await.unwrap_err();
     assert_eq!(error.kind(), "network");
 }
 
 #[tokio::test]
-async fn the_system_resolver_is_guarded_too() {
+async fn addresses_of_the_system_resolver_are_checked_too() {
     let world = World::new().await;
     let url = world.url("localhost", "/a.png");
-    let fetcher = Fetcher::new(Limits::default()).unwrap();
+    let fetcher = Fetcher::new(CopyLimits::default()).unwrap();
     let (source, listed) = (source(&url), world.listed(&[]));
-    let (storage, key) = (world.storage(), Key::new("ch", 0, 1));
-    let copied = fetcher.copy(world.errand(&source, &listed, &storage, &key)).await;
+    let (storage, key) = (world.storage(), ObjectKey::new("ch", 0, 1));
+    let copied = fetcher.copy(world.request(&source, &listed, &storage, &key)).await;
     assert_eq!(refused(copied), UrlRefusal::Address(AddressRefusal::Loopback));
     assert!(world.requests().is_empty());
 }
 
 #[tokio::test]
-async fn the_providers_key_goes_to_its_own_host_or_nowhere() {
+async fn the_providers_key_is_sent_to_listed_hosts_only() {
     let world = World::new().await;
     let mut auth = HeaderMap::new();
     auth.insert("x-goog-api-key", HeaderValue::from_static("sesame"));
@@ -188,7 +188,7 @@ async fn the_providers_key_goes_to_its_own_host_or_nowhere() {
     world.at("/there", moved(&world.url("other.test", "/and-back")));
     world.at("/and-back", moved(&here("/a.png")));
     let with_key = |path: &str| Source::Url { url: here(path), auth: true };
-    // Who got the key, hop by hop.
+    // Whether each request of the chain has the key.
     for (path, expected) in [
         ("/a.png", vec![true]),
         ("/same", vec![true, true]),
@@ -200,16 +200,16 @@ async fn the_providers_key_goes_to_its_own_host_or_nowhere() {
         let got: Vec<_> = world.requests().iter().map(|head| head.contains("sesame")).collect();
         assert_eq!(got, expected, "{path}");
     }
-    // Not where the offer does not ask for it.
+    // The key is not sent if the offer does not ask for it.
     world.requests.lock().unwrap().clear();
     world.copy_with(limits(), &source(&here("/a.png")), Some(auth.clone())).await.unwrap();
     assert!(!world.requests()[0].contains("sesame"));
 
-    // Not to another host without encryption.
+    // The key is not sent unencrypted to another machine.
     let clear = Source::Url { url: world.url("files.test", "/a.png"), auth: true };
     world.requests.lock().unwrap().clear();
     assert_eq!(refused(world.copy_with(limits(), &clear, Some(auth.clone())).await), UrlRefusal::KeyInClear);
-    // Nor to a host that is listed for files alone, whether the key could be had or not.
+    // Nor to a host that is listed for files only, whether or not the key is available.
     let elsewhere = Source::Url { url: world.url("localhost", "/a.png"), auth: true };
     for auth in [Some(auth), None] {
         let refused = refused(world.copy_with(limits(), &elsewhere, auth).await);
@@ -219,9 +219,9 @@ async fn the_providers_key_goes_to_its_own_host_or_nowhere() {
 }
 
 #[tokio::test]
-async fn errors_of_the_network_keep_the_signature_out() {
+async fn network_errors_do_not_contain_the_signature() {
     let world = World::new().await;
-    // Taken and given back: nobody listens there.
+    // The port was released: nothing listens there.
     let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
     let cut = world.at("/cut-in-head", Answer::Send(b"HTTP/1.1 200".to_vec()));
     for url in [format!("http://127.0.0.1:{closed}/a"), cut, world.url("other.test", "/")] {

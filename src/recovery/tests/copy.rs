@@ -1,9 +1,9 @@
-//! What a copy owes: the whole file or nothing, told as what it is.
+//! Copies that succeed are complete; copies that fail leave nothing and say why.
 
 use super::*;
 
 #[tokio::test]
-async fn p16_a_file_comes_home_whole_with_its_hash_length_types_and_host() {
+async fn p16_a_file_is_copied_completely_with_its_hash_length_types_and_host() {
     let world = World::new().await;
     let url = world.at("/a.png", ok("content-type: Image/PNG; x=y\r\n", PNG));
     let copied = world.copy(&format!("{url}?signature=SECRET")).await.unwrap();
@@ -12,9 +12,9 @@ async fn p16_a_file_comes_home_whole_with_its_hash_length_types_and_host() {
     assert_eq!(world.stored(), std::slice::from_ref(&file));
     assert_eq!(
         copied,
-        Copied {
-            key: Key::new("ch_1", 0, 7).with_extension("png"),
-            note: 0,
+        CopiedFile {
+            key: ObjectKey::new("ch_1", 0, 7).with_extension("png"),
+            log_entry: 0,
             uri: url::Url::from_file_path(&file).unwrap().to_string(),
             size_bytes: i64::try_from(PNG.len()).unwrap(),
             sha256: hex::encode(Sha256::digest(PNG)),
@@ -24,11 +24,11 @@ async fn p16_a_file_comes_home_whole_with_its_hash_length_types_and_host() {
             source_host: "files.test".to_owned(),
         }
     );
-    // And the same again: what a worker does that died before it could settle.
+    // The same copy again, as after a crash before settle.
     let again = world.copy(&url).await.unwrap();
-    assert_eq!(Copied { note: 0, ..again }, copied);
+    assert_eq!(CopiedFile { log_entry: 0, ..again }, copied);
     assert_eq!(world.stored().len(), 1);
-    // Both are on record until somebody names them.
+    // Both log entries stay until a row names the object.
     let open: Vec<_> = world.notes.open.lock().unwrap().values().cloned().collect();
     assert_eq!(open.len(), 2);
     assert_eq!((open[0].storage.as_str(), &open[0].uri, &open[1]), ("file://", &copied.uri, &open[0]));
@@ -46,7 +46,7 @@ async fn the_hash_is_sha_256_in_lower_case_hexadecimal() {
 }
 
 #[tokio::test]
-async fn files_around_the_size_of_a_part_come_home_whole() {
+async fn files_around_the_part_size_are_copied_completely() {
     const PART: usize = 8 << 20;
     let world = World::new().await;
     for length in [PART, PART + 1, 2 * PART + 12_345] {
@@ -61,7 +61,7 @@ async fn files_around_the_size_of_a_part_come_home_whole() {
 }
 
 #[tokio::test]
-async fn a_truncated_body_is_no_output_and_leaves_nothing() {
+async fn a_truncated_body_is_refused_and_leaves_nothing() {
     let world = World::new().await;
     let large = noise(20 << 20);
     let chunked = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n20\r\nonly this".to_vec();
@@ -78,7 +78,7 @@ async fn a_truncated_body_is_no_output_and_leaves_nothing() {
 }
 
 #[tokio::test]
-async fn every_refusing_status_has_its_meaning() {
+async fn each_error_status_maps_to_its_error() {
     let world = World::new().await;
     for (line, kind) in [
         ("401 Unauthorized", "unauthorized"),
@@ -102,38 +102,38 @@ async fn every_refusing_status_has_its_meaning() {
 }
 
 #[tokio::test]
-async fn silence_and_slowness_end_by_their_own_limits() {
+async fn stalled_and_slow_downloads_end_at_their_time_limits() {
     let world = World::new().await;
     let url = world.at("/before-head", Answer::SendAndHang(Vec::new()));
     let begun = whole("200 OK", "", 1 << 30, &noise(9 << 20));
     let midway = world.at("/midway", Answer::SendAndHang(begun));
     for url in [url, midway] {
-        let limits = Limits { stall: Duration::from_millis(200), ..limits() };
+        let limits = CopyLimits { stall_timeout: Duration::from_millis(200), ..limits() };
         let error = world.copy_with(limits, &source(&url), None).await.unwrap_err();
-        assert!(matches!(error, CopyError::TimedOut { what: TimeLimit::Stall }), "{error:?}");
+        assert!(matches!(error, CopyError::TimedOut { limit: TimeLimit::Stall }), "{error:?}");
     }
-    // Never silent for long, and never done.
+    // Never stalled for long, and never finished.
     let url = world.at("/trickle", Answer::Trickle);
-    let limits = Limits { time_budget: Duration::from_millis(300), ..limits() };
+    let limits = CopyLimits { time_budget: Duration::from_millis(300), ..limits() };
     let error = world.copy_with(limits, &source(&url), None).await.unwrap_err();
-    assert!(matches!(error, CopyError::TimedOut { what: TimeLimit::Budget }), "{error:?}");
+    assert!(matches!(error, CopyError::TimedOut { limit: TimeLimit::Budget }), "{error:?}");
     assert!(world.stored().is_empty(), "{:?}", world.stored());
 }
 
 #[tokio::test]
-async fn p16_a_copy_that_is_cut_off_by_its_time_keeps_its_note_as_a_write_may_still_arrive() {
+async fn p16_a_copy_that_times_out_keeps_its_log_entry_because_a_write_may_still_complete() {
     let world = World::new().await;
     let begun = whole("200 OK", "", 1 << 30, &noise(17 << 20));
     let url = world.at("/midway", Answer::SendAndHang(begun));
-    let limits = Limits { time_budget: Duration::from_millis(500), ..limits() };
+    let limits = CopyLimits { time_budget: Duration::from_millis(500), ..limits() };
     let error = world.copy_with(limits, &source(&url), None).await.unwrap_err();
-    assert!(matches!(error, CopyError::TimedOut { what: TimeLimit::Budget }), "{error:?}");
+    assert!(matches!(error, CopyError::TimedOut { limit: TimeLimit::Budget }), "{error:?}");
     assert!(world.stored().is_empty(), "{:?}", world.stored());
     assert_eq!(world.notes.open.lock().unwrap().len(), 1);
 }
 
 #[tokio::test]
-async fn a_storage_that_refuses_is_told_as_such() {
+async fn a_failing_storage_is_reported_as_a_storage_error() {
     let world = World::new().await;
     std::fs::write(world.scratch.path().join("out"), b"a file where the directory should be").unwrap();
     for (path, body) in [("/small", PNG.to_vec()), ("/large", noise(9 << 20))] {
@@ -147,7 +147,7 @@ async fn a_storage_that_refuses_is_told_as_such() {
 }
 
 #[tokio::test]
-async fn a_copy_that_is_dropped_halfway_leaves_nothing_but_its_note() {
+async fn a_copy_that_is_dropped_halfway_leaves_only_its_log_entry() {
     let world = World::new().await;
     let begun = whole("200 OK", "", 1 << 30, &noise(17 << 20));
     let url = world.at("/midway", Answer::SendAndHang(begun));
@@ -155,7 +155,7 @@ async fn a_copy_that_is_dropped_halfway_leaves_nothing_but_its_note() {
     {
         let copy = world.copy_with(limits(), &source, None);
         tokio::pin!(copy);
-        // Until there is something to leave behind.
+        // Until a temporary file exists.
         loop {
             tokio::select! {
                 done = &mut copy => panic!("it cannot be done: {done:?}"),
@@ -167,20 +167,20 @@ async fn a_copy_that_is_dropped_halfway_leaves_nothing_but_its_note() {
         }
         assert!(world.stored()[0].to_string_lossy().ends_with("7.bin#1"), "{:?}", world.stored());
     }
-    // The clean-up runs by itself.
+    // The clean-up runs in the background.
     let gone = async {
         while !world.stored().is_empty() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
     tokio::time::timeout(Duration::from_mins(1), gone).await.unwrap();
-    // A write that was under way may still arrive: the sweep has to know of it.
+    // A write in flight may still complete, so the log entry must stay for the sweep.
     tokio::time::sleep(Duration::from_millis(50)).await;
     assert_eq!(world.notes.open.lock().unwrap().len(), 1);
 }
 
 #[tokio::test]
-async fn files_in_the_answer_itself_are_stored_the_same_way() {
+async fn inline_files_are_stored_like_downloaded_ones() {
     let world = World::new().await;
     let inline = |bytes: &[u8], content_type: Option<&str>| Source::Inline {
         bytes: Bytes::copy_from_slice(bytes),
@@ -200,7 +200,7 @@ async fn files_in_the_answer_itself_are_stored_the_same_way() {
     assert_eq!(not_an_output(world.copy_with(limits(), &inline(b"", None), None).await), NotOutput::Empty);
     let page = inline(b"<html>", None);
     assert_eq!(not_an_output(world.copy_with(limits(), &page, None).await), NotOutput::Html);
-    let small = Limits { max_bytes: 3, ..limits() };
+    let small = CopyLimits { max_bytes: 3, ..limits() };
     let error = world.copy_with(small, &inline(PNG, None), None).await.unwrap_err();
     assert_eq!(error.kind(), "too_large");
     let failed = Source::Failed { class: FailureClass::ServerError, message: None };
@@ -209,44 +209,45 @@ async fn files_in_the_answer_itself_are_stored_the_same_way() {
 }
 
 #[tokio::test]
-async fn nothing_is_written_that_could_not_be_noted_and_a_clean_end_takes_the_note_back() {
+async fn objects_are_recorded_before_writing_and_the_entry_is_removed_after_a_clean_abort() {
     let world = World::new().await;
     let url = world.at("/a.png", ok("", PNG));
     let large = world.at("/large", ok("", &noise(17 << 20)));
-    world.notes.refuse.store(true, Ordering::SeqCst);
+    world.notes.fails.store(true, Ordering::SeqCst);
     for url in [&url, &large] {
         let error = world.copy(url).await.unwrap_err();
         assert_eq!(error.kind(), "journal", "{error:?}");
         assert!(world.stored().is_empty());
     }
-    world.notes.refuse.store(false, Ordering::SeqCst);
-    // Refused before the first byte: not even noted.
+    world.notes.fails.store(false, Ordering::SeqCst);
+    // Refused before anything is written: not recorded either.
     let page = world.at("/page", ok("", b"<!doctype html>"));
     world.copy(&page).await.unwrap_err();
-    assert!(world.notes.told.lock().unwrap().is_empty());
-    // Broken in the middle: noted, and taken back.
+    assert!(world.notes.calls.lock().unwrap().is_empty());
+    // Broken off halfway: recorded, aborted, and the entry removed.
     let cut = world.at("/cut", Answer::Send(whole("200 OK", "", 18 << 20, &noise(17 << 20))));
-    let one = Limits { tries: 0, ..limits() };
+    let one = CopyLimits { max_retries: 0, ..limits() };
     world.copy_with(one, &source(&cut), None).await.unwrap_err();
-    let told = world.notes.told.lock().unwrap().clone();
-    assert!(told.len() == 2 && told[0].starts_with("begin ") && told[1] == "forget 0", "{told:?}");
+    let calls = world.notes.calls.lock().unwrap().clone();
+    assert!(calls.len() == 2 && calls[0].starts_with("record ") && calls[1] == "remove 0", "{calls:?}");
     assert!(world.notes.open.lock().unwrap().is_empty());
     assert!(world.stored().is_empty());
 }
 
 #[tokio::test]
-async fn what_a_killed_copy_left_is_cleared_by_its_note_and_a_named_object_stays() {
+async fn the_leftovers_of_a_killed_copy_are_cleared_and_a_named_object_stays() {
     let world = World::new().await;
     let directory = world.scratch.path().join("out/ch_1/0");
     std::fs::create_dir_all(&directory).unwrap();
-    let place = world.storage().place(&world.storage().path(&Key::new("ch_1", 0, 7).with_extension("png")));
+    let location =
+        world.storage().location(&world.storage().path(&ObjectKey::new("ch_1", 0, 7).with_extension("png")));
     let left = ["7.png", "7.png#1", "7.png#12"];
     let others = ["7.png#x", "7.png#", "77.png#1", "7.png1", "8.png", "8.png#1"];
     for named in [true, false] {
         for name in left.iter().chain(&others) {
             std::fs::write(directory.join(name), b"x").unwrap();
         }
-        world.storage().clear(&place.path, None, named).await.unwrap();
+        world.storage().clear(&location.path, None, named).await.unwrap();
         let mut names: Vec<_> =
             world.stored().iter().map(|path| path.file_name().unwrap().to_owned()).collect();
         names.sort();
@@ -254,33 +255,34 @@ async fn what_a_killed_copy_left_is_cleared_by_its_note_and_a_named_object_stays
         expected.sort();
         assert_eq!(names, expected.into_iter().map(std::ffi::OsString::from).collect::<Vec<_>>());
     }
-    // Twice is as good as once, and so is what never was.
-    world.storage().clear(&place.path, None, false).await.unwrap();
+    // Idempotent, also for a path that never existed.
+    world.storage().clear(&location.path, None, false).await.unwrap();
     world.storage().clear("no/such/place/1.png", None, false).await.unwrap();
 }
 
-/// Says how much was asked for, and gives nothing.
+/// Has no free memory, and records how much was requested.
 #[derive(Debug, Default)]
 struct NoneFree(Mutex<Vec<u64>>);
 
-impl Memory for NoneFree {
-    fn take(&self, bytes: u64) -> bool {
+impl MemoryBudget for NoneFree {
+    fn reserve(&self, bytes: u64) -> bool {
         self.0.lock().unwrap().push(bytes);
         false
     }
 }
 
 #[tokio::test]
-async fn a_file_asks_for_memory_once_it_says_its_size_and_leaves_nothing_where_there_is_none() {
+async fn a_copy_reserves_memory_when_it_knows_the_size_and_leaves_nothing_without_memory() {
     let world = World::new().await;
-    let (storage, key) = (world.storage(), Key::new("ch_1", 0, 7));
+    let (storage, key) = (world.storage(), ObjectKey::new("ch_1", 0, 7));
     let memory = NoneFree::default();
     let listed = world.listed(&["files.test"]);
     let silent = [&b"HTTP/1.1 200 OK\r\n\r\n"[..], PNG].concat();
     for (path, answer) in [("/said", ok("", PNG)), ("/unsaid", Answer::Send(silent))] {
         let source = source(&world.at(path, answer));
-        let errand = Errand { memory: Some(&memory), ..world.errand(&source, &listed, &storage, &key) };
-        let error = world.fetcher(limits()).copy(errand).await.unwrap_err();
+        let request =
+            CopyRequest { memory: Some(&memory), ..world.request(&source, &listed, &storage, &key) };
+        let error = world.fetcher(limits()).copy(request).await.unwrap_err();
         assert_eq!(error.kind(), "no_memory", "{error:?}");
     }
     let most = memory_bytes(limits().max_bytes);

@@ -1,8 +1,9 @@
-//! Copies from a hostile file server on loopback into storage, end to end. The server stands here;
-//! `copy` tests what a copy owes, `attack` what a server may try.
+//! End-to-end tests of copies from a file server on loopback into storage.
 //!
-//! Names under `.test` come from a resolver of the tests' own, so that redirects between hosts, names
-//! that lead inside and names that change their mind are real look-ups and real connections.
+//! The server is in this file. `copy` tests complete and failing copies, `attack` hostile servers,
+//! `resume` downloads that break off. Names under `.test` are resolved by the tests' own resolver,
+//! so redirects between hosts, names with private addresses and DNS rebinding are real lookups and
+//! real connections.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -29,63 +30,64 @@ mod resume;
 
 const PNG: &[u8] = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR and the rest of a picture";
 
-/// What the server does with one path.
+/// How the server responds to one path.
 #[derive(Clone)]
 enum Answer {
     /// Sends this and closes.
     Send(Vec<u8>),
-    /// Sends this and then nothing, for ever.
+    /// Sends this and then nothing, without closing.
     SendAndHang(Vec<u8>),
-    /// Sends a head and then a byte now and then, for ever.
+    /// Sends headers and then one byte every 5 ms, without end.
     Trickle,
-    /// Sends a head and then 64 KiB pieces, for ever; counts them.
+    /// Sends headers and then pieces of 64 KiB without end, and counts them.
     Endless,
-    /// Whatever this makes of the request, which is the path's nth, from 0: the bytes to send, and whether to hang then.
+    /// Computes the response from the request and its number for this path, from 0: the bytes to
+    /// send, and whether to keep the connection open afterwards.
     By(Arc<Answering>),
 }
 
 type Answering = dyn Fn(&str, usize) -> (Vec<u8>, bool) + Send + Sync;
 
-/// What was noted and not taken back, and everything that happened, in order.
+/// An upload log in memory: the open entries, and all calls in order.
 #[derive(Debug, Default)]
 pub(super) struct Notes {
-    pub(super) open: Mutex<std::collections::BTreeMap<i64, Place>>,
-    pub(super) told: Mutex<Vec<String>>,
-    pub(super) refuse: std::sync::atomic::AtomicBool,
+    pub(super) open: Mutex<std::collections::BTreeMap<i64, ObjectLocation>>,
+    pub(super) calls: Mutex<Vec<String>>,
+    pub(super) fails: std::sync::atomic::AtomicBool,
 }
 
 impl Notes {
-    fn tell(&self, what: String) -> Result<(), JournalError> {
-        if self.refuse.load(Ordering::SeqCst) {
-            return Err("the database is away".into());
+    fn call(&self, what: String) -> Result<(), UploadLogError> {
+        if self.fails.load(Ordering::SeqCst) {
+            return Err("the database is down".into());
         }
-        self.told.lock().unwrap().push(what);
+        self.calls.lock().unwrap().push(what);
         Ok(())
     }
 }
 
-impl Journal for Notes {
-    fn begin(&self, place: Place) -> BoxFuture<'_, Result<i64, JournalError>> {
-        let note = i64::try_from(self.told.lock().unwrap().len()).unwrap();
-        let told = self.tell(format!("begin {}", place.path));
-        Box::pin(std::future::ready(told.map(|()| {
-            self.open.lock().unwrap().insert(note, place);
-            note
+impl UploadLog for Notes {
+    fn record(&self, location: ObjectLocation) -> BoxFuture<'_, Result<i64, UploadLogError>> {
+        let entry = i64::try_from(self.calls.lock().unwrap().len()).unwrap();
+        let called = self.call(format!("record {}", location.path));
+        Box::pin(std::future::ready(called.map(|()| {
+            self.open.lock().unwrap().insert(entry, location);
+            entry
         })))
     }
-    fn upload_id(&self, note: i64, id: String) -> BoxFuture<'_, Result<(), JournalError>> {
-        Box::pin(std::future::ready(self.tell(format!("upload {note} {id}"))))
+    fn record_upload_id(&self, entry: i64, id: String) -> BoxFuture<'_, Result<(), UploadLogError>> {
+        Box::pin(std::future::ready(self.call(format!("upload {entry} {id}"))))
     }
-    fn forget(&self, note: i64) -> BoxFuture<'_, Result<(), JournalError>> {
-        let told = self.tell(format!("forget {note}"));
-        if told.is_ok() {
-            self.open.lock().unwrap().remove(&note);
+    fn remove(&self, entry: i64) -> BoxFuture<'_, Result<(), UploadLogError>> {
+        let called = self.call(format!("remove {entry}"));
+        if called.is_ok() {
+            self.open.lock().unwrap().remove(&entry);
         }
-        Box::pin(std::future::ready(told))
+        Box::pin(std::future::ready(called))
     }
 }
 
-/// `200 OK` with `headers` and a body of the length it says.
+/// `200 OK` with `headers` and a complete body.
 fn ok(headers: &str, body: &[u8]) -> Answer {
     Answer::Send(whole("200 OK", headers, body.len(), body))
 }
@@ -122,7 +124,7 @@ impl Lookup for Names {
     fn lookup(&self, host: String) -> BoxFuture<'static, std::io::Result<Vec<IpAddr>>> {
         let mut names = self.0.lock().unwrap();
         let answer = match names.get_mut(&host) {
-            // Answers in turn; the last one stays.
+            // One answer for each lookup; the last one is repeated.
             Some(answers) if answers.len() > 1 => Ok(answers.remove(0)),
             Some(answers) => Ok(answers[0].clone()),
             None => Err(std::io::Error::other("no such name")),
@@ -133,7 +135,7 @@ impl Lookup for Names {
 
 impl World {
     async fn new() -> Self {
-        // Another test may have been first.
+        // Another test may have installed it already.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let world = Self {
@@ -174,56 +176,56 @@ impl World {
         format!("http://{host}:{}{path}", self.port)
     }
 
-    fn storage(&self) -> Storage {
-        Storage::open("file:./out", self.scratch.path()).unwrap()
+    fn storage(&self) -> ObjectStorage {
+        ObjectStorage::open("file:./out", self.scratch.path()).unwrap()
     }
 
-    fn fetcher(&self, limits: Limits) -> Fetcher {
+    fn fetcher(&self, limits: CopyLimits) -> Fetcher {
         Fetcher::with_lookup(limits, None, Arc::new(self.names.clone())).unwrap()
     }
 
     async fn copy_with(
         &self,
-        limits: Limits,
+        limits: CopyLimits,
         source: &Source,
         auth: Option<HeaderMap>,
-    ) -> Result<Copied, CopyError> {
+    ) -> Result<CopiedFile, CopyError> {
         let listed = self.listed(&["files.test", "other.test", "inside.test", "rebind.test"]);
-        let (storage, key) = (self.storage(), Key::new("ch_1", 0, 7));
-        let errand = Errand { auth, ..self.errand(source, &listed, &storage, &key) };
-        self.fetcher(limits).copy(errand).await
+        let (storage, key) = (self.storage(), ObjectKey::new("ch_1", 0, 7));
+        let request = CopyRequest { auth, ..self.request(source, &listed, &storage, &key) };
+        self.fetcher(limits).copy(request).await
     }
 
-    /// This machine, and these names at the server's port, where it speaks plain http.
+    /// Loopback, and these names with the server's port and plain http.
     fn listed(&self, names: &[&str]) -> Hosts {
         let names = names.iter().map(|name| format!("http://{name}:{}", self.port));
         let names: Vec<_> = names.chain(["127.0.0.1".to_owned(), "localhost".to_owned()]).collect();
         Hosts::parse(List::Outputs, &names).unwrap()
     }
 
-    fn errand<'a>(
+    fn request<'a>(
         &'a self,
         source: &'a Source,
         allowed_hosts: &'a Hosts,
-        storage: &'a Storage,
-        key: &'a Key,
-    ) -> Errand<'a> {
-        Errand {
+        storage: &'a ObjectStorage,
+        key: &'a ObjectKey,
+    ) -> CopyRequest<'a> {
+        CopyRequest {
             source,
             allowed_hosts,
             key_hosts: &self.key_hosts,
             auth: None,
             storage,
             key,
-            kinds: &[],
+            media: &[],
             max_bytes: None,
             time_budget: None,
             memory: None,
-            journal: Arc::clone(&self.notes) as Arc<dyn Journal>,
+            upload_log: Arc::clone(&self.notes) as Arc<dyn UploadLog>,
         }
     }
 
-    async fn copy(&self, url: &str) -> Result<Copied, CopyError> {
+    async fn copy(&self, url: &str) -> Result<CopiedFile, CopyError> {
         self.copy_with(limits(), &source(url), None).await
     }
 
@@ -258,7 +260,7 @@ async fn serve(
         requests.iter().filter(|head| head.split([' ', '?']).nth(1) == Some(&path)).count() - 1
     };
     let answer = routes.lock().unwrap().get(&path).cloned().unwrap_or_else(|| status("500 No Such Route"));
-    // The client may go at any time: that is what several tests are about.
+    // The client may disconnect at any time: several tests check that.
     match answer {
         Answer::Send(bytes) => {
             let _ = stream.write_all(&bytes).await;
@@ -291,7 +293,7 @@ async fn serve(
     let _ = stream.shutdown().await;
 }
 
-/// Every file below `directory`, also those that a store would hide.
+/// Every file below `directory`, including temporary files that a store does not list.
 pub(super) fn files_below(directory: &Path) -> Vec<PathBuf> {
     let mut files = Vec::new();
     for entry in std::fs::read_dir(directory).unwrap() {
@@ -305,29 +307,29 @@ pub(super) fn files_below(directory: &Path) -> Vec<PathBuf> {
     files
 }
 
-fn limits() -> Limits {
-    Limits { allow_loopback: true, pause: Duration::from_millis(1), ..Limits::default() }
+fn limits() -> CopyLimits {
+    CopyLimits { allow_loopback: true, retry_delay: Duration::from_millis(1), ..CopyLimits::default() }
 }
 
 fn source(url: &str) -> Source {
     Source::Url { url: url.to_owned(), auth: false }
 }
 
-fn refused(result: Result<Copied, CopyError>) -> UrlRefusal {
+fn refused(result: Result<CopiedFile, CopyError>) -> UrlRefusal {
     match result {
         Err(CopyError::Refused { reason, .. }) => reason,
         other => panic!("not refused: {other:?}"),
     }
 }
 
-fn not_an_output(result: Result<Copied, CopyError>) -> NotOutput {
+fn not_an_output(result: Result<CopiedFile, CopyError>) -> NotOutput {
     match result {
         Err(CopyError::NotAnOutput { why }) => why,
-        other => panic!("taken for an output: {other:?}"),
+        other => panic!("accepted as an output: {other:?}"),
     }
 }
 
-/// Bytes without a pattern that a lost or doubled piece could hide in.
+/// Pseudo-random bytes, so that a lost or repeated piece changes the file.
 fn noise(length: usize) -> Vec<u8> {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let mut bytes = Vec::with_capacity(length + 8);

@@ -1,31 +1,32 @@
-//! Downloads that break: continued where that is certain to give the same file, begun anew otherwise, and not for ever.
+//! Downloads that break off: resumed if the result is certainly the same file, else restarted, a
+//! limited number of times.
 
 use super::*;
 
-/// What a server does when the rest of a file is asked for.
+/// How a server responds to a range request.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Ranges {
-    /// Gives it.
+    /// Sends the range.
     Honest,
-    /// Gives the whole file.
+    /// Sends the whole file.
     Ignored,
-    /// Says that there is no such range.
+    /// Answers 416.
     Refused,
-    /// Begins a byte too early, and says so.
+    /// Begins one byte too early, as its `Content-Range` says.
     TooEarly,
-    /// Stops before the end, and says so.
+    /// Stops one byte before the end, as its `Content-Range` says.
     TooShort,
-    /// Says that the file has another length.
+    /// Announces another length of the file.
     OtherLength,
-    /// Gives the rest under another tag.
+    /// Sends the range with another `ETag`.
     OtherTag,
-    /// Gives the rest compressed.
+    /// Sends the range compressed.
     Compressed,
-    /// Gives the rest without saying which.
+    /// Sends the range without `Content-Range`.
     Unsaid,
 }
 
-/// A file that breaks off after so many bytes of each answer, once for each of `breaks`, and is then whole.
+/// A file whose nth response breaks off after `breaks[nth]` bytes; later responses are complete.
 fn breaking(
     body: &[u8],
     headers: &'static str,
@@ -85,7 +86,7 @@ fn asked_for(head: &str) -> Option<&str> {
 }
 
 #[tokio::test]
-async fn p16_a_download_that_breaks_is_continued_where_it_stopped() {
+async fn p16_a_download_that_breaks_off_is_resumed_where_it_stopped() {
     let world = World::new().await;
     let body = noise(20 * MIB);
     for (headers, version, hang) in [
@@ -94,12 +95,13 @@ async fn p16_a_download_that_breaks_is_continued_where_it_stopped() {
         (TAGGED, "if-range: \"v1\"", true),
     ] {
         world.requests.lock().unwrap().clear();
-        // In the middle of a part, just behind one, and near the end.
+        // In the middle of a part, just after one, and near the end.
         let url = world.at(
             "/film",
             breaking(&body, headers, &[5 * MIB, 3 * MIB + 1, 12 * MIB - 9], Ranges::Honest, hang),
         );
-        let limits = Limits { stall: Duration::from_millis(if hang { 300 } else { 30_000 }), ..limits() };
+        let limits =
+            CopyLimits { stall_timeout: Duration::from_millis(if hang { 300 } else { 30_000 }), ..limits() };
         let copied = world.copy_with(limits, &source(&url), None).await.unwrap();
         assert_eq!((copied.sha256.as_str(), copied.size_bytes), (sha(&body).as_str(), 20 << 20));
         assert!(std::fs::read(&world.stored()[0]).unwrap() == body);
@@ -108,7 +110,7 @@ async fn p16_a_download_that_breaks_is_continued_where_it_stopped() {
         let from: Vec<_> = requests.iter().map(|head| asked_for(head)).collect();
         assert_eq!(from.len(), 4);
         assert_eq!(from[0], None);
-        // Whatever had arrived when it broke, nothing is asked for twice.
+        // No byte is requested twice.
         let places: Vec<usize> =
             from[1..].iter().map(|from| from.unwrap().trim_end_matches('-').parse().unwrap()).collect();
         assert!(places.is_sorted() && places[0] > 0 && places[2] <= 20 * MIB - 8, "{places:?}");
@@ -118,7 +120,7 @@ async fn p16_a_download_that_breaks_is_continued_where_it_stopped() {
 }
 
 #[tokio::test]
-async fn p16_what_cannot_be_continued_for_certain_is_begun_anew_and_its_hash_is_right() {
+async fn p16_a_download_that_cannot_be_resumed_safely_is_restarted_with_the_right_hash() {
     let world = World::new().await;
     let body = noise(9 * MIB);
     for (name, headers, ranges) in [
@@ -152,7 +154,7 @@ async fn p16_what_cannot_be_continued_for_certain_is_begun_anew_and_its_hash_is_
 }
 
 #[tokio::test]
-async fn a_file_that_changed_meanwhile_is_the_new_one_as_a_whole() {
+async fn a_file_that_changed_meanwhile_is_copied_in_its_new_version() {
     let world = World::new().await;
     let (old, new) = (noise(9 * MIB), PNG.to_vec());
     let (first, second) = (old.clone(), new.clone());
@@ -162,26 +164,26 @@ async fn a_file_that_changed_meanwhile_is_the_new_one_as_a_whole() {
             if nth == 0 {
                 return (whole("200 OK", "etag: \"v1\"\r\n", first.len(), &first[..8 * MIB + 5]), false);
             }
-            // If-Range does not hold: the whole of the new one.
+            // If-Range does not match: the whole new version.
             assert!(head.contains("if-range: \"v1\""));
             (whole("200 OK", "etag: \"v2\"\r\ncontent-type: image/png\r\n", second.len(), &second), false)
         })),
     );
     let copied = world.copy(&url).await.unwrap();
     assert_eq!((copied.sha256, copied.content_type.as_str()), (sha(&new), "image/png"));
-    // Of the old one, which was begun under another name, nothing is left, and its note is taken back.
+    // Nothing is left of the old version, which had another key, and its log entry is removed.
     assert_eq!(world.stored().len(), 1);
     assert_eq!(world.notes.open.lock().unwrap().len(), 1);
 }
 
 #[tokio::test]
-async fn tries_are_few_where_nothing_comes_of_them() {
+async fn retries_without_progress_are_limited() {
     let world = World::new().await;
     let body = noise(2 * MIB);
     for (headers, requests) in [("", 5), (TAGGED, 5)] {
         world.requests.lock().unwrap().clear();
         let body = body.clone();
-        // Half of it at first, and never more.
+        // Half of the file, and never more.
         let url = world.at(
             "/film",
             Answer::By(Arc::new(move |head, _| {
@@ -203,7 +205,7 @@ async fn tries_are_few_where_nothing_comes_of_them() {
         assert_eq!(world.requests().len(), requests, "{headers}");
         assert!(world.stored().is_empty());
     }
-    // One that never had the file is asked once: the pass comes again.
+    // A server that never sent the file is not retried here; the next pass tries again.
     for answer in [status("503 Busy"), Answer::Send(Vec::new())] {
         world.requests.lock().unwrap().clear();
         let url = world.at("/down", answer);
@@ -213,7 +215,7 @@ async fn tries_are_few_where_nothing_comes_of_them() {
 }
 
 #[tokio::test]
-async fn every_check_of_the_first_request_holds_for_each_further_one() {
+async fn every_check_of_the_first_request_applies_to_retries() {
     let world = World::new().await;
     let body = noise(MIB);
     let then = |second: Vec<u8>| {
@@ -237,7 +239,7 @@ async fn every_check_of_the_first_request_holds_for_each_further_one() {
         assert!(world.stored().is_empty());
     }
 
-    // The rest from another place, under the same tag, is not taken: it may be another file.
+    // The rest from another URL with the same tag is refused: it may be another file.
     let other = world.at("/other", breaking(&noise(MIB), TAGGED, &[], Ranges::Honest, false));
     let url = world.at("/film", then(moved_to(&other)));
     world.requests.lock().unwrap().clear();
@@ -247,7 +249,7 @@ async fn every_check_of_the_first_request_holds_for_each_further_one() {
     assert!(asked_for(&heads[2]).is_some() && asked_for(heads.last().unwrap()).is_none(), "{heads:?}");
     world.storage().delete(&copied.key).await.unwrap();
 
-    // A name that leads inside by then is not dialled.
+    // A name that resolves to a private address by then is refused.
     world.name("rebind.test", &["127.0.0.1"]);
     world.name("rebind.test", &["10.0.0.1"]);
     world.at("/film", breaking(&body, TAGGED, &[MIB / 2], Ranges::Honest, false));
@@ -255,7 +257,7 @@ async fn every_check_of_the_first_request_holds_for_each_further_one() {
     let error = world.copy(&world.url("rebind.test", "/film")).await.unwrap_err();
     assert_eq!(error.reason(), Some("private_address"), "{error:?}");
 
-    // The key goes to its own host on each try, and nowhere else.
+    // The key is sent to its own host in each attempt.
     let mut auth = HeaderMap::new();
     auth.insert("x-goog-api-key", HeaderValue::from_static("sesame"));
     world.requests.lock().unwrap().clear();
@@ -267,20 +269,20 @@ async fn every_check_of_the_first_request_holds_for_each_further_one() {
 }
 
 #[tokio::test]
-async fn a_download_that_breaks_for_ever_ends_with_its_time() {
+async fn a_download_that_breaks_off_again_and_again_ends_at_the_time_budget() {
     let world = World::new().await;
     let body = noise(MIB);
-    // A byte more each time: never silent, never done, and never further by enough.
+    // One byte more each time: less progress than resets the retry count.
     let url =
         world.at("/film", breaking(&body, TAGGED, &[100, 1, 1, 1, 1, 1, 1, 1, 1], Ranges::Honest, false));
     assert_eq!(not_an_output(world.copy(&url).await), NotOutput::Truncated);
     assert_eq!(world.requests().len(), 5);
-    let patient = Limits {
-        tries: 1_000_000,
-        pause: Duration::from_secs(1),
+    let patient = CopyLimits {
+        max_retries: 1_000_000,
+        retry_delay: Duration::from_secs(1),
         time_budget: Duration::from_millis(200),
         ..limits()
     };
     let error = world.copy_with(patient, &source(&url), None).await.unwrap_err();
-    assert!(matches!(error, CopyError::TimedOut { what: TimeLimit::Budget }), "{error:?}");
+    assert!(matches!(error, CopyError::TimedOut { limit: TimeLimit::Budget }), "{error:?}");
 }

@@ -34,7 +34,7 @@ use crate::charge::{Bucket, Charge, Split};
 use crate::clock::Timestamp;
 use crate::evidence::Evidence;
 use crate::policy::{self, Action, Decision, Pick, Reason};
-use crate::recovery::Copied;
+use crate::recovery::CopiedFile;
 
 mod doubt;
 mod locked;
@@ -65,7 +65,7 @@ pub struct Settlement {
     /// The provider's word, where it was asked.
     pub evidence: Option<Arc<Evidence>>,
     /// The file that was brought home, for a recovery.
-    pub copied: Option<Copied>,
+    pub copied: Option<CopiedFile>,
     /// When to look again, where the case stays open or held.
     pub look_again: Timestamp,
     /// What else a person should know: why a copy failed, for instance.

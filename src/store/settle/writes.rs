@@ -180,7 +180,7 @@ impl<'a> Written<'a> {
             return;
         };
         let output_id = format!("makegood:{item}:{}", settlement.case.token);
-        self.uploads.push(settlement.case.upload(copied.note).json());
+        self.uploads.push(settlement.case.upload(copied.log_entry).json());
         self.outputs.push(json!({
             "id": output_id, "charge_id": item.charge_id, "output_index": item.output_index,
             "provider": job.provider, "provider_job_id": job.job_id, "provider_output_index": job.output_index,

@@ -187,7 +187,7 @@ async fn the_books_are_left_unread_when_asked_to_stop() {
     };
     tokio::time::timeout(Duration::from_mins(1), waiting).await.expect("it comes to the books");
     run.terminate().await;
-    run.says("asked to stop").await;
+    run.says("stop signal").await;
     other.execute("ROLLBACK").await.unwrap();
     let ended = run.ended().await;
     let told: Value =

@@ -10,7 +10,7 @@ use makegood::config::{LoadArgs, Settings};
 use makegood::demo::simulator::Simulator;
 use makegood::pass::{self, Rules};
 use makegood::provider::Providers;
-use makegood::recovery::{Fetcher, Limits};
+use makegood::recovery::{CopyLimits, Fetcher};
 use makegood::store::Store;
 use tempfile::TempDir;
 use tokio::sync::oneshot;
@@ -72,7 +72,7 @@ impl Stage {
         let settings =
             Settings::load(&LoadArgs { working_dir: folder.path().to_owned(), ..LoadArgs::default() })
                 .unwrap();
-        let limits = Limits { allow_loopback: true, ..pass::copy_limits(&settings) };
+        let limits = CopyLimits { allow_loopback: true, ..pass::copy_limits(&settings) };
         let mut kits = Vec::new();
         let (database, mut stores) = Database::new(kind, folder.path()).await;
         let desk = stores.remove(0).with_clock(clock.clone());

@@ -8,7 +8,7 @@ use std::time::Duration;
 use makegood::brake;
 use makegood::detect::{self, DetectionTurn};
 use makegood::pass::{Parts, Rules, Sharing, Wanted};
-use makegood::recovery::Storage;
+use makegood::recovery::ObjectStorage;
 use sha2::{Digest as _, Sha256};
 
 use super::bench::{Did, Shift, Work};
@@ -77,7 +77,7 @@ impl<'a> World<'a> {
         let worker = |kit: &Kit| Parts {
             store: kit.store.clone(),
             providers: Arc::clone(&kit.providers),
-            storage: Arc::new(Storage::open("file:./outputs", &folder).unwrap()),
+            storage: Arc::new(ObjectStorage::open("file:./outputs", &folder).unwrap()),
             fetcher: Arc::clone(&stage.fetcher),
             rules: Rules {
                 brake,

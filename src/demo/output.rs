@@ -1,38 +1,40 @@
-//! The demo's words: the stories as tables, the balances, the sums, and what to try next.
+//! Formats the demo's result: the stories as tables, the balances, the sums, and commands to try
+//! next.
 //!
-//! What happened is the story's own text; what makegood found, what it did and who got what are read from the
-//! database. At most 110 columns wide; rules are drawn on a terminal, plain dashes stand elsewhere.
+//! "What happened" is the text of the story. "What makegood found", "what it did" and "who got
+//! what" are read from the database. Lines have at most 110 columns.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
-use std::time::Duration;
 
 use comfy_table::presets::NOTHING;
 use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement, Table, Width};
 
-use super::check::{Findings, ending, item_id};
-use super::platform::{Balance, Standing, Totals};
-use super::story::{Chapter, Ending, Story};
-use super::world::{Account, Charge};
+use super::check::{EndState, ending, item_id};
+use super::platform::{BalanceRow, CreditTotals, ItemStatus};
+use super::story::{Chapter, DemoStory, Ending};
+use super::world::{ExampleAccount, ExampleCharge};
 use crate::charge::{Bucket, ItemId, Split, WHOLE_CHARGE};
+use crate::duration::format_rounded;
 use crate::policy::Reason;
 use crate::report::PassReport;
 
-/// Where it is read.
+/// How headings are drawn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Look {
-    /// By a person, on a terminal.
+pub enum OutputStyle {
+    /// On a terminal: with line-drawing characters.
     Terminal,
-    /// Anywhere else.
+    /// Elsewhere: with dashes.
     Plain,
 }
 
-/// The widest line.
+/// The longest line.
 const COLUMNS: u16 = 110;
-/// Promise, what happened, what was found, what was done, who got what: with two columns of padding each.
+/// The widths of promise, what happened, what was found, what was done, who got what, each with two
+/// columns of padding.
 const STORY_WIDTHS: [u16; 5] = [5, 37, 26, 23, 19];
 
-impl Look {
+impl OutputStyle {
     fn heading(self, text: &str) -> String {
         let rule = match self {
             Self::Terminal => "\u{2500}",
@@ -47,7 +49,7 @@ fn table(widths: &[u16]) -> Table {
     let mut table = Table::new();
     table.load_preset(NOTHING).set_content_arrangement(ContentArrangement::Dynamic).set_width(COLUMNS);
     let widths = widths.iter().map(|width| ColumnConstraint::Absolute(Width::Fixed(*width)));
-    // Columns are known by their first row; constraints count for those that are there.
+    // The header creates the columns; constraints apply only to existing ones.
     table.set_header(vec![""; widths.len()]);
     table.set_constraints(widths);
     for column in table.column_iter_mut() {
@@ -60,17 +62,17 @@ fn lines(table: &Table) -> String {
     table.lines().map(|line| line.trim_end().to_owned() + "\n").collect()
 }
 
-/// The first words.
+/// The introduction.
 pub fn opening(charges: usize, accounts: usize, passes: usize) -> String {
     format!(
-        "An example platform, its providers and one day: {charges} charges on {accounts} accounts, and makegood\n\
-         looking after them in {passes} passes from one evening to the next. The provider is simulated, and so is the\n\
-         clock; questions, files, storage and database are real, and so is every decision.\n"
+        "One day of an example platform: {charges} charges on {accounts} accounts, and {passes} passes of makegood from\n\
+         one evening to the next. Provider and clock are simulated; requests, files, storage, database and decisions\n\
+         are real.\n"
     )
 }
 
-/// All stories, chapter by chapter.
-pub fn stories(look: Look, stories: &[Story], findings: &Findings) -> String {
+/// All stories, by chapter.
+pub fn stories(style: OutputStyle, stories: &[DemoStory], findings: &EndState) -> String {
     let mut text = String::new();
     for chapter in Chapter::ALL {
         let mut table = table(&STORY_WIDTHS);
@@ -78,19 +80,20 @@ pub fn stories(look: Look, stories: &[Story], findings: &Findings) -> String {
         for story in stories.iter().filter(|story| story.chapter == chapter) {
             table.add_row(["", "", "", "", ""]);
             let ids: Vec<&str> = story.charges.iter().map(|charge| charge.id.as_str()).collect();
-            let told = format!("{}\n({})", story.told, ids.join(", "));
+            let description = format!("{}\n({})", story.description, ids.join(", "));
             for (nth, [found, did, who]) in rows(story, findings).into_iter().enumerate() {
-                let (promise, told) = if nth == 0 { (story.promise, told.as_str()) } else { ("", "") };
-                table.add_row([promise, told, &found, &did, &who]);
+                let (promise, description) =
+                    if nth == 0 { (story.promise, description.as_str()) } else { ("", "") };
+                table.add_row([promise, description, &found, &did, &who]);
             }
         }
-        let _ = write!(text, "\n{}\n{}", look.heading(chapter.title()), lines(&table));
+        let _ = write!(text, "\n{}\n{}", style.heading(chapter.title()), lines(&table));
     }
     text
 }
 
-/// What a story's items came to; items that ended alike share a row.
-fn rows(story: &Story, findings: &Findings) -> Vec<[String; 3]> {
+/// The rows of a story. Items with the same result share a row.
+fn rows(story: &DemoStory, findings: &EndState) -> Vec<[String; 3]> {
     let mut groups: Vec<([String; 3], Vec<String>)> = Vec::new();
     let items = story.charges.iter().flat_map(|charge| {
         let whole = charge
@@ -105,7 +108,7 @@ fn rows(story: &Story, findings: &Findings) -> Vec<[String; 3]> {
         count += 1;
         let row = row(standing);
         let label = if story.charges.len() > 1 {
-            // All charges of a story begin with its promise.
+            // The ids of all charges in a story begin with its promise.
             item.charge_id.split_once('-').map_or("", |(_, name)| name).to_owned()
         } else {
             (item.output_index + 1).to_string()
@@ -115,7 +118,7 @@ fn rows(story: &Story, findings: &Findings) -> Vec<[String; 3]> {
             None => groups.push((row, vec![label])),
         }
     }
-    // What needed makegood first, what was left alone last.
+    // Items that were left alone come last.
     groups.sort_by_key(|(row, _)| row[1] == LEFT_ALONE);
     let alike = groups.len() == 1;
     let labelled = |(mut row, mut labels): ([String; 3], Vec<String>)| {
@@ -133,23 +136,24 @@ fn rows(story: &Story, findings: &Findings) -> Vec<[String; 3]> {
 const LEFT_ALONE: &str = "left it alone";
 const NOTHING_MOVED: &str = "-";
 
-fn row(standing: &Standing) -> [String; 3] {
+fn row(standing: &ItemStatus) -> [String; 3] {
     let Some(ending) = ending(standing) else {
         return [format!("{:?}", standing.orphan), String::new(), String::new()];
     };
-    let after = standing.resolved_at.map(|at| span(at.since(standing.charged_at))).unwrap_or_default();
+    let after =
+        standing.resolved_at.map(|at| format_rounded(at.since(standing.charged_at))).unwrap_or_default();
     let after = format!("after {after}");
     let (found, did) = match ending {
         Ending::LeftAlone if standing.credits == 0 => ("nothing was paid".to_owned(), LEFT_ALONE.to_owned()),
         Ending::LeftAlone => ("delivered".to_owned(), LEFT_ALONE.to_owned()),
         Ending::Refunded(why, _) => (found(why, standing), format!("refunded {after}")),
         Ending::Recovered => {
-            (found(Reason::OutputAvailable, standing), format!("brought home {after} ({})", file(standing)))
+            (found(Reason::OutputAvailable, standing), format!("recovered {after} ({})", file(standing)))
         }
         Ending::PutBack => {
             let from = standing.recovery.as_ref().and_then(|recovery| recovery.from_charge.as_deref());
             let found = match from {
-                Some(from) if from != standing.item.charge_id => format!("stored, but hung on {from}"),
+                Some(from) if from != standing.item.charge_id => format!("stored, but linked to {from}"),
                 Some(_) | None => "stored, but in the wrong place".to_owned(),
             };
             (found, format!("put it back {after}"))
@@ -168,7 +172,7 @@ fn who(account: &str, split: Split) -> String {
     format!("{account}\n{}", parts.join("\n"))
 }
 
-fn file(standing: &Standing) -> String {
+fn file(standing: &ItemStatus) -> String {
     let recovery = standing.recovery.as_ref();
     let kind = recovery.and_then(|recovery| recovery.content_type.as_deref()).unwrap_or("a file");
     let size = recovery.and_then(|recovery| recovery.size_bytes).unwrap_or(0);
@@ -176,15 +180,15 @@ fn file(standing: &Standing) -> String {
     format!("{kind}, {size} bytes")
 }
 
-/// What makegood found out, for a person; with the provider's own words where they say more.
-fn found(why: Reason, standing: &Standing) -> String {
+/// What makegood found, for a person, with the provider's message if it adds detail.
+fn found(why: Reason, standing: &ItemStatus) -> String {
     let words = match why {
         Reason::Delivered => "stored meanwhile, where it belongs",
         Reason::AlreadyRefunded if standing.resolved_at.is_some() => "refunded already, by the platform",
         Reason::AlreadyRefunded => "a refund by the platform that names no item",
-        Reason::Misattributed => "stored, but hung elsewhere",
+        Reason::Misattributed => "stored, but linked elsewhere",
         Reason::DuplicateJob => "two claims to one output",
-        Reason::CannotRelink => "stored, but hung elsewhere and not to be moved",
+        Reason::CannotRelink => "stored, but linked elsewhere, and it cannot be moved",
         Reason::NoProviderJob => "never submitted: no job on record",
         Reason::MaybeNotSubmittedYet => "no job on record yet",
         Reason::OutputAvailable => "finished, the file is offered",
@@ -203,9 +207,9 @@ fn found(why: Reason, standing: &Standing) -> String {
         Reason::StillRunning => "still queued or running",
         Reason::TimedOut => "still running after 22 hours",
         Reason::Unreachable => "no answer",
-        Reason::RateLimited => "asked too often",
+        Reason::RateLimited => "rate limited",
         Reason::Unauthorized => "our key was refused",
-        Reason::Unreadable => "an answer that nobody can read",
+        Reason::Unreadable => "an answer that cannot be read",
         Reason::UnknownProvider => "no provider file of that name",
         Reason::Unconfirmed => "no answer for 22 hours",
         Reason::RecoveryRetry => "the download failed",
@@ -264,18 +268,13 @@ fn found(why: Reason, standing: &Standing) -> String {
     said.map_or_else(|| words.to_owned(), |said| format!("{words} (\"{said}\")"))
 }
 
-/// A span of time in hours and minutes.
-fn span(span: Duration) -> String {
-    let minutes = span.as_secs() / 60;
-    match (minutes / 60, minutes % 60) {
-        (0, minutes) => format!("{minutes}m"),
-        (hours, 0) => format!("{hours}h"),
-        (hours, minutes) => format!("{hours}h{minutes:02}m"),
-    }
-}
-
-/// The balances of the stories' people, on both evenings.
-pub fn balances(look: Look, accounts: &[Account], before: &[Balance], after: &[Balance]) -> String {
+/// The balances of the stories' accounts, on both evenings.
+pub fn balances(
+    style: OutputStyle,
+    accounts: &[ExampleAccount],
+    before: &[BalanceRow],
+    after: &[BalanceRow],
+) -> String {
     let mut table = table(&[12, 15, 17, 16, 14, 18]);
     table.set_header([
         "account",
@@ -308,15 +307,20 @@ pub fn balances(look: Look, accounts: &[Account], before: &[Balance], after: &[B
         ]);
         last = &balance.account;
     }
-    format!("\n{}\n{}", look.heading("The balances of those people, in credits"), lines(&table))
+    format!("\n{}\n{}", style.heading("The balances of those people, in credits"), lines(&table))
 }
 
 fn signed(credits: i64) -> String {
     if credits == 0 { NOTHING_MOVED.to_owned() } else { format!("{credits:+}") }
 }
 
-/// The sums.
-pub fn totals(look: Look, ordinary: &[Charge], findings: &Findings, reports: &[PassReport]) -> String {
+/// The totals.
+pub fn totals(
+    style: OutputStyle,
+    ordinary: &[ExampleCharge],
+    findings: &EndState,
+    reports: &[PassReport],
+) -> String {
     let totals = &findings.totals;
     let ended = |which: fn(Ending) -> bool| {
         findings.standings.values().filter_map(ending).filter(|each| which(*each)).count()
@@ -330,7 +334,7 @@ pub fn totals(look: Look, ordinary: &[Charge], findings: &Findings, reports: &[P
     let asked: u64 =
         reports.iter().flat_map(|report| report.questions.values()).flat_map(|each| each.values()).sum();
     let bytes: u64 = reports.iter().map(|report| report.recovered_bytes).sum();
-    let Totals {
+    let CreditTotals {
         charges,
         items,
         looked_into,
@@ -343,27 +347,27 @@ pub fn totals(look: Look, ordinary: &[Charge], findings: &Findings, reports: &[P
     } = totals;
     format!(
         "\n{}\n\
-         {charges} charges for {items} outputs. {} charges were ordinary, and not one of them was touched.\n\
-         {looked_into} outputs were looked into, with {asked} questions to providers: {refunded} refunded, {recovered} brought home\n\
+         {charges} charges for {items} outputs. {} charges were ordinary, and none of them was touched.\n\
+         {looked_into} outputs were examined, with {asked} questions to providers: {refunded} refunded, {recovered} recovered\n\
          ({bytes} bytes), {put_back} put back, {closed} closed, {held} held for a person, {waiting} waiting.\n\
-         {credits} credits given back = {in_ledger} in the ledger = {on_charges} on the charges, none of them twice.\n\
-         Usage: {ordered} credits ordered, {billable} of them billable: what was refunded, by makegood or by the platform\n\
-         itself ({} credits), no longer counts.\n",
-        look.heading("The sums"),
+         {credits} credits refunded = {in_ledger} in the ledger = {on_charges} on the charges, none of them twice.\n\
+         Usage: {ordered} credits ordered, {billable} of them billable: refunds by makegood and by the platform itself\n\
+         ({} credits) are not billable.\n",
+        style.heading("The sums"),
         ordinary.len(),
         ordered - billable - credits,
     )
 }
 
-/// What the demo's own check says when all is well.
+/// The result of the demo's own check if it succeeds.
 pub fn checked(stories: usize) -> String {
     format!(
         "\nChecked: {stories} stories ended as promised, all 16 rules of the decision table were needed, sums agree\n\
-         wherever they stand, every recovered file is on disk with its hash, and nothing took longer than 24 hours.\n"
+         in all relations, every recovered file is on disk with its hash, and nothing took longer than 24 hours.\n"
     )
 }
 
-/// A word as a shell reads it.
+/// Quotes a word for a shell.
 pub fn quoted(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "/._-".contains(c);
     if !word.is_empty() && word.chars().all(plain) {
@@ -373,9 +377,9 @@ pub fn quoted(word: &str) -> String {
     }
 }
 
-/// The commands to try on what was left behind. `program`: how makegood is called here; `before`: what the
-/// environment would otherwise spoil.
-pub fn next(look: Look, program: &str, before: &str, dir: &str) -> String {
+/// The commands to try next. `program` is how makegood is called here. `before` is a prefix that
+/// unsets variables which would override the demo's settings.
+pub fn next(style: OutputStyle, program: &str, before: &str, dir: &str) -> String {
     let command = format!("{before}{program} --config {dir}/makegood.toml");
     let there = if dir == super::DEFAULT_DIR { String::new() } else { format!(" --dir {dir}") };
     format!(
@@ -393,6 +397,6 @@ pub fn next(look: Look, program: &str, before: &str, dir: &str) -> String {
          \x20 {command} run\n\
          Everything is in {dir}: platform.db (SQLite), outputs/, providers/, makegood.toml.\n\
          The same day once more, from the beginning: {program} demo{there}\n",
-        look.heading("Try next"),
+        style.heading("Try next"),
     )
 }

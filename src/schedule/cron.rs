@@ -1,12 +1,13 @@
-//! When a cron expression fires, in a time zone whose clocks change.
+//! The firings of a cron expression in a time zone with daylight saving time.
 //!
-//! croner alone is not enough here: asked for the next firing from within the hour that happens twice, it
-//! answers with one that has passed, or leaves the second hour out. So the zone is cut at its changes of
-//! clocks into stretches of one fixed offset, and croner is asked about one stretch at a time.
+//! croner does not handle the hour that is repeated in autumn: its next firing may be in the past,
+//! or it may leave out the second hour. So the time is divided at the zone's offset changes into
+//! periods with a fixed offset, and croner is asked about one period at a time.
 //!
-//! At a change of clocks, as cron(5) and Kubernetes do: an expression at fixed times of day fires once,
-//! also where its time happens twice, and right after the gap where its time is left out; an expression
-//! that repeats (`*`, `*/5`) goes on at its pace through both hours.
+//! At an offset change the behaviour is that of cron(5) and Kubernetes. An expression with fixed
+//! times of day fires once: at the first occurrence of a repeated time, and right after the gap for
+//! a skipped time. A repeating expression (`*`, `*/5`) continues at its interval through both
+//! hours.
 
 use chrono::{DateTime, Duration, FixedOffset, LocalResult, Offset, TimeZone, Timelike, Utc};
 use chrono_tz::Tz;
@@ -15,62 +16,60 @@ use croner::{Cron, JobType};
 
 use crate::clock::Timestamp;
 
-/// No zone changes its clocks and back within this time.
+/// No zone changes its offset twice within this time.
 const STRIDE: Duration = Duration::hours(12);
 
-/// 4599-01-01. croner's calendar ends with the year 5000, and within the 400 years between whatever fires at all
-/// fires again: asked from here, it finds out eight times as fast as from today.
+/// 4599-01-01. croner's calendar ends with the year 5000. An expression that ever fires does so
+/// within these 400 years, and searching them is eight times as fast as searching from today.
 const NEAR_THE_END: Timestamp = Timestamp::from_micros(82_963_267_200_000_000);
 
-/// A cron expression in a time zone, known to fire.
+/// A cron expression in a time zone. It has at least one firing.
 #[derive(Clone, Debug)]
-pub struct Timetable {
+pub struct CronSchedule {
     cron: Cron,
     zone: Tz,
 }
 
-/// Why an expression was refused.
+/// Why an expression is refused.
 #[derive(Debug, thiserror::Error)]
-pub enum TimetableError {
-    /// Not six fields.
+pub enum CronError {
+    /// It does not have six fields.
     #[error(
-        "six fields are wanted, seconds first (second minute hour day-of-month month day-of-week), for instance \
-         \"0 */5 * * * *\"; this has {0}"
+        "a cron expression needs six fields, seconds first (second minute hour day-of-month month day-of-week), \
+         and this one has {0}; write for instance \"0 */5 * * * *\""
     )]
     Fields(usize),
-    /// One of the fields is wrong.
+    /// A field is invalid.
     #[error(
-        "a cron expression of six fields, seconds first, is wanted, for instance \"0 */5 * * * *\"; this cannot be \
-         read ({0})"
+        "the cron expression is not valid ({0}); write six fields, seconds first, for instance \"0 */5 * * * *\""
     )]
     Unreadable(String),
-    /// Such a time does not exist.
-    #[error(
-        "it never fires; check day-of-month and month, and that no date such as 31 February is asked for"
-    )]
+    /// No date matches.
+    #[error("the cron expression never fires; check day-of-month and month for a date such as 31 February")]
     Never,
 }
 
-impl Timetable {
-    /// Reads six cron fields, seconds first.
+impl CronSchedule {
+    /// Parses six cron fields, seconds first.
     ///
     /// # Errors
-    /// See [`TimetableError`].
-    pub fn parse(cron: &str, zone: Tz) -> Result<Self, TimetableError> {
+    /// See [`CronError`].
+    pub fn parse(cron: &str, zone: Tz) -> Result<Self, CronError> {
         let fields = cron.split_whitespace().count();
         // A nickname such as `@hourly` is one field that stands for six.
         if fields != 6 && !(fields == 1 && cron.trim_start().starts_with('@')) {
-            return Err(TimetableError::Fields(fields));
+            return Err(CronError::Fields(fields));
         }
         let parser = CronParser::builder().seconds(Seconds::Required).year(Year::Disallowed).build();
-        // croner's errors say all in their message and have no cause.
-        let cron = parser.parse(cron).map_err(|e| TimetableError::Unreadable(e.to_string()))?;
+        // croner's errors have no source.
+        let cron = parser.parse(cron).map_err(|e| CronError::Unreadable(e.to_string()))?;
         let timetable = Self { cron, zone };
-        timetable.next_after(NEAR_THE_END).ok_or(TimetableError::Never)?;
+        timetable.next_after(NEAR_THE_END).ok_or(CronError::Never)?;
         Ok(timetable)
     }
 
-    /// The first firing after an instant; none if there is none before the end of croner's calendar (year 5000).
+    /// The first firing after an instant. `None` if there is none before the end of croner's
+    /// calendar (year 5000).
     pub fn next_after(&self, after: Timestamp) -> Option<Timestamp> {
         let mut from = after.to_chrono().with_nanosecond(0)?;
         let mut offset = self.offset(from);
@@ -89,16 +88,17 @@ impl Timetable {
             let gap =
                 Duration::seconds(i64::from(new.local_minus_utc()) - i64::from(offset.local_minus_utc()));
             if self.is_fixed() && at < change + gap {
-                // Its time is left out today: right after the gap.
+                // Its time is skipped on this day: it fires right after the gap.
                 return Some(change.into());
             }
-            // On with the new offset, from the last second of the old one, so that the change itself may fire.
+            // Continue with the new offset from the last second of the old one, so that the change
+            // itself can be a firing.
             from = change - Duration::seconds(1);
             offset = new;
         }
     }
 
-    /// How many firings lie after `after`, up to and with `until`; counts to `most` and no further.
+    /// The number of firings after `after`, up to and including `until`. Counts at most `most`.
     pub fn firings(&self, after: Timestamp, until: Timestamp, most: u64) -> u64 {
         let mut count = 0;
         let mut at = after;
@@ -120,7 +120,8 @@ impl Timetable {
         self.cron.determine_job_type() == JobType::FixedTime
     }
 
-    /// Whether this is the second time that a fixed time of day happens.
+    /// Whether this is the second occurrence of a repeated local time, for an expression with fixed
+    /// times.
     fn is_repeat(&self, at: DateTime<Utc>) -> bool {
         let local = at.with_timezone(&self.zone).naive_local();
         match self.zone.from_local_datetime(&local) {
@@ -129,7 +130,8 @@ impl Timetable {
         }
     }
 
-    /// The first second after `from`, up to and with `until`, at which the zone's offset is not `offset`.
+    /// The first second after `from`, up to and including `until`, at which the zone's offset is
+    /// not `offset`.
     fn next_change(
         &self,
         from: DateTime<Utc>,
@@ -165,7 +167,7 @@ mod tests {
     use super::*;
 
     fn firings(cron: &str, zone: Tz, after: &str, count: usize) -> Vec<String> {
-        let timetable = Timetable::parse(cron, zone).unwrap();
+        let timetable = CronSchedule::parse(cron, zone).unwrap();
         let mut at = Timestamp::parse(after).unwrap();
         (0..count)
             .map(|_| {
@@ -194,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn of_two_days_either_will_do_as_in_cron() {
+    fn day_of_month_or_day_of_week_matches_as_in_cron() {
         // The 10th is a Tuesday; the 6th and the 13th are Fridays.
         assert_eq!(
             firings("0 0 4 10 * FRI", Tz::UTC, "2026-02-01T00:00:00Z", 3),
@@ -203,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn in_spring_the_clock_skips_an_hour_and_no_firing_is_lost() {
+    fn no_firing_is_lost_in_the_skipped_hour_in_spring() {
         // 2026-03-29: 02:00 CET becomes 03:00 CEST.
         assert_eq!(
             firings("0 */20 * * * *", BERLIN, "2026-03-29T00:39:00Z", 3),
@@ -220,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn in_autumn_an_hour_happens_twice() {
+    fn fixed_times_fire_once_in_the_repeated_hour_in_autumn() {
         // 2026-10-25: 03:00 CEST becomes 02:00 CET.
         assert_eq!(
             firings("0 */20 * * * *", BERLIN, "2026-10-25T00:39:00Z", 5),
@@ -236,14 +238,14 @@ mod tests {
             firings("0 30 2 * * *", BERLIN, "2026-10-24T12:00:00Z", 2),
             ["2026-10-25T02:30:00+02:00", "2026-10-26T02:30:00+01:00"]
         );
-        // Asked from within the second hour too, the answer lies ahead.
+        // The next firing is in the future, also when computed within the second hour.
         assert_eq!(firings("0 30 2 * * *", BERLIN, "2026-10-25T01:10:00Z", 1), ["2026-10-26T02:30:00+01:00"]);
     }
 
     #[test]
-    fn every_minute_fires_every_minute_through_every_kind_of_change() {
+    fn every_minute_fires_every_minute_through_all_offset_changes() {
         for zone in [BERLIN, chrono_tz::Australia::Lord_Howe, chrono_tz::Africa::Casablanca] {
-            let timetable = Timetable::parse("0 * * * * *", zone).unwrap();
+            let timetable = CronSchedule::parse("0 * * * * *", zone).unwrap();
             for start in [
                 "2026-02-14T00:00:00Z",
                 "2026-03-21T00:00:00Z",
@@ -263,26 +265,26 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_meant_is_refused() {
+    fn invalid_expressions_are_refused() {
         for (cron, says) in [
-            ("* * * * *", "six fields are wanted, seconds first"),
-            ("0 * * * * * 2030", "this has 7"),
-            ("", "this has 0"),
-            ("0 61 * * * *", "cannot be read"),
-            ("0 * * * * FUN", "cannot be read"),
+            ("* * * * *", "six fields, seconds first"),
+            ("0 * * * * * 2030", "this one has 7"),
+            ("", "this one has 0"),
+            ("0 61 * * * *", "is not valid"),
+            ("0 * * * * FUN", "is not valid"),
             ("0 0 0 31 2 *", "never fires"),
             ("0 0 0 30 2 *", "never fires"),
             ("0 0 0 31 4,6,9,11 *", "never fires"),
         ] {
-            let error = Timetable::parse(cron, Tz::UTC).unwrap_err().to_string();
+            let error = CronSchedule::parse(cron, Tz::UTC).unwrap_err().to_string();
             assert!(error.contains(says), "{cron:?}: {error}");
         }
-        assert!(Timetable::parse("@hourly", Tz::UTC).is_ok());
+        assert!(CronSchedule::parse("@hourly", Tz::UTC).is_ok());
     }
 
     #[test]
     fn firings_are_counted_up_to_a_bound() {
-        let timetable = Timetable::parse("0 * * * * *", Tz::UTC).unwrap();
+        let timetable = CronSchedule::parse("0 * * * * *", Tz::UTC).unwrap();
         let at = |text| Timestamp::parse(text).unwrap();
         let (from, to) = (at("2026-01-01T00:00:00Z"), at("2026-01-01T00:03:00Z"));
         assert_eq!(timetable.firings(from, to, 1000), 3);

@@ -1,7 +1,8 @@
-//! The demo's directory: made, and made again, but never anybody else's.
+//! Creates and resets the demo's directory.
 //!
-//! A marker file says that a directory is the demo's. Without it, a directory that holds anything is refused; with
-//! it, what the demo itself makes is replaced and everything else in there is left alone.
+//! A marker file identifies a directory that a demo created. A non-empty directory without it is
+//! refused and not changed. With the marker, the demo's own files are replaced and all other files
+//! are kept.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -12,19 +13,19 @@ use url::Url;
 use super::DemoError;
 use super::simulator;
 
-/// Says that a directory is the demo's.
+/// The name of the marker file.
 const MARKER: &str = ".makegood-demo";
-/// What the demo makes, beside the marker.
+/// The files that the demo creates, besides the marker.
 const FILES: [&str; 5] =
     ["makegood.toml", "answer.json", "platform.db", "platform.db-wal", "platform.db-shm"];
 const FOLDERS: [&str; 2] = ["outputs", "providers"];
 
-/// Where `makegood simulate-provider` listens unless told otherwise.
+/// The default address of `makegood simulate-provider`.
 const LATER_PROVIDER: &str = "http://127.0.0.1:9465";
 
-/// A provider that is down: nobody listens on that port. The breaker's pause is real time and the demo's day is
-/// simulated, so it is kept out of the way.
-const CIRRUS: &str = r#"# A provider that is down: nobody listens there.
+/// The file of a provider that is down: nothing listens on that port. Its circuit breaker is
+/// disabled, because its pause is real time and the demo's day is simulated.
+const CIRRUS: &str = r#"# A provider that is down: nothing listens on this port.
 
 [provider]
 name = "cirrus"
@@ -37,19 +38,19 @@ request = "GET http://127.0.0.1:1/jobs/{job}"
 read = '{verdict: "unreadable", message: "nobody should have answered"}'
 "#;
 
-/// The demo's directory, empty but for its marker.
+/// The demo's directory.
 #[derive(Clone, Debug)]
-pub struct Place {
-    /// As the user wrote it, for the commands to try next.
+pub struct DemoDirectory {
+    /// The path as the user wrote it, for the commands to try next.
     pub named: PathBuf,
     root: PathBuf,
 }
 
-impl Place {
-    /// Makes the directory, or clears what an earlier demo made in it.
+impl DemoDirectory {
+    /// Creates the directory, or removes the files of an earlier demo from it.
     ///
     /// # Errors
-    /// It is somebody else's, or cannot be written.
+    /// It was not created by a demo, or is not writable.
     pub fn prepare(dir: &Path) -> Result<Self, DemoError> {
         let failed = |path: &Path| {
             let path = path.to_owned();
@@ -64,26 +65,26 @@ impl Place {
                 return Err(DemoError::NotOurs { dir: dir.to_owned() });
             }
             let text =
-                "`makegood demo` made this directory, and replaces what it made when it is run again.\n";
+                "`makegood demo` created this directory, and replaces its own files when it is run again.\n";
             std::fs::write(&marker, text).map_err(failed(&marker))?;
         }
         for name in FILES {
             let path = root.join(name);
-            gone(std::fs::remove_file(&path)).map_err(failed(&path))?;
+            ignore_not_found(std::fs::remove_file(&path)).map_err(failed(&path))?;
         }
         for name in FOLDERS {
             let path = root.join(name);
-            gone(std::fs::remove_dir_all(&path)).map_err(failed(&path))?;
+            ignore_not_found(std::fs::remove_dir_all(&path)).map_err(failed(&path))?;
         }
         Ok(Self { named: dir.to_owned(), root })
     }
 
-    /// The settings' file.
+    /// The path of the settings file.
     pub fn config(&self) -> PathBuf {
         self.root.join("makegood.toml")
     }
 
-    /// The database's address.
+    /// The URL of the database.
     pub fn database_url(&self) -> Result<String, DemoError> {
         Ok(format!("sqlite://{}", self.url("platform.db")?.path()))
     }
@@ -92,15 +93,16 @@ impl Place {
         Url::from_file_path(self.root.join(name)).map_err(|()| DemoError::Path { dir: self.named.clone() })
     }
 
-    /// Writes the settings: the demo's database, provider files and storage, all else as built in.
+    /// Writes the settings file: the demo's database, provider files and storage. All other
+    /// settings are defaults.
     pub fn write_config(&self) -> Result<(), DemoError> {
         let providers = self.root.join("providers");
         let providers = providers.to_str().ok_or_else(|| DemoError::Path { dir: self.named.clone() })?;
         // A JSON string is a TOML string too.
         let text = format!(
-            "# The example platform of `makegood demo`. Everything that is not here is as built in.\n\n\
+            "# The example platform of `makegood demo`. All other settings have their defaults.\n\n\
              [database]\nurl = {}\n\n\
-             [providers]\n# Turned towards `makegood simulate-provider`, on this machine.\ndir = {}\n\n\
+             [providers]\n# These files point to `makegood simulate-provider` on this machine.\ndir = {}\n\n\
              [storage]\nurl = {}\n\n\
              [recovery]\n# Only because the simulated provider's files come from this machine. Never in production.\n\
              allow_loopback = true\n",
@@ -111,7 +113,7 @@ impl Place {
         self.write("makegood.toml", &text)
     }
 
-    /// Writes the provider files, turned towards the simulated provider at `base_url`.
+    /// Writes provider files that point to the simulated provider at `base_url`.
     pub fn write_providers(&self, base_url: &str) -> Result<(), DemoError> {
         let dir = self.root.join("providers");
         simulator::write_provider_files(&dir, base_url)
@@ -119,8 +121,9 @@ impl Place {
         self.write("providers/cirrus.toml", CIRRUS)
     }
 
-    /// Leaves what the next commands work with: provider files for `makegood simulate-provider`, and an answer.
-    pub fn leave_behind(&self) -> Result<(), DemoError> {
+    /// Writes the files that the commands to try next need: provider files for `makegood
+    /// simulate-provider`, and an answer.
+    pub fn write_next_steps(&self) -> Result<(), DemoError> {
         self.write_providers(LATER_PROVIDER)?;
         let answer = json!({
             "id": "failed-p03-two-balances", "model": "lumen/still-life", "status": "failed", "output": null,
@@ -135,8 +138,8 @@ impl Place {
     }
 }
 
-/// What was not there is as gone as what was removed.
-fn gone(removed: io::Result<()>) -> io::Result<()> {
+/// Treats a missing file as removed.
+fn ignore_not_found(removed: io::Result<()>) -> io::Result<()> {
     match removed {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         other => other,
@@ -148,13 +151,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn somebody_elses_directory_is_refused_and_left_as_it_was() {
+    fn a_directory_without_the_marker_is_refused_and_not_changed() {
         let home = tempfile::tempdir().unwrap();
         let theirs = home.path().join("outputs");
         std::fs::create_dir(&theirs).unwrap();
         std::fs::write(theirs.join("thesis.txt"), "years of work").unwrap();
 
-        let refused = Place::prepare(home.path()).unwrap_err();
+        let refused = DemoDirectory::prepare(home.path()).unwrap_err();
 
         assert!(matches!(refused, DemoError::NotOurs { .. }), "{refused:?}");
         assert_eq!(std::fs::read_to_string(theirs.join("thesis.txt")).unwrap(), "years of work");
@@ -162,15 +165,15 @@ mod tests {
     }
 
     #[test]
-    fn our_own_is_made_anew_and_what_is_not_ours_in_it_stays() {
+    fn a_directory_with_the_marker_is_reset_and_other_files_are_kept() {
         let home = tempfile::tempdir().unwrap();
         let dir = home.path().join("a demo, 100 % mine?#");
-        let place = Place::prepare(&dir).unwrap();
-        place.write_config().unwrap();
-        place.write_providers("http://127.0.0.1:1").unwrap();
+        let directory = DemoDirectory::prepare(&dir).unwrap();
+        directory.write_config().unwrap();
+        directory.write_providers("http://127.0.0.1:1").unwrap();
         std::fs::write(dir.join("notes.txt"), "mine").unwrap();
 
-        Place::prepare(&dir).unwrap();
+        DemoDirectory::prepare(&dir).unwrap();
 
         let mut left: Vec<_> =
             std::fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().file_name()).collect();
@@ -179,14 +182,14 @@ mod tests {
     }
 
     #[test]
-    fn the_settings_left_behind_are_understood_and_name_the_directory() {
+    fn the_written_settings_are_valid_and_name_the_directory() {
         let home = tempfile::tempdir().unwrap();
         let dir = home.path().join("a demo, 100 % mine?#");
-        let place = Place::prepare(&dir).unwrap();
-        place.write_config().unwrap();
-        place.leave_behind().unwrap();
+        let directory = DemoDirectory::prepare(&dir).unwrap();
+        directory.write_config().unwrap();
+        directory.write_next_steps().unwrap();
 
-        let args = crate::config::LoadArgs { file: Some(place.config()), ..Default::default() };
+        let args = crate::config::LoadArgs { file: Some(directory.config()), ..Default::default() };
         let settings = crate::config::Settings::load(&args).unwrap();
 
         assert_eq!(settings.storage.url.to_file_path().unwrap(), dir.canonicalize().unwrap().join("outputs"));

@@ -1,9 +1,9 @@
-//! How much a connection may bring that is nothing of an answer: interim responses, a head that
-//! never ends, framing without data.
+//! Limits the bytes that a connection receives without making progress on a response: interim
+//! responses, endless headers, chunk framing without data.
 //!
-//! A gate counts what is read from its connection, and begins at zero whenever something of an
-//! answer has been taken: its head, or a piece of its body. hyper reads ahead of whoever takes it
-//! by two of its buffers at most, which the bound leaves room for.
+//! A counter adds up the bytes read from its connection and is reset when the caller receives the
+//! response headers or a piece of the body. hyper reads ahead by at most two of its buffers, which
+//! is below the limit.
 
 use std::io;
 use std::pin::Pin;
@@ -14,72 +14,72 @@ use std::task::{Context, Poll, ready};
 use hyper::rt::{Read, ReadBuf, ReadBufCursor, Write};
 use hyper_util::client::legacy::connect::{Connected, Connection};
 
-/// The most bytes in a row that are nothing of an answer.
-pub const WITHOUT_ANSWER_BYTES: usize = 256 << 10;
+/// The most bytes that a connection may receive between two pieces of a response.
+pub const MAX_BYTES_WITHOUT_ANSWER: usize = 256 << 10;
 /// The most bytes of one read.
-const READ_BYTES: usize = 16 << 10;
+const MAX_READ_BYTES: usize = 16 << 10;
 
-/// More than [`WITHOUT_ANSWER_BYTES`] came.
+/// More than [`MAX_BYTES_WITHOUT_ANSWER`] were received.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
-#[error("more than {WITHOUT_ANSWER_BYTES} bytes came without anything of an answer")]
+#[error("received more than {MAX_BYTES_WITHOUT_ANSWER} bytes that are not part of a response")]
 pub(super) struct Flood;
 
-/// Counts what one connection brings.
+/// Counts the bytes received since the last piece of a response.
 #[derive(Debug, Default)]
-pub(super) struct Gate(AtomicUsize);
+pub(super) struct FloodCounter(AtomicUsize);
 
-impl Gate {
-    /// Something of an answer has been taken.
-    pub(super) fn answered(&self) {
+impl FloodCounter {
+    /// Starts again at zero: the caller received a piece of a response.
+    pub(super) fn reset(&self) {
         self.0.store(0, Ordering::Relaxed);
     }
 
-    /// Whether so many bytes more may come.
-    fn admits(&self, bytes: usize) -> bool {
-        self.0.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes) <= WITHOUT_ANSWER_BYTES
+    /// Adds `bytes`. Returns false if the sum exceeds the limit.
+    fn add(&self, bytes: usize) -> bool {
+        self.0.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes) <= MAX_BYTES_WITHOUT_ANSWER
     }
 }
 
-/// What a connection needs of its transport.
+/// The traits that a connection needs of its transport.
 pub(super) trait Transport: Read + Write + Send + Unpin {}
 
 impl<T: Read + Write + Send + Unpin> Transport for T {}
 
-/// A connection behind its gate.
-pub(super) struct Gated {
+/// A connection that fails with [`Flood`] when its counter exceeds the limit.
+pub(super) struct LimitedStream {
     transport: Box<dyn Transport>,
-    gate: Arc<Gate>,
+    counter: Arc<FloodCounter>,
     piece: Box<[u8]>,
     is_proxied: bool,
 }
 
-impl Gated {
-    /// `is_proxied`: requests are to name the whole URL.
+impl LimitedStream {
+    /// With `is_proxied`, requests contain the whole URL instead of the path.
     pub(super) fn new(transport: impl Transport + 'static, is_proxied: bool) -> Self {
-        let piece = vec![0; READ_BYTES].into_boxed_slice();
-        Self { transport: Box::new(transport), gate: Arc::default(), piece, is_proxied }
+        let piece = vec![0; MAX_READ_BYTES].into_boxed_slice();
+        Self { transport: Box::new(transport), counter: Arc::default(), piece, is_proxied }
     }
 }
 
-impl Connection for Gated {
+impl Connection for LimitedStream {
     fn connected(&self) -> Connected {
-        // Every answer of the connection has it among its extensions.
-        Connected::new().proxy(self.is_proxied).extra(Arc::clone(&self.gate))
+        // hyper puts it into the extensions of every response of this connection.
+        Connected::new().proxy(self.is_proxied).extra(Arc::clone(&self.counter))
     }
 }
 
-impl Read for Gated {
+impl Read for LimitedStream {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         mut into: ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
-        let Self { transport, gate, piece, .. } = &mut *self;
-        let wanted = into.remaining().min(READ_BYTES);
+        let Self { transport, counter, piece, .. } = &mut *self;
+        let wanted = into.remaining().min(MAX_READ_BYTES);
         let mut read = ReadBuf::new(&mut piece[..wanted]);
         ready!(Pin::new(transport).poll_read(cx, read.unfilled()))?;
         let read = read.filled();
-        if !gate.admits(read.len()) {
+        if !counter.add(read.len()) {
             return Poll::Ready(Err(io::Error::other(Flood)));
         }
         into.put_slice(read);
@@ -87,7 +87,7 @@ impl Read for Gated {
     }
 }
 
-impl Write for Gated {
+impl Write for LimitedStream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.transport).poll_write(cx, bytes)
     }

@@ -1,46 +1,46 @@
-//! How the daemon is doing, for whoever asks: what it is at, how the last pass ended, what was skipped.
+//! The state of the daemon's loop: its phase, the last pass, and skipped firings.
 //!
-//! The loop writes, the status pages read. A pass that works for long says so with [`Pulse::beat`], so that
-//! working for long and being stuck can be told apart.
+//! The loop writes it and the status pages read it. A running pass calls
+//! [`Heartbeat::record_progress`], which distinguishes a long pass from a stuck one.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::clock::Timestamp;
 
-/// How one pass ended, as far as the schedule is concerned.
+/// How a pass ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PassEnd {
-    /// It did what was due, or stopped when asked to.
+    /// It finished, or stopped after a stop request.
     Done,
-    /// It did not; the next one tries again.
+    /// It failed. The next pass tries again.
     Failed,
 }
 
-/// What the daemon is at.
+/// The phase of the loop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
-    /// Not yet at its first wait.
+    /// Before the first wait.
     Starting,
     /// Waiting for the next firing.
     Waiting {
-        /// When that is.
+        /// The time of the firing.
         until: Timestamp,
     },
-    /// In a pass.
+    /// A pass is running.
     Running {
-        /// Since when.
+        /// When it started.
         since: Timestamp,
-        /// When it last said that it gets on.
-        beat: Timestamp,
+        /// When it last reported progress.
+        last_progress: Timestamp,
     },
-    /// Finished.
+    /// The loop has ended.
     Stopped,
 }
 
-/// The last pass.
+/// A pass that has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LastPass {
+pub struct CompletedPass {
     /// When it ended.
     pub ended_at: Timestamp,
     /// How long it took.
@@ -49,16 +49,16 @@ pub struct LastPass {
     pub end: PassEnd,
 }
 
-/// Everything at one moment.
+/// The state of the loop at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Vitals {
-    /// What the daemon is at.
+pub struct LoopStatus {
+    /// The phase.
     pub phase: Phase,
-    /// The last pass, if there was one.
-    pub last: Option<LastPass>,
+    /// The last pass that has ended, if any.
+    pub last: Option<CompletedPass>,
     /// Passes since the start.
     pub passes: u64,
-    /// Passes that failed since one last did not.
+    /// Consecutive failed passes.
     pub failed_in_a_row: u64,
     /// Firings that were skipped because a pass was still running.
     pub skipped: u64,
@@ -66,18 +66,18 @@ pub struct Vitals {
 
 /// Shared by the loop, the pass and the status pages.
 #[derive(Clone, Debug)]
-pub struct Pulse(Arc<Mutex<Vitals>>);
+pub struct Heartbeat(Arc<Mutex<LoopStatus>>);
 
-impl Default for Pulse {
+impl Default for Heartbeat {
     fn default() -> Self {
         Self::new()
     }
 }
 
-impl Pulse {
-    /// A daemon that has not begun.
+impl Heartbeat {
+    /// The state before the loop starts.
     pub fn new() -> Self {
-        Self(Arc::new(Mutex::new(Vitals {
+        Self(Arc::new(Mutex::new(LoopStatus {
             phase: Phase::Starting,
             last: None,
             passes: 0,
@@ -86,15 +86,15 @@ impl Pulse {
         })))
     }
 
-    /// How it stands.
-    pub fn vitals(&self) -> Vitals {
+    /// The state now.
+    pub fn status(&self) -> LoopStatus {
         *self.lock()
     }
 
-    /// A pass gets on.
-    pub fn beat(&self, now: Timestamp) {
-        if let Phase::Running { beat, .. } = &mut self.lock().phase {
-            *beat = now;
+    /// Records that the running pass made progress.
+    pub fn record_progress(&self, now: Timestamp) {
+        if let Phase::Running { last_progress, .. } = &mut self.lock().phase {
+            *last_progress = now;
         }
     }
 
@@ -103,16 +103,16 @@ impl Pulse {
     }
 
     pub(super) fn running(&self, now: Timestamp) {
-        self.lock().phase = Phase::Running { since: now, beat: now };
+        self.lock().phase = Phase::Running { since: now, last_progress: now };
     }
 
-    pub(super) fn ended(&self, last: LastPass) {
-        let mut vitals = self.lock();
-        vitals.last = Some(last);
-        vitals.passes += 1;
-        vitals.failed_in_a_row = match last.end {
+    pub(super) fn ended(&self, last: CompletedPass) {
+        let mut status = self.lock();
+        status.last = Some(last);
+        status.passes += 1;
+        status.failed_in_a_row = match last.end {
             PassEnd::Done => 0,
-            PassEnd::Failed => vitals.failed_in_a_row + 1,
+            PassEnd::Failed => status.failed_in_a_row + 1,
         };
     }
 
@@ -124,19 +124,19 @@ impl Pulse {
         self.lock().phase = Phase::Stopped;
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vitals> {
-        // Nothing that holds the lock can panic halfway through a change.
+    fn lock(&self) -> MutexGuard<'_, LoopStatus> {
+        // No code panics while the value is half changed.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Vitals {
+impl LoopStatus {
     /// Since when nothing has moved that should have, if that is longer than `patience` ago.
     pub fn stuck_since(&self, now: Timestamp, patience: Duration) -> Option<Timestamp> {
         let expected = match self.phase {
             Phase::Starting | Phase::Stopped => return None,
             Phase::Waiting { until } => until,
-            Phase::Running { beat, .. } => beat,
+            Phase::Running { last_progress, .. } => last_progress,
         };
         (now.since(expected) > patience).then_some(expected)
     }
@@ -151,18 +151,18 @@ mod tests {
     }
 
     #[test]
-    fn stuck_is_who_neither_wakes_up_nor_gets_on() {
+    fn the_loop_is_stuck_without_a_wake_up_or_progress_for_the_timeout() {
         let patience = Duration::from_mins(1);
-        let pulse = Pulse::new();
-        let stuck = |now| pulse.vitals().stuck_since(at(now), patience);
+        let heartbeat = Heartbeat::new();
+        let stuck = |now| heartbeat.status().stuck_since(at(now), patience);
         assert_eq!(stuck(10_000), None);
-        pulse.waiting(at(100));
+        heartbeat.waiting(at(100));
         assert_eq!((stuck(50), stuck(160), stuck(161)), (None, None, Some(at(100))));
-        pulse.running(at(100));
+        heartbeat.running(at(100));
         assert_eq!((stuck(160), stuck(161)), (None, Some(at(100))));
-        pulse.beat(at(150));
+        heartbeat.record_progress(at(150));
         assert_eq!((stuck(210), stuck(211)), (None, Some(at(150))));
-        pulse.stopped();
+        heartbeat.stopped();
         assert_eq!(stuck(10_000), None);
     }
 }
