@@ -92,6 +92,9 @@ impl From<&Json> for Value {
 
 impl Value {
     /// A batch as one JSON text, written without a copy of it in between.
+    ///
+    /// # Panics
+    /// A key of a map is no text, which no statement reads.
     pub fn json(batch: &(impl Serialize + ?Sized)) -> Self {
         Self::Json(serde_json::to_string(batch).expect("texts, numbers, lists and rows are always JSON"))
     }

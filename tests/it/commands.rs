@@ -449,6 +449,6 @@ async fn without_tables_every_command_says_what_to_do() {
             .output()
             .await;
         assert_eq!((ended.code, ended.stdout.as_str()), (Some(2), ""), "{arguments:?}: {ended:?}");
-        assert!(ended.stderr.contains("run `makegood migrate` first"), "{arguments:?}: {ended:?}");
+        assert!(ended.stderr.contains("Run `makegood migrate` first"), "{arguments:?}: {ended:?}");
     }
 }

@@ -111,28 +111,35 @@ fn the_manifests_call_makegood_as_it_wants_to_be_called() {
     }
 }
 
-/// The commands on a page: each line between backquotes, one or three, that begins with `makegood`
-/// or `mg`.
-fn commands(markdown: &str) -> Vec<Vec<&str>> {
-    markdown
-        .split('`')
-        .skip(1)
-        .step_by(2)
-        .flat_map(str::lines)
-        .filter_map(|line| line.strip_prefix("makegood ").or_else(|| line.strip_prefix("mg ")))
-        .map(|command| words(command.split('#').next().unwrap_or_default()))
+/// The commands on a page, as words: inline code, and each line of a fenced block, that begins with
+/// `makegood` or `mg`.
+fn commands(markdown: &str) -> Vec<Vec<String>> {
+    let spans = markdown.split('`').skip(1).step_by(2);
+    // A fenced block ends with a line feed and has a command per line. Inline code may be wrapped.
+    let lines = spans.flat_map(|span| {
+        if span.ends_with('\n') {
+            span.lines().map(str::to_owned).collect()
+        } else {
+            vec![span.split_whitespace().collect::<Vec<_>>().join(" ")]
+        }
+    });
+    lines
+        .filter_map(|line| {
+            let command = line.strip_prefix("makegood ").or_else(|| line.strip_prefix("mg "))?;
+            Some(words(command.split('#').next().unwrap_or_default()))
+        })
         .collect()
 }
 
 /// Splits like a shell, as far as the page needs it: at blanks, with double quotes.
-fn words(code: &str) -> Vec<&str> {
+fn words(code: &str) -> Vec<String> {
     code.split('"')
         .enumerate()
         .flat_map(|(part, text)| match part % 2 {
             0 => text.split_whitespace().collect(),
             _ => vec![text],
         })
-        .map(|word| if word == "T" { "36h" } else { word })
+        .map(|word| if word == "T" { "36h" } else { word }.to_owned())
         .collect()
 }
 
@@ -160,12 +167,12 @@ fn the_memory_limit_is_enough_for_the_shipped_settings() {
 #[test]
 fn the_operating_page_names_commands_that_there_are() {
     let commands = commands(OPERATING);
-    let names: BTreeSet<&str> = commands.iter().map(|words| words[0]).collect();
+    let names: BTreeSet<&str> = commands.iter().map(|words| words[0].as_str()).collect();
     for expected in ["brake", "check", "explain", "migrate", "report", "run", "schedule"] {
         assert!(names.contains(expected), "{expected} is missing among {names:?}");
     }
     for command in commands {
-        assert_understood(&command);
+        assert_understood(&command.iter().map(String::as_str).collect::<Vec<_>>());
     }
 }
 

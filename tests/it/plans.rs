@@ -80,7 +80,7 @@ impl Variant {
     }
 
     /// Of its database; the log names it.
-    fn name(&self) -> String {
+    fn name(self) -> String {
         let Self { platform, statistics } = self;
         format!("{platform:?}_{statistics:?}").to_lowercase()
     }

@@ -328,7 +328,7 @@ impl Balances {
             found.ok(ABOUT, says);
         } else if self.agree > off {
             let says = format!(
-                "of {judged} that differ from the sum of their ledger entries, although all others do not"
+                "of {judged} unequal to the sum of the ledger entries, although all others are equal"
             );
             self.differ.tell(
                 found,

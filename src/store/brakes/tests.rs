@@ -34,7 +34,7 @@ impl Charges {
         let store = Store::open_with(Opening {
             url: &url,
             max_connections: 1,
-            statement_timeout: Duration::from_secs(60),
+            statement_timeout: Duration::from_mins(1),
             lock_timeout: Duration::from_secs(1),
             creates: true,
             waits: Waits::AsLongAsAStatement,

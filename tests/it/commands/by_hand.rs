@@ -231,7 +231,7 @@ async fn p10_p23_support_inserts_a_row_again_that_the_platform_has_removed() {
             "{page}"
         );
         let page = world.text(&[&["recover", "done/0"], &MIA[..]].concat()).await;
-        assert!(page.starts_with("done/0 was recovered before, and the platform had removed its row: makegood:done/0:1 at file:///"), "{page}");
+        assert!(page.starts_with("done/0 was recovered before, and the platform had removed its row. Inserted again: makegood:done/0:1 at file:///"), "{page}");
         assert!(!page.contains("has removed the row"), "{page}");
         assert_eq!(
             world

@@ -67,7 +67,7 @@ async fn p01_the_books_show_lost_doubled_and_manually_changed_entries() {
         for (mistake, says, undo) in [
             (
                 "UPDATE balances SET credits = credits - 777 WHERE account_id = 'ada'".to_owned(),
-                &["fail 1 balance of 5 that the ledger does not add up to, although it does all others do not: ada wallet is 223, 777 less than its entries"][..],
+                &["fail 1 balance of 5 unequal to the sum of the ledger entries, although all others are equal: ada wallet is 223, 777 less than its entries"][..],
                 "UPDATE balances SET credits = credits + 777 WHERE account_id = 'ada'".to_owned(),
             ),
             (
@@ -84,7 +84,7 @@ async fn p01_the_books_show_lost_doubled_and_manually_changed_entries() {
                 format!("UPDATE ledger_entries SET credits = 3 WHERE id = '{wallet}'"),
                 &[
                     "fail 1 refund whose ledger entries do not sum up to its credits: failed-1/0",
-                    "fail 1 balance of 5 that differ from the sum of their ledger entries, although all others do not: u1 wallet is 8, 1 more than its entries",
+                    "fail 1 balance of 5 unequal to the sum of the ledger entries, although all others are equal: u1 wallet is 8, 1 more than its entries",
                 ],
                 format!("UPDATE ledger_entries SET credits = 4 WHERE id = '{wallet}'"),
             ),
@@ -93,18 +93,18 @@ async fn p01_the_books_show_lost_doubled_and_manually_changed_entries() {
                 &[
                     "fail 1 refund with more than one ledger entry for a bucket: failed-1/0",
                     "fail 1 charge for which the ledger refunds more than they drew: failed-1 (drew 10, refunded 14)",
-                    "fail 1 balance of 5 that",
+                    "fail 1 balance of 5 unequal",
                 ],
                 "DELETE FROM ledger_entries WHERE id = 'again'".to_owned(),
             ),
             (
                 entry("back", "u1", "wallet", -4, "failed-1", of_first),
-                &["fail 1 refund that the ledger takes back, but that was not reversed: failed-1/0", "fail 1 balance of 5 that"],
+                &["fail 1 refund that the ledger takes back, but that was not reversed: failed-1/0", "fail 1 balance of 5 unequal"],
                 "DELETE FROM ledger_entries WHERE id = 'back'".to_owned(),
             ),
             (
                 format!("UPDATE ledger_entries SET account_id = 'bob' WHERE id = '{wallet}'"),
-                &["fail 1 refund whose ledger entries name another account, item or kind: failed-1/0", "fail 2 balances of 5 that"],
+                &["fail 1 refund whose ledger entries name another account, item or kind: failed-1/0", "fail 2 balances of 5 unequal"],
                 format!("UPDATE ledger_entries SET account_id = 'u1' WHERE id = '{wallet}'"),
             ),
             (

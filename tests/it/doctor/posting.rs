@@ -375,7 +375,7 @@ async fn a_database_that_takes_no_writes_is_no_database_for_a_pass() {
     assert_eq!(
         told_of(&told, "writes"),
         [
-            "fail the database takes no writes: this role's transactions are read-only (default_transaction_read_only)"
+            "fail the database accepts no writes: this role's transactions are read-only (default_transaction_read_only)"
         ]
     );
 }

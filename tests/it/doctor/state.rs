@@ -63,7 +63,7 @@ async fn the_doctor_fails_where_a_promise_is_broken_or_credits_are_held() {
             (
                 "UPDATE makegood_orphans SET reason = 'unauthorized' WHERE state = 'open'".to_owned(),
                 "provider replicate",
-                "fail 1 item waits because the provider refused our key".to_owned(),
+                "fail 1 item waits because the provider rejected our API key".to_owned(),
                 "`makegood provider list` shows where the key is read from",
                 "UPDATE makegood_orphans SET reason = 'still_running' WHERE state = 'open'".to_owned(),
             ),
