@@ -94,7 +94,7 @@ on_both! {
         world.pass_time(4 * MINUTE);
         let report = world.pass().await;
         assert_eq!((report.swept, stored(&world)), (1, vec![]));
-        assert!(report.to_text().contains("swept      1"), "{}", report.to_text());
+        assert!(report.to_text().contains("removed    partial files of 1 killed copies"), "{}", report.to_text());
         world.books_balance().await;
     }
 }

@@ -77,7 +77,7 @@ async fn a_provider_is_asked_for_a_job_and_every_step_is_shown() {
     let mut simulator = makegood(&["simulate-provider", "--listen", "127.0.0.1:0", "--dir", "here"])
         .within(directory.path())
         .start();
-    simulator.says("What becomes of a job is spelled in its id").await;
+    simulator.says("The id of a job decides how it ends").await;
     let here = directory.path().join("here");
     let ask = |provider: &str, job: &str, format: &str| {
         makegood(&["provider", "test", provider, "--job", job, "--items", "2", "--output", format])
@@ -157,7 +157,7 @@ async fn the_simulated_provider_answers_until_it_is_asked_to_stop() {
     let mut run = makegood(&["simulate-provider", "--listen", "127.0.0.1:0", "--dir", "here"])
         .within(directory.path())
         .start();
-    run.says("What becomes of a job is spelled in its id").await;
+    run.says("The id of a job decides how it ends").await;
     let file = std::fs::read_to_string(directory.path().join("here/fal.toml")).unwrap();
     assert!(file.contains("GET http://127.0.0.1:"), "{file}");
     run.terminate().await;
