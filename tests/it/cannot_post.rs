@@ -150,6 +150,22 @@ on_both! {
     }
 }
 
+#[tokio::test]
+async fn an_output_is_found_by_its_id_where_the_platform_keeps_no_hash() {
+    let world = World::postgres().await;
+    world.charge("c").job("running-1").insert().await;
+    world
+        .run(
+            "ALTER TABLE stored_outputs ALTER COLUMN sha256 DROP NOT NULL;
+             CREATE FUNCTION no_hash() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+               NEW.sha256 := NULL; RETURN NEW; END $$;
+             CREATE TRIGGER no_hash BEFORE INSERT ON stored_outputs FOR EACH ROW EXECUTE FUNCTION no_hash()",
+        )
+        .await;
+    let works = Trial::Works { charge_id: "c".to_owned(), failed_before: None };
+    assert_eq!(world.store.try_outputs().await.unwrap(), works);
+}
+
 /// The newest three charges are of an account whose refunds fail, so the trial uses charges of two
 /// others.
 #[tokio::test]
