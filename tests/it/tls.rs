@@ -46,7 +46,7 @@ async fn off_this_machine_tls_is_required_and_verified_unless_the_url_says_other
         ("0.0.0.0", format!("?sslrootcert={CA}"), "ok", "encrypted, and 0.0.0.0"),
         ("0.0.0.0", format!("?sslmode=verify-full&sslrootcert={CA}"), "ok", "encrypted, and 0.0.0.0"),
         ("0.0.0.0", format!("?sslrootcert={OTHER_CA}"), "fail", "UnknownIssuer"),
-        ("0.0.0.0", "?sslmode=require".to_owned(), "warn", "may pretend to be 0.0.0.0"),
+        ("0.0.0.0", "?sslmode=require".to_owned(), "warn", "could impersonate 0.0.0.0"),
         // As libpq has it: with a CA, `require` verifies by it.
         ("0.0.0.0", format!("?sslmode=require&sslrootcert={OTHER_CA}"), "fail", "UnknownIssuer"),
         ("0.0.0.0", format!("?sslmode=require&sslrootcert={CA}"), "warn", "any certificate of a known CA"),
