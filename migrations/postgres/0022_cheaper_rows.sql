@@ -33,8 +33,8 @@ $$;
 CREATE FUNCTION makegood_hash_answer() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     NEW.content_sha256 := pg_catalog.encode(pg_catalog.sha256(pg_catalog.convert_to(
-        pg_catalog.json_build_array(NEW.code, NEW.message, NEW.request, NEW.excerpt)::pg_catalog.text,
-        'UTF8')), 'hex');
+        pg_catalog.json_build_array(
+            NEW.code, NEW.message, NEW.request, NEW.excerpt)::pg_catalog.text, 'UTF8')), 'hex');
     RETURN NEW;
 END
 $$;

@@ -254,7 +254,8 @@ fn p15_the_locked_brake_confirms_only_the_same_decisions() {
     assert!(two.confirmed_by(released).is_none(), "released meanwhile");
     assert_eq!(two.added()["acme"], AddedSums { refunds: 2, credits: 10, own_faults: 1 });
 
-    // Held by a brake that was released meanwhile. Otherwise it would be engaged again without cause.
+    // Held by a brake that was released meanwhile. Otherwise it would be engaged again without
+    // cause.
     let mut held = with(3, None);
     assert!(!held.admit("acme", 5, false));
     assert!(held.confirmed_by(with(0, None)).is_none());
@@ -401,7 +402,8 @@ fn p15_credits_are_measured_in_average_charges() {
     assert!(with(990, 0), "worth 100 charges");
     assert!(!with(991, 201) && with(991, 202), "101 of 202");
     assert!(!with(u128::from(u64::MAX), 1_000_000));
-    // Without a price no share is checked. A day's sum that no column can store is held all the same.
+    // Without a price no share is checked. A day's sum that no column can store is held all the
+    // same.
     let per_provider =
         BTreeMap::from([("acme".to_owned(), Sums { day_credits: u128::from(MAX_SUM), ..Sums::default() })]);
     let mut brake =

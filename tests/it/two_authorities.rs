@@ -250,7 +250,7 @@ on_both! {
             let told: Vec<_> = report.findings.iter().filter(|each| each.kind == "lost_output").collect();
             assert_eq!(told.len(), 1, "{report:?}");
             assert_eq!(told[0].about, "2 items");
-            assert!(told[0].detail.contains("any more: found/0, lost/0. It was delivered"), "{}", told[0].detail);
+            assert!(told[0].detail.contains("no longer has it: found/0, lost/0. It was delivered"), "{}", told[0].detail);
         }
         assert_eq!(world.simulator.total_hits(), asked, "nobody is asked about what was delivered");
         let ended = ["deleted", "found", "lost"].map(|charge| format!("{charge} recover output_available"));

@@ -379,7 +379,8 @@ fn resolved(standing: &Standing) -> Option<String> {
     }
 }
 
-/// The decision of a pass about an item now, without asking; and whether a person should examine it.
+/// The decision of a pass about an item now, without asking; and whether a person should examine
+/// it.
 fn understood(
     facts: &Facts,
     standing: Option<&Standing>,

@@ -22,7 +22,8 @@ struct Charges {
 }
 
 impl Charges {
-    /// Charges a second apart, the newest made now: the price of each, or none if it cannot be read.
+    /// Charges a second apart, the newest made now: the price of each, or none if it cannot be
+    /// read.
     async fn of(prices: &[Option<i64>]) -> Self {
         let at = (0..).map(|nth| NOW - nth * 1_000_000);
         Self::at(at.zip(prices.iter().copied()).collect()).await

@@ -14,8 +14,8 @@ SELECT r.id, r.charge_id, r.output_index, r.account_id, r.subscription_credits, 
        (SELECT count(*) FROM makegood_refund_reversals v WHERE v.refund_id = r.id) AS reversals,
        (SELECT count(*) FROM makegood_charges c WHERE c.charge_id = r.charge_id) AS charges,
        (SELECT count(*) FROM makegood_resolutions s
-        WHERE s.id = r.resolution_id AND s.charge_id = r.charge_id AND s.output_index = r.output_index
-          AND s.kind = 'refund') AS resolutions,
+        WHERE s.id = r.resolution_id AND s.charge_id = r.charge_id
+          AND s.output_index = r.output_index AND s.kind = 'refund') AS resolutions,
        (SELECT min(i.credits) FROM charge_items i
         WHERE i.charge_id = r.charge_id AND i.output_index = r.output_index) AS price,
        e.id AS entry, CAST(CASE WHEN e.refund_id = r.id THEN 1 ELSE 0 END AS bigint) AS of_refund,

@@ -1,7 +1,7 @@
 -- items_of_jobs: every item that was bought from one of the listed jobs, through its charge or by a
--- job of its own. $1: JSON list of {provider, job_id}. $2: JSON object whose keys are charges: their
--- items are known already, and are left out of the first branch. Two branches, so that each can use
--- its own index.
+-- job of its own. $1: JSON list of {provider, job_id}. $2: JSON object whose keys are charges:
+-- their items are known already, and are left out of the first branch. Two branches, so that each
+-- can use its own index.
 SELECT i.charge_id, i.output_index, i.credits, i.failed_at, c.account_id, c.provider,
        coalesce(i.provider_job_id, c.provider_job_id) AS job_id,
        coalesce(i.provider_output_index, CASE WHEN i.provider_job_id IS NULL THEN i.output_index
