@@ -452,7 +452,10 @@ mod tests {
         };
         let (grade, says) = told(&[(5, Some(5)), (7, Some(7)), (0, None), (223, Some(1000))]);
         assert_eq!(grade, Grade::Fail);
-        assert!(says.ends_with("all others are equal: ada wallet is 223, 777 less than its entries"), "{says}");
+        assert!(
+            says.ends_with("all others are equal: ada wallet is 223, 777 less than its entries"),
+            "{says}"
+        );
         // Empty accounts prove nothing.
         let (grade, says) = told(&[(0, None), (0, None), (0, None), (5, Some(1)), (7, Some(7))]);
         assert_eq!(grade, Grade::Warn);
