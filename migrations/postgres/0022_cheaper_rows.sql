@@ -38,7 +38,8 @@ BEGIN
     RETURN NEW;
 END
 $$;
--- The role of the passes may name a hash of its own only in a row that has no text.
+-- It also fires for a row without text that names a hash, and clears it: the role of the passes
+-- cannot write a hash of its own.
 DROP TRIGGER hashed ON makegood_orphan_events;
 CREATE TRIGGER hashed BEFORE INSERT ON makegood_orphan_events FOR EACH ROW
     WHEN (NEW.detail IS NOT NULL OR NEW.content_sha256 IS NOT NULL)

@@ -44,9 +44,9 @@ const GIVEN_BACK_WITHIN: Duration = Duration::from_millis(20);
 /// stretch where a LIMIT needs its beginning. Where a relation has no usable index PostgreSQL still
 /// reads it whole, and `makegood check` says which index is missing.
 ///
-/// A plan is made once per connection, for all parameters. By default PostgreSQL makes the first
-/// five for the parameters at hand, on each connection: a pass would spend up to a tenth of the
-/// database's time on plans that are all the same.
+/// A plan is made once per connection, for all parameters. By default PostgreSQL plans the first
+/// five executions on each connection for their parameters. These plans are all the same, and took
+/// 3 % of the database's time for 20,000 items.
 const PLAN_SETTINGS: [(&str, &str); 7] = [
     ("enable_seqscan", "off"),
     ("enable_bitmapscan", "off"),
